@@ -1,0 +1,1 @@
+"""What the stages share; no module here imports a stage."""

@@ -1,0 +1,143 @@
+"""A temporary clone of this repository, in which tests run the real pipeline."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+
+TINY: dict[str, Any] = {
+    "train_data.n_samples": 40,
+    "test_data.n_samples": 20,
+    "model.units": 4,
+    "train.epochs": 3,
+    "train.batch_size": 8,
+    "evaluate.batch_size": 20,
+}
+"""The params with which the whole pipeline runs in the time that its imports need."""
+
+Done = subprocess.CompletedProcess[str]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without what would reach into its DVC, MLflow or git."""
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))
+    }
+    identity = {
+        f"GIT_{role}_{field}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for field, value in [("NAME", "Tester"), ("EMAIL", "tester@example.org")]
+    }
+    return inherited | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **identity,
+        **more,
+    }
+
+
+class Clone:
+    """A clone in `path`: its own git history, DVC cache and MLflow store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run(self, *command: str | Path, check: bool = True, **more: str) -> Done:
+        """Run a command in the clone, `more` added to its environment.
+
+        With `check` a status other than 0 fails the test, showing what the command wrote.
+        """
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=environment(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            shown = " ".join(map(str, command))
+            raise AssertionError(f"{shown}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def dvc(self, *arguments: str, check: bool = True, **more: str) -> Done:
+        """Run `dvc`."""
+        return self.run("dvc", *arguments, check=check, **more)
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run `dvc repro` and return the stages that it ran, or with `--dry` would run."""
+        return re.findall(r"^Running stage '(.+)':", self.dvc("repro", *arguments).stdout, re.M)
+
+    def wait_for_queue(self) -> None:
+        """Wait until no experiment is queued or runs, ten minutes at most."""
+        deadline = time.monotonic() + 600
+        while re.search("Queued|Running", self.dvc("queue", "status").stdout.split("Worker")[0]):
+            assert time.monotonic() < deadline, "the queue has not ended"
+            time.sleep(1)
+
+    def git(self, *arguments: str) -> str:
+        """Run `git` and return what it prints."""
+        return self.run("git", *arguments).stdout.strip()
+
+    def commit(self, message: str = "Change something") -> None:
+        """Commit all that there is."""
+        self.git("add", "--all")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+
+    def set(self, params: dict[str, Any]) -> None:
+        """Set values of params.yaml by dotted key, leaving all else in the file as it is."""
+        file, yaml = self.path / "params.yaml", YAML()
+        document = yaml.load(file)
+        for dotted, value in params.items():
+            *sections, key = dotted.split(".")
+            section = document
+            for name in sections:
+                section = section[name]
+            section[key] = value
+        yaml.dump(document, file)
+
+    @property
+    def lock(self) -> str:
+        """The text of dvc.lock: the md5 of everything that the pipeline read and made."""
+        return (self.path / "dvc.lock").read_text()
+
+    def copy(self, path: Path) -> "Clone":
+        """Copy the clone with its results, but without its MLflow store, whose paths are absolute.
+
+        Where a test changes params or files of a clone that other tests share.
+        """
+        ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
+        return Clone(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
+
+
+def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
+    """Clone the working tree, what is not committed in it included, with some params set."""
+    subprocess.run(["git", "clone", "-q", ROOT, path], env=environment(), check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\0")[:-1]:
+        source, target = ROOT / name, path / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+        elif not source.exists():
+            target.unlink(missing_ok=True)
+    clone = Clone(path)
+    clone.set(params)
+    clone.commit("The working tree, with the params of a test")
+    return clone

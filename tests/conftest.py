@@ -1,0 +1,47 @@
+"""Fixtures that test modules share; the clones themselves are in clone.py."""
+
+from pathlib import Path
+
+import pytest
+
+from clone import Clone, make_clone
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the same tests with larger numbers")
+
+
+@pytest.fixture(scope="session")
+def slow(request: pytest.FixtureRequest) -> bool:
+    """Whether to run with larger numbers, in minutes to hours."""
+    return bool(request.config.getoption("--slow"))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    """A clone of the working tree with the tiny params; nothing has run in it."""
+    return make_clone(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which `dvc repro` has run once, for all tests: read it, or `copy` it."""
+    clone = make_clone(tmp_path_factory.mktemp("reproduced") / "clone")
+    clone.dvc("repro")
+    clone.commit("The results")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which a queue of four experiments, with 1 to 4 epochs, has run two at a time.
+
+    Its store was first made by two temporary copies at once. The data was made before: two
+    experiments that make the same file at the same moment can fail in DVC's own run cache.
+    """
+    clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
+    clone.dvc("repro", "generate-train-data", "generate-test-data")
+    clone.dvc("exp", "run", "--queue", "-S", "train.epochs=range(1,5)")
+    clone.dvc("queue", "start", "-j", "2")
+    clone.wait_for_queue()
+    return clone
