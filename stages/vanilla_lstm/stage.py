@@ -1,0 +1,107 @@
+"""What holds for every stage: errors, signals, unchanged inputs, no orphans."""
+
+import fcntl
+import gc
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from vanilla_lstm import processes
+from vanilla_lstm.errors import FileError, InputChangedError, OrphanedError, StageError
+
+_STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
+
+_inputs: dict[Path, str | None] = {}
+
+
+def run(main: Callable[[], None], reads: Sequence[Path]) -> None:
+    """Run a stage in the working directory and exit with status 1 if it cannot do its work.
+
+    `reads` are the files that it reads.
+    """
+    # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
+    gc.set_threshold(100_000)
+    for number in _STOPPED_BY:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    try:
+        check_parent()
+        with exclusive(Path("data"), "an earlier stage is still at work"):
+            code = sorted(Path(__file__).parent.glob("*.py"))
+            _inputs.update({path: _md5_if_any(path) for path in [*reads, Path(sys.argv[0]), *code]})
+            check_parent()
+            main()
+            check()
+    except StageError as error:
+        sys.exit(f"{error}")
+    finally:
+        gc.freeze()  # nor is there any to look for at the end
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC writes it in dvc.lock; raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def check() -> None:
+    """Raise `OrphanedError` or `InputChangedError` if nobody could use the stage's results.
+
+    DVC notes in dvc.lock what inputs and code are after the stage. Where one of them changed
+    meanwhile, the results would be of neither version (treeverse/dvc#11058).
+    """
+    check_parent()
+    for path, before in _inputs.items():
+        if _md5_if_any(path) != before:
+            raise InputChangedError(path)
+
+
+def check_parent() -> None:
+    """Raise `OrphanedError` if the `dvc` that runs this stage has been killed."""
+    dvc = processes.dvc()
+    if dvc is not None and processes.has_ended(dvc):
+        raise OrphanedError
+
+
+@contextmanager
+def exclusive(folder: Path, why: str) -> Iterator[None]:
+    """Hold the lock of a folder; the operating system frees it when the process ends.
+
+    Raises `FileError` if the folder cannot be made or locked.
+    """
+    lock = -1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for {folder}: {why}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        raise FileError(folder, f"cannot be used ({error.strerror})", "must be a folder") from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _md5_if_any(path: Path) -> str | None:
+    try:
+        return md5(path)
+    except OSError:
+        return None  # the stage itself says what is wrong with it
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    for number in _STOPPED_BY:  # a second one would cut short what the first one makes the stage do
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + signum)
