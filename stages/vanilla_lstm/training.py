@@ -1,0 +1,222 @@
+"""Training: the mathematics of `model.fit`, executed as a few large XLA programs.
+
+`model.fit` launches a small program for each batch and spends most of its time between them. Here
+one `tf.function(jit_compile=True)` loops over epochs and batches, and the host takes part only
+between chunks of epochs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vanilla_lstm.backend import keras, tf
+from vanilla_lstm.evaluation import Epoch, significant
+from vanilla_lstm.sequences import NO_LABEL, UInt8Array
+
+PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
+_CHUNK_EPOCHS = 25
+_CHUNK_SECONDS = 0.5  # between two returns to the host: progress, tracking, signals
+_CHUNK_INDICES = 1 << 22  # bounds the memory of a chunk's batches
+_VALIDATION_BATCH = 1024
+
+Indices = npt.NDArray[np.int32]
+
+
+class Phase(NamedTuple):
+    """Epochs on the first `n_steps` steps of the sequences."""
+
+    n_steps: int
+    epochs: int
+    learning_rate: float
+
+
+def set_threads(batch_size: int, units: int) -> None:
+    """Use two threads where a step is large enough to gain by it; to be called before all else.
+
+    Not as many as there are cores: into how many parts a sum is cut decides its last bits.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(1 if batch_size * units < 16_384 else 2)
+
+
+def n_training(n_samples: int, validation_split: float) -> int:
+    """Return how many samples, from the first, are trained on; rounded as Keras rounds."""
+    return math.floor(n_samples * (1 - validation_split))
+
+
+def batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> Indices:
+    """Cut an order of samples into batches, int32 `[n_batches, batch_size]`, filled up with -1."""
+    n_batches = -(-len(order) // batch_size)
+    padded = np.full(n_batches * batch_size, -1, np.int32)
+    padded[: len(order)] = order
+    return padded.reshape(n_batches, batch_size)
+
+
+def shuffled_batches(n_samples: int, batch_size: int, seed: Sequence[int]) -> Iterator[Indices]:
+    """Yield the batches of one epoch after another, each in a fresh order."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield batches(rng.permutation(np.arange(n_samples, dtype=np.int32)), batch_size)
+
+
+def fit(
+    model: keras.Model,
+    x: UInt8Array,
+    y: UInt8Array,
+    phases: Sequence[Phase],
+    *,
+    batch_size: int,
+    validation_split: float,
+    seed: int,
+    clipnorm: float | None = None,
+    stop_at_accuracy: float | None = None,
+    keep: Literal["last", "best"] = "last",
+    on_epochs: Callable[[list[Epoch]], None] = lambda epochs: None,
+) -> list[Epoch]:
+    """Train `model` in place on digits `[n_samples, n_steps]` and labels, phase after phase.
+
+    Each phase has a fresh Adam optimizer, with Keras's defaults but for its learning rate, and
+    starts from the weights that the phase before it kept: those of its last epoch, or of its best
+    by validation loss. With `stop_at_accuracy` a phase ends when its validation accuracy has
+    been that high in two epochs in a row. `on_epochs` hears of each chunk of epochs when it ends.
+    """
+    n = n_training(len(x), validation_split)
+    history: list[Epoch] = []
+    for i, phase in enumerate(phases):
+        # Of its own, as how many epochs the phase before it drew depends on the machine's speed.
+        shuffled = shuffled_batches(n, min(batch_size, n), [seed, i])
+        x_phase = x[:, : phase.n_steps]
+        y_phase = y[:, : phase.n_steps] if y.ndim == 2 else y
+        data = [tf.constant(part) for part in (x_phase[:n], y_phase[:n], x_phase[n:], y_phase[n:])]
+        program = _Program(
+            model, keras.optimizers.Adam(phase.learning_rate, clipnorm=clipnorm), stop_at_accuracy
+        )
+        for epochs in program.run(data, shuffled, phase.epochs):
+            history += [Epoch(phase.n_steps, *map(significant, epoch)) for epoch in epochs]
+            on_epochs(history[-len(epochs) :])
+        if keep == "best":
+            program.restore_best()
+    return history
+
+
+class _Program:
+    """A model and an optimizer, compiled to train and validate several epochs a call."""
+
+    def __init__(self, model: keras.Model, optimizer: Any, stop_at_accuracy: float | None) -> None:
+        optimizer.build(model.trainable_variables)
+        self.model = model
+        self.optimizer = optimizer
+        self.stop_at_accuracy = stop_at_accuracy
+        self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
+        self.best_weights = [tf.Variable(v) for v in model.trainable_variables]
+        self.successes = tf.Variable(0)  # epochs in a row that reached stop_at_accuracy
+        self.epochs = tf.function(self._epochs, jit_compile=True, autograph=False)
+
+    def run(
+        self, data: list[tf.Tensor], shuffled: Iterator[Indices], epochs: int
+    ) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield the measures `[n, 4]` of one chunk of epochs after another."""
+        n_validation = len(data[2])
+        validation = batches(
+            np.arange(n_validation, dtype=np.int32), min(n_validation, _VALIDATION_BATCH)
+        )
+        first = next(shuffled)
+        n_epochs = max(1, min(_CHUNK_EPOCHS, _CHUNK_INDICES // first.size))
+        chunk = np.zeros((n_epochs, *first.shape), np.int32)
+        chunk[0], size = first, 1  # a short first chunk: it is timed to choose the size of others
+        del first  # with millions of samples it is large
+        while epochs:
+            started = time.perf_counter()
+            done, measures = self.epochs(*data, chunk, validation, tf.constant(size))
+            yield measures.numpy()[: int(done)]
+            epochs -= size
+            if int(done) < size or self._solved():
+                return
+            seconds = (time.perf_counter() - started) / size
+            size = min(len(chunk), epochs, max(1, int(_CHUNK_SECONDS / seconds)))
+            for i in range(size):
+                chunk[i] = next(shuffled)
+
+    def restore_best(self) -> None:
+        """Give the model the weights of its best validation loss."""
+        for variable, best in zip(self.model.trainable_variables, self.best_weights, strict=True):
+            variable.assign(best)
+
+    def _solved(self) -> bool:
+        return int(self.successes) >= PATIENCE
+
+    def _epochs(
+        self, x: Any, y: Any, x_val: Any, y_val: Any, chunk: Any, validation: Any, size: Any
+    ) -> Any:
+        """The compiled program: up to `size` epochs over the batches of `chunk`."""
+
+        def train_and_validate(epoch: Any, measures: Any) -> Any:
+            loss, accuracy = self._over_batches(self._train_batch, x, y, chunk[epoch])
+            val_loss, val_accuracy = self._over_batches(self._batch_sums, x_val, y_val, validation)
+            better = val_loss < self.best_loss
+            self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
+            for best, variable in zip(
+                self.best_weights, self.model.trainable_variables, strict=True
+            ):
+                best.assign(tf.where(better, variable.value, best))
+            if self.stop_at_accuracy is not None:
+                success = val_accuracy >= self.stop_at_accuracy
+                self.successes.assign(tf.where(success, self.successes + 1, 0))
+            row = tf.stack([loss, accuracy, val_loss, val_accuracy])
+            return epoch + 1, tf.tensor_scatter_nd_update(measures, [[epoch]], [row])
+
+        return tf.while_loop(
+            lambda epoch, _: (epoch < size) & (self.successes < PATIENCE),
+            train_and_validate,
+            (0, tf.zeros((chunk.shape[0], len(Epoch._fields) - 1), tf.float64)),
+        )
+
+    def _over_batches(self, process: Callable[..., Any], x: Any, y: Any, batches: Any) -> Any:
+        """Return loss and accuracy, averaged over the samples of all batches."""
+
+        def add_batch(i: Any, *totals: Any) -> Any:
+            indices = batches[i]
+            used = indices >= 0  # the last batch is filled up with -1
+            x_batch = tf.gather(x, tf.maximum(indices, 0))
+            y_batch = tf.gather(y, tf.maximum(indices, 0))
+            y_batch = tf.where(used if y.shape.rank == 1 else used[:, None], y_batch, NO_LABEL)
+            sums = process(x_batch, y_batch)
+            return i + 1, *(t + tf.cast(s, t.dtype) for t, s in zip(totals, sums, strict=True))
+
+        zero = tf.constant(0.0, tf.float64)
+        _, loss, n_correct, n = tf.while_loop(
+            lambda i, *_: i < batches.shape[0], add_batch, (0, zero, zero, zero)
+        )
+        return loss / n, n_correct / n
+
+    def _train_batch(self, x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss, n_correct, n = self._batch_sums(x, y, training=True)
+            mean = loss / n  # over the samples there are: a smaller last batch has its true weight
+        variables = self.model.trainable_variables
+        self.optimizer.apply(tape.gradient(mean, variables), variables)
+        return loss, n_correct, n
+
+    def _batch_sums(self, x: Any, y: Any, training: bool = False) -> Any:
+        """Return the sum of the samples' losses, how many are right, and how many there are."""
+        probabilities = self.model(tf.cast(x, tf.int64), training=training)
+        labelled = y != NO_LABEL
+        digits = tf.cast(tf.where(labelled, y, 0), tf.int32)
+        one_hot = tf.one_hot(digits, probabilities.shape[-1])
+        losses = keras.losses.categorical_crossentropy(one_hot, probabilities)
+        losses = tf.where(labelled, losses, 0.0)
+        right = (tf.argmax(probabilities, -1, tf.int32) == digits) | ~labelled
+        if y.shape.rank == 2:  # a label a step: their mean is the sample's loss
+            n_labels = tf.reduce_sum(tf.cast(labelled, tf.float32), 1)
+            losses = tf.reduce_sum(losses, 1) / tf.maximum(n_labels, 1.0)
+            right = tf.reduce_all(right, 1)
+            labelled = tf.reduce_any(labelled, 1)
+        count = tf.cast(labelled, tf.float32)
+        return (
+            tf.reduce_sum(losses),
+            tf.reduce_sum(tf.cast(right, tf.float32) * count),
+            tf.reduce_sum(count),
+        )

@@ -1,0 +1,342 @@
+"""Training, against Keras's own training batch by batch."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clone import ROOT, environment
+from imports import STAGES
+from vanilla_lstm import training
+from vanilla_lstm.backend import keras
+from vanilla_lstm.evaluation import Epoch, evaluate, significant
+from vanilla_lstm.model import build_model, predict
+from vanilla_lstm.sequences import NO_LABEL, UInt8Array, generate
+from vanilla_lstm.training import Phase, fit, n_training, shuffled_batches
+
+pytestmark = pytest.mark.pipeline
+
+N_STEPS = 6
+RECIPE: dict[str, Any] = {"batch_size": 8, "validation_split": 0.2, "seed": 3}
+
+
+def small_model(cell: Any = "lstm", per_step: bool = False) -> keras.Model:
+    return build_model(
+        n_symbols=5,
+        n_classes=5,
+        per_step=per_step,
+        cell=cell,
+        units=8,
+        forget_bias="one",
+        t_max=N_STEPS,
+        seed=5,
+    )
+
+
+def data(
+    n: int, targets: list[int] | None = None, per_step: bool = False
+) -> tuple[UInt8Array, UInt8Array]:
+    return generate(n, 11, n_max=5, n_steps=N_STEPS, targets=targets or [1], per_step=per_step)
+
+
+def weights(model: keras.Model) -> bytes:
+    return b"".join(w.numpy().tobytes() for w in model.weights)
+
+
+ONE_FIT = """
+import hashlib, sys
+sys.path.insert(0, "stages")
+from vanilla_lstm.training import Phase, fit, set_threads
+from vanilla_lstm.model import build_model
+from vanilla_lstm.sequences import generate
+batch_size, units = map(int, sys.argv[1:])
+x, y = generate(2 * batch_size, 1, n_max=5, n_steps=10, targets=[1])
+set_threads(batch_size, units)
+model = build_model(n_symbols=5, n_classes=5, per_step=False, cell="lstm", units=units,
+                    forget_bias="one", t_max=10, seed=1)
+fit(model, x, y, [Phase(10, 1, 0.001)], batch_size=batch_size, validation_split=0.2, seed=1)
+print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("size", [("32", "25"), ("8192", "25")])
+def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
+    """However many cores there are, also where TensorFlow would share the work among them."""
+    made = [
+        subprocess.run(
+            [*prefix, sys.executable, "-c", ONE_FIT, *size],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            check=True,
+        ).stdout
+        for prefix in ([], ["taskset", "-c", "0"])
+    ]
+    assert made[0] == made[1]
+
+
+@given(n=st.integers(1, 100), batch_size=st.integers(1, 100), seed=st.integers(0, 9))
+def test_batches(n: int, batch_size: int, seed: int) -> None:
+    """An epoch holds each sample once, in full batches but for the end of the last."""
+    epochs = shuffled_batches(n, batch_size, [seed])
+    for epoch in (next(epochs), next(epochs)):
+        assert epoch.shape == (-(-n // batch_size), batch_size)
+        assert sorted(epoch.ravel()[:n]) == list(range(n))
+        assert (epoch.ravel()[n:] == -1).all()
+
+
+def test_each_epoch_has_its_order() -> None:
+    """Orders differ from epoch to epoch and by seed, and are the same for the same seed."""
+    first, second = (shuffled_batches(50, 8, seed=[1]) for _ in range(2))
+    other = shuffled_batches(50, 8, seed=[2])
+    orders = [next(first).tolist() for _ in range(3)]
+    assert orders == [next(second).tolist() for _ in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[0] != next(other).tolist()
+
+
+@pytest.mark.parametrize(("n", "split", "expected"), [(1000, 0.2, 800), (45, 0.2, 36), (7, 0.5, 3)])
+def test_split(n: int, split: float, expected: int) -> None:
+    """The first samples are trained on, as many as `model.fit` takes."""
+    assert n_training(n, split) == expected
+
+
+class Case:
+    """A training that Keras is to confirm."""
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        cell: str = "lstm",
+        lags: list[int] | None = None,
+        clipnorm: float | None = None,
+    ) -> None:
+        self.n, self.batch_size, self.cell = n, batch_size, cell
+        self.lags, self.clipnorm = lags, clipnorm
+
+
+def keras_epochs(case: Case, model: keras.Model, n_epochs: int) -> list[list[float]]:
+    """Train with `train_on_batch`, validate with `test_on_batch`, in the order of `fit`."""
+    x, y = data(case.n, case.lags, per_step=case.lags is not None)
+    first = max(case.lags) if case.lags else 0  # steps without a label: Keras weighs them 0
+    digits = x.astype(int)
+    labels = np.where(y == NO_LABEL, 0, y).astype(int)
+    weight = None
+    if case.lags:
+        weight = np.ones(y.shape, np.float32) * N_STEPS / (N_STEPS - first)
+        weight[:, :first] = 0
+
+    def accuracy(true: Any, predicted: Any) -> Any:
+        right = keras.ops.equal(keras.ops.argmax(predicted, -1), keras.ops.cast(true, "int64"))
+        if case.lags:
+            right = keras.ops.all(right[:, first:], -1)
+        return keras.ops.cast(right, "float32")
+
+    optimizer = keras.optimizers.Adam(0.01, clipnorm=case.clipnorm)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy])
+    n = n_training(case.n, 0.2)
+    rows = []
+    order = shuffled_batches(n, min(case.batch_size, n), [RECIPE["seed"], 0])
+
+    def on(method: Callable[..., Any], part: Any) -> list[float]:
+        sample_weight = None if weight is None else weight[part]
+        return [float(v) for v in method(digits[part], labels[part], sample_weight)]
+
+    for _ in range(n_epochs):
+        parts = [batch[batch >= 0] for batch in next(order)]
+        trained = [on(model.train_on_batch, part) for part in parts]
+        mean = np.average(trained, axis=0, weights=[len(part) for part in parts])
+        rows.append([*mean, *on(model.test_on_batch, slice(n, None))])
+    return rows
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(Case(40, 8), id="full batches"),
+        pytest.param(Case(45, 8), id="remainder"),
+        pytest.param(Case(10, 32), id="batch larger than the data"),
+        pytest.param(Case(45, 7, cell="gru", clipnorm=0.05), id="gru, clipped"),
+        pytest.param(Case(45, 16, cell="simple_rnn", lags=[0]), id="simple_rnn, a label a step"),
+        pytest.param(Case(45, 8, lags=[2, 1], clipnorm=0.05), id="lags, clipped"),
+    ],
+)
+def test_same_as_keras(case: Case) -> None:
+    """From the same weights, with the same batches, losses, accuracies and weights are Keras's."""
+    per_step = case.lags is not None
+    model, reference = (small_model(case.cell, per_step) for _ in range(2))
+    assert weights(model) == weights(reference)
+    x, y = data(case.n, case.lags, per_step)
+    history = fit(
+        model,
+        x,
+        y,
+        [Phase(N_STEPS, 4, 0.01)],
+        batch_size=case.batch_size,
+        validation_split=0.2,
+        seed=RECIPE["seed"],
+        clipnorm=case.clipnorm,
+    )
+    expected = keras_epochs(case, reference, 4)
+    np.testing.assert_allclose([row[1:] for row in history], expected, rtol=2e-5, atol=1e-6)
+    for ours, theirs in zip(model.weights, reference.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=2e-6)
+
+
+def test_clipping_changes_the_training() -> None:
+    """The clipped cases above are others than without: the gradients are longer than 0.05."""
+    x, y = data(45)
+    losses = []
+    for clipnorm in (None, 1e-9):  # below Adam's epsilon, so that it shows
+        model = small_model()
+        history = fit(model, x, y, [Phase(N_STEPS, 2, 0.01)], **RECIPE, clipnorm=clipnorm)
+        losses.append(history[-1].loss)
+    assert losses[1] > losses[0] * 1.001
+
+
+def test_validation_leaves_no_trace() -> None:
+    """What is validated on has no effect on the weights."""
+    x, y = data(45)
+    first, second = small_model(), small_model()
+    fit(first, x, y, [Phase(N_STEPS, 3, 0.01)], **RECIPE)
+    x[36:], y[36:] = 0, 0
+    fit(second, x, y, [Phase(N_STEPS, 3, 0.01)], **RECIPE)
+    assert weights(first) == weights(second)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_chunks_do_not_show(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many epochs run between two reports, which is timed, changes no bit; all are reported."""
+    x, y = data(45)
+    plain, chunked = small_model(), small_model()
+    expected = fit(plain, x, y, [Phase(N_STEPS, 9, 0.01)], **RECIPE)
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(training, "_CHUNK_EPOCHS", 5)
+    reports: list[list[Epoch]] = []
+    history = fit(chunked, x, y, [Phase(N_STEPS, 9, 0.01)], **RECIPE, on_epochs=reports.append)
+    assert [len(r) for r in reports] == ([1] * 9 if seconds == 0 else [1, 5, 3])
+    assert [epoch for report in reports for epoch in report] == history == expected
+    assert weights(chunked) == weights(plain)
+
+
+def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase is the same however many epochs were prepared for the one before it."""
+    x, y = data(45)
+    phases = [Phase(4, 30, 0.001), Phase(N_STEPS, 3, 0.001)]
+    made = []
+    for seconds in (0, 1000):
+        monkeypatch.setattr(training, "_CHUNK_SECONDS", seconds)
+        model = small_model()
+        history = fit(model, x, y, phases, **RECIPE, stop_at_accuracy=0.01)
+        made.append((history, weights(model)))
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("accuracy", "n_epochs"), [(0.01, [2, 2]), (1.0, [5, 4])])
+def test_stop_at_accuracy(accuracy: float, n_epochs: list[int]) -> None:
+    """A phase ends with the second epoch in a row that is accurate enough, or else at its end."""
+    x, y = data(45)
+    phases = [Phase(4, 5, 0.001), Phase(N_STEPS, 4, 0.001)]
+    history = fit(small_model(), x, y, phases, **RECIPE, stop_at_accuracy=accuracy)
+    assert [sum(epoch.n_steps == n for epoch in history) for n in (4, N_STEPS)] == n_epochs
+
+
+def test_stop_needs_two_in_a_row() -> None:
+    """One lucky epoch does not end the training."""
+    x, y = data(45)
+    plain = fit(small_model(), x, y, [Phase(N_STEPS, 40, 0.01)], **RECIPE)
+    accuracies = [epoch.val_accuracy for epoch in plain]
+    for threshold in sorted(set(accuracies)):
+        reached = [a >= threshold for a in accuracies]
+        pairs = [i + 2 for i in range(39) if reached[i] and reached[i + 1]]
+        if pairs and reached.index(True) + 2 < pairs[0]:
+            break
+    else:
+        pytest.fail("no threshold is first reached by one epoch alone")
+    stopped = fit(
+        small_model(), x, y, [Phase(N_STEPS, 40, 0.01)], **RECIPE, stop_at_accuracy=threshold
+    )
+    assert stopped == plain[: pairs[0]]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_keep(keep: Any) -> None:
+    """The model that is kept is the one of the least validation loss, or the last."""
+    x, y = data(45)
+    model = small_model()
+    history = fit(model, x, y, [Phase(N_STEPS, 30, 0.1)], **RECIPE, keep=keep)
+    losses = [epoch.val_loss for epoch in history]
+    assert losses[-1] > min(losses) * 1.01  # else the test shows nothing
+    kept = evaluate(predict(model, x[36:], 9), y[36:]).loss
+    assert kept == pytest.approx(min(losses) if keep == "best" else losses[-1], rel=1e-4)
+
+
+def test_curriculum() -> None:
+    """A phase trains on the first steps; the next starts from what it kept, with a new Adam."""
+    x, y = data(45)
+    alone, both = small_model(), small_model()
+    short = Phase(3, 30, 0.1)
+    first = fit(alone, x[:, :3], y, [short], **RECIPE, keep="best")
+    standstill = Phase(N_STEPS, 2, 1e-12)
+    history = fit(both, x, y, [short, standstill], **RECIPE, keep="best")
+    assert history[:30] == first
+    assert min(first, key=lambda epoch: epoch.val_loss) != first[-1]  # the best is not the last
+    kept = evaluate(predict(alone, x[36:], 9), y[36:])
+    assert history[30].n_steps == N_STEPS
+    assert history[30].val_loss == pytest.approx(kept.loss, rel=1e-4)
+
+
+def test_curriculum_a_label_a_step() -> None:
+    """With a label a step, a phase's labels are those of its steps."""
+    x, y = data(45, [1], per_step=True)
+    models = [small_model(per_step=True) for _ in range(2)]
+    prefix = fit(models[0], x[:, :3], y[:, :3], [Phase(3, 3, 0.01)], **RECIPE)
+    phase = fit(models[1], x, y, [Phase(3, 3, 0.01), Phase(N_STEPS, 1, 0.01)], **RECIPE)
+    assert phase[:3] == prefix
+
+
+def test_measures_are_those_of_evaluate() -> None:
+    """Validation in the compiled program and evaluate's measure agree on a label a step."""
+    x, y = data(45, [1, 0], per_step=True)
+    model = small_model(per_step=True)
+    last = fit(model, x, y, [Phase(N_STEPS, 5, 0.05)], **RECIPE)[-1]
+    result = evaluate(predict(model, x[36:], 9), y[36:])
+    assert last.val_loss == pytest.approx(result.loss, rel=1e-4)
+    assert last.val_accuracy == significant(result.accuracy)
+
+
+PROGRAM = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+from vanilla_lstm.model import build_model
+from vanilla_lstm.sequences import generate
+from vanilla_lstm.training import Phase, fit
+model = build_model(n_symbols=5, n_classes=5, per_step=False, cell="lstm", units=64,
+                    forget_bias="one", t_max=10, seed=1)
+x, y = generate(2100, 1, n_max=5, n_steps=10, targets=[1])
+fit(model, x, y, [Phase(10, 5, 0.01)], batch_size=512, validation_split=0.2, seed=1)
+print(hashlib.md5(b"".join(w.numpy().tobytes() for w in model.weights)).hexdigest())
+"""
+
+
+def test_same_bits_on_one_core_and_on_all(tmp_path: Path) -> None:
+    """A model large enough for several threads has the same weights in another process."""
+    digests = set()
+    for prefix in ([], ["taskset", "-c", "0"]):
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", PROGRAM, STAGES],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.add(done.stdout)
+    assert len(digests) == 1
