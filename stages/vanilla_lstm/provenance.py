@@ -1,0 +1,60 @@
+"""What a result was made by: which repository, code, params and folder."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from vanilla_lstm.errors import StageError
+from vanilla_lstm.params import PARAMS, Params, flatten, parse_params
+
+
+def main_repository() -> Path:
+    """Return the main repository, wherever DVC or git have put the copy that is worked in."""
+    here = Path.cwd()
+    dvc_root = os.environ.get("DVC_ROOT")  # can be a stale one, inherited from a shell
+    if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
+        here = Path(dvc_root)
+    main = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
+    return Path(main.removeprefix("worktree ")) if main else here
+
+
+def folder() -> Path:
+    """Return the folder whose params.yaml is used, `.` or such as properties/long-memory."""
+    return Path.cwd().relative_to(Path(__file__).parents[2])
+
+
+def origin() -> dict[str, str]:
+    """Return the commit, whether it is all, DVC's experiment and the folder, each if there is one.
+
+    `git.dirty` tells of uncommitted changes other than those to what a row holds itself: its
+    params and results.
+    """
+    recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", PARAMS)]
+    tags = {
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
+        "folder": str(folder()).removeprefix("."),
+        "git.commit": _git("rev-parse", "HEAD"),
+        "git.dirty": str(bool(_git("status", "--porcelain", "--", ":/", *recorded))).lower(),
+    }
+    return {k: v for k, v in tags.items() if v}
+
+
+def title(params: Params) -> str:
+    """Return the folder's name and what differs from the committed params.yaml, or `baseline`."""
+    names = [folder().name] if folder().name else []
+    try:
+        before = flatten(dict(parse_params(_git("show", f"HEAD:./{PARAMS}"))))
+    except StageError:
+        return " ".join(names) or "not committed"
+    after = flatten(dict(params))
+    shorts = [key.split(".")[-1] for key in after]
+    for (key, value), short in zip(after.items(), shorts, strict=True):
+        if value != before[key]:
+            names.append(f"{short if shorts.count(short) == 1 else key}={value}")
+    return " ".join(names)[:60] or "baseline"
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints, or nothing where it fails or there is no repository."""
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else ""

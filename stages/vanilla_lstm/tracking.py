@@ -1,0 +1,241 @@
+"""What is recorded in MLflow, and in which row: a row is a result, one model on one test set.
+
+No run id is kept in any file: evaluate finds the run of its model by the md5 of data/model.keras,
+the same that DVC writes in dvc.lock. What is recorded where is in CONTRIBUTING.md, "Tracking".
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from vanilla_lstm.store import FAULTS, Store  # before MLflow, which it sets up
+
+# isort: split
+import mlflow
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.models import Model
+
+from vanilla_lstm.artifacts import MODEL
+from vanilla_lstm.evaluation import Epoch, Evaluation
+from vanilla_lstm.params import PARAMS, Section, flatten, parse_params, with_sections
+
+_SUMMARY = "model_summary.txt"
+_NOTE = "mlflow.note.content"
+_CURVES = {"train/loss": 1, "train/accuracy": 2, "val/loss": 3, "val/accuracy": 4}
+_REQUEST = 1000  # metrics that MLflow takes at once
+
+
+class DataFile(NamedTuple):
+    """A data set as a row names it."""
+
+    path: Path
+    md5: str
+    sections: dict[str, Section]
+    shape: tuple[int, ...]
+
+
+class TrainingRun:
+    """The row of a training while it runs.
+
+    Once the store fails, what it misses is kept until the training has ended, and then tried once
+    more: a training is worth more than its record.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self.run_id = run_id
+        self._n_epochs = 0
+        self._unsent: list[Metric] = []
+        self._store_is_well = True
+
+    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Add the measures of epochs to the row's curves."""
+        now = _now()
+        for epoch in epochs:
+            self._n_epochs += 1
+            self._unsent += [Metric(k, epoch[i], now, self._n_epochs) for k, i in _CURVES.items()]
+        if self._store_is_well:
+            try:
+                self._send()
+            except FAULTS:
+                self._store_is_well = False
+
+    def finish(self, model_md5: str, output_shape: Sequence[int | None]) -> None:
+        """Complete the row with the model that was made.
+
+        If the store had that model before, nothing new was made: the row is dropped, and the tag
+        `reproduced` of the older one counts one more.
+        """
+        client = self._store.client
+        try:
+            self._send()
+            with self._store.lock():
+                known = [run for run in self._store.results_of(model_md5) if _trained(run)]
+                if known:
+                    count = int(known[-1].data.tags.get("reproduced", 0)) + 1
+                    client.set_tag(known[-1].info.run_id, "reproduced", str(count))
+                    client.set_terminated(self.run_id)
+                    client.delete_run(self.run_id)
+                else:
+                    _log_model(self._store, self.run_id, output_shape)
+                    client.set_tag(self.run_id, "model.md5", model_md5)
+                    client.set_terminated(self.run_id)
+        except FAULTS as error:
+            cure = "the training is kept but not recorded: `dvc repro -f -s train evaluate` does it"
+            print(f"warning: {self._store.fault(error, cure)}", file=sys.stderr)
+
+    def _send(self) -> None:
+        while self._unsent:
+            self._store.client.log_batch(self.run_id, metrics=self._unsent[:_REQUEST])
+            del self._unsent[:_REQUEST]
+
+
+@contextmanager
+def training_run(
+    store: Store, sections: dict[str, Section], params_text: str, data: DataFile, summary: str
+) -> Iterator[TrainingRun]:
+    """Open a row for a training; should the block fail, the row ends as FAILED or KILLED."""
+    with store.ending_rows():
+        # Locked, as two that log the same data set for the first time get in each other's way.
+        with store.faults_told(), store.lock():
+            run_id = store.create_run(
+                params_text,
+                flatten({**data.sections, **sections}),
+                {"train_data.md5": data.md5},
+                {str(PARAMS): with_sections(params_text, data.sections), _SUMMARY: summary},
+                [_dataset_input(data, "training")],
+            )
+        yield TrainingRun(store, run_id)
+
+
+def record_evaluation(
+    store: Store,
+    evaluation: Evaluation,
+    *,
+    model_md5: str,
+    data: DataFile,
+    sections: dict[str, Section],
+    params_text: str,
+    summary: str,
+    output_shape: Sequence[int | None],
+    confusion_matrix: str,
+) -> str:
+    """Add an evaluation to the row of its model and test set; return the row's run id."""
+    client = store.client
+    with store.faults_told(), store.lock(), store.ending_rows():
+        runs = store.results_of(model_md5)
+        here = [run for run in runs if run.data.tags.get("test_data.md5") == data.md5]
+        free = [run for run in runs if "test_data.md5" not in run.data.tags]
+        if here and (_trained(here[0]) or not free):
+            return str(here[0].info.run_id)  # the result is there
+        if free:
+            run_id = free[0].info.run_id
+        elif runs:
+            run_id = _copy(store, runs[0], params_text)
+        else:
+            run_id = _unrecorded(store, model_md5, params_text, summary, output_shape)
+
+        made_with = {"test_data": data.sections["test_data"], **sections}
+        text = mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}")
+        client.log_text(run_id, with_sections(text, made_with), str(PARAMS))
+        client.log_text(run_id, confusion_matrix, "confusion_matrix.svg")
+        client.log_inputs(run_id, [_dataset_input(data, "testing")])
+        linked = {
+            "run_id": run_id,
+            "dataset_name": data.path.name,
+            "dataset_digest": data.md5,
+            "model_id": _model_id(client.get_run(run_id)),
+        }
+        metrics = {f"test/{name}": value for name, value in evaluation._asdict().items()}
+        client.log_batch(
+            run_id,
+            [Metric(name, value, _now(), 0, **linked) for name, value in metrics.items()],
+            [Param(key, str(value)) for key, value in flatten(made_with).items()],
+            [RunTag("test_data.md5", data.md5)],  # last: it says that the row is complete
+        )
+        for run in here:  # the same result, without its training
+            client.delete_run(run.info.run_id)
+    return str(run_id)
+
+
+def _copy(store: Store, run: Run, params_text: str) -> str:
+    """Make a row for a known model's result on another test set, beside the one there is."""
+    params, tags = run.data.params.items(), run.data.tags.items()
+    run_id = store.create_run(
+        params_text,
+        {k: v for k, v in params if not k.startswith(("test_data.", "evaluate."))},
+        {k: v for k, v in tags if k in ("model.md5", "train_data.md5", _NOTE)},
+        {
+            name: mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/{name}")
+            for name in (str(PARAMS), _SUMMARY)
+        },
+        [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
+    )
+    final = [Metric(k, v, _now(), 0) for k, v in run.data.metrics.items() if k in _CURVES]
+    store.client.log_batch(run_id, final)
+    store.client.log_outputs(run_id, [LoggedModelOutput(_model_id(run), 0)])
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+def _unrecorded(
+    store: Store, model_md5: str, params_text: str, summary: str, output_shape: Sequence[int | None]
+) -> str:
+    """Make a row for a model whose training this store has not seen."""
+    sections = dict(parse_params(params_text))
+    run_id = store.create_run(
+        params_text,
+        flatten({name: sections[name] for name in ("data", "train_data", "model", "train")}),
+        {"model.md5": model_md5, _NOTE: "The training was not recorded in this store."},
+        {str(PARAMS): params_text, _SUMMARY: summary},
+    )
+    _log_model(store, run_id, output_shape)
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+def _log_model(store: Store, run_id: str, output_shape: Sequence[int | None]) -> None:
+    """Store data/model.keras with the code that serves it."""
+    from vanilla_lstm import serving  # imports Keras, as whoever has a model to log does
+
+    model = store.client.create_logged_model(store.experiment_id, "model", run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Model(run_id=run_id, model_uuid=model.model_id, model_id=model.model_id)
+        serving.write(Path(folder), spec, MODEL, output_shape)
+        store.client.log_model_artifacts(model.model_id, folder)
+    store.client.finalize_logged_model(model.model_id, "READY")
+    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+
+
+def _trained(run: Run) -> bool:
+    """Whether the store has seen the training of a row's model."""
+    return "train_data.md5" in run.data.tags
+
+
+def _model_id(run: Run) -> str:
+    return str(run.outputs.model_outputs[0].model_id)
+
+
+def _dataset_input(data: DataFile, context: str) -> DatasetInput:
+    source = json.dumps({"uri": str(data.path)})
+    profile = json.dumps({"num_rows": data.shape[0], "shape": data.shape})
+    dataset = Dataset(data.path.name, data.md5, "local", source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
