@@ -1,0 +1,26 @@
+"""Stages `generate-train-data` and `generate-test-data`: params.yaml -> data/{train,test}.npz."""
+
+import sys
+
+from vanilla_lstm import stage
+from vanilla_lstm.artifacts import TEST_DATA, TRAIN_DATA, DataSet, write_dataset
+from vanilla_lstm.params import PARAMS, read_params
+
+
+def main() -> None:
+    """Draw one data set and write it with the parameters that made it."""
+    params, _ = read_params()
+    match sys.argv[1:]:
+        case ["train"]:
+            path, dataset = TRAIN_DATA, DataSet.draw(params.data, params.train_data)
+        case ["test"]:
+            path, dataset = TEST_DATA, DataSet.draw(params.data, params.test_data)
+        case _:
+            sys.exit("usage: python stages/generate_data.py train|test")
+    write_dataset(path, dataset)
+    n_samples, n_steps = dataset.x.shape
+    print(f"{path}: {n_samples} sequences of {n_steps} steps")
+
+
+if __name__ == "__main__":
+    stage.run(main, reads=[PARAMS])

@@ -1,0 +1,267 @@
+"""The pipeline as a whole: real `dvc`, a real MLflow store, in a temporary clone."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from clone import TINY, Clone, make_clone
+
+pytestmark = pytest.mark.pipeline
+
+GENERATE_TRAIN, TRAIN = "generate-train-data", "train"
+GENERATE_TEST, EVALUATE = "generate-test-data", "evaluate"
+ALL = {GENERATE_TRAIN, TRAIN, GENERATE_TEST, EVALUATE}
+
+
+@pytest.fixture(scope="module")
+def scratch(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A copy for the tests that change files and run nothing."""
+    return reproduced.copy(tmp_path_factory.mktemp("scratch") / "clone")
+
+
+@pytest.fixture
+def shared(scratch: Clone) -> Iterator[Clone]:
+    """That copy as it was committed, before and after each test."""
+    yield scratch
+    scratch.git("checkout", "-q", ".")
+
+
+@pytest.fixture
+def copy(reproduced: Clone, tmp_path: Path) -> Clone:
+    """A copy of the clone in which the pipeline has run, to be changed."""
+    return reproduced.copy(tmp_path / "copy")
+
+
+def would_run(clone: Clone) -> set[str]:
+    """Return the stages that `dvc repro` would run: those that changed, and those after them."""
+    stages: dict[str, Any] = YAML(typ="safe").load(clone.path / "dvc.yaml")["stages"]
+    with Repo(str(clone.path)) as repo:
+        status = repo.status(targets=[str(clone.path / "dvc.yaml")])
+    found = {name.split(":")[-1] for name in status}
+    while True:
+        made = {out for name in found for out in map(str, stages[name].get("outs", []))}
+        after = {name for name, stage in stages.items() if made & set(stage["deps"])}
+        if after <= found:
+            return found
+        found |= after
+
+
+def test_first_repro(reproduced: Clone) -> None:
+    """One `dvc repro` makes every output, and dvc.lock and the small ones are for git."""
+    made = {path.name for path in (reproduced.path / "data").iterdir()} - {".gitignore"}
+    data_sets = {"train.npz", "test.npz"}
+    assert made == data_sets | {"model.keras", "training.csv", "metrics.json", "predictions.csv"}
+    in_git = reproduced.git("ls-files", "data").split()
+    names = {".gitignore", "training.csv", "metrics.json"}
+    assert {Path(name).name for name in in_git} == names
+    changed = reproduced.git("diff", "--name-only", "HEAD~1").split()
+    assert set(changed) == {"dvc.lock", *(f"data/{name}" for name in names - {".gitignore"})}
+    locked = YAML(typ="safe").load(reproduced.lock)["stages"]
+    assert set(locked) == ALL
+
+
+def test_second_repro_runs_nothing(reproduced: Clone) -> None:
+    """Where nothing has changed, nothing runs."""
+    assert "up to date" in reproduced.dvc("repro").stdout
+    assert reproduced.repro() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ({"data.n_steps": 12}, ALL),
+        ({"data.targets": [2]}, ALL),
+        ({"data.insert": 2}, ALL),
+        ({"data.per_step": True}, ALL),
+        ({"train_data.seed": 1}, {GENERATE_TRAIN, TRAIN, EVALUATE}),
+        ({"train_data.n_samples": 50}, {GENERATE_TRAIN, TRAIN, EVALUATE}),
+        ({"test_data.seed": 1}, {GENERATE_TEST, EVALUATE}),
+        ({"test_data.n_steps": 20}, {GENERATE_TEST, EVALUATE}),
+        ({"model.units": 5}, {TRAIN, EVALUATE}),
+        ({"model.cell": "gru"}, {TRAIN, EVALUATE}),
+        ({"train.epochs": 4}, {TRAIN, EVALUATE}),
+        ({"train.learning_rate": 0.01}, {TRAIN, EVALUATE}),
+        ({"evaluate.batch_size": 10}, {EVALUATE}),
+        ({"train.epochs": 3.0, "data.n_steps": 10.0, "model.units": 4.0}, set()),
+    ],
+    ids=str,
+)
+def test_what_would_run(shared: Clone, changed: dict[str, Any], stages: set[str]) -> None:
+    """A changed param concerns the stages that read it, and those after them; 25.0 is 25."""
+    shared.set(changed)
+    assert would_run(shared) == stages
+
+
+def test_formatting_runs_nothing(shared: Clone) -> None:
+    """A comment, blank lines and another order of keys leave everything up to date."""
+    file = shared.path / "params.yaml"
+    sections = YAML(typ="safe").load(file)
+    with file.open("w") as target:
+        target.write("# another comment\n\n")
+        YAML().dump({name: dict(reversed(s.items())) for name, s in sections.items()}, target)
+    assert would_run(shared) == set()
+    assert "up to date" in shared.dvc("repro").stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("sequences.py", ALL),
+        ("training.py", {TRAIN, EVALUATE}),
+        ("store.py", {TRAIN, EVALUATE}),
+        ("plots.py", {EVALUATE}),
+        ("serving.py", {TRAIN, EVALUATE}),
+    ],
+)
+def test_what_code_would_run(shared: Clone, module: str, stages: set[str]) -> None:
+    """A changed module concerns the stages that import it."""
+    with (shared.path / "stages/vanilla_lstm" / module).open("a") as file:
+        file.write("\n# changed\n")
+    assert would_run(shared) == stages
+
+
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ({"evaluate.batch_size": 10}, [EVALUATE]),
+        ({"test_data.seed": 1}, [GENERATE_TEST, EVALUATE]),
+        ({"model.units": 5}, [TRAIN, EVALUATE]),
+        ({"data.n_steps": 12}, [GENERATE_TEST, GENERATE_TRAIN, TRAIN, EVALUATE]),
+    ],
+    ids=str,
+)
+def test_what_runs(
+    reproduced: Clone, copy: Clone, changed: dict[str, Any], stages: list[str]
+) -> None:
+    """What would run does run, and setting the param back restores everything without a run."""
+    copy.set(changed)
+    assert sorted(copy.repro()) == sorted(stages)
+    assert copy.repro("--dry") == []
+    assert copy.lock != reproduced.lock
+    copy.git("checkout", "-q", "params.yaml")
+    assert copy.repro() == []  # all from DVC's run cache
+    assert copy.lock == reproduced.lock
+    assert copy.git("status", "--porcelain") == ""
+
+
+def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None:
+    """The same params give the same bytes: again, in another folder, and on one core."""
+    clone = make_clone(tmp_path / "another folder" / "clone")
+    for prefix in ([], ["taskset", "-c", "0"]):
+        done = clone.run(*prefix, "dvc", "repro", "-f", "--no-run-cache")
+        assert done.stdout.count("Running stage") == 4
+        assert clone.lock == reproduced.lock
+    for name in ("training.csv", "metrics.json", "predictions.csv"):
+        made = [(c.path / "data" / name).read_bytes() for c in (clone, reproduced)]
+        assert made[0] == made[1]
+
+
+def test_metrics(reproduced: Clone, copy: Clone) -> None:
+    """`dvc metrics show` tells the result, and `dvc metrics diff` what a change made of it."""
+    shown = json.loads(reproduced.dvc("metrics", "show", "--json").stdout)
+    metrics = shown[""]["data"]["data/metrics.json"]["data"]
+    assert set(metrics) == {"loss", "accuracy", "correctly_classified", "n_samples"}
+    assert metrics["n_samples"] == TINY["test_data.n_samples"]
+    assert metrics["accuracy"] == metrics["correctly_classified"] / metrics["n_samples"]
+    assert "correctly_classified" in reproduced.dvc("metrics", "show").stdout
+    metrics["correctly_classified"] += 1
+    (copy.path / "data/metrics.json").write_text(json.dumps(metrics))
+    diff = json.loads(copy.dvc("metrics", "diff", "--json").stdout)
+    assert diff["data/metrics.json"]["correctly_classified"]["diff"] == 1
+
+
+def test_plots(copy: Clone) -> None:
+    """`dvc plots show` draws loss with val_loss, accuracy with val_accuracy, and the confusion."""
+    copy.dvc("plots", "show")
+    page = (copy.path / "dvc_plots/index.html").read_text()
+    for series in ("loss", "val_loss", "accuracy", "val_accuracy", "predicted", "actual"):
+        assert f'"{series}"' in page
+    assert "Confusion matrix" in page
+    rows = (copy.path / "data/training.csv").read_text().splitlines()
+    assert rows[0] == "epoch,n_steps,loss,accuracy,val_loss,val_accuracy"
+    assert len(rows) == 1 + TINY["train.epochs"]
+    for value in rows[-1].split(",")[2:]:
+        assert value in page
+    specs = json.loads(copy.dvc("plots", "show", "--json").stdout)["data"]
+    assert {"loss", "accuracy", "data/predictions.csv"} <= set(specs)
+
+
+@pytest.fixture(scope="module")
+def client(reproduced: Clone) -> MlflowClient:
+    """The MLflow store of the clone in which the pipeline has run."""
+    return MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def row(client: MlflowClient) -> Run:
+    """The only row in it."""
+    experiment = client.get_experiment_by_name("vanilla-lstm")
+    assert experiment
+    [row] = client.search_runs([experiment.experiment_id])
+    return row
+
+
+def test_row(reproduced: Clone, row: Run) -> None:
+    """One run of the pipeline is one finished row with the params and the metrics."""
+    assert row.info.status == "FINISHED"
+    sections = YAML(typ="safe").load(reproduced.path / "params.yaml")
+    params = {f"{s}.{k}": str(v) for s, values in sections.items() for k, v in values.items()}
+    assert row.data.params == params
+    metrics = json.loads((reproduced.path / "data/metrics.json").read_text())
+    for name, value in metrics.items():
+        assert row.data.metrics[f"test/{name}"] == value
+
+
+def test_row_has_curves(reproduced: Clone, client: MlflowClient, row: Run) -> None:
+    """The row's curves are those of data/training.csv, step by step."""
+    lines = (reproduced.path / "data/training.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        name = column.replace("val_", "val/") if "val_" in column else f"train/{column}"
+        history = client.get_metric_history(row.info.run_id, name)
+        values = [float(line.split(",")[columns.index(column)]) for line in lines[1:]]
+        assert [(m.step, m.value) for m in history] == list(enumerate(values, start=1))
+
+
+def test_row_has_artifacts(client: MlflowClient, row: Run) -> None:
+    """The row carries params.yaml, the model's summary and the confusion matrix."""
+    names = {artifact.path for artifact in client.list_artifacts(row.info.run_id)}
+    assert {"params.yaml", "model_summary.txt", "confusion_matrix.svg"} <= names
+
+
+def test_row_names_the_bytes(reproduced: Clone, row: Run) -> None:
+    """The row's tags are the md5s of dvc.lock."""
+    stages = YAML(typ="safe").load(reproduced.lock)["stages"]
+    for tag, stage in [
+        ("train_data.md5", GENERATE_TRAIN),
+        ("model.md5", TRAIN),
+        ("test_data.md5", GENERATE_TEST),
+    ]:
+        assert row.data.tags[tag] == stages[stage]["outs"][0]["md5"]
+
+
+def test_outputs_name_no_place_and_no_time(reproduced: Clone) -> None:
+    """No output holds the folder that it was made in or the name of the machine's user."""
+    for path in (reproduced.path / "data").iterdir():
+        content = path.read_bytes()
+        assert str(reproduced.path).encode() not in content
+        assert b"/home/" not in content
+        assert b"0x" not in content or path.suffix in {".npz", ".keras"}
+
+
+def test_no_bar_without_a_terminal(copy: Clone) -> None:
+    """DVC's log holds a few plain lines of the training, not a bar a line."""
+    shutil.rmtree(copy.path / ".dvc/cache/runs")
+    done = copy.dvc("repro", "-f", "-s", "train")
+    lines = done.stdout.splitlines() + done.stderr.splitlines()
+    assert any("parameters" in line for line in lines)
+    assert not any("%|" in line for line in lines)
+    assert len(lines) < 20
