@@ -1,0 +1,74 @@
+"""Servers that tests start, and end with their workers."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from clone import Clone, environment
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a web server answers, whatever its answer is."""
+    with suppress(OSError):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
+        except urllib.error.HTTPError:
+            return True
+        return True
+    return False
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path], ready: Callable[[], bool], **options: Any
+) -> Iterator[None]:
+    """Run a server until the block ends; enter it when the server is ready."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        **options,
+    ) as server:
+        try:
+            deadline = time.monotonic() + 300
+            while not ready():
+                assert server.poll() is None, f"{command} has ended with {server.returncode}"
+                assert time.monotonic() < deadline, f"{command} does not answer"
+                time.sleep(0.1)
+            yield
+        finally:
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(server.pid, signal.SIGTERM)
+                server.wait(20)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+@contextmanager
+def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
+    """Run a server of MLflow's in a clone, on a free port; give its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with running(
+        ["mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
+        lambda: answers(f"{address}/health"),
+        cwd=clone.path,
+        env=environment(MLFLOW_DISABLE_TELEMETRY="true", **more),
+    ):
+        yield address

@@ -1,0 +1,127 @@
+"""A row's model, loaded and served by MLflow itself."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from clone import Clone
+from servers import serving
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow's client warns of in the test's process
+]
+
+DIGITS = [[1, 3, 0, 2, 2, 1, 0, 3, 1, 2], [0, 0, 1, 2, 3, 3, 2, 1, 0, 0]]
+
+REGISTER = """
+import sys, mlflow
+version = mlflow.register_model(sys.argv[1], "vanilla-lstm").version
+mlflow.MlflowClient().set_registered_model_alias("vanilla-lstm", "champion", version)
+"""
+
+LOAD = """
+import json, sys, numpy as np, mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+for digits in json.loads(sys.argv[2]):
+    for kind in (np.uint8, np.int64):
+        print(model.predict(np.array([digits], kind)).tolist())
+for wrong in (np.array([[1.5]]), np.array([[9]]), np.array([1]), np.array([[[1]]])):
+    try:
+        model.predict(wrong)
+    except mlflow.MlflowException as error:
+        print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def model_uri(reproduced: Clone) -> str:
+    """The address of the model of the one row that there is."""
+    client = MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+    (run,) = client.search_runs(["1"])
+    return f"models:/{run.outputs.model_outputs[0].model_id}"
+
+
+@pytest.fixture(scope="module")
+def server(reproduced: Clone, model_uri: str) -> Iterator[str]:
+    """A server of the registered model's alias."""
+    reproduced.run(sys.executable, "-c", REGISTER, model_uri)
+    alias = ["-m", "models:/vanilla-lstm@champion", "--env-manager", "local"]
+    with serving(reproduced, "models", "serve", *alias) as address:
+        yield address
+
+
+def ask(server: str, body: object) -> tuple[int, Any]:
+    """Return the status and the answer of a server to a request."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{server}/invocations",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_probabilities(server: str) -> None:
+    """Digits of any length give one probability a class."""
+    for inputs in (DIGITS, [digits[:3] for digits in DIGITS], [[1.0, 2.0]]):
+        status, answer = ask(server, {"inputs": inputs})
+        assert status == 200
+        assert len(answer["predictions"]) == len(inputs)
+        for probabilities in answer["predictions"]:
+            assert len(probabilities) == 5
+            assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rule"),
+    [
+        ([[1, 9]], "digits must be 0 to 3; received 9"),
+        ([[1, 4]], "digits must be 0 to 3; received 4"),
+        ([[1, -1]], "digits must be 0 to 3; received -1"),
+        ([[1, 1.5]], "digits must be whole numbers; received 1.5"),
+        ([["1", "2"]], "digits must be whole numbers; received 1"),
+        ([[True, False]], "digits must be whole numbers; received True"),
+        ([1, 3, 0], "digits must be [n_samples, n_steps]; received [3]"),
+        ([[[1, 3]]], "digits must be [n_samples, n_steps]; received [1, 1, 2]"),
+        ([[]], "digits must be [n_samples, n_steps]; received [1, 0]"),
+        ([[1, 3], [2]], "all sequences must have the same length"),
+        ([[1, None]], "digits must be whole numbers"),
+    ],
+)
+def test_refused(server: str, inputs: object, rule: str) -> None:
+    """Anything but digits is answered with status 400 and the rule that it breaks."""
+    status, answer = ask(server, {"inputs": inputs})
+    assert status == 400
+    assert rule in answer["message"]
+
+
+def test_load_model(reproduced: Clone, model_uri: str) -> None:
+    """`mlflow.pyfunc.load_model` gives the same model, with the same rules."""
+    done = reproduced.run(sys.executable, "-W", "ignore", "-c", LOAD, model_uri, json.dumps(DIGITS))
+    *probabilities, fraction, high, flat, deep = done.stdout.splitlines()
+    first, again, second, _ = (json.loads(line) for line in probabilities)
+    assert first == again != second
+    assert "whole numbers; received 1.5" in fraction
+    assert "0 to 3; received 9" in high
+    assert "received [1]" in flat
+    assert "received [1, 1, 1]" in deep
+
+
+def test_same_as_predictions(reproduced: Clone, server: str) -> None:
+    """The served model predicts what `evaluate` wrote to data/predictions.csv."""
+    code = "import numpy as np; print(np.load('data/test.npz')['x'].tolist())"
+    x = json.loads(reproduced.run(sys.executable, "-c", code).stdout)
+    _, answer = ask(server, {"inputs": x})
+    served = [row.index(max(row)) for row in answer["predictions"]]
+    lines = (reproduced.path / "data" / "predictions.csv").read_text().splitlines()[1:]
+    assert served == [int(line.split(",")[1]) for line in lines]
