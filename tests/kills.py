@@ -1,0 +1,191 @@
+"""Kill the pipeline at seeded random moments, and see whether anything is lost.
+
+    python tests/kills.py [number of kills] [seed]
+
+Each time the results of some stages are forgotten, `dvc repro` begins to make them again, and
+something is killed: a stage, `dvc`, or the whole process group. The next `dvc repro`, started at
+once, has to end in what an undisturbed one makes.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+from ruamel.yaml import YAML
+
+from clone import Clone, environment, make_clone
+
+OUTPUTS = {
+    "generate-train-data": ["train.npz"],
+    "train": ["model.keras", "training.csv"],
+    "generate-test-data": ["test.npz"],
+    "evaluate": ["metrics.json", "predictions.csv"],
+}
+STARTS = {stage: [stage] for stage in OUTPUTS} | {"nothing": list(OUTPUTS)}
+SHARES = {"generate-train-data": 0.1, "train": 0.4, "generate-test-data": 0.1, "evaluate": 0.4}
+"""How much of an undisturbed run each stage takes, roughly; kills come in one and a half of it."""
+
+
+class Kill(NamedTuple):
+    """What is done to one `dvc repro`."""
+
+    start: str
+    """The stage that it has to run, or `nothing` for a pipeline that never ran."""
+    target: str
+    signal: signal.Signals
+    moment: float
+    """When, as a share of what the stages to run take."""
+
+
+def draw(n: int, seed: int) -> list[Kill]:
+    """Draw kills; every start, target and signal comes up in turn, in random combinations."""
+    rng = random.Random(seed)  # noqa: S311
+
+    def in_turn(values: list[str]) -> list[str]:
+        return [value for _ in range(n) for value in rng.sample(values, len(values))][:n]
+
+    starts, targets = in_turn(list(STARTS)), in_turn(["stage", "dvc", "group"])
+    signals = in_turn(["SIGKILL", "SIGTERM"])
+    return [
+        Kill(start, target, signal.Signals[name], rng.uniform(0, 1.1))
+        for start, target, name in zip(starts, targets, signals, strict=True)
+    ]
+
+
+class Ledger:
+    """A clone, what an undisturbed run made in it, and what every kill has to end in."""
+
+    def __init__(self, clone: Clone) -> None:
+        self.clone = clone
+        self.data = clone.path / "data"
+        started = time.monotonic()
+        clone.dvc("repro")
+        self.seconds = time.monotonic() - started
+        self.lock = self.locked()
+        self.files = self.contents()
+        clone.commit("The results")
+
+    def contents(self) -> dict[str, bytes]:
+        """Return every output that is there."""
+        return {
+            name: (self.data / name).read_bytes()
+            for names in OUTPUTS.values()
+            for name in names
+            if (self.data / name).exists()
+        }
+
+    def locked(self) -> dict[str, Any]:
+        """Return what dvc.lock says; made from nothing, its stages stand in an order of DVC's."""
+        return dict(YAML(typ="safe").load(self.clone.lock))
+
+    def survive(self, kill: Kill) -> str:
+        """Kill one `dvc repro`, let the next one end, check everything; return what happened."""
+        self._forget(kill.start)
+        work = sum(SHARES[stage] for stage in STARTS[kill.start]) * self.seconds
+        with subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=self.clone.path,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as dvc:
+            with suppress(subprocess.TimeoutExpired):
+                dvc.wait(kill.moment * work)
+            family = _family(dvc.pid)
+            hit = _kill(kill, dvc.pid, family)
+        for name, content in self.contents().items():
+            assert content == self.files[name], f"{kill}: {name} is not whole"
+        done = self.clone.dvc("repro", check=False)
+        cured = ""
+        if (
+            done.returncode
+        ):  # DVC writes two files of its own in place, and says so if one is cut off
+            if "dvc.lock" in done.stdout + done.stderr:
+                self.clone.git("checkout", "dvc.lock")
+                cured = ", dvc.lock restored from git"
+            elif "rwlock" in done.stdout + done.stderr:
+                (self.clone.path / ".dvc" / "tmp" / "rwlock").unlink()
+                cured = ", DVC's rwlock removed"
+            done = self.clone.dvc("repro", check=False)
+        assert done.returncode == 0, f"{kill}: {done.stdout}{done.stderr}"
+        psutil.wait_procs(family, 60)
+        assert not any(process.is_running() for process in family), f"{kill}: it still runs"
+        assert self.locked() == self.lock, f"{kill}: dvc.lock differs"
+        assert self.contents() == self.files, f"{kill}: data/ differs"
+        assert not list(self.data.glob(".*.partial")), f"{kill}: a half-written file stays"
+        return f"{hit} after {kill.moment * work:.1f} s of {kill.start}{cured}"
+
+    def _forget(self, start: str) -> None:
+        """Make the next `dvc repro` run stages, and not restore what they made from its cache."""
+        shutil.rmtree(self.clone.path / ".dvc" / "cache", ignore_errors=True)
+        for stage in STARTS[start]:
+            for name in OUTPUTS[stage]:
+                (self.data / name).unlink()
+        if start == "nothing":
+            (self.clone.path / "dvc.lock").unlink()
+
+    def check_store(self) -> None:
+        """Assert that MLflow has the result once, and that no row pretends to run."""
+        self.clone.dvc("repro", "-f", "-s", "evaluate")  # it marks what was killed before it
+        assert self.locked() == self.lock
+        with closing(sqlite3.connect(self.clone.path / "mlflow.db")) as store:
+            running = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
+            assert store.execute(running).fetchone() == (0,)
+            results = """
+                SELECT count(*) FROM runs JOIN tags USING (run_uuid)
+                WHERE key = 'model.md5' AND status = 'FINISHED' AND lifecycle_stage = 'active'
+            """
+            assert store.execute(results).fetchone() == (1,)
+            measured = """
+                SELECT count(*) FROM runs JOIN latest_metrics USING (run_uuid)
+                WHERE key = 'test/accuracy' AND lifecycle_stage = 'active'
+            """
+            assert store.execute(measured).fetchone() == (1,)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
+    """Send the signal; where no stage runs, what was to hit one hits `dvc`."""
+    target = "dvc" if kill.target == "stage" and not family else kill.target
+    try:
+        if target == "group":
+            os.killpg(dvc, kill.signal)
+        elif target == "dvc":
+            os.kill(dvc, kill.signal)
+        else:
+            family[0].send_signal(kill.signal)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return "nothing killed, it had ended,"
+    return f"{kill.signal.name} to {target}"
+
+
+def main(n: int = 100, seed: int = 0) -> None:
+    """Report every kill, and stop at the first that does harm."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(make_clone(Path(folder, "clone")))
+        print(f"an undisturbed run takes {ledger.seconds:.0f} s", flush=True)
+        for i, kill in enumerate(draw(n, seed), start=1):
+            print(f"{i}: {ledger.survive(kill)}", flush=True)
+        ledger.check_store()
+    print("nothing was lost")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))
