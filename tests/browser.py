@@ -1,0 +1,35 @@
+"""A real browser with an empty profile."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM = shutil.which("chromium")
+CHROMEDRIVER = shutil.which("chromedriver")
+
+
+@contextmanager
+def browser(width: int, height: int) -> Iterator[Chrome]:
+    """Open Debian's chromium without a window."""
+    options = Options()
+    options.binary_location = CHROMIUM or ""
+    for option in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
+        options.add_argument(f"--{option}")
+    options.add_argument(f"--window-size={width},{height}")
+    driver = Chrome(options=options, service=Service(CHROMEDRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def wait_for(driver: Chrome, *texts: str) -> None:
+    """Wait until a page shows texts."""
+    WebDriverWait(driver, 90).until(
+        lambda _: all(text in driver.find_element("tag name", "body").text for text in texts)
+    )
