@@ -1,0 +1,275 @@
+"""Measure the pipeline's speed beside the post's script, PyTorch and JAX: `make bench`.
+
+All in one run on one machine, each number the median of several; prints the table and writes it
+to RESULTS.md. PyTorch and JAX are no dependencies: their rows need an environment that has them,
+
+    python3 -m venv /tmp/others && /tmp/others/bin/pip install torch jax optax
+    make bench OTHERS=/tmp/others/bin/python
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
+
+from clone import ROOT, Clone, environment, make_clone  # noqa: E402
+from vanilla_lstm.sequences import generate  # noqa: E402
+
+IMPORT_OF_SQL = """
+import time, mlflow
+before = time.process_time()
+import mlflow.store.db.utils, mlflow.store.tracking.sqlalchemy_store
+print(time.process_time() - before)
+"""
+
+
+class Run(NamedTuple):
+    """One process: what it printed in its last line, and what it cost."""
+
+    printed: list[str]
+    wall: float
+    cpu: float
+    peak: float
+    """Gigabytes, of the process or of the largest of its children."""
+
+    @property
+    def value(self) -> float:
+        """The number that the process printed last."""
+        return float(self.printed[-1])
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> Run:
+    """Run a command to its end and measure it."""
+    with tempfile.TemporaryFile("w+") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment(), stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        printed = output.read().splitlines()
+    if process.returncode:
+        raise SystemExit("\n".join([f"{command} failed:", *printed[-20:]]))
+    return Run(printed, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
+
+
+def empty_project(path: Path) -> Clone:
+    """Make a DVC project of four stages that do nothing, and run it."""
+    path.mkdir()
+    project = Clone(path)
+    project.git("init", "-q")
+    project.dvc("init", "-q")
+    stages = [f"  s{i}:\n    cmd: touch out{i}\n    outs: [out{i}]\n" for i in range(4)]
+    (path / "dvc.yaml").write_text("stages:\n" + "".join(stages))
+    project.dvc("repro", "-q")
+    project.commit()
+    return project
+
+
+class Bench:
+    """The measurements, in the order of the table."""
+
+    def __init__(self, folder: Path, others: str, repeats: int, epochs: int, scale: int) -> None:
+        self.folder, self.others = folder, others
+        self.repeats, self.epochs, self.scale = repeats, epochs, scale
+        self.rows: list[tuple[str, str, str]] = []
+
+    def median(self, measure: Callable[[], float]) -> float:
+        """Return the median of several measurements."""
+        return statistics.median(measure() for _ in range(self.repeats))
+
+    @staticmethod
+    def wall_of(clone: Clone, script: str) -> float:
+        """Return the seconds of a stage's process."""
+        return run(sys.executable, script, cwd=clone.path).wall
+
+    def row(self, what: str, value: str, target: str = "") -> None:
+        """Add a row to the table, and print it."""
+        self.rows.append((what, value, target))
+        print(f"{what:66} {value:>22}   {target}", flush=True)
+
+    def everything(self) -> None:
+        """Measure all."""
+        python, epochs = sys.executable, str(self.epochs)
+        measured: dict[str, list[Run]] = {}
+        programs: dict[str, list[str | Path]] = {
+            "post": [python, HERE / "post.py", epochs],
+            "ours": [python, HERE / "ours.py", epochs],
+        }
+        for name, module in [("pytorch", "torch"), ("jax", "optax")]:
+            if subprocess.run(
+                [self.others, "-c", f"import {module}"], capture_output=True, check=False
+            ).returncode:
+                print(f"no {name} row: {self.others} has no {module}; see the head of {__file__}")
+            else:
+                programs[name] = [self.others, HERE / f"in_{name}.py", epochs]
+        for _ in range(self.repeats):  # in turn, so that all meet the same weather
+            for name, command in programs.items():
+                measured.setdefault(name, []).append(run(*command))
+        fit = {k: statistics.median(r.value for r in runs) for k, runs in measured.items()}
+        script = statistics.median(r.wall for r in measured["post"])
+        self.row("the post's script", f"{script:.1f} s")
+        self.row("the post's `model.fit`", f"{fit['post']:.1f} s")
+        self.row("our `fit`, compilation included", f"{fit['ours']:.2f} s")
+        self.row("  the post's `fit` / ours", f"{fit['post'] / fit['ours']:.1f}", "at least 12")
+        for name, label in [("pytorch", "PyTorch"), ("jax", "JAX")]:
+            if name in fit:
+                self.row(f"training in {label}", f"{fit[name]:.2f} s")
+                self.row(f"  ours / {label}'s", f"{fit['ours'] / fit[name]:.2f}", "at most 1.0")
+        self.pipeline(script)
+        self.tracking()
+        self.scaling()
+        self.large()
+
+    def pipeline(self, post: float) -> None:
+        """Measure the stages as processes, and DVC."""
+        walls, peaks = [], []
+        for i in range(self.repeats):
+            clone = make_clone(self.folder / f"clone{i}", {"train.epochs": self.epochs})
+            (clone.path / "dvc.lock").unlink()
+            result = run("dvc", "repro", cwd=clone.path)
+            walls.append(result.wall)
+            peaks.append(result.peak)
+        scratch = statistics.median(walls)
+        self.clone = clone
+        self.row("`dvc repro` from scratch, tracking included", f"{scratch:.1f} s")
+        self.row("  `dvc repro` / the post's script", f"{scratch / post:.2f}", "at most 0.55")
+        self.row("  its peak memory", f"{max(peaks):.2f} GB")
+        for stage in ("train", "evaluate"):
+            script = f"stages/{stage}.py"
+            wall = self.median(partial(self.wall_of, clone, script))
+            self.row(f"the {stage} stage as a process", f"{wall:.1f} s")
+        empty = empty_project(self.folder / "empty")
+        noop: dict[Path, list[float]] = {clone.path: [], empty.path: []}
+        run("dvc", "repro", cwd=clone.path)
+        for _ in range(3 * self.repeats):
+            for path, times in noop.items():
+                times.append(run("dvc", "repro", cwd=path).wall)
+        ours, empties = map(statistics.median, noop.values())
+        self.row("`dvc repro` with nothing to do", f"{ours:.2f} s")
+        self.row(
+            "  / that of an empty project of four stages", f"{ours / empties:.2f}", "at most 1.2"
+        )
+
+    def tracking(self) -> None:
+        """Measure what tracking costs in CPU-seconds beyond `import mlflow`."""
+        for stage, target in [("train", 1.5), ("evaluate", 0.5)]:
+            cpu: dict[str, list[float]] = {"": [], "without": []}
+            for i in range(self.repeats):
+                # A store of its own, so that each run is the first to record its result.
+                clone = self.clone.copy(self.folder / f"{stage}{i}")
+                if stage == "evaluate":
+                    clone.run(sys.executable, "stages/train.py")
+                for how, values in reversed(cpu.items()):
+                    command = [f"{HERE}/stage_cpu.py", f"stages/{stage}.py", *how.split()]
+                    values.append(run(sys.executable, *command, cwd=clone.path).value)
+            cost = statistics.median(cpu[""]) - statistics.median(cpu["without"])
+            self.row(
+                f"tracking in {stage}, beyond `import mlflow`",
+                f"{cost:.2f} CPU-s",
+                f"at most {target}",
+            )
+        cost = self.median(lambda: run(sys.executable, "-c", IMPORT_OF_SQL).value)
+        self.row("  of either, MLflow's import of its SQL store", f"{cost:.2f} CPU-s")
+
+    def scaling(self) -> None:
+        """Measure how the cost of an epoch grows."""
+        base: float | None = None
+        cases = [(1, 1), (10, 1), (100, 1), (1, 10), (1, 100)]
+        for samples, steps in cases:
+            n_samples, n_steps = 1000 * samples, 10 * steps
+            epochs = max(3, 60 // (samples * steps))
+            command = [sys.executable, HERE / "ours.py", epochs, n_samples, n_steps]
+            seconds = float(run(*map(str, command)).printed[-2])
+            base = base or seconds
+            factor = seconds / base / samples / steps
+            self.row(
+                f"an epoch of {n_samples:,} samples of {n_steps:,} steps",
+                f"{seconds:.4f} s",
+                f"{factor:.2f} of linear",
+            )
+        for insert in (0, 5):
+            what = f"digits drawn a second, {insert} of {10 + insert} inserted"
+            speed = self.median(partial(self.speed_of_drawing, insert))
+            self.row(what, f"{speed:.0f} million", "at least 20 million")
+
+    def speed_of_drawing(self, insert: int) -> float:
+        """Return how many million digits are drawn a second."""
+        started = time.perf_counter()
+        x, _ = generate(self.scale, 1, n_max=5, n_steps=10, targets=[1], insert=insert)
+        return x.size / (time.perf_counter() - started) / 1e6
+
+    def large(self) -> None:
+        """Measure the memory of many samples, in an epoch of large batches."""
+        params: dict[str, Any] = {
+            "train_data.n_samples": self.scale,
+            "train.epochs": 1,
+            "train.batch_size": 8192,
+        }
+        clone = make_clone(self.folder / "large", params)
+        for command, target in [(["generate_data.py", "train"], 0.5), (["train.py"], 1.5)]:
+            script, *arguments = command
+            result = run(sys.executable, f"stages/{script}", *arguments, cwd=clone.path)
+            self.row(
+                f"peak memory of {script} with {self.scale:,} samples",
+                f"{result.peak:.2f} GB",
+                f"below {target}",
+            )
+
+    def text(self) -> str:
+        """Return the table, and what it was measured on."""
+        packages = ("tensorflow", "keras", "mlflow", "dvc", "numpy")
+        lines = [
+            "# Results of `make bench`",
+            "",
+            f"- {datetime.datetime.now(tz=datetime.UTC).date()}, medians of {self.repeats}, "
+            f"{self.epochs} epochs",
+            f"- {cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
+            f"- Python {platform.python_version()}, "
+            + ", ".join(f"{name} {version(name)}" for name in packages),
+            "",
+            "| what | measured | target |",
+            "|---|---:|---|",
+            *(f"| {what.strip()} | {value} | {target} |" for what, value, target in self.rows),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def cpu_model() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in info.splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    """Measure all, and write RESULTS.md unless the numbers are smaller than they should be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--others", default=os.environ.get("OTHERS") or sys.executable)
+    parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")
+    options = parser.parse_args()
+    numbers = (1, 20, 100_000) if options.quick else (3, 250, 10_000_000)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), options.others, *numbers)
+        bench.everything()
+    if not options.quick:
+        (HERE / "RESULTS.md").write_text(bench.text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Run a stage's script and print the CPU-seconds of its process, with or without tracking.
+
+python stage_cpu.py SCRIPT [without]: without, MLflow is imported all the same, but not used.
+"""
+
+import runpy
+import sys
+import time
+from pathlib import Path
+from unittest.mock import MagicMock
+
+script = sys.argv[1]
+sys.path[0] = str(Path(script).parent)
+if sys.argv[2:] == ["without"]:
+    import mlflow  # noqa: F401
+
+    import vanilla_lstm
+
+    unused = MagicMock()
+    for module in ("store", "tracking"):
+        sys.modules[f"vanilla_lstm.{module}"] = unused
+        vanilla_lstm.__dict__[module] = unused
+sys.argv = [script]
+runpy.run_path(script, run_name="__main__")
+print(time.process_time())
