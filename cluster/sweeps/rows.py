@@ -1,0 +1,86 @@
+"""A sweep's rows in MLflow. The store is opened as a stage opens it.
+
+MLflow takes a second or two to load, so only the functions that need it do.
+"""
+
+import os
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+WAIT = 600.0
+"""Seconds that a trial waits for a tracking server which does not answer, as while it restarts."""
+
+
+def wait_for_server() -> None:
+    """Return when the tracking server answers, or has not answered for a long time."""
+    address = urlsplit(os.environ["MLFLOW_TRACKING_URI"])
+    if address.scheme not in {"http", "https"}:
+        return
+    host = address.netloc.rpartition("@")[2]
+    health = f"{address.scheme}://{host}{address.path.rstrip('/')}/health"
+    deadline = time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(health, timeout=8).close()  # noqa: S310
+        except urllib.error.HTTPError:
+            return  # something answers
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+
+
+def recorded() -> bool:
+    """Whether MLflow has the result that is in data/, with its training."""
+    from vanilla_lstm.artifacts import MODEL, TEST_DATA
+    from vanilla_lstm.stage import md5
+    from vanilla_lstm.store import Store
+
+    store, test_data = Store(), md5(TEST_DATA)
+    with store.faults_told():
+        return any(
+            run.data.tags.get("test_data.md5") == test_data and "train/loss" in run.data.metrics
+            for run in store.results_of(md5(MODEL))
+        )
+
+
+def settle(experiments: Collection[str], commit: str) -> None:
+    """Leave one row for each trial of a sweep that has ended, and none that pretends to run.
+
+    A stage ends the lost rows of its own host, but a node that is lost never starts one again. And
+    a stage knows of a training that was there before, but not of one at the same time on another
+    host, as when two sweeps do the same trial.
+    """
+    from vanilla_lstm.store import Store
+
+    store = Store()
+    client = store.client
+    rows: defaultdict[str, list[Run]] = defaultdict(list)
+    with store.faults_told():
+        token = ""
+        while token is not None:
+            page = client.search_runs(
+                [store.experiment_id],
+                f"tags.`git.commit` = '{commit}'",
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            for run in page:
+                if run.data.tags.get("dvc.exp_name") in experiments:
+                    rows[run.data.tags["dvc.exp_name"]].append(run)
+            token = page.token
+        for runs in rows.values():
+            kept = next((run for run in runs if "test_data.md5" in run.data.tags), None)
+            for run in runs:
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
+                elif run.info.status == "FINISHED" and kept and run is not kept:
+                    client.delete_run(run.info.run_id)

@@ -1,0 +1,202 @@
+"""Measure what a sweep costs beyond its trials: `python tests/benchmarks/cluster.py`.
+
+All in one run on one machine, with the tiny params of the tests; prints a table and writes it to
+RESULTS-cluster.md. Git and DVC remotes are folders, the tracking server is MLflow on SQLite.
+"""
+
+import argparse
+import datetime
+import itertools
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
+
+from servers import serving  # noqa: E402
+from services import repository  # noqa: E402
+
+SLEEPING = """
+import json, sys, time
+from pathlib import Path
+time.sleep(0.1)
+Path(sys.argv[1]).write_text(json.dumps({"status": "done", "metrics": {"accuracy": 1.0}}))
+"""
+"""Stands in for cluster/trial.py where a thousand trials are to end in minutes."""
+
+SECONDS = re.compile(r"^sweep-\S+ done on \S+ in ([\d.]+) s", re.M)
+
+
+class Bench:
+    """The measurements, in the order of the table."""
+
+    def __init__(self, folder: Path, repeats: int, trials: int, large: int) -> None:
+        self.folder, self.repeats, self.trials, self.large = folder, repeats, trials, large
+        self.rows: list[tuple[str, str, str]] = []
+        self.store: dict[str, Any] = {}
+        self._seeds = itertools.count(1)
+        self.clone = repository(folder, f"{folder}/files")
+
+    def row(self, what: str, value: str, target: str = "") -> None:
+        """Add a row to the table, and print it."""
+        self.rows.append((what, value, target))
+        print(f"{what:66} {value:>22}   {target}", flush=True)
+
+    def everything(self) -> None:
+        """Measure all."""
+        with serving(self.clone, "server", "--workers", "1") as address:
+            self.store["MLFLOW_TRACKING_URI"] = address
+            self.overhead()
+            self.throughput()
+            self.growth()
+        self.sleeping()
+
+    def seeds(self, n: int) -> str:
+        """Return an override of `n` seeds that no trial has had."""
+        return f"train.seed={','.join(str(next(self._seeds)) for _ in range(n))}"
+
+    def sweep(self, override: str, cpus: int = 1) -> tuple[float, list[float]]:
+        """Run a sweep; return its seconds and those of its trials."""
+        started = time.perf_counter()
+        command = ["cluster/sweep.py", "-S", override, "--cpus", str(cpus)]
+        done = self.clone.run(
+            sys.executable, *command, "--clones", f"{self.folder}/clones", **self.store
+        )
+        wall = time.perf_counter() - started
+        return wall, [float(seconds) for seconds in SECONDS.findall(done.stdout)]
+
+    def trial(self) -> tuple[float, float]:
+        """Run a sweep of one trial; return the seconds of the trial, and those beyond it."""
+        wall, (seconds,) = self.sweep(self.seeds(1), os.cpu_count() or 1)
+        return seconds, wall - seconds
+
+    def plain(self) -> float:
+        """Return the seconds of `dvc exp run` in the repository itself."""
+        started = time.perf_counter()
+        self.clone.dvc("exp", "run", "-S", self.seeds(1), **self.store)
+        seconds = time.perf_counter() - started
+        self.clone.git("checkout", "-q", "--force", "main")
+        return seconds
+
+    def overhead(self) -> None:
+        """Measure a trial beside the same `dvc exp run`, in turn: both then meet the same load."""
+        self.plain(), self.trial()  # both then have their data, and the trial its clone
+        both = [(self.plain(), *self.trial()) for _ in range(self.repeats)]
+        plain, trial, beyond = map(statistics.median, zip(*both, strict=True))
+        self.row("`dvc exp run`", f"{plain:.1f} s")
+        self.row("the same as a trial", f"{trial:.1f} s")
+        share = (trial - plain) / plain
+        self.row("  its overhead", f"{trial - plain:.1f} s, {share:.0%}", "at most 3 s, or 15 %")
+        self.row("start and end of a sweep, with Ray", f"{beyond:.1f} s")
+
+    def throughput(self) -> None:
+        """Measure two trials at a time beside DVC's own queue."""
+        seeds, started = self.seeds(self.trials), time.perf_counter()
+        self.clone.dvc("exp", "run", "--queue", "-S", seeds)
+        self.clone.dvc("queue", "start", "-j", "2", **self.store)
+        self.clone.wait_for_queue()
+        queue = time.perf_counter() - started
+        wall, _ = self.sweep(self.seeds(self.trials))
+        self.row(f"{self.trials} experiments by `dvc queue start -j 2`", f"{queue:.0f} s")
+        self.row(f"{self.trials} trials by a sweep on two workers", f"{wall:.0f} s")
+        self.row("  sweep / queue", f"{wall / queue:.2f}")
+
+    def growth(self) -> None:
+        """Measure a trial when the remotes have few others, and when they have many."""
+        for full in (False, True):
+            if full:
+                self.fill()
+            there = len(self.clone.git("ls-remote", "origin", "refs/exps/*").splitlines())
+            both = [self.trial() for _ in range(self.repeats)]
+            trial, beyond = map(statistics.median, zip(*both, strict=True))
+            what = f"a trial, {there:,} others in the remotes"
+            self.row(what, f"{trial:.1f} s", f"{beyond:.1f} s for start and end")
+
+    def fill(self) -> None:
+        """Add to the remotes what many trials would have: a ref, a model, two of the run cache."""
+        refs = self.clone.git("ls-remote", "origin", "refs/exps/*").splitlines()
+        sha, _, ref = refs[0].partition("\t")
+        run_cache = next((self.folder / "files" / "runs").glob("*/*/*")).read_bytes()
+        lines = []
+        for _ in range(self.large):
+            name = uuid.uuid4().hex
+            lines.append(f"create {ref.rpartition('/')[0]}/sweep-{name} {sha}\n")
+            (self.folder / "files" / "files" / "md5" / name[:2]).mkdir(exist_ok=True)
+            (self.folder / "files" / "files" / "md5" / name[:2] / name[2:]).touch()
+            for _ in range(2):
+                key = uuid.uuid4().hex * 2
+                entry = self.folder / "files" / "runs" / key[:2] / key / key
+                entry.parent.mkdir(parents=True)
+                entry.write_bytes(run_cache)
+        update = ["git", "-C", f"{self.folder}/git", "update-ref", "--stdin"]
+        subprocess.run(update, input="".join(lines), text=True, check=True)
+
+    def sleeping(self) -> None:
+        """Measure what the driver, Ray and the clones cost for trials that do nothing."""
+        (self.clone.path / "cluster" / "trial.py").write_text(SLEEPING)
+        self.clone.commit("Trials that sleep")
+        self.clone.git("push", "-q", "origin", "main")
+        self.store.clear()
+        for n in (10, 100, self.large):
+            wall, times = self.sweep(self.seeds(n))
+            assert len(times) == n
+            self.row(
+                f"{n:,} trials that sleep 0.1 s, on two workers",
+                f"{wall:.0f} s",
+                f"{statistics.median(times):.2f} s a trial",
+            )
+
+    def text(self) -> str:
+        """Return the table, and what it was measured on."""
+        packages = ("ray", "dvc", "mlflow", "tensorflow")
+        lines = [
+            "# Results of tests/benchmarks/cluster.py",
+            "",
+            f"- {datetime.datetime.now(tz=datetime.UTC).date()}, medians of {self.repeats}",
+            f"- {cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
+            f"- Python {platform.python_version()}, "
+            + ", ".join(f"{name} {version(name)}" for name in packages),
+            f"- load when it began: {LOAD:.1f}"
+            + (", so the machine was shared" if LOAD > 1 else ""),
+            "",
+            "| what | measured | target |",
+            "|---|---:|---|",
+            *(f"| {what.strip()} | {value} | {target} |" for what, value, target in self.rows),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+LOAD = os.getloadavg()[0]
+
+
+def cpu_model() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return next((x.split(": ")[1] for x in info.splitlines() if x.startswith("model name")), "")
+
+
+def main() -> None:
+    """Measure all, and write RESULTS-cluster.md unless it was but a try."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")
+    options = parser.parse_args()
+    numbers = (1, 2, 20) if options.quick else (3, 6, 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), *numbers)
+        bench.everything()
+    if not options.quick:
+        (HERE / "RESULTS-cluster.md").write_text(bench.text())
+
+
+if __name__ == "__main__":
+    main()
