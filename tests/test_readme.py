@@ -1,0 +1,124 @@
+"""README.md is true: its commands run, in its order, and print what it shows."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clone import ROOT, Clone, environment, make_clone
+from servers import answers, running
+
+pytestmark = pytest.mark.pipeline
+
+README = (ROOT / "README.md").read_text()
+SERVERS = {"make ui": 5000, "mlflow models serve": 5001}
+"""The commands that do not end, and the port at which each answers."""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the text of README's code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield README's commands in order, each with the lines that it is shown to print."""
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, *output = re.split(r"(?<!\\)\n", part.rstrip("\n"))
+            yield command.replace("\\\n", " "), [line for line in output if line.strip()]
+
+
+def pattern(line: str) -> str:
+    """Return a regular expression for a shown line, in which `...` stands for anything."""
+    return ".*".join(map(re.escape, line.strip().split("...")))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone with the committed params, in which README has been followed from its first line."""
+    clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
+    (clone.path / ".venv").symlink_to(ROOT / ".venv")
+    return clone
+
+
+def test_commands_print_what_readme_shows(stranger: Clone) -> None:
+    """A stranger who types README's commands in their order sees what it shows."""
+    with ExitStack() as servers:
+        for command, shown in commands():
+            for start, port in SERVERS.items():
+                if command.startswith(start):
+                    server = running(
+                        ["bash", "-c", f"exec {command}"],
+                        partial(answers, f"http://127.0.0.1:{port}"),
+                        cwd=stranger.path,
+                        env=environment(MLFLOW_DISABLE_TELEMETRY="true"),
+                    )
+                    servers.enter_context(server)
+                    break
+            else:
+                for name, value in newest(stranger).items():
+                    command = command.replace(f"<{name}>", value)  # noqa: PLW2901
+                done = stranger.run("bash", "-c", command)
+                printed = done.stdout + done.stderr
+                if command.startswith("dvc queue start"):
+                    stranger.wait_for_queue()
+                for line in shown:
+                    assert re.search(pattern(line), printed), f"{command}\n{line}\n\n{printed}"
+
+
+def newest(clone: Clone) -> dict[str, str]:
+    """Return what stands for the placeholders of README: the newest row's run id and model."""
+    if not (clone.path / "mlflow.db").exists():
+        return {}
+    script = (
+        "import mlflow; "
+        "run = mlflow.search_runs(experiment_names=['vanilla-lstm'], output_format='list')[0]; "
+        "print(run.info.run_id, run.outputs.model_outputs[0].model_id)"
+    )
+    run_id, model_id = clone.run("python", "-c", script).stdout.split()[-2:]
+    return {"run id": run_id, "model": f"models:/{model_id}"}
+
+
+def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:
+    """The change that README shows for a task of one's own makes that task's data."""
+    clone = reproduced.copy(tmp_path / "clone")
+    (diff,) = blocks("diff")
+    (tmp_path / "task.diff").write_text(diff)
+    clone.git("apply", str(tmp_path / "task.diff"))
+    clone.set({"data.targets": [1, 7]})
+    assert len(clone.repro()) == 4
+    with np.load(clone.path / "data" / "test.npz") as data:
+        np.testing.assert_array_equal(data["y"], data["x"][:, [1, 7]].max(axis=1))
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file and picture that README points to is in the repository."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_named_tests_exist() -> None:
+    """Every test that README names as proof exists."""
+    for module, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", README):
+        assert f"def {name}(" in (ROOT / module).read_text(), f"{module}::{name}"
+
+
+def test_speeds_are_those_of_the_benchmark() -> None:
+    """Every row of README's table of speeds stands in the results of the last `make bench`."""
+    table = re.findall(r"^\|.*\|$", README.partition("\n## Speed\n")[2].partition("\n## ")[0], re.M)
+    results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text().splitlines()
+    assert len(table) > 8
+    assert set(table) <= set(results)
+
+
+def test_commands_are_found() -> None:
+    """The reader of README's commands finds them, with continuation lines and output."""
+    found = [command for command, _ in commands()]
+    assert found[0] == "make repro"
+    assert len(found) == 12
+    assert all(shlex.split(command) for command in found)
