@@ -1,11 +1,14 @@
 """A temporary clone of this repository, in which tests run the real pipeline."""
 
+import itertools
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,20 @@ class Clone:
     def lock(self) -> str:
         """The text of dvc.lock: the md5 of everything that the pipeline read and made."""
         return (self.path / "dvc.lock").read_text()
+
+    def add_rows(self, n: int) -> None:
+        """Add copies of the row that the store has, each of a model of its own."""
+        with closing(sqlite3.connect(self.path / "mlflow.db")) as store, store:
+            for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
+                columns = [column[1] for column in store.execute(f"PRAGMA table_info({table})")]
+                values = store.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+                for i, row in itertools.product(range(n), values):
+                    copy = dict(zip(columns, row, strict=True)) | {"run_uuid": f"{i:032x}"}
+                    if copy.get("key") == "model.md5":
+                        copy["value"] = f"{i:032x}"
+                    marks = ", ".join("?" * len(columns))
+                    insert = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608
+                    store.execute(insert, [*copy.values()])
 
     def copy(self, path: Path) -> "Clone":
         """Copy the clone with its results, but without its MLflow store, whose paths are absolute.

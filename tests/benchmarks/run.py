@@ -26,7 +26,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
 
 from clone import ROOT, Clone, environment, make_clone  # noqa: E402
+from vanilla_lstm.artifacts import MODEL  # noqa: E402
 from vanilla_lstm.sequences import generate  # noqa: E402
+from vanilla_lstm.stage import md5  # noqa: E402
 
 IMPORT_OF_SQL = """
 import time, mlflow
@@ -186,6 +188,10 @@ class Bench:
             )
         cost = self.median(lambda: run(sys.executable, "-c", IMPORT_OF_SQL).value)
         self.row("  of either, MLflow's import of its SQL store", f"{cost:.2f} CPU-s")
+        clone.add_rows(500)  # the last one evaluated, which has one row
+        look_up = [sys.executable, f"{HERE}/look_up.py", md5(clone.path / MODEL)]
+        milliseconds = self.median(lambda: run(*look_up, cwd=clone.path).value)
+        self.row("a model's row found among 500", f"{milliseconds:.0f} ms", "below 100")
 
     def scaling(self) -> None:
         """Measure how the cost of an epoch grows."""
