@@ -256,10 +256,27 @@ def test_rows_settled(team: Team) -> None:
     assert list(left.values()) == ["KILLED"]
 
 
+def test_remote_away(team: Team) -> None:
+    """A trial that cannot push begins once more, and finds the remote when it is back."""
+    git, away = team.folder / "git", team.folder / "away"
+    process = team.start("train.seed=6")
+    assert process.stdout
+    wait_until(lambda: team.rows("train.seed", 6), process)
+    git.rename(away)
+    said = next(line for line in process.stdout if "begins once more" in line)
+    away.rename(git)
+    rest, _ = process.communicate()
+    assert f"'{git}' does not appear to be a git repository" in said
+    assert process.returncode == 0, rest
+    assert "1 done, 0 running, 0 failed, 0 left" in rest
+    (row,) = team.rows("train.seed", 6)
+    assert row.info.status == "FINISHED"
+
+
 def test_server_restarted(team: Team) -> None:
     """While the tracking server restarts no trial fails, and every one is recorded as a whole."""
     process = team.start("train.seed=3,4")
-    wait_until(lambda: team.training() >= 1, process)
+    wait_until(lambda: team.rows("train.seed", 3) or team.rows("train.seed", 4), process)
     team.restart_server()
     said = process.communicate()[0]
     assert process.returncode == 0, said

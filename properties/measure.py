@@ -1,0 +1,97 @@
+"""Stage `measure`: params.yaml, variants.yaml -> data/variants.csv.
+
+Trains every variant with every seed, in as many processes as there are CPUs, and scores each on
+every test. MLflow hears nothing of it: its rows are for the folders' own params.
+"""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vanilla_lstm import stage
+from vanilla_lstm.artifacts import DataSet, write_csv
+from vanilla_lstm.evaluation import evaluate
+from vanilla_lstm.params import PARAMS, Params, read_params
+from vanilla_lstm.sequences import NO_LABEL, UInt8Array
+from variants import BEST_STEP, LAST_STEP, RESULTS, VARIANTS, Result, read_plan
+
+Score = tuple[int, int, int]
+"""How many sequences were correctly classified, of how many, after how many epochs."""
+
+
+def main() -> None:
+    """Measure all variants and readers, and write a row for each seed and test."""
+    _, text = read_params()
+    plan = read_plan(Path())
+    jobs = plan.jobs(text)
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    rows = []
+    with context.Pool(len(os.sched_getaffinity(0))) as pool:
+        measured = pool.imap(measure, [(name, tests) for (name, _), tests in jobs.items()])
+        for (name, seed), scores in zip(jobs, measured, strict=True):
+            of_job = zip(plan.tests, scores, strict=True)
+            rows += [Result(name, seed, test, *score) for test, score in of_job]
+            print(f"{name}, seed {seed}: {scores[0][0]} of {scores[0][1]}", flush=True)
+    write_csv(RESULTS, Result._fields, rows)
+
+
+def measure(job: tuple[str, list[Params]]) -> list[Score]:
+    """Measure one variant, or a reader, in tests whose params differ in nothing else."""
+    name, tests = job
+    if name in (LAST_STEP, BEST_STEP):
+        return [read_one_step(params, name == BEST_STEP) for params in tests]
+    return train_and_test(tests)
+
+
+def train_and_test(tests: list[Params]) -> list[Score]:
+    """Train and test as the stages do."""
+    from vanilla_lstm import recipe
+    from vanilla_lstm.model import predict
+
+    params = tests[0]
+    dataset = DataSet.draw(params.data, params.train_data)
+    model = recipe.build(dataset, params.model, params.train)
+    epochs = len(recipe.train(model, dataset, params.train))
+    scores = []
+    for params in tests:
+        test = DataSet.draw(params.data, params.test_data)
+        result = evaluate(predict(model, test.x, params.evaluate.batch_size), test.y)
+        scores.append((result.correctly_classified, result.n_samples, epochs))
+    return scores
+
+
+def read_one_step(params: Params, best: bool) -> Score:
+    """Score a memoryless reader: a table from one step's symbol to its most frequent label.
+
+    It counts as many sequences as the model is trained with, of the kind that it is tested on.
+    The step is the last one or, with `best`, the one that tells most; with a label for each step
+    it is that step.
+    """
+    like_test = params.test_data.model_copy(
+        update={"n_samples": params.train_data.n_samples, "seed": params.train_data.seed}
+    )
+    (x, y, *_), (x_test, y_test, *_) = (
+        DataSet.draw(params.data, own) for own in (like_test, params.test_data)
+    )
+    if params.data.per_step:
+        labelled = y != NO_LABEL
+        chosen = count(x[labelled], y[labelled]).argmax(1)[x_test]
+        right = ((chosen == y_test) | (y_test == NO_LABEL)).all(1)
+    else:
+        tables = {step: count(x[:, step], y) for step in range(x.shape[1])[0 if best else -1 :]}
+        step = max(tables, key=lambda step: int(tables[step].max(1).sum()))
+        right = tables[step].argmax(1)[x_test[:, step]] == y_test
+    return int(right.sum()), len(y_test), 0
+
+
+def count(symbols: UInt8Array, labels: UInt8Array) -> npt.NDArray[np.int64]:
+    """Count the labels `[n]` of each symbol `[n]`: `[256, 256]`."""
+    pairs = symbols.astype(np.int64) * 256 + labels
+    return np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+
+
+if __name__ == "__main__":
+    stage.run(main, reads=[PARAMS, VARIANTS])

@@ -1,0 +1,165 @@
+"""Stage `report`: the folders' params, metrics and variants.csv -> README.md, pictures.
+
+Every figure in README.md is computed here, but for the times, which the heads of the params.yaml
+files state as measured.
+"""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from vanilla_lstm.artifacts import METRICS, write
+from vanilla_lstm.params import PARAMS
+from variants import BEST_STEP, LAST_STEP, Plan, Result, read_plan, read_results
+
+README = Path("README.md")
+PICTURE = "accuracy.svg"
+HOLDS = 0.99  # of the sequences, with every seed
+FOLDERS = (
+    "distributed-inputs",
+    "long-memory",
+    "sequence-prediction",
+    "inserted-steps",
+    "signal-placement",
+)
+AXES = {"test_data.n_steps": "steps of a test sequence", "test_data.insert": "inserted steps"}
+
+INTRODUCTION = """\
+# The post's five claims, measured
+
+Each folder is one claim about the LSTM: a `params.yaml` for the same four stages as the main job.
+`make properties` runs all of them, measures each claim with five other seeds, against contrasts
+and on sequences that training never saw, and writes this page: stage `report` of
+[dvc.yaml](dvc.yaml) computes every score in it from the files in `*/data/`. In MLflow the five
+models stand in the experiment `vanilla-lstm-properties`.
+
+Scores are correctly classified test sequences of 1,000, from the worst seed to the best. Readers
+are tables that map the symbol of a single step to its most frequent label: no memory at all.
+"""
+
+
+def main() -> None:
+    """Write one picture for each claim, and README.md."""
+    sections, rows = [], []
+    for name in FOLDERS:
+        folder = Path(name)
+        head = read_head((folder / PARAMS).read_text("utf-8"))
+        plan, results = read_plan(folder), read_results(folder)
+        committed = json.loads((folder / METRICS).read_text("utf-8"))
+        rows.append(summary_row(name, head, plan, results))
+        sections.append(section(name, head, plan, results, committed))
+        write(folder / PICTURE, picture(plan, results))
+    header = ["claim", "task", "score", "on what training never saw", "contrasts", "chance", "time"]
+    text = "\n".join([INTRODUCTION, markdown_table(header, rows), *sections])
+    write(README, text.encode())
+
+
+def read_head(text: str) -> dict[str, str]:
+    """Return what the comment at the head of a params.yaml says: `# Key: value`, lines indented."""
+    entries = re.findall(r"^# ([A-Z]\w+): (.*(?:\n#   .*)*)", text, re.M)
+    return {key: value.replace("\n#  ", "") for key, value in entries}
+
+
+def scores(results: list[Result], variant: str, test: int) -> list[int]:
+    """Return the scores of a variant in a test, one a seed."""
+    return [r.correctly_classified for r in results if (r.variant, r.test) == (variant, test)]
+
+
+def span(values: list[int]) -> str:
+    """Return the lowest and the highest of some scores."""
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def summary_row(name: str, head: dict[str, str], plan: Plan, results: list[Result]) -> list[str]:
+    """Return the claim's row of the first table."""
+    names = [*plan.variants, *plan.readers]
+    model, contrasts = names[0], names[1:]
+    own, others = plan.tests[0], plan.tests[1:]
+    score = scores(results, model, own)
+    holds = min(score) >= HOLDS * results[0].n_samples
+    contrast_cells = []
+    for contrast in contrasts:
+        values = scores(results, contrast, own)
+        equal = ", **as good**" if min(values) >= HOLDS * results[0].n_samples else ""
+        contrast_cells.append(f"{contrast}: {span(values)}{equal}")
+    low, high = plan.trained
+    unseen = [test for test in others if not low <= test <= high]
+    return [
+        f"[{head['Claim']}](#{name})",
+        head["Task"],
+        f"{span(score)}{'' if holds else ', **does not hold**'}",
+        "<br>".join(f"{test}: {span(scores(results, model, test))}" for test in unseen),
+        "<br>".join(contrast_cells),
+        head["Chance"],
+        head["Time"],
+    ]
+
+
+def section(
+    name: str, head: dict[str, str], plan: Plan, results: list[Result], committed: dict[str, float]
+) -> str:
+    """Return what the page says of one claim."""
+    tests = sorted(plan.tests)
+    names = [*plan.variants, *plan.readers]
+    rows = [[v, *(span(scores(results, v, test)) for test in tests)] for v in names]
+    low, high = plan.trained
+    trained = f"{low} to {high}" if high > low else f"{low}"
+    return f"""## {name}
+
+{head["Task"][0].upper()}{head["Task"][1:]}. Example: `{head["Example"]}`
+
+![Score over {AXES[plan.test_key]}]({name}/{PICTURE})
+
+By {AXES[plan.test_key]} (the model is trained with {trained}; {plan.tests[0]} is the claim's task):
+
+{markdown_table(["", *map(str, tests)], rows)}
+With the seeds of [params.yaml]({name}/params.yaml): {committed["correctly_classified"]} of
+{committed["n_samples"]}. {head["Note"]} Source: {head["Source"]}
+"""
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def picture(plan: Plan, results: list[Result]) -> bytes:
+    """Draw the score over the tests: the median of the seeds, and from the worst to the best."""
+    tests = sorted(plan.tests)
+    places = range(len(tests))
+    # No time, no version and no random ids in the file: equal results give equal bytes.
+    with mpl.rc_context({"svg.hashsalt": "vanilla-lstm", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 3.6), layout="tight")
+        axes = figure.subplots()
+        low, high = np.interp(plan.trained, tests, places)
+        axes.axvspan(low - 0.1, high + 0.1, color="0.92", label="seen in training")
+        for variant in [*plan.variants, *plan.readers]:
+            values = np.array([scores(results, variant, test) for test in tests])
+            line = ":" if variant in (LAST_STEP, BEST_STEP) else "-"
+            (drawn,) = axes.plot(places, np.median(values, 1), f"o{line}", ms=3, label=variant)
+            axes.fill_between(
+                places, values.min(1), values.max(1), color=drawn.get_color(), alpha=0.2, lw=0
+            )
+        axes.set(
+            xticks=places,
+            xticklabels=tests,
+            xlabel=AXES[plan.test_key],
+            ylabel=f"correct of {results[0].n_samples:,}",
+            ylim=(0, 1.03 * results[0].n_samples),
+        )
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()

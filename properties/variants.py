@@ -1,0 +1,80 @@
+"""What a claim's variants.yaml asks for, and what its data/variants.csv answers."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from vanilla_lstm.params import Params, parse_params
+
+VARIANTS = Path("variants.yaml")
+RESULTS = Path("data/variants.csv")
+
+LAST_STEP = "the last step alone"
+BEST_STEP = "the best single step"
+
+
+class Plan(NamedTuple):
+    """The content of variants.yaml; overrides are by dotted key, as `dvc exp run -S` takes them."""
+
+    seeds: list[int]
+    """Each draws training data, weights, batches and, with 1000 added, test data."""
+    test_key: str
+    """The key of params.yaml that the tests vary."""
+    tests: list[int]
+    """Its values; the first is the claim's own task."""
+    trained: list[int]
+    """The lowest and the highest of such values that the first variant is trained with."""
+    variants: dict[str, dict[str, Any]]
+    """The model that the claim is about, then the contrasts: the overrides of each."""
+    contrast_seeds: int
+    """With how many of the seeds the contrasts are measured."""
+    readers: list[str]
+    """Which memoryless readers to measure as well: `LAST_STEP`, `BEST_STEP`."""
+
+    def jobs(self, text: str) -> dict[tuple[str, int], list[Params]]:
+        """Return, by variant and seed, params.yaml's `text` as the params of each test.
+
+        Raises `ParamsError`.
+        """
+        model, *_ = self.variants
+        overrides_of: dict[str, dict[str, Any]] = {**self.variants, **{r: {} for r in self.readers}}
+        return {
+            (name, seed): [self._params(text, overrides, seed, test) for test in self.tests]
+            for name, overrides in overrides_of.items()
+            for seed in self.seeds[: None if name == model else self.contrast_seeds]
+        }
+
+    def _params(self, text: str, overrides: dict[str, Any], seed: int, test: int) -> Params:
+        seeds = {"train_data.seed": seed, "train.seed": seed, "test_data.seed": seed + 1000}
+        values = YAML(typ="safe").load(text)
+        for key, value in {**seeds, self.test_key: test, **overrides}.items():
+            section, name = key.split(".")
+            values[section][name] = value
+        return parse_params(json.dumps(values))  # YAML as well
+
+
+class Result(NamedTuple):
+    """A row of variants.csv: what one variant, trained with one seed, scores on one test set."""
+
+    variant: str
+    seed: int
+    test: int
+    correctly_classified: int
+    n_samples: int
+    epochs: int
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return what variants.yaml in `folder` asks for."""
+    return Plan(**YAML(typ="safe").load((folder / VARIANTS).read_text("utf-8")))
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Return the rows of data/variants.csv in `folder`."""
+    with (folder / RESULTS).open(newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return [Result(variant, *map(int, numbers)) for variant, *numbers in rows]
