@@ -37,7 +37,8 @@ def main(result: Path) -> None:
     except (DvcException, TrackingError, OSError, subprocess.CalledProcessError) as error:
         # Else it is DVC's remote, git's or MLflow, also if DVC met with it inside of a stage.
         stage_failed = isinstance(error.__cause__, StageCmdFailedError)
-        outcome = {"status": "failed" if stage_failed else "again", "message": f"{error}"}
+        message = getattr(error, "stderr", "") or f"{error}"
+        outcome = {"status": "failed" if stage_failed else "again", "message": message}
     result.write_text(json.dumps(outcome))
 
 
@@ -63,7 +64,8 @@ def _trial(order: dict[str, Any], result: Path) -> dict[str, Any]:
     # Pushed, so the next trial need not push it again: what it needs it finds in the remote.
     shutil.rmtree(Path(repo.stage_cache.cache_dir), ignore_errors=True)
     # Refused if the ref is there by now: of two that did the same trial, the first one counts.
-    subprocess.run(["git", "push", "-q", f"--force-with-lease={ref}:", "origin", ref], check=True)
+    push = ["git", "push", "-q", f"--force-with-lease={ref}:", "origin", ref]
+    subprocess.run(push, check=True, capture_output=True, text=True)
     return {"status": "done", "metrics": json.loads(Path(METRICS).read_text())}
 
 
