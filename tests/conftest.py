@@ -34,14 +34,14 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which a queue of four experiments, with 1 to 4 epochs, has run two at a time.
+    """A clone in which a queue of eight experiments, 1 to 4 epochs by 3 or 4 units, has run.
 
-    Its store was first made by two temporary copies at once. The data was made before: two
-    experiments that make the same file at the same moment can fail in DVC's own run cache.
+    Two at a time: the store was first made by two temporary copies at once. The data was made
+    before: two that make the same file at the same moment can fail in DVC's own run cache.
     """
     clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
     clone.dvc("repro", "generate-train-data", "generate-test-data")
-    clone.dvc("exp", "run", "--queue", "-S", "train.epochs=range(1,5)")
+    clone.dvc("exp", "run", "--queue", "-S", "train.epochs=range(1,5)", "-S", "model.units=3,4")
     clone.dvc("queue", "start", "-j", "2")
     clone.wait_for_queue()
     return clone

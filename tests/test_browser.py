@@ -1,5 +1,6 @@
 """MLflow's table of results and DVC's plots, as a new visitor's browser shows them."""
 
+import csv
 import re
 import sys
 from pathlib import Path
@@ -48,7 +49,14 @@ def test_comparison(sweep: Clone) -> None:
         "train.epochs",
         "train.learning_rate",
     }
-    assert {"1", "2", "3", "4"} <= {row["train.epochs"] for row in shown}
+    names = ("train.epochs", "model.units", "test/accuracy", "test/loss")
+    in_dvc = csv.DictReader(sweep.dvc("exp", "show", "--csv").stdout.splitlines())
+    assert sorted(tuple(float(row[name]) for name in names) for row in shown) == sorted(
+        tuple(float(row[name.removeprefix("test/")]) for name in names)
+        for row in in_dvc
+        if row["typ"].startswith("branch")
+    )
+    assert len(shown) == 8
     accuracies = [float(row["test/accuracy"]) for row in shown]
     assert accuracies == sorted(accuracies, reverse=True)
 

@@ -1,5 +1,6 @@
 """Rows in MLflow, made by real stages in a real store."""
 
+import itertools
 import re
 import shutil
 import socket
@@ -184,14 +185,18 @@ def test_every_way_of_running(sweep: Clone) -> None:
     """Experiments queued, in a temporary copy and in the workspace are rows of the one store."""
     sweep.dvc("exp", "run", "--temp", "-S", "train.epochs=5")
     sweep.dvc("exp", "run", "-n", "here", "-S", "train.epochs=6")
-    found = {run.data.params["train.epochs"]: run for run in rows(sweep)}
-    assert sorted(found) == ["1", "2", "3", "4", "5", "6"]
-    names = {run.data.tags["dvc.exp_name"] for run in found.values()}
     listed = sweep.dvc("exp", "list", "--name-only", "--all-commits").stdout.split()
-    assert names == set(listed)
-    assert found["6"].data.tags["dvc.exp_name"] == "here"
-    for epochs, run in found.items():
-        assert run.info.run_name == ("baseline" if epochs == "3" else f"epochs={epochs}")
+    assert sorted(run.data.tags["dvc.exp_name"] for run in rows(sweep)) == sorted(listed)
+    found = {
+        (run.data.params["train.epochs"], run.data.params["model.units"]): run
+        for run in rows(sweep)
+    }
+    grid = itertools.product(["1", "2", "3", "4"], ["3", "4"])
+    assert sorted(found) == [*grid, ("5", "4"), ("6", "4")]
+    assert found["6", "4"].data.tags["dvc.exp_name"] == "here"
+    for (epochs, units), run in found.items():
+        changed = ["units=3"] * (units == "3") + [f"epochs={epochs}"] * (epochs != "3")
+        assert run.info.run_name == (" ".join(changed) or "baseline")
         assert run.info.status == "FINISHED"
         assert run.data.tags["git.commit"] == sweep.git("rev-parse", "HEAD")
         assert run.data.tags["git.dirty"] == "false"
