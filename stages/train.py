@@ -32,7 +32,7 @@ def main() -> None:
     ):
 
         def on_epochs(epochs: list[Epoch]) -> None:
-            stage.check_parent()
+            stage.check_wanted()
             run.log_epochs(epochs)
             progress.update(epochs)
 

@@ -125,6 +125,34 @@ def test_stopped_training(reproduced: Clone, tmp_path: Path, number: signal.Sign
     assert {path: after[path] for path in before} == before
 
 
+SIGNAL_IN_NATIVE_CODE = """
+import os, signal
+from vanilla_lstm import stage
+from vanilla_lstm.artifacts import METRICS, write_json
+
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except SystemExit:
+        {answer}
+    write_json(METRICS, {{}})
+
+stage.run(main, reads=[])
+"""
+
+
+@pytest.mark.parametrize("answer", ["pass", "raise TypeError from None"])
+def test_signal_in_native_code(tmp_path: Path, answer: str) -> None:
+    """A stage told to end does so, even where native code makes something else of it.
+
+    As TensorFlow did: an import in its C++ code turned Ctrl-C into a TypeError.
+    """
+    script = SIGNAL_IN_NATIVE_CODE.format(answer=answer)
+    done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert not any((tmp_path / "data").iterdir())
+
+
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_orphan_of_a_killed_dvc(reproduced: Clone, tmp_path: Path, shell: str) -> None:
     """A stage whose `dvc` is killed writes nothing any more, and its row does not stay RUNNING.

@@ -15,8 +15,9 @@ from typing import NoReturn
 from vanilla_lstm import processes
 from vanilla_lstm.errors import FileError, InputChangedError, OrphanedError, StageError
 
-_STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_received: list[int] = []
 _inputs: dict[Path, str | None] = {}
 
 
@@ -27,18 +28,21 @@ def run(main: Callable[[], None], reads: Sequence[Path]) -> None:
     """
     # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
     gc.set_threshold(100_000)
-    for number in _STOPPED_BY:
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
-        check_parent()
+        check_wanted()
         with exclusive(Path("data"), "an earlier stage is still at work"):
             code = sorted(Path(__file__).parent.glob("*.py"))
             _inputs.update({path: _md5_if_any(path) for path in [*reads, Path(sys.argv[0]), *code]})
-            check_parent()
+            check_wanted()
             main()
             check()
-    except StageError as error:
+    except Exception as error:
+        _exit_if_stopped()
+        if not isinstance(error, StageError):
+            raise
         sys.exit(f"{error}")
     finally:
         gc.freeze()  # nor is there any to look for at the end
@@ -56,17 +60,23 @@ def check() -> None:
     DVC notes in dvc.lock what inputs and code are after the stage. Where one of them changed
     meanwhile, the results would be of neither version (treeverse/dvc#11058).
     """
-    check_parent()
+    check_wanted()
     for path, before in _inputs.items():
         if _md5_if_any(path) != before:
             raise InputChangedError(path)
 
 
-def check_parent() -> None:
-    """Raise `OrphanedError` if the `dvc` that runs this stage has been killed."""
+def check_wanted() -> None:
+    """Raise `OrphanedError` if the `dvc` that runs this stage has been killed; exit if stopped."""
+    _exit_if_stopped()
     dvc = processes.dvc()
     if dvc is not None and processes.has_ended(dvc):
         raise OrphanedError
+
+
+def stopped() -> bool:
+    """Whether a signal has told the stage to end."""
+    return bool(_received)
 
 
 @contextmanager
@@ -101,7 +111,14 @@ def _md5_if_any(path: Path) -> str | None:
         return None  # the stage itself says what is wrong with it
 
 
+def _exit_if_stopped() -> None:
+    """Exit even if native code answered the handler's exit with an error of its own, or went on."""
+    if _received:
+        sys.exit(128 + _received[0])
+
+
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    for number in _STOPPED_BY:  # a second one would cut short what the first one makes the stage do
+    for number in _SIGNALS:  # a second one would cut short what the first one makes the stage do
         signal.signal(number, signal.SIG_IGN)
+    _received.append(signum)
     sys.exit(128 + signum)

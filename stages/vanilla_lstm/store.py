@@ -80,8 +80,8 @@ class Store:
         """Should the block fail or be stopped, leave no row of this process RUNNING."""
         try:
             yield
-        except BaseException as error:
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        except BaseException:
+            status = "KILLED" if stage.stopped() else "FAILED"
             with suppress(*FAULTS):
                 self._end_rows(status, made_by=processes.name(os.getpid()).__eq__)
             raise
