@@ -428,13 +428,14 @@ def test_model_of_other_data(model: zipfile.ZipFile) -> None:
 
 
 def test_experiments_at_once(reproduced: Clone, tmp_path: Path, slow: bool) -> None:
-    """Experiments that begin at the same moment, on no store at all, lose no row and no metric."""
+    """Experiments that begin at the same moment, on no store at all, lose no row and no metric.
+
+    DVC has a lock of its own, and of eight one or two would give up waiting for it.
+    """
     clone = reproduced.copy(tmp_path / "clone")
     n = 8 if slow else 3
-    experiments = [
-        Started(clone, "dvc", "exp", "run", "--temp", "-S", f"train.seed={seed}")
-        for seed in range(n)
-    ]
+    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "-S"]
+    experiments = [Started(clone, *command, f"train.seed={seed}") for seed in range(n)]
     for experiment in experiments:
         assert experiment.end() == 0, experiment.output
     assert rows(clone) == ["FINISHED"] * n
