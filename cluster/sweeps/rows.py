@@ -59,24 +59,23 @@ def settle(experiments: Collection[str], commit: str) -> None:
     a stage knows of a training that was there before, but not of one at the same time on another
     host, as when two sweeps do the same trial.
     """
-    from vanilla_lstm.store import Store
+    from vanilla_lstm.store import Store  # before MLflow, which it sets up
+
+    # isort: split
+    import mlflow
 
     store = Store()
     client = store.client
     rows: defaultdict[str, list[Run]] = defaultdict(list)
     with store.faults_told():
-        token = ""
-        while token is not None:
-            page = client.search_runs(
-                [store.experiment_id],
-                f"tags.`git.commit` = '{commit}'",
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            for run in page:
-                if run.data.tags.get("dvc.exp_name") in experiments:
-                    rows[run.data.tags["dvc.exp_name"]].append(run)
-            token = page.token
+        for run in mlflow.search_runs(
+            [store.experiment_id],
+            f"tags.`git.commit` = '{commit}'",
+            order_by=["attributes.start_time ASC"],
+            output_format="list",
+        ):
+            if run.data.tags.get("dvc.exp_name") in experiments:
+                rows[run.data.tags["dvc.exp_name"]].append(run)
         for runs in rows.values():
             kept = next((run for run in runs if "test_data.md5" in run.data.tags), None)
             for run in runs:
