@@ -69,9 +69,8 @@ def sweep(options: argparse.Namespace) -> bool:
             report.state(cluster.slots(options.cpus))
             for outcome in cluster.run(new, order, options.cpus, wait=60):
                 if outcome:
-                    report.event(outcome, cluster.slots(options.cpus))
-                else:
-                    report.state(cluster.slots(options.cpus))
+                    report.event(outcome)
+                report.state(cluster.slots(options.cpus))
     report.table()
     print(f"\nTo bring all of them here: dvc exp pull {options.git_remote}", flush=True)
     os.environ.update(order["environment"])

@@ -162,17 +162,18 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     report.found(names[0], {"loss": 0.5})
     report.state(2)
     ended = {"host": "a", "seconds": 2.0, "message": ""}
-    report.event({"name": names[1], "status": "again", "message": "lost", "metrics": {}}, 2)
-    report.event({"name": names[1], "status": "done", "metrics": {"loss": 0.25}, **ended}, 2)
+    report.event({"name": names[1], "status": "again", "message": "lost", "metrics": {}})
+    report.event({"name": names[1], "status": "done", "metrics": {"loss": 0.25}, **ended})
+    report.state(2)
     fault = {"metrics": {}, **ended, "message": "model.units: too small"}
-    report.event({"name": names[2], "status": "failed", **fault}, 2)
+    report.event({"name": names[2], "status": "failed", **fault})
     report.table()
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "  1 done, 2 running, 0 failed, 1 left, best 0.5 (model.units=1)"
     assert said[1] == f"{names[1]} again, begins once more: lost"
-    assert said[3] == f"{names[1]} done on a in 2.0 s, 0.25"
-    assert said[4].startswith("  2 done, 2 running, 0 failed, 0 left, best 0.25 (model.units=2), ")
-    assert said[5] == f"{names[2]} failed on a in 2.0 s, -: model.units: too small"
+    assert said[2] == f"{names[1]} done on a in 2.0 s, 0.25"
+    assert said[3].startswith("  2 done, 2 running, 0 failed, 0 left, best 0.25 (model.units=2), ")
+    assert said[4] == f"{names[2]} failed on a in 2.0 s, -: model.units: too small"
     table = said[said.index("") + 1 :]
     assert table[0].split() == ["experiment", "loss", "status", "overrides"]
     assert [line.split()[1] for line in table[1:4]] == ["0.25", "0.5", "-"]

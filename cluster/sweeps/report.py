@@ -22,7 +22,7 @@ class Report:
         """Count a trial that had ended before."""
         self._ended[name] = {"status": "found", "metrics": metrics}
 
-    def event(self, outcome: dict[str, Any], slots: int) -> None:
+    def event(self, outcome: dict[str, Any]) -> None:
         """Count and tell what came of a trial."""
         name, status = outcome["name"], outcome["status"]
         if status != "again":
@@ -32,7 +32,6 @@ class Report:
         said = self._value(outcome) if status != "again" else "begins once more"
         why = f": {outcome['message']}" if outcome.get("message") else ""
         print(f"{name} {status}{where}, {said}{why}", flush=True)
-        self.state(slots)
 
     def state(self, slots: int) -> None:
         """Tell how many trials are where."""
