@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.backend import keras, tf
+from vanilla_lstm.lstm import LSTM
 from vanilla_lstm.sequences import PAD, UInt8Array
 
 Cell = Literal["lstm", "gru", "simple_rnn"]
 ForgetBias = Literal["one", "chrono"]
 
-CELLS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}
+CELLS = {"lstm": LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}
 
 
 @keras.saving.register_keras_serializable("vanilla_lstm")

@@ -91,27 +91,36 @@ def fit(
         x_phase = x[:, : phase.n_steps]
         y_phase = y[:, : phase.n_steps] if y.ndim == 2 else y
         data = [tf.constant(part) for part in (x_phase[:n], y_phase[:n], x_phase[n:], y_phase[n:])]
-        program = _Program(
-            model, keras.optimizers.Adam(phase.learning_rate, clipnorm=clipnorm), stop_at_accuracy
-        )
+        program = _Program(model, phase.learning_rate, clipnorm, stop_at_accuracy)
         for epochs in program.run(data, shuffled, phase.epochs):
             history += [Epoch(phase.n_steps, *map(significant, epoch)) for epoch in epochs]
             on_epochs(history[-len(epochs) :])
-        if keep == "best":
-            program.restore_best()
+        program.give_weights(keep)
     return history
 
 
 class _Program:
-    """A model and an optimizer, compiled to train and validate several epochs a call."""
+    """A model and Adam, compiled to train and validate several epochs a call.
 
-    def __init__(self, model: keras.Model, optimizer: Any, stop_at_accuracy: float | None) -> None:
-        optimizer.build(model.trainable_variables)
+    All weights are one vector while they are trained: an update of it is three kernels, which five
+    variables would have three of each.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        learning_rate: float,
+        clipnorm: float | None,
+        stop_at_accuracy: float | None,
+    ) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self.clipnorm = clipnorm
         self.stop_at_accuracy = stop_at_accuracy
+        self.weights = keras.Variable(_joined(model.trainable_variables))
+        self.optimizer = keras.optimizers.Adam(learning_rate)
+        self.optimizer.build([self.weights])
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
-        self.best_weights = [tf.Variable(v) for v in model.trainable_variables]
+        self.best_weights = tf.Variable(self.weights.value)
         self.successes = tf.Variable(0)  # epochs in a row that reached stop_at_accuracy
         self.epochs = tf.function(self._epochs, jit_compile=True, autograph=False)
 
@@ -140,10 +149,13 @@ class _Program:
             for i in range(size):
                 chunk[i] = next(shuffled)
 
-    def restore_best(self) -> None:
-        """Give the model the weights of its best validation loss."""
-        for variable, best in zip(self.model.trainable_variables, self.best_weights, strict=True):
-            variable.assign(best)
+    def give_weights(self, keep: Literal["last", "best"]) -> None:
+        """Give the model its last weights, or those of its best validation loss."""
+        weights = self.weights if keep == "last" else self.best_weights
+        for variable, value in zip(
+            self.model.trainable_variables, self._parts(weights), strict=True
+        ):
+            variable.assign(value)
 
     def _solved(self) -> bool:
         return int(self.successes) >= PATIENCE
@@ -155,13 +167,12 @@ class _Program:
 
         def train_and_validate(epoch: Any, measures: Any) -> Any:
             loss, accuracy = self._over_batches(self._train_batch, x, y, chunk[epoch])
-            val_loss, val_accuracy = self._over_batches(self._batch_sums, x_val, y_val, validation)
+            val_loss, val_accuracy = self._over_batches(
+                self._validate_batch, x_val, y_val, validation
+            )
             better = val_loss < self.best_loss
             self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
-            for best, variable in zip(
-                self.best_weights, self.model.trainable_variables, strict=True
-            ):
-                best.assign(tf.where(better, variable.value, best))
+            self.best_weights.assign(tf.where(better, self.weights.value, self.best_weights))
             if self.stop_at_accuracy is not None:
                 success = val_accuracy >= self.stop_at_accuracy
                 self.successes.assign(tf.where(success, self.successes + 1, 0))
@@ -193,16 +204,30 @@ class _Program:
         return loss / n, n_correct / n
 
     def _train_batch(self, x: Any, y: Any) -> Any:
+        weights = self._parts(self.weights.value)
         with tf.GradientTape() as tape:
-            loss, n_correct, n = self._batch_sums(x, y, training=True)
+            tape.watch(weights)
+            loss, n_correct, n = self._batch_sums(weights, x, y)
             mean = loss / n  # over the samples there are: a smaller last batch has its true weight
-        variables = self.model.trainable_variables
-        self.optimizer.apply(tape.gradient(mean, variables), variables)
+        gradients = tape.gradient(mean, weights)
+        if self.clipnorm is not None:
+            gradients = [tf.clip_by_norm(gradient, self.clipnorm) for gradient in gradients]
+        self.optimizer.apply([_joined(gradients)], [self.weights])
         return loss, n_correct, n
 
-    def _batch_sums(self, x: Any, y: Any, training: bool = False) -> Any:
+    def _validate_batch(self, x: Any, y: Any) -> Any:
+        return self._batch_sums(self._parts(self.weights.value), x, y)
+
+    def _parts(self, vector: Any) -> list[Any]:
+        """Return the weights of the layers, of which `vector` is made."""
+        shapes = [variable.shape for variable in self.model.trainable_variables]
+        parts = tf.split(vector, [math.prod(shape) for shape in shapes])
+        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _batch_sums(self, weights: list[Any], x: Any, y: Any) -> Any:
         """Return the sum of the samples' losses, how many are right, and how many there are."""
-        probabilities = self.model(tf.cast(x, tf.int64), training=training)
+        others = [variable.value for variable in self.model.non_trainable_variables]
+        probabilities, _ = self.model.stateless_call(weights, others, tf.cast(x, tf.int64))
         labelled = y != NO_LABEL
         digits = tf.cast(tf.where(labelled, y, 0), tf.int32)
         one_hot = tf.one_hot(digits, probabilities.shape[-1])
@@ -220,3 +245,8 @@ class _Program:
             tf.reduce_sum(tf.cast(right, tf.float32) * count),
             tf.reduce_sum(count),
         )
+
+
+def _joined(tensors: Sequence[Any]) -> Any:
+    """Return all values as one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)

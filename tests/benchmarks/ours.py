@@ -4,6 +4,7 @@ python ours.py EPOCHS [N_SAMPLES N_STEPS] prints the seconds of an epoch after t
 the program is compiled, and then those of all.
 """
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from vanilla_lstm.model import build_model
 from vanilla_lstm.sequences import generate
 from vanilla_lstm.training import Phase, fit, set_threads
 
+gc.set_threshold(100_000)  # as `stage.run` does
 epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
 x, y = generate(n_samples, 1234, n_max=5, n_steps=n_steps, targets=[1])
 times: list[float] = []
