@@ -192,6 +192,29 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=2e-6)
 
 
+def test_layers_with_a_state_of_their_own() -> None:
+    """A model of a user's own may have layers that training treats otherwise, as Keras does."""
+    x, y = data(40)
+    models = []
+    for rate in (0.0, 0.0, 0.5):
+        keras.utils.set_random_seed(1)
+        layers = [
+            *small_model().layers[:-1],
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(rate, seed=2),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+        models.append(keras.Sequential([keras.Input((None,), dtype="int64"), *layers]))
+    ours, reference, dropping = models
+    history = fit(ours, x, y, [Phase(N_STEPS, 4, 0.01)], **RECIPE)
+    expected = keras_epochs(Case(40, 8), reference, 4)
+    np.testing.assert_allclose([row[1:] for row in history], expected, rtol=2e-4, atol=1e-5)
+    for trained, keras_own in zip(ours.weights, reference.weights, strict=True):
+        np.testing.assert_allclose(trained.numpy(), keras_own.numpy(), rtol=1e-3, atol=1e-5)
+    dropped = fit(dropping, x, y, [Phase(N_STEPS, 4, 0.01)], **RECIPE)
+    assert dropped[-1].loss > history[-1].loss * 1.01
+
+
 def test_clipping_changes_the_training() -> None:
     """The clipped cases above are others than without: the gradients are longer than 0.05."""
     x, y = data(45)

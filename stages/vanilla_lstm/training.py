@@ -207,7 +207,7 @@ class _Program:
         weights = self._parts(self.weights.value)
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            loss, n_correct, n = self._batch_sums(weights, x, y)
+            loss, n_correct, n = self._batch_sums(weights, x, y, training=True)
             mean = loss / n  # over the samples there are: a smaller last batch has its true weight
         gradients = tape.gradient(mean, weights)
         if self.clipnorm is not None:
@@ -224,10 +224,16 @@ class _Program:
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def _batch_sums(self, weights: list[Any], x: Any, y: Any) -> Any:
+    def _batch_sums(self, weights: list[Any], x: Any, y: Any, training: bool = False) -> Any:
         """Return the sum of the samples' losses, how many are right, and how many there are."""
-        others = [variable.value for variable in self.model.non_trainable_variables]
-        probabilities, _ = self.model.stateless_call(weights, others, tf.cast(x, tf.int64))
+        variables = self.model.non_trainable_variables  # of dropout or normalisation, where used
+        before = [variable.value for variable in variables]
+        probabilities, after = self.model.stateless_call(
+            weights, before, tf.cast(x, tf.int64), training=training
+        )
+        for variable, old, new in zip(variables, before, after, strict=True):
+            if new is not old:
+                variable.assign(new)
         labelled = y != NO_LABEL
         digits = tf.cast(tf.where(labelled, y, 0), tf.int32)
         one_hot = tf.one_hot(digits, probabilities.shape[-1])
