@@ -49,7 +49,6 @@ def test_same_as_keras(
         n_samples, n_steps, _ = shape
         hidden = rng.integers(0, n_steps, n_samples)
         mask = tf.constant(np.arange(n_steps) >= hidden[:, None])
-    results = []
     reference = keras.layers.LSTM(units, return_sequences=return_sequences, seed=seed)
     reference.build(shape)
     reference.set_weights([rng.normal(size=w.shape) for w in reference.weights])
@@ -57,9 +56,7 @@ def test_same_as_keras(
     layer.build(shape)
     layer.set_weights(reference.get_weights())
     run = tf.function(outputs_and_gradients, jit_compile=compiled)
-    for one in (layer, reference):
-        results.append(run(one, x, mask))
-    for ours, theirs in zip(*results, strict=True):
+    for ours, theirs in zip(run(layer, x, mask), run(reference, x, mask), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
