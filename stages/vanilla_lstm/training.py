@@ -167,9 +167,7 @@ class _Program:
 
         def train_and_validate(epoch: Any, measures: Any) -> Any:
             loss, accuracy = self._over_batches(self._train_batch, x, y, chunk[epoch])
-            val_loss, val_accuracy = self._over_batches(
-                self._validate_batch, x_val, y_val, validation
-            )
+            val_loss, val_accuracy = self._over_batches(self._batch_sums, x_val, y_val, validation)
             better = val_loss < self.best_loss
             self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
             self.best_weights.assign(tf.where(better, self.weights.value, self.best_weights))
@@ -204,30 +202,27 @@ class _Program:
         return loss / n, n_correct / n
 
     def _train_batch(self, x: Any, y: Any) -> Any:
-        weights = self._parts(self.weights.value)
         with tf.GradientTape() as tape:
-            tape.watch(weights)
-            loss, n_correct, n = self._batch_sums(weights, x, y, training=True)
+            loss, n_correct, n = self._batch_sums(x, y, training=True)
             mean = loss / n  # over the samples there are: a smaller last batch has its true weight
-        gradients = tape.gradient(mean, weights)
-        if self.clipnorm is not None:
-            gradients = [tf.clip_by_norm(gradient, self.clipnorm) for gradient in gradients]
-        self.optimizer.apply([_joined(gradients)], [self.weights])
+        gradient = tape.gradient(mean, self.weights)
+        if self.clipnorm is not None:  # each variable's by itself, as Keras clips
+            parts = self._parts(gradient)
+            gradient = _joined([tf.clip_by_norm(part, self.clipnorm) for part in parts])
+        self.optimizer.apply([gradient], [self.weights])
         return loss, n_correct, n
 
-    def _validate_batch(self, x: Any, y: Any) -> Any:
-        return self._batch_sums(self._parts(self.weights.value), x, y)
-
     def _parts(self, vector: Any) -> list[Any]:
-        """Return the weights of the layers, of which `vector` is made."""
+        """Cut a vector of all weights, or of their gradients, into those of each variable."""
         shapes = [variable.shape for variable in self.model.trainable_variables]
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def _batch_sums(self, weights: list[Any], x: Any, y: Any, training: bool = False) -> Any:
+    def _batch_sums(self, x: Any, y: Any, training: bool = False) -> Any:
         """Return the sum of the samples' losses, how many are right, and how many there are."""
         variables = self.model.non_trainable_variables  # of dropout or normalisation, where used
         before = [variable.value for variable in variables]
+        weights = self._parts(self.weights.value)
         probabilities, after = self.model.stateless_call(
             weights, before, tf.cast(x, tf.int64), training=training
         )
