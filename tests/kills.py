@@ -134,6 +134,7 @@ class Ledger:
                 (self.data / name).unlink()
         if start == "nothing":
             (self.clone.path / "dvc.lock").unlink()
+            (self.clone.path / "mlflow.db").unlink()
 
     def check_store(self) -> None:
         """Assert that MLflow has the result once, and that no row pretends to run."""

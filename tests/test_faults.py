@@ -45,10 +45,7 @@ def rows(clone: Clone) -> list[str]:
     if not path.exists():
         return []
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as store:
-        try:
-            return [row[0] for row in store.execute("SELECT status FROM runs ORDER BY start_time")]
-        except sqlite3.OperationalError:  # the store is being made
-            return []
+        return [row[0] for row in store.execute("SELECT status FROM runs ORDER BY start_time")]
 
 
 class Started:
@@ -126,7 +123,7 @@ def test_stopped_training(reproduced: Clone, tmp_path: Path, number: signal.Sign
 
 
 SIGNAL_IN_NATIVE_CODE = """
-import os, signal
+import os, signal, sys
 from vanilla_lstm import stage
 from vanilla_lstm.artifacts import METRICS, write_json
 
@@ -141,16 +138,67 @@ stage.run(main, reads=[])
 """
 
 
-@pytest.mark.parametrize("answer", ["pass", "raise TypeError from None"])
+@pytest.mark.parametrize(
+    "answer", ["pass", "raise TypeError from None", "sys.excepthook(*sys.exc_info())"]
+)
 def test_signal_in_native_code(tmp_path: Path, answer: str) -> None:
     """A stage told to end does so, even where native code makes something else of it.
 
-    As TensorFlow did: an import in its C++ code turned Ctrl-C into a TypeError.
+    As TensorFlow did: an import in its C++ code turned Ctrl-C into a TypeError, and its Flatten
+    printed it.
     """
     script = SIGNAL_IN_NATIVE_CODE.format(answer=answer)
     done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
     assert not any((tmp_path / "data").iterdir())
+
+
+SIGNAL_IN_A_TRANSACTION = """
+import os, signal
+from vanilla_lstm import stage
+
+def main():
+    with stage.uninterrupted():
+        with stage.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+        print("written")
+    print("not stopped")
+
+stage.run(main, reads=[])
+"""
+
+
+def test_signal_in_a_transaction(tmp_path: Path) -> None:
+    """What must not be cut off is done to its end, and then the stage ends."""
+    run = ["python", "-c", SIGNAL_IN_A_TRANSACTION]
+    done = Clone(tmp_path).run(*run, check=False, PYTHONPATH=f"{ROOT}/stages")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "written\n", "")
+
+
+def test_kill_while_the_store_is_made(reproduced: Clone, tmp_path: Path) -> None:
+    """MLflow's database is made whole or not at all: a half-made one MLflow would always refuse."""
+    clone = reproduced.copy(tmp_path / "clone")
+    partial = clone.path / ".mlflow.db.partial"
+    for tables in (1, 20, 40):
+        train = Started(clone, "python", "stages/train.py")
+        while not (partial.exists() and _n_tables(partial) >= tables):
+            assert train.process.poll() is None, train.output
+        train.process.kill()
+        train.end()
+        assert partial.exists()
+        assert not (clone.path / "mlflow.db").exists()
+    clone.run("python", "stages/train.py")
+    assert rows(clone) == ["FINISHED"]
+    assert not partial.exists()
+    assert not clone.git("status", "--porcelain", "--untracked-files=all")
+
+
+def _n_tables(database: Path) -> int:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
+        try:
+            return int(store.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        except sqlite3.OperationalError:  # it is locked
+            return 0
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])

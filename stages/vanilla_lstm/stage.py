@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from vanilla_lstm import processes
 from vanilla_lstm.errors import FileError, InputChangedError, OrphanedError, StageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_uninterrupted: list[None] = []  # one for each `uninterrupted` block that has begun
 _received: list[int] = []
 _inputs: dict[Path, str | None] = {}
 
@@ -27,7 +27,7 @@ def run(main: Callable[[], None], reads: Sequence[Path]) -> None:
     `reads` are the files that it reads.
     """
     # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -82,6 +82,18 @@ def stopped() -> bool:
 @contextmanager
 def exclusive(folder: Path, why: str) -> Iterator[None]:
     """Hold the lock of a folder; the operating system frees it when the process ends.
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off the exit for a signal to the end of the block; blocks may lie in each other."""
+    _uninterrupted.append(None)
+    try:
+        yield
+    finally:
+        _uninterrupted.pop()
+    if not _uninterrupted:
+        _exit_if_stopped()
+
+
 
     Raises `FileError` if the folder cannot be made or locked.
     """
@@ -117,8 +129,11 @@ def _exit_if_stopped() -> None:
         sys.exit(128 + _received[0])
 
 
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+def _stop(signum: int, frame: FrameType | None) -> None:
     for number in _SIGNALS:  # a second one would cut short what the first one makes the stage do
         signal.signal(number, signal.SIG_IGN)
     _received.append(signum)
-    sys.exit(128 + signum)
+    # Native code that is in the middle of something prints what it makes of the exit.
+    sys.excepthook = sys.unraisablehook = lambda *_: None  # type: ignore[assignment]
+    if not _uninterrupted:
+        _exit_if_stopped()

@@ -9,6 +9,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -49,6 +50,8 @@ class Store:
     def __init__(self) -> None:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It logs, with a traceback, what it raises.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         # MLflow would wait minutes for a store that is not there.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -59,6 +62,8 @@ class Store:
         mlflow.set_tracking_uri(self._address)
         name = "-".join([EXPERIMENT, *provenance.folder().parts[:-1]])
         with self.faults_told(), self.lock():
+            if not given:
+                _create_database(self._root / "mlflow.db")
             self.client = mlflow.MlflowClient()
             location = None if given else (self._root / "mlartifacts").as_uri()
             self.experiment_id = self._experiment(name, location)
@@ -77,7 +82,10 @@ class Store:
 
     @contextmanager
     def ending_rows(self) -> Iterator[None]:
-        """Should the block fail or be stopped, leave no row of this process RUNNING."""
+        """Should the block fail or be stopped, leave no row of this process RUNNING.
+
+        What it writes has to be uninterrupted: a transaction that is cut off locks the database.
+        """
         try:
             yield
         except BaseException:
@@ -150,6 +158,18 @@ class Store:
         for run in self._search(running):
             if made_by(run.data.tags["process"]):
                 self.client.set_terminated(run.info.run_id, status)
+
+def _create_database(path: Path) -> None:
+    """Make MLflow's database, if there is none, whole or not at all.
+
+    MLflow makes it table by table, and a half-made one it neither uses nor completes.
+    """
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.replace(path)
+
 
 
 def _view() -> str:

@@ -23,6 +23,7 @@ from mlflow.entities import (
     InputTag,
     LoggedModelOutput,
     Metric,
+from vanilla_lstm.stage import md5, uninterrupted
     Param,
     Run,
     RunTag,
@@ -83,7 +84,7 @@ class TrainingRun:
         client = self._store.client
         try:
             self._send()
-            with self._store.lock():
+            with self._store.lock(), uninterrupted():
                 known = [run for run in self._store.results_of(model_md5) if _trained(run)]
                 if known:
                     count = int(known[-1].data.tags.get("reproduced", 0)) + 1
@@ -99,9 +100,10 @@ class TrainingRun:
             print(f"warning: {self._store.fault(error, cure)}", file=sys.stderr)
 
     def _send(self) -> None:
-        while self._unsent:
-            self._store.client.log_batch(self.run_id, metrics=self._unsent[:_REQUEST])
-            del self._unsent[:_REQUEST]
+        with uninterrupted():
+            while self._unsent:
+                self._store.client.log_batch(self.run_id, metrics=self._unsent[:_REQUEST])
+                del self._unsent[:_REQUEST]
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def training_run(
     """Open a row for a training; should the block fail, the row ends as FAILED or KILLED."""
     with store.ending_rows():
         # Locked, as two that log the same data set for the first time get in each other's way.
-        with store.faults_told(), store.lock():
+        with store.faults_told(), store.lock(), uninterrupted():
             run_id = store.create_run(
                 params_text,
                 flatten({**data.sections, **sections}),
@@ -134,9 +136,9 @@ def record_evaluation(
     output_shape: Sequence[int | None],
     confusion_matrix: str,
 ) -> str:
-    """Add an evaluation to the row of its model and test set; return the row's run id."""
-    client = store.client
-    with store.faults_told(), store.lock(), store.ending_rows():
+    """Add what data/model.keras is worth on data/test.npz to their row; return its run id."""
+    client, model_md5, data_md5 = store.client, md5(MODEL), md5(TEST_DATA)
+    with store.faults_told(), store.lock(), uninterrupted(), store.ending_rows():
         runs = store.results_of(model_md5)
         here = [run for run in runs if run.data.tags.get("test_data.md5") == data.md5]
         free = [run for run in runs if "test_data.md5" not in run.data.tags]
