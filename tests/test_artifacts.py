@@ -27,8 +27,8 @@ from vanilla_lstm.artifacts import (
     write_csv,
     write_dataset,
 )
-from vanilla_lstm.errors import FileError, OrphanedError
-from vanilla_lstm.params import DataParams, TrainDataParams
+from vanilla_lstm.errors import FileError, StageError
+from vanilla_lstm.params import TrainDataParams
 from vanilla_lstm.sequences import generate
 from vanilla_lstm.stage import md5
 
@@ -232,10 +232,10 @@ def test_failed_write_keeps_what_was_there(monkeypatch: pytest.MonkeyPatch) -> N
     before = files()
 
     def orphaned() -> None:
-        raise OrphanedError
+        raise StageError("the dvc that started this stage is gone")
 
     monkeypatch.setattr(stage, "check", orphaned)
-    with pytest.raises(OrphanedError):
+    with pytest.raises(StageError, match="is gone"):
         write(METRICS, b"new")
     assert files() == before
 

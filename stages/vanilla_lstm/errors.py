@@ -2,9 +2,7 @@
 
 StageError
 ├── ParamsError           params.yaml breaks a rule
-├── FileError             a file is missing, damaged or cannot be written
-├── InputChangedError     a file that the stage reads was edited while it ran
-├── OrphanedError         the `dvc` that started the stage is gone
+├── FileError             a file is missing, damaged, was changed or cannot be written
 └── TrackingError         the MLflow store cannot be used
 """
 
@@ -49,23 +47,6 @@ class FileError(StageError):
 
     def __init__(self, path: Path, problem: str, cure: str) -> None:
         super().__init__(f"{path}: {problem}; {cure}")
-
-
-class InputChangedError(StageError):
-    """A file that the stage read, or was made of, is no longer what it read."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path}: changed while the stage ran, so its results would be of neither version; "
-            "run `dvc repro` again"
-        )
-
-
-class OrphanedError(StageError):
-    """The `dvc` that started the stage has ended, so nobody waits for its results."""
-
-    def __init__(self) -> None:
-        super().__init__("the dvc that started this stage is gone; run `dvc repro` again")
 
 
 class TrackingError(StageError):

@@ -1,8 +1,11 @@
-"""What a result was made by: which repository, code, params and folder."""
+"""What a result was made by: which repository, code, params, folder and process."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
+
+import psutil
 
 from vanilla_lstm.errors import StageError
 from vanilla_lstm.params import PARAMS, Params, flatten, parse_params
@@ -24,7 +27,7 @@ def folder() -> Path:
 
 
 def origin() -> dict[str, str]:
-    """Return the commit, whether it is all, DVC's experiment and the folder, each if there is one.
+    """Return the commit, whether it is all, DVC's experiment, the folder, the host and the process.
 
     `git.dirty` tells of uncommitted changes other than those to what a row holds itself: its
     params and results.
@@ -35,8 +38,25 @@ def origin() -> dict[str, str]:
         "folder": str(folder()).removeprefix("."),
         "git.commit": _git("rev-parse", "HEAD"),
         "git.dirty": str(bool(_git("status", "--porcelain", "--", ":/", *recorded))).lower(),
+        "host": socket.gethostname(),
+        "process": process(os.getpid()),
     }
     return {k: v for k, v in tags.items() if v}
+
+
+def process(pid: int) -> str:
+    """Return a name that no other process gets, as ids are used again; nothing if it has ended."""
+    try:
+        found = psutil.Process(pid)
+        # A zombie has ended, but nobody has asked how.
+        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{found.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def has_ended(name: str) -> bool:
+    """Whether the process that `process` gave this name on this host is gone."""
+    return process(int(name.partition("@")[0])) != name
 
 
 def title(params: Params) -> str:

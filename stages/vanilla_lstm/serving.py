@@ -22,7 +22,7 @@ from mlflow.types import Schema, TensorSpec
 from vanilla_lstm.backend import keras
 from vanilla_lstm.model_file import read_model
 
-_NEEDED = ("keras", "mlflow", "numpy", "psutil", "pydantic", "ruamel.yaml", "tensorflow")
+_NEEDED = ("keras", "mlflow", "numpy", "pydantic", "ruamel.yaml", "tensorflow")
 
 
 def write(folder: Path, spec: Model, model: Path, output_shape: Sequence[int | None]) -> None:

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from vanilla_lstm import processes
-from vanilla_lstm.errors import FileError, InputChangedError, OrphanedError, StageError
+from vanilla_lstm.errors import FileError, StageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_uninterrupted: list[None] = []  # one for each `uninterrupted` block that has begun
 _received: list[int] = []
+_uninterrupted: list[None] = []  # one for each `uninterrupted` block that has begun
 _inputs: dict[Path, str | None] = {}
 
 
@@ -55,7 +54,7 @@ def md5(path: Path) -> str:
 
 
 def check() -> None:
-    """Raise `OrphanedError` or `InputChangedError` if nobody could use the stage's results.
+    """Raise `StageError` if nobody could use the stage's results.
 
     DVC notes in dvc.lock what inputs and code are after the stage. Where one of them changed
     meanwhile, the results would be of neither version (treeverse/dvc#11058).
@@ -63,15 +62,19 @@ def check() -> None:
     check_wanted()
     for path, before in _inputs.items():
         if _md5_if_any(path) != before:
-            raise InputChangedError(path)
+            problem = "changed while the stage ran, so its results would be of neither version"
+            raise FileError(path, problem, "run `dvc repro` again")
 
 
 def check_wanted() -> None:
-    """Raise `OrphanedError` if the `dvc` that runs this stage has been killed; exit if stopped."""
+    """Exit if the stage was stopped; raise `StageError` if the `dvc` that runs it was killed.
+
+    Whoever adopts an orphan is of another process group. No shell stands between the two, as the
+    commands in dvc.yaml begin with `exec`.
+    """
     _exit_if_stopped()
-    dvc = processes.dvc()
-    if dvc is not None and processes.has_ended(dvc):
-        raise OrphanedError
+    if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
+        raise StageError("the dvc that started this stage is gone; run `dvc repro` again")
 
 
 def stopped() -> bool:
@@ -79,9 +82,6 @@ def stopped() -> bool:
     return bool(_received)
 
 
-@contextmanager
-def exclusive(folder: Path, why: str) -> Iterator[None]:
-    """Hold the lock of a folder; the operating system frees it when the process ends.
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put off the exit for a signal to the end of the block; blocks may lie in each other."""
@@ -94,6 +94,9 @@ def uninterrupted() -> Iterator[None]:
         _exit_if_stopped()
 
 
+@contextmanager
+def exclusive(folder: Path, why: str) -> Iterator[None]:
+    """Hold the lock of a folder; the operating system frees it when the process ends.
 
     Raises `FileError` if the folder cannot be made or locked.
     """

@@ -21,7 +21,7 @@ from mlflow.entities import DatasetInput, Param, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from vanilla_lstm import processes, provenance, stage
+from vanilla_lstm import provenance, stage
 from vanilla_lstm.errors import TrackingError
 from vanilla_lstm.params import parse_params
 
@@ -67,7 +67,7 @@ class Store:
             self.client = mlflow.MlflowClient()
             location = None if given else (self._root / "mlartifacts").as_uri()
             self.experiment_id = self._experiment(name, location)
-            self._end_rows("KILLED", made_by=processes.has_ended)
+            self._end_rows("KILLED", made_by=provenance.has_ended)
 
     @contextmanager
     def faults_told(self) -> Iterator[None]:
@@ -91,7 +91,7 @@ class Store:
         except BaseException:
             status = "KILLED" if stage.stopped() else "FAILED"
             with suppress(*FAULTS):
-                self._end_rows(status, made_by=processes.name(os.getpid()).__eq__)
+                self._end_rows(status, made_by=provenance.process(os.getpid()).__eq__)
             raise
 
     def fault(self, error: Exception, cure: str) -> TrackingError:
@@ -116,10 +116,9 @@ class Store:
         inputs: Sequence[DatasetInput] = (),
     ) -> str:
         """Open a row, named after `params_text`, and return its run id."""
-        process = {"host": socket.gethostname(), "process": processes.name(os.getpid())}
         title = provenance.title(parse_params(params_text))
         run = self.client.create_run(
-            self.experiment_id, run_name=title, tags={**tags, **provenance.origin(), **process}
+            self.experiment_id, run_name=title, tags={**tags, **provenance.origin()}
         )
         run_id: str = run.info.run_id
         self.client.log_batch(
@@ -159,6 +158,7 @@ class Store:
             if made_by(run.data.tags["process"]):
                 self.client.set_terminated(run.info.run_id, status)
 
+
 def _create_database(path: Path) -> None:
     """Make MLflow's database, if there is none, whole or not at all.
 
@@ -169,7 +169,6 @@ def _create_database(path: Path) -> None:
         partial.unlink(missing_ok=True)
         mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
         partial.replace(path)
-
 
 
 def _view() -> str:
