@@ -48,13 +48,14 @@ def measure(job: tuple[str, list[Params]]) -> list[Score]:
 
 def train_and_test(tests: list[Params]) -> list[Score]:
     """Train and test as the stages do."""
-    from vanilla_lstm import recipe
-    from vanilla_lstm.model import predict
+    from vanilla_lstm.model import build_model, predict
+    from vanilla_lstm.training import fit, set_threads
 
     params = tests[0]
+    set_threads(params.train.batch_size, params.model.units)
     dataset = DataSet.draw(params.data, params.train_data)
-    model = recipe.build(dataset, params.model, params.train)
-    epochs = len(recipe.train(model, dataset, params.train))
+    model = build_model(params.data, params.model, params.train.seed, dataset.padded)
+    epochs = len(fit(model, dataset.x, dataset.y, params.train))
     scores = []
     for params in tests:
         test = DataSet.draw(params.data, params.test_data)

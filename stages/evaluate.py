@@ -1,15 +1,7 @@
 """Stage `evaluate`: data/model.keras, data/test.npz -> data/metrics.json, data/predictions.csv."""
 
-from vanilla_lstm import stage
-from vanilla_lstm.artifacts import (
-    METRICS,
-    MODEL,
-    PREDICTIONS,
-    TEST_DATA,
-    read_dataset,
-    write_csv,
-    write_json,
-)
+from vanilla_lstm import artifacts, stage
+from vanilla_lstm.artifacts import MODEL, TEST_DATA
 from vanilla_lstm.evaluation import actual_and_predicted, evaluate
 from vanilla_lstm.params import PARAMS, read_params
 
@@ -17,8 +9,7 @@ from vanilla_lstm.params import PARAMS, read_params
 def main() -> None:
     """Evaluate the model on the test data, and add the result to MLflow."""
     params, params_text = read_params()
-    dataset = read_dataset(TEST_DATA)
-    x, y = dataset.x, dataset.y
+    dataset = artifacts.read_dataset(TEST_DATA)
 
     # Slow to import, so that mistakes in the files above are told at once.
     from vanilla_lstm import tracking
@@ -31,16 +22,15 @@ def main() -> None:
 
     model = read_model(MODEL)
     check_fit(MODEL, model, dataset.sequences)
-    probabilities = predict(model, x, params.evaluate.batch_size)
-    result = evaluate(probabilities, y)
-    pairs = actual_and_predicted(probabilities, y)
-    write_json(METRICS, result._asdict())
-    write_csv(PREDICTIONS, ("actual", "predicted"), pairs.tolist())
+    probabilities = predict(model, dataset.x, params.evaluate.batch_size)
+    result = evaluate(probabilities, dataset.y)
+    pairs = actual_and_predicted(probabilities, dataset.y)
+    artifacts.write_json(artifacts.METRICS, result._asdict())
+    artifacts.write_csv(artifacts.PREDICTIONS, ("actual", "predicted"), pairs.tolist())
     run_id = tracking.record_evaluation(
         store,
         result,
-        model_md5=stage.md5(MODEL),
-        data=tracking.DataFile(TEST_DATA, stage.md5(TEST_DATA), dataset.sections, x.shape),
+        dataset=dataset,
         sections={"evaluate": params.evaluate},
         params_text=params_text,
         summary=summary(model),

@@ -4,7 +4,7 @@ from vanilla_lstm import stage
 from vanilla_lstm.artifacts import MODEL, TRAIN_DATA, TRAINING, read_dataset, write_csv
 from vanilla_lstm.evaluation import Epoch
 from vanilla_lstm.params import PARAMS, read_params
-from vanilla_lstm.progress import Progress
+from vanilla_lstm.progress import progress
 
 
 def main() -> None:
@@ -17,30 +17,29 @@ def main() -> None:
     from vanilla_lstm.store import Store
 
     store = Store()  # before TensorFlow: a store that is not there is told within seconds
-    from vanilla_lstm import recipe
-    from vanilla_lstm.model import summary
+    from vanilla_lstm.model import build_model, summary
     from vanilla_lstm.model_file import write_model
+    from vanilla_lstm.training import fit, set_threads
 
-    model = recipe.build(dataset, params.model, params.train)
-    n_epochs = sum(phase.epochs for phase in recipe.phases(dataset, params.train))
-    data = tracking.DataFile(TRAIN_DATA, stage.md5(TRAIN_DATA), dataset.sections, dataset.x.shape)
+    set_threads(params.train.batch_size, params.model.units)
+    model = build_model(dataset.data, params.model, params.train.seed, dataset.padded)
     sections = {"model": params.model, "train": params.train}
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
     with (
-        tracking.training_run(store, sections, params_text, data, summary(model)) as run,
-        Progress(n_epochs) as progress,
+        tracking.training_run(store, sections, params_text, dataset, summary(model)) as run,
+        progress(params.train.n_epochs) as report,
     ):
 
         def on_epochs(epochs: list[Epoch]) -> None:
             stage.check_wanted()
             run.log_epochs(epochs)
-            progress.update(epochs)
+            report(epochs)
 
-        history = recipe.train(model, dataset, params.train, on_epochs)
+        history = fit(model, dataset.x, dataset.y, params.train, on_epochs)
         write_model(MODEL, model)
         rows = ((i, *epoch) for i, epoch in enumerate(history, start=1))
         write_csv(TRAINING, ("epoch", *Epoch._fields), rows)
-        run.finish(stage.md5(MODEL), model.output_shape)
+        run.finish(model.output_shape)
 
 
 if __name__ == "__main__":

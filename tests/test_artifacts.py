@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sections import data_params
 from vanilla_lstm import stage
 from vanilla_lstm.artifacts import (
     METRICS,
@@ -32,7 +33,7 @@ from vanilla_lstm.params import TrainDataParams
 from vanilla_lstm.sequences import generate
 from vanilla_lstm.stage import md5
 
-DATA = DataParams(n_max=5, n_steps=4, targets=(1,), insert=0, marked=True, per_step=False)
+DATA = data_params(n_steps=4)
 OWN = TrainDataParams(n_samples=6, seed=1, min_insert=None)
 X, Y = generate(6, 1, **DATA.model_dump())
 DATASET = DataSet(X, Y, DATA, OWN)

@@ -20,14 +20,14 @@ import pytest
 
 from clone import ROOT, Clone, environment
 from kills import Ledger, draw
+from sections import data_params, model_params
 from vanilla_lstm.artifacts import MODEL
 from vanilla_lstm.errors import FileError
-from vanilla_lstm.params import DataParams
 from vanilla_lstm.stage import md5
 
 pytestmark = pytest.mark.pipeline
 
-DATA = DataParams(n_max=5, n_steps=4, targets=(1,), insert=0, marked=True, per_step=False)
+DATA = data_params(n_steps=4)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -364,16 +364,15 @@ def test_stage_refuses_damaged_model(reproduced: Clone, tmp_path: Path) -> None:
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> zipfile.ZipFile:
     """A model file, whole, in an otherwise empty working directory."""
     monkeypatch.chdir(tmp_path)
-    return zipfile.ZipFile(io.BytesIO(saved(n_symbols=5, per_step=False)))
+    return zipfile.ZipFile(io.BytesIO(saved()))
 
 
-def saved(**architecture: Any) -> bytes:
-    """Return the content of a file with a new model."""
+def saved(**task: Any) -> bytes:
+    """Return the content of a file with a new model for a task."""
     from vanilla_lstm.model import build_model
     from vanilla_lstm.model_file import write_model
 
-    options = {"n_classes": 5, "cell": "lstm", "units": 2, "forget_bias": "one", "seed": 1}
-    write_model(MODEL, build_model(**{**options, "t_max": 4, **architecture}))
+    write_model(MODEL, build_model(data_params(**task), model_params(units=2), seed=1))
     return MODEL.read_bytes()
 
 
@@ -459,16 +458,14 @@ def test_model_of_other_data(model: zipfile.ZipFile) -> None:
     from vanilla_lstm.model_file import check_fit, read_model
 
     check_fit(MODEL, read_model(MODEL), DATA)
-    for architecture in [
-        {"n_symbols": 4, "n_classes": 4, "per_step": False},
-        {"n_symbols": 5, "per_step": True},
-    ]:
-        saved(**architecture)
+    tasks: list[dict[str, Any]] = [{"n_max": 4}, {"per_step": True}]
+    for task in tasks:
+        saved(**task)
         with pytest.raises(FileError, match="does not fit the test data: 5 symbols, 5 classes"):
             check_fit(MODEL, read_model(MODEL), DATA)
     with pytest.raises(FileError, match="does not fit"):
         check_fit(MODEL, keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)]), DATA)
-    saved(n_symbols=10, per_step=False)
+    saved(insert=3)
     check_fit(MODEL, read_model(MODEL), DATA)
 
 

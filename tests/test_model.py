@@ -7,24 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sections import data_params, model_params
 from vanilla_lstm.artifacts import MODEL
 from vanilla_lstm.backend import keras, tf
 from vanilla_lstm.errors import FileError
 from vanilla_lstm.model import CELLS, build_model, predict, summary
 from vanilla_lstm.model_file import read_model, write_model
+from vanilla_lstm.params import ModelParams
 
 pytestmark = pytest.mark.pipeline
 
-POST: dict[str, Any] = {
-    "n_symbols": 5,
-    "n_classes": 5,
-    "per_step": False,
-    "cell": "lstm",
-    "units": 25,
-    "forget_bias": "one",
-    "t_max": 10,
-    "seed": 1,
-}
 DIGITS = np.random.default_rng(0).integers(0, 4, (6, 10), np.uint8)
 
 # Weights of the inputs, of the state and biases, for each gate; then 25 * 5 + 5 of the softmax.
@@ -38,11 +30,18 @@ COUNTS = {
 }
 
 
+def post_model(seed: int = 1, **changed: Any) -> keras.Model:
+    """Return the post's model, but for some keys of the sections `data` and `model`."""
+    of_model = {k: v for k, v in changed.items() if k in ModelParams.model_fields}
+    of_data = {k: v for k, v in changed.items() if k not in of_model}
+    return build_model(data_params(**of_data), model_params(**of_model), seed)
+
+
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize(("cell", "n_symbols"), COUNTS)
 def test_parameter_count(cell: str, n_symbols: int, per_step: bool) -> None:
     """Each architecture has the parameters that its equations have."""
-    model = build_model(**{**POST, "cell": cell, "n_symbols": n_symbols, "per_step": per_step})
+    model = post_model(cell=cell, insert=1 if n_symbols == 10 else 0, per_step=per_step)
     assert model.count_params() == COUNTS[cell, n_symbols]
     assert f"{COUNTS[cell, n_symbols]:,}" in summary(model)
 
@@ -54,12 +53,12 @@ def test_every_cell_is_counted() -> None:
 
 def test_chrono_count() -> None:
     """Another initial bias is no more parameters."""
-    assert build_model(**{**POST, "forget_bias": "chrono"}).count_params() == 3230
+    assert post_model(forget_bias="chrono").count_params() == 3230
 
 
 def test_chrono_bias() -> None:
     """The forget gates' bias is log U(1, t_max - 1), the input gates' its negative, others 0."""
-    model = build_model(**{**POST, "forget_bias": "chrono", "units": 1000, "t_max": 200})
+    model = post_model(forget_bias="chrono", units=1000, n_steps=200)
     b_i, b_f, b_c, b_o = np.split(model.get_layer("lstm").cell.bias.numpy(), 4)
     np.testing.assert_array_equal(b_i, -b_f)
     assert (b_f >= 0).all()
@@ -72,14 +71,14 @@ def test_chrono_bias() -> None:
 
 def test_default_bias() -> None:
     """The usual bias is 1 for the forget gates and 0 for all others."""
-    bias = build_model(**POST).get_layer("lstm").cell.bias.numpy()
+    bias = post_model().get_layer("lstm").cell.bias.numpy()
     np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], 25))
 
 
 def test_initial_weights_follow_the_seed() -> None:
     """Equal seeds give equal weights, whatever was drawn between; other seeds others."""
-    first, second = build_model(**POST), build_model(**POST)
-    other = build_model(**{**POST, "seed": 2})
+    first, second = post_model(), post_model()
+    other = post_model(seed=2)
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert not np.array_equal(first.weights[0].numpy(), other.weights[0].numpy())
@@ -89,7 +88,7 @@ def test_initial_weights_follow_the_seed() -> None:
 @pytest.mark.parametrize("per_step", [False, True])
 def test_any_length(cell: str, per_step: bool) -> None:
     """One model takes sequences of any length, one step included, and gives probabilities."""
-    model = build_model(**{**POST, "cell": cell, "per_step": per_step})
+    model = post_model(cell=cell, per_step=per_step)
     for n_steps in (1, 10, 30):
         digits = np.resize(DIGITS, (4, n_steps))
         probabilities = predict(model, digits, batch_size=3)
@@ -101,7 +100,7 @@ def test_any_length(cell: str, per_step: bool) -> None:
 
 def test_digits_are_one_hot() -> None:
     """The first layer writes the digit d as a 1 at place d."""
-    encoded = build_model(**POST).get_layer("one_hot")(np.array([[3, 0]]))
+    encoded = post_model().get_layer("one_hot")(np.array([[3, 0]]))
     assert encoded.numpy().tolist() == [[[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]]]
 
 
@@ -111,7 +110,7 @@ def test_digits_are_one_hot() -> None:
 def test_file_round_trip(tmp_path: Path, changed: dict[str, Any]) -> None:
     """A model that was written and read has the same architecture and weights, bit for bit."""
     path = tmp_path / "model.keras"
-    model = build_model(**POST | changed)
+    model = post_model(**changed)
     write_model(path, model)
     again = read_model(path)
     for a, b in zip(model.weights, again.weights, strict=True):
@@ -126,7 +125,7 @@ def test_file_bytes(tmp_path: Path) -> None:
     """Equal models give equal bytes: no time, path or memory address is in the file."""
     paths = [tmp_path / "a.keras", tmp_path / "b.keras"]
     for path in paths:
-        write_model(path, build_model(**POST | {"forget_bias": "chrono"}))
+        write_model(path, post_model(forget_bias="chrono"))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with zipfile.ZipFile(paths[0]) as file:
         assert {info.date_time[0] for info in file.infolist()} == {1980}
@@ -137,14 +136,14 @@ def test_file_bytes(tmp_path: Path) -> None:
 
 def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
     """The bytes are the model's: one other seed, and they differ."""
-    write_model(tmp_path / "a.keras", build_model(**POST))
-    write_model(tmp_path / "b.keras", build_model(**{**POST, "seed": 2}))
+    write_model(tmp_path / "a.keras", post_model())
+    write_model(tmp_path / "b.keras", post_model(seed=2))
     assert (tmp_path / "a.keras").read_bytes() != (tmp_path / "b.keras").read_bytes()
 
 
 def test_trained_model_holds_no_optimizer(tmp_path: Path) -> None:
     """A compiled model writes the same bytes as one that was never compiled."""
-    model = build_model(**POST)
+    model = post_model()
     write_model(tmp_path / "a.keras", model)
     keras.optimizers.Adam().build(model.trainable_variables)
     write_model(tmp_path / "b.keras", model)
@@ -176,7 +175,7 @@ def test_a_file_runs_no_code(model_path: Path) -> None:
 
 def test_predicting_in_batches_is_the_same() -> None:
     """The batch size of evaluation bounds its memory and changes no probability."""
-    model = build_model(**POST)
+    model = post_model()
     whole = predict(model, DIGITS, batch_size=6)
     np.testing.assert_allclose(predict(model, DIGITS, batch_size=4), whole, rtol=1e-5)
 

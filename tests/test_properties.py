@@ -15,6 +15,7 @@ import measure
 import report
 from clone import ROOT, Clone, make_clone
 from imports import closure
+from sections import data_params, model_params
 from vanilla_lstm.params import parse_params
 from vanilla_lstm.sequences import NO_LABEL, PAD, generate
 from variants import read_plan, read_results
@@ -260,10 +261,9 @@ def test_padding_is_skipped(cell: Any) -> None:
     from vanilla_lstm.backend import keras
     from vanilla_lstm.model import build_model, predict
 
-    options: dict[str, Any] = {"n_symbols": 10, "n_classes": 5, "cell": cell, "units": 4}
-    options |= {"per_step": False, "forget_bias": "one", "t_max": 8, "seed": 1}
-    model = build_model(**options, mask_padding=True)
-    plain = build_model(**options)
+    data, params = data_params(insert=3), model_params(cell=cell, units=4)
+    model = build_model(data, params, seed=1, padded=True)
+    plain = build_model(data, params, seed=1)
     rng = np.random.default_rng(0)  # for weights too: with biases of 0, padding would do nothing
     plain.set_weights([rng.normal(size=weights.shape) for weights in plain.get_weights()])
     model.set_weights(plain.get_weights())

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sections import data_params
 from vanilla_lstm import sequences
-from vanilla_lstm.sequences import NO_LABEL, generate, label, n_symbols
+from vanilla_lstm.sequences import NO_LABEL, generate, label
 
 
 def test_the_posts_training_data() -> None:
@@ -61,9 +62,9 @@ def test_labels_of_the_largest_digits() -> None:
 
 def test_alphabet() -> None:
     """Marked distractors have symbols of their own; others need none."""
-    assert n_symbols(5, insert=0, marked=True) == 5
-    assert n_symbols(5, insert=3, marked=False) == 5
-    assert n_symbols(5, insert=3, marked=True) == 10
+    assert data_params(n_max=5, insert=0, marked=True).n_symbols == 5
+    assert data_params(n_max=5, insert=3, marked=False).n_symbols == 5
+    assert data_params(n_max=5, insert=3, marked=True).n_symbols == 10
 
 
 tasks = st.integers(3, 127).flatmap(

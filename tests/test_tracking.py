@@ -243,15 +243,15 @@ def test_folder_of_a_worktree(reproduced: Clone, tmp_path: Path) -> None:
 
 OPEN_A_ROW = """
 import os, sys
-from pathlib import Path
 sys.path.insert(0, "stages")
 from vanilla_lstm import tracking
 from vanilla_lstm.store import Store
+from vanilla_lstm.artifacts import TRAIN_DATA, read_dataset
 from vanilla_lstm.params import read_params
-params, text = read_params()
+_, text = read_params()
 n, store = sys.argv[1], Store()
-data = tracking.DataFile(Path("data/train.npz"), "0123", {"data": params.data}, (40, 10))
-with tracking.training_run(store, {}, text, data, summary=n) as run:
+dataset = read_dataset(TRAIN_DATA)
+with tracking.training_run(store, {}, text, dataset, summary=n) as run:
     if n == "0":
         os._exit(9)
     store.client.set_terminated(run.run_id)
@@ -263,6 +263,7 @@ def test_eight_at_once(clone: Clone) -> None:
 
     They log the same data set, which MLflow alone would refuse one or the other of them.
     """
+    clone.run(sys.executable, "stages/generate_data.py", "train")
     started = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN_A_ROW, str(i)], cwd=clone.path, env=environment()

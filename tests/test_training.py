@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,31 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clone import ROOT, environment
-from imports import STAGES
+from sections import data_params, model_params, train_params
 from vanilla_lstm import training
 from vanilla_lstm.backend import keras
 from vanilla_lstm.evaluation import Epoch, evaluate, significant
 from vanilla_lstm.model import CELLS, build_model, predict
+from vanilla_lstm.params import PhaseParams, TrainParams
 from vanilla_lstm.sequences import NO_LABEL, UInt8Array, generate
-from vanilla_lstm.training import Phase, fit, n_training, shuffled_batches
+from vanilla_lstm.training import fit, shuffled_batches
 
 pytestmark = pytest.mark.pipeline
 
 N_STEPS = 6
-RECIPE: dict[str, Any] = {"batch_size": 8, "validation_split": 0.2, "seed": 3}
+SEED = 3
 
 
 def small_model(cell: Any = "lstm", per_step: bool = False) -> keras.Model:
-    return build_model(
-        n_symbols=5,
-        n_classes=5,
-        per_step=per_step,
-        cell=cell,
-        units=8,
-        forget_bias="one",
-        t_max=N_STEPS,
-        seed=5,
-    )
+    return build_model(data_params(per_step=per_step), model_params(cell=cell, units=8), seed=5)
 
 
 def data(
@@ -45,27 +36,36 @@ def data(
     return generate(n, 11, n_max=5, n_steps=N_STEPS, targets=targets or [1], per_step=per_step)
 
 
+def recipe(epochs: int, learning_rate: float = 0.01, **values: Any) -> TrainParams:
+    small = {"batch_size": 8, "seed": SEED, "epochs": epochs, "learning_rate": learning_rate}
+    return train_params(**small | values)
+
+
+def curriculum(n_steps: int, epochs: int, learning_rate: float) -> tuple[PhaseParams, ...]:
+    return (PhaseParams(n_steps=n_steps, epochs=epochs, learning_rate=learning_rate),)
+
+
 def weights(model: keras.Model) -> bytes:
     return b"".join(w.numpy().tobytes() for w in model.weights)
 
 
 ONE_FIT = """
 import hashlib, sys
-sys.path.insert(0, "stages")
-from vanilla_lstm.training import Phase, fit, set_threads
+sys.path[:0] = ["stages", "tests"]
+from sections import data_params, model_params, train_params
 from vanilla_lstm.model import build_model
 from vanilla_lstm.sequences import generate
+from vanilla_lstm.training import fit, set_threads
 batch_size, units = map(int, sys.argv[1:])
 x, y = generate(2 * batch_size, 1, n_max=5, n_steps=10, targets=[1])
 set_threads(batch_size, units)
-model = build_model(n_symbols=5, n_classes=5, per_step=False, cell="lstm", units=units,
-                    forget_bias="one", t_max=10, seed=1)
-fit(model, x, y, [Phase(10, 1, 0.001)], batch_size=batch_size, validation_split=0.2, seed=1)
+model = build_model(data_params(), model_params(units=units), seed=1)
+fit(model, x, y, train_params(batch_size=batch_size, epochs=3))
 print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdigest())
 """
 
 
-@pytest.mark.parametrize("size", [("32", "25"), ("8192", "25")])
+@pytest.mark.parametrize("size", [("32", "25"), ("8192", "25"), ("512", "64")])
 def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
     """However many cores there are, also where TensorFlow would share the work among them."""
     made = [
@@ -104,7 +104,7 @@ def test_each_epoch_has_its_order() -> None:
 @pytest.mark.parametrize(("n", "split", "expected"), [(1000, 0.2, 800), (45, 0.2, 36), (7, 0.5, 3)])
 def test_split(n: int, split: float, expected: int) -> None:
     """The first samples are trained on, as many as `model.fit` takes."""
-    assert n_training(n, split) == expected
+    assert train_params(validation_split=split).n_training(n) == expected
 
 
 class Case:
@@ -141,9 +141,9 @@ def keras_epochs(case: Case, model: keras.Model, n_epochs: int) -> list[list[flo
 
     optimizer = keras.optimizers.Adam(0.01, clipnorm=case.clipnorm)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy])
-    n = n_training(case.n, 0.2)
+    n = train_params().n_training(case.n)
     rows = []
-    order = shuffled_batches(n, min(case.batch_size, n), [RECIPE["seed"], 0])
+    order = shuffled_batches(n, min(case.batch_size, n), [SEED, 0])
 
     def on(method: Callable[..., Any], part: Any) -> list[float]:
         sample_weight = None if weight is None else weight[part]
@@ -176,16 +176,8 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = small_model(case.cell, per_step)
     assert weights(model) == weights(reference)
     x, y = data(case.n, case.lags, per_step)
-    history = fit(
-        model,
-        x,
-        y,
-        [Phase(N_STEPS, 4, 0.01)],
-        batch_size=case.batch_size,
-        validation_split=0.2,
-        seed=RECIPE["seed"],
-        clipnorm=case.clipnorm,
-    )
+    options: dict[str, Any] = {"batch_size": case.batch_size, "clipnorm": case.clipnorm}
+    history = fit(model, x, y, recipe(4, **options))
     expected = keras_epochs(case, reference, 4)
     np.testing.assert_allclose([row[1:] for row in history], expected, rtol=2e-5, atol=1e-6)
     for ours, theirs in zip(model.weights, reference.weights, strict=True):
@@ -206,12 +198,12 @@ def test_layers_with_a_state_of_their_own() -> None:
         ]
         models.append(keras.Sequential([keras.Input((None,), dtype="int64"), *layers]))
     ours, reference, dropping = models
-    history = fit(ours, x, y, [Phase(N_STEPS, 4, 0.01)], **RECIPE)
+    history = fit(ours, x, y, recipe(4))
     expected = keras_epochs(Case(40, 8), reference, 4)
     np.testing.assert_allclose([row[1:] for row in history], expected, rtol=2e-4, atol=1e-5)
     for trained, keras_own in zip(ours.weights, reference.weights, strict=True):
         np.testing.assert_allclose(trained.numpy(), keras_own.numpy(), rtol=1e-3, atol=1e-5)
-    dropped = fit(dropping, x, y, [Phase(N_STEPS, 4, 0.01)], **RECIPE)
+    dropped = fit(dropping, x, y, recipe(4))
     assert dropped[-1].loss > history[-1].loss * 1.01
 
 
@@ -221,7 +213,7 @@ def test_clipping_changes_the_training() -> None:
     losses = []
     for clipnorm in (None, 1e-9):  # below Adam's epsilon, so that it shows
         model = small_model()
-        history = fit(model, x, y, [Phase(N_STEPS, 2, 0.01)], **RECIPE, clipnorm=clipnorm)
+        history = fit(model, x, y, recipe(2, clipnorm=clipnorm))
         losses.append(history[-1].loss)
     assert losses[1] > losses[0] * 1.001
 
@@ -230,9 +222,9 @@ def test_validation_leaves_no_trace() -> None:
     """What is validated on has no effect on the weights."""
     x, y = data(45)
     first, second = small_model(), small_model()
-    fit(first, x, y, [Phase(N_STEPS, 3, 0.01)], **RECIPE)
+    fit(first, x, y, recipe(3))
     x[36:], y[36:] = 0, 0
-    fit(second, x, y, [Phase(N_STEPS, 3, 0.01)], **RECIPE)
+    fit(second, x, y, recipe(3))
     assert weights(first) == weights(second)
 
 
@@ -241,11 +233,11 @@ def test_chunks_do_not_show(seconds: float, monkeypatch: pytest.MonkeyPatch) -> 
     """How many epochs run between two reports, which is timed, changes no bit; all are reported."""
     x, y = data(45)
     plain, chunked = small_model(), small_model()
-    expected = fit(plain, x, y, [Phase(N_STEPS, 9, 0.01)], **RECIPE)
+    expected = fit(plain, x, y, recipe(9))
     monkeypatch.setattr(training, "_CHUNK_SECONDS", seconds)
     monkeypatch.setattr(training, "_CHUNK_EPOCHS", 5)
     reports: list[list[Epoch]] = []
-    history = fit(chunked, x, y, [Phase(N_STEPS, 9, 0.01)], **RECIPE, on_epochs=reports.append)
+    history = fit(chunked, x, y, recipe(9), reports.append)
     assert [len(r) for r in reports] == ([1] * 9 if seconds == 0 else [1, 5, 3])
     assert [epoch for report in reports for epoch in report] == history == expected
     assert weights(chunked) == weights(plain)
@@ -254,12 +246,12 @@ def test_chunks_do_not_show(seconds: float, monkeypatch: pytest.MonkeyPatch) -> 
 def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A phase is the same however many epochs were prepared for the one before it."""
     x, y = data(45)
-    phases = [Phase(4, 30, 0.001), Phase(N_STEPS, 3, 0.001)]
+    phases = recipe(3, 0.001, curriculum=curriculum(4, 30, 0.001), stop_at_accuracy=0.01)
     made = []
     for seconds in (0, 1000):
         monkeypatch.setattr(training, "_CHUNK_SECONDS", seconds)
         model = small_model()
-        history = fit(model, x, y, phases, **RECIPE, stop_at_accuracy=0.01)
+        history = fit(model, x, y, phases)
         made.append((history, weights(model)))
     assert made[0] == made[1]
 
@@ -268,15 +260,15 @@ def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.Mo
 def test_stop_at_accuracy(accuracy: float, n_epochs: list[int]) -> None:
     """A phase ends with the second epoch in a row that is accurate enough, or else at its end."""
     x, y = data(45)
-    phases = [Phase(4, 5, 0.001), Phase(N_STEPS, 4, 0.001)]
-    history = fit(small_model(), x, y, phases, **RECIPE, stop_at_accuracy=accuracy)
+    phases = recipe(4, 0.001, curriculum=curriculum(4, 5, 0.001), stop_at_accuracy=accuracy)
+    history = fit(small_model(), x, y, phases)
     assert [sum(epoch.n_steps == n for epoch in history) for n in (4, N_STEPS)] == n_epochs
 
 
 def test_stop_needs_two_in_a_row() -> None:
     """One lucky epoch does not end the training."""
     x, y = data(45)
-    plain = fit(small_model(), x, y, [Phase(N_STEPS, 40, 0.01)], **RECIPE)
+    plain = fit(small_model(), x, y, recipe(40))
     accuracies = [epoch.val_accuracy for epoch in plain]
     for threshold in sorted(set(accuracies)):
         reached = [a >= threshold for a in accuracies]
@@ -285,9 +277,7 @@ def test_stop_needs_two_in_a_row() -> None:
             break
     else:
         pytest.fail("no threshold is first reached by one epoch alone")
-    stopped = fit(
-        small_model(), x, y, [Phase(N_STEPS, 40, 0.01)], **RECIPE, stop_at_accuracy=threshold
-    )
+    stopped = fit(small_model(), x, y, recipe(40, stop_at_accuracy=threshold))
     assert stopped == plain[: pairs[0]]
 
 
@@ -296,7 +286,7 @@ def test_keep(keep: Any) -> None:
     """The model that is kept is the one of the least validation loss, or the last."""
     x, y = data(45)
     model = small_model()
-    history = fit(model, x, y, [Phase(N_STEPS, 30, 0.1)], **RECIPE, keep=keep)
+    history = fit(model, x, y, recipe(30, 0.1, keep=keep))
     losses = [epoch.val_loss for epoch in history]
     assert losses[-1] > min(losses) * 1.01  # else the test shows nothing
     kept = evaluate(predict(model, x[36:], 9), y[36:]).loss
@@ -307,10 +297,9 @@ def test_curriculum() -> None:
     """A phase trains on the first steps; the next starts from what it kept, with a new Adam."""
     x, y = data(45)
     alone, both = small_model(), small_model()
-    short = Phase(3, 30, 0.1)
-    first = fit(alone, x[:, :3], y, [short], **RECIPE, keep="best")
-    standstill = Phase(N_STEPS, 2, 1e-12)
-    history = fit(both, x, y, [short, standstill], **RECIPE, keep="best")
+    first = fit(alone, x[:, :3], y, recipe(30, 0.1, keep="best"))
+    standstill = recipe(2, 1e-12, curriculum=curriculum(3, 30, 0.1), keep="best")
+    history = fit(both, x, y, standstill)
     assert history[:30] == first
     assert min(first, key=lambda epoch: epoch.val_loss) != first[-1]  # the best is not the last
     kept = evaluate(predict(alone, x[36:], 9), y[36:])
@@ -322,8 +311,8 @@ def test_curriculum_a_label_a_step() -> None:
     """With a label a step, a phase's labels are those of its steps."""
     x, y = data(45, [1], per_step=True)
     models = [small_model(per_step=True) for _ in range(2)]
-    prefix = fit(models[0], x[:, :3], y[:, :3], [Phase(3, 3, 0.01)], **RECIPE)
-    phase = fit(models[1], x, y, [Phase(3, 3, 0.01), Phase(N_STEPS, 1, 0.01)], **RECIPE)
+    prefix = fit(models[0], x[:, :3], y[:, :3], recipe(3))
+    phase = fit(models[1], x, y, recipe(1, curriculum=curriculum(3, 3, 0.01)))
     assert phase[:3] == prefix
 
 
@@ -331,37 +320,7 @@ def test_measures_are_those_of_evaluate() -> None:
     """Validation in the compiled program and evaluate's measure agree on a label a step."""
     x, y = data(45, [1, 0], per_step=True)
     model = small_model(per_step=True)
-    last = fit(model, x, y, [Phase(N_STEPS, 5, 0.05)], **RECIPE)[-1]
+    last = fit(model, x, y, recipe(5, 0.05))[-1]
     result = evaluate(predict(model, x[36:], 9), y[36:])
     assert last.val_loss == pytest.approx(result.loss, rel=1e-4)
     assert last.val_accuracy == significant(result.accuracy)
-
-
-PROGRAM = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-from vanilla_lstm.model import build_model
-from vanilla_lstm.sequences import generate
-from vanilla_lstm.training import Phase, fit
-model = build_model(n_symbols=5, n_classes=5, per_step=False, cell="lstm", units=64,
-                    forget_bias="one", t_max=10, seed=1)
-x, y = generate(2100, 1, n_max=5, n_steps=10, targets=[1])
-fit(model, x, y, [Phase(10, 5, 0.01)], batch_size=512, validation_split=0.2, seed=1)
-print(hashlib.md5(b"".join(w.numpy().tobytes() for w in model.weights)).hexdigest())
-"""
-
-
-def test_same_bits_on_one_core_and_on_all(tmp_path: Path) -> None:
-    """A model large enough for several threads has the same weights in another process."""
-    digests = set()
-    for prefix in ([], ["taskset", "-c", "0"]):
-        done = subprocess.run(
-            [*prefix, sys.executable, "-c", PROGRAM, STAGES],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        digests.add(done.stdout)
-    assert len(digests) == 1

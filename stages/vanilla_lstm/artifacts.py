@@ -15,7 +15,7 @@ import numpy as np
 from vanilla_lstm import stage
 from vanilla_lstm.errors import FileError
 from vanilla_lstm.params import DataParams, Section, TestDataParams, TrainDataParams
-from vanilla_lstm.sequences import NO_LABEL, PAD, UInt8Array, generate, n_symbols
+from vanilla_lstm.sequences import NO_LABEL, PAD, UInt8Array, generate
 
 TRAIN_DATA = Path("data/train.npz")
 TEST_DATA = Path("data/test.npz")
@@ -103,7 +103,7 @@ def _check(dataset: DataSet) -> None:
     if y.dtype != np.uint8 or y.shape != (shape if data.per_step else shape[:1]):
         raise ValueError(f"y is {y.dtype} {list(y.shape)}")
     symbols = x[x != PAD] if dataset.padded else x
-    if symbols.max(initial=0) >= n_symbols(data.n_max, data.insert, data.marked):
+    if symbols.max(initial=0) >= data.n_symbols:
         raise ValueError(f"x holds the symbol {symbols.max()}")
     if data.per_step and (y == NO_LABEL).all(axis=1).any():
         raise ValueError("y holds no label for a sequence")

@@ -1,16 +1,14 @@
 """The models: a one-hot layer, one recurrent layer and a softmax layer."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.backend import keras, tf
 from vanilla_lstm.lstm import LSTM
+from vanilla_lstm.params import DataParams, ModelParams
 from vanilla_lstm.sequences import PAD, UInt8Array
-
-Cell = Literal["lstm", "gru", "simple_rnn"]
-ForgetBias = Literal["one", "chrono"]
 
 CELLS = {"lstm": LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}
 
@@ -67,34 +65,26 @@ class ChronoInitializer(keras.initializers.Initializer):
 
 
 def build_model(
-    *,
-    n_symbols: int,
-    n_classes: int,
-    mask_padding: bool = False,
-    per_step: bool,
-    cell: Cell,
-    units: int,
-    forget_bias: ForgetBias,
-    t_max: int,
-    seed: int,
+    data: DataParams, params: ModelParams, seed: int, padded: bool = False
 ) -> keras.Model:
     """Build a model from digits int64 `[batch, n_steps]` to probabilities float32.
 
-    The probabilities are `[batch, n_classes]`, or with `per_step` `[batch, n_steps, n_classes]`;
-    `n_steps` may differ from call to call. With `mask_padding`, `PAD` stands for no step. Initial
-    weights are a function of `seed`.
+    The probabilities are `[batch, n_max]`, or with `per_step` `[batch, n_steps, n_max]`; `n_steps`
+    may differ from call to call. With `padded`, `PAD` stands for no step. Initial weights are a
+    function of `seed`.
     """
     keras.utils.set_random_seed(seed)
-    options: dict[str, Any] = {"return_sequences": per_step}
-    if forget_bias == "chrono":
+    options: dict[str, Any] = {"return_sequences": data.per_step}
+    if params.forget_bias == "chrono":
+        t_max = data.n_steps + data.insert
         # Keras's own forget bias would overwrite the forget gate's part of the initial bias.
         options |= {"unit_forget_bias": False, "bias_initializer": ChronoInitializer(t_max, seed)}
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int64", name="digits"),
-            OneHot(n_symbols, mask_padding, name="one_hot"),
-            CELLS[cell](units, name=cell, **options),
-            keras.layers.Dense(n_classes, activation="softmax", name="probabilities"),
+            OneHot(data.n_symbols, padded, name="one_hot"),
+            CELLS[params.cell](params.units, name=params.cell, **options),
+            keras.layers.Dense(data.n_max, activation="softmax", name="probabilities"),
         ],
         name="vanilla_lstm",
     )

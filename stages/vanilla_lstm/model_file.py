@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 from vanilla_lstm import model as _registers_its_layers  # noqa: F401
-from vanilla_lstm import sequences
 from vanilla_lstm.artifacts import unreadable, write
 from vanilla_lstm.backend import keras
 from vanilla_lstm.errors import FileError
@@ -50,12 +49,11 @@ def read_model(path: Path) -> keras.Model:
 
 def check_fit(path: Path, model: keras.Model, data: DataParams) -> None:
     """Raise `FileError` if the model is not for sequences such as `data` describes."""
-    n_symbols = sequences.n_symbols(data.n_max, data.insert, data.marked)
     output = (None, None, data.n_max) if data.per_step else (None, data.n_max)
     one_hot = next((layer for layer in model.layers if layer.name == "one_hot"), None)
-    if getattr(one_hot, "n_symbols", 0) < n_symbols or model.output_shape != output:
+    if getattr(one_hot, "n_symbols", 0) < data.n_symbols or model.output_shape != output:
         problem = (
-            f"does not fit the test data: {n_symbols} symbols, {data.n_max} classes, "
+            f"does not fit the test data: {data.n_symbols} symbols, {data.n_max} classes, "
             f"a label a {'step' if data.per_step else 'sequence'}"
         )
         raise FileError(path, problem, "`dvc repro` makes both from the same params")

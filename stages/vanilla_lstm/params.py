@@ -51,6 +51,11 @@ class DataParams(Section):
     marked: bool
     per_step: bool
 
+    @property
+    def n_symbols(self) -> int:
+        """The size of the alphabet that the sequences are written in."""
+        return 2 * self.n_max if self.insert and self.marked else self.n_max
+
 
 class TrainDataParams(Section):
     """The training data set."""
@@ -111,6 +116,15 @@ class TrainParams(Section):
     keep: Literal["last", "best"]
     curriculum: Annotated[tuple[PhaseParams, ...], BeforeValidator(_tuple)]
     stop_at_accuracy: Annotated[float, Field(gt=0, le=1)] | None
+
+    @property
+    def n_epochs(self) -> int:
+        """The epochs of all phases, if none ends early."""
+        return self.epochs + sum(phase.epochs for phase in self.curriculum)
+
+    def n_training(self, n_samples: int) -> int:
+        """Return how many samples, from the first, are trained on; rounded as Keras rounds."""
+        return math.floor(n_samples * (1 - self.validation_split))
 
 
 class EvaluateParams(Section):
@@ -229,7 +243,6 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     """Yield the rules between keys: the key to change, the rule, and whether it holds."""
     data, test, model, train = params.data, params.test_sequences, params.model, params.train
     n_samples, n_steps, last = params.train_data.n_samples, data.n_steps, max(data.targets)
-    n_train = math.floor(n_samples * (1 - train.validation_split))
     yield "data.targets", "must name each step once", len({*data.targets}) == len(data.targets)
     yield "data.targets", f"must be below data.n_steps = {n_steps}", last < n_steps
     rule = f"must be above data.targets' {last}"
@@ -242,7 +255,7 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     fits_chrono = model.cell == "lstm" and n_steps + data.insert >= 3
     yield "model.forget_bias", rule, model.forget_bias == "one" or fits_chrono
     rule = f"must leave samples on either side of train_data.n_samples = {n_samples}"
-    yield "train.validation_split", rule, 0 < n_train < n_samples
+    yield "train.validation_split", rule, 0 < train.n_training(n_samples) < n_samples
     rule = "must be empty where data.insert is not 0: a prefix may lack the targets"
     yield "train.curriculum", rule, not (train.curriculum and data.insert)
     rule = f"must have each n_steps above data.targets' {last} and below data.n_steps = {n_steps}"
@@ -261,7 +274,6 @@ def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:
     steps, test_steps = data.n_steps + data.insert, test.n_steps + test.insert
     length, width = ["data.n_steps", "data.insert"], units + data.n_max
     test_length = ["test_data.n_steps", "test_data.insert", *length]
-    n_epochs = train.epochs + sum(phase.epochs for phase in train.curriculum)
     # Of a symbol: itself and its label, in NumPy and in TensorFlow. Of a weight: float32, two
     # moments, gradient and best value. Of a batch: what back-propagation keeps of each step.
     yield "the training data", 4 * n_train * steps, ["train_data.n_samples", *length]
@@ -270,7 +282,7 @@ def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:
     yield "a batch", 32 * batch * steps * width, ["train.batch_size", "model.units", *length]
     keys = ["evaluate.batch_size", "model.units", *test_length]
     yield "a batch", 16 * test_batch * test_steps * width, keys
-    yield "the curves", 250 * n_epochs, ["train.epochs"]
+    yield "the curves", 250 * train.n_epochs, ["train.epochs"]
 
 
 def _related_problems(params: Params) -> Iterator[Problem]:

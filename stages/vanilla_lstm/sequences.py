@@ -28,11 +28,6 @@ PAD = 255
 _CHUNK = 1 << 20  # digits drawn at a time: bounds the memory of NumPy's 64-bit draws
 
 
-def n_symbols(n_max: int, insert: int, marked: bool) -> int:
-    """Return the size of the alphabet that the sequences are written in."""
-    return 2 * n_max if insert and marked else n_max
-
-
 def generate(
     n_samples: int,
     seed: int,

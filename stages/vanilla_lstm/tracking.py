@@ -11,42 +11,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from vanilla_lstm.store import FAULTS, Store  # before MLflow, which it sets up
 
 # isort: split
 import mlflow
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelOutput,
-    Metric,
-from vanilla_lstm.stage import md5, uninterrupted
-    Param,
-    Run,
-    RunTag,
-)
+from mlflow import entities
+from mlflow.entities import Metric, Run
 from mlflow.models import Model
 
-from vanilla_lstm.artifacts import MODEL
+from vanilla_lstm.artifacts import MODEL, TEST_DATA, TRAIN_DATA, DataSet
 from vanilla_lstm.evaluation import Epoch, Evaluation
 from vanilla_lstm.params import PARAMS, Section, flatten, parse_params, with_sections
+from vanilla_lstm.stage import md5, uninterrupted
 
 _SUMMARY = "model_summary.txt"
 _NOTE = "mlflow.note.content"
 _CURVES = {"train/loss": 1, "train/accuracy": 2, "val/loss": 3, "val/accuracy": 4}
 _REQUEST = 1000  # metrics that MLflow takes at once
-
-
-class DataFile(NamedTuple):
-    """A data set as a row names it."""
-
-    path: Path
-    md5: str
-    sections: dict[str, Section]
-    shape: tuple[int, ...]
 
 
 class TrainingRun:
@@ -75,13 +57,13 @@ class TrainingRun:
             except FAULTS:
                 self._store_is_well = False
 
-    def finish(self, model_md5: str, output_shape: Sequence[int | None]) -> None:
-        """Complete the row with the model that was made.
+    def finish(self, output_shape: Sequence[int | None]) -> None:
+        """Complete the row with the model that was made, data/model.keras.
 
         If the store had that model before, nothing new was made: the row is dropped, and the tag
         `reproduced` of the older one counts one more.
         """
-        client = self._store.client
+        client, model_md5 = self._store.client, md5(MODEL)
         try:
             self._send()
             with self._store.lock(), uninterrupted():
@@ -108,18 +90,18 @@ class TrainingRun:
 
 @contextmanager
 def training_run(
-    store: Store, sections: dict[str, Section], params_text: str, data: DataFile, summary: str
+    store: Store, sections: dict[str, Section], params_text: str, dataset: DataSet, summary: str
 ) -> Iterator[TrainingRun]:
-    """Open a row for a training; should the block fail, the row ends as FAILED or KILLED."""
+    """Open a row for a training with data/train.npz; should the block fail, so does the row."""
     with store.ending_rows():
         # Locked, as two that log the same data set for the first time get in each other's way.
         with store.faults_told(), store.lock(), uninterrupted():
             run_id = store.create_run(
                 params_text,
-                flatten({**data.sections, **sections}),
-                {"train_data.md5": data.md5},
-                {str(PARAMS): with_sections(params_text, data.sections), _SUMMARY: summary},
-                [_dataset_input(data, "training")],
+                flatten({**dataset.sections, **sections}),
+                {"train_data.md5": md5(TRAIN_DATA)},
+                {str(PARAMS): with_sections(params_text, dataset.sections), _SUMMARY: summary},
+                [_dataset_input(TRAIN_DATA, dataset, "training")],
             )
         yield TrainingRun(store, run_id)
 
@@ -128,8 +110,7 @@ def record_evaluation(
     store: Store,
     evaluation: Evaluation,
     *,
-    model_md5: str,
-    data: DataFile,
+    dataset: DataSet,
     sections: dict[str, Section],
     params_text: str,
     summary: str,
@@ -140,7 +121,7 @@ def record_evaluation(
     client, model_md5, data_md5 = store.client, md5(MODEL), md5(TEST_DATA)
     with store.faults_told(), store.lock(), uninterrupted(), store.ending_rows():
         runs = store.results_of(model_md5)
-        here = [run for run in runs if run.data.tags.get("test_data.md5") == data.md5]
+        here = [run for run in runs if run.data.tags.get("test_data.md5") == data_md5]
         free = [run for run in runs if "test_data.md5" not in run.data.tags]
         if here and (_trained(here[0]) or not free):
             return str(here[0].info.run_id)  # the result is there
@@ -151,23 +132,23 @@ def record_evaluation(
         else:
             run_id = _unrecorded(store, model_md5, params_text, summary, output_shape)
 
-        made_with = {"test_data": data.sections["test_data"], **sections}
+        made_with = {dataset.own.name: dataset.own, **sections}
         text = mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}")
         client.log_text(run_id, with_sections(text, made_with), str(PARAMS))
         client.log_text(run_id, confusion_matrix, "confusion_matrix.svg")
-        client.log_inputs(run_id, [_dataset_input(data, "testing")])
+        client.log_inputs(run_id, [_dataset_input(TEST_DATA, dataset, "testing")])
         linked = {
             "run_id": run_id,
-            "dataset_name": data.path.name,
-            "dataset_digest": data.md5,
+            "dataset_name": TEST_DATA.name,
+            "dataset_digest": data_md5,
             "model_id": _model_id(client.get_run(run_id)),
         }
         metrics = {f"test/{name}": value for name, value in evaluation._asdict().items()}
         client.log_batch(
             run_id,
             [Metric(name, value, _now(), 0, **linked) for name, value in metrics.items()],
-            [Param(key, str(value)) for key, value in flatten(made_with).items()],
-            [RunTag("test_data.md5", data.md5)],  # last: it says that the row is complete
+            [entities.Param(key, str(value)) for key, value in flatten(made_with).items()],
+            [entities.RunTag("test_data.md5", data_md5)],  # last: it says that the row is complete
         )
         for run in here:  # the same result, without its training
             client.delete_run(run.info.run_id)
@@ -189,7 +170,7 @@ def _copy(store: Store, run: Run, params_text: str) -> str:
     )
     final = [Metric(k, v, _now(), 0) for k, v in run.data.metrics.items() if k in _CURVES]
     store.client.log_batch(run_id, final)
-    store.client.log_outputs(run_id, [LoggedModelOutput(_model_id(run), 0)])
+    store.client.log_outputs(run_id, [entities.LoggedModelOutput(_model_id(run), 0)])
     store.client.set_terminated(run_id)
     return run_id
 
@@ -220,7 +201,7 @@ def _log_model(store: Store, run_id: str, output_shape: Sequence[int | None]) ->
         serving.write(Path(folder), spec, MODEL, output_shape)
         store.client.log_model_artifacts(model.model_id, folder)
     store.client.finalize_logged_model(model.model_id, "READY")
-    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    store.client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, 0)])
 
 
 def _trained(run: Run) -> bool:
@@ -232,11 +213,11 @@ def _model_id(run: Run) -> str:
     return str(run.outputs.model_outputs[0].model_id)
 
 
-def _dataset_input(data: DataFile, context: str) -> DatasetInput:
-    source = json.dumps({"uri": str(data.path)})
-    profile = json.dumps({"num_rows": data.shape[0], "shape": data.shape})
-    dataset = Dataset(data.path.name, data.md5, "local", source, profile=profile)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+def _dataset_input(path: Path, dataset: DataSet, context: str) -> entities.DatasetInput:
+    source = json.dumps({"uri": str(path)})
+    profile = json.dumps({"num_rows": len(dataset.x), "shape": dataset.x.shape})
+    described = entities.Dataset(path.name, md5(path), "local", source, profile=profile)
+    return entities.DatasetInput(described, [entities.InputTag("mlflow.data.context", context)])
 
 
 def _now() -> int:

@@ -8,13 +8,14 @@ between chunks of epochs.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.backend import keras, tf
 from vanilla_lstm.evaluation import Epoch, significant
+from vanilla_lstm.params import PhaseParams, TrainParams
 from vanilla_lstm.sequences import NO_LABEL, UInt8Array
 
 PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
@@ -26,25 +27,12 @@ _VALIDATION_BATCH = 1024
 Indices = npt.NDArray[np.int32]
 
 
-class Phase(NamedTuple):
-    """Epochs on the first `n_steps` steps of the sequences."""
-
-    n_steps: int
-    epochs: int
-    learning_rate: float
-
-
 def set_threads(batch_size: int, units: int) -> None:
     """Use two threads where a step is large enough to gain by it; to be called before all else.
 
     Not as many as there are cores: into how many parts a sum is cut decides its last bits.
     """
     tf.config.threading.set_intra_op_parallelism_threads(1 if batch_size * units < 16_384 else 2)
-
-
-def n_training(n_samples: int, validation_split: float) -> int:
-    """Return how many samples, from the first, are trained on; rounded as Keras rounds."""
-    return math.floor(n_samples * (1 - validation_split))
 
 
 def batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> Indices:
@@ -66,36 +54,33 @@ def fit(
     model: keras.Model,
     x: UInt8Array,
     y: UInt8Array,
-    phases: Sequence[Phase],
-    *,
-    batch_size: int,
-    validation_split: float,
-    seed: int,
-    clipnorm: float | None = None,
-    stop_at_accuracy: float | None = None,
-    keep: Literal["last", "best"] = "last",
+    params: TrainParams,
     on_epochs: Callable[[list[Epoch]], None] = lambda epochs: None,
 ) -> list[Epoch]:
-    """Train `model` in place on digits `[n_samples, n_steps]` and labels, phase after phase.
+    """Train `model` in place on digits `[n_samples, n_steps]` and labels.
 
-    Each phase has a fresh Adam optimizer, with Keras's defaults but for its learning rate, and
-    starts from the weights that the phase before it kept: those of its last epoch, or of its best
-    by validation loss. With `stop_at_accuracy` a phase ends when its validation accuracy has
-    been that high in two epochs in a row. `on_epochs` hears of each chunk of epochs when it ends.
+    First come the phases of the curriculum, then the one on whole sequences. Each has a fresh Adam
+    optimizer, with Keras's defaults but for its learning rate, and starts from the weights that the
+    phase before it kept: those of its last epoch, or of its best by validation loss. With
+    `stop_at_accuracy` a phase ends when its validation accuracy has been that high in two epochs in
+    a row. `on_epochs` hears of each chunk of epochs when it ends.
     """
-    n = n_training(len(x), validation_split)
+    n = params.n_training(len(x))
+    whole = PhaseParams(
+        n_steps=x.shape[1], epochs=params.epochs, learning_rate=params.learning_rate
+    )
     history: list[Epoch] = []
-    for i, phase in enumerate(phases):
+    for i, phase in enumerate([*params.curriculum, whole]):
         # Of its own, as how many epochs the phase before it drew depends on the machine's speed.
-        shuffled = shuffled_batches(n, min(batch_size, n), [seed, i])
+        shuffled = shuffled_batches(n, min(params.batch_size, n), [params.seed, i])
         x_phase = x[:, : phase.n_steps]
         y_phase = y[:, : phase.n_steps] if y.ndim == 2 else y
         data = [tf.constant(part) for part in (x_phase[:n], y_phase[:n], x_phase[n:], y_phase[n:])]
-        program = _Program(model, phase.learning_rate, clipnorm, stop_at_accuracy)
+        program = _Program(model, phase.learning_rate, params)
         for epochs in program.run(data, shuffled, phase.epochs):
             history += [Epoch(phase.n_steps, *map(significant, epoch)) for epoch in epochs]
             on_epochs(history[-len(epochs) :])
-        program.give_weights(keep)
+        program.give_weights()
     return history
 
 
@@ -106,16 +91,9 @@ class _Program:
     variables would have three of each.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        learning_rate: float,
-        clipnorm: float | None,
-        stop_at_accuracy: float | None,
-    ) -> None:
+    def __init__(self, model: keras.Model, learning_rate: float, params: TrainParams) -> None:
         self.model = model
-        self.clipnorm = clipnorm
-        self.stop_at_accuracy = stop_at_accuracy
+        self.params = params
         self.weights = keras.Variable(_joined(model.trainable_variables))
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build([self.weights])
@@ -149,9 +127,9 @@ class _Program:
             for i in range(size):
                 chunk[i] = next(shuffled)
 
-    def give_weights(self, keep: Literal["last", "best"]) -> None:
+    def give_weights(self) -> None:
         """Give the model its last weights, or those of its best validation loss."""
-        weights = self.weights if keep == "last" else self.best_weights
+        weights = self.weights if self.params.keep == "last" else self.best_weights
         for variable, value in zip(
             self.model.trainable_variables, self._parts(weights), strict=True
         ):
@@ -171,8 +149,8 @@ class _Program:
             better = val_loss < self.best_loss
             self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
             self.best_weights.assign(tf.where(better, self.weights.value, self.best_weights))
-            if self.stop_at_accuracy is not None:
-                success = val_accuracy >= self.stop_at_accuracy
+            if self.params.stop_at_accuracy is not None:
+                success = val_accuracy >= self.params.stop_at_accuracy
                 self.successes.assign(tf.where(success, self.successes + 1, 0))
             row = tf.stack([loss, accuracy, val_loss, val_accuracy])
             return epoch + 1, tf.tensor_scatter_nd_update(measures, [[epoch]], [row])
@@ -206,9 +184,9 @@ class _Program:
             loss, n_correct, n = self._batch_sums(x, y, training=True)
             mean = loss / n  # over the samples there are: a smaller last batch has its true weight
         gradient = tape.gradient(mean, self.weights)
-        if self.clipnorm is not None:  # each variable's by itself, as Keras clips
+        if self.params.clipnorm is not None:  # each variable's by itself, as Keras clips
             parts = self._parts(gradient)
-            gradient = _joined([tf.clip_by_norm(part, self.clipnorm) for part in parts])
+            gradient = _joined([tf.clip_by_norm(part, self.params.clipnorm) for part in parts])
         self.optimizer.apply([gradient], [self.weights])
         return loss, n_correct, n
 

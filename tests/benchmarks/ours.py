@@ -10,37 +10,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "stages"))
 from vanilla_lstm import stage
+from vanilla_lstm.artifacts import DataSet
 from vanilla_lstm.model import build_model
-from vanilla_lstm.sequences import generate
-from vanilla_lstm.training import Phase, fit, set_threads
+from vanilla_lstm.params import read_params
+from vanilla_lstm.training import fit, set_threads
 
 
 def main() -> None:
     """Train, and print what it took."""
     epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
-    x, y = generate(n_samples, 1234, n_max=5, n_steps=n_steps, targets=[1])
+    params, _ = read_params(Path(__file__).parents[2] / "params.yaml")
+    data = params.data.model_copy(update={"n_steps": n_steps})
+    dataset = DataSet.draw(data, params.train_data.model_copy(update={"n_samples": n_samples}))
+    recipe = params.train.model_copy(update={"epochs": epochs})
     times: list[float] = []
     started = time.perf_counter()
-    set_threads(32, 25)
-    model = build_model(
-        n_symbols=5,
-        n_classes=5,
-        per_step=False,
-        cell="lstm",
-        units=25,
-        forget_bias="one",
-        t_max=n_steps,
-        seed=1234,
-    )
+    set_threads(recipe.batch_size, params.model.units)
+    model = build_model(data, params.model, recipe.seed)
     fit(
         model,
-        x,
-        y,
-        [Phase(n_steps, epochs, 0.001)],
-        batch_size=32,
-        validation_split=0.2,
-        seed=1234,
-        on_epochs=lambda done: times.extend([time.perf_counter()] * len(done)),
+        dataset.x,
+        dataset.y,
+        recipe,
+        lambda done: times.extend([time.perf_counter()] * len(done)),
     )
     print((times[-1] - times[0]) / max(1, epochs - 1))
     print(time.perf_counter() - started)
