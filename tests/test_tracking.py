@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 
 from clone import Clone, environment, make_clone
 from servers import serving
+from vanilla_lstm.artifacts import TRAIN_DATA
+from vanilla_lstm.stage import md5
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -276,8 +278,9 @@ def test_eight_at_once(clone: Clone) -> None:
     assert sorted(found) == [str(i) for i in range(9)]
     assert found.pop("0").info.status == "KILLED"
     assert {run.info.status for run in found.values()} == {"FINISHED"}
+    digest = md5(clone.path / TRAIN_DATA)
     for run in found.values():
-        assert [i.dataset.digest for i in run.inputs.dataset_inputs] == ["0123"]
+        assert [i.dataset.digest for i in run.inputs.dataset_inputs] == [digest]
 
 
 def test_no_server(reproduced: Clone, tmp_path: Path) -> None:

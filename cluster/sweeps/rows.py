@@ -9,11 +9,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 WAIT = 600.0
 """Seconds that a trial waits for a tracking server which does not answer, as while it restarts."""
@@ -53,11 +49,12 @@ def recorded() -> bool:
 
 
 def settle(experiments: Collection[str], commit: str) -> None:
-    """Leave one row for each trial of a sweep that has ended, and none that pretends to run.
+    """Leave one row for each result of a sweep that has ended, and none that pretends to run.
 
     A stage ends the lost rows of its own host, but a node that is lost never starts one again. And
-    a stage knows of a training that was there before, but not of one at the same time on another
-    host, as when two sweeps do the same trial.
+    a stage knows of a result that was there before, but not of one at the same time on another
+    host, as when two sweeps do the same trial. The experiment's name does not tell the results
+    apart: of trials that share a training, one completes the row that the other's training opened.
     """
     from vanilla_lstm.store import Store  # before MLflow, which it sets up
 
@@ -66,20 +63,25 @@ def settle(experiments: Collection[str], commit: str) -> None:
 
     store = Store()
     client = store.client
-    rows: defaultdict[str, list[Run]] = defaultdict(list)
     with store.faults_told():
-        for run in mlflow.search_runs(
-            [store.experiment_id],
-            f"tags.`git.commit` = '{commit}'",
-            order_by=["attributes.start_time ASC"],
-            output_format="list",
-        ):
-            if run.data.tags.get("dvc.exp_name") in experiments:
-                rows[run.data.tags["dvc.exp_name"]].append(run)
-        for runs in rows.values():
-            kept = next((run for run in runs if "test_data.md5" in run.data.tags), None)
-            for run in runs:
-                if run.info.status == "RUNNING":
-                    client.set_terminated(run.info.run_id, "KILLED")
-                elif run.info.status == "FINISHED" and kept and run is not kept:
-                    client.delete_run(run.info.run_id)
+        rows = [
+            run
+            for run in mlflow.search_runs(
+                [store.experiment_id],
+                f"tags.`git.commit` = '{commit}'",
+                order_by=["attributes.start_time ASC"],
+                output_format="list",
+            )
+            if run.data.tags.get("dvc.exp_name") in experiments
+        ]
+        kept: dict[str, dict[str, str]] = defaultdict(dict)  # by model and test data, the oldest
+        for run in rows:
+            if test_data := run.data.tags.get("test_data.md5"):
+                kept[run.data.tags["model.md5"]].setdefault(test_data, run.info.run_id)
+        for run in rows:
+            run_id, status = run.info.run_id, run.info.status
+            results = kept[run.data.tags.get("model.md5", "")]
+            if status == "RUNNING":
+                client.set_terminated(run_id, "KILLED")
+            elif status == "FINISHED" and results and run_id not in results.values():
+                client.delete_run(run_id)
