@@ -172,8 +172,8 @@ class Bench:
         """Measure what tracking costs in CPU-seconds beyond `import mlflow`."""
         for stage, target in [("train", 1.5), ("evaluate", 0.5)]:
             costs = []
-            # A second less or more in a process of several: the noise needs more repeats than a
-            # wall time does, and pairs that met the same weather.
+            # A small difference of two long runs: it needs pairs that met the same weather, and
+            # more of them than a time by itself does.
             for i in range(2 * self.repeats + 1):
                 # A store of its own, so that each run is the first to record its result.
                 clone = self.clone.copy(self.folder / f"{stage}{i}")

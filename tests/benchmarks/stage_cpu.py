@@ -16,13 +16,13 @@ if sys.argv[2:] == ["without"]:
     gc.disable()  # a stage, too, looks for no garbage while it imports
     import mlflow  # noqa: F401
 
+    gc.enable()
     import vanilla_lstm
 
     unused = MagicMock()
     for module in ("store", "tracking"):
         sys.modules[f"vanilla_lstm.{module}"] = unused
         vanilla_lstm.__dict__[module] = unused
-gc.enable()
 sys.argv = [script]
 runpy.run_path(script, run_name="__main__")
 print(time.process_time())
