@@ -18,13 +18,13 @@ pytestmark = [
     ),
 ]
 
-ROWS = """
-return [...document.querySelectorAll('.ag-center-cols-container .ag-row')].map(
-    row => [...row.querySelectorAll('[col-id]')].map(cell => cell.innerText))
-"""
-HEADS = """
-return [...document.querySelectorAll('.ag-header-viewport .ag-header-cell')].map(
-    cell => cell.innerText)
+TABLE = """
+const byColumn = cells => Object.fromEntries(
+    [...cells].map(cell => [cell.getAttribute('col-id'), cell.innerText]));
+return [
+    byColumn(document.querySelectorAll('.ag-header-viewport .ag-header-cell')),
+    [...document.querySelectorAll('.ag-center-cols-container .ag-row')].map(
+        row => byColumn(row.querySelectorAll('[col-id]')))]
 """
 
 
@@ -36,9 +36,8 @@ def test_comparison(sweep: Clone) -> None:
     with serving(sweep, "ui") as address, browser(2600, 900) as driver:
         driver.get(f"{address}{printed[1]}")
         wait_for(driver, "matching runs", "test/accuracy", "train.learning_rate", "epochs=4")
-        heads = driver.execute_script(HEADS)
-        shown = [dict(zip(heads, row, strict=True)) for row in driver.execute_script(ROWS)]
-    assert set(heads) == {  # the page holds them in another order than it shows them
+        heads, rows = driver.execute_script(TABLE)
+    assert set(heads.values()) == {
         "Duration",
         "test/accuracy",
         "test/correctly_classified",
@@ -49,6 +48,7 @@ def test_comparison(sweep: Clone) -> None:
         "train.epochs",
         "train.learning_rate",
     }
+    shown = [{heads[column]: text for column, text in row.items()} for row in rows]
     names = ("train.epochs", "model.units", "test/accuracy", "test/loss")
     in_dvc = csv.DictReader(sweep.dvc("exp", "show", "--csv").stdout.splitlines())
     assert sorted(tuple(float(row[name]) for name in names) for row in shown) == sorted(
