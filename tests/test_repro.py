@@ -164,6 +164,15 @@ def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None
         assert made[0] == made[1]
 
 
+def test_committed_result(tmp_path: Path, slow: bool) -> None:
+    """What is committed is what this machine makes of params.yaml."""
+    if not slow:
+        pytest.skip("is about this machine's processor: `make test-slow`")
+    clone = make_clone(tmp_path / "clone", params={})
+    assert len(clone.repro()) == 4
+    assert clone.git("status", "--porcelain") == ""
+
+
 def test_metrics(reproduced: Clone, copy: Clone) -> None:
     """`dvc metrics show` tells the result, and `dvc metrics diff` what a change made of it."""
     shown = json.loads(reproduced.dvc("metrics", "show", "--json").stdout)

@@ -47,6 +47,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _XLA_FLAGS = (
     # Intel's and AMD's processors share AVX2, and with no more than that give the same bytes.
     "--xla_cpu_max_isa=AVX2",
+    # Its newer kernels for products of matrices would use AVX-512 all the same.
+    "--xla_cpu_experimental_ynn_fusion_type=",
     # XLA's newer code for fused operations compiles half a second longer, and is no faster here.
     "--xla_cpu_use_fusion_emitters=false",
     # Kernels this small run no faster with their loops unrolled, and compile half as long without.
@@ -55,6 +57,7 @@ _XLA_FLAGS = (
     "--xla_cpu_enable_platform_dependent_math=false",
 )
 os.environ["XLA_FLAGS"] = " ".join([*_XLA_FLAGS, os.environ.get("XLA_FLAGS", "")])
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # of the older kernels, which take their place
 # That the same params give the same bytes was verified on CPUs only.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 

@@ -191,9 +191,7 @@ def parse_params(text: str, path: Path = PARAMS) -> Params:
     """Return the parameters that `text` holds; raises `ParamsError`."""
     try:
         values = YAML(typ="safe").load(text)
-    except (
-        Exception
-    ) as error:  # beside its own, the reader lets Python's escape: of `!!int ""`, say
+    except Exception as error:  # its own, and Python's that it lets escape: of `!!int ""`, say
         mark = getattr(error, "problem_mark", None)
         cause = getattr(error, "problem", None) or str(error)
         cause = " ".join(cause.split())[:200]
@@ -259,11 +257,8 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     rule = "must be empty where data.insert is not 0: a prefix may lack the targets"
     yield "train.curriculum", rule, not (train.curriculum and data.insert)
     rule = f"must have each n_steps above data.targets' {last} and below data.n_steps = {n_steps}"
-    yield (
-        "train.curriculum",
-        rule,
-        all(last < phase.n_steps < n_steps for phase in train.curriculum),
-    )
+    within = all(last < phase.n_steps < n_steps for phase in train.curriculum)
+    yield "train.curriculum", rule, within
 
 
 def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:
