@@ -166,6 +166,20 @@ def test_training_not_recorded(reproduced: Clone, tmp_path: Path) -> None:
     assert "mlflow.note.content" not in run.data.tags
 
 
+def test_evaluation_killed_half_way(reproduced: Clone, tmp_path: Path) -> None:
+    """What a killed evaluation of other test data left in a row keeps no result out."""
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.dvc("repro", "-f", "-s", "train")
+    (half,) = rows(clone)
+    client_of(clone).log_param(half.info.run_id, "test_data.n_samples", "999")
+    clone.dvc("repro", "-f", "-s", "evaluate")
+    new, old = rows(clone)
+    assert old.info.run_id == half.info.run_id
+    assert "test_data.md5" not in old.data.tags
+    assert new.data.params["test_data.n_samples"] == "20"
+    assert new.data.tags["test_data.md5"] == locked(clone)["data/test.npz"]
+
+
 def test_forth(reproduced: Clone, tmp_path: Path) -> None:
     """After `dvc pull` nothing runs; `dvc repro -f` fills the new store, dvc.lock unchanged."""
     team = reproduced.copy(tmp_path / "team")
@@ -306,6 +320,17 @@ def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
     assert "pa55word" not in done.stdout + done.stderr
     assert "training" not in done.stdout
     assert (clone.path / "data" / "model.keras").read_bytes() == before
+
+
+def test_no_database(reproduced: Clone, tmp_path: Path) -> None:
+    """A password among the options of an address is not shown either."""
+    clone = reproduced.copy(tmp_path / "clone")
+    address = "postgresql+psycopg://127.0.0.1:1/rows?user=me&password=pa55word"
+    done = clone.run(sys.executable, "stages/train.py", check=False, MLFLOW_TRACKING_URI=address)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "MLflow at postgresql+psycopg://127.0.0.1:1/rows?user=me&password=***: " in done.stderr
+    assert "pa55word" not in done.stdout + done.stderr
 
 
 def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:

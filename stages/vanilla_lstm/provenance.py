@@ -10,6 +10,8 @@ import psutil
 from vanilla_lstm.errors import StageError
 from vanilla_lstm.params import PARAMS, Params, flatten, parse_params
 
+_CHECKOUT = Path(__file__).parents[2]
+
 
 def main_repository() -> Path:
     """Return the main repository, wherever DVC or git have put the copy that is worked in."""
@@ -18,12 +20,12 @@ def main_repository() -> Path:
     if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
         here = Path(dvc_root)
     main = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
-    return Path(main.removeprefix("worktree ")) if main else here
+    return Path(main.removeprefix("worktree ")) if main else _CHECKOUT
 
 
 def folder() -> Path:
     """Return the folder whose params.yaml is used, `.` or such as properties/long-memory."""
-    return Path.cwd().relative_to(Path(__file__).parents[2])
+    return Path.cwd().relative_to(_CHECKOUT)
 
 
 def origin() -> dict[str, str]:
@@ -33,11 +35,13 @@ def origin() -> dict[str, str]:
     params and results.
     """
     recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", PARAMS)]
+    commit = _git("rev-parse", "HEAD")
+    dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
     tags = {
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
         "folder": str(folder()).removeprefix("."),
-        "git.commit": _git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(_git("status", "--porcelain", "--", ":/", *recorded))).lower(),
+        "git.commit": commit,
+        "git.dirty": str(dirty).lower() if commit else "",
         "host": socket.gethostname(),
         "process": process(os.getpid()),
     }
@@ -75,6 +79,9 @@ def title(params: Params) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return what git prints, or nothing where it fails or there is no repository."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else ""
+    """Return what git prints, or nothing where there is no git or it refuses the repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

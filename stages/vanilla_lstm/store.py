@@ -7,9 +7,10 @@ import os
 import re
 import socket
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -17,7 +18,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import mlflow
 import mlflow.store.db.utils
-from mlflow.entities import DatasetInput, Param, Run
+from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -90,8 +91,9 @@ class Store:
             yield
         except BaseException:
             status = "KILLED" if stage.stopped() else "FAILED"
+            this_process = provenance.process(os.getpid())
             with suppress(*FAULTS):
-                self._end_rows(status, made_by=provenance.process(os.getpid()).__eq__)
+                self._end_rows(status, made_by=lambda process: process == this_process)
             raise
 
     def fault(self, error: Exception, cure: str) -> TrackingError:
@@ -105,12 +107,13 @@ class Store:
 
     def results_of(self, model_md5: str) -> list[Run]:
         """Return the finished rows of a model, newest first."""
-        return self._search(f"tags.`model.md5` = '{model_md5}' and attributes.status = 'FINISHED'")
+        finished = f"tags.`model.md5` = '{model_md5}' and attributes.status = 'FINISHED'"
+        return list(self.client.search_runs([self.experiment_id], finished))
 
     def create_run(
         self,
         params_text: str,
-        params: Mapping[str, object],
+        params: dict[str, Any],
         tags: dict[str, str],
         texts: dict[str, str],
         inputs: Sequence[DatasetInput] = (),
@@ -121,9 +124,7 @@ class Store:
             self.experiment_id, run_name=title, tags={**tags, **provenance.origin()}
         )
         run_id: str = run.info.run_id
-        self.client.log_batch(
-            run_id, params=[Param(key, str(value)) for key, value in params.items()]
-        )
+        mlflow.log_params(params, run_id=run_id)
         self.client.log_inputs(run_id, list(inputs))
         for name, text in texts.items():
             self.client.log_text(run_id, text, name)
@@ -135,10 +136,6 @@ class Store:
         page = f"/{run_id}?" if run_id else f"?viewStateShareKey={_VIEW}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
-
-    def _search(self, condition: str) -> list[Run]:
-        newest_first = ["attributes.start_time DESC"]
-        return list(self.client.search_runs([self.experiment_id], condition, order_by=newest_first))
 
     def _experiment(self, name: str, location: str | None) -> str:
         key, view = f"mlflow.sharedViewState.{_VIEW}", _view()
@@ -154,7 +151,7 @@ class Store:
     def _end_rows(self, status: str, made_by: Callable[[str], bool]) -> None:
         """End the rows that still run on this host and whose process is one of those."""
         running = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
-        for run in self._search(running):
+        for run in self.client.search_runs([self.experiment_id], running):
             if made_by(run.data.tags["process"]):
                 self.client.set_terminated(run.info.run_id, status)
 
@@ -181,4 +178,4 @@ def _view() -> str:
 
 def _masked(text: str) -> str:
     """Return text without the user names and passwords of the addresses in it."""
-    return re.sub(r"://[^\s/]*@", "://***@", text)
+    return re.sub(r"(?<=://)[^\s/]*(?=@)|(?<=password=)[^\s&]+", "***", text)

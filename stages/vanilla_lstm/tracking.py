@@ -27,8 +27,12 @@ from vanilla_lstm.stage import md5, uninterrupted
 
 _SUMMARY = "model_summary.txt"
 _NOTE = "mlflow.note.content"
-_CURVES = {"train/loss": 1, "train/accuracy": 2, "val/loss": 3, "val/accuracy": 4}
-_REQUEST = 1000  # metrics that MLflow takes at once
+_CURVES = {
+    "train/loss": "loss",
+    "train/accuracy": "accuracy",
+    "val/loss": "val_loss",
+    "val/accuracy": "val_accuracy",
+}
 
 
 class TrainingRun:
@@ -47,10 +51,11 @@ class TrainingRun:
 
     def log_epochs(self, epochs: Sequence[Epoch]) -> None:
         """Add the measures of epochs to the row's curves."""
-        now = _now()
+        now = int(time.time() * 1000)
         for epoch in epochs:
             self._n_epochs += 1
-            self._unsent += [Metric(k, epoch[i], now, self._n_epochs) for k, i in _CURVES.items()]
+            for key, field in _CURVES.items():
+                self._unsent.append(Metric(key, getattr(epoch, field), now, self._n_epochs))
         if self._store_is_well:
             try:
                 self._send()
@@ -83,9 +88,8 @@ class TrainingRun:
 
     def _send(self) -> None:
         with uninterrupted():
-            while self._unsent:
-                self._store.client.log_batch(self.run_id, metrics=self._unsent[:_REQUEST])
-                del self._unsent[:_REQUEST]
+            self._store.client.log_batch(self.run_id, metrics=self._unsent)
+            self._unsent.clear()
 
 
 @contextmanager
@@ -120,36 +124,30 @@ def record_evaluation(
     """Add what data/model.keras is worth on data/test.npz to their row; return its run id."""
     client, model_md5, data_md5 = store.client, md5(MODEL), md5(TEST_DATA)
     with store.faults_told(), store.lock(), uninterrupted(), store.ending_rows():
+        made_with = {dataset.own.name: dataset.own, **sections}
+        params = {key: str(value) for key, value in flatten(made_with).items()}
         runs = store.results_of(model_md5)
         here = [run for run in runs if run.data.tags.get("test_data.md5") == data_md5]
-        free = [run for run in runs if "test_data.md5" not in run.data.tags]
-        if here and (_trained(here[0]) or not free):
-            return str(here[0].info.run_id)  # the result is there
-        if free:
+        free = [run for run in runs if _takes(run, params)]
+        if here and (_trained(here[0]) or not free):  # the result is there
+            return str(here[0].info.run_id)
+        if free:  # the row of the training
             run_id = free[0].info.run_id
-        elif runs:
+        elif runs:  # the model is known on other test sets
             run_id = _copy(store, runs[0], params_text)
         else:
             run_id = _unrecorded(store, model_md5, params_text, summary, output_shape)
 
-        made_with = {dataset.own.name: dataset.own, **sections}
         text = mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}")
         client.log_text(run_id, with_sections(text, made_with), str(PARAMS))
         client.log_text(run_id, confusion_matrix, "confusion_matrix.svg")
-        client.log_inputs(run_id, [_dataset_input(TEST_DATA, dataset, "testing")])
-        linked = {
-            "run_id": run_id,
-            "dataset_name": TEST_DATA.name,
-            "dataset_digest": data_md5,
-            "model_id": _model_id(client.get_run(run_id)),
-        }
+        tested_on = _dataset_input(TEST_DATA, dataset, "testing")
+        client.log_inputs(run_id, [tested_on])
         metrics = {f"test/{name}": value for name, value in evaluation._asdict().items()}
-        client.log_batch(
-            run_id,
-            [Metric(name, value, _now(), 0, **linked) for name, value in metrics.items()],
-            [entities.Param(key, str(value)) for key, value in flatten(made_with).items()],
-            [entities.RunTag("test_data.md5", data_md5)],  # last: it says that the row is complete
-        )
+        # With a run_id MLflow starts no run, and links the metrics to that run's model.
+        mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
+        mlflow.log_params(params, run_id=run_id)
+        client.set_tag(run_id, "test_data.md5", data_md5)  # last: it says that the row is complete
         for run in here:  # the same result, without its training
             client.delete_run(run.info.run_id)
     return str(run_id)
@@ -168,9 +166,9 @@ def _copy(store: Store, run: Run, params_text: str) -> str:
         },
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
-    final = [Metric(k, v, _now(), 0) for k, v in run.data.metrics.items() if k in _CURVES]
-    store.client.log_batch(run_id, final)
-    store.client.log_outputs(run_id, [entities.LoggedModelOutput(_model_id(run), 0)])
+    last_epoch = {k: v for k, v in run.data.metrics.items() if k in _CURVES}
+    mlflow.log_metrics(last_epoch, run_id=run_id)
+    store.client.log_outputs(run_id, run.outputs.model_outputs)
     store.client.set_terminated(run_id)
     return run_id
 
@@ -209,8 +207,12 @@ def _trained(run: Run) -> bool:
     return "train_data.md5" in run.data.tags
 
 
-def _model_id(run: Run) -> str:
-    return str(run.outputs.model_outputs[0].model_id)
+def _takes(run: Run, params: dict[str, str]) -> bool:
+    """Whether a row has no result yet, nor, from an evaluation that was killed, other params."""
+    had = run.data.params
+    return "test_data.md5" not in run.data.tags and all(
+        had.get(key, value) == value for key, value in params.items()
+    )
 
 
 def _dataset_input(path: Path, dataset: DataSet, context: str) -> entities.DatasetInput:
@@ -218,7 +220,3 @@ def _dataset_input(path: Path, dataset: DataSet, context: str) -> entities.Datas
     profile = json.dumps({"num_rows": len(dataset.x), "shape": dataset.x.shape})
     described = entities.Dataset(path.name, md5(path), "local", source, profile=profile)
     return entities.DatasetInput(described, [entities.InputTag("mlflow.data.context", context)])
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
