@@ -85,17 +85,19 @@ def test_probabilities(server: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "rule"),
     [
-        ([[1, 9]], "digits must be 0 to 3; received 9"),
-        ([[1, 4]], "digits must be 0 to 3; received 4"),
-        ([[1, -1]], "digits must be 0 to 3; received -1"),
-        ([[1, 1.5]], "digits must be whole numbers; received 1.5"),
-        ([["1", "2"]], "digits must be whole numbers; received 1"),
-        ([[True, False]], "digits must be whole numbers; received True"),
-        ([1, 3, 0], "digits must be [n_samples, n_steps]; received [3]"),
-        ([[[1, 3]]], "digits must be [n_samples, n_steps]; received [1, 1, 2]"),
-        ([[]], "digits must be [n_samples, n_steps]; received [1, 0]"),
-        ([[1, 3], [2]], "all sequences must have the same length"),
-        ([[1, None]], "digits must be whole numbers"),
+        ([[1, 9]], "digits must be whole numbers, 0 to 3; received 9"),
+        ([[1, 4]], "digits must be whole numbers, 0 to 3; received 4"),
+        ([[1, -1]], "digits must be whole numbers, 0 to 3; received -1"),
+        ([[1, 2**70]], "digits must be whole numbers, 0 to 3; received 1180591620717411303424"),
+        ([[1, 1.5]], "digits must be whole numbers, 0 to 3; received 1.5"),
+        ([["1", "2"]], "digits must be whole numbers, 0 to 3; received '1'"),
+        ([[True, False]], "digits must be whole numbers, 0 to 3; received True"),
+        ([[1, True]], "digits must be whole numbers, 0 to 3; received True"),
+        ([[1, None]], "digits must be whole numbers, 0 to 3; received None"),
+        ([1, 3, 0], "digits must be [n_samples, n_steps], all sequences of the same length"),
+        ([[[1, 3]]], "same length; received [1, 1, 2]"),
+        ([[]], "same length; received [1, 0]"),
+        ([[1, 3], [2]], "same length; received [2]"),
     ],
 )
 def test_refused(server: str, inputs: object, rule: str) -> None:
@@ -111,7 +113,7 @@ def test_load_model(reproduced: Clone, model_uri: str) -> None:
     *probabilities, fraction, high, flat, deep = done.stdout.splitlines()
     first, again, second, _ = (json.loads(line) for line in probabilities)
     assert first == again != second
-    assert "whole numbers; received 1.5" in fraction
+    assert "0 to 3; received 1.5" in fraction
     assert "0 to 3; received 9" in high
     assert "received [1]" in flat
     assert "received [1, 1, 1]" in deep

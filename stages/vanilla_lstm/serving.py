@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -57,42 +58,31 @@ class DigitClassifier:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._n_max = model.output_shape[-1]
-        self._n_symbols = model.get_layer("one_hot").n_symbols
+        n_max, n_symbols = model.output_shape[-1], model.get_layer("one_hot").n_symbols
+        # The class n_max - 1 never occurs in the data; distractors are n_max and above.
+        self._symbols = {symbol for symbol in range(n_symbols) if symbol % n_max < n_max - 1}
+        self._rule = f"must be whole numbers, 0 to {n_max - 2}"
+        if n_symbols > n_max:
+            self._rule += f" or, as distractors, {n_max} to {n_symbols - 2}"
 
     def predict(self, digits: Any) -> npt.NDArray[np.float32]:
         """Return the probabilities for digits `[n_samples, n_steps]`.
 
         Raises `MlflowException`, which the server answers with status 400.
         """
-        try:
-            return np.asarray(self._model(self._checked(digits)))
-        except ValueError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
-
-    def _checked(self, digits: Any) -> npt.NDArray[np.int64]:
-        try:
-            values = np.array(np.asarray(digits, object).tolist())
-        except ValueError:
-            raise ValueError("all sequences must have the same length") from None
+        values = np.array(np.asarray(digits, object).tolist(), object)
         if values.ndim != 2 or not values.size:
-            raise ValueError(f"digits must be [n_samples, n_steps]; received {list(values.shape)}")
-        if values.dtype.kind not in "iuf" or (values != values.round()).any():
-            raise ValueError(f"digits must be whole numbers; received {_first_bad(values)}")
-        # The class n_max - 1 never occurs in the data; distractors are n_max and above.
-        wrong = (
-            (values < 0) | (values >= self._n_symbols) | (values % self._n_max == self._n_max - 1)
-        )
-        if wrong.any():
-            allowed = f"0 to {self._n_max - 2}"
-            if self._n_symbols > self._n_max:
-                allowed += f" or, as distractors, {self._n_max} to {self._n_symbols - 2}"
-            raise ValueError(f"digits must be {allowed}; received {values[wrong][0]}")
-        return values.astype(np.int64)
-
-
-def _first_bad(values: npt.NDArray[Any]) -> object:
-    return values[values != values.round()][0] if values.dtype.kind == "f" else values.flat[0]
+            raise MlflowException.invalid_parameter_value(
+                "digits must be [n_samples, n_steps], all sequences of the same length; "
+                f"received {list(values.shape)}"
+            )
+        for value in values.flat:
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or value not in self._symbols:
+                raise MlflowException.invalid_parameter_value(
+                    f"digits {self._rule}; received {value!r}"
+                )
+        return np.asarray(self._model(values.astype(np.int64)))
 
 
 def _load_pyfunc(path: str) -> DigitClassifier:
