@@ -118,11 +118,12 @@ class _Program:
         while epochs:
             started = time.perf_counter()
             done, measures = self.epochs(*data, chunk, validation, tf.constant(size))
-            yield measures.numpy()[: int(done)]
-            epochs -= size
-            if int(done) < size or self._solved():
-                return
+            measured = measures.numpy()[: int(done)]
             seconds = (time.perf_counter() - started) / size
+            yield measured
+            epochs -= size
+            if int(self.successes) >= PATIENCE:
+                return
             size = min(len(chunk), epochs, max(1, int(_CHUNK_SECONDS / seconds)))
             for i in range(size):
                 chunk[i] = next(shuffled)
@@ -134,9 +135,6 @@ class _Program:
             self.model.trainable_variables, self._parts(weights), strict=True
         ):
             variable.assign(value)
-
-    def _solved(self) -> bool:
-        return int(self.successes) >= PATIENCE
 
     def _epochs(
         self, x: Any, y: Any, x_val: Any, y_val: Any, chunk: Any, validation: Any, size: Any
