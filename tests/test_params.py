@@ -231,6 +231,13 @@ def test_more_than_fits_in_memory(key: str, more: dict[str, str]) -> None:
     )
 
 
+def test_a_curriculum_that_does_not_fit_in_memory() -> None:
+    """Epochs of a curriculum are not taken for those that come after it."""
+    phase = "{n_steps: 5, epochs: 1000000000000, learning_rate: 0.001}"
+    (line,) = refusal(changed(train__curriculum=f"[{phase}]"))
+    assert line.startswith("params.yaml: train.curriculum: must be smaller: the curves would need")
+
+
 def test_a_batch_is_no_larger_than_its_data() -> None:
     """A batch size above the number of samples takes no more memory than they do."""
     parse_params(changed(train__batch_size="1000000000", evaluate__batch_size="1000000000"))

@@ -10,33 +10,16 @@ import math
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 
 class StageError(Exception):
     """A mistake or a fault outside of the program; the message is for its user."""
 
 
-NOTHING = object()
-"""Stands in a `Problem` that has no value to show."""
-
-
-class Problem(NamedTuple):
-    """One broken rule: where (empty: in the file as a whole), the rule, and what stands there."""
-
-    key: str
-    rule: str
-    received: object = NOTHING
-
-    def __str__(self) -> str:
-        received = "" if self.received is NOTHING else f"; received {_short(self.received)}"
-        return f"{self.key and self.key + ': '}{self.rule}{received}"
-
-
 class ParamsError(StageError):
-    """params.yaml breaks one rule or more: one line each."""
+    """params.yaml breaks one rule or more: one line each, as `broken_rule` tells it."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
+    def __init__(self, path: Path, problems: Iterable[str]) -> None:
         lines = [f"{path}: {problem}" for problem in problems]
         more = [f"{path}: … and {len(lines) - 20} more"] if len(lines) > 20 else []
         super().__init__("\n".join(lines[:20] + more))
@@ -54,6 +37,12 @@ class TrackingError(StageError):
 
     def __init__(self, address: str, problem: str, cure: str) -> None:
         super().__init__(f"MLflow at {address}: {problem}; {cure}")
+
+
+def broken_rule(key: str, rule: str, *received: object) -> str:
+    """Tell where (empty: in the file as a whole), the rule, and what stands there, if anything."""
+    shown = "".join(f"; received {_short(value)}" for value in received)
+    return f"{key and key + ': '}{rule}{shown}"
 
 
 class _Yaml(reprlib.Repr):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 
-from vanilla_lstm.errors import NOTHING, FileError, ParamsError, Problem
+from vanilla_lstm.errors import FileError, ParamsError, broken_rule
 
 PARAMS = Path("params.yaml")
 _MAX_BYTES = 20_000  # of which no content takes two seconds to read
@@ -183,7 +183,7 @@ def read_params(path: Path = PARAMS) -> tuple[Params, str]:
         cure = f"`git checkout {path}` brings the committed one back"
         raise FileError(path, f"cannot be read ({cause})", cure) from None
     if len(content) > _MAX_BYTES:
-        raise ParamsError(path, [Problem("", f"must be at most {_MAX_BYTES} bytes")])
+        raise ParamsError(path, [broken_rule("", f"must be at most {_MAX_BYTES} bytes")])
     return parse_params(text, path), text
 
 
@@ -196,13 +196,13 @@ def parse_params(text: str, path: Path = PARAMS) -> Params:
         cause = getattr(error, "problem", None) or str(error)
         cause = " ".join(cause.split())[:200]
         line = f"line {mark.line + 1}" if mark else ""
-        raise ParamsError(path, [Problem(line, f"must be valid YAML: {cause}")]) from None
+        raise ParamsError(path, [broken_rule(line, f"must be valid YAML: {cause}")]) from None
     if not isinstance(values, dict):
-        raise ParamsError(path, [Problem("", "must be a mapping of sections", values)])
+        raise ParamsError(path, [broken_rule("", "must be a mapping of sections", values)])
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(path, map(_broken_rule, error.errors())) from None
+        raise ParamsError(path, map(_in_yaml_words, error.errors())) from None
     if problems := list(_related_problems(params)):
         raise ParamsError(path, problems)
     return params
@@ -230,11 +230,11 @@ def flatten(sections: dict[str, Section]) -> dict[str, Any]:
     }
 
 
-def _broken_rule(error: Any) -> Problem:
+def _in_yaml_words(error: Any) -> str:
     rule = _RULES.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
-    received = NOTHING if error["type"] == "missing" else error["input"]
+    received = [] if error["type"] == "missing" else [error["input"]]
     key = ".".join(map(str, error["loc"]))
-    return Problem(key if key.isprintable() else repr(key), rule, received)
+    return broken_rule(key if key.isprintable() else repr(key), rule, *received)
 
 
 def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
@@ -277,19 +277,20 @@ def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:
     yield "a batch", 32 * batch * steps * width, ["train.batch_size", "model.units", *length]
     keys = ["evaluate.batch_size", "model.units", *test_length]
     yield "a batch", 16 * test_batch * test_steps * width, keys
-    yield "the curves", 250 * train.n_epochs, ["train.epochs"]
+    yield "the curves", 250 * train.epochs, ["train.epochs"]
+    yield "the curves", 250 * (train.n_epochs - train.epochs), ["train.curriculum"]
 
 
-def _related_problems(params: Params) -> Iterator[Problem]:
+def _related_problems(params: Params) -> Iterator[str]:
     values = flatten(dict(params))
     for key, rule, holds in _relations(params):
         if not holds:
-            yield Problem(key, rule, values[key])
+            yield broken_rule(key, rule, values[key])
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for what, needed, keys in _memory(params):
         if needed > memory:
             key = max(keys, key=lambda key: values[key] or 0)
             have, need = (f"{figure / 1e9:,.0f} GB" for figure in (memory, needed))
             rule = f"must be smaller: {what} would need {need} of this machine's {have} of memory"
-            yield Problem(key, rule, values[key])
+            yield broken_rule(key, rule, values[key])
             return  # one is enough: the same key is often to blame for the others
