@@ -22,6 +22,7 @@ def main() -> None:
     from vanilla_lstm.training import fit, set_threads
 
     set_threads(params.train.batch_size, params.model.units)
+    # The data says what it is: data and train_data are not this stage's params, but its input's.
     model = build_model(dataset.data, params.model, params.train.seed, dataset.padded)
     sections = {"model": params.model, "train": params.train}
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)

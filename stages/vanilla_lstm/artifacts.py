@@ -41,8 +41,8 @@ class DataSet(NamedTuple):
     @classmethod
     def draw(cls, data: DataParams, own: TrainDataParams | TestDataParams) -> Self:
         """Draw the data set that the two sections describe."""
-        sequences = own.applied_to(data).model_dump()
-        x, y = generate(own.n_samples, own.seed, min_insert=own.min_insert, **sequences)
+        task = own.applied_to(data).model_dump()  # n_max, n_steps, targets, …
+        x, y = generate(own.n_samples, own.seed, min_insert=own.min_insert, **task)
         return cls(x, y, data, own)
 
     @property

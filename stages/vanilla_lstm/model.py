@@ -71,7 +71,7 @@ def build_model(
 
     The probabilities are `[batch, n_max]`, or with `per_step` `[batch, n_steps, n_max]`; `n_steps`
     may differ from call to call. With `padded`, `PAD` stands for no step. Initial weights are a
-    function of `seed`.
+    function of `seed`. Evaluation and serving read from `one_hot` which digits a model takes.
     """
     keras.utils.set_random_seed(seed)
     options: dict[str, Any] = {"return_sequences": data.per_step}

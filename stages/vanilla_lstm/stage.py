@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -100,23 +100,20 @@ def exclusive(folder: Path, why: str) -> Iterator[None]:
 
     Raises `FileError` if the folder cannot be made or locked.
     """
-    lock = -1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+    with ExitStack() as opened:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for {folder}: {why}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        if lock >= 0:
-            os.close(lock)
-        raise FileError(folder, f"cannot be used ({error.strerror})", "must be a folder") from None
-    try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder, os.O_RDONLY)
+            opened.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for {folder}: {why}", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            problem = f"cannot be used ({error.strerror})"
+            raise FileError(folder, problem, "must be a folder") from None
         yield
-    finally:
-        os.close(lock)
 
 
 def _md5_if_any(path: Path) -> str | None:
