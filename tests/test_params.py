@@ -1,5 +1,6 @@
 """The schema of params.yaml: what it refuses, in which words, and what the file says of itself."""
 
+import os
 import re
 import resource
 import subprocess
@@ -236,6 +237,17 @@ def test_a_curriculum_that_does_not_fit_in_memory() -> None:
     phase = "{n_steps: 5, epochs: 1000000000000, learning_rate: 0.001}"
     (line,) = refusal(changed(train__curriculum=f"[{phase}]"))
     assert line.startswith("params.yaml: train.curriculum: must be smaller: the curves would need")
+
+
+def test_epochs_of_all_phases_count_together() -> None:
+    """What fits without the curriculum, and the curriculum alone, may not fit together."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    epochs = int(0.6 * memory / 250)
+    curriculum = f"[{{n_steps: 5, epochs: {epochs}, learning_rate: 0.001}}]"
+    parse_params(changed(train__epochs=str(epochs)))
+    parse_params(changed(train__curriculum=curriculum))
+    (line,) = refusal(changed(train__epochs=str(epochs), train__curriculum=curriculum))
+    assert line.startswith("params.yaml: train.epochs: must be smaller: the curves would need")
 
 
 def test_a_batch_is_no_larger_than_its_data() -> None:

@@ -277,8 +277,8 @@ def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:
     yield "a batch", 32 * batch * steps * width, ["train.batch_size", "model.units", *length]
     keys = ["evaluate.batch_size", "model.units", *test_length]
     yield "a batch", 16 * test_batch * test_steps * width, keys
-    yield "the curves", 250 * train.epochs, ["train.epochs"]
-    yield "the curves", 250 * (train.n_epochs - train.epochs), ["train.curriculum"]
+    longer = "train.epochs" if train.n_epochs <= 2 * train.epochs else "train.curriculum"
+    yield "the curves", 250 * train.n_epochs, [longer]
 
 
 def _related_problems(params: Params) -> Iterator[str]:
