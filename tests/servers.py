@@ -35,7 +35,10 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], ready: Callable[[], bool], **options: Any
+    command: Sequence[str | Path],
+    ready: Callable[[], bool],
+    end: signal.Signals = signal.SIGTERM,
+    **options: Any,
 ) -> Iterator[None]:
     """Run a server until the block ends; enter it when the server is ready."""
     with subprocess.Popen(
@@ -54,7 +57,7 @@ def running(
             yield
         finally:
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, signal.SIGTERM)
+                os.killpg(server.pid, end)
                 server.wait(20)
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
@@ -68,6 +71,7 @@ def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
     with running(
         ["mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
         lambda: answers(f"{address}/health"),
+        end=signal.SIGKILL,  # told to end, it goes on answering those that it knows for a while
         cwd=clone.path,
         env=environment(MLFLOW_DISABLE_TELEMETRY="true", **more),
     ):

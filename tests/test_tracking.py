@@ -333,12 +333,25 @@ def test_no_database(reproduced: Clone, tmp_path: Path) -> None:
     assert "pa55word" not in done.stdout + done.stderr
 
 
+def test_no_git(reproduced: Clone, tmp_path: Path) -> None:
+    """Without git a row says nothing of a commit, rather than that nothing was changed."""
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.set({"train.epochs": 4})
+    (tmp_path / "bin").mkdir()
+    done = clone.run(sys.executable, "stages/train.py", PATH=str(tmp_path / "bin"))
+    assert not done.stderr
+    run = rows(clone)[0]
+    assert run.info.run_name == "not committed"
+    assert run.info.status == "FINISHED"
+    assert not {"git.commit", "git.dirty"} & run.data.tags.keys()
+
+
 def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
     """A server that stops during a training costs the record, not the result, and that is cured."""
     clone = reproduced.copy(tmp_path / "clone")
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
     store += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    clone.set({"train.epochs": 4000})
+    clone.set({"train.epochs": 2000})
     with serving(clone, "server", *store) as address:
         port = address.rpartition(":")[2]
         uri = f"http://me:pa55word@127.0.0.1:{port}"
@@ -358,7 +371,7 @@ def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
     assert training.returncode == 0, output
     assert "not recorded: `dvc repro -f -s train evaluate` does it" in output
     assert "pa55word" not in output
-    assert len((clone.path / "data" / "training.csv").read_text().splitlines()) == 4001
+    assert len((clone.path / "data" / "training.csv").read_text().splitlines()) == 2001
 
     clone.set({"train.epochs": 3})
     with serving(clone, "server", *store) as address:
