@@ -108,9 +108,8 @@ class Ledger:
             assert content == self.files[name], f"{kill}: {name} is not whole"
         done = self.clone.dvc("repro", check=False)
         cured = ""
-        if (
-            done.returncode
-        ):  # DVC writes two files of its own in place, and says so if one is cut off
+        if done.returncode:
+            # DVC writes two files of its own in place, and says so if one is cut off.
             if "dvc.lock" in done.stdout + done.stderr:
                 self.clone.git("checkout", "dvc.lock")
                 cured = ", dvc.lock restored from git"
