@@ -347,6 +347,13 @@ def test_flatten_and_with_sections() -> None:
     ]
 
 
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *ROOT.glob("properties/*/params.yaml")])
+def test_equal_sections_change_no_byte(path: Path) -> None:
+    """What MLflow keeps of an unchanged params.yaml is the file as it is: `null` stays `null`."""
+    text = path.read_text()
+    assert with_sections(text, dict(parse_params(text))) == text
+
+
 # params.yaml as documentation
 
 

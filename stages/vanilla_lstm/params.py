@@ -212,10 +212,16 @@ def with_sections(text: str, sections: dict[str, Section]) -> str:
     """Return the params.yaml `text` with some sections' values replaced, its comments kept."""
     yaml = YAML()
     document = yaml.load(text)
-    for name, section in sections.items():
-        for key, value in section.model_dump(mode="json").items():
-            if document[name][key] != value:
-                document[name][key] = value
+    differing = [
+        (name, key, value)
+        for name, section in sections.items()
+        for key, value in section.model_dump(mode="json").items()
+        if document[name][key] != value
+    ]
+    if not differing:
+        return text  # written anew, it would be laid out otherwise, and lack each `null`
+    for name, key, value in differing:
+        document[name][key] = value
     buffer = StringIO()
     yaml.dump(document, buffer)
     return buffer.getvalue()
