@@ -182,7 +182,8 @@ class Bench:
             # A small difference of two long runs: it needs pairs that met the same weather, and
             # more of them than a time by itself does.
             for i in range(2 * self.repeats + 1):
-                # A store of its own, so that each run is the first to record its result.
+                # A store of its own, so that each run is the first to record its result. It is made
+                # before the stage starts, as that happens once and has a row of its own.
                 clone = self.clone.copy(self.folder / f"{stage}{i}")
                 new_store = run(sys.executable, "-c", A_NEW_STORE, cwd=clone.path)
                 imports.append(float(new_store.printed[-2]))
