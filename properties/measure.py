@@ -54,7 +54,8 @@ def train_and_test(tests: list[Params]) -> list[Score]:
     params = tests[0]
     set_threads(params.train.batch_size, params.model.units)
     dataset = DataSet.draw(params.data, params.train_data)
-    model = build_model(params.data, params.model, params.train.seed, dataset.padded)
+    padded = dataset.padded or params.train.min_steps is not None
+    model = build_model(params.data, params.model, params.train.seed, padded)
     epochs = len(fit(model, dataset.x, dataset.y, params.train))
     scores = []
     for params in tests:

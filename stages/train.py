@@ -23,7 +23,8 @@ def main() -> None:
 
     set_threads(params.train.batch_size, params.model.units)
     # The data says what it is: data and train_data are not this stage's params, but its input's.
-    model = build_model(dataset.data, params.model, params.train.seed, dataset.padded)
+    padded = dataset.padded or params.train.min_steps is not None
+    model = build_model(dataset.data, params.model, params.train.seed, padded)
     sections = {"model": params.model, "train": params.train}
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
     with (

@@ -5,10 +5,15 @@ from pathlib import Path
 import pytest
 
 from clone import Clone, make_clone
+from processor import processor
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the same tests with larger numbers")
+
+
+def pytest_report_header() -> str:
+    return f"processor: {processor()}"
 
 
 @pytest.fixture(scope="session")

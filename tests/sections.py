@@ -13,7 +13,9 @@ def data_params(**values: Any) -> DataParams:
 
 def model_params(**values: Any) -> ModelParams:
     """Return the section `model`."""
-    return ModelParams(cell="lstm", units=25, forget_bias="one").model_copy(update=values)
+    return ModelParams(cell="lstm", units=25, forget_bias="one", cell_noise=0.0).model_copy(
+        update=values
+    )
 
 
 def train_params(**values: Any) -> TrainParams:
@@ -27,6 +29,7 @@ def train_params(**values: Any) -> TrainParams:
         clipnorm=None,
         keep="last",
         curriculum=(),
+        min_steps=None,
         stop_at_accuracy=None,
     )
     return post.model_copy(update=values)

@@ -134,6 +134,25 @@ def test_file_bytes(tmp_path: Path) -> None:
     assert not any("shared_object_id" in text or "date_saved" in text for text in texts)
 
 
+@pytest.mark.parametrize("name", ["OneHot", "LSTM", "GRUCell", "Dense", "ChronoInitializer"])
+def test_file_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The bytes are the same wherever in the code a class stands."""
+    changed: dict[str, Any] = {"cell": "gru"} if name == "GRUCell" else {"forget_bias": "chrono"}
+    paths = [tmp_path / "a.keras", tmp_path / "b.keras"]
+    write_model(paths[0], post_model(**changed))
+    kind = keras.saving.get_registered_object(f"vanilla_lstm>{name}")
+    assert kind.__module__.startswith("vanilla_lstm.")
+    monkeypatch.setattr(kind, "__module__", "somewhere.else_")
+    model = post_model(**changed)
+    raw = tmp_path / "raw.keras"
+    model.save(raw)
+    with zipfile.ZipFile(raw) as file:  # or the test would show nothing
+        assert b"somewhere.else_" in file.read("config.json")
+    write_model(paths[1], model)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert read_model(paths[1]).count_params() == model.count_params()
+
+
 def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
     """The bytes are the model's: one other seed, and they differ."""
     write_model(tmp_path / "a.keras", post_model())

@@ -14,14 +14,20 @@ from clone import ROOT, environment
 from sections import data_params, model_params, train_params
 from vanilla_lstm import training
 from vanilla_lstm.backend import keras
+from vanilla_lstm.batches import batch_lengths, shuffled_batches
 from vanilla_lstm.evaluation import Epoch, evaluate, significant
 from vanilla_lstm.model import CELLS, build_model, predict
 from vanilla_lstm.params import PhaseParams, TrainParams
 from vanilla_lstm.sequences import NO_LABEL, UInt8Array, generate
-from vanilla_lstm.training import fit, shuffled_batches
+from vanilla_lstm.training import fit
 
 pytestmark = pytest.mark.pipeline
 
+KERAS_CELLS = {
+    "lstm": keras.layers.LSTM,
+    "gru": keras.layers.GRU,
+    "simple_rnn": keras.layers.SimpleRNN,
+}
 N_STEPS = 6
 SEED = 3
 
@@ -172,8 +178,11 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same weights, with the same batches, losses, accuracies and weights are Keras's."""
     per_step = case.lags is not None
     model = small_model(case.cell, per_step)
-    monkeypatch.setitem(CELLS, "lstm", keras.layers.LSTM)
-    reference = small_model(case.cell, per_step)
+    with monkeypatch.context() as keras_own:
+        for name, layer in KERAS_CELLS.items():
+            keras_own.setitem(CELLS, name, layer)
+        keras_own.setattr("vanilla_lstm.model.Dense", keras.layers.Dense)
+        reference = small_model(case.cell, per_step)
     assert weights(model) == weights(reference)
     x, y = data(case.n, case.lags, per_step)
     options: dict[str, Any] = {"batch_size": case.batch_size, "clipnorm": case.clipnorm}
@@ -305,6 +314,57 @@ def test_curriculum() -> None:
     kept = evaluate(predict(alone, x[36:], 9), y[36:])
     assert history[30].n_steps == N_STEPS
     assert history[30].val_loss == pytest.approx(kept.loss, rel=1e-4)
+
+
+@given(
+    least=st.integers(1, 50), longer=st.integers(0, 2000), n=st.integers(1, 99), seed=st.integers()
+)
+def test_batch_lengths(least: int, longer: int, n: int, seed: int) -> None:
+    """Lengths are whole numbers within their bounds, all of them the longest without a least."""
+    n_steps, seeds = least + longer, [abs(seed)]
+    lengths = batch_lengths(n, least, n_steps, np.random.default_rng(seeds))
+    assert lengths.dtype == np.int32
+    assert lengths.shape == (n,)
+    assert least <= lengths.min() <= lengths.max() <= n_steps
+    assert (batch_lengths(n, None, n_steps, np.random.default_rng(seeds)) == n_steps).all()
+
+
+def test_batch_lengths_are_log_uniform() -> None:
+    """Half of the batches learn all; of the others, as many 2 to 15 steps as 16 to 127."""
+    lengths = batch_lengths(100_000, 2, 127, np.random.default_rng(0))
+    # Standard deviations of the two counts: 158 and 112.
+    assert abs((lengths < 127).sum() - 50_000) < 700
+    assert abs((lengths < 16).sum() - 25_000) < 500
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_beginnings(per_step: bool) -> None:
+    """A batch that learns a beginning learns what it would of sequences that end there."""
+    x, y = data(45, [1], per_step=per_step)
+    whole, cut = (
+        build_model(data_params(per_step=per_step), model_params(units=8), seed=5, padded=True)
+        for _ in range(2)
+    )
+    # Both lengths are 3: one batch an epoch, of all samples.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "batch_lengths", lambda n, *_: np.full(n, 3, np.int32))
+        beginnings = fit(whole, x, y, recipe(5, batch_size=36, min_steps=2))
+    alone = fit(cut, x[:, :3], y[:, :3] if per_step else y, recipe(5, batch_size=36))
+    assert [row.loss for row in beginnings] == pytest.approx([row.loss for row in alone], rel=1e-5)
+    for ours, theirs in zip(whole.weights, cut.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_min_steps_changes_the_training() -> None:
+    """With `min_steps`, epochs are others, and the same again."""
+    x, y = data(45)
+    made = [
+        fit(
+            build_model(data_params(), model_params(units=8), 5, True), x, y, recipe(5, min_steps=n)
+        )
+        for n in (None, 2, 2)
+    ]
+    assert made[0] != made[1] == made[2]
 
 
 def test_curriculum_a_label_a_step() -> None:

@@ -1,96 +1,162 @@
 """Keras's LSTM layer, its recurrence written out for XLA.
 
-It has the weights and the file of `keras.layers.LSTM` and, but for the order of sums, its numbers.
+Same weights, file format and, up to summation order, outputs as `keras.layers.LSTM`.
 Differentiated by TensorFlow, a step of that layer becomes some forty small kernels, and rows of 25
-units fill no vector register. Here samples are the last axis, and the gradient is written by hand
-(Graves 2012, "Supervised Sequence Labelling with Recurrent Neural Networks", section 4.6).
+units fill no vector register. Here samples are the last axis, the gradient is written by hand
+(Graves 2012, "Supervised Sequence Labelling with Recurrent Neural Networks", section 4.6), and the
+weights' gradient is summed up step by step, so that a long sequence costs no more a step than a
+short one: for each step only the gates and the cells are kept.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from vanilla_lstm.backend import keras, tf
+from vanilla_lstm.products import contract
 
 _SHUT = -1e9  # what the gates are given at a masked step: they let nothing in and nothing out
 
 
 @keras.saving.register_keras_serializable("vanilla_lstm")
 class LSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM` with its default activations.
+    """`keras.layers.LSTM` with its default activations. Masks may cover leading steps only.
 
-    A mask may hide nothing but the first steps of a sequence.
+    In training, noise of standard deviation `cell_noise` is added to the cells at each step: one
+    draw for each unit and sequence, so that it adds up over the steps (the "cumulative additive
+    noise per sequence" of Jim, Giles & Horne 1996, "An analysis of noise in recurrent neural
+    networks"). What a cell holds against such a drift, it also holds over sequences longer than
+    those of the training.
     """
 
-    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None) -> Any:
-        """Return the last state `[batch, units]`, or all of them with `return_sequences`."""
+    def __init__(self, units: int, cell_noise: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.cell_noise = cell_noise
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "cell_noise": self.cell_noise} if self.cell_noise else config
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """Return the last state `[batch, units]`, or with `return_sequences` all of them.
+
+        `sequences` are float32 `[batch, n_steps, n_features]`, all states float32
+        `[batch, n_steps, units]`.
+        """
         if initial_state is not None:
             raise NotImplementedError("the state begins with zeros")
-        x = tf.transpose(sequences, [1, 0, 2])
-        x = tf.concat([x, tf.ones_like(x[:, :, :1])], 2)
-        n_steps, batch, n_features = tf.unstack(tf.shape(x))
-        # The bias as one more row of the kernel, and a single product for all steps.
-        kernel = tf.concat([self.cell.kernel.value, self.cell.bias.value[None]], 0)
-        inputs = tf.matmul(tf.reshape(x, [n_steps * batch, n_features]), kernel)
-        inputs = tf.reshape(inputs, [n_steps, batch, 4 * self.units])
-        inputs = tf.transpose(inputs, [0, 2, 1])
-        if mask is not None:
-            inputs = tf.where(tf.transpose(mask)[:, None], inputs, _SHUT)
-        states, last = _recurrence(inputs, self.cell.recurrent_kernel.value)
+        x = tf.transpose(sequences, [1, 2, 0])
+        x = tf.concat([x, tf.ones_like(x[:, :1])], 1)  # a feature that is 1 has the bias as weights
+        cell = self.cell
+        weights = [cell.recurrent_kernel.value, cell.kernel.value, cell.bias.value[None]]
+        noise = None
+        if training and self.cell_noise:
+            shape = (self.units, tf.shape(x)[2])
+            noise = keras.random.normal(shape, 0, self.cell_noise, seed=cell.seed_generator)
+        states, last = _recurrence(x, tf.concat(weights, 0), mask, noise, bool(training))
         return tf.transpose(states, [2, 0, 1]) if self.return_sequences else tf.transpose(last)
 
 
-@tf.custom_gradient  # type: ignore[untyped-decorator]
-def _recurrence(inputs: Any, kernel: Any) -> tuple[tuple[Any, Any], Callable[[Any, Any], Any]]:
-    """Return all states `[n_steps, units, batch]`, and the last one.
+def _recurrence(x: Any, kernel: Any, mask: Any, noise: Any, training: bool) -> tuple[Any, Any]:
+    """Return all states `[n_steps, units, batch]` and the last `[units, batch]`.
 
-    `inputs` are what the gates are given beside the state, `[n_steps, 4 * units, batch]` in Keras's
-    order i, f, c, o; `kernel` is the recurrent one, `[units, 4 * units]`.
+    `x` is `[n_steps, n_features, batch]`; `kernel` is `[units + n_features, 4 * units]`, its
+    columns in Keras's order i, f, c, o. `mask` is None or bool `[batch, n_steps]`; `noise` is
+    None or what is added to the cells at each step, `[units, batch]`. `training` says that a
+    gradient will be asked for; without it one costs a second pass.
     """
-    n_steps, units = tf.shape(inputs)[0], kernel.shape[0]
+    if mask is None:
+        first, shown = 0, None
+    else:  # steps that are masked for the whole batch are not computed
+        first, shown = tf.argmax(tf.reduce_any(mask, 0), output_type=tf.int32), tf.transpose(mask)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def run(x: Any, kernel: Any) -> Any:
+        states, last, *saved = _forward(x, kernel, first, shown, noise, save=training)
+
+        def gradient(d_states: Any, d_last: Any) -> tuple[Any, Any]:
+            again = () if training else _forward(x, kernel, first, shown, noise, save=True)
+            gates, cells = again[2:] or saved
+            return _backward(x, kernel, first, gates, cells, d_states, d_last)
+
+        return (states, last), gradient
+
+    states, last = run(x, kernel)
+    return states, last
+
+
+def _forward(
+    x: Any, kernel: Any, first: Any, shown: Any, noise: Any, save: bool
+) -> tuple[Any, Any, Any, Any]:
+    """Return all states, the last state, and with `save` the gates and cells of each step.
+
+    The states and the cells are `[n_steps, units, batch]`, the gates `[n_steps, 4 * units, batch]`.
+    """
+    n_steps, units = tf.shape(x)[0], kernel.shape[1] // 4
     transposed = tf.transpose(kernel)
-    zeros = tf.zeros_like(inputs[0, :units])
+    zeros = _zeros(x, units)
+    # sigmoid(z) is tanh(z / 2) / 2 + 1 / 2: one function, and one kernel, for all gates.
+    scale = tf.repeat([0.5, 0.5, 1.0, 0.5], units)[:, None]
 
-    def arrays(n: int, height: int) -> list[Any]:
-        shape = (height, inputs.shape[2])
-        return [tf.TensorArray(inputs.dtype, n_steps, element_shape=shape) for _ in range(n)]
-
-    def forward(t: Any, h: Any, c_before: Any, *saved: Any) -> Any:
-        i, f, g, o = tf.split(tf.matmul(transposed, h) + inputs[t], 4)
-        i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
-        c = f * c_before + i * g
+    def step(t: Any, h: Any, c: Any, states: Any, gates: Any, cells: Any) -> Any:
+        z = contract(transposed, tf.concat([h, x[t]], 0))
+        if shown is not None:
+            z = tf.where(shown[t], z, _SHUT)
+        slot = t if save else 0
+        # Written before they are read, so that XLA computes them where they are kept.
+        gates = gates.write(slot, tf.tanh(z * scale) * scale + (1 - scale))
+        i, f, g, o = tf.split(gates.read(slot), 4)
+        c = f * c + i * g
+        if noise is not None:
+            c += noise
         h = o * tf.tanh(c)
-        values = (h, c_before, i, f, g, o)
-        return t + 1, h, c, *(a.write(t, v) for a, v in zip(saved, values, strict=True))
+        return t + 1, h, c, states.write(t, h), gates, cells.write(slot, c)
 
-    _, last, _, *written = tf.while_loop(
-        lambda t, *_: t < n_steps, forward, (0, zeros, zeros, *arrays(6, units))
+    n_saved = n_steps if save else 1
+    arrays = _array(x, n_steps, units), _array(x, n_saved, 4 * units), _array(x, n_saved, units)
+    _, last, _, states, gates, cells = tf.while_loop(
+        lambda t, *_: t < n_steps, step, (first, zeros, zeros, *arrays)
     )
-    saved = [array.stack() for array in written]
-    states = saved[0]
-
-    def gradient(d_states: Any, d_last: Any) -> tuple[Any, Any]:
-        def backward(t: Any, d_h: Any, d_c: Any, d_inputs: Any) -> Any:
-            c_before, i, f, g, o = (values[t] for values in saved[1:])
-            tanh_c = tf.tanh(f * c_before + i * g)
-            d_h += d_states[t]
-            d_c += d_h * o * (1 - tanh_c**2)
-            d_i = d_c * g * i * (1 - i)
-            d_f = d_c * c_before * f * (1 - f)
-            d_g = d_c * i * (1 - g**2)
-            d_o = d_h * tanh_c * o * (1 - o)
-            d_gates = tf.concat([d_i, d_f, d_g, d_o], 0)
-            return t - 1, tf.matmul(kernel, d_gates), d_c * f, d_inputs.write(t, d_gates)
-
-        *_, written = tf.while_loop(
-            lambda t, *_: t >= 0, backward, (n_steps - 1, d_last, zeros, *arrays(1, 4 * units))
-        )
-        d_inputs = written.stack()
-        d_kernel = tf.matmul(_rows(states[:-1]), _rows(d_inputs[1:]), transpose_a=True)
-        return d_inputs, d_kernel
-
-    return (states, last), gradient
+    return states.stack(), last, gates.stack(), cells.stack()
 
 
-def _rows(values: Any) -> Any:
-    """Return `[n_steps, n, batch]` as `[n_steps * batch, n]`."""
-    return tf.reshape(tf.transpose(values, [0, 2, 1]), [-1, values.shape[1]])
+def _backward(
+    x: Any, kernel: Any, first: Any, gates: Any, cells: Any, d_states: Any, d_last: Any
+) -> tuple[Any, Any]:
+    """Return the gradients of `x` and `kernel`, given those of all states and of the last."""
+    n_steps, units = tf.shape(x)[0], kernel.shape[1] // 4
+
+    def step(t: Any, d_h: Any, d_c: Any, tanh_c: Any, d_x: Any, d_kernel: Any) -> Any:
+        i, f, g, o = tf.split(gates[t], 4)
+        before = tf.maximum(t - 1, 0)
+        c_before = tf.where(t > first, cells[before], 0.0)
+        tanh_c_before = tf.tanh(c_before)
+        h_before = gates[before][3 * units :] * tanh_c_before
+        d_h += d_states[t]
+        d_c += d_h * o * (1 - tanh_c**2)
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_c * c_before * f * (1 - f)
+        d_g = d_c * i * (1 - g**2)
+        d_o = d_h * tanh_c * o * (1 - o)
+        d_gates = tf.concat([d_i, d_f, d_g, d_o], 0)
+        d_x = d_x.write(t, contract(kernel[units:], d_gates))
+        d_kernel += contract(tf.concat([h_before, x[t]], 0), tf.transpose(d_gates))
+        return t - 1, contract(kernel[:units], d_gates), d_c * f, tanh_c_before, d_x, d_kernel
+
+    start = (n_steps - 1, d_last, _zeros(x, units), tf.tanh(cells[-1]))
+    d_x = _array(x, n_steps, kernel.shape[0] - units)
+    *_, d_x, d_kernel = tf.while_loop(
+        lambda t, *_: t >= first, step, (*start, d_x, tf.zeros_like(kernel))
+    )
+    return d_x.stack(), d_kernel
+
+
+def _zeros(x: Any, height: int) -> Any:
+    return tf.zeros([height, tf.shape(x)[2]], x.dtype)
+
+
+def _array(x: Any, length: Any, height: int) -> Any:
+    """Return an array of `length` matrices `[height, batch]`."""
+    return tf.TensorArray(
+        x.dtype, length, element_shape=(height, x.shape[2]), clear_after_read=False
+    )

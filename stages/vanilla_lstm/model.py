@@ -1,67 +1,25 @@
 """The models: a one-hot layer, one recurrent layer and a softmax layer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.backend import keras, tf
+from vanilla_lstm.layers import ChronoInitializer, Dense, GRUCell, OneHot, SimpleRNNCell
 from vanilla_lstm.lstm import LSTM
 from vanilla_lstm.params import DataParams, ModelParams
-from vanilla_lstm.sequences import PAD, UInt8Array
-
-CELLS = {"lstm": LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}
+from vanilla_lstm.sequences import UInt8Array
 
 
-@keras.saving.register_keras_serializable("vanilla_lstm")
-class OneHot(keras.layers.Layer):
-    """Encodes digits `[batch, n_steps]` as float32 `[batch, n_steps, n_symbols]`.
-
-    `keras.layers.CategoryEncoding` would do but for sequences of one step, whose step axis it
-    drops. With `mask_padding` the recurrent layer skips the steps where `PAD` stands.
-    """
-
-    def __init__(self, n_symbols: int, mask_padding: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n_symbols = n_symbols
-        self.mask_padding = mask_padding
-
-    def call(self, digits: Any) -> Any:
-        return keras.ops.one_hot(digits, self.n_symbols, dtype=self.compute_dtype)
-
-    def compute_mask(self, digits: Any, previous_mask: Any = None) -> Any:
-        return keras.ops.not_equal(digits, PAD) if self.mask_padding else None
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape, self.n_symbols)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "n_symbols": self.n_symbols}
-        return {**config, "mask_padding": True} if self.mask_padding else config
+def _of_cells(cell: type[keras.layers.Layer]) -> Callable[..., keras.layers.Layer]:
+    """Return what makes a recurrent layer of such cells."""
+    # Named, as Keras would number the cells of a process, and write the number into the file.
+    return lambda units, **options: keras.layers.RNN(cell(units, name="cell"), **options)
 
 
-@keras.saving.register_keras_serializable("vanilla_lstm")
-class ChronoInitializer(keras.initializers.Initializer):
-    """Chrono initialisation of an LSTM's bias, for memory over `1 .. t_max` steps.
-
-    `b_f ~ log U(1, t_max - 1)`, `b_i = -b_f`, all else 0, in Keras's order i, f, c, o
-    (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", section 2).
-    """
-
-    def __init__(self, t_max: int, seed: int) -> None:
-        self.t_max = t_max
-        self.seed = seed
-
-    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Any:
-        units = shape[0] // 4
-        forget = np.log(np.random.default_rng(self.seed).uniform(1, self.t_max - 1, units))
-        zeros = np.zeros(units)
-        return keras.ops.convert_to_tensor(
-            np.concatenate([-forget, forget, zeros, zeros]), dtype=dtype
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {"t_max": self.t_max, "seed": self.seed}
+CELLS = {"lstm": LSTM, "gru": _of_cells(GRUCell), "simple_rnn": _of_cells(SimpleRNNCell)}
 
 
 def build_model(
@@ -75,6 +33,8 @@ def build_model(
     """
     keras.utils.set_random_seed(seed)
     options: dict[str, Any] = {"return_sequences": data.per_step}
+    if params.cell_noise:
+        options |= {"cell_noise": params.cell_noise, "seed": seed}
     if params.forget_bias == "chrono":
         t_max = data.n_steps + data.insert
         # Keras's own forget bias would overwrite the forget gate's part of the initial bias.
@@ -84,7 +44,7 @@ def build_model(
             keras.Input((None,), dtype="int64", name="digits"),
             OneHot(data.n_symbols, padded, name="one_hot"),
             CELLS[params.cell](params.units, name=params.cell, **options),
-            keras.layers.Dense(data.n_max, activation="softmax", name="probabilities"),
+            Dense(data.n_max, activation="softmax", name="probabilities"),
         ],
         name="vanilla_lstm",
     )

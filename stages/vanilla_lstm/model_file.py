@@ -16,8 +16,9 @@ from vanilla_lstm.params import DataParams
 def write_model(path: Path, model: keras.Model) -> None:
     """Write a model; raises `FileError`.
 
-    What Keras puts into the file beside the model is left out: the time, in the zip and in its
-    metadata, and the memory addresses by which it tells shared objects.
+    What Keras adds to the model is left out: the time, in the zip and in its metadata, the memory
+    addresses that mark shared objects, and the modules of this project's classes, which Keras finds
+    by their registered names.
     """
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +34,8 @@ def write_model(path: Path, model: keras.Model) -> None:
 
 
 def _without_noise(mapping: dict[str, object]) -> dict[str, object]:
-    return {k: v for k, v in mapping.items() if k not in ("date_saved", "shared_object_id")}
+    kept = {k: v for k, v in mapping.items() if k not in ("date_saved", "shared_object_id")}
+    return {**kept, "module": None} if kept.get("registered_name") else kept
 
 
 def read_model(path: Path) -> keras.Model:

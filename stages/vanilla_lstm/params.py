@@ -94,6 +94,7 @@ class ModelParams(Section):
     cell: Literal["lstm", "gru", "simple_rnn"]
     units: Count
     forget_bias: Literal["one", "chrono"]
+    cell_noise: Annotated[float, Field(ge=0, le=1)]
 
 
 class PhaseParams(Section):
@@ -115,6 +116,7 @@ class TrainParams(Section):
     clipnorm: Annotated[float, Field(ge=1e-6, le=1e6)] | None
     keep: Literal["last", "best"]
     curriculum: Annotated[tuple[PhaseParams, ...], BeforeValidator(_tuple)]
+    min_steps: Count | None
     stop_at_accuracy: Annotated[float, Field(gt=0, le=1)] | None
 
     @property
@@ -258,6 +260,8 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     rule = "must be 'one' but for cell: lstm and sequences of at least 3 steps"
     fits_chrono = model.cell == "lstm" and n_steps + data.insert >= 3
     yield "model.forget_bias", rule, model.forget_bias == "one" or fits_chrono
+    rule = "must be 0 but for cell: lstm"
+    yield "model.cell_noise", rule, model.cell_noise == 0 or model.cell == "lstm"
     rule = f"must leave samples on either side of train_data.n_samples = {n_samples}"
     yield "train.validation_split", rule, 0 < train.n_training(n_samples) < n_samples
     rule = "must be empty where data.insert is not 0: a prefix may lack the targets"
@@ -265,6 +269,11 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     rule = f"must have each n_steps above data.targets' {last} and below data.n_steps = {n_steps}"
     within = all(last < phase.n_steps < n_steps for phase in train.curriculum)
     yield "train.curriculum", rule, within
+    least, shortest = train.min_steps, min([n_steps, *(p.n_steps for p in train.curriculum)])
+    rule = "must be null where data.insert is not 0: a beginning may lack the targets"
+    yield "train.min_steps", rule, least is None or not data.insert
+    rule = f"must be above data.targets' {last} and at most {shortest}, the shortest n_steps learnt"
+    yield "train.min_steps", rule, least is None or last < least <= shortest
 
 
 def _memory(params: Params) -> Iterator[tuple[str, int, list[str]]]:

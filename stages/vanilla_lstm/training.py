@@ -8,23 +8,23 @@ between chunks of epochs.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.backend import keras, tf
+from vanilla_lstm.batches import Indices, batch_lengths, batches, shuffled_batches
 from vanilla_lstm.evaluation import Epoch, significant
 from vanilla_lstm.params import PhaseParams, TrainParams
-from vanilla_lstm.sequences import NO_LABEL, UInt8Array
+from vanilla_lstm.sequences import NO_LABEL, PAD, UInt8Array
 
 PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
 _CHUNK_EPOCHS = 25
 _CHUNK_SECONDS = 0.5  # between two returns to the host: progress, tracking, signals
 _CHUNK_INDICES = 1 << 22  # bounds the memory of a chunk's batches
 _VALIDATION_BATCH = 1024
-
-Indices = npt.NDArray[np.int32]
 
 
 def set_threads(batch_size: int, units: int) -> None:
@@ -33,21 +33,6 @@ def set_threads(batch_size: int, units: int) -> None:
     Not as many as there are cores: into how many parts a sum is cut decides its last bits.
     """
     tf.config.threading.set_intra_op_parallelism_threads(1 if batch_size * units < 16_384 else 2)
-
-
-def batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> Indices:
-    """Cut an order of samples into batches, int32 `[n_batches, batch_size]`, filled up with -1."""
-    n_batches = -(-len(order) // batch_size)
-    padded = np.full(n_batches * batch_size, -1, np.int32)
-    padded[: len(order)] = order
-    return padded.reshape(n_batches, batch_size)
-
-
-def shuffled_batches(n_samples: int, batch_size: int, seed: Sequence[int]) -> Iterator[Indices]:
-    """Yield the batches of one epoch after another, each in a fresh order."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield batches(rng.permutation(np.arange(n_samples, dtype=np.int32)), batch_size)
 
 
 def fit(
@@ -63,7 +48,8 @@ def fit(
     optimizer, with Keras's defaults but for its learning rate, and starts from the weights that the
     phase before it kept: those of its last epoch, or of its best by validation loss. With
     `stop_at_accuracy` a phase ends when its validation accuracy has been that high in two epochs in
-    a row. `on_epochs` hears of each chunk of epochs when it ends.
+    a row. With `min_steps` half of the batches learn only beginnings (`batch_lengths`). `on_epochs`
+    is called with each chunk of epochs when it ends.
     """
     n = params.n_training(len(x))
     whole = PhaseParams(
@@ -71,13 +57,14 @@ def fit(
     )
     history: list[Epoch] = []
     for i, phase in enumerate([*params.curriculum, whole]):
-        # Of its own, as how many epochs the phase before it drew depends on the machine's speed.
+        # Separate streams per phase: how far the one before it drew ahead depends on the machine.
         shuffled = shuffled_batches(n, min(params.batch_size, n), [params.seed, i])
+        lengths = np.random.default_rng([params.seed, i, 1])
         x_phase = x[:, : phase.n_steps]
         y_phase = y[:, : phase.n_steps] if y.ndim == 2 else y
         data = [tf.constant(part) for part in (x_phase[:n], y_phase[:n], x_phase[n:], y_phase[n:])]
         program = _Program(model, phase.learning_rate, params)
-        for epochs in program.run(data, shuffled, phase.epochs):
+        for epochs in program.run(data, shuffled, lengths, phase.epochs):
             history += [Epoch(phase.n_steps, *map(significant, epoch)) for epoch in epochs]
             on_epochs(history[-len(epochs) :])
         program.give_weights()
@@ -103,21 +90,28 @@ class _Program:
         self.epochs = tf.function(self._epochs, jit_compile=True, autograph=False)
 
     def run(
-        self, data: list[tf.Tensor], shuffled: Iterator[Indices], epochs: int
+        self,
+        data: list[tf.Tensor],
+        shuffled: Iterator[Indices],
+        rng: np.random.Generator,
+        epochs: int,
     ) -> Iterator[npt.NDArray[np.float64]]:
         """Yield the measures `[n, 4]` of one chunk of epochs after another."""
-        n_validation = len(data[2])
+        n_steps, n_validation = data[0].shape[1], len(data[2])
         validation = batches(
             np.arange(n_validation, dtype=np.int32), min(n_validation, _VALIDATION_BATCH)
         )
         first = next(shuffled)
         n_epochs = max(1, min(_CHUNK_EPOCHS, _CHUNK_INDICES // first.size))
         chunk = np.zeros((n_epochs, *first.shape), np.int32)
+        lengths = np.zeros(chunk.shape[:2], np.int32)
         chunk[0], size = first, 1  # a short first chunk: it is timed to choose the size of others
         del first  # with millions of samples it is large
+        draw = partial(batch_lengths, chunk.shape[1], self.params.min_steps, n_steps, rng)
+        lengths[0] = draw()
         while epochs:
             started = time.perf_counter()
-            done, measures = self.epochs(*data, chunk, validation, tf.constant(size))
+            done, measures = self.epochs(*data, chunk, lengths, validation, tf.constant(size))
             measured = measures.numpy()[: int(done)]
             seconds = (time.perf_counter() - started) / size
             yield measured
@@ -126,7 +120,7 @@ class _Program:
                 return
             size = min(len(chunk), epochs, max(1, int(_CHUNK_SECONDS / seconds)))
             for i in range(size):
-                chunk[i] = next(shuffled)
+                chunk[i], lengths[i] = next(shuffled), draw()
 
     def give_weights(self) -> None:
         """Give the model its last weights, or those of its best validation loss."""
@@ -137,13 +131,30 @@ class _Program:
             variable.assign(value)
 
     def _epochs(
-        self, x: Any, y: Any, x_val: Any, y_val: Any, chunk: Any, validation: Any, size: Any
+        self,
+        x: Any,
+        y: Any,
+        x_val: Any,
+        y_val: Any,
+        chunk: Any,
+        lengths: Any,
+        validation: Any,
+        size: Any,
     ) -> Any:
         """The compiled program: up to `size` epochs over the batches of `chunk`."""
 
         def train_and_validate(epoch: Any, measures: Any) -> Any:
-            loss, accuracy = self._over_batches(self._train_batch, x, y, chunk[epoch])
-            val_loss, val_accuracy = self._over_batches(self._batch_sums, x_val, y_val, validation)
+            def train(i: Any, x: Any, y: Any) -> Any:
+                if self.params.min_steps is not None:
+                    x = _beginnings(x, lengths[epoch, i], PAD)
+                    y = _beginnings(y, lengths[epoch, i], NO_LABEL) if y.shape.rank == 2 else y
+                return self._train_batch(x, y)
+
+            def validate(i: Any, x: Any, y: Any) -> Any:
+                return self._batch_sums(x, y)
+
+            loss, accuracy = self._over_batches(train, x, y, chunk[epoch])
+            val_loss, val_accuracy = self._over_batches(validate, x_val, y_val, validation)
             better = val_loss < self.best_loss
             self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
             self.best_weights.assign(tf.where(better, self.weights.value, self.best_weights))
@@ -168,7 +179,7 @@ class _Program:
             x_batch = tf.gather(x, tf.maximum(indices, 0))
             y_batch = tf.gather(y, tf.maximum(indices, 0))
             y_batch = tf.where(used if y.shape.rank == 1 else used[:, None], y_batch, NO_LABEL)
-            sums = process(x_batch, y_batch)
+            sums = process(i, x_batch, y_batch)
             return i + 1, *(t + tf.cast(s, t.dtype) for t, s in zip(totals, sums, strict=True))
 
         zero = tf.constant(0.0, tf.float64)
@@ -222,6 +233,12 @@ class _Program:
             tf.reduce_sum(tf.cast(right, tf.float32) * count),
             tf.reduce_sum(count),
         )
+
+
+def _beginnings(values: Any, n_steps: Any, padding: int) -> Any:
+    """Return the first `n_steps` of sequences `[batch, all]`, padded on the left to that shape."""
+    padded = tf.concat([tf.fill(values.shape, tf.constant(padding, values.dtype)), values], 1)
+    return tf.slice(padded, [0, n_steps], values.shape)
 
 
 def _joined(tensors: Sequence[Any]) -> Any:
