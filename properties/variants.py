@@ -12,6 +12,7 @@ from vanilla_lstm.params import Params, parse_params
 VARIANTS = Path("variants.yaml")
 RESULTS = Path("data/variants.csv")
 
+FRESH = "LSTM, fresh seeds"
 LAST_STEP = "the last step alone"
 BEST_STEP = "the best single step"
 
@@ -21,6 +22,8 @@ class Plan(NamedTuple):
 
     seeds: list[int]
     """Each draws training data, weights, batches and, with 1000 added, test data."""
+    fresh_seeds: list[int]
+    """Others for the model alone, which were first run when its recipe had been chosen."""
     test_key: str
     """The key of params.yaml that the tests vary."""
     tests: list[int]
@@ -40,11 +43,12 @@ class Plan(NamedTuple):
         Raises `ParamsError`.
         """
         model, *_ = self.variants
-        overrides_of: dict[str, dict[str, Any]] = {**self.variants, **{r: {} for r in self.readers}}
+        without: dict[str, dict[str, Any]] = {name: {} for name in (FRESH, *self.readers)}
+        seeds_of = {model: self.seeds, FRESH: self.fresh_seeds}
         return {
             (name, seed): [self._params(text, overrides, seed, test) for test in self.tests]
-            for name, overrides in overrides_of.items()
-            for seed in self.seeds[: None if name == model else self.contrast_seeds]
+            for name, overrides in {**self.variants, **without}.items()
+            for seed in seeds_of.get(name, self.seeds[: self.contrast_seeds])
         }
 
     def _params(self, text: str, overrides: dict[str, Any], seed: int, test: int) -> Params:

@@ -40,7 +40,8 @@ def test_params_are_valid(folder: Path) -> None:
     params, plan = parse_params(text), read_plan(folder)
     assert plan.jobs(text)
     assert len(set(plan.seeds)) == 5
-    assert not set(plan.seeds) & {params.train.seed, params.train_data.seed}
+    assert plan.fresh_seeds == [201, 202, 203, 204, 205]
+    assert not set(plan.seeds) & {params.train.seed, params.train_data.seed, *plan.fresh_seeds}
     assert {"Claim", "Task", "Example", "Chance", "Time", "Note", "Source"} <= set(
         report.read_head(text)
     )
