@@ -46,7 +46,7 @@ screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
 
 restore: .venv/run  ## bring back the files of a row of MLflow: make restore RUN=<run id>
-	python tools/restore.py $(RUN)
+	python tools/restore.py "$$RUN"
 
 cluster-setup: .venv/cluster  ## add what sweeps on a cluster need (cluster/README.md)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))
 
+from bridge.run.errors import TrackingError
 from sweeps import METRICS
 from sweeps.errors import SweepError
 from sweeps.grid import expand
@@ -20,7 +21,6 @@ from sweeps.report import Report
 from sweeps.repository import Repository
 from sweeps.rows import settle
 from sweeps.schedule import Cluster
-from vanilla_lstm.errors import TrackingError
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.stage.exceptions import StageCmdFailedError
 
+from bridge.run.errors import TrackingError
 from sweeps import METRICS, rows, run_cache
-from vanilla_lstm.errors import TrackingError
 
 
 def main(result: Path) -> None:

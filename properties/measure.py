@@ -11,20 +11,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vanilla_lstm import stage
-from vanilla_lstm.artifacts import DataSet, write_csv
-from vanilla_lstm.evaluation import evaluate
-from vanilla_lstm.params import PARAMS, Params, read_params
-from vanilla_lstm.sequences import NO_LABEL, UInt8Array
+from bridge.run import params as params_file
+from bridge.run.params import PARAMS
+from bridge.run.stage import Stage, run
+from vanilla_lstm.learning.evaluation import evaluate
+from vanilla_lstm.task.artifacts import DataSet, csv_bytes
+from vanilla_lstm.task.params import Params
+from vanilla_lstm.task.sequences import NO_LABEL, UInt8Array
 from variants import BEST_STEP, LAST_STEP, RESULTS, VARIANTS, Result, read_plan
 
 Score = tuple[int, int, int]
 """How many sequences were correctly classified, of how many, after how many epochs."""
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Measure all variants and readers, and write a row for each seed and test."""
-    _, text = read_params()
+    _, text = params_file.read()
     plan = read_plan(Path())
     jobs = plan.jobs(text)
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
@@ -35,7 +37,7 @@ def main() -> None:
             of_job = zip(plan.tests, scores, strict=True)
             rows += [Result(name, seed, test, *score) for test, score in of_job]
             print(f"{name}, seed {seed}: {scores[0][0]} of {scores[0][1]}", flush=True)
-    write_csv(RESULTS, Result._fields, rows)
+    stage.write(RESULTS, csv_bytes(Result._fields, rows))
 
 
 def measure(job: tuple[str, list[Params]]) -> list[Score]:
@@ -48,8 +50,8 @@ def measure(job: tuple[str, list[Params]]) -> list[Score]:
 
 def train_and_test(tests: list[Params]) -> list[Score]:
     """Train and test as the stages do."""
-    from vanilla_lstm.model import build_model, predict
-    from vanilla_lstm.training import fit, set_threads
+    from vanilla_lstm.learning.model import build_model, predict
+    from vanilla_lstm.learning.training import fit, set_threads
 
     params = tests[0]
     set_threads(params.train.batch_size, params.model.units)
@@ -96,4 +98,4 @@ def count(symbols: UInt8Array, labels: UInt8Array) -> npt.NDArray[np.int64]:
 
 
 if __name__ == "__main__":
-    stage.run(main, reads=[PARAMS, VARIANTS])
+    run(main, reads=[PARAMS, VARIANTS], code=Path(__file__).parent / "stages")

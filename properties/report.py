@@ -13,12 +13,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from vanilla_lstm.artifacts import METRICS, write
-from vanilla_lstm.params import PARAMS
+from bridge.run.params import PARAMS
+from bridge.run.stage import Stage, run
+from vanilla_lstm.task.artifacts import METRICS
 from variants import BEST_STEP, FRESH, LAST_STEP, Plan, Result, read_plan, read_results
 
+STAGES = Path(__file__).parent / "stages"
 README = Path("README.md")
-PICTURE = "accuracy.svg"
+CLAIMS, PICTURES = Path("claims"), Path("pictures")
 HOLDS = 0.99  # of the sequences, with every seed
 FOLDERS = (
     "distributed-inputs",
@@ -32,11 +34,11 @@ AXES = {"test_data.n_steps": "steps of a test sequence", "test_data.insert": "in
 INTRODUCTION = """\
 # The post's five claims, measured
 
-Each folder is one claim about the LSTM: a `params.yaml` for the same four stages as the main job.
-`make properties` runs all of them, measures each claim with five other seeds, against contrasts
-and on sequences that training never saw, and writes this page: stage `report` of
-[dvc.yaml](dvc.yaml) computes every score in it from the files in `*/data/`. In MLflow the five
-models stand in the experiment `vanilla-lstm-properties`.
+Each folder of [claims](claims) is one claim about the LSTM: a `params.yaml` for the same four
+stages as the main job. `make properties` runs all of them, measures each claim with five other
+seeds, against contrasts and on sequences that training never saw, and writes this page: every score
+in it is computed from the files in `claims/*/data/` by the stage `report` of [dvc.yaml](dvc.yaml).
+In MLflow the five models are in the experiment `vanilla-lstm-properties`.
 
 Scores are correctly classified test sequences of 1,000, from the worst seed to the best. Readers
 are tables that map the symbol of a single step to its most frequent label: no memory at all.
@@ -47,11 +49,11 @@ The seeds 201 to 205 were in no file while the recipes were chosen. Run once aft
 at its own task:"""
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Write one picture for each claim, and README.md."""
     sections, rows, fresh = [], [], []
     for name in FOLDERS:
-        folder = Path(name)
+        folder = CLAIMS / name
         head = read_head((folder / PARAMS).read_text("utf-8"))
         plan, results = read_plan(folder), read_results(folder)
         committed = json.loads((folder / METRICS).read_text("utf-8"))
@@ -59,11 +61,11 @@ def main() -> None:
         score = span(scores(results, FRESH, plan.tests[0]))
         fresh.append(f"[{name}](#{name}) {score}")
         sections.append(section(name, head, plan, results, committed))
-        write(folder / PICTURE, picture(plan, results))
+        stage.write(PICTURES / f"{name}.svg", picture(plan, results))
     header = ["claim", "task", "score", "on what training never saw", "contrasts", "chance", "time"]
     line = f"{FRESH_SEEDS} {', '.join(fresh)}.\n"
     text = "\n".join([INTRODUCTION, markdown_table(header, rows), line, *sections])
-    write(README, text.encode())
+    stage.write(README, text.encode())
 
 
 def read_head(text: str) -> dict[str, str]:
@@ -122,12 +124,12 @@ def section(
 
 {head["Task"][0].upper()}{head["Task"][1:]}. Example: `{head["Example"]}`
 
-![Score over {AXES[plan.test_key]}]({name}/{PICTURE})
+![Score over {AXES[plan.test_key]}]({PICTURES}/{name}.svg)
 
 By {AXES[plan.test_key]} (the model is trained with {trained}; {plan.tests[0]} is the claim's task):
 
 {markdown_table(["", *map(str, tests)], rows)}
-With the seeds of [params.yaml]({name}/params.yaml): {committed["correctly_classified"]} of
+With the seeds of [params.yaml]({CLAIMS}/{name}/params.yaml): {committed["correctly_classified"]} of
 {committed["n_samples"]}. {head["Note"]} Source: {head["Source"]}
 """
 
@@ -170,4 +172,4 @@ def picture(plan: Plan, results: list[Result]) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, code=STAGES, folder=Path())

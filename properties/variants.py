@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-
-from vanilla_lstm.params import Params, parse_params
+from bridge.run import params as params_file
+from vanilla_lstm.task.params import Params, parse_params
 
 VARIANTS = Path("variants.yaml")
 RESULTS = Path("data/variants.csv")
@@ -53,7 +52,7 @@ class Plan(NamedTuple):
 
     def _params(self, text: str, overrides: dict[str, Any], seed: int, test: int) -> Params:
         seeds = {"train_data.seed": seed, "train.seed": seed, "test_data.seed": seed + 1000}
-        values = YAML(typ="safe").load(text)
+        values = params_file.parse(text)
         for key, value in {**seeds, self.test_key: test, **overrides}.items():
             section, name = key.split(".")
             values[section][name] = value
@@ -73,7 +72,7 @@ class Result(NamedTuple):
 
 def read_plan(folder: Path) -> Plan:
     """Return what variants.yaml in `folder` asks for."""
-    return Plan(**YAML(typ="safe").load((folder / VARIANTS).read_text("utf-8")))
+    return Plan(**params_file.read(folder / VARIANTS)[0])
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -1,41 +1,57 @@
 """Stage `evaluate`: data/model.keras, data/test.npz -> data/metrics.json, data/predictions.csv."""
 
-from vanilla_lstm import artifacts, stage
-from vanilla_lstm.artifacts import MODEL, TEST_DATA
-from vanilla_lstm.evaluation import actual_and_predicted, evaluate
-from vanilla_lstm.params import PARAMS, read_params
+from functools import partial
+
+from bridge.run.params import PARAMS
+from bridge.run.stage import Stage, run
+from vanilla_lstm.learning.evaluation import actual_and_predicted, evaluate
+from vanilla_lstm.plots import confusion_matrix
+from vanilla_lstm.project import COLUMNS, EXPERIMENT
+from vanilla_lstm.task.artifacts import (
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    TEST_DATA,
+    csv_bytes,
+    json_bytes,
+    read_dataset,
+)
+from vanilla_lstm.task.memory import check_memory
+from vanilla_lstm.task.params import as_mapping, read_params
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Evaluate the model on the test data, and add the result to MLflow."""
-    params, params_text = read_params()
-    dataset = artifacts.read_dataset(TEST_DATA)
+    params = read_params()
+    check_memory(params)
+    dataset = read_dataset(TEST_DATA)
 
-    # Slow to import, so that mistakes in the files above are told at once.
-    from vanilla_lstm import tracking
-    from vanilla_lstm.store import Store
+    # Slow to import, so that mistakes in the files above are reported at once.
+    from bridge.record.files import Data
+    from bridge.record.rows import evaluation
+    from bridge.record.store import Store
 
-    store = Store()
-    from vanilla_lstm.model import predict, summary
-    from vanilla_lstm.model_file import check_fit, read_model
-    from vanilla_lstm.plots import confusion_matrix
+    store = Store(EXPERIMENT, COLUMNS)
+    from vanilla_lstm.learning.model import predict
+    from vanilla_lstm.learning.model_file import check_fit, read_model
+    from vanilla_lstm.serving import save
 
     model = read_model(MODEL)
     check_fit(MODEL, model, dataset.sequences)
     probabilities = predict(model, dataset.x, params.evaluate.batch_size)
     result = evaluate(probabilities, dataset.y)
     pairs = actual_and_predicted(probabilities, dataset.y)
-    artifacts.write_json(artifacts.METRICS, result._asdict())
-    artifacts.write_csv(artifacts.PREDICTIONS, ("actual", "predicted"), pairs.tolist())
-    run_id = tracking.record_evaluation(
+    stage.write(METRICS, json_bytes(result._asdict()))
+    stage.write(PREDICTIONS, csv_bytes(("actual", "predicted"), pairs.tolist()))
+    run_id = evaluation(
         store,
-        result,
-        dataset=dataset,
-        sections={"evaluate": params.evaluate},
-        params_text=params_text,
-        summary=summary(model),
-        output_shape=model.output_shape,
-        confusion_matrix=confusion_matrix(pairs, dataset.data.n_max),
+        stage,
+        MODEL,
+        Data(TEST_DATA, dataset.profile),
+        params=as_mapping({dataset.own.name: dataset.own, "evaluate": params.evaluate}),
+        metrics=result._asdict(),
+        serve=partial(save, output_shape=model.output_shape),
+        texts={"confusion_matrix.svg": confusion_matrix(pairs, dataset.data.n_max)},
     )
     print(f"Accuracy: {result.accuracy:.4f}")
     print(f"Correctly classified: {result.correctly_classified} of {result.n_samples}")
@@ -45,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, reads=[PARAMS, TEST_DATA, MODEL])
+    run(main, reads=[PARAMS, TEST_DATA, MODEL])

@@ -2,14 +2,17 @@
 
 import sys
 
-from vanilla_lstm import stage
-from vanilla_lstm.artifacts import TEST_DATA, TRAIN_DATA, DataSet, write_dataset
-from vanilla_lstm.params import PARAMS, read_params
+from bridge.run.params import PARAMS
+from bridge.run.stage import Stage, run
+from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, DataSet, dataset_bytes
+from vanilla_lstm.task.memory import check_memory
+from vanilla_lstm.task.params import read_params
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Draw one data set and write it with the parameters that made it."""
-    params, _ = read_params()
+    params = read_params()
+    check_memory(params)
     match sys.argv[1:]:
         case ["train"]:
             path, dataset = TRAIN_DATA, DataSet.draw(params.data, params.train_data)
@@ -17,10 +20,10 @@ def main() -> None:
             path, dataset = TEST_DATA, DataSet.draw(params.data, params.test_data)
         case _:
             sys.exit("usage: python stages/generate_data.py train|test")
-    write_dataset(path, dataset)
+    stage.write(path, dataset_bytes(dataset))
     n_samples, n_steps = dataset.x.shape
     print(f"{path}: {n_samples} sequences of {n_steps} steps")
 
 
 if __name__ == "__main__":
-    stage.run(main, reads=[PARAMS])
+    run(main, reads=[PARAMS])

@@ -1,48 +1,65 @@
 """Stage `train`: params.yaml, data/train.npz -> data/model.keras, data/training.csv."""
 
-from vanilla_lstm import stage
-from vanilla_lstm.artifacts import MODEL, TRAIN_DATA, TRAINING, read_dataset, write_csv
-from vanilla_lstm.evaluation import Epoch
-from vanilla_lstm.params import PARAMS, read_params
+from functools import partial
+from itertools import count
+
+from bridge.run.params import PARAMS
+from bridge.run.stage import Stage, run
+from vanilla_lstm.learning.evaluation import Epoch
 from vanilla_lstm.progress import progress
+from vanilla_lstm.project import COLUMNS, CURVES, EXPERIMENT
+from vanilla_lstm.task.artifacts import MODEL, TRAIN_DATA, TRAINING, csv_bytes, read_dataset
+from vanilla_lstm.task.memory import check_memory
+from vanilla_lstm.task.params import as_mapping, read_params
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Train a model, recording the training in MLflow while it runs."""
-    params, params_text = read_params()
+    params = read_params()
+    check_memory(params)
     dataset = read_dataset(TRAIN_DATA)
 
-    # Slow to import, so that mistakes in the files above are told at once.
-    from vanilla_lstm import tracking
-    from vanilla_lstm.store import Store
+    # Slow to import, so that mistakes in the files above are reported at once.
+    from bridge.record.files import Data
+    from bridge.record.rows import training
+    from bridge.record.store import Store
 
-    store = Store()  # before TensorFlow: a store that is not there is told within seconds
-    from vanilla_lstm.model import build_model, summary
-    from vanilla_lstm.model_file import write_model
-    from vanilla_lstm.training import fit, set_threads
+    store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow: a missing store is reported in seconds
+    from vanilla_lstm.learning.model import build_model, summary
+    from vanilla_lstm.learning.model_file import model_bytes
+    from vanilla_lstm.learning.training import fit, set_threads
+    from vanilla_lstm.serving import save
 
     set_threads(params.train.batch_size, params.model.units)
-    # The data says what it is: data and train_data are not this stage's params, but its input's.
     padded = dataset.padded or params.train.min_steps is not None
+    # The data says what it is: data and train_data are not this stage's params, but its input's.
     model = build_model(dataset.data, params.model, params.train.seed, padded)
-    sections = {"model": params.model, "train": params.train}
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
     with (
-        tracking.training_run(store, sections, params_text, dataset, summary(model)) as run,
+        training(
+            store,
+            stage,
+            MODEL,
+            Data(TRAIN_DATA, dataset.profile),
+            params=as_mapping({**dataset.sections, "model": params.model, "train": params.train}),
+            serve=partial(save, output_shape=model.output_shape),
+            texts={"model_summary.txt": summary(model)},
+        ) as row,
         progress(params.train.n_epochs) as report,
     ):
+        steps = count(1)
 
         def on_epochs(epochs: list[Epoch]) -> None:
-            stage.check_wanted()
-            run.log_epochs(epochs)
+            for epoch in epochs:
+                curves = {name: getattr(epoch, field) for name, field in CURVES.items()}
+                row.log_metrics(curves, step=next(steps))
             report(epochs)
 
         history = fit(model, dataset.x, dataset.y, params.train, on_epochs)
-        write_model(MODEL, model)
+        stage.write(MODEL, model_bytes(model))
         rows = ((i, *epoch) for i, epoch in enumerate(history, start=1))
-        write_csv(TRAINING, ("epoch", *Epoch._fields), rows)
-        run.finish(model.output_shape)
+        stage.write(TRAINING, csv_bytes(("epoch", *Epoch._fields), rows))
 
 
 if __name__ == "__main__":
-    stage.run(main, reads=[PARAMS, TRAIN_DATA])
+    run(main, reads=[PARAMS, TRAIN_DATA])

@@ -2,7 +2,7 @@
 
 import re
 
-from vanilla_lstm.backend import tf
+from vanilla_lstm.learning.backend import tf
 
 _DEFINITION = re.compile(r"%?([\w.-]+) = \(?\w+\[([\d,]*)\]")
 _DOT = re.compile(r" dot\(%?([\w.-]+), .*lhs_contracting_dims={([\d,]+)}")

@@ -1,34 +1,54 @@
 """Which first-party modules a stage imports, computed from the source."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
+FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning", "bridge/run")]
+"""The folders whose code can change an output; stages depend on them whole."""
 
 
-def imported_names(source: str) -> Iterator[str]:
-    """Yield every module that `source` imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(source)):
+def imported_names(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = path.parents[node.level - 1].parts[len(STAGES.parts) :] if node.level else ()
+            name = ".".join([*above, *([node.module] if node.module else [])])
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
 
 
-def closure(script: Path, root: Path = STAGES) -> set[Path]:
-    """Return `script` and all modules below `root` that it imports, directly or not."""
+def imports(path: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
+    """Return the first-party modules that a file imports itself."""
+    found = set()
+    for name in imported_names(path):
+        for root in roots:
+            module = root.joinpath(*name.split("."))
+            found |= {p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file()}
+    return found
+
+
+def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
+    """Return `script` and all modules below `roots` that it imports, directly or not."""
     found: set[Path] = set()
     todo = [script]
     while todo:
         path = todo.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for name in imported_names(path.read_text()):
-            module = root.joinpath(*name.split("."))
-            candidates = [module.with_suffix(".py"), module / "__init__.py"]
-            todo += [candidate for candidate in candidates if candidate.is_file()]
+        if path not in found:
+            found.add(path)
+            todo += imports(path, roots)
     return found
+
+
+def covering(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
+    """Return the deps that cover the script's code: whole folders, and modules beside the script.
+
+    What is in neither decides no byte: recording, serving, plots, progress, names.
+    """
+    modules = closure(script, roots)
+    folders = {folder for folder in FOLDERS if any(folder in path.parents for path in modules)}
+    return folders | {path for path in modules if path.parent == script.parent}

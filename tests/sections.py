@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vanilla_lstm.params import DataParams, ModelParams, TrainParams
+from vanilla_lstm.task.params import DataParams, ModelParams, TrainParams
 
 
 def data_params(**values: Any) -> DataParams:

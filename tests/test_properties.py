@@ -13,15 +13,16 @@ from ruamel.yaml import YAML
 
 import measure
 import report
+from bridge.run.stage import Stage
 from clone import ROOT, Clone, make_clone
-from imports import closure
+from imports import STAGES, covering
 from sections import data_params, model_params
-from vanilla_lstm.params import parse_params
-from vanilla_lstm.sequences import NO_LABEL, PAD, generate
+from vanilla_lstm.task.params import parse_params
+from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate
 from variants import read_plan, read_results
 
 PROPERTIES = ROOT / "properties"
-FOLDERS = [PROPERTIES / name for name in report.FOLDERS]
+FOLDERS = [PROPERTIES / report.CLAIMS / name for name in report.FOLDERS]
 in_each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=report.FOLDERS)
 
 measured = pytest.mark.skipif(
@@ -88,11 +89,11 @@ def test_results_are_those_of_the_plan(folder: Path) -> None:
 def test_report_is_of_these_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README.md and the pictures are what the committed results give, byte for byte."""
     copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
-    made = ["README.md", *(f"{name}/{report.PICTURE}" for name in report.FOLDERS)]
+    made = ["README.md", *(f"{report.PICTURES}/{name}.svg" for name in report.FOLDERS)]
     for name in made:
         (copy / name).unlink()
     monkeypatch.chdir(copy)
-    report.main()
+    report.main(Stage([]))
     for name in made:
         assert (copy / name).read_bytes() == (PROPERTIES / name).read_bytes(), name
 
@@ -101,7 +102,7 @@ def test_report_is_of_these_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim whose worst seed falls below 990 is marked, as is a contrast that does as well."""
     copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
-    file = copy / report.FOLDERS[0] / "data/variants.csv"
+    file = copy / report.CLAIMS / report.FOLDERS[0] / "data/variants.csv"
     plan = read_plan(file.parents[1])
     model, contrast = list(plan.variants)[:2]
     rows = file.read_text().splitlines()
@@ -112,7 +113,7 @@ def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mon
                 rows[i] = ",".join([name, seed, test, correct, n, epochs])
     file.write_text("\n".join(rows))
     monkeypatch.chdir(copy)
-    report.main()
+    report.main(Stage([]))
     row = (copy / "README.md").read_text().split(f"(#{report.FOLDERS[0]})")[1].splitlines()[0]
     assert "989, **does not hold**" in row
     assert f"{contrast}: 990, **as good**" in row
@@ -121,7 +122,8 @@ def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mon
 
 def files_of(stage: str, entries: list[dict[str, Any]]) -> dict[Path, str]:
     """Return the md5 by path of a stage's deps or outs in properties/dvc.lock."""
-    folder = PROPERTIES / (stage.partition("@")[2])
+    claim = stage.partition("@")[2]
+    folder = PROPERTIES / report.CLAIMS / claim if claim else PROPERTIES
     return {(folder / e["path"]).resolve(): e["md5"] for e in entries if "md5" in e}
 
 
@@ -140,7 +142,7 @@ def test_lock_is_of_these_files(git_files: set[Path]) -> None:
     }
     assert stale == set()
     assert PROPERTIES / "README.md" in files
-    assert len(git_files & files.keys()) > 40
+    assert len(git_files & files.keys()) > 20
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def git_files() -> set[Path]:
 def test_stages_are_those_of_the_main_job(name: str) -> None:
     """A folder's four stages run the same scripts and read and make the same as the main job's."""
     stage = dict(DVC[name]["do"])
-    assert stage.pop("wdir") == "${item}"
+    assert stage.pop("wdir") == "claims/${item}"
     moved = json.dumps(stage).replace("../../stages/", "stages/").replace("${item}: ", "")
     assert json.loads(moved) == MAIN[name]
     assert DVC[name]["foreach"] == list(report.FOLDERS)
@@ -163,12 +165,12 @@ def test_stages_are_those_of_the_main_job(name: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "folder"), [(DVC["measure"]["do"], FOLDERS[0]), (DVC["report"], PROPERTIES)]
 )
-def test_deps_are_the_import_closure(stage: dict[str, Any], folder: Path) -> None:
-    """`measure` and `report` re-run when a module that they import changes."""
-    deps = {(folder / dep).resolve() for dep in stage["deps"] if dep.endswith(".py")}
-    script = (folder / stage["cmd"].split()[-1]).resolve()
-    own = closure(script, PROPERTIES)
-    assert deps == own.union(*(closure(path) for path in own))
+def test_deps_are_what_decides_the_bytes(stage: dict[str, Any], folder: Path) -> None:
+    """`measure` and `report` re-run when code changes that they import, and for no other folder."""
+    assert len(stage["deps"]) <= 6
+    script = folder / stage["cmd"].split()[-1]
+    paths = {(folder / dep).resolve() for dep in stage["deps"]} - {PROPERTIES / report.CLAIMS}
+    assert paths == covering(script.resolve(), [STAGES, PROPERTIES])
 
 
 @pytest.mark.pipeline
@@ -179,7 +181,7 @@ def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
     lock = clone.lock
     clone.dvc("repro", "-f", "--no-run-cache", "evaluate@sequence-prediction")
     assert clone.lock == lock
-    folder = clone.path / "sequence-prediction"
+    folder = clone.path / "claims" / "sequence-prediction"
     metrics = YAML(typ="safe").load(folder / "data/metrics.json")
     n_epochs = len((folder / "data/training.csv").read_text().splitlines()) - 1
     params = parse_params((folder / "params.yaml").read_text())
@@ -259,8 +261,8 @@ def test_padded_digits_are_at_random_places() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
 def test_padding_is_skipped(cell: Any) -> None:
     """A padded sequence has the probabilities of the sequence alone, also after a round trip."""
-    from vanilla_lstm.backend import keras
-    from vanilla_lstm.model import build_model, predict
+    from vanilla_lstm.learning.backend import keras
+    from vanilla_lstm.learning.model import build_model, predict
 
     data, params = data_params(insert=3), model_params(cell=cell, units=4)
     model = build_model(data, params, seed=1, padded=True)

@@ -113,20 +113,55 @@ def test_formatting_runs_nothing(shared: Clone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "stages"),
+    ("path", "stages"),
     [
-        ("sequences.py", ALL),
-        ("training.py", {TRAIN, EVALUATE}),
-        ("store.py", {TRAIN, EVALUATE}),
-        ("plots.py", {EVALUATE}),
-        ("serving.py", {TRAIN, EVALUATE}),
+        ("generate_data.py", ALL),
+        ("train.py", {TRAIN, EVALUATE}),
+        ("evaluate.py", {EVALUATE}),
+        ("vanilla_lstm/task/sequences.py", ALL),
+        ("vanilla_lstm/learning/training.py", {TRAIN, EVALUATE}),
+        ("vanilla_lstm/serving.py", set()),
+        ("vanilla_lstm/plots.py", set()),
+        ("vanilla_lstm/progress.py", set()),
+        ("vanilla_lstm/project.py", set()),
+        ("bridge/run/stage.py", ALL),
+        ("bridge/record/rows.py", set()),
     ],
 )
-def test_what_code_would_run(shared: Clone, module: str, stages: set[str]) -> None:
-    """A changed module concerns the stages that import it."""
-    with (shared.path / "stages/vanilla_lstm" / module).open("a") as file:
+def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None:
+    """Changed code concerns the stages whose bytes it decides: recording, serving, plots, none."""
+    with (shared.path / "stages" / path).open("a") as file:
         file.write("\n# changed\n")
     assert would_run(shared) == stages
+
+
+@pytest.mark.parametrize("name", ["__pycache__/x.pyc", "sequences.py~", ".x.py.swp", ".DS_Store"])
+def test_stray_files_run_nothing(shared: Clone, name: str) -> None:
+    """What Python, editors and desktops leave in a folder of code is no change of it."""
+    stray = shared.path / "stages/vanilla_lstm/task" / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("stray")
+    assert would_run(shared) == set()
+    stray.unlink()
+
+
+NOTHING = {
+    "files.py": "Data = lambda *_: None\n",
+    "store.py": "from unittest.mock import MagicMock\nStore = MagicMock()\n",
+    "rows.py": "from unittest.mock import MagicMock\ntraining = evaluation = MagicMock()\n",
+}
+
+
+def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
+    """With recording replaced by nothing, every md5 stays what it is: it need not be a dep."""
+    record = copy.path / "stages" / "bridge" / "record"
+    shutil.rmtree(record)
+    record.mkdir()
+    for name, code in NOTHING.items():
+        (record / name).write_text(code)
+    assert len(copy.repro("-f", "--no-run-cache")) == 4
+    assert copy.lock == reproduced.lock
+    assert not (copy.path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +200,7 @@ def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None
         assert made[0] == made[1]
 
 
-RESULTS = ["main", *sorted(p.parent.name for p in ROOT.glob("properties/*/params.yaml"))]
+RESULTS = ["main", *sorted(p.parent.name for p in ROOT.glob("properties/claims/*/params.yaml"))]
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -4,6 +4,7 @@ The row's params.yaml is put in place, and DVC restores from its cache what was 
 the cache lacks something, DVC makes it again; either way the md5s are checked against the row's.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
 import mlflow
 
-from vanilla_lstm.artifacts import MODEL, TEST_DATA, TRAIN_DATA
-from vanilla_lstm.errors import StageError
-from vanilla_lstm.params import PARAMS
-from vanilla_lstm.stage import md5
-from vanilla_lstm.store import Store
+from bridge.record import provenance
+from bridge.record.store import Store
+from bridge.run.errors import StageError
+from bridge.run.files import md5
+from bridge.run.params import PARAMS
+from vanilla_lstm.project import EXPERIMENT
+from vanilla_lstm.task.artifacts import MODEL, TEST_DATA, TRAIN_DATA
+from vanilla_lstm.task.params import parse_params
 
 MD5_TAGS = {"train_data.md5": TRAIN_DATA, "model.md5": MODEL, "test_data.md5": TEST_DATA}
 
@@ -25,22 +29,33 @@ MD5_TAGS = {"train_data.md5": TRAIN_DATA, "model.md5": MODEL, "test_data.md5": T
 def main(run_id: str) -> None:
     """Restore a row's files, or say which commit to check out first."""
     try:
-        tags = Store().client.get_run(run_id).data.tags
+        tags = Store(EXPERIMENT).client.get_run(run_id).data.tags
     except (StageError, mlflow.MlflowException) as error:
         sys.exit(f"{error}")
-    commit = tags.get("git.commit", "HEAD")
+    # Whoever may edit a row writes its tags: nothing of them reaches git or a path unchecked.
+    commit, folder = tags.get(provenance.COMMIT, ""), Path(tags.get(provenance.FOLDER, "."))
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        sys.exit(f"{run_id}: its commit must be 40 hexadecimal digits; received {commit!r}")
+    if not (folder / PARAMS).is_file() or not folder.resolve().is_relative_to(Path.cwd()):
+        sys.exit(f"{run_id}: its folder must be one of this repository; received '{folder}'")
     code = ["stages", "dvc.yaml"]
     if subprocess.run(["git", "diff", "--quiet", commit, "--", *code], check=False).returncode:
         sys.exit(f"the code has changed since this row: `git checkout {commit}`, and try again")
-    if tags.get("git.dirty") == "true":
+    if tags.get(provenance.DIRTY) == "true":
         print(f"this row was made with changes that are not in commit {commit}", file=sys.stderr)
-    folder = Path(tags.get("folder", "."))
+    text = str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
+    try:
+        parse_params(text)
+    except StageError as error:
+        sys.exit(f"{run_id}: {error}")
     params = folder / PARAMS
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", params], check=False).returncode:
         shutil.copy(params, f"{params}.bak")
         print(f"{params}: what was changed in it is kept in {params}.bak", file=sys.stderr)
-    params.write_text(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
-    subprocess.run(["dvc", "repro"], cwd=folder.parent, check=True)
+    params.write_text(text)
+    project = next(path for path in (folder, *folder.parents) if (path / "dvc.yaml").exists())
+    only = [f"evaluate@{folder.name}"] if folder.parts else []  # not all five claims
+    subprocess.run(["dvc", "repro", *only], cwd=project, check=True)
     wrong = [
         f"{folder / path}: its md5 is not the row's"
         for tag, path in MD5_TAGS.items()

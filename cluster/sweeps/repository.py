@@ -60,9 +60,12 @@ class Repository:
             )
         passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
         if not address:
-            from vanilla_lstm.store import Store
+            from bridge.record.store import Store
+            from vanilla_lstm.project import COLUMNS, EXPERIMENT
 
-            Store()  # makes the experiment if it is not there, with its files in mlartifacts/
+            Store(
+                EXPERIMENT, COLUMNS
+            )  # makes the experiment if it is not there, with its files in mlartifacts/
             passed["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path.cwd()}/mlflow.db"
         identity = {
             f"GIT_{role}_{key.upper()}": self._git("var", f"GIT_{role}_IDENT")

@@ -36,12 +36,13 @@ def wait_for_server() -> None:
 
 def recorded() -> bool:
     """Whether MLflow has the result that is in data/, with its training."""
-    from vanilla_lstm.artifacts import MODEL, TEST_DATA
-    from vanilla_lstm.stage import md5
-    from vanilla_lstm.store import Store
+    from bridge.record.store import Store
+    from bridge.run.files import md5
+    from vanilla_lstm.project import EXPERIMENT
+    from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 
-    store, test_data = Store(), md5(TEST_DATA)
-    with store.faults_told():
+    store, test_data = Store(EXPERIMENT), md5(TEST_DATA)
+    with store.errors_reported():
         return any(
             run.data.tags.get("test_data.md5") == test_data and "train/loss" in run.data.metrics
             for run in store.results_of(md5(MODEL))
@@ -56,23 +57,25 @@ def settle(experiments: Collection[str], commit: str) -> None:
     host, as when two sweeps do the same trial. The experiment's name does not tell the results
     apart: of trials that share a training, one completes the row that the other's training opened.
     """
-    from vanilla_lstm.store import Store  # before MLflow, which it sets up
+    from bridge.record import provenance
+    from bridge.record.store import Store  # before MLflow, which it sets up
+    from vanilla_lstm.project import EXPERIMENT
 
     # isort: split
     import mlflow
 
-    store = Store()
+    store = Store(EXPERIMENT)
     client = store.client
-    with store.faults_told():
+    with store.errors_reported():
         rows = [
             run
             for run in mlflow.search_runs(
                 [store.experiment_id],
-                f"tags.`git.commit` = '{commit}'",
+                f"tags.`{provenance.COMMIT}` = '{commit}'",
                 order_by=["attributes.start_time ASC"],
                 output_format="list",
             )
-            if run.data.tags.get("dvc.exp_name") in experiments
+            if run.data.tags.get(provenance.EXPERIMENT_NAME) in experiments
         ]
         kept: dict[str, dict[str, str]] = defaultdict(dict)  # by model and test data, the oldest
         for run in rows:

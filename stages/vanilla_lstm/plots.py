@@ -9,9 +9,9 @@ _CELL = 60  # pixels
 
 
 def confusion_matrix(pairs: npt.NDArray[np.integer[Any]], n_classes: int) -> str:
-    """Draw, as SVG, how often each class was predicted for each; `pairs` is `[n, 2]`, actual first.
+    """Draw a confusion matrix as SVG; `pairs` is `[n, 2]`, the actual class first.
 
-    By hand: to load Matplotlib takes longer than the evaluation.
+    By hand: loading Matplotlib takes longer than the evaluation.
     """
     counts = np.zeros((n_classes, n_classes), int)
     np.add.at(counts, (pairs[:, 0], pairs[:, 1]), 1)

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from vanilla_lstm.evaluation import Epoch
+from vanilla_lstm.learning.evaluation import Epoch
 
 
 @contextmanager
 def progress(n_epochs: int) -> Iterator[Callable[[Sequence[Epoch]], None]]:
-    """Give what reports epochs that have just ended.
+    """Yield a callback that reports finished epochs.
 
-    It says what the last one came to and how long is left, if all `n_epochs` are needed.
+    It shows the last epoch's measures and the time left if all `n_epochs` are needed.
     """
     started, done = time.perf_counter(), 0
     with tqdm(total=n_epochs, unit="epoch", disable=None) as bar:

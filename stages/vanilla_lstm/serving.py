@@ -1,12 +1,10 @@
 """The model as MLflow serves it: digits in, probabilities out, anything else refused.
 
-MLflow copies this package beside each model that it stores, so a model is served by the code
-that it was trained with.
+MLflow copies this package and the bridge beside each model that it stores, so a model is served by
+the code that it was trained with.
 """
 
-import json
-import platform
-import shutil
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from numbers import Real
@@ -20,37 +18,34 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from vanilla_lstm.backend import keras
-from vanilla_lstm.model_file import read_model
+import bridge
+from vanilla_lstm.learning.backend import keras
+from vanilla_lstm.learning.model_file import read_model
 
-_NEEDED = ("keras", "mlflow", "numpy", "pydantic", "ruamel.yaml", "tensorflow")
+_CODE = [Path(__file__).parent, Path(bridge.__file__).parent]
+_NEEDED = ("keras", "mlflow", "numpy", "pydantic", "pyyaml", "tensorflow")
 
 
-def write(folder: Path, spec: Model, model: Path, output_shape: Sequence[int | None]) -> None:
-    """Write what MLflow serves: a model file, this package, and the versions that both need.
-
-    As `mlflow.pyfunc.save_model` does, but without its search through all installed packages for
-    what the requirements name, which would take a third of a second.
-    """
-    shutil.copytree(
-        Path(__file__).parent,
-        folder / "code" / "vanilla_lstm",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    (folder / "data").mkdir()
-    shutil.copy(model, folder / "data")
-    pinned = [f"{name}=={version(name)}\n" for name in _NEEDED]
-    (folder / "requirements.txt").write_text("".join(pinned))
-    python = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
-    (folder / "python_env.yaml").write_text(json.dumps(python))
-    # Digits as objects: from a type of numbers MLflow would make 1.5 a 1 before it is checked.
+def save(
+    model: Path, *, path: str, mlflow_model: Model, output_shape: Sequence[int | None]
+) -> None:
+    """Write what MLflow serves: a model file, the code that it needs, and the versions of both."""
+    # Digits as objects: MLflow would turn 1.5 into a 1 before it is checked.
     digits = TensorSpec(np.dtype(object), (-1,))
     probabilities = TensorSpec(np.dtype(np.float32), tuple(n or -1 for n in output_shape))
-    spec.signature = ModelSignature(Schema([digits]), Schema([probabilities]))
-    mlflow.pyfunc.add_to_model(
-        spec, __name__, f"data/{model.name}", "code", python_env="python_env.yaml"
-    )
-    spec.save(str(folder / "MLmodel"))
+    with warnings.catch_warnings():
+        # The signature says what is needed; an example would be run through the model.
+        warnings.filterwarnings("ignore", "(?s).*An input example was not provided")
+        mlflow.pyfunc.save_model(
+            path,
+            loader_module=__name__,
+            data_path=str(model),
+            code_paths=[str(folder) for folder in _CODE],
+            mlflow_model=mlflow_model,
+            signature=ModelSignature(Schema([digits]), Schema([probabilities])),
+            # Given, as MLflow takes many seconds to find out.
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+        )
 
 
 class DigitClassifier:

@@ -7,9 +7,9 @@ import sys
 import time
 
 sys.path.insert(0, "stages")
-from vanilla_lstm.store import Store
+from bridge.record.store import Store
 
-store = Store()
+store = Store("vanilla-lstm")
 store.results_of(sys.argv[1])  # the first one loads what later ones have
 started = time.perf_counter()
 found = store.results_of(sys.argv[1])

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "stages"))
-from vanilla_lstm import stage
-from vanilla_lstm.artifacts import DataSet
-from vanilla_lstm.model import build_model
-from vanilla_lstm.params import read_params
-from vanilla_lstm.training import fit, set_threads
+from bridge.run.stage import Stage, run
+from vanilla_lstm.learning.model import build_model
+from vanilla_lstm.learning.training import fit, set_threads
+from vanilla_lstm.task.artifacts import DataSet
+from vanilla_lstm.task.params import read_params
 
 
-def main() -> None:
+def main(_: Stage) -> None:
     """Train, and print what it took."""
     epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
-    params, _ = read_params(Path(__file__).parents[2] / "params.yaml")
+    params = read_params(Path(__file__).parents[2] / "params.yaml")
     data = params.data.model_copy(update={"n_steps": n_steps})
     dataset = DataSet.draw(data, params.train_data.model_copy(update={"n_samples": n_samples}))
     recipe = params.train.model_copy(update={"epochs": epochs})
@@ -39,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, reads=[])  # with the signals and garbage collection of a stage
+    run(main)  # with the garbage collection of a stage

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
 
+from bridge.run.files import md5  # noqa: E402
 from clone import ROOT, Clone, environment, make_clone  # noqa: E402
 from processor import processor  # noqa: E402
-from vanilla_lstm.artifacts import MODEL  # noqa: E402
-from vanilla_lstm.sequences import generate  # noqa: E402
-from vanilla_lstm.stage import md5  # noqa: E402
+from vanilla_lstm.task.artifacts import MODEL  # noqa: E402
+from vanilla_lstm.task.sequences import generate  # noqa: E402
 
 A_NEW_STORE = """
 import gc, time

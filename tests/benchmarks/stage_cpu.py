@@ -17,12 +17,8 @@ if sys.argv[2:] == ["without"]:
     import mlflow  # noqa: F401
 
     gc.enable()
-    import vanilla_lstm
-
-    unused = MagicMock()
-    for module in ("store", "tracking"):
-        sys.modules[f"vanilla_lstm.{module}"] = unused
-        vanilla_lstm.__dict__[module] = unused
+    for module in ("store", "rows"):
+        sys.modules[f"bridge.record.{module}"] = MagicMock()
 sys.argv = [script]
 runpy.run_path(script, run_name="__main__")
 print(time.process_time())

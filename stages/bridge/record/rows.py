@@ -1,0 +1,197 @@
+"""The rows of a table: which run a training opens, and to which one an evaluation is added."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from .store import ERRORS, MODEL_MD5, Store  # before MLflow, which it sets up
+
+# isort: split
+import mlflow
+from mlflow.entities import Metric, Run
+
+from ..run.files import md5
+from ..run.params import PARAMS, flatten, updated
+from ..run.stage import Stage
+from .files import Data, Serve, log_model
+from .runs import (
+    TEST_DATA_MD5,
+    TRAIN_DATA_MD5,
+    Params,
+    copy,
+    create,
+    inherit,
+    params_text,
+    unrecorded,
+)
+
+REPRODUCED = "reproduced"
+
+_SEND_SECONDS = 0.5  # between two batches of metrics: each costs a transaction or a request
+
+
+class Row:
+    """The row of a training while it runs.
+
+    If the store fails, unsent metrics are kept and retried once after training: a training is worth
+    more than its record.
+    """
+
+    def __init__(self, store: Store, stage: Stage, run_id: str) -> None:
+        self.run_id = run_id
+        self._store = store
+        self._stage = stage
+        self._unsent: list[Metric] = []
+        self._sent = time.monotonic()
+        self._store_works = True
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add points to the row's curves; leaves the training if the stage was told to end."""
+        self._stage.check()
+        now = int(time.time() * 1000)
+        self._unsent += [Metric(key, value, now, step) for key, value in metrics.items()]
+        if self._store_works and time.monotonic() - self._sent > _SEND_SECONDS:
+            try:
+                self.send()
+            except ERRORS:
+                self._store_works = False
+
+    def send(self) -> None:
+        """Send the metrics that the store does not have yet."""
+        self._store.client.log_batch(self.run_id, metrics=self._unsent)
+        self._unsent.clear()
+        self._sent = time.monotonic()
+
+
+@contextmanager
+def training(
+    store: Store,
+    stage: Stage,
+    model: Path,
+    data: Data,
+    *,
+    params: Params,
+    serve: Serve,
+    texts: Mapping[str, str],
+) -> Iterator[Row]:
+    """Record the training that the block does: in a row that it opens, and completes with `model`.
+
+    `texts` are artifacts by file name. If the block fails, so does the row; if the stage is told to
+    end, the row is KILLED. A training of the same model with the same params is no new row: the tag
+    `reproduced` of the one that the store has counts one more.
+    """
+    with stage.stoppable(), _ending_rows(store, stage):
+        # Locked, as two that log the same data set for the first time get in each other's way.
+        with store.errors_reported(), store.lock():
+            tags = {TRAIN_DATA_MD5: md5(data.path)}
+            run_id = create(store, params, tags, texts, [data.as_input("training")])
+        row = Row(store, stage, run_id)
+        yield row
+        stage.check()
+        try:
+            row.send()
+            _complete_training(store, run_id, model, serve)
+        except ERRORS as error:
+            cure = "the training is kept but not recorded: `dvc repro -f -s train evaluate` does it"
+            print(f"warning: {store.error(error, cure)}", file=sys.stderr)
+
+
+def evaluation(
+    store: Store,
+    stage: Stage,
+    model: Path,
+    data: Data,
+    *,
+    params: Params,
+    metrics: Mapping[str, float],
+    serve: Serve,
+    texts: Mapping[str, str],
+) -> str:
+    """Record the evaluation of `model` on `data`; return the id of the run that has it.
+
+    `metrics` get the prefix `test/`. Raises `TrackingError`.
+    """
+    client, model_md5, data_md5 = store.client, md5(model), md5(data.path)
+    metrics = {f"test/{key}": value for key, value in metrics.items()}
+    flat = {key: str(value) for key, value in flatten(params).items()}
+    with (
+        stage.stoppable(),
+        store.errors_reported(),
+        store.lock(),
+        _ending_rows(store, stage),
+    ):
+        runs = store.results_of(model_md5)
+        here = [run for run in runs if _has_result(run, data_md5, metrics)]
+        free = [run for run in runs if _takes(run, flat)]
+        if here and (_trained(here[0]) or not free):  # the result is there
+            return str(here[0].info.run_id)
+        if free:  # the row of the training
+            run_id = free[0].info.run_id
+        elif runs:  # the model is known on other test sets, or with other metrics
+            run_id = copy(store, runs[0], params)
+        else:
+            run_id = unrecorded(store, model, model_md5, params, serve)
+
+        client.log_text(run_id, updated(params_text(run_id), params), str(PARAMS))
+        for name, text in texts.items():
+            client.log_text(run_id, text, name)
+        tested_on = data.as_input("testing")
+        client.log_inputs(run_id, [tested_on])
+        # With a run_id MLflow starts no run, and links the metrics to that run's model.
+        mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
+        mlflow.log_params(flat, run_id=run_id)
+        client.set_tag(run_id, TEST_DATA_MD5, data_md5)  # last: it says that the row is complete
+        for run in here:  # the same result, without its training
+            client.delete_run(run.info.run_id)
+    return str(run_id)
+
+
+@contextmanager
+def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
+    """Leave no row of this process RUNNING if the block fails or is stopped."""
+    try:
+        yield
+    except BaseException:
+        store.end_own_rows("KILLED" if stage.stopped else "FAILED")
+        raise
+
+
+def _complete_training(store: Store, run_id: str, model: Path, serve: Serve) -> None:
+    client, model_md5 = store.client, md5(model)
+    with store.lock():
+        params = client.get_run(run_id).data.params
+        runs = store.results_of(model_md5)
+        known = [run for run in runs if _trained(run) and params.items() <= run.data.params.items()]
+        if known:
+            count = int(known[-1].data.tags.get(REPRODUCED, 0)) + 1
+            client.set_tag(known[-1].info.run_id, REPRODUCED, str(count))
+            client.set_terminated(run_id)
+            client.delete_run(run_id)
+            return
+        log_model(store, run_id, model, serve)
+        client.set_tag(run_id, MODEL_MD5, model_md5)
+        # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
+        for run in [run for run in runs if _trained(run) and TEST_DATA_MD5 in run.data.tags][:1]:
+            inherit(store, run_id, run)
+        client.set_terminated(run_id)
+
+
+def _trained(run: Run) -> bool:
+    """Whether the store has seen the training of a row's model."""
+    return TRAIN_DATA_MD5 in run.data.tags
+
+
+def _has_result(run: Run, data_md5: str, metrics: Mapping[str, float]) -> bool:
+    """Whether a row has this result; a corrected evaluation of the same data is another one."""
+    same_data: bool = run.data.tags.get(TEST_DATA_MD5) == data_md5
+    return same_data and metrics.items() <= run.data.metrics.items()
+
+
+def _takes(run: Run, params: Mapping[str, str]) -> bool:
+    """Whether a row has no result and no conflicting params from a killed evaluation."""
+    had = run.data.params
+    return TEST_DATA_MD5 not in run.data.tags and all(
+        had.get(key, value) == value for key, value in params.items()
+    )

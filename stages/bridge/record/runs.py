@@ -1,0 +1,98 @@
+"""Runs in MLflow: opened, copied, and given what another one of the same model scored."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .store import MODEL_MD5, Store  # before MLflow, which it sets up
+
+# isort: split
+import mlflow
+from mlflow import entities
+from mlflow.entities import Run
+
+from ..run import params as params_file
+from ..run.params import PARAMS, flatten, updated
+from . import provenance
+from .files import Serve, log_model
+
+Params = Mapping[str, Mapping[str, Any]]
+"""Params by section, as params.yaml has them."""
+
+TRAIN_DATA_MD5 = "train_data.md5"
+TEST_DATA_MD5 = "test_data.md5"
+
+_NOTE = "mlflow.note.content"
+
+
+def create(
+    store: Store,
+    params: Params,
+    tags: Mapping[str, str],
+    texts: Mapping[str, str],
+    inputs: Sequence[entities.DatasetInput] = (),
+) -> str:
+    """Open a row with these params, named after what differs from the committed ones."""
+    values, text = params_file.read()
+    title = provenance.title(flatten({**values, **params}))
+    tags = {**tags, **provenance.tags()}
+    run_id = str(
+        store.client.create_run(store.experiment_id, run_name=title, tags=tags).info.run_id
+    )
+    mlflow.log_params(flatten(params), run_id=run_id)
+    store.client.log_inputs(run_id, list(inputs))
+    for name, content in {str(PARAMS): updated(text, params), **texts}.items():
+        store.client.log_text(run_id, content, name)
+    return run_id
+
+
+def inherit(store: Store, run_id: str, known: Run) -> None:
+    """Add to a row what another training of the same model scored."""
+    client, own = store.client, store.client.get_run(run_id)
+    had = {artifact.path for artifact in client.list_artifacts(run_id)}
+    for artifact in client.list_artifacts(known.info.run_id):
+        if artifact.path not in had:
+            address = f"runs:/{known.info.run_id}/{artifact.path}"
+            client.log_text(run_id, mlflow.artifacts.load_text(address), artifact.path)
+    [tested_on] = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
+    client.log_inputs(run_id, [tested_on])
+    metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
+    mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
+    params = {k: v for k, v in known.data.params.items() if k not in own.data.params}
+    mlflow.log_params(params, run_id=run_id)
+    client.set_tag(run_id, TEST_DATA_MD5, known.data.tags[TEST_DATA_MD5])
+
+
+def copy(store: Store, run: Run, params: Params) -> str:
+    """Create a row for another result of a known model, beside the one there is."""
+    known, tags = run.data.params, run.data.tags
+    run_id = create(
+        store,
+        params,
+        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, _NOTE) if k in tags},
+        {str(PARAMS): updated(params_text(run.info.run_id), params)},
+        [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
+    )
+    others = {k: v for k, v in known.items() if k not in flatten(params)}
+    mlflow.log_params(others, run_id=run_id)
+    curves = {k: v for k, v in run.data.metrics.items() if not k.startswith("test/")}
+    mlflow.log_metrics(curves, run_id=run_id)
+    store.client.log_outputs(run_id, run.outputs.model_outputs)
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+def unrecorded(store: Store, model: Path, model_md5: str, params: Params, serve: Serve) -> str:
+    """Create a row for a model whose training this store has not seen."""
+    values, _ = params_file.read()
+    others = {section: value for section, value in values.items() if section not in params}
+    tags = {MODEL_MD5: model_md5, _NOTE: "The training was not recorded in this store."}
+    run_id = create(store, others, tags, {})
+    log_model(store, run_id, model, serve)
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+def params_text(run_id: str) -> str:
+    """Return the params file that a run keeps."""
+    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))

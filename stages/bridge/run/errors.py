@@ -1,0 +1,53 @@
+"""Errors that are not bugs: each ends a stage with exit status 1 and its own lines.
+
+StageError
+├── ParamsError           a params file breaks a rule
+├── FileError             a file is missing, damaged, was changed or cannot be written
+└── TrackingError         the MLflow store cannot be used
+"""
+
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class StageError(Exception):
+    """A user's mistake, or a failure outside the program; the message is for the user."""
+
+
+class ParamsError(StageError):
+    """A params file breaks one rule or more: one line each, as `broken_rule` formats it."""
+
+    def __init__(self, path: Path, problems: Iterable[str]) -> None:
+        lines = [f"{path}: {problem}" for problem in problems]
+        more = [f"{path}: … and {len(lines) - 20} more"] if len(lines) > 20 else []
+        super().__init__("\n".join(lines[:20] + more))
+
+
+class FileError(StageError):
+    """A file cannot be read or written as what it should be."""
+
+    def __init__(self, path: Path, problem: str, cure: str) -> None:
+        super().__init__(f"{path}: {problem}; {cure}")
+
+
+class TrackingError(StageError):
+    """The MLflow store at `address` cannot be used."""
+
+    def __init__(self, address: str, problem: str, cure: str) -> None:
+        super().__init__(f"MLflow at {address}: {problem}; {cure}")
+
+
+def broken_rule(key: str, rule: str, *received: object) -> str:
+    """Format a broken rule: key (empty for the whole file), rule, value received."""
+    values = "".join(f"; received {_shown(value)}" for value in received)
+    return f"{key and key + ': '}{rule}{values}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as YAML writes it, briefly, whatever aliases would make of it."""
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to write long ones
+        return f"a number of {value.bit_length()} bits"
+    return f"{reprlib.repr(value):.120}"

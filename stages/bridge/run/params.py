@@ -1,0 +1,117 @@
+"""params.yaml, read as DVC reads it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import FileError, ParamsError, broken_rule
+
+PARAMS = Path("params.yaml")
+_MAX_BYTES = 20_000  # small enough that any content is parsed within two seconds
+
+
+def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
+    """Return the mapping in a params file, and its text; raises `FileError` and `ParamsError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        cure = f"`git checkout {path}` brings the committed one back"
+        raise FileError(path, f"cannot be read ({cause})", cure) from None
+    if len(content) > _MAX_BYTES:
+        raise ParamsError(path, [broken_rule("", f"must be at most {_MAX_BYTES} bytes")])
+    return parse(text, path), text
+
+
+def parse(text: str, path: Path = PARAMS) -> dict[str, Any]:
+    """Return the mapping that `text` holds; raises `ParamsError`, which names `path`."""
+    try:
+        values = yaml.load(text, _Loader)  # noqa: S506  (derived from CSafeLoader)
+    except Exception as error:  # YAML's own, and Python's for scalars such as `!!int ""`
+        mark = getattr(error, "problem_mark", None)
+        cause = " ".join((getattr(error, "problem", None) or str(error)).split())[:200]
+        line = f"line {mark.line + 1}" if mark else ""
+        raise ParamsError(path, [broken_rule(line, f"must be valid YAML: {cause}")]) from None
+    if not isinstance(values, dict):
+        raise ParamsError(path, [broken_rule("", "must be a mapping of sections", values)])
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key, as `dvc params` names them; a list is one value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def updated(text: str, sections: Mapping[str, Any]) -> str:
+    """Return the text of a params file with some sections replaced; as it is if they are equal."""
+    try:
+        values = parse(text)
+    except ParamsError:  # a copy that was damaged
+        values = {}
+    result = {**values, **sections}
+    return text if result == values else str(yaml.safe_dump(result, sort_keys=False))
+
+
+class _Loader(yaml.CSafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2, as DVC reads them.
+
+    PyYAML by itself reads YAML 1.1: `1e-3` as text, `yes` as true, `010` as 8. Keys that are given
+    twice are refused, as DVC refuses them; so are merge keys, which can grow without bounds.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: list[object] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen or key == "<<":
+                problem = "found a merge key" if key == "<<" else f'found duplicate key "{key}"'
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def _scalar(tag: str, pattern: str, first: str) -> None:
+    regex = re.compile(f"(?:{pattern})$", re.X)
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", regex, list(first) or [""])
+
+
+_scalar("null", "~ | null | Null | NULL |", "~nN")
+_Loader.yaml_implicit_resolvers[""] = _Loader.yaml_implicit_resolvers["~"]
+_scalar("bool", "true | True | TRUE | false | False | FALSE", "tTfF")
+_scalar(
+    "float",
+    r"""[-+]? [0-9][0-9_]* \. [0-9_]* ([eE][-+]?[0-9]+)?
+    | [-+]? [0-9][0-9_]* [eE][-+]?[0-9]+
+    | [-+]? \. [0-9_]+ ([eE][-+][0-9]+)?
+    | [-+]? \. (inf | Inf | INF)
+    | \. (nan | NaN | NAN)""",
+    "-+.0123456789",
+)
+_scalar(
+    "int",
+    "[-+]? (0b[01_]+ | 0o[0-7_]+ | [0-9_]+ | 0x[0-9a-fA-F_]+)",
+    "-+0123456789",
+)
+
+
+def _construct_int(loader: _Loader, node: Any) -> int:
+    text = loader.construct_scalar(node).replace("_", "")
+    number = text.lstrip("-+")
+    base = {"0b": 2, "0o": 8, "0x": 16}.get(number[:2], 10)
+    return (-1 if text.startswith("-") else 1) * int(number if base == 10 else number[2:], base)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)

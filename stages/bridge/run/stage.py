@@ -1,0 +1,119 @@
+"""What holds for every stage: errors, signals, unchanged inputs, no orphans."""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import FileError, StageError
+from .files import exclusive, md5, replacing
+
+
+class Stage:
+    """A stage while it runs: what it reads must stay as it is, and somebody must want the result.
+
+    Create one with `run`.
+    """
+
+    def __init__(self, watched: Sequence[Path]) -> None:
+        self._watched = {path: _md5_if_any(path) for path in watched}
+        self._received: list[int] = []
+        self.check()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal told the stage to end while a `stoppable` block ran."""
+        return bool(self._received)
+
+    def check(self) -> None:
+        """Exit if the stage was told to end; raise `StageError` if the `dvc` that ran it is gone.
+
+        Whatever adopts an orphan belongs to another process group. No shell stands between the two,
+        as the commands in dvc.yaml begin with `exec`.
+        """
+        if self._received:
+            sys.exit(128 + self._received[0])
+        if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
+            raise StageError("the dvc that started this stage is gone; run `dvc repro` again")
+
+    def check_inputs(self) -> None:
+        """Raise `FileError` if an input or the code has changed since the stage began.
+
+        DVC writes to dvc.lock what they are after the stage, so it would tie results of one version
+        to another (treeverse/dvc#11058).
+        """
+        self.check()
+        for path, before in self._watched.items():
+            if _md5_if_any(path) != before:
+                problem = "changed while the stage ran, so its results would be of neither version"
+                raise FileError(path, problem, "run `dvc repro` again")
+
+    def write(self, path: Path, content: bytes | memoryview) -> None:
+        """Give `path` the content whole or not at all; raises `StageError`."""
+        with self.writing(path) as partial:
+            partial.write_bytes(content)
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """Yield a path to write to, for libraries that write files; else as `write`."""
+        with replacing(path) as partial:
+            yield partial
+            self.check_inputs()
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Have SIGINT and SIGTERM end the block at its next `check`, not where they arrive.
+
+        Outside such blocks they end the process at once: nothing can be lost there.
+        """
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {n: signal.getsignal(n) for n in numbers}
+        handled = [n for n in numbers if before[n] is not signal.SIG_IGN]
+        for number in handled:
+            signal.signal(number, lambda number, _: self._received.append(number))
+        try:
+            yield
+        finally:
+            for number in handled:
+                signal.signal(number, before[number])
+        self.check()
+
+
+def run(
+    main: Callable[[Stage], None],
+    reads: Sequence[Path] = (),
+    code: Path | None = None,
+    folder: Path = Path("data"),
+) -> None:
+    """Run a stage in the working directory; exit with status 1 if it cannot do its work.
+
+    `reads` are the files that it reads, `code` the folder of its code: that of its script, if none
+    is given. Both must stay as they are while it runs. Stages that write to the same `folder` take
+    turns.
+    """
+    # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
+    gc.set_threshold(1_000_000)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    script = Path(sys.argv[0])
+    code = code or script.parent
+    modules = sorted(code.rglob("*.py")) if script.is_file() else []
+    try:
+        with exclusive(folder, "an earlier stage is still at work"):
+            stage = Stage([*reads, *modules])
+            main(stage)
+            stage.check_inputs()
+    except StageError as error:
+        sys.exit(f"{error}")
+    finally:
+        gc.freeze()  # skip collection at exit too
+
+
+def _md5_if_any(path: Path) -> str | None:
+    try:
+        return md5(path)
+    except OSError:
+        return None  # the stage itself says what is wrong with it

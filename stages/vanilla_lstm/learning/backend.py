@@ -1,0 +1,73 @@
+"""Keras on TensorFlow, loaded quietly and without what it does not need."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Make packages look as if they were not installed, in the way that Python documents.
+
+    Keras imports these if it can, and MLflow installs them: 4 of its 10 CPU-seconds.
+    """
+    absent = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+@contextmanager
+def _silent_native_code() -> Iterator[None]:
+    """Hide what native code writes to stderr; Python's own messages still appear.
+
+    TensorFlow reports the CPU that it found before its log level takes effect.
+    """
+    python_stderr, saved = sys.stderr, os.dup(2)
+    sys.stderr = os.fdopen(saved, "w", closefd=False)
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            sys.stderr = python_stderr
+
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+# TensorFlow raises its errors in Python as well; its log adds that there is no GPU.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_XLA_FLAGS = (
+    # All x86-64 processors of the last ten years have AVX2; newer instructions would change bits.
+    "--xla_cpu_max_isa=AVX2",
+    # XLA's newer matrix kernels would use AVX-512 regardless.
+    "--xla_cpu_experimental_ynn_fusion_type=",
+    # XLA's newer emitters take half a second longer to compile, and run no faster here.
+    "--xla_cpu_use_fusion_emitters=false",
+    # Kernels this small run no faster with unrolled loops, and take twice as long to compile.
+    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true",
+    # exp and tanh in the same instructions on every processor.
+    "--xla_cpu_enable_platform_dependent_math=false",
+)
+os.environ["XLA_FLAGS"] = " ".join([*_XLA_FLAGS, os.environ.get("XLA_FLAGS", "")])
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # for the older matrix kernels used instead
+# The same bytes are promised, and verified, on CPUs only.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+with _hidden("matplotlib", "pandas", "scipy", "sklearn"), _silent_native_code():
+    import keras
+    import tensorflow as tf
+
+# Fixed, as results must not depend on the number of cores: see `training.set_threads`.
+tf.config.threading.set_intra_op_parallelism_threads(2)
+# Its retracing warning is expected here: a curriculum compiles one program per sequence length.
+tf.get_logger().setLevel("ERROR")
+
+__all__ = ["keras", "tf"]

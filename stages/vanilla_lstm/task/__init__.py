@@ -1,0 +1,1 @@
+"""What is learned: params, sequences and data sets. NumPy and pydantic only."""

@@ -1,0 +1,144 @@
+"""Every path of the pipeline, and its file formats: the same values give the same bytes."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from bridge.run.errors import FileError
+from vanilla_lstm.task.params import (
+    DataParams,
+    Section,
+    TestDataParams,
+    TrainDataParams,
+    as_mapping,
+)
+from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array, generate
+
+TRAIN_DATA = Path("data/train.npz")
+TEST_DATA = Path("data/test.npz")
+MODEL = Path("data/model.keras")
+TRAINING = Path("data/training.csv")
+METRICS = Path("data/metrics.json")
+PREDICTIONS = Path("data/predictions.csv")
+
+_MADE_BY = {TRAIN_DATA: "generate-train-data", TEST_DATA: "generate-test-data", MODEL: "train"}
+
+
+class DataSet(NamedTuple):
+    """Sequences, their labels, and the parameters that they were drawn with."""
+
+    x: UInt8Array
+    """Symbols `[n_samples, n_steps]`."""
+    y: UInt8Array
+    """Labels `[n_samples]` or `[n_samples, n_steps]`."""
+    data: DataParams
+    own: TrainDataParams | TestDataParams
+    """Its own section, `train_data` or `test_data`."""
+
+    @classmethod
+    def draw(cls, data: DataParams, own: TrainDataParams | TestDataParams) -> Self:
+        """Draw the data set that the two sections describe."""
+        task = own.applied_to(data).model_dump()  # n_max, n_steps, targets, …
+        x, y = generate(own.n_samples, own.seed, min_insert=own.min_insert, **task)
+        return cls(x, y, data, own)
+
+    @property
+    def sequences(self) -> DataParams:
+        """What one sequence is."""
+        return self.own.applied_to(self.data)
+
+    @property
+    def padded(self) -> bool:
+        """Whether shorter sequences have `PAD` before their first step."""
+        return self.own.min_insert is not None
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What MLflow shows of it."""
+        return {"num_rows": len(self.x), "shape": self.x.shape}
+
+    @property
+    def sections(self) -> dict[str, Section]:
+        """The sections that made it, by their names in params.yaml."""
+        return {"data": self.data, self.own.name: self.own}
+
+
+def dataset_bytes(dataset: DataSet) -> memoryview:
+    """Return the content of a data set's file, with the parameters that made it."""
+    params = json.dumps(as_mapping(dataset.sections))
+    buffer = io.BytesIO()
+    np.savez(buffer, x=dataset.x, y=dataset.y, params=np.array(params))
+    return buffer.getbuffer()
+
+
+def read_dataset(path: Path) -> DataSet:
+    """Read a data set and check it against the parameters that it carries; raises `FileError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # A small compressed file could hold more than fits in memory.
+            if any(member.compress_type for member in archive.infolist()):
+                raise ValueError("it is compressed, and no stage compresses")
+        with np.load(path, allow_pickle=False) as file:
+            x, y, text = file["x"], file["y"], str(file["params"])
+        dataset = DataSet(x, y, *_sections(text, path))
+        _check(dataset)
+    except Exception as error:  # whatever zipfile, NumPy and JSON raise
+        raise unreadable(path, error) from None
+    return dataset
+
+
+def _sections(text: str, path: Path) -> tuple[DataParams, TrainDataParams | TestDataParams]:
+    kind = TrainDataParams if path == TRAIN_DATA else TestDataParams
+    try:
+        values = json.loads(text)
+        data = DataParams.model_validate(values["data"])
+        return data, kind.model_validate(values[kind.name])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"its params are not those of a {kind.name}") from None
+
+
+def _check(dataset: DataSet) -> None:
+    x, y, data = dataset.x, dataset.y, dataset.sequences
+    shape = (dataset.own.n_samples, data.n_steps + data.insert)
+    if x.dtype != np.uint8 or x.shape != shape:
+        raise ValueError(f"x is {x.dtype} {list(x.shape)}, not uint8 {list(shape)}")
+    if y.dtype != np.uint8 or y.shape != (shape if data.per_step else shape[:1]):
+        raise ValueError(f"y is {y.dtype} {list(y.shape)}")
+    symbols = x[x != PAD] if dataset.padded else x
+    if symbols.max(initial=0) >= data.n_symbols:
+        raise ValueError(f"x holds the symbol {symbols.max()}")
+    if data.per_step and (y == NO_LABEL).all(axis=1).any():
+        raise ValueError("y holds no label for a sequence")
+    labels = y[y != NO_LABEL] if data.per_step else y
+    if labels.max(initial=0) >= data.n_max:
+        raise ValueError(f"y holds the label {labels.max()}")
+
+
+def json_bytes(values: dict[str, float]) -> bytes:
+    """Return the content of a JSON file with a small mapping."""
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return the content of a CSV file."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def unreadable(path: Path, error: Exception) -> FileError:
+    """Return the error for a file that cannot be read, with the stage that makes it."""
+    text = getattr(error, "strerror", None) or (error.args and error.args[0]) or ""
+    cause = " ".join(str(text).split())[:200] or type(error).__name__
+    cure = "fetch it again"
+    if path in _MADE_BY:
+        cure = f"`dvc checkout -f {path}` or `dvc repro -f {_MADE_BY[path]}` makes it whole"
+    return FileError(path, f"cannot be read ({cause})", cure)

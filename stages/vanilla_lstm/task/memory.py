@@ -1,0 +1,44 @@
+"""Whether what params ask for fits in this machine's memory."""
+
+import os
+from collections.abc import Iterator
+
+from bridge.run.errors import ParamsError, broken_rule
+from bridge.run.params import PARAMS, flatten
+from vanilla_lstm.task.params import Params, as_mapping
+
+
+def check_memory(params: Params) -> None:
+    """Raise `ParamsError` if something would need more memory than this machine has.
+
+    Separate from the schema, so that a smaller machine can still read a larger one's params.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    values = flatten(as_mapping(dict(params)))
+    for what, needed, keys in _needs(params):
+        if needed > memory:
+            key = max(keys, key=lambda key: values[key] or 0)
+            have, need = (f"{figure / 1e9:,.0f} GB" for figure in (memory, needed))
+            rule = f"must be smaller: {what} would need {need} of this machine's {have} of memory"
+            # One is enough: the same key is often to blame for the others.
+            raise ParamsError(PARAMS, [broken_rule(key, rule, values[key])])
+
+
+def _needs(params: Params) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield what takes memory, roughly how many bytes, and the keys that it grows with."""
+    data, test, train, units = params.data, params.test_sequences, params.train, params.model.units
+    n_train, n_test = params.train_data.n_samples, params.test_data.n_samples
+    batch, test_batch = min(train.batch_size, n_train), min(params.evaluate.batch_size, n_test)
+    steps, test_steps = data.n_steps + data.insert, test.n_steps + test.insert
+    length, width = ["data.n_steps", "data.insert"], units + data.n_max
+    test_length = ["test_data.n_steps", "test_data.insert", *length]
+    # Of a symbol: itself and its label, in NumPy and in TensorFlow. Of a weight: float32, two
+    # moments, gradient and best value. Of a batch: what back-propagation keeps of each step.
+    yield "the training data", 4 * n_train * steps, ["train_data.n_samples", *length]
+    yield "the test data", 4 * n_test * test_steps, ["test_data.n_samples", *test_length]
+    yield "the model", 80 * units * width, ["model.units"]
+    yield "a batch", 32 * batch * steps * width, ["train.batch_size", "model.units", *length]
+    keys = ["evaluate.batch_size", "model.units", *test_length]
+    yield "a batch", 16 * test_batch * test_steps * width, keys
+    longer = "train.epochs" if train.n_epochs <= 2 * train.epochs else "train.curriculum"
+    yield "the curves", 250 * train.n_epochs, [longer]

@@ -1,0 +1,514 @@
+"""Faults injected into real stages: kills, damage, edits in mid-run, and crowds."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+import zipfile
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bridge.run.errors import FileError
+from bridge.run.files import md5
+from clone import ROOT, Clone, environment
+from kills import Ledger, draw
+from sections import data_params, model_params
+from vanilla_lstm.task.artifacts import MODEL
+
+pytestmark = pytest.mark.pipeline
+
+DATA = data_params(n_steps=4)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return every file of a clone with its md5, but for what git and DVC keep for themselves."""
+    return {
+        str(path.relative_to(folder)): md5(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", ".dvc", "__pycache__"} & {*path.parts}
+    }
+
+
+def rows(clone: Clone) -> list[str]:
+    """Return the status of every row in a clone's MLflow store, in order of their start."""
+    path = clone.path / "mlflow.db"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as store:
+        return [row[0] for row in store.execute("SELECT status FROM runs ORDER BY start_time")]
+
+
+class Started:
+    """A command in a clone, in a process group of its own."""
+
+    def __init__(self, clone: Clone, *command: str, **more: str) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=clone.path,
+            env=environment(PYTHONUNBUFFERED="1", **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.output = ""
+
+    def until(self, text: str) -> None:
+        """Read what the command writes until a line that holds `text`."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+            if text in line:
+                return
+        raise AssertionError(self.output)
+
+    def end(self) -> int:
+        """Read the rest and return the exit status."""
+        assert self.process.stdout is not None
+        with self.process:
+            self.output += self.process.stdout.read()
+        return self.process.returncode
+
+
+def wait_for_row(clone: Clone, training: Started) -> None:
+    """Wait until a training has begun to be recorded."""
+    while "RUNNING" not in rows(clone):
+        if training.process.poll() is not None:
+            training.end()
+            raise AssertionError(training.output)
+        time.sleep(0.1)
+
+
+# Killed
+
+
+def test_kills(clone: Clone, slow: bool) -> None:
+    """Whatever is killed at whatever moment: the next `dvc repro` ends as an undisturbed one.
+
+    No half-written file is taken for a whole one, no result is in MLflow twice, and no row stays
+    RUNNING. The kills are drawn from a seed: tests/kills.py.
+    """
+    ledger = Ledger(clone)
+    for kill in draw(100, seed=0) if slow else draw(6, seed=6):
+        ledger.survive(kill)
+    ledger.check_store()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_training(reproduced: Clone, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM and Ctrl-C, even twice, end a training at once: row KILLED, no file touched."""
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.set({"train.epochs": 100_000})
+    before = files(clone.path)
+    train = Started(clone, "python", "stages/train.py")
+    wait_for_row(clone, train)
+    train.process.send_signal(number)
+    time.sleep(0.1)
+    train.process.send_signal(number)
+    assert train.end() == 128 + number, train.output
+    assert "Traceback" not in train.output
+    assert rows(clone) == ["KILLED"]
+    after = files(clone.path)
+    assert {path: after[path] for path in before} == before
+
+
+SIGNAL = """
+import os, signal
+from bridge.run.stage import run
+
+def main(stage):
+    {block}
+        os.kill(os.getpid(), signal.{name})
+        print("written", flush=True)
+    stage.write(stage_file, b"")
+
+import pathlib
+stage_file = pathlib.Path("data/file")
+run(main)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_while_a_row_is_open(tmp_path: Path, name: str) -> None:
+    """What must not be cut off is done to its end, and then the stage ends, and writes nothing."""
+    script = SIGNAL.format(block="with stage.stoppable():", name=name)
+    done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
+    expected = (128 + signal.Signals[name], "written\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+    assert not any((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
+    """Else a signal ends the process at once, without a word, whatever native code is doing."""
+    script = SIGNAL.format(block="if True:", name=name)
+    done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.Signals[name], "", "")
+    assert not any((tmp_path / "data").iterdir())
+
+
+def test_kill_while_the_store_is_made(reproduced: Clone, tmp_path: Path) -> None:
+    """MLflow's database is made whole or not at all: a half-made one MLflow would always refuse."""
+    clone = reproduced.copy(tmp_path / "clone")
+    partial = clone.path / ".mlflow.db.partial"
+    for tables in (1, 20, 40):
+        train = Started(clone, "python", "stages/train.py")
+        while not (partial.exists() and _n_tables(partial) >= tables):
+            assert train.process.poll() is None, train.output
+        train.process.kill()
+        train.end()
+        assert partial.exists()
+        assert not (clone.path / "mlflow.db").exists()
+    clone.run("python", "stages/train.py")
+    assert rows(clone) == ["FINISHED"]
+    assert not partial.exists()
+    assert not clone.git("status", "--porcelain", "--untracked-files=all")
+
+
+def _n_tables(database: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
+            return int(store.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except sqlite3.OperationalError:  # it is locked, or has just been put aside for a new one
+        return 0
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_orphan_of_a_killed_dvc(reproduced: Clone, tmp_path: Path, shell: str) -> None:
+    """A stage whose `dvc` is killed writes nothing any more, and its row does not stay RUNNING.
+
+    DVC runs a stage in a shell, which may stay between the two or make way for the stage.
+    """
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.set({"train.epochs": 100_000})
+    repro = Started(clone, "dvc", "repro", "-f", "-s", "train", SHELL=shell)
+    wait_for_row(clone, repro)
+    repro.process.kill()
+    repro.end()
+    assert "the dvc that started this stage is gone" in repro.output
+    assert not (clone.path / MODEL).exists()
+    assert rows(clone) == ["FAILED"]
+    clone.git("checkout", "params.yaml")
+    clone.dvc("repro")
+    assert clone.lock == reproduced.lock
+    assert md5(clone.path / MODEL) == md5(reproduced.path / MODEL)
+
+
+def test_orphan_from_its_first_moment(reproduced: Clone, tmp_path: Path) -> None:
+    """A stage whose `dvc` was killed while Python started is an orphan as well."""
+    clone = reproduced.copy(tmp_path / "clone")
+    before = files(clone.path)
+    orphan = Started(
+        clone, "sh", "-c", "(sleep 1; exec python stages/generate_data.py train) &", DVC_STAGE="x"
+    )
+    orphan.end()
+    assert orphan.output == "the dvc that started this stage is gone; run `dvc repro` again\n"
+    assert files(clone.path) == before
+
+
+def test_stages_of_one_folder_take_turns(reproduced: Clone, tmp_path: Path) -> None:
+    """While a stage is at work in data/, the next one waits and says so."""
+    clone = reproduced.copy(tmp_path / "clone")
+    holder = "import fcntl, os, time; fcntl.flock(os.open('data', 0), 2); print(0); time.sleep(3)"
+    first = Started(clone, "python", "-c", holder)
+    first.until("0")
+    second = Started(clone, "python", "stages/generate_data.py", "train")
+    second.until("waiting for data: an earlier stage is still at work")
+    assert first.process.poll() is None
+    assert second.end() == first.end() == 0
+
+
+def test_files_that_dvc_writes_in_place(reproduced: Clone, tmp_path: Path) -> None:
+    """A dvc.lock or rwlock that a killed `dvc` left cut off is told, and cured in one command."""
+    clone = reproduced.copy(tmp_path / "clone")
+    lock, rwlock = clone.path / "dvc.lock", clone.path / ".dvc" / "tmp" / "rwlock"
+    for length in (0, 100, 3000):
+        lock.write_text(reproduced.lock[:length])
+        done = clone.dvc("repro", check=False)
+        if done.returncode:  # else what is left of it is whole, and counts
+            assert "dvc.lock" in done.stdout + done.stderr
+            clone.git("checkout", "dvc.lock")
+        assert clone.lock == reproduced.lock
+    rwlock.write_text("{")
+    done = clone.dvc("repro", "-f", "-s", "generate-train-data", check=False)
+    assert done.returncode
+    assert ".dvc/tmp/rwlock" in done.stderr
+    rwlock.unlink()
+    assert clone.repro("-f", "-s", "generate-train-data") == ["generate-train-data"]
+    assert clone.lock == reproduced.lock
+
+
+# Edited in mid-run
+
+
+def test_edits_in_mid_run(reproduced: Clone, tmp_path: Path) -> None:
+    """Params, code or data edited while a stage runs: it fails, and dvc.lock names no result.
+
+    DVC would note what the files are afterwards, beside a model that they did not make.
+    """
+    clone = reproduced.copy(tmp_path / "clone")
+    for path, old, new in [
+        ("params.yaml", b"units: 4", b"units: 5"),
+        ("stages/vanilla_lstm/learning/training.py", b"PATIENCE = 2", b"PATIENCE = 3"),
+        ("data/train.npz", b"x.npy", b"z.npy"),
+    ]:
+        file = clone.path / path
+        clone.set({"train.epochs": 1000})
+        repro = Started(clone, "dvc", "repro", "-f", "-s", "train")
+        wait_for_row(clone, repro)
+        content = file.read_bytes()
+        file.write_bytes(content.replace(old, new))
+        assert file.read_bytes() != content
+        assert repro.end() != 0
+        assert f"{path}: changed while the stage ran" in repro.output
+        assert "Traceback" not in repro.output
+        assert clone.lock == reproduced.lock
+        assert not (clone.path / MODEL).exists()
+        assert set(rows(clone)) == {"FAILED"}
+        clone.git("checkout", ".")
+        clone.dvc("checkout", "-f", "data/train.npz")
+    clone.dvc("repro")
+    assert clone.lock == reproduced.lock
+    assert md5(clone.path / MODEL) == md5(reproduced.path / MODEL)
+
+
+# Damaged
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [("data/train.npz", "train.py"), ("data/test.npz", "evaluate.py")],
+)
+def test_stage_refuses_damaged_data(
+    reproduced: Clone, tmp_path: Path, path: str, stage: str
+) -> None:
+    """A stage ends with status 1 and one line on damaged data, and touches nothing."""
+    clone = reproduced.copy(tmp_path / "clone")
+    (clone.path / path).write_bytes(b"damaged")
+    before = files(clone.path)
+    done = clone.run("python", f"stages/{stage}", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{path}: cannot be read (File is not a zip file); `dvc checkout")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert files(clone.path) == before
+    clone.dvc("checkout", "-f", path)  # the cure that it names
+    assert md5(clone.path / path) == md5(reproduced.path / path)
+
+
+@pytest.mark.parametrize("content", [b"damaged" * 1000, None], ids=["bytes", "folder"])
+def test_stage_refuses_damaged_store(
+    reproduced: Clone, tmp_path: Path, content: bytes | None
+) -> None:
+    """So does train on an mlflow.db that is none, before it trains."""
+    clone = reproduced.copy(tmp_path / "clone")
+    store = clone.path / "mlflow.db"
+    if content is None:
+        store.mkdir()
+    else:
+        store.write_bytes(content)
+    before = files(clone.path)
+    done = clone.run("python", "stages/train.py", check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"MLflow at sqlite:///{store}: (sqlite3.")
+    assert line.endswith("; move the file away to begin a new store")
+    assert files(clone.path) == before
+
+
+def test_stage_refuses_damaged_model(reproduced: Clone, tmp_path: Path) -> None:
+    """So does evaluate on a damaged model, and no row comes of it."""
+    clone = reproduced.copy(tmp_path / "clone")
+    (clone.path / MODEL).write_bytes((clone.path / MODEL).read_bytes()[:-100])
+    before = files(clone.path)
+    done = clone.run("python", "stages/evaluate.py", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{MODEL}: cannot be read (File is not a zip file); `dvc checko")
+    assert done.stderr.count("\n") == 1
+    after = files(clone.path)
+    assert {path: after[path] for path in before} == before
+    assert rows(clone) == []
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> zipfile.ZipFile:
+    """A model file, whole, in an otherwise empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return zipfile.ZipFile(io.BytesIO(saved()))
+
+
+def saved(**task: Any) -> bytes:
+    """Return the content of a file with a new model for a task."""
+    from making import write_model
+    from vanilla_lstm.learning.model import build_model
+
+    write_model(MODEL, build_model(data_params(**task), model_params(units=2), seed=1))
+    return MODEL.read_bytes()
+
+
+def rewritten(model: zipfile.ZipFile, **members: bytes | None) -> bytes:
+    """Return a model file with other members, `__` standing for the dot of a name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in model.namelist():
+            content = members.get(name.replace(".", "__"), model.read(name))
+            if content is not None:
+                archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def with_layer(model: zipfile.ZipFile, layer: dict[str, Any]) -> bytes:
+    """Return a model file in which one layer is another object."""
+    config = json.loads(model.read("config.json"))
+    config["config"]["layers"][1] = layer
+    return rewritten(model, config__json=json.dumps(config).encode())
+
+
+def with_lambda() -> bytes:
+    """Return a model file that holds code to run."""
+    from vanilla_lstm.learning.backend import keras
+
+    def run_code(x: Any) -> Any:
+        Path("code-was-run").touch()
+        return x
+
+    layer = keras.layers.Lambda(lambda x: run_code(x), output_shape=(3,))  # noqa: PLW0108
+    keras.Sequential([keras.Input((3,)), layer]).save(MODEL)
+    Path("code-was-run").unlink(missing_ok=True)
+    return MODEL.read_bytes()
+
+
+def test_damaged_models(model: zipfile.ZipFile) -> None:
+    """What is no model is refused in one line with file and cure; no code in it is run."""
+    from vanilla_lstm.learning.model_file import read_model
+
+    good, weights = MODEL.read_bytes(), model.read("model.weights.h5")
+    system = {"module": "os", "class_name": "system", "registered_name": None}
+    run = {"module": "builtins", "class_name": "exec", "registered_name": "exec"}
+    for content in [
+        b"",
+        good[:-20],
+        good[: len(good) // 2],
+        good[100:],
+        good.replace(weights.rstrip(b"\0")[-8:], bytes(8)),
+        os.urandom(len(good)),
+        b"actual,predicted\n",
+        weights,
+        pickle.dumps([1]),
+        rewritten(model, config__json=None),
+        rewritten(model, config__json=b"{"),
+        rewritten(model, config__json=b"[]"),
+        rewritten(model, config__json=b"[" * 100_000),
+        rewritten(model, model__weights__h5=None),
+        rewritten(model, model__weights__h5=b"damaged"),
+        with_layer(model, {**system, "config": "touch code-was-run"}),
+        with_layer(model, {**run, "config": {"source": "open('code-was-run', 'w')"}}),
+        with_layer(model, {"class_name": "Unknown", "config": {}}),
+        with_lambda(),
+    ]:
+        MODEL.write_bytes(content)
+        with pytest.raises(FileError) as caught:
+            read_model(MODEL)
+        line = str(caught.value)
+        assert line.startswith(f"{MODEL}: cannot be read (")
+        assert line.endswith(f"); `dvc checkout -f {MODEL}` or `dvc repro -f train` makes it whole")
+        assert "\n" not in line
+        assert not Path("code-was-run").exists()
+    MODEL.unlink()
+    with pytest.raises(FileError, match="No such file or directory"):
+        read_model(MODEL)
+    MODEL.mkdir()
+    with pytest.raises(FileError, match="Is a directory"):
+        read_model(MODEL)
+
+
+def test_model_of_other_data(model: zipfile.ZipFile) -> None:
+    """A model that does not fit the test data is refused; one of a wider alphabet fits."""
+    from vanilla_lstm.learning.backend import keras
+    from vanilla_lstm.learning.model_file import check_fit, read_model
+
+    check_fit(MODEL, read_model(MODEL), DATA)
+    tasks: list[dict[str, Any]] = [{"n_max": 4}, {"per_step": True}]
+    for task in tasks:
+        saved(**task)
+        with pytest.raises(FileError, match="does not fit the test data: 5 symbols, 5 classes"):
+            check_fit(MODEL, read_model(MODEL), DATA)
+    with pytest.raises(FileError, match="does not fit"):
+        check_fit(MODEL, keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)]), DATA)
+    saved(insert=3)
+    check_fit(MODEL, read_model(MODEL), DATA)
+
+
+# Crowds
+
+
+def test_experiments_at_once(reproduced: Clone, tmp_path: Path, slow: bool) -> None:
+    """Experiments that begin at the same moment, on no store at all, lose no row and no metric.
+
+    DVC has a lock of its own, and of eight one or two would give up waiting for it.
+    """
+    clone = reproduced.copy(tmp_path / "clone")
+    n = 8 if slow else 3
+    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "-S"]
+    experiments = [Started(clone, *command, f"train.seed={seed}") for seed in range(n)]
+    for experiment in experiments:
+        assert experiment.end() == 0, experiment.output
+    assert rows(clone) == ["FINISHED"] * n
+    counts = """
+        SELECT key, count(*) FROM metrics WHERE key IN ('train/loss', 'val/accuracy', 'test/loss')
+        GROUP BY key
+    """
+    with closing(sqlite3.connect(clone.path / "mlflow.db")) as store:
+        epochs = 3 * n
+        assert dict(store.execute(counts).fetchall()) == {
+            "test/loss": n,
+            "train/loss": epochs,
+            "val/accuracy": epochs,
+        }
+
+
+def test_look_up_among_many_rows(reproduced: Clone, tmp_path: Path) -> None:
+    """Among 500 rows the one of a model is found; the benchmark says how long that takes."""
+    clone = reproduced.copy(tmp_path / "clone")
+    shutil.copy(reproduced.path / "mlflow.db", clone.path)
+    clone.add_rows(500)
+    assert len(rows(clone)) == 501
+    done = clone.run("python", ROOT / "tests/benchmarks/look_up.py", md5(clone.path / MODEL))
+    assert done.stdout.splitlines()[0] == "found 1"
+
+
+# Doors
+
+
+def test_ui_listens_on_this_machine_only(reproduced: Clone, tmp_path: Path) -> None:
+    """`make ui` cannot be reached from another machine."""
+    clone = reproduced.copy(tmp_path / "clone")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ui = Started(clone, "make", "-o", ".venv/run", "ui", MLFLOW_PORT=port)
+    try:
+        listening: set[str] = set()
+        for _ in range(1200):
+            for process in psutil.Process(ui.process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    connections = process.net_connections("tcp")
+                    listening |= {c.laddr.ip for c in connections if c.status == "LISTEN"}
+            if listening:
+                break
+            time.sleep(0.1)
+        assert listening == {"127.0.0.1"}
+    finally:
+        os.killpg(ui.process.pid, signal.SIGTERM)
+        ui.end()

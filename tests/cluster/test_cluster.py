@@ -1,0 +1,305 @@
+"""Sweeps over two nodes of a real Ray cluster, with a team's real services, all on loopback."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from clone import TINY, Clone, Done, environment, make_clone
+from services import MISSING, TrackingServer, postgresql, repository, ssh
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what Ray and MLflow warn of in the test's process
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+class Team:
+    """A repository, a git remote, a DVC remote over SSH, a tracking server, and two nodes."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = folder
+        self.server = TrackingServer(stack.enter_context(postgresql()), folder / "mlflow")
+        self._up = stack.enter_context(ExitStack())
+        self._up.enter_context(self.server.up())
+        port, key = stack.enter_context(ssh(folder / "ssh"))
+        self.clone = repository(folder, f"ssh://127.0.0.1:{port}{folder}/files", keyfile=str(key))
+        self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        stack.callback(self.cluster.shutdown)
+        self.logs = Path(self.cluster.head_node.get_logs_dir_path())
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    def command(self, *overrides: str, clones: str = "clones") -> list[str]:
+        """Return the command of a sweep over the two nodes."""
+        grid = [argument for override in overrides for argument in ("-S", override)]
+        at = ["--address", self.cluster.address, "--clones", f"{self.folder}/{clones}"]
+        return [sys.executable, "cluster/sweep.py", *grid, *at]
+
+    def sweep(self, *overrides: str, clones: str = "clones", check: bool = True) -> Done:
+        """Run a sweep to its end."""
+        command = self.command(*overrides, clones=clones)
+        return self.clone.run(*command, check=check, **self.server.client)
+
+    def start(self, *overrides: str) -> "subprocess.Popen[str]":
+        """Begin a sweep."""
+        return subprocess.Popen(
+            self.command(*overrides),
+            cwd=self.clone.path,
+            env=environment(**self.server.client),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def restart_server(self) -> None:
+        """Stop the tracking server, and start it after a while."""
+        self._up.close()
+        time.sleep(3)
+        self._up.enter_context(self.server.up())
+
+    def training(self) -> int:
+        """Return how many trials are in their training now."""
+        said = [log.read_text() for log in self.folder.glob("clones/*/*.log")]
+        return sum(text.rstrip().endswith("sequences") and "train.py" in text for text in said)
+
+    def experiments(self) -> list[str]:
+        """Return the names of the experiments in the git remote."""
+        lines = self.clone.git("ls-remote", "origin", "refs/exps/*").splitlines()
+        return sorted(line.rpartition("/")[2] for line in lines)
+
+    def rows(self, name: str, value: object) -> list[Run]:
+        """Return the rows of the tracking server that have a value of a param."""
+        client = MlflowClient(self.server.client["MLFLOW_TRACKING_URI"])
+        experiment = client.get_experiment_by_name("vanilla-lstm")
+        return list(client.search_runs([experiment.experiment_id], f"params.`{name}` = '{value}'"))
+
+
+def locked(clone: Clone) -> dict[str, str]:
+    """Return the md5 of everything that the pipeline made."""
+    stages = YAML(typ="safe").load(clone.lock)["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for a condition, as long as the process lives."""
+    deadline = time.monotonic() + 300
+    while not met():
+        assert time.monotonic() < deadline, "not met in time"
+        if process and process.poll() is not None:
+            raise AssertionError(process.communicate()[0])
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """The services, for all tests, which run in their order."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        team = Team(tmp_path_factory.mktemp("team"), stack)
+        for name, value in team.server.client.items():
+            patch.setenv(name, value)
+        yield team
+
+
+@pytest.fixture(scope="module")
+def swept(team: Team) -> tuple[Team, str]:
+    """A sweep of two trials that has ended, and what it said."""
+    return team, team.sweep("model.units=3,5").stdout
+
+
+def test_small_grid(swept: tuple[Team, str]) -> None:
+    """Two trials run on two nodes; the experiments and the rows are there, once each."""
+    team, said = swept
+    assert "2 trials of commit" in said
+    assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)
+    names = re.findall(r"^(sweep-\S+) +[\d.]+ +done +model.units=[35]$", said, re.M)
+    assert sorted(names) == team.experiments()
+    assert len(names) == 2
+    clones = [path for path in team.folder.glob("clones/*/*") if path.is_dir()]
+    assert len(clones) == 2  # one for each node's one core
+    for units in (3, 5):
+        (row,) = team.rows("model.units", units)
+        assert row.info.status == "FINISHED"
+        assert row.data.tags["dvc.exp_name"] in names
+        assert row.data.tags["mlflow.source.git.commit"] == team.clone.git("rev-parse", "HEAD")
+        assert row.data.tags["mlflow.source.git.dirty"] == "false"
+        assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
+
+
+def test_no_secrets(swept: tuple[Team, str]) -> None:
+    """The password of the tracking server stands in nothing that a sweep or Ray writes down."""
+    team, said = swept
+    password = team.server.client["MLFLOW_TRACKING_PASSWORD"]
+    assert password not in said
+    logs = [*team.folder.glob("clones/*/*.*"), *team.logs.rglob("*.*")]
+    assert len(logs) > 10
+    assert not [log for log in logs if password in log.read_text(errors="replace")]
+
+
+def test_bytes(swept: tuple[Team, str], tmp_path: Path) -> None:
+    """A trial brought home has the md5s that a plain `dvc repro` with its params makes."""
+    team, said = swept
+    team.clone.dvc("exp", "pull", "origin")
+    shown = team.clone.dvc("exp", "show", "--csv").stdout
+    assert all(name in shown for name in team.experiments())
+    (name,) = re.findall(r"^(sweep-\S+) .*model.units=3$", said, re.M)
+    home = team.clone.copy(tmp_path / "home")
+    home.dvc("exp", "apply", name)
+    assert home.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    plain = make_clone(tmp_path / "plain", {**TINY, "model.units": 3})
+    plain.dvc("repro")
+    assert locked(home) == locked(plain)
+    made = {path: (plain.path / path).read_bytes() for path in locked(plain)}
+    assert made == {path: (home.path / path).read_bytes() for path in made}
+
+
+def test_larger_grid(swept: tuple[Team, str]) -> None:
+    """A larger grid runs what is new, on a new node only what the DVC remote does not have."""
+    team, _ = swept
+    said = team.sweep("model.units=6,5,3", clones="new").stdout
+    assert "3 trials of commit" in said
+    assert "1 of them new" in said
+    assert len(re.findall(r"^sweep-\S+ +[\d.]+ +found", said, re.M)) == 2
+    assert len(team.experiments()) == 3
+    (log,) = (team.folder / "new").glob("*/*.log")
+    ran = re.findall(r"^Running stage '(.+)':", log.read_text(), re.M)
+    assert ran == ["train", "evaluate"]
+
+
+def test_bad_trial(swept: tuple[Team, str]) -> None:
+    """A trial with bad params is told with its stage's own line, once; the others run."""
+    team, _ = swept
+    done = team.sweep("model.units=-1,3", "test_data.seed=7", check=False)
+    assert done.returncode == 1
+    line = "params.yaml: model.units: must be at least 1; received -1"
+    assert len(re.findall(rf"^sweep-\S+ failed .*{re.escape(line)}$", done.stdout, re.M)) == 1
+    assert "begins once more" not in done.stdout
+    assert re.search(r"1 done, 0 running, 1 failed, 0 left", done.stdout)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_node_killed(team: Team) -> None:
+    """What a killed node had begun is done by another, once; no row is left running."""
+    before = len(team.experiments())
+    process = team.start("train.seed=1,2")
+    wait_until(lambda: team.training() == 2, process)
+    team.cluster.remove_node(team.nodes.pop(), allow_graceful=False)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "begins once more" in said
+    assert len(team.experiments()) == before + 2
+    for seed in (1, 2):
+        rows = [row for row in team.rows("train.seed", seed) if row.info.status == "FINISHED"]
+        assert len(rows) == 1
+        assert not [row for row in team.rows("train.seed", seed) if row.info.status == "RUNNING"]
+    team.nodes.append(team.cluster.add_node(num_cpus=1))
+
+
+def test_driver_killed(team: Team) -> None:
+    """A sweep whose driver was killed goes on when it is started again."""
+    before, grid = len(team.experiments()), "test_data.n_samples=range(21,24)"
+    process = team.start(grid)
+    wait_until(lambda: len(team.experiments()) > before, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    said = team.sweep(grid).stdout
+    assert re.search(r"^sweep-\S+ +[\d.]+ +found", said, re.M)
+    assert "3 done, 0 running, 0 failed, 0 left" in said
+    assert len(team.experiments()) == before + 3
+    for samples in range(21, 24):
+        assert len(team.rows("test_data.n_samples", samples)) == 1
+
+
+def test_two_drivers(team: Team) -> None:
+    """Of two sweeps that do the same trial at the same time the first result stands, once."""
+    before = len(team.experiments())
+    both = [team.start("train.seed=5") for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "1 done, 0 running, 0 failed, 0 left" in said[0]
+    assert (
+        re.findall(r"^sweep-.*seed=5$", said[0], re.M)[0].split()[:2]
+        == (re.findall(r"^sweep-.*seed=5$", said[1], re.M)[0].split()[:2])
+    )
+    assert len(team.experiments()) == before + 1
+    assert [row.info.status for row in team.rows("train.seed", 5)] == ["FINISHED"]
+
+
+def test_rows_settled(team: Team) -> None:
+    """What a lost node or a second driver left in MLflow is put right by the next sweep."""
+    client = MlflowClient(team.server.client["MLFLOW_TRACKING_URI"])
+    (row,) = team.rows("train.seed", 5)
+    copied = ("dvc.exp_name", "mlflow.source.git.commit", "model.md5")
+    same = {name: row.data.tags[name] for name in copied}
+    result = {"test_data.md5": row.data.tags["test_data.md5"]}
+    another = {"test_data.md5": "of a trial that shares the training"}
+    leftovers = [("FINISHED", {}), ("FINISHED", result), ("FINISHED", another), ("RUNNING", {})]
+    for status, more in leftovers:
+        run = client.create_run(row.info.experiment_id, tags={**same, **more})
+        client.log_param(run.info.run_id, "train.seed", 5)
+        if status != "RUNNING":
+            client.set_terminated(run.info.run_id, status)
+    said = team.sweep("train.seed=5").stdout
+    assert "1 trials of commit" in said
+    assert "0 of them new" in said
+    left = {run.info.run_id: run.info.status for run in team.rows("train.seed", 5)}
+    assert left.pop(row.info.run_id) == "FINISHED"
+    assert sorted(left.values()) == ["FINISHED", "KILLED"]
+
+
+def test_remote_away(team: Team) -> None:
+    """A trial that cannot push begins once more, and finds the remote when it is back."""
+    git, away = team.folder / "git", team.folder / "away"
+    process = team.start("train.seed=6")
+    assert process.stdout
+    wait_until(lambda: team.rows("train.seed", 6), process)
+    git.rename(away)
+    said = next(line for line in process.stdout if "begins once more" in line)
+    away.rename(git)
+    rest, _ = process.communicate()
+    assert f"'{git}' does not appear to be a git repository" in said
+    assert process.returncode == 0, rest
+    assert "1 done, 0 running, 0 failed, 0 left" in rest
+    (row,) = team.rows("train.seed", 6)
+    assert row.info.status == "FINISHED"
+
+
+def test_server_restarted(team: Team) -> None:
+    """While the tracking server restarts no trial fails, and every one is recorded as a whole."""
+    process = team.start("train.seed=3,4")
+    wait_until(lambda: team.rows("train.seed", 3) or team.rows("train.seed", 4), process)
+    team.restart_server()
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "2 done, 0 running, 0 failed, 0 left" in said
+    for seed in (3, 4):
+        (row,) = [r for r in team.rows("train.seed", seed) if r.info.status == "FINISHED"]
+        assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
+        assert {"train_data.md5", "test_data.md5"} <= row.data.tags.keys()
+
+
+def test_on_this_machine(swept: tuple[Team, str]) -> None:
+    """Without an address this machine is the cluster, and rows are in the repository's store.
+
+    The trial's result is in the DVC remote, but this store has no row of it: it is made again.
+    """
+    team, _ = swept
+    command = [sys.executable, "cluster/sweep.py", "-S", "model.units=3", "-S", "model.cell=lstm"]
+    said = team.clone.run(*command, "--clones", f"{team.folder}/clones").stdout
+    assert "1 done, 0 running, 0 failed, 0 left" in said
+    client = MlflowClient(f"sqlite:///{team.clone.path}/mlflow.db")
+    (row,) = client.search_runs([client.get_experiment_by_name("vanilla-lstm").experiment_id])
+    assert row.data.params["model.units"] == "3"
+    assert row.info.artifact_uri.startswith((team.clone.path / "mlartifacts").as_uri())

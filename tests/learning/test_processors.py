@@ -1,0 +1,68 @@
+"""The same bytes on other processors, which QEMU emulates with their caches and instructions."""
+
+import pytest
+
+from processor import QEMU, run
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.skipif(not QEMU, reason="needs qemu-x86_64 (Debian: qemu-user)"),
+]
+
+# Trains, predicts, and prints an md5 of weights and probabilities.
+FIT = """
+import hashlib, sys
+sys.path[:0] = ["stages", "tests"]
+from sections import data_params, model_params, train_params
+from vanilla_lstm.learning.model import build_model, predict
+from vanilla_lstm.task.sequences import generate
+from vanilla_lstm.learning.training import fit, set_threads
+cell, per_step = sys.argv[1], sys.argv[2] == "per step"
+batch_size, units, n_steps, epochs = map(int, sys.argv[3:])
+x, y = generate(2 * batch_size, 1, n_max=5, n_steps=n_steps, targets=[1], per_step=per_step)
+set_threads(batch_size, units)
+model = build_model(data_params(per_step=per_step), model_params(cell=cell, units=units), seed=1)
+fit(model, x, y, train_params(batch_size=batch_size, epochs=epochs))
+arrays = [*(v.numpy() for v in model.weights), predict(model, x, 1000)]
+print(hashlib.md5(b"".join(a.tobytes() for a in arrays)).hexdigest())
+"""
+
+# Multiplies matrices as TensorFlow does, with a contraction of 320.
+MULTIPLY = """
+import hashlib, sys
+sys.path.insert(0, "stages")
+import numpy as np
+from vanilla_lstm.learning.backend import tf
+a, b = (np.random.default_rng(0).normal(size=s).astype("float32") for s in [(25, 320), (320, 5)])
+print(hashlib.md5(tf.function(tf.matmul, jit_compile=True)(a, b).numpy().tobytes()).hexdigest())
+"""
+
+CASES = [
+    ("lstm", "", "32", "25", "10", "3"),
+    ("lstm", "per step", "300", "25", "10", "2"),
+    ("lstm", "", "512", "64", "10", "2"),  # on two threads
+    ("lstm", "", "32", "150", "10", "2"),
+    ("lstm", "", "16", "25", "300", "1"),
+    ("gru", "per step", "150", "60", "10", "2"),
+    ("simple_rnn", "", "150", "150", "10", "2"),
+]
+
+
+def test_same_bytes_on_another_processor() -> None:
+    """What is trained and predicted on this processor is, bit for bit, what another one makes."""
+    assert run(FIT, *CASES[0], on="Haswell") == run(FIT, *CASES[0])
+
+
+def test_same_bytes_can_fail() -> None:
+    """A product that the library cuts has other bits on one of two processors."""
+    made = {run(MULTIPLY, on=name) for name in ("", "Haswell", "EPYC-Rome")}
+    assert len(made) > 1
+
+
+@pytest.mark.parametrize("name", ["Haswell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan"])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_same_bytes_on_other_processors(case: tuple[str, ...], name: str, slow: bool) -> None:
+    """Nor do cells, batches, units, labels or lengths of another size make a difference."""
+    if not slow:
+        pytest.skip("takes a minute for each case: `make test-slow`")
+    assert run(FIT, *case, on=name) == run(FIT, *case)

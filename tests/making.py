@@ -1,0 +1,18 @@
+"""Files as the stages write them, made by tests."""
+
+from pathlib import Path
+
+from bridge.run.stage import Stage
+from vanilla_lstm.task.artifacts import DataSet, dataset_bytes
+
+
+def write_dataset(path: Path, dataset: DataSet) -> None:
+    """Write a data set."""
+    Stage([]).write(path, dataset_bytes(dataset))
+
+
+def write_model(path: Path, model: object) -> None:
+    """Write a model."""
+    from vanilla_lstm.learning.model_file import model_bytes  # loads Keras
+
+    Stage([]).write(path, model_bytes(model))
