@@ -54,10 +54,11 @@ def inherit(store: Store, run_id: str, known: Run) -> None:
         if artifact.path not in had:
             address = f"runs:/{known.info.run_id}/{artifact.path}"
             client.log_text(run_id, mlflow.artifacts.load_text(address), artifact.path)
-    [tested_on] = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
-    client.log_inputs(run_id, [tested_on])
+    tested_on = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
+    client.log_inputs(run_id, tested_on)
     metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
-    mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
+    dataset = tested_on[0].dataset if tested_on else None
+    mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
     params = {k: v for k, v in known.data.params.items() if k not in own.data.params}
     mlflow.log_params(params, run_id=run_id)
     client.set_tag(run_id, TEST_DATA_MD5, known.data.tags[TEST_DATA_MD5])
