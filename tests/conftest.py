@@ -47,6 +47,5 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
     clone.dvc("repro", "generate-train-data", "generate-test-data")
     clone.dvc("exp", "run", "--queue", "-S", "train.epochs=range(1,5)", "-S", "model.units=3,4")
-    clone.dvc("queue", "start", "-j", "2")
-    clone.wait_for_queue()
+    clone.run_queue()
     return clone

@@ -29,8 +29,7 @@ def main() -> None:
         clone = make_clone(Path(folder, "clone"), {})
         grid = ["-S", "train.epochs=range(50,250,50)", "-S", "model.units=10,25"]
         clone.dvc("exp", "run", "--queue", *grid)
-        clone.dvc("queue", "start", "-j", "2")
-        clone.wait_for_queue()
+        clone.run_queue()
         runs = MlflowClient(f"sqlite:///{clone.path}/mlflow.db").search_runs(
             ["1"], order_by=["metrics.`test/loss` ASC"]
         )
