@@ -16,7 +16,7 @@ from mlflow.entities import Run, ViewType
 from ruamel.yaml import YAML
 
 from bridge.run.files import md5
-from clone import ROOT, Clone, environment, make_clone
+from clone import Clone, environment, make_clone
 from servers import serving
 from vanilla_lstm.task.artifacts import TRAIN_DATA
 
@@ -321,10 +321,10 @@ def test_restore_of_a_hostile_row(sweep: Clone, tmp_path: Path, tag: str, value:
     assert (outside / "params.yaml").read_text() == "mine"
 
 
-def test_restore_runs_no_command(tmp_path: Path) -> None:
+def test_restore_runs_no_command(clone: Clone, tmp_path: Path) -> None:
     """What is given as a run id is no shell command."""
     command = f"x; touch {tmp_path}/file"
-    done = Clone(ROOT).run("make", "-o", ".venv/run", "restore", f"RUN={command}", check=False)
+    done = clone.run("make", "-o", ".venv/run", "restore", f"RUN={command}", check=False)
     assert done.returncode
     assert not (tmp_path / "file").exists()
 
