@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 import mlflow
 
 from bridge.record import provenance
-from bridge.record.store import Store
+from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
+from bridge.record.store import MODEL_MD5, Store
 from bridge.run.errors import StageError
 from bridge.run.files import md5
 from bridge.run.params import PARAMS
@@ -23,7 +24,7 @@ from vanilla_lstm.project import EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA, TRAIN_DATA
 from vanilla_lstm.task.params import parse_params
 
-MD5_TAGS = {"train_data.md5": TRAIN_DATA, "model.md5": MODEL, "test_data.md5": TEST_DATA}
+MD5_TAGS = {TRAIN_DATA_MD5: TRAIN_DATA, MODEL_MD5: MODEL, TEST_DATA_MD5: TEST_DATA}
 
 
 def main(run_id: str) -> None:
