@@ -56,7 +56,7 @@ def train_and_test(tests: list[Params]) -> list[Score]:
     params = tests[0]
     set_threads(params.train.batch_size, params.model.units)
     dataset = DataSet.draw(params.data, params.train_data)
-    padded = dataset.padded or params.train.min_steps is not None
+    padded = params.train.pads(params.train_data)
     model = build_model(params.data, params.model, params.train.seed, padded)
     epochs = len(fit(model, dataset.x, dataset.y, params.train))
     scores = []

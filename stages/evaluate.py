@@ -51,7 +51,7 @@ def main(stage: Stage) -> None:
         params=as_mapping({dataset.own.name: dataset.own, "evaluate": params.evaluate}),
         metrics=result._asdict(),
         serve=partial(save, output_shape=model.output_shape),
-        texts={"confusion_matrix.svg": confusion_matrix(pairs, dataset.data.n_max)},
+        texts={"confusion_matrix.html": confusion_matrix(pairs, dataset.data.n_max)},
     )
     print(f"Accuracy: {result.accuracy:.4f}")
     print(f"Correctly classified: {result.correctly_classified} of {result.n_samples}")

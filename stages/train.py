@@ -26,14 +26,15 @@ def main(stage: Stage) -> None:
 
     store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow: a missing store is reported in seconds
     from vanilla_lstm.learning.model import build_model, summary
-    from vanilla_lstm.learning.model_file import model_bytes
+    from vanilla_lstm.learning.model_file import write_model
     from vanilla_lstm.learning.training import fit, set_threads
     from vanilla_lstm.serving import save
 
     set_threads(params.train.batch_size, params.model.units)
-    padded = dataset.padded or params.train.min_steps is not None
     # The data says what it is: data and train_data are not this stage's params, but its input's.
-    model = build_model(dataset.data, params.model, params.train.seed, padded)
+    model = build_model(
+        dataset.data, params.model, params.train.seed, params.train.pads(dataset.own)
+    )
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
     with (
         training(
@@ -56,7 +57,8 @@ def main(stage: Stage) -> None:
             report(epochs)
 
         history = fit(model, dataset.x, dataset.y, params.train, on_epochs)
-        stage.write(MODEL, model_bytes(model))
+        with stage.writing(MODEL) as path:
+            write_model(path, model)
         rows = ((i, *epoch) for i, epoch in enumerate(history, start=1))
         stage.write(TRAINING, csv_bytes(("epoch", *Epoch._fields), rows))
 

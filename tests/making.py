@@ -13,6 +13,7 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
 
 def write_model(path: Path, model: object) -> None:
     """Write a model."""
-    from vanilla_lstm.learning.model_file import model_bytes  # loads Keras
+    from vanilla_lstm.learning import model_file  # loads Keras
 
-    Stage([]).write(path, model_bytes(model))
+    with Stage([]).writing(path) as partial:
+        model_file.write_model(partial, model)

@@ -1,6 +1,6 @@
-"""How far training is: a bar on a terminal, ten lines in a log."""
+"""How far training is: a bar on a terminal, a line every ten seconds in a log."""
 
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,18 +15,13 @@ def progress(n_epochs: int) -> Iterator[Callable[[Sequence[Epoch]], None]]:
 
     It shows the last epoch's measures and the time left if all `n_epochs` are needed.
     """
-    started, done = time.perf_counter(), 0
-    with tqdm(total=n_epochs, unit="epoch", disable=None) as bar:
+    seconds = 0.1 if sys.stderr.isatty() else 10
+    with tqdm(total=n_epochs, unit="epoch", mininterval=seconds) as bar:
 
         def report(epochs: Sequence[Epoch]) -> None:
-            nonlocal done
-            tenths = done * 10 // n_epochs
-            done += len(epochs)
-            measures = f"loss {epochs[-1].loss:.4f}, val_accuracy {epochs[-1].val_accuracy:.4f}"
-            bar.set_postfix_str(measures)
+            last = epochs[-1]
+            measures = f"loss {last.loss:.4f}, val_accuracy {last.val_accuracy:.4f}"
+            bar.set_postfix_str(measures, refresh=False)
             bar.update(len(epochs))
-            if bar.disable and done * 10 // n_epochs > tenths:
-                left = (time.perf_counter() - started) / done * (n_epochs - done)
-                print(f"epoch {done}/{n_epochs}: {measures}, {left:.0f} s left", flush=True)
 
         yield report

@@ -24,21 +24,15 @@ def _hidden(*packages: str) -> Iterator[None]:
 
 @contextmanager
 def _silent_native_code() -> Iterator[None]:
-    """Hide what native code writes to stderr; Python's own messages still appear.
-
-    TensorFlow reports the CPU that it found before its log level takes effect.
-    """
-    python_stderr, saved = sys.stderr, os.dup(2)
-    sys.stderr = os.fdopen(saved, "w", closefd=False)
+    """Hide what TensorFlow writes to stderr before its log level takes effect."""
+    saved = os.dup(2)
     with Path(os.devnull).open("w") as null:
         os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            sys.stderr = python_stderr
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 os.environ["KERAS_BACKEND"] = "tensorflow"

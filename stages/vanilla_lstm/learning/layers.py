@@ -64,21 +64,6 @@ class SimpleRNNCell(keras.layers.SimpleRNNCell):
 
 
 @_registered
-class GRUCell(keras.layers.GRUCell):
-    """`keras.layers.GRUCell` with `reset_after`, its default (Cho et al. 2014, with two biases)."""
-
-    def call(self, inputs: Any, states: Any, training: Any = False) -> Any:
-        [h] = states
-        bias, recurrent_bias = tf.unstack(self.bias.value)
-        x_z, x_r, x_h = tf.split(product(inputs, self.kernel.value) + bias, 3, 1)
-        recurrent = product(h, self.recurrent_kernel.value) + recurrent_bias
-        h_z, h_r, h_h = tf.split(recurrent, 3, 1)
-        z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
-        h = z * h + (1 - z) * tf.tanh(x_h + r * h_h)
-        return h, [h]
-
-
-@_registered
 class ChronoInitializer(keras.initializers.Initializer):
     """Chrono initialisation of an LSTM's bias, for memory over `1 .. t_max` steps.
 

@@ -1,25 +1,23 @@
 """The models: a one-hot layer, one recurrent layer and a softmax layer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.learning.backend import keras, tf
-from vanilla_lstm.learning.layers import ChronoInitializer, Dense, GRUCell, OneHot, SimpleRNNCell
+from vanilla_lstm.learning.layers import ChronoInitializer, Dense, OneHot, SimpleRNNCell
 from vanilla_lstm.learning.lstm import LSTM
 from vanilla_lstm.task.params import DataParams, ModelParams
 from vanilla_lstm.task.sequences import UInt8Array
 
 
-def _of_cells(cell: type[keras.layers.Layer]) -> Callable[..., keras.layers.Layer]:
-    """Return what makes a recurrent layer of such cells."""
-    # Named: Keras would number the cells of a process, and write the number into the file.
-    return lambda units, **options: keras.layers.RNN(cell(units, name="cell"), **options)
+def _simple_rnn(units: int, **options: Any) -> keras.layers.RNN:
+    # Keras would number the cells of a process, and write the number into the file.
+    return keras.layers.RNN(SimpleRNNCell(units, name="cell"), **options)
 
 
-CELLS = {"lstm": LSTM, "gru": _of_cells(GRUCell), "simple_rnn": _of_cells(SimpleRNNCell)}
+CELLS = {"lstm": LSTM, "simple_rnn": _simple_rnn}
 
 
 def build_model(

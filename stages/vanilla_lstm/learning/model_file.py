@@ -1,8 +1,6 @@
 """The file format of a trained model: Keras's, with equal bytes for equal weights."""
 
-import io
 import json
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -13,24 +11,24 @@ from vanilla_lstm.task.artifacts import unreadable
 from vanilla_lstm.task.params import DataParams
 
 
-def model_bytes(model: keras.Model) -> memoryview:
-    """Return the content of a model's file.
+def write_model(path: Path, model: keras.Model) -> None:
+    """Write a model's file; raises `OSError`.
 
     What Keras adds to the model is left out: the time, in the zip and in its metadata, the memory
     addresses that mark shared objects, and the modules of this project's classes, which Keras finds
     by their registered names.
     """
-    buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder, "model.keras")
+    saved = path.with_name(f"{path.name}.keras")  # beside it: a temporary folder may be full
+    try:
         model.save(saved)
-        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(buffer, "w") as target:
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:
             for name in sorted(source.namelist()):
                 content = source.read(name)
                 if name.endswith(".json"):
                     content = json.dumps(json.loads(content, object_hook=_without_noise)).encode()
                 target.writestr(zipfile.ZipInfo(name), content)  # dated 1980
-    return buffer.getbuffer()
+    finally:
+        saved.unlink(missing_ok=True)
 
 
 def _without_noise(mapping: dict[str, object]) -> dict[str, object]:

@@ -90,11 +90,7 @@ class _Program:
         self.epochs = tf.function(self._epochs, jit_compile=True, autograph=False)
 
     def run(
-        self,
-        data: list[tf.Tensor],
-        shuffled: Iterator[Indices],
-        rng: np.random.Generator,
-        epochs: int,
+        self, data: Any, shuffled: Iterator[Indices], rng: np.random.Generator, epochs: int
     ) -> Iterator[npt.NDArray[np.float64]]:
         """Yield the measures `[n, 4]` of one chunk of epochs after another."""
         n_steps, n_validation = data[0].shape[1], len(data[2])
@@ -111,7 +107,7 @@ class _Program:
         lengths[0] = draw()
         while epochs:
             started = time.perf_counter()
-            done, measures = self.epochs(*data, chunk, lengths, validation, tf.constant(size))
+            done, measures = self.epochs(data, chunk, lengths, validation, tf.constant(size))
             measured = measures.numpy()[: int(done)]
             seconds = (time.perf_counter() - started) / size
             yield measured
@@ -130,31 +126,21 @@ class _Program:
         ):
             variable.assign(value)
 
-    def _epochs(
-        self,
-        x: Any,
-        y: Any,
-        x_val: Any,
-        y_val: Any,
-        chunk: Any,
-        lengths: Any,
-        validation: Any,
-        size: Any,
-    ) -> Any:
+    def _epochs(self, data: Any, chunk: Any, lengths: Any, validation: Any, size: Any) -> Any:
         """The compiled program: up to `size` epochs over the batches of `chunk`."""
+        x, y, x_val, y_val = data
 
         def train_and_validate(epoch: Any, measures: Any) -> Any:
-            def train(i: Any, x: Any, y: Any) -> Any:
+            def train(x: Any, y: Any, i: Any) -> Any:
                 if self.params.min_steps is not None:
                     x = _beginnings(x, lengths[epoch, i], PAD)
                     y = _beginnings(y, lengths[epoch, i], NO_LABEL) if y.shape.rank == 2 else y
                 return self._train_batch(x, y)
 
-            def validate(i: Any, x: Any, y: Any) -> Any:
-                return self._batch_sums(x, y)
-
             loss, accuracy = self._over_batches(train, x, y, chunk[epoch])
-            val_loss, val_accuracy = self._over_batches(validate, x_val, y_val, validation)
+            val_loss, val_accuracy = self._over_batches(
+                lambda x, y, _: self._batch_sums(x, y), x_val, y_val, validation
+            )
             better = val_loss < self.best_loss
             self.best_loss.assign(tf.where(better, val_loss, self.best_loss))
             self.best_weights.assign(tf.where(better, self.weights.value, self.best_weights))
@@ -179,7 +165,7 @@ class _Program:
             x_batch = tf.gather(x, tf.maximum(indices, 0))
             y_batch = tf.gather(y, tf.maximum(indices, 0))
             y_batch = tf.where(used if y.shape.rank == 1 else used[:, None], y_batch, NO_LABEL)
-            sums = process(i, x_batch, y_batch)
+            sums = process(x_batch, y_batch, i)
             return i + 1, *(t + tf.cast(s, t.dtype) for t, s in zip(totals, sums, strict=True))
 
         zero = tf.constant(0.0, tf.float64)

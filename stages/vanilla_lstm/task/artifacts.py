@@ -27,8 +27,6 @@ TRAINING = Path("data/training.csv")
 METRICS = Path("data/metrics.json")
 PREDICTIONS = Path("data/predictions.csv")
 
-_MADE_BY = {TRAIN_DATA: "generate-train-data", TEST_DATA: "generate-test-data", MODEL: "train"}
-
 
 class DataSet(NamedTuple):
     """Sequences, their labels, and the parameters that they were drawn with."""
@@ -52,11 +50,6 @@ class DataSet(NamedTuple):
     def sequences(self) -> DataParams:
         """What one sequence is."""
         return self.own.applied_to(self.data)
-
-    @property
-    def padded(self) -> bool:
-        """Whether shorter sequences have `PAD` before their first step."""
-        return self.own.min_insert is not None
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -110,7 +103,7 @@ def _check(dataset: DataSet) -> None:
         raise ValueError(f"x is {x.dtype} {list(x.shape)}, not uint8 {list(shape)}")
     if y.dtype != np.uint8 or y.shape != (shape if data.per_step else shape[:1]):
         raise ValueError(f"y is {y.dtype} {list(y.shape)}")
-    symbols = x[x != PAD] if dataset.padded else x
+    symbols = x if dataset.own.min_insert is None else x[x != PAD]
     if symbols.max(initial=0) >= data.n_symbols:
         raise ValueError(f"x holds the symbol {symbols.max()}")
     if data.per_step and (y == NO_LABEL).all(axis=1).any():
@@ -135,10 +128,9 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def unreadable(path: Path, error: Exception) -> FileError:
-    """Return the error for a file that cannot be read, with the stage that makes it."""
+    """Return the error for a file that cannot be read, and how to get it whole."""
     text = getattr(error, "strerror", None) or (error.args and error.args[0]) or ""
     cause = " ".join(str(text).split())[:200] or type(error).__name__
-    cure = "fetch it again"
-    if path in _MADE_BY:
-        cure = f"`dvc checkout -f {path}` or `dvc repro -f {_MADE_BY[path]}` makes it whole"
+    # DVC by itself would restore a damaged object of its cache again and again.
+    cure = "`make heal` and then `dvc repro` make it again"
     return FileError(path, f"cannot be read ({cause})", cure)

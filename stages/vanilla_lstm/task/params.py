@@ -86,7 +86,7 @@ class TestDataParams(Section):
 class ModelParams(Section):
     """The architecture."""
 
-    cell: Literal["lstm", "gru", "simple_rnn"]
+    cell: Literal["lstm", "simple_rnn"]
     units: Count
     forget_bias: Literal["one", "chrono"]
     cell_noise: Annotated[float, Field(ge=0, le=1)]
@@ -118,6 +118,10 @@ class TrainParams(Section):
     def n_epochs(self) -> int:
         """The epochs of all phases, if none ends early."""
         return self.epochs + sum(phase.epochs for phase in self.curriculum)
+
+    def pads(self, own: TrainDataParams | TestDataParams) -> bool:
+        """Whether sequences of the data set `own` are learned with `PAD` before them."""
+        return own.min_insert is not None or self.min_steps is not None
 
     def n_training(self, n_samples: int) -> int:
         """Return how many samples are trained on, from the first; rounded as in Keras."""
