@@ -3,41 +3,45 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro properties ui plots restore test test-fast test-slow check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore test test-fast test-slow check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | awk -F: '{printf "make %-14s %s\n", $$1, $$2}'
 
-repro: .venv/run  ## run the pipeline: whatever has changed, and nothing else
-	dvc repro
+repro: heal  ## run the pipeline: whatever has changed, and nothing else
+	python -m dvc repro
+	python tools/results.py
 
-properties: .venv/run  ## measure the post's five claims
-	cd properties && dvc repro
+heal: .venv/run  ## mend what a killed dvc or git has left behind
+	python tools/heal.py . properties
 
-ui: .venv/run  ## show the results in MLflow, on this machine only
-	mlflow ui --host 127.0.0.1
+properties: heal  ## measure the post's five claims
+	cd properties && python -m dvc repro
+
+ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT=5000
+	python tools/results.py ui $(or $(PORT),5000)
 
 plots: .venv/dev  ## write DVC's plots to one page that needs no network
 	python tools/offline_plots.py
 
 test: .venv/dev  ## run every test
-	pytest
+	python -m pytest
 
 test-fast: .venv/dev  ## run the tests that need no TensorFlow, DVC or MLflow
-	pytest -m "not pipeline"
+	python -m pytest -m "not pipeline"
 
 test-slow: .venv/dev  ## run every test with larger numbers
-	pytest --slow
+	python -m pytest --slow
 
 check: .venv/dev  ## check format, lint and types
-	ruff format --check .
-	ruff check .
-	mypy
+	python -m ruff format --check .
+	python -m ruff check .
+	python -m mypy
 
 format: .venv/dev  ## format the code
-	ruff format .
-	ruff check --fix .
+	python -m ruff format .
+	python -m ruff check --fix .
 
 bench: .venv/dev  ## measure the speed, and write tests/benchmarks/RESULTS.md
 	python tests/benchmarks/run.py

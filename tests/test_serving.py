@@ -95,9 +95,11 @@ def test_probabilities(server: str) -> None:
         ([[1, True]], "digits must be whole numbers, 0 to 3; received True"),
         ([[1, None]], "digits must be whole numbers, 0 to 3; received None"),
         ([1, 3, 0], "digits must be [n_samples, n_steps], all sequences of the same length"),
-        ([[[1, 3]]], "same length; received [1, 1, 2]"),
-        ([[]], "same length; received [1, 0]"),
-        ([[1, 3], [2]], "same length; received [2]"),
+        ([[[1, 3]]], "at most; received [1, 1, 2]"),
+        ([[]], "at most; received [1, 0]"),
+        ([[1, 3], [2]], "at most; received [2]"),
+        ([[1] * 10_001], "10,000 steps and 100,000 digits at most; received [1, 10001]"),
+        ([[1] * 1001] * 100, "100,000 digits at most; received [100, 1001]"),
     ],
 )
 def test_refused(server: str, inputs: object, rule: str) -> None:

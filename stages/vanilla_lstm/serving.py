@@ -23,6 +23,7 @@ from vanilla_lstm.learning.backend import keras
 from vanilla_lstm.learning.model_file import read_model
 
 _CODE = [Path(__file__).parent, Path(bridge.__file__).parent]
+_LONGEST, _MOST = 10_000, 100_000  # answered in seconds; a server gives up after a minute
 _NEEDED = ("keras", "mlflow", "numpy", "pydantic", "pyyaml", "tensorflow")
 
 
@@ -66,10 +67,10 @@ class DigitClassifier:
         Raises `MlflowException`, which the server answers with status 400.
         """
         values = np.array(np.asarray(digits, object).tolist(), object)
-        if values.ndim != 2 or not values.size:
+        if values.ndim != 2 or not 0 < values.size <= _MOST or values.shape[1] > _LONGEST:
             raise MlflowException.invalid_parameter_value(
-                "digits must be [n_samples, n_steps], all sequences of the same length; "
-                f"received {list(values.shape)}"
+                "digits must be [n_samples, n_steps], all sequences of the same length, "
+                f"{_LONGEST:,} steps and {_MOST:,} digits at most; received {list(values.shape)}"
             )
         for value in values.flat:
             is_number = isinstance(value, Real) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 import zipfile
 from contextlib import closing, suppress
@@ -298,11 +299,12 @@ def test_stage_refuses_damaged_data(
     before = files(clone.path)
     done = clone.run("python", f"stages/{stage}", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{path}: cannot be read (File is not a zip file); `dvc checkout")
+    assert done.stderr.startswith(f"{path}: cannot be read (File is not a zip file); `make heal`")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert files(clone.path) == before
-    clone.dvc("checkout", "-f", path)  # the cure that it names
+    clone.run(sys.executable, "tools/heal.py")  # the cure that it names
+    clone.dvc("repro")
     assert md5(clone.path / path) == md5(reproduced.path / path)
 
 
@@ -324,7 +326,8 @@ def test_stage_refuses_damaged_store(
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"MLflow at sqlite:///{store}: (sqlite3.")
-    assert line.endswith("; move the file away to begin a new store")
+    cure = "bring back a backup, or move it away to begin a new store"
+    assert line.endswith(f"; {cure}" if content else "; make it writable for you")
     assert files(clone.path) == before
 
 
@@ -335,7 +338,7 @@ def test_stage_refuses_damaged_model(reproduced: Clone, tmp_path: Path) -> None:
     before = files(clone.path)
     done = clone.run("python", "stages/evaluate.py", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{MODEL}: cannot be read (File is not a zip file); `dvc checko")
+    assert done.stderr.startswith(f"{MODEL}: cannot be read (File is not a zip file); `make heal`")
     assert done.stderr.count("\n") == 1
     after = files(clone.path)
     assert {path: after[path] for path in before} == before
@@ -423,7 +426,7 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
             read_model(MODEL)
         line = str(caught.value)
         assert line.startswith(f"{MODEL}: cannot be read (")
-        assert line.endswith(f"); `dvc checkout -f {MODEL}` or `dvc repro -f train` makes it whole")
+        assert line.endswith(f"); `make heal` and then `dvc repro` make it again")
         assert "\n" not in line
         assert not Path("code-was-run").exists()
     MODEL.unlink()

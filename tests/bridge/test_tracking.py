@@ -89,7 +89,7 @@ def test_row(tracked: Clone) -> None:
     assert {f"test/{k}": v for k, v in result.items()}.items() <= run.data.metrics.items()
     assert "Total params: 185" in text(tracked, run, "model_summary.txt")
     assert text(tracked, run, "params.yaml") == (tracked.path / "params.yaml").read_text()
-    assert text(tracked, run, "confusion_matrix.svg").startswith("<svg")
+    assert text(tracked, run, "confusion_matrix.html").startswith("<table")
     inputs = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
     assert inputs == {"training": tags["train_data.md5"], "testing": tags["test_data.md5"]}
 
@@ -202,7 +202,7 @@ def test_same_model_with_other_params(reproduced: Clone, tmp_path: Path) -> None
     assert new.info.run_name == "keep=best"
     for tag in MD5_TAGS:
         assert new.data.tags[tag] == old.data.tags[tag]
-    assert text(clone, new, "confusion_matrix.svg") == text(clone, old, "confusion_matrix.svg")
+    assert text(clone, new, "confusion_matrix.html") == text(clone, old, "confusion_matrix.html")
 
 
 def test_standard_tags(tracked: Clone) -> None:

@@ -175,13 +175,13 @@ def test_damaged_data(content: bytes) -> None:
     before = files()
     with pytest.raises(FileError) as caught:
         read_dataset(TRAIN_DATA)
-    check_line(str(caught.value), "data/train.npz", "generate-train-data")
+    check_line(str(caught.value), "data/train.npz")
     assert files() == before
 
 
-def check_line(line: str, path: str, stage: str) -> None:
+def check_line(line: str, path: str) -> None:
     """Assert that a line names the file, a cause and the cure."""
-    cure = f"`dvc checkout -f {path}` or `dvc repro -f {stage}` makes it whole"
+    cure = "`make heal` and then `dvc repro` make it again"
     assert line.startswith(f"{path}: cannot be read (")
     assert line.endswith(f"); {cure}")
     assert "\n" not in line
@@ -195,7 +195,7 @@ def test_missing_data() -> None:
     TEST_DATA.mkdir(parents=True)
     with pytest.raises(FileError, match="Is a directory") as caught:
         read_dataset(TEST_DATA)
-    check_line(str(caught.value), "data/test.npz", "generate-test-data")
+    check_line(str(caught.value), "data/test.npz")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -223,7 +223,7 @@ def test_any_damage(data: st.DataObject) -> None:
     try:
         read = read_dataset(TRAIN_DATA)
     except FileError as error:
-        check_line(str(error), "data/train.npz", "generate-train-data")
+        check_line(str(error), "data/train.npz")
     else:
         np.testing.assert_array_equal(read.x, X)
         np.testing.assert_array_equal(read.y, Y)

@@ -132,7 +132,8 @@ def test_missing_unknown_and_twice_given_keys_are_refused(key: str) -> None:
         "5": "must be a mapping of sections; received 5",
         "- data": "must be a mapping of sections; received ['data']",
         "data: [1": "line 2: must be valid YAML: did not find expected ',' or ']'",
-        "\tdata: 1": "line 1: must be valid YAML: found character that cannot start any token",
+        "\tdata: 1": "line 1: must have spaces instead of tabs",
+        "# a\tcomment\ndata:\t1": "line 2: must have spaces instead of tabs",
         "data: *a": "line 1: must be valid YAML: found undefined alias",
         "data: !!int ''": "must be valid YAML: invalid literal for int() with base 10: ''",
         "data: !!bool maybe": "must be valid YAML: 'maybe'",
@@ -178,7 +179,7 @@ def test_sections_and_odd_keys() -> None:
             " marked distractors; received 2",
         ),
         (
-            {"model__forget_bias": "chrono", "model__cell": "gru"},
+            {"model__forget_bias": "chrono", "model__cell": "simple_rnn"},
             "model.forget_bias: must be 'one' but for cell: lstm and sequences of at least 3"
             " steps; received 'chrono'",
         ),

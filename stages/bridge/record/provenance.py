@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,8 @@ DIRTY = mlflow_tags.MLFLOW_GIT_DIRTY
 EXPERIMENT_NAME = "dvc.exp_name"
 FOLDER = "folder"
 HOST = "host"
+CLONE = "clone"
+SYSTEM = "system"
 PROCESS = "process"
 
 
@@ -28,13 +32,38 @@ def checkout() -> Path:
 
 
 def main_repository() -> Path:
-    """Return the main repository, wherever DVC or git have put the copy that is worked in."""
+    """Return the project in the main repository, wherever DVC or git have put the copy worked in.
+
+    The project is the outermost DVC project of the checkout: it can be in a folder of a larger one.
+    """
     here = checkout()
     dvc_root = os.environ.get("DVC_ROOT")  # can be a stale one, inherited from a shell
     if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
         here = Path(dvc_root)
-    main = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
-    return Path(main.removeprefix("worktree ")) if main else here
+    parents = [Path.cwd(), *Path.cwd().parents]
+    projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
+    inner = projects[-1].relative_to(here) if projects else Path()
+    first = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
+    main = Path(first.removeprefix("worktree "), inner)
+    # Of a submodule git lists its folder in .git, of a bare repository the repository.
+    return main if (main / ".dvc").is_dir() else here / inner
+
+
+def clone() -> str:
+    """Return a name that no other clone has, kept in a file that is not in git."""
+    path = main_repository() / ".dvc" / "tmp" / "clone"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text()
+
+
+def system() -> str:
+    """Return what process ids are unique in: this machine since it booted, and its container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return f"{psutil.boot_time():.0f} "
 
 
 def folder() -> Path:
@@ -60,6 +89,8 @@ def tags() -> dict[str, str]:
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
         FOLDER: str(folder()).removeprefix("."),
         HOST: socket.gethostname(),
+        CLONE: clone(),
+        SYSTEM: system(),
         PROCESS: process(os.getpid()),
     }
     return {key: value for key, value in found.items() if value}
@@ -69,15 +100,29 @@ def process(pid: int) -> str:
     """Return a unique name of a process (ids are reused), or "" if it has ended."""
     try:
         found = psutil.Process(pid)
+        stat = Path(f"/proc/{pid}/stat")
+        # On Linux in ticks since the boot, as the clock may be set meanwhile.
+        began = (
+            stat.read_text().split(")")[-1].split()[19] if stat.exists() else found.create_time()
+        )
         # A zombie has ended, but its parent has not yet asked how.
-        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{found.create_time():.2f}"
-    except psutil.NoSuchProcess:
+        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{began}"
+    except (OSError, psutil.Error):
         return ""
 
 
-def has_ended(name: str) -> bool:
-    """Whether the process on this host that `process` gave this name is gone."""
-    return process(int(name.partition("@")[0])) != name
+def has_ended(tags: Mapping[str, str]) -> bool:
+    """Whether a run's tags are those of a process of this clone on this host that is gone.
+
+    Whoever may edit a run writes its tags; a process of another container cannot be seen from here.
+    """
+    boot, _, container = system().partition(" ")
+    its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
+    pid, at, _ = tags.get(PROCESS, "").partition("@")
+    if tags.get(HOST) != socket.gethostname() or not (its_boot and at and pid.isdecimal()):
+        return False
+    gone = its_container == container and process(int(pid[:9])) != tags[PROCESS]
+    return tags.get(CLONE) == clone() and (its_boot != boot or gone)
 
 
 def title(params: dict[str, object]) -> str:
@@ -100,8 +145,12 @@ def title(params: dict[str, object]) -> str:
 
 def _git(*arguments: str) -> str:
     """Return what git prints, or "" where there is no git or it refuses the repository."""
+    # Of the repository that is worked in, whatever GIT_DIR a hook or a shell has set.
+    clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, env=clean
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .store import ERRORS, MODEL_MD5, Store  # before MLflow, which it sets up
+from .store import MODEL_MD5, Store  # before MLflow, which it sets up
 
 # isort: split
 import mlflow
@@ -15,7 +15,8 @@ from mlflow.entities import Metric, Run
 from ..run.files import md5
 from ..run.params import PARAMS, flatten, updated
 from ..run.stage import Stage
-from .files import Data, Serve, log_model
+from .faults import ERRORS, tracking_error
+from .files import Data, Serve, log_model, renew_model
 from .runs import (
     TEST_DATA_MD5,
     TRAIN_DATA_MD5,
@@ -30,6 +31,8 @@ from .runs import (
 REPRODUCED = "reproduced"
 
 _SEND_SECONDS = 0.5  # between two batches of metrics: each costs a transaction or a request
+_SEND_AT_MOST = 15  # seconds
+_COMPLETE_AT_MOST = 600  # seconds, for a model of some GB
 
 
 class Row:
@@ -60,7 +63,8 @@ class Row:
 
     def send(self) -> None:
         """Send the metrics that the store does not have yet."""
-        self._store.client.log_batch(self.run_id, metrics=self._unsent)
+        with self._store.within(_SEND_AT_MOST):
+            self._store.client.log_batch(self.run_id, metrics=self._unsent)
         self._unsent.clear()
         self._sent = time.monotonic()
 
@@ -84,18 +88,19 @@ def training(
     """
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked, as two that log the same data set for the first time get in each other's way.
-        with store.errors_reported(), store.lock():
+        with store.lock(), store.errors_reported():
             tags = {TRAIN_DATA_MD5: md5(data.path)}
             run_id = create(store, params, tags, texts, [data.as_input("training")])
         row = Row(store, stage, run_id)
         yield row
         stage.check()
         try:
-            row.send()
-            _complete_training(store, run_id, model, serve)
+            with store.lock(), store.within(_COMPLETE_AT_MOST):
+                row.send()
+                _complete_training(store, run_id, model, serve)
         except ERRORS as error:
             cure = "the training is kept but not recorded: `dvc repro -f -s train evaluate` does it"
-            print(f"warning: {store.error(error, cure)}", file=sys.stderr)
+            print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
 
 
 def evaluation(
@@ -118,8 +123,8 @@ def evaluation(
     flat = {key: str(value) for key, value in flatten(params).items()}
     with (
         stage.stoppable(),
-        store.errors_reported(),
         store.lock(),
+        store.errors_reported(),
         _ending_rows(store, stage),
     ):
         runs = store.results_of(model_md5)
@@ -138,7 +143,7 @@ def evaluation(
         for name, text in texts.items():
             client.log_text(run_id, text, name)
         tested_on = data.as_input("testing")
-        client.log_inputs(run_id, [tested_on])
+        store.log_inputs(run_id, [tested_on])
         # With a run_id MLflow starts no run, and links the metrics to that run's model.
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
         mlflow.log_params(flat, run_id=run_id)
@@ -160,22 +165,22 @@ def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
 
 def _complete_training(store: Store, run_id: str, model: Path, serve: Serve) -> None:
     client, model_md5 = store.client, md5(model)
-    with store.lock():
-        params = client.get_run(run_id).data.params
-        runs = store.results_of(model_md5)
-        known = [run for run in runs if _trained(run) and params.items() <= run.data.params.items()]
-        if known:
-            count = int(known[-1].data.tags.get(REPRODUCED, 0)) + 1
-            client.set_tag(known[-1].info.run_id, REPRODUCED, str(count))
-            client.set_terminated(run_id)
-            client.delete_run(run_id)
-            return
-        log_model(store, run_id, model, serve)
-        client.set_tag(run_id, MODEL_MD5, model_md5)
-        # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
-        for run in [run for run in runs if _trained(run) and TEST_DATA_MD5 in run.data.tags][:1]:
-            inherit(store, run_id, run)
+    params = client.get_run(run_id).data.params
+    runs = [run for run in store.results_of(model_md5) if _trained(run)]
+    if known := [run for run in runs if params.items() <= run.data.params.items()]:
+        first = known[-1]
+        renew_model(store, first, model, serve)
+        count = int(first.data.tags.get(REPRODUCED, "0")) + 1
+        client.set_tag(first.info.run_id, REPRODUCED, str(count))
         client.set_terminated(run_id)
+        client.delete_run(run_id)
+        return
+    log_model(store, run_id, model, serve)
+    client.set_tag(run_id, MODEL_MD5, model_md5)
+    # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
+    for run in [run for run in runs if TEST_DATA_MD5 in run.data.tags][:1]:
+        inherit(store, run_id, run)
+    client.set_terminated(run_id)
 
 
 def _trained(run: Run) -> bool:

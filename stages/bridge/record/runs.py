@@ -10,6 +10,7 @@ from .store import MODEL_MD5, Store  # before MLflow, which it sets up
 import mlflow
 from mlflow import entities
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from ..run import params as params_file
 from ..run.params import PARAMS, flatten, updated
@@ -40,7 +41,7 @@ def create(
         store.client.create_run(store.experiment_id, run_name=title, tags=tags).info.run_id
     )
     mlflow.log_params(flatten(params), run_id=run_id)
-    store.client.log_inputs(run_id, list(inputs))
+    store.log_inputs(run_id, inputs)
     for name, content in {str(PARAMS): updated(text, params), **texts}.items():
         store.client.log_text(run_id, content, name)
     return run_id
@@ -55,7 +56,7 @@ def inherit(store: Store, run_id: str, known: Run) -> None:
             address = f"runs:/{known.info.run_id}/{artifact.path}"
             client.log_text(run_id, mlflow.artifacts.load_text(address), artifact.path)
     tested_on = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
-    client.log_inputs(run_id, tested_on)
+    store.log_inputs(run_id, tested_on)
     metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
     dataset = tested_on[0].dataset if tested_on else None
     mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
@@ -95,5 +96,8 @@ def unrecorded(store: Store, model: Path, model_md5: str, params: Params, serve:
 
 
 def params_text(run_id: str) -> str:
-    """Return the params file that a run keeps."""
-    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
+    """Return the params file that a run keeps; nothing if it is lost or damaged."""
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
+    except (MlflowException, OSError):
+        return ""

@@ -2,10 +2,8 @@
 
 import logging
 import os
-import re
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -14,20 +12,20 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import mlflow
 import mlflow.store.db.utils
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.entities import DatasetInput, Run
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from packaging.version import InvalidVersion, Version
 
-from ..run.errors import TrackingError
 from ..run.files import exclusive
 from . import provenance, view
-
-ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
-"""Raised when a store is missing, damaged, locked or full, or lacks its driver."""
+from .faults import ERRORS, deadline, masked, once_more, tracking_error
 
 MODEL_MD5 = "model.md5"
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
+_OLDEST = "3.0"  # the first servers that keep models apart from runs
+_OPENING, _WRITING = 15, 120  # seconds, at most
 
 
 class Store:
@@ -50,33 +48,32 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.store.db.utils.MAX_RETRY_COUNT = 4
         self._root = provenance.main_repository()
-        given = os.environ.get("MLFLOW_TRACKING_URI")
-        self._address = given or f"sqlite:///{self._root}/mlflow.db"
-        mlflow.set_tracking_uri(self._address)
+        self.address = address()
+        self._remote = self.address.startswith("http")
+        mlflow.set_tracking_uri(self.address)
+        self._name = experiment
         name = "-".join([experiment, *provenance.folder().parts[:-1][:1]])
-        with self.errors_reported(), self.lock():
-            if not given:
+        with self.lock(), self.errors_reported(_OPENING):
+            if self._remote:
+                self._check_version()
+            elif self.address == _own(self._root):
                 _create_database(self._root / "mlflow.db")
             self.client = mlflow.MlflowClient()
-            location = None if given else (self._root / "mlartifacts").as_uri()
-            self.experiment_id = self._experiment(name, location, view.tags(columns))
-            self._end_rows("KILLED", made_by=provenance.has_ended)
+            self.experiment_id = once_more(lambda: self._experiment(name, view.tags(columns)))
+            self._end_rows("KILLED", provenance.has_ended)
 
     @contextmanager
-    def errors_reported(self) -> Iterator[None]:
-        """Raise `TrackingError` for what is wrong with the store."""
+    def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
+        """Raise `TrackingError` for what is wrong with the store, or if a server is too slow."""
         try:
-            yield
+            with self.within(seconds):
+                yield
         except ERRORS as error:
-            cure = "start it, or unset MLFLOW_TRACKING_URI"
-            if self._address.startswith("sqlite:"):
-                cure = "move the file away to begin a new store"
-            raise self.error(error, cure) from None
+            raise tracking_error(self.address, error) from None
 
-    def error(self, error: Exception, cure: str) -> TrackingError:
-        """Return an error of the store as its user reads it: in one line, without passwords."""
-        cause = " ".join(_masked(str(error)).split())[:300]
-        return TrackingError(_masked(self._address), cause, cure)
+    def within(self, seconds: int) -> AbstractContextManager[object]:
+        """Raise `TimeoutError` in a block that a server holds for longer."""
+        return deadline(seconds) if self._remote else ExitStack()
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep the other stages of this machine from the store."""
@@ -84,9 +81,13 @@ class Store:
 
     def end_own_rows(self, status: str) -> None:
         """Give the rows that this process left RUNNING another status, if the store lets it."""
-        this_process = provenance.process(os.getpid())
-        with suppress(*ERRORS):
-            self._end_rows(status, made_by=lambda process: process == this_process)
+        own = provenance.process(os.getpid())
+        with suppress(*ERRORS), self.within(_OPENING):
+            self._end_rows(status, lambda tags: tags.get(provenance.PROCESS) == own)
+
+    def log_inputs(self, run_id: str, inputs: Sequence[DatasetInput]) -> None:
+        """Add data sets to a run."""
+        once_more(lambda: self.client.log_inputs(run_id, list(inputs)))
 
     def results_of(self, model_md5: str) -> list[Run]:
         """Return the finished rows of a model, newest first."""
@@ -95,14 +96,22 @@ class Store:
 
     def url(self, run_id: str = "") -> str:
         """Return the address of a row, or of the table of all rows, best first."""
-        start = _masked(self._address.rstrip("/")) if self._address.startswith("http") else _UI
+        start = masked(self.address.rstrip("/")) if self._remote else _UI
         page = f"/{run_id}?" if run_id else f"?{view.QUERY}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
 
-    def _experiment(self, name: str, location: str | None, tags: dict[str, str]) -> str:
+    def _check_version(self) -> None:
+        answer = http_request(get_default_host_creds(self.address), "/version", "GET")
+        with suppress(InvalidVersion):  # a gateway's own page
+            if Version(answer.text[:40]) < Version(_OLDEST):
+                raise ValueError(f"its version is {answer.text}, older than {_OLDEST}")
+
+    def _experiment(self, name: str, tags: dict[str, str]) -> str:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
+            # A server has a place for files; a database would take the folder that is worked in.
+            location = None if self._remote else (self._root / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, location, tags))
         if experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
@@ -111,13 +120,36 @@ class Store:
                 self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
-    def _end_rows(self, status: str, made_by: Callable[[str], bool]) -> None:
-        """End the rows that still run on this host and whose process is one of those."""
-        host = f"tags.{provenance.HOST} = '{socket.gethostname()}'"
-        running = f"attributes.status = 'RUNNING' and {host}"
-        for run in self.client.search_runs([self.experiment_id], running):
-            if made_by(run.data.tags[provenance.PROCESS]):
+    def _end_rows(self, status: str, ended: Callable[[Mapping[str, str]], bool]) -> None:
+        """End the rows of this clone, in whichever folder, that still run and whose tags say so."""
+        like = f"name LIKE '{self._name}%'"
+        experiments = self.client.search_experiments(filter_string=like)
+        clone = f"tags.{provenance.CLONE} = '{provenance.clone()}'"
+        running = f"attributes.status = 'RUNNING' and {clone}"
+        for run in self.client.search_runs([e.experiment_id for e in experiments], running):
+            if ended(run.data.tags):
                 self.client.set_terminated(run.info.run_id, status)
+
+
+def address() -> str:
+    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the main repository's own.
+
+    A relative path in it starts at the main repository: DVC's temporary copies are deleted. Raises
+    `TrackingError` if MLflow would take the path for another one.
+    """
+    root = provenance.main_repository()
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not given and set("?#%") & set(str(root)):
+        error = ValueError("the path of the repository must not contain ?, # or %")
+        raise tracking_error(str(root), error, "move it, or set MLFLOW_TRACKING_URI")
+    scheme, slashes, path = given.partition(":///")
+    if scheme == "sqlite" and slashes and not path.startswith("/"):
+        return f"sqlite:///{root / path}"
+    return given or _own(root)
+
+
+def _own(root: Path) -> str:
+    return f"sqlite:///{root}/mlflow.db"
 
 
 def _create_database(path: Path) -> None:
@@ -130,8 +162,3 @@ def _create_database(path: Path) -> None:
         partial.unlink(missing_ok=True)
         mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
         partial.replace(path)
-
-
-def _masked(text: str) -> str:
-    """Return text without the user names and passwords of the addresses in it."""
-    return re.sub(r"(?<=://)[^\s/]*(?=@)|(?<=password=)[^\s&]+", "***", text)

@@ -17,6 +17,15 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def _sync(path: Path) -> None:
+    """Have the disk hold what a file or a folder is now, also if the machine loses its power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def exclusive(folder: Path, why: str) -> Iterator[None]:
     """Hold the lock of a folder; the operating system releases it when the process ends.
@@ -48,10 +57,11 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(exist_ok=True)
+        partial.unlink(missing_ok=True)  # a link would be followed
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(partial)
         partial.replace(path)
+        _sync(path.parent)
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
         raise FileError(path, problem, "what was there is kept") from None

@@ -30,6 +30,9 @@ def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
 
 def parse(text: str, path: Path = PARAMS) -> dict[str, Any]:
     """Return the mapping that `text` holds; raises `ParamsError`, which names `path`."""
+    if tab := re.search(r"^[^#\n]*\t", text, re.M):  # `dvc exp run -S` cannot read them
+        line = f"line {text.count(chr(10), 0, tab.end()) + 1}"
+        raise ParamsError(path, [broken_rule(line, "must have spaces instead of tabs")])
     try:
         values = yaml.load(text, _Loader)  # noqa: S506  (derived from CSafeLoader)
     except Exception as error:  # YAML's own, and Python's for scalars such as `!!int ""`

@@ -1,11 +1,12 @@
 """What holds for every stage: errors, signals, unchanged inputs, no orphans."""
 
 import gc
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FileError, StageError
@@ -82,6 +83,19 @@ class Stage:
         self.check()
 
 
+class _Report(io.TextIOWrapper):
+    """What a stage prints. If nobody reads it any more, or the disk is full, the stage goes on."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
 def run(
     main: Callable[[Stage], None],
     reads: Sequence[Path] = (),
@@ -98,6 +112,9 @@ def run(
     gc.set_threshold(1_000_000)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for name in ("stdout", "stderr"):
+        if stream := getattr(sys, name):
+            setattr(sys, name, _Report(stream.detach(), line_buffering=True))
     script = Path(sys.argv[0])
     code = code or script.parent
     modules = sorted(code.rglob("*.py")) if script.is_file() else []

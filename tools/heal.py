@@ -1,0 +1,128 @@
+"""Mend what a killed `dvc` or git leaves behind: `make heal`, which `make repro` begins with.
+
+DVC writes dvc.lock and its tables of locks in place, git leaves index.lock, and a damaged object of
+DVC's cache is restored again and again. Each is looked at once more under the lock that its writer
+holds, so that nothing whole is touched. Files that are no good are moved aside or come from git.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+
+import psutil
+from dvc.dvcfile import LOCK_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.lock import make_lock
+from dvc.repo import Repo
+
+from bridge.run.files import md5, replacing
+
+
+def main() -> None:
+    """Mend the DVC project of the working directory, and say what was wrong."""
+    try:
+        repo = Repo(uninitialized=False)
+        for folder in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
+            mend_lock_table(folder)
+        mend_index(Path(repo.root_dir))
+        mend_lock_file(repo)
+        for path, oid in outputs(repo):
+            mend_object(path, Path(repo.cache.local.oid_to_path(oid)), oid)
+    except DvcException as error:
+        sys.exit(f"{error}")
+
+
+def mend_lock_table(folder: Path) -> None:
+    """Remove DVC's table of locks if it cannot be read: whoever had a lock in it is dead."""
+    table = folder / "rwlock"
+    if not _is_json(table):
+        with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+            if not _is_json(table):
+                table.unlink()
+                print(f"{table}: was cut off by a kill; removed")
+
+
+def mend_lock_file(repo: Repo) -> None:
+    """Bring dvc.lock back from git if DVC cannot read it."""
+    path = Path(repo.root_dir, LOCK_FILE)
+    if not _is_lock_file(repo, path):
+        with make_lock(str(Path(repo.tmp_dir, "lock")), tmp_dir=repo.tmp_dir):
+            if not _is_lock_file(repo, path):
+                path.replace(path.with_name(f"{LOCK_FILE}.damaged"))
+                command = ["git", "show", f"HEAD:./{LOCK_FILE}"]
+                done = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
+                if done.returncode == 0:
+                    with replacing(path) as partial:
+                        partial.write_bytes(done.stdout)
+                print(f"{path}: was cut off by a kill; the committed one is back")
+
+
+def mend_index(root: Path) -> None:
+    """Remove git's index.lock if nothing that runs in this checkout can have made it."""
+    command = ["git", "rev-parse", "--git-path", "index.lock"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    path = root / done.stdout.strip()
+    if done.stdout and path.exists() and not any(_uses_git(p, root) for p in _processes()):
+        before = path.stat()
+        time.sleep(1)
+        if path.exists() and path.stat() == before:
+            path.unlink()
+            print(f"{path}: was left by a killed process; removed")
+
+
+def mend_object(path: Path, cached: Path, oid: str) -> None:
+    """Move an object of DVC's cache aside if it is not what its name says, and copies of it."""
+    if cached.is_file() and (content := md5(cached)) != oid.removesuffix(".dir"):
+        if path.is_file() and md5(path) == content:
+            path.unlink()
+        cached.replace(cached.with_name(f"{cached.name}.damaged"))
+        print(f"{cached}: is damaged; `dvc repro` or `dvc pull` makes {path} again")
+
+
+def outputs(repo: Repo) -> Iterator[tuple[Path, str]]:
+    """Yield each output that dvc.lock names, and its md5."""
+    path = Path(repo.root_dir, LOCK_FILE)
+    stages = Lockfile(repo, str(path)).load().get("stages", {}) if path.exists() else {}
+    dvc_yaml: dict[str, Any] = {stage.addressing: stage for stage in repo.index.stages}
+    for name, entry in stages.items():
+        folder = Path(dvc_yaml[name].wdir) if name in dvc_yaml else path.parent
+        for out in entry.get("outs", []):
+            yield folder / out["path"], out.get("md5", "")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return not path.exists() or isinstance(json.loads(path.read_text()), dict)
+    except ValueError:
+        return False
+
+
+def _is_lock_file(repo: Repo, path: Path) -> bool:
+    try:
+        return not path.exists() or isinstance(Lockfile(repo, str(path)).load(), dict)
+    except (DvcException, ValueError):
+        return False
+
+
+def _processes() -> Iterator[psutil.Process]:
+    own = [psutil.Process(), *psutil.Process().parents()]
+    yield from (process for process in psutil.process_iter() if process not in own)
+
+
+def _uses_git(process: psutil.Process, root: Path) -> bool:
+    try:
+        command = Path(process.name()).name, *process.cmdline()[:3]
+        known = any("git" in Path(word).name or "dvc" in Path(word).name for word in command)
+        return known and Path(process.cwd()).is_relative_to(root)
+    except psutil.Error:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Look after MLflow's rows: at the end of `make repro`, and with `ui PORT` show them.
+
+A stage marks the rows of killed ones, but no stage runs where DVC has the result already.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+
+from bridge.record.runs import TEST_DATA_MD5
+from bridge.record.store import Store
+from bridge.run.errors import StageError
+from bridge.run.files import md5
+from vanilla_lstm.project import COLUMNS, EXPERIMENT
+from vanilla_lstm.task.artifacts import METRICS, MODEL, TEST_DATA
+from vanilla_lstm.task.params import read_params
+
+
+def main(*arguments: str) -> None:
+    """Settle the rows, say what is missing, and with `ui PORT` serve them."""
+    try:
+        read_params()  # a section that no stage reads may be misspelt
+        store = Store(EXPERIMENT, COLUMNS)  # marks the rows of killed stages
+        with store.errors_reported():
+            missing = all(p.exists() for p in (MODEL, TEST_DATA, METRICS)) and not any(
+                run.data.tags.get(TEST_DATA_MD5) == md5(TEST_DATA)
+                for run in store.results_of(md5(MODEL))
+            )
+    except StageError as error:
+        sys.exit(f"{error}")
+    if missing:
+        cure = "`dvc repro -f -s train evaluate` adds it"
+        print(f"MLflow does not have the result in {MODEL.parent}/; {cure}", file=sys.stderr)
+    if arguments[:1] == ("ui",):
+        serve(store, int(arguments[1]))
+
+
+def serve(store: Store, port: int) -> None:
+    """Serve the store on this machine only; say where its table is."""
+    if store.address.startswith("http"):
+        sys.exit(f"All results: {store.url()}")
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError:
+            sys.exit(f"port {port} is in use: `make ui PORT={port + 1}` takes another")
+    print(f"All results: {store.url().replace(':5000', f':{port}')}", flush=True)
+    command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.address  # not in the list of processes
+    os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
