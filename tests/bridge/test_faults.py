@@ -426,7 +426,7 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
             read_model(MODEL)
         line = str(caught.value)
         assert line.startswith(f"{MODEL}: cannot be read (")
-        assert line.endswith(f"); `make heal` and then `dvc repro` make it again")
+        assert line.endswith("); `make heal` and then `dvc repro` make it again")
         assert "\n" not in line
         assert not Path("code-was-run").exists()
     MODEL.unlink()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from google.protobuf import json_format
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,7 +15,7 @@ from ..run.errors import TrackingError
 ERRORS = (
     *(MlflowException, SQLAlchemyError, OSError, ImportError),
     # From within MLflow's client, if a server answers what no MLflow server would.
-    *(AttributeError, KeyError, TypeError, ValueError),
+    *(AttributeError, LookupError, RuntimeError, TypeError, ValueError, json_format.Error),
 )
 """Raised when a store is missing, damaged, locked or full, lacks its driver, or is none."""
 

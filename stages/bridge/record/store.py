@@ -143,7 +143,7 @@ def address() -> str:
         error = ValueError("the path of the repository must not contain ?, # or %")
         raise tracking_error(str(root), error, "move it, or set MLFLOW_TRACKING_URI")
     scheme, slashes, path = given.partition(":///")
-    if scheme == "sqlite" and slashes and not path.startswith("/"):
+    if scheme == "sqlite" and slashes and not path.startswith(("/", "file:")):
         return f"sqlite:///{root / path}"
     return given or _own(root)
 
