@@ -1,10 +1,13 @@
 """Kill the pipeline at seeded random moments, and see whether anything is lost.
 
-    python tests/kills.py [number of kills] [seed]
+    python tests/kills.py [number of kills] [seed] [aimed]
 
 Each time the results of some stages are forgotten, `dvc repro` begins to make them again, and
-something is killed: a stage, `dvc`, or the whole process group. The next `dvc repro`, started at
-once, has to end in what an undisturbed one makes.
+something is killed: a stage, `dvc`, or the whole process group. What `make repro` runs, started at
+once, has to end in what an undisturbed one makes. In half of the kills DVC's cache is kept, so that
+it may take from there what the killed stage was making.
+
+With `aimed`, the whole group is killed while `dvc` writes a file of its own in place.
 """
 
 import os
@@ -44,7 +47,34 @@ class Kill(NamedTuple):
     target: str
     signal: signal.Signals
     moment: float
-    """When, as a share of what the stages to run take."""
+    """When, as a share of what the stages to run take, or of DVC's writes."""
+    cache: bool
+    """Whether DVC's cache is kept."""
+
+
+KILLED_AT_A_WRITE = """
+import os, signal, sys, time
+from dvc.cli import main
+
+left = int(sys.argv.pop(1))
+
+def kill_at_the_last(event, arguments):
+    global left
+    writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    if writes and os.path.basename(str(arguments[0])) in ("rwlock", "dvc.lock"):
+        left -= 1
+        if left == 0 and os.fork() == 0:
+            until = time.monotonic() + 0.01  # whole again, if it comes too late
+            while os.path.getsize(arguments[0]) and time.monotonic() < until:
+                pass
+            os.killpg(0, signal.SIGKILL)
+
+sys.addaudithook(kill_at_the_last)
+code = main(sys.argv[1:])
+print(-left)
+sys.exit(code)
+"""
+"""`dvc` that is killed when it opens one of those files for the nth time."""
 
 
 def draw(n: int, seed: int) -> list[Kill]:
@@ -57,7 +87,7 @@ def draw(n: int, seed: int) -> list[Kill]:
     starts, targets = in_turn(list(STARTS)), in_turn(["stage", "dvc", "group"])
     signals = in_turn(["SIGKILL", "SIGTERM"])
     return [
-        Kill(start, target, signal.Signals[name], rng.uniform(0, 1.1))
+        Kill(start, target, signal.Signals[name], rng.uniform(0, 1.1), rng.random() < 0.5)
         for start, target, name in zip(starts, targets, signals, strict=True)
     ]
 
@@ -65,8 +95,9 @@ def draw(n: int, seed: int) -> list[Kill]:
 class Ledger:
     """A clone, what an undisturbed run made in it, and what every kill has to end in."""
 
-    def __init__(self, clone: Clone) -> None:
+    def __init__(self, clone: Clone, aimed: bool = False) -> None:
         self.clone = clone
+        self.aimed = aimed
         self.data = clone.path / "data"
         started = time.monotonic()
         clone.dvc("repro")
@@ -74,6 +105,11 @@ class Ledger:
         self.lock = self.locked()
         self.files = self.contents()
         clone.commit("The results")
+        self.writes = 0
+        if aimed:
+            self._forget("nothing", cache=True)
+            done = clone.run(sys.executable, "-c", KILLED_AT_A_WRITE, "0", "repro")
+            self.writes = int(done.stdout.split()[-1])
 
     def contents(self) -> dict[str, bytes]:
         """Return every output that is there."""
@@ -90,10 +126,12 @@ class Ledger:
 
     def survive(self, kill: Kill) -> str:
         """Kill one `dvc repro`, let the next one end, check everything; return what happened."""
-        self._forget(kill.start)
+        self._forget(kill.start, kill.cache)
         work = sum(SHARES[stage] for stage in STARTS[kill.start]) * self.seconds
+        nth = 1 + int(kill.moment * self.writes / 1.1)
+        program = [sys.executable, "-c", KILLED_AT_A_WRITE, str(nth)] if self.aimed else ["dvc"]
         with subprocess.Popen(
-            ["dvc", "repro"],
+            [*program, "repro"],
             cwd=self.clone.path,
             env=environment(),
             stdout=subprocess.DEVNULL,
@@ -101,23 +139,20 @@ class Ledger:
             start_new_session=True,
         ) as dvc:
             with suppress(subprocess.TimeoutExpired):
-                dvc.wait(kill.moment * work)
+                dvc.wait(None if self.aimed else kill.moment * work)
             family = _family(dvc.pid)
-            hit = _kill(kill, dvc.pid, family)
+            hit = f"write {nth} of {self.writes}" if self.aimed else _kill(kill, dvc.pid, family)
         for name, content in self.contents().items():
             assert content == self.files[name], f"{kill}: {name} is not whole"
+        # What `make repro` runs. All files that it may find cut off are DVC's and git's.
+        healed = self.clone.run(sys.executable, "tools/heal.py").stdout
+        cured = "".join(
+            f", {Path(line.split(': ')[0]).name} healed" for line in healed.splitlines()
+        )
         done = self.clone.dvc("repro", check=False)
-        cured = ""
-        if done.returncode:
-            # DVC writes two files of its own in place, and says so if one is cut off.
-            if "dvc.lock" in done.stdout + done.stderr:
-                self.clone.git("checkout", "dvc.lock")
-                cured = ", dvc.lock restored from git"
-            elif "rwlock" in done.stdout + done.stderr:
-                (self.clone.path / ".dvc" / "tmp" / "rwlock").unlink()
-                cured = ", DVC's rwlock removed"
-            done = self.clone.dvc("repro", check=False)
-        assert done.returncode == 0, f"{kill}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{kill}: {healed}{done.stdout}{done.stderr}"
+        self.clone.run(sys.executable, "tools/results.py")
+        assert not self.running(), f"{kill}: a row stays RUNNING"
         psutil.wait_procs(family, 60)
         assert not any(process.is_running() for process in family), f"{kill}: it still runs"
         assert self.locked() == self.lock, f"{kill}: dvc.lock differs"
@@ -125,23 +160,32 @@ class Ledger:
         assert not list(self.data.glob(".*.partial")), f"{kill}: a half-written file stays"
         return f"{hit} after {kill.moment * work:.1f} s of {kill.start}{cured}"
 
-    def _forget(self, start: str) -> None:
-        """Make the next `dvc repro` run stages, and not restore what they made from its cache."""
-        shutil.rmtree(self.clone.path / ".dvc" / "cache", ignore_errors=True)
+    def running(self) -> int:
+        """Return how many rows pretend to run."""
+        path = self.clone.path / "mlflow.db"
+        with closing(sqlite3.connect(path)) as store:
+            running = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
+            return int(store.execute(running).fetchone()[0])
+
+    def _forget(self, start: str, cache: bool) -> None:
+        """Make the next `dvc repro` make some stages' results again, or find them in its cache."""
+        if not cache:
+            shutil.rmtree(self.clone.path / ".dvc" / "cache", ignore_errors=True)
         for stage in STARTS[start]:
             for name in OUTPUTS[stage]:
                 (self.data / name).unlink()
         if start == "nothing":
             (self.clone.path / "dvc.lock").unlink()
-            (self.clone.path / "mlflow.db").unlink()
+            (self.clone.path / "mlflow.db").unlink(missing_ok=True)
+        (self.clone.path / "dvc.lock.damaged").unlink(missing_ok=True)
 
     def check_store(self) -> None:
         """Assert that MLflow has the result once, and that no row pretends to run."""
-        self.clone.dvc("repro", "-f", "-s", "evaluate")  # it marks what was killed before it
+        if "does not have" in self.clone.run(sys.executable, "tools/results.py").stderr:
+            self.clone.dvc("repro", "-f", "-s", "train", "evaluate")  # as it says
         assert self.locked() == self.lock
+        assert not self.running()
         with closing(sqlite3.connect(self.clone.path / "mlflow.db")) as store:
-            running = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
-            assert store.execute(running).fetchone() == (0,)
             results = """
                 SELECT count(*) FROM runs JOIN tags USING (run_uuid)
                 WHERE key = 'model.md5' AND status = 'FINISHED' AND lifecycle_stage = 'active'
@@ -176,16 +220,16 @@ def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
     return f"{kill.signal.name} to {target}"
 
 
-def main(n: int = 100, seed: int = 0) -> None:
+def main(n: str = "100", seed: str = "0", *aimed: str) -> None:
     """Report every kill, and stop at the first that does harm."""
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(make_clone(Path(folder, "clone")))
+        ledger = Ledger(make_clone(Path(folder, "clone")), aimed == ("aimed",))
         print(f"an undisturbed run takes {ledger.seconds:.0f} s", flush=True)
-        for i, kill in enumerate(draw(n, seed), start=1):
+        for i, kill in enumerate(draw(int(n), int(seed)), start=1):
             print(f"{i}: {ledger.survive(kill)}", flush=True)
         ledger.check_store()
     print("nothing was lost")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,3 +318,20 @@ def test_no_bar_without_a_terminal(copy: Clone) -> None:
     assert any("parameters" in line for line in lines)
     assert not any("%|" in line for line in lines)
     assert len(lines) < 20
+
+
+def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
+    """What DVC does not see in params.yaml, as it is equal to it or unread, `make repro` says."""
+    clone = reproduced.copy(tmp_path / "clone")
+    params = clone.path / "params.yaml"
+    good = params.read_text()
+    for text, line in [
+        (good.replace("marked: true", "marked: 1"), "data.marked: must be true or false"),
+        (f"{good}\nevaluat: {{}}\n", "evaluat: must not be given: there is no such key"),
+    ]:
+        params.write_text(text)
+        assert clone.repro() == []
+        done = clone.run(sys.executable, "tools/results.py", check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"params.yaml: {line}")
+        assert done.stderr.count("\n") == 1
