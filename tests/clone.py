@@ -14,6 +14,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from bridge.run.params import flatten
+from sections import RECIPE
+
 ROOT = Path(__file__).parents[1]
 
 TINY: dict[str, Any] = {
@@ -163,6 +166,6 @@ def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
         elif not source.exists():
             target.unlink(missing_ok=True)
     clone = Clone(path)
-    clone.set(params)
+    clone.set(flatten(RECIPE) | params)  # whatever is in params.yaml now
     clone.commit("The working tree, with the params of a test")
     return clone

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
@@ -335,3 +336,26 @@ def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(f"params.yaml: {line}")
         assert done.stderr.count("\n") == 1
+
+
+def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path) -> None:
+    """The committed params.yaml files are in the form in which DVC writes them, with comments."""
+    clone = reproduced.copy(tmp_path / "clone")
+    for path in [Path("params.yaml"), *sorted(ROOT.glob("properties/claims/*/params.yaml"))]:
+        shutil.copy(ROOT / path, clone.path / "params.yaml")
+        clone.commit("As committed, if the user has changed nothing")
+        apply_overrides(str(clone.path / "params.yaml"), ["train.seed=9", "train.clipnorm=1"])
+        changed = clone.git("diff", "--numstat", "params.yaml").split()
+        assert changed[:2] == ["2", "2"], path
+
+
+def test_experiment_changes_one_line(reproduced: Clone, tmp_path: Path) -> None:
+    """So do `dvc exp run -S` and `dvc exp apply`."""
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.dvc("exp", "run", "-n", "wide", "-S", "model.units=5")
+    for _ in range(2):
+        changed = clone.git("diff", "-U0", "params.yaml").splitlines()
+        (line,) = [text for text in changed if text.startswith("+ ")]
+        assert line.split() == "+ units: 5 # width of the cell, 1 or more; the post's".split()
+        clone.git("checkout", ".")
+        clone.dvc("exp", "apply", "wide")
