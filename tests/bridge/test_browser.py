@@ -29,7 +29,7 @@ return [
 
 
 def test_comparison(sweep: Clone) -> None:
-    """The address that evaluate prints opens the table with its columns, the best row first."""
+    """The address that `evaluate` prints opens the table with its columns, best row first."""
     logs = sweep.dvc("queue", "logs", sweep.dvc("exp", "list", "--name-only").stdout.split()[0])
     printed = re.search(r"All results: http://127\.0\.0\.1:5000(\S+)", logs.stdout)
     assert printed
@@ -62,7 +62,7 @@ def test_comparison(sweep: Clone) -> None:
 
 
 def test_plots_without_a_network(reproduced: Clone, tmp_path: Path) -> None:
-    """`make plots` writes a page that loads nothing and draws every plot that DVC has."""
+    """`make plots` writes a page that loads nothing and draws every one of DVC's plots."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.run(sys.executable, "tools/offline_plots.py")
     page = clone.path / "dvc_plots" / "index.html"

@@ -1,4 +1,4 @@
-"""Faults injected into real stages: kills, damage, edits in mid-run, and crowds."""
+"""Faults injected into real stages: kills, damaged files, edits mid-run, and crowds."""
 
 import io
 import json
@@ -32,7 +32,7 @@ DATA = data_params(n_steps=4)
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return every file of a clone with its md5, but for what git and DVC keep for themselves."""
+    """Return the md5 of every file in a clone outside .git, .dvc and __pycache__."""
     return {
         str(path.relative_to(folder)): md5(path)
         for path in folder.rglob("*")
@@ -41,7 +41,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def rows(clone: Clone) -> list[str]:
-    """Return the status of every row in a clone's MLflow store, in order of their start."""
+    """Return the status of every row in a clone's MLflow store, ordered by start time."""
     path = clone.path / "mlflow.db"
     if not path.exists():
         return []
@@ -50,7 +50,7 @@ def rows(clone: Clone) -> list[str]:
 
 
 class Started:
-    """A command in a clone, in a process group of its own."""
+    """A command running in a clone, in its own process group."""
 
     def __init__(self, clone: Clone, *command: str, **more: str) -> None:
         self.process = subprocess.Popen(
@@ -65,7 +65,7 @@ class Started:
         self.output = ""
 
     def until(self, text: str) -> None:
-        """Read what the command writes until a line that holds `text`."""
+        """Read the command's output up to the first line that contains `text`."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.output += line
@@ -74,7 +74,7 @@ class Started:
         raise AssertionError(self.output)
 
     def end(self) -> int:
-        """Read the rest and return the exit status."""
+        """Read the rest of the output and return the exit status."""
         assert self.process.stdout is not None
         with self.process:
             self.output += self.process.stdout.read()
@@ -82,7 +82,7 @@ class Started:
 
 
 def wait_for_row(clone: Clone, training: Started) -> None:
-    """Wait until a training has begun to be recorded."""
+    """Wait until the store shows that a training is running."""
     while "RUNNING" not in rows(clone):
         if training.process.poll() is not None:
             training.end()
@@ -108,7 +108,7 @@ def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_training(reproduced: Clone, tmp_path: Path, number: signal.Signals) -> None:
-    """SIGTERM and Ctrl-C, even twice, end a training at once: row KILLED, no file touched."""
+    """SIGTERM or Ctrl-C, even twice, ends a training at once: row KILLED, no file touched."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.set({"train.epochs": 100_000})
     before = files(clone.path)
@@ -142,7 +142,7 @@ run(main)
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_while_a_row_is_open(tmp_path: Path, name: str) -> None:
-    """What must not be cut off is done to its end, and then the stage ends, and writes nothing."""
+    """While a row is open, a signal lets the block finish; then the stage ends, writing nothing."""
     script = SIGNAL.format(block="with stage.stoppable():", name=name)
     done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
     expected = (128 + signal.Signals[name], "written\n", "")
@@ -152,7 +152,7 @@ def test_signal_while_a_row_is_open(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
-    """Else a signal ends the process at once, without a word, whatever native code is doing."""
+    """Otherwise a signal ends the process at once and silently, whatever native code is running."""
     script = SIGNAL.format(block="if True:", name=name)
     done = Clone(tmp_path).run("python", "-c", script, check=False, PYTHONPATH=f"{ROOT}/stages")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.Signals[name], "", "")
@@ -160,7 +160,7 @@ def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
 
 
 def test_kill_while_the_store_is_made(reproduced: Clone, tmp_path: Path) -> None:
-    """MLflow's database is made whole or not at all: a half-made one MLflow would always refuse."""
+    """MLflow's database is made whole or not at all: MLflow never accepts a half-made one."""
     clone = reproduced.copy(tmp_path / "clone")
     partial = clone.path / ".mlflow.db.partial"
     for tables in (1, 20, 40):
@@ -181,15 +181,15 @@ def _n_tables(database: Path) -> int:
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
             return int(store.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    except sqlite3.OperationalError:  # it is locked, or has just been put aside for a new one
+    except sqlite3.OperationalError:  # locked, or just replaced by a new one
         return 0
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_orphan_of_a_killed_dvc(reproduced: Clone, tmp_path: Path, shell: str) -> None:
-    """A stage whose `dvc` is killed writes nothing any more, and its row does not stay RUNNING.
+    """A stage whose `dvc` is killed writes nothing more, and its row does not stay RUNNING.
 
-    DVC runs a stage in a shell, which may stay between the two or make way for the stage.
+    DVC runs a stage in a shell. The shell may stay between the two, or the stage may replace it.
     """
     clone = reproduced.copy(tmp_path / "clone")
     clone.set({"train.epochs": 100_000})
@@ -207,7 +207,7 @@ def test_orphan_of_a_killed_dvc(reproduced: Clone, tmp_path: Path, shell: str) -
 
 
 def test_orphan_from_its_first_moment(reproduced: Clone, tmp_path: Path) -> None:
-    """A stage whose `dvc` was killed while Python started is an orphan as well."""
+    """A stage whose `dvc` was killed while Python was starting is an orphan too."""
     clone = reproduced.copy(tmp_path / "clone")
     before = files(clone.path)
     orphan = Started(
@@ -219,7 +219,7 @@ def test_orphan_from_its_first_moment(reproduced: Clone, tmp_path: Path) -> None
 
 
 def test_stages_of_one_folder_take_turns(reproduced: Clone, tmp_path: Path) -> None:
-    """While a stage is at work in data/, the next one waits and says so."""
+    """While one stage works in data/, the next one waits and says so."""
     clone = reproduced.copy(tmp_path / "clone")
     holder = "import fcntl, os, time; fcntl.flock(os.open('data', 0), 2); print(0); time.sleep(3)"
     first = Started(clone, "python", "-c", holder)
@@ -359,9 +359,9 @@ def test_link_in_the_way(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_edits_in_mid_run(reproduced: Clone, tmp_path: Path) -> None:
-    """Params, code or data edited while a stage runs: it fails, and dvc.lock names no result.
+    """If params, code or data are edited while a stage runs, it fails and dvc.lock stays as it was.
 
-    DVC would note what the files are afterwards, beside a model that they did not make.
+    DVC alone would record the edited files next to a model that they did not make.
     """
     clone = reproduced.copy(tmp_path / "clone")
     for path, old, new in [
@@ -399,7 +399,7 @@ def test_edits_in_mid_run(reproduced: Clone, tmp_path: Path) -> None:
 def test_stage_refuses_damaged_data(
     reproduced: Clone, tmp_path: Path, path: str, stage: str
 ) -> None:
-    """A stage ends with status 1 and one line on damaged data, and touches nothing."""
+    """On damaged data a stage prints one line, exits with status 1 and touches nothing."""
     clone = reproduced.copy(tmp_path / "clone")
     (clone.path / path).write_bytes(b"damaged")
     before = files(clone.path)
@@ -418,7 +418,7 @@ def test_stage_refuses_damaged_data(
 def test_stage_refuses_damaged_store(
     reproduced: Clone, tmp_path: Path, content: bytes | None
 ) -> None:
-    """So does train on an mlflow.db that is none, before it trains."""
+    """On an mlflow.db that is not a database, `train` does the same before it trains."""
     clone = reproduced.copy(tmp_path / "clone")
     store = clone.path / "mlflow.db"
     if content is None:
@@ -438,7 +438,7 @@ def test_stage_refuses_damaged_store(
 
 
 def test_stage_refuses_damaged_model(reproduced: Clone, tmp_path: Path) -> None:
-    """So does evaluate on a damaged model, and no row comes of it."""
+    """On a damaged model `evaluate` does the same and records no row."""
     clone = reproduced.copy(tmp_path / "clone")
     (clone.path / MODEL).write_bytes((clone.path / MODEL).read_bytes()[:-100])
     before = files(clone.path)
@@ -453,13 +453,13 @@ def test_stage_refuses_damaged_model(reproduced: Clone, tmp_path: Path) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> zipfile.ZipFile:
-    """A model file, whole, in an otherwise empty working directory."""
+    """An intact model file in an otherwise empty working directory."""
     monkeypatch.chdir(tmp_path)
     return zipfile.ZipFile(io.BytesIO(saved()))
 
 
 def saved(**task: Any) -> bytes:
-    """Return the content of a file with a new model for a task."""
+    """Return the content of a model file with a new model for a task."""
     from making import write_model
     from vanilla_lstm.learning.model import build_model
 
@@ -468,7 +468,7 @@ def saved(**task: Any) -> bytes:
 
 
 def rewritten(model: zipfile.ZipFile, **members: bytes | None) -> bytes:
-    """Return a model file with other members, `__` standing for the dot of a name."""
+    """Return a model file with some members replaced (None: removed); `__` stands for a dot."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in model.namelist():
@@ -479,14 +479,14 @@ def rewritten(model: zipfile.ZipFile, **members: bytes | None) -> bytes:
 
 
 def with_layer(model: zipfile.ZipFile, layer: dict[str, Any]) -> bytes:
-    """Return a model file in which one layer is another object."""
+    """Return a model file in which another object replaces one layer."""
     config = json.loads(model.read("config.json"))
     config["config"]["layers"][1] = layer
     return rewritten(model, config__json=json.dumps(config).encode())
 
 
 def with_lambda() -> bytes:
-    """Return a model file that holds code to run."""
+    """Return a model file that contains executable code."""
     from vanilla_lstm.learning.backend import keras
 
     def run_code(x: Any) -> Any:
@@ -500,7 +500,7 @@ def with_lambda() -> bytes:
 
 
 def test_damaged_models(model: zipfile.ZipFile) -> None:
-    """What is no model is refused in one line with file and cure; no code in it is run."""
+    """Anything but a model is refused in one line with file and cure; none of its code runs."""
     from vanilla_lstm.learning.model_file import read_model
 
     good, weights = MODEL.read_bytes(), model.read("model.weights.h5")
@@ -544,7 +544,7 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
 
 
 def test_model_of_other_data(model: zipfile.ZipFile) -> None:
-    """A model that does not fit the test data is refused; one of a wider alphabet fits."""
+    """A model that does not fit the test data is refused; one with a larger alphabet fits."""
     from vanilla_lstm.learning.backend import keras
     from vanilla_lstm.learning.model_file import check_fit, read_model
 
@@ -564,9 +564,9 @@ def test_model_of_other_data(model: zipfile.ZipFile) -> None:
 
 
 def test_experiments_at_once(reproduced: Clone, tmp_path: Path, slow: bool) -> None:
-    """Experiments that begin at the same moment, on no store at all, lose no row and no metric.
+    """Experiments that start at the same moment, with no store yet, lose no row and no metric.
 
-    DVC has a lock of its own, and of eight one or two would give up waiting for it.
+    They wait for DVC's own lock; otherwise one or two of eight would give up.
     """
     clone = reproduced.copy(tmp_path / "clone")
     n = 8 if slow else 3
@@ -589,7 +589,7 @@ def test_experiments_at_once(reproduced: Clone, tmp_path: Path, slow: bool) -> N
 
 
 def test_look_up_among_many_rows(reproduced: Clone, tmp_path: Path) -> None:
-    """Among 500 rows the one of a model is found; the benchmark says how long that takes."""
+    """A model's row is found among 500; the benchmark says how long that takes."""
     clone = reproduced.copy(tmp_path / "clone")
     shutil.copy(reproduced.path / "mlflow.db", clone.path)
     clone.add_rows(500)

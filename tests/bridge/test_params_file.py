@@ -21,7 +21,7 @@ SCALARS = [
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Whether two values are equal, and of the same type."""
+    """Whether two values are equal and of the same type."""
     if isinstance(ours, float) and math.isnan(ours):
         return isinstance(theirs, float) and math.isnan(theirs)
     return type(ours) is type(theirs) and bool(ours == theirs)
@@ -29,7 +29,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 @pytest.mark.parametrize("scalar", SCALARS)
 def test_scalars_are_those_of_dvc(scalar: str) -> None:
-    """A stage and DVC read the same number, truth or text."""
+    """A stage and DVC read a scalar as the same number, truth value or text."""
     text = f"a: {scalar}\n"
     try:
         theirs = parse_yaml(text, "params.yaml")["a"]
@@ -44,7 +44,7 @@ def test_scalars_are_those_of_dvc(scalar: str) -> None:
 @example("1_")
 @example("0.1e+1")
 def test_any_scalar_is_that_of_dvc(scalar: str) -> None:
-    """Also of any other text; what one of the two cannot read the other may refuse too."""
+    """The same holds for any other text, unless one of the two refuses it."""
     text = f"a: {scalar}\n"
     try:
         theirs = parse_yaml(text, "params.yaml")
@@ -59,7 +59,7 @@ def test_any_scalar_is_that_of_dvc(scalar: str) -> None:
 
 
 def test_structures_are_those_of_dvc() -> None:
-    """Nested mappings, lists, anchors and folded text are read the same."""
+    """Nested mappings, lists, anchors and folded text are read the same way."""
     text = "a: {b: [1, 2.5, {c: yes}], d: &x [1]}\ne: *x\nf: >\n  two\n  lines\n1: one\n"
     assert parse(text) == parse_yaml(text, "params.yaml")
 
@@ -69,13 +69,13 @@ def test_structures_are_those_of_dvc() -> None:
     [("a: 1\na: 2", "duplicate key"), ("a: &x {b: 1}\nc:\n  <<: *x", "merge key")],
 )
 def test_refused_keys(text: str, cause: str) -> None:
-    """A key that is given twice is refused, as DVC refuses it; a merge key can grow too large."""
+    """A duplicate key is refused, as by DVC; so is a merge key, which can grow too large."""
     with pytest.raises(ParamsError, match=cause):
         parse(text)
 
 
 def test_another_name(tmp_path: Path) -> None:
-    """The file can have any name, and an error names it."""
+    """The file can have any name, and errors name it."""
     with pytest.raises(FileError, match=r"other\.yaml: cannot be read"):
         read(tmp_path / "other.yaml")
     (tmp_path / "other.yaml").write_text("a: {b: 1}\n")
@@ -83,7 +83,7 @@ def test_another_name(tmp_path: Path) -> None:
 
 
 def test_flatten_and_update() -> None:
-    """Nested values by dotted key; a text is kept as it is if nothing in it differs."""
+    """`flatten` returns values by dotted key; `updated` returns an unchanged file as it is."""
     assert flatten({"a": {"b": 1, "c": {"d": []}}, "e": {}}) == {"a.b": 1, "a.c.d": [], "e": {}}
     text = "a: {b: 1}  # why\n"
     assert updated(text, {"a": {"b": 1.0}}) == text

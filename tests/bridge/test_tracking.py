@@ -1,4 +1,4 @@
-"""Rows in MLflow, made by real stages in a real store."""
+"""MLflow rows, recorded by real stages in a real store."""
 
 import itertools
 import re
@@ -22,7 +22,7 @@ from vanilla_lstm.task.artifacts import TRAIN_DATA
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow's client warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 EXPERIMENT = "vanilla-lstm"
@@ -49,7 +49,7 @@ def text(clone: Clone, run: Run, name: str) -> str:
 
 
 def locked(clone: Clone) -> dict[str, str]:
-    """Return the md5 of every file in dvc.lock."""
+    """Return the md5 of every output in dvc.lock."""
     stages = YAML(typ="safe").load(clone.lock)["stages"].values()
     return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
 
@@ -60,7 +60,7 @@ def values(run: Run) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with one result, which these tests may add to, in their order."""
+    """A clone with one result, to which the tests below add more in their order."""
     clone = make_clone(tmp_path_factory.mktemp("tracked") / "clone")
     done = clone.dvc("repro")
     clone.commit("The result")
@@ -69,7 +69,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_row(tracked: Clone) -> None:
-    """One `dvc repro` is one row, with all that TRACKING promises of it."""
+    """One `dvc repro` makes one row with everything that CONTRIBUTING.md promises of it."""
     (run,) = rows(tracked)
     sections = YAML(typ="safe").load(tracked.path / "params.yaml").items()
     assert run.data.params == {f"{s}.{k}": str(v) for s, keys in sections for k, v in keys.items()}
@@ -95,7 +95,7 @@ def test_row(tracked: Clone) -> None:
 
 
 def test_logged_model(tracked: Clone) -> None:
-    """The model is the row's, carries a signature and the test metrics, and has its files here."""
+    """The row's model carries a signature and the test metrics, and its files are in the clone."""
     (run,) = rows(tracked)
     (output,) = run.outputs.model_outputs
     model = client_of(tracked).get_logged_model(output.model_id)
@@ -107,7 +107,7 @@ def test_logged_model(tracked: Clone) -> None:
 
 
 def test_quiet(tracked: Clone) -> None:
-    """MLflow's bars, warnings and folders do not reach the user; what a stage says does."""
+    """Users see what a stage prints, but none of MLflow's progress bars, warnings or folders."""
     output = (tracked.path / ".git" / "output").read_text()
     for noise in ("Downloading", "Warning", "warning", "alembic", "INFO", "mlflow.store"):
         assert noise not in output
@@ -121,7 +121,7 @@ def test_quiet(tracked: Clone) -> None:
 
 
 def test_same_result_again(tracked: Clone) -> None:
-    """Case 1: neither a result nor a training that the store has is written again."""
+    """Case 1: a result or training that is already in the store is not written again."""
     (before,) = rows(tracked)
     lock = tracked.lock
     tracked.dvc("repro", "-f")
@@ -132,7 +132,7 @@ def test_same_result_again(tracked: Clone) -> None:
 
 
 def test_other_test_set(tracked: Clone) -> None:
-    """Case 3: an evaluation on another test set is a new row, and the old row stays as it is."""
+    """Case 3: an evaluation on another test set makes a new row; the old row stays unchanged."""
     (before,) = rows(tracked)
     tracked.set({"test_data.n_samples": 30})
     assert tracked.repro() == ["generate-test-data", "evaluate"]
@@ -150,7 +150,7 @@ def test_other_test_set(tracked: Clone) -> None:
 
 
 def test_training_not_recorded(reproduced: Clone, tmp_path: Path) -> None:
-    """Case 4: without its training in the store, a result says so, until the training is there."""
+    """Case 4: a result whose training is not in the store says so until the training is."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f", "-s", "evaluate")
     (run,) = rows(clone)
@@ -167,7 +167,7 @@ def test_training_not_recorded(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_corrected_evaluation(reproduced: Clone, tmp_path: Path) -> None:
-    """A corrected evaluation is another result: a row of its own, and the old row stays."""
+    """A corrected evaluation is another result: it gets a new row, and the old row stays."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f")
     (before,) = rows(clone)
@@ -175,7 +175,7 @@ def test_corrected_evaluation(reproduced: Clone, tmp_path: Path) -> None:
     code.write_text(code.read_text().replace("losses.mean()", "10 * losses.mean()"))
     clone.dvc("repro", "evaluate")
     new, old = rows(clone)
-    assert old.data.tags.pop("reproduced") == "1"  # the training ran again: the code is in its deps
+    assert old.data.tags.pop("reproduced") == "1"  # training ran again: this code is in its deps
     assert values(old) == values(before)
     assert new.data.metrics["test/loss"] == pytest.approx(10 * old.data.metrics["test/loss"])
     assert new.data.metrics["train/loss"] == old.data.metrics["train/loss"]
@@ -187,14 +187,14 @@ def test_corrected_evaluation(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_same_model_with_other_params(reproduced: Clone, tmp_path: Path) -> None:
-    """Other params that end in the same model are a row of their own, which takes over its score.
+    """Other params that give the same model make a separate row, which takes over the score.
 
-    DVC takes the evaluation from its cache, so that no stage would record it.
+    DVC restores the evaluation from its cache, so no stage would record it.
     """
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f")
     (before,) = rows(clone)
-    clone.dvc("exp", "run", "-S", "train.keep=best")  # the best epoch of a few is the last
+    clone.dvc("exp", "run", "-S", "train.keep=best")  # of so few epochs the last is the best
     new, old = rows(clone)
     assert values(old) == values(before)
     assert new.data.params == old.data.params | {"train.keep": "best"}
@@ -206,7 +206,7 @@ def test_same_model_with_other_params(reproduced: Clone, tmp_path: Path) -> None
 
 
 def test_standard_tags(tracked: Clone) -> None:
-    """MLflow's columns User, Source and Version are filled, and a commit finds its rows."""
+    """MLflow's columns User, Source and Version are filled; a search by commit finds its rows."""
     tags = rows(tracked)[-1].data.tags
     assert tags["mlflow.user"]
     assert tags["mlflow.source.name"] == "stages/train.py"
@@ -221,7 +221,7 @@ def test_standard_tags(tracked: Clone) -> None:
 
 
 def test_evaluation_killed_half_way(reproduced: Clone, tmp_path: Path) -> None:
-    """What a killed evaluation of other test data left in a row keeps no result out."""
+    """What a killed evaluation of other test data left behind blocks no result."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f", "-s", "train")
     (half,) = rows(clone)
@@ -235,7 +235,7 @@ def test_evaluation_killed_half_way(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_forth(reproduced: Clone, tmp_path: Path) -> None:
-    """After `dvc pull` nothing runs; `dvc repro -f` fills the new store, dvc.lock unchanged."""
+    """After `dvc pull` nothing runs; `dvc repro -f` fills the new store and keeps dvc.lock."""
     team = reproduced.copy(tmp_path / "team")
     team.dvc("remote", "add", "-d", "team", str(tmp_path / "remote"))
     team.commit("A remote")
@@ -252,7 +252,7 @@ def test_forth(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_every_way_of_running(sweep: Clone) -> None:
-    """Experiments queued, in a temporary copy and in the workspace are rows of the one store."""
+    """Experiments from the queue, a temporary copy and the workspace are rows of one store."""
     sweep.dvc("exp", "run", "--temp", "-S", "train.epochs=5")
     sweep.dvc("exp", "run", "-n", "here", "-S", "train.epochs=6")
     listed = sweep.dvc("exp", "list", "--name-only", "--all-commits").stdout.split()
@@ -278,7 +278,7 @@ def test_every_way_of_running(sweep: Clone) -> None:
 
 
 def test_restore(sweep: Clone) -> None:
-    """A row's files come back from its run id, md5 by md5, and nothing runs."""
+    """A run id brings back the row's files, md5 by md5, without running a stage."""
     run = next(run for run in rows(sweep) if run.data.params["train.epochs"] == "2")
     done = sweep.run(sys.executable, "tools/restore.py", run.info.run_id)
     assert "Running stage" not in done.stdout
@@ -304,7 +304,7 @@ def test_restore(sweep: Clone) -> None:
     ],
 )
 def test_restore_of_a_hostile_row(sweep: Clone, tmp_path: Path, tag: str, value: str) -> None:
-    """A row's tags are anybody's: they reach neither git nor a path outside of the repository."""
+    """Anyone may write a row's tags: they reach neither git nor a path outside the repository."""
     outside = sweep.path.parent / "outside"
     outside.mkdir(exist_ok=True)
     (outside / "params.yaml").write_text("mine")
@@ -322,7 +322,7 @@ def test_restore_of_a_hostile_row(sweep: Clone, tmp_path: Path, tag: str, value:
 
 
 def test_restore_runs_no_command(clone: Clone, tmp_path: Path) -> None:
-    """What is given as a run id is no shell command."""
+    """A run id is never run as a shell command."""
     command = f"x; touch {tmp_path}/file"
     done = clone.run("make", "-o", ".venv/run", "restore", f"RUN={command}", check=False)
     assert done.returncode
@@ -330,7 +330,7 @@ def test_restore_runs_no_command(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_folder_of_a_worktree(reproduced: Clone, tmp_path: Path) -> None:
-    """A folder's rows, also from a git worktree, are in the main store, in their own experiment."""
+    """A folder's rows, even from a git worktree, go to their own experiment in the main store."""
     main = reproduced.copy(tmp_path / "main")
     main.git("worktree", "add", "-q", str(tmp_path / "tree"))
     folder = tmp_path / "tree" / "properties" / "tiny"
@@ -368,9 +368,9 @@ with training(store, stage, model, Data(TRAIN_DATA), params={}, serve=serve, tex
 
 
 def test_eight_at_once(clone: Clone) -> None:
-    """Eight trainings at once on no store lose nothing; a dead one is marked KILLED by the next.
+    """Eight trainings at once, with no store yet, lose nothing; the next marks a dead one KILLED.
 
-    They log the same data set, which MLflow alone would refuse one or the other of them.
+    They log the same data set, and MLflow alone would reject it for some of them.
     """
     clone.run(sys.executable, "stages/generate_data.py", "train")
     started = [
@@ -391,7 +391,7 @@ def test_eight_at_once(clone: Clone) -> None:
 
 
 def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
-    """A silent server fails the training before it begins, in 15 s, and no password is shown."""
+    """With a silent server, training fails within 15 s, before it begins, and shows no password."""
     clone = reproduced.copy(tmp_path / "clone")
     before = (clone.path / "data" / "model.keras").read_bytes()
     with socket.socket() as silent:
@@ -416,7 +416,7 @@ def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_no_database(reproduced: Clone, tmp_path: Path) -> None:
-    """A password among the options of an address is not shown either."""
+    """A password in the query string of an address is not shown either."""
     clone = reproduced.copy(tmp_path / "clone")
     address = "postgresql+psycopg://127.0.0.1:1/rows?user=me&password=pa55word"
     done = clone.run(sys.executable, "stages/train.py", check=False, MLFLOW_TRACKING_URI=address)
@@ -427,7 +427,7 @@ def test_no_database(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_no_git(reproduced: Clone, tmp_path: Path) -> None:
-    """Without git a row says nothing of a commit, rather than that nothing was changed."""
+    """Without git a row names no commit, rather than claiming that nothing has changed."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.set({"train.epochs": 4})
     (tmp_path / "bin").mkdir()
@@ -440,7 +440,7 @@ def test_no_git(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
-    """A server that stops during a training costs the record, not the result, and that is cured."""
+    """If the server stops during training, only the record is lost, and it can be made up later."""
     clone = reproduced.copy(tmp_path / "clone")
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
     store += ["--artifacts-destination", str(tmp_path / "artifacts")]
@@ -470,7 +470,7 @@ def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
     with serving(clone, "server", *store) as address:
         uri = address.replace("//", "//me:pa55word@")
         done = clone.dvc("repro", "-f", "-s", "train", "evaluate", MLFLOW_TRACKING_URI=uri)
-        assert "View run" not in done.stdout + done.stderr  # what MLflow says of its own accord
+        assert "View run" not in done.stdout + done.stderr  # MLflow prints this by default
         client = MlflowClient(address)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         new, old = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
