@@ -1,4 +1,4 @@
-"""The measures, against values computed by hand."""
+"""Loss and accuracy, against values computed by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ PROBABILITIES = np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]
 
 
 def test_one_label() -> None:
-    """Loss is the mean of -log of the labels' probabilities, accuracy the share that is right."""
+    """Loss is the mean of -log p(label); accuracy is the share of correct predictions."""
     y = np.array([0, 2, 2], np.uint8)
     result = evaluate(PROBABILITIES, y)
     assert result.loss == significant((math.log(2) - math.log(0.8) + math.log(4)) / 3)
@@ -23,7 +23,7 @@ def test_one_label() -> None:
 
 
 def test_a_label_a_step() -> None:
-    """A sequence counts once: right if all of its labels are, its loss their mean."""
+    """A sequence counts once: it is right if all its labels are, and its loss is their mean."""
     probabilities = np.stack([PROBABILITIES, PROBABILITIES[[2, 0, 1]]])
     y = np.array([[0, 2, 2], [NO_LABEL, 0, 2]], np.uint8)
     result = evaluate(probabilities, y)
@@ -47,5 +47,5 @@ def test_a_certain_mistake_has_a_finite_loss() -> None:
     ("value", "rounded"), [(0.98750001192, 0.9875), (1 / 3, 0.333333), (1234567.0, 1234570.0)]
 )
 def test_significant(value: float, rounded: float) -> None:
-    """Six digits are kept, as many as float32 carries."""
+    """Values keep six significant digits, as many as float32 carries."""
     assert significant(value) == rounded

@@ -14,13 +14,13 @@ pytestmark = pytest.mark.pipeline
 
 
 def outputs_and_gradients(layer: Any, x: Any, mask: Any, training: bool) -> list[Any]:
-    """Return a layer's outputs where the mask shows them, and the gradients of a sum of them."""
+    """Return a layer's unmasked outputs, and the gradients of a scalar computed from them."""
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = layer(x, mask=mask, training=training)
         if mask is not None and layer.return_sequences:
             outputs = tf.where(mask[..., None], outputs, 0.0)
-        total = tf.reduce_sum(tf.sin(3 * outputs))  # each output with a gradient of its own
+        total = tf.reduce_sum(tf.sin(3 * outputs))  # gives each output a different gradient
     return [outputs, *tape.gradient(total, [x, *layer.trainable_variables])]
 
 
@@ -43,9 +43,9 @@ def test_same_as_keras(
     training: bool,
     seed: int,
 ) -> None:
-    """With Keras's weights, outputs and gradients are Keras's, compiled and not.
+    """With Keras's weights, outputs and gradients equal Keras's, compiled or not.
 
-    Also the gradients of what was not called for training, which keeps nothing for them.
+    This includes gradients of a call outside training, which stores nothing for them.
     """
     rng = np.random.default_rng(seed)
     x = tf.constant(rng.normal(size=shape), tf.float32)
@@ -67,7 +67,7 @@ def test_same_as_keras(
 
 
 def test_lengths_unknown_to_tensorflow() -> None:
-    """Keras's own `predict`, which compiles for batches and lengths of any size, gives the same."""
+    """Keras's own `predict`, which compiles for any batch size and length, gives the same."""
     layer = LSTM(3)
     model = keras.Sequential([keras.Input((None, 2)), layer])
     for n_samples, n_steps in [(5, 4), (2, 9), (7, 1)]:
@@ -76,25 +76,25 @@ def test_lengths_unknown_to_tensorflow() -> None:
 
 
 def test_no_other_initial_state() -> None:
-    """A state that would be ignored is refused."""
+    """An initial state, which would be ignored, is refused."""
     with pytest.raises(NotImplementedError, match="zeros"):
         LSTM(3)(np.zeros((1, 2, 3), "float32"), initial_state=[np.ones((1, 3), "float32")] * 2)
 
 
 def test_cell_noise() -> None:
-    """In training each cell drifts by the same normal draw at every step; else there is none."""
+    """In training each cell drifts by the same normal draw at every step; otherwise not at all."""
     n_samples, units, noise = 200, 20, 0.01
     layer = LSTM(units, return_sequences=True, cell_noise=noise, seed=1)
     layer.build((n_samples, 3, 2))
     zeros = [np.zeros(w.shape) for w in layer.weights]
-    layer.set_weights(zeros)  # so that nothing else enters a cell, and half of it is kept and shown
+    layer.set_weights(zeros)  # nothing else enters a cell, and half of it is kept and output
     x = tf.zeros((n_samples, 3, 2))
     np.testing.assert_array_equal(layer(x), 0)
     first, second = (np.arctanh(2 * layer(x, training=True)) for _ in range(2))
     draws = first[:, 0]
     np.testing.assert_allclose(first[:, 1], 1.5 * draws, rtol=1e-4)
     np.testing.assert_allclose(first[:, 2], 1.75 * draws, rtol=1e-4)
-    # Of 4,000 normal draws: the mean's standard error is 1.6 % of the noise, the deviation's 1.1 %.
+    # 4,000 normal draws: the mean's standard error is 1.6 % of the noise, the deviation's 1.1 %.
     assert abs(draws.mean()) < 0.08 * noise
     assert abs(draws.std() / noise - 1) < 0.06
     assert not np.allclose(first, second)
@@ -105,14 +105,14 @@ def test_cell_noise() -> None:
 
 
 def test_gradient_with_cell_noise() -> None:
-    """The gradient is that of the states with the noise in them: a finite difference agrees."""
+    """The gradient takes the noise into account: it agrees with finite differences."""
     layer = LSTM(4, cell_noise=0.5, seed=1)
     layer.build((3, 5, 2))
     x = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")
     seed = layer.cell.seed_generator.state
 
     def total(x: Any) -> Any:
-        seed.assign([1, 0])  # the same noise at every call
+        seed.assign([1, 0])  # the same noise in every call
         return tf.reduce_sum(tf.sin(layer(x, training=True)))
 
     with tf.GradientTape() as tape:

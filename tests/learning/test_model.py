@@ -20,7 +20,7 @@ pytestmark = pytest.mark.pipeline
 
 DIGITS = np.random.default_rng(0).integers(0, 4, (6, 10), np.uint8)
 
-# Weights of the inputs, of the state and biases, for each gate; then 25 * 5 + 5 of the softmax.
+# Per gate: input weights, state weights and biases; then 25 * 5 + 5 for the softmax.
 COUNTS = {
     ("lstm", 5): 3230,  # the post's: 4 * (5 * 25 + 25 * 25 + 25) + 130
     ("lstm", 10): 3730,  # 4 * (10 * 25 + 25 * 25 + 25) + 130
@@ -30,7 +30,7 @@ COUNTS = {
 
 
 def post_model(seed: int = 1, **changed: Any) -> keras.Model:
-    """Return the post's model, but for some keys of the sections `data` and `model`."""
+    """Return the post's model with some keys of the sections `data` and `model` changed."""
     of_model = {k: v for k, v in changed.items() if k in ModelParams.model_fields}
     of_data = {k: v for k, v in changed.items() if k not in of_model}
     return build_model(data_params(**of_data), model_params(**of_model), seed)
@@ -39,7 +39,7 @@ def post_model(seed: int = 1, **changed: Any) -> keras.Model:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize(("cell", "n_symbols"), COUNTS)
 def test_parameter_count(cell: str, n_symbols: int, per_step: bool) -> None:
-    """Each architecture has the parameters that its equations have."""
+    """Each architecture has as many parameters as its equations."""
     model = post_model(cell=cell, insert=1 if n_symbols == 10 else 0, per_step=per_step)
     assert model.count_params() == COUNTS[cell, n_symbols]
     assert f"{COUNTS[cell, n_symbols]:,}" in summary(model)
@@ -51,12 +51,12 @@ def test_every_cell_is_counted() -> None:
 
 
 def test_chrono_count() -> None:
-    """Another initial bias is no more parameters."""
+    """Another initial bias adds no parameters."""
     assert post_model(forget_bias="chrono").count_params() == 3230
 
 
 def test_chrono_bias() -> None:
-    """The forget gates' bias is log U(1, t_max - 1), the input gates' its negative, others 0."""
+    """The forget gates' bias is log U(1, t_max - 1), the input gates' its negative, the rest 0."""
     model = post_model(forget_bias="chrono", units=1000, n_steps=200)
     b_i, b_f, b_c, b_o = np.split(model.get_layer("lstm").cell.bias.numpy(), 4)
     np.testing.assert_array_equal(b_i, -b_f)
@@ -69,13 +69,13 @@ def test_chrono_bias() -> None:
 
 
 def test_default_bias() -> None:
-    """The usual bias is 1 for the forget gates and 0 for all others."""
+    """The default bias is 1 for the forget gates and 0 for all others."""
     bias = post_model().get_layer("lstm").cell.bias.numpy()
     np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], 25))
 
 
 def test_initial_weights_follow_the_seed() -> None:
-    """Equal seeds give equal weights, whatever was drawn between; other seeds others."""
+    """Equal seeds give equal weights, whatever was drawn in between; other seeds give others."""
     first, second = post_model(), post_model()
     other = post_model(seed=2)
     for a, b in zip(first.weights, second.weights, strict=True):
@@ -86,7 +86,7 @@ def test_initial_weights_follow_the_seed() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("per_step", [False, True])
 def test_any_length(cell: str, per_step: bool) -> None:
-    """One model takes sequences of any length, one step included, and gives probabilities."""
+    """A model takes sequences of any length, even of one step, and gives probabilities."""
     model = post_model(cell=cell, per_step=per_step)
     for n_steps in (1, 10, 30):
         digits = np.resize(DIGITS, (4, n_steps))
@@ -98,7 +98,7 @@ def test_any_length(cell: str, per_step: bool) -> None:
 
 
 def test_digits_are_one_hot() -> None:
-    """The first layer writes the digit d as a 1 at place d."""
+    """The first layer encodes the digit d as a 1 at index d."""
     encoded = post_model().get_layer("one_hot")(np.array([[3, 0]]))
     assert encoded.numpy().tolist() == [[[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]]]
 
@@ -107,7 +107,7 @@ def test_digits_are_one_hot() -> None:
     "changed", [{}, {"forget_bias": "chrono"}, {"cell": "simple_rnn", "per_step": True}]
 )
 def test_file_round_trip(tmp_path: Path, changed: dict[str, Any]) -> None:
-    """A model that was written and read has the same architecture and weights, bit for bit."""
+    """A model read back from its file has the same architecture and weights, bit for bit."""
     path = tmp_path / "model.keras"
     model = post_model(**changed)
     write_model(path, model)
@@ -121,7 +121,7 @@ def test_file_round_trip(tmp_path: Path, changed: dict[str, Any]) -> None:
 
 
 def test_file_bytes(tmp_path: Path) -> None:
-    """Equal models give equal bytes: no time, path or memory address is in the file."""
+    """Equal models give equal bytes: the file contains no time, path or memory address."""
     paths = [tmp_path / "a.keras", tmp_path / "b.keras"]
     for path in paths:
         write_model(path, post_model(forget_bias="chrono"))
@@ -147,7 +147,7 @@ def test_file_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     model = post_model(**changed)
     raw = tmp_path / "raw.keras"
     model.save(raw)
-    with zipfile.ZipFile(raw) as file:  # or the test would show nothing
+    with zipfile.ZipFile(raw) as file:  # otherwise the test would prove nothing
         assert b"somewhere.else_" in file.read("config.json")
     write_model(paths[1], model)
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -155,7 +155,7 @@ def test_file_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
-    """The bytes are the model's: one other seed, and they differ."""
+    """The bytes depend on the weights: another seed gives others."""
     write_model(tmp_path / "a.keras", post_model())
     write_model(tmp_path / "b.keras", post_model(seed=2))
     assert (tmp_path / "a.keras").read_bytes() != (tmp_path / "b.keras").read_bytes()
@@ -172,14 +172,14 @@ def test_trained_model_holds_no_optimizer(tmp_path: Path) -> None:
 
 @pytest.fixture
 def model_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of the model in a working directory of its own."""
+    """The path of the model file in an otherwise empty working directory."""
     monkeypatch.chdir(tmp_path)
     MODEL.parent.mkdir()
     return MODEL
 
 
 def test_unreadable_file(model_path: Path) -> None:
-    """A file that is no model is named, with what to do about it."""
+    """For a file that is not a model, the error says what to do about it."""
     model_path.write_bytes(b"no model")
     with pytest.raises(FileError, match="dvc repro -f train"):
         read_model(model_path)
@@ -194,13 +194,13 @@ def test_a_file_runs_no_code(model_path: Path) -> None:
 
 
 def test_predicting_in_batches_is_the_same() -> None:
-    """The batch size of evaluation bounds its memory and changes no probability."""
+    """The evaluation's batch size limits its memory but changes no probability."""
     model = post_model()
     whole = predict(model, DIGITS, batch_size=6)
     np.testing.assert_allclose(predict(model, DIGITS, batch_size=4), whole, rtol=1e-5)
 
 
 def test_the_backend_is_tensorflow() -> None:
-    """What a user's environment says of Keras's backend does not reach the pipeline."""
+    """A Keras backend set in the user's environment does not reach the pipeline."""
     assert keras.backend.backend() == "tensorflow"
     assert not tf.config.get_visible_devices("GPU")

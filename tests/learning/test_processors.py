@@ -1,4 +1,4 @@
-"""The same bytes on other processors, which QEMU emulates with their caches and instructions."""
+"""The same bytes on other processors, emulated by QEMU with their caches and instructions."""
 
 import pytest
 
@@ -27,7 +27,7 @@ arrays = [*(v.numpy() for v in model.weights), predict(model, x, 1000)]
 print(hashlib.md5(b"".join(a.tobytes() for a in arrays)).hexdigest())
 """
 
-# Multiplies matrices as TensorFlow does, with a contraction of 320.
+# Multiplies matrices as TensorFlow does, with a contraction of length 320.
 MULTIPLY = """
 import hashlib, sys
 sys.path.insert(0, "stages")
@@ -49,12 +49,12 @@ CASES = [
 
 
 def test_same_bytes_on_another_processor() -> None:
-    """What is trained and predicted on this processor is, bit for bit, what another one makes."""
+    """Training and prediction give the same bits on this processor and on another."""
     assert run(FIT, *CASES[0], on="Haswell") == run(FIT, *CASES[0])
 
 
 def test_same_bytes_can_fail() -> None:
-    """A product that the library cuts has other bits on one of two processors."""
+    """A product that a library splits up does not have the same bits on every processor."""
     made = {run(MULTIPLY, on=name) for name in ("", "Haswell", "EPYC-Rome")}
     assert len(made) > 1
 
@@ -62,7 +62,7 @@ def test_same_bytes_can_fail() -> None:
 @pytest.mark.parametrize("name", ["Haswell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan"])
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_same_bytes_on_other_processors(case: tuple[str, ...], name: str, slow: bool) -> None:
-    """Nor do cells, batches, units, labels or lengths of another size make a difference."""
+    """This also holds for other cells, batch sizes, units, labels and sequence lengths."""
     if not slow:
         pytest.skip("takes a minute for each case: `make test-slow`")
     assert run(FIT, *case, on=name) == run(FIT, *case)

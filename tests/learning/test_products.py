@@ -1,4 +1,4 @@
-"""Products of matrices: what they are, and that none of them is summed up in a library's order."""
+"""Matrix products: they are right, and no library chooses the order in which they are summed."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ COMMITTED["main"] = ROOT / "params.yaml"
 )
 @settings(max_examples=40, deadline=None)
 def test_product(m: int, length: int, n: int, known: bool, seed: int) -> None:
-    """It is the product, with its gradient, however long and whether the length is known before."""
+    """`product` is right, and so is its gradient, for any length, known in advance or not."""
     rng = np.random.default_rng(seed)
     a, b, d = (rng.normal(size=s).astype("float32") for s in [(m, length), (length, n), (m, n)])
 
@@ -55,7 +55,7 @@ def test_product(m: int, length: int, n: int, known: bool, seed: int) -> None:
 
 
 def programs(params: Params) -> list[str]:
-    """Return the HLO of the programs that train and that predict."""
+    """Return the HLO of the training program and of the prediction program."""
     recipe = params.train
     dataset = DataSet.draw(params.data, params.train_data)
     padded = recipe.pads(dataset.own)
@@ -73,14 +73,14 @@ def programs(params: Params) -> list[str]:
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_no_long_contraction(name: str) -> None:
-    """No program of a committed result leaves it to a library where a sum is cut."""
+    """No program of a committed result lets a library choose where to split a sum."""
     params = read_params(COMMITTED[name])
     for hlo in programs(params):
         assert 0 < max(contractions(hlo)) <= LONGEST
 
 
 def large(cell: str, per_step: bool) -> Params:
-    """Return params with which each sum that could be long is longer than a block."""
+    """Return params that make every sum that can be long longer than a block."""
     params = read_params(COMMITTED["main"])
     return params.model_copy(
         update={
@@ -94,7 +94,7 @@ def large(cell: str, per_step: bool) -> Params:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_long_contraction_in_large_models(cell: str, per_step: bool) -> None:
-    """Nor does that of any cell, however many units, symbols, samples and labels there are."""
+    """Nor does any cell's program, however many units, symbols, samples and labels there are."""
     for hlo in programs(large(cell, per_step)):
         assert 0 < max(contractions(hlo)) <= LONGEST
 
@@ -114,7 +114,7 @@ def test_no_long_contraction_can_fail(cell: str, monkeypatch: pytest.MonkeyPatch
     ("transposed", "length"), [({}, 300), ({"transpose_a": True}, 300), ({"transpose_b": True}, 7)]
 )
 def test_contractions_are_found(transposed: dict[str, bool], length: int) -> None:
-    """The length is that of the dimension which disappears, wherever it stands."""
+    """The length is that of the dimension summed over, whichever axis it is."""
     shapes = {"": [(5, 300), (300, 7)], "transpose_a": [(300, 5), (300, 7)]}
     shapes["transpose_b"] = [(300, 7), (5, 7)]
     a, b = (tf.ones(shape) for shape in shapes["".join(transposed)])
@@ -123,7 +123,7 @@ def test_contractions_are_found(transposed: dict[str, bool], length: int) -> Non
 
 
 def test_unknown_contractions_are_refused() -> None:
-    """A convolution adds up as well, and nothing says how."""
+    """A convolution is refused: it sums too, and in an unknown order."""
     function = tf.function(
         lambda x: tf.nn.conv1d(x, tf.ones([3, 8, 8]), 1, "SAME"), jit_compile=True
     )

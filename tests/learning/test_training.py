@@ -1,4 +1,4 @@
-"""Training, against Keras's own training batch by batch."""
+"""Training, compared with Keras's own, batch by batch."""
 
 import subprocess
 import sys
@@ -72,7 +72,7 @@ print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdiges
 
 @pytest.mark.parametrize("size", [("32", "25"), ("8192", "25"), ("512", "64")])
 def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
-    """However many cores there are, also where TensorFlow would share the work among them."""
+    """The number of cores changes no weight, even where TensorFlow would use all of them."""
     made = [
         subprocess.run(
             [*prefix, sys.executable, "-c", ONE_FIT, *size],
@@ -88,7 +88,7 @@ def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
 
 @given(n=st.integers(1, 100), batch_size=st.integers(1, 100), seed=st.integers(0, 9))
 def test_batches(n: int, batch_size: int, seed: int) -> None:
-    """An epoch holds each sample once, in full batches but for the end of the last."""
+    """An epoch holds each sample once, in full batches; only the last may end in padding."""
     epochs = shuffled_batches(n, batch_size, [seed])
     for epoch in (next(epochs), next(epochs)):
         assert epoch.shape == (-(-n // batch_size), batch_size)
@@ -97,7 +97,7 @@ def test_batches(n: int, batch_size: int, seed: int) -> None:
 
 
 def test_each_epoch_has_its_order() -> None:
-    """Orders differ from epoch to epoch and by seed, and are the same for the same seed."""
+    """Orders differ between epochs and between seeds; the same seed gives the same orders."""
     first, second = (shuffled_batches(50, 8, seed=[1]) for _ in range(2))
     other = shuffled_batches(50, 8, seed=[2])
     orders = [next(first).tolist() for _ in range(3)]
@@ -108,12 +108,12 @@ def test_each_epoch_has_its_order() -> None:
 
 @pytest.mark.parametrize(("n", "split", "expected"), [(1000, 0.2, 800), (45, 0.2, 36), (7, 0.5, 3)])
 def test_split(n: int, split: float, expected: int) -> None:
-    """The first samples are trained on, as many as `model.fit` takes."""
+    """Training uses the first samples, as many as `model.fit` does."""
     assert train_params(validation_split=split).n_training(n) == expected
 
 
 class Case:
-    """A training that Keras is to confirm."""
+    """A training to compare with Keras's."""
 
     def __init__(
         self,
@@ -128,9 +128,9 @@ class Case:
 
 
 def keras_epochs(case: Case, model: keras.Model, n_epochs: int) -> list[list[float]]:
-    """Train with `train_on_batch`, validate with `test_on_batch`, in the order of `fit`."""
+    """Train with `train_on_batch` and validate with `test_on_batch`, in the order of `fit`."""
     x, y = data(case.n, case.lags, per_step=case.lags is not None)
-    first = max(case.lags) if case.lags else 0  # steps without a label: Keras weighs them 0
+    first = max(case.lags) if case.lags else 0  # steps without a label: weight 0 in Keras
     digits = x.astype(int)
     labels = np.where(y == NO_LABEL, 0, y).astype(int)
     weight = None
@@ -174,7 +174,7 @@ def keras_epochs(case: Case, model: keras.Model, n_epochs: int) -> list[list[flo
     ],
 )
 def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the same weights, with the same batches, losses, accuracies and weights are Keras's."""
+    """From equal weights and batches, losses, accuracies and trained weights equal Keras's."""
     per_step = case.lags is not None
     model = small_model(case.cell, per_step)
     with monkeypatch.context() as keras_own:
@@ -193,7 +193,7 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_with_a_state_of_their_own() -> None:
-    """A model of a user's own may have layers that training treats otherwise, as Keras does."""
+    """A user's own model may have layers that behave differently in training, as in Keras."""
     x, y = data(40)
     models = []
     for rate in (0.0, 0.0, 0.5):
@@ -216,10 +216,10 @@ def test_layers_with_a_state_of_their_own() -> None:
 
 
 def test_clipping_changes_the_training() -> None:
-    """The clipped cases above are others than without: the gradients are longer than 0.05."""
+    """Clipping matters in the cases above: their gradients are longer than 0.05."""
     x, y = data(45)
     losses = []
-    for clipnorm in (None, 1e-9):  # below Adam's epsilon, so that it shows
+    for clipnorm in (None, 1e-9):  # below Adam's epsilon, so that it has an effect
         model = small_model()
         history = fit(model, x, y, recipe(2, clipnorm=clipnorm))
         losses.append(history[-1].loss)
@@ -227,7 +227,7 @@ def test_clipping_changes_the_training() -> None:
 
 
 def test_validation_leaves_no_trace() -> None:
-    """What is validated on has no effect on the weights."""
+    """The validation data has no effect on the weights."""
     x, y = data(45)
     first, second = small_model(), small_model()
     fit(first, x, y, recipe(3))
@@ -238,7 +238,7 @@ def test_validation_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_chunks_do_not_show(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many epochs run between two reports, which is timed, changes no bit; all are reported."""
+    """The number of epochs between reports, set by timing, changes no bit; all are reported."""
     x, y = data(45)
     plain, chunked = small_model(), small_model()
     expected = fit(plain, x, y, recipe(9))
@@ -252,7 +252,7 @@ def test_chunks_do_not_show(seconds: float, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phase is the same however many epochs were prepared for the one before it."""
+    """A phase is the same however many epochs were prepared for the previous one."""
     x, y = data(45)
     phases = recipe(3, 0.001, curriculum=curriculum(4, 30, 0.001), stop_at_accuracy=0.01)
     made = []
@@ -266,7 +266,7 @@ def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("accuracy", "n_epochs"), [(0.01, [2, 2]), (1.0, [5, 4])])
 def test_stop_at_accuracy(accuracy: float, n_epochs: list[int]) -> None:
-    """A phase ends with the second epoch in a row that is accurate enough, or else at its end."""
+    """A phase ends after two accurate epochs in a row, or else after all of its epochs."""
     x, y = data(45)
     phases = recipe(4, 0.001, curriculum=curriculum(4, 5, 0.001), stop_at_accuracy=accuracy)
     history = fit(small_model(), x, y, phases)
@@ -291,18 +291,18 @@ def test_stop_needs_two_in_a_row() -> None:
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_keep(keep: Any) -> None:
-    """The model that is kept is the one of the least validation loss, or the last."""
+    """The model kept is the one with the least validation loss, or the last one."""
     x, y = data(45)
     model = small_model()
     history = fit(model, x, y, recipe(30, 0.1, keep=keep))
     losses = [epoch.val_loss for epoch in history]
-    assert losses[-1] > min(losses) * 1.01  # else the test shows nothing
+    assert losses[-1] > min(losses) * 1.01  # otherwise the test proves nothing
     kept = evaluate(predict(model, x[36:], 9), y[36:]).loss
     assert kept == pytest.approx(min(losses) if keep == "best" else losses[-1], rel=1e-4)
 
 
 def test_curriculum() -> None:
-    """A phase trains on the first steps; the next starts from what it kept, with a new Adam."""
+    """A phase trains on the first steps; the next starts from the model it kept and a new Adam."""
     x, y = data(45)
     alone, both = small_model(), small_model()
     first = fit(alone, x[:, :3], y, recipe(30, 0.1, keep="best"))
@@ -319,7 +319,7 @@ def test_curriculum() -> None:
     least=st.integers(1, 50), longer=st.integers(0, 2000), n=st.integers(1, 99), seed=st.integers()
 )
 def test_batch_lengths(least: int, longer: int, n: int, seed: int) -> None:
-    """Lengths are whole numbers within their bounds, all of them the longest without a least."""
+    """Lengths are integers within their bounds; without a minimum, all are the maximum."""
     n_steps, seeds = least + longer, [abs(seed)]
     lengths = batch_lengths(n, least, n_steps, np.random.default_rng(seeds))
     assert lengths.dtype == np.int32
@@ -329,7 +329,7 @@ def test_batch_lengths(least: int, longer: int, n: int, seed: int) -> None:
 
 
 def test_batch_lengths_are_log_uniform() -> None:
-    """Half of the batches learn all; of the others, as many 2 to 15 steps as 16 to 127."""
+    """Half of the batches learn all steps; of the others, as many learn 2 to 15 as 16 to 127."""
     lengths = batch_lengths(100_000, 2, 127, np.random.default_rng(0))
     # Standard deviations of the two counts: 158 and 112.
     assert abs((lengths < 127).sum() - 50_000) < 700
@@ -338,13 +338,13 @@ def test_batch_lengths_are_log_uniform() -> None:
 
 @pytest.mark.parametrize("per_step", [False, True])
 def test_beginnings(per_step: bool) -> None:
-    """A batch that learns a beginning learns what it would of sequences that end there."""
+    """Learning the beginnings of sequences is the same as learning sequences that end there."""
     x, y = data(45, [1], per_step=per_step)
     whole, cut = (
         build_model(data_params(per_step=per_step), model_params(units=8), seed=5, padded=True)
         for _ in range(2)
     )
-    # Both lengths are 3: one batch an epoch, of all samples.
+    # Both are 3 steps long, and an epoch is one batch of all samples.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "batch_lengths", lambda n, *_: np.full(n, 3, np.int32))
         beginnings = fit(whole, x, y, recipe(5, batch_size=36, min_steps=2))
@@ -355,7 +355,7 @@ def test_beginnings(per_step: bool) -> None:
 
 
 def test_min_steps_changes_the_training() -> None:
-    """With `min_steps`, epochs are others, and the same again."""
+    """`min_steps` changes the epochs; the same value gives the same epochs again."""
     x, y = data(45)
     made = [
         fit(
@@ -367,7 +367,7 @@ def test_min_steps_changes_the_training() -> None:
 
 
 def test_curriculum_a_label_a_step() -> None:
-    """With a label a step, a phase's labels are those of its steps."""
+    """With one label per step, a phase's labels are those of its steps."""
     x, y = data(45, [1], per_step=True)
     models = [small_model(per_step=True) for _ in range(2)]
     prefix = fit(models[0], x[:, :3], y[:, :3], recipe(3))
@@ -376,7 +376,7 @@ def test_curriculum_a_label_a_step() -> None:
 
 
 def test_measures_are_those_of_evaluate() -> None:
-    """Validation in the compiled program and evaluate's measure agree on a label a step."""
+    """With one label per step, the compiled program's validation agrees with `evaluate`."""
     x, y = data(45, [1, 0], per_step=True)
     model = small_model(per_step=True)
     last = fit(model, x, y, recipe(5, 0.05))[-1]
