@@ -1,4 +1,4 @@
-"""The files between the stages: whole or not there, and never trusted."""
+"""The files between the stages: whole or missing, and never trusted."""
 
 import io
 import json
@@ -53,12 +53,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files() -> dict[str, str]:
-    """Return every file below the working directory with its md5."""
+    """Return the md5 of every file below the working directory."""
     return {str(path): md5(path) for path in Path().rglob("*") if path.is_file()}
 
 
 def test_round_trip() -> None:
-    """A data set comes back as it was, its params included, and from the same bytes."""
+    """A data set reads back unchanged, params included; written again, it has the same bytes."""
     write_dataset(TRAIN_DATA, DATASET)
     first = md5(TRAIN_DATA)
     read = read_dataset(TRAIN_DATA)
@@ -71,14 +71,14 @@ def test_round_trip() -> None:
 
 
 class RunsCode:
-    """A pickle of it runs a command when it is read."""
+    """An object whose pickle runs a command when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch data/code-was-run",)
 
 
 def npz(**arrays: Any) -> bytes:
-    """Return the content of an .npz file like a data set's, some of its arrays replaced."""
+    """Return the content of a data set's .npz with some arrays replaced (None: left out)."""
     buffer = io.BytesIO()
     members = {"x": X, "y": Y, "params": np.array(json.dumps(SECTIONS)), **arrays}
     np.savez(buffer, **{name: array for name, array in members.items() if array is not None})
@@ -86,12 +86,12 @@ def npz(**arrays: Any) -> bytes:
 
 
 def params(**sections: Any) -> bytes:
-    """Return the content of a data set with other params."""
+    """Return the content of a data set with some sections of its params replaced."""
     return npz(params=np.array(json.dumps(SECTIONS | sections)))
 
 
 def claiming(n_elements: int, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """Return the content of an .npz whose header announces more elements than there are."""
+    """Return the content of an .npz whose headers announce `n_elements` that are not there."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name in ("x", "y", "params"):
@@ -169,7 +169,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_damaged_data(content: bytes) -> None:
-    """What is no data set is refused in one line with file and cure; no code in it is run."""
+    """Anything but a data set is refused in one line with file and cure; none of its code runs."""
     TRAIN_DATA.parent.mkdir()
     TRAIN_DATA.write_bytes(content)
     before = files()
@@ -189,7 +189,7 @@ def check_line(line: str, path: str) -> None:
 
 
 def test_missing_data() -> None:
-    """A file that is not there, or a folder in its place, is told in the same words."""
+    """A missing file, or a folder in its place, is reported in the same words."""
     with pytest.raises(FileError, match="No such file or directory"):
         read_dataset(TEST_DATA)
     TEST_DATA.mkdir(parents=True)
@@ -200,7 +200,7 @@ def test_missing_data() -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_forbidden_data() -> None:
-    """A file without permission is told as such."""
+    """A file without read permission is reported as such."""
     write_dataset(TRAIN_DATA, DATASET)
     TRAIN_DATA.chmod(0)
     with pytest.raises(FileError, match="Permission denied"):
@@ -210,7 +210,7 @@ def test_forbidden_data() -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_any_damage(data: st.DataObject) -> None:
-    """Wherever a file is cut or overwritten, it is refused, or its arrays are still those."""
+    """Wherever a file is cut or overwritten, it is refused or its arrays are unchanged."""
     content = bytearray(npz())
     start = data.draw(st.integers(0, len(content)))
     if data.draw(st.booleans()):
@@ -233,7 +233,7 @@ def test_any_damage(data: st.DataObject) -> None:
 
 
 def test_failed_write_keeps_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that is stopped before its end leaves the old file, and nothing half-written."""
+    """A write stopped halfway keeps the old file and leaves nothing half-written."""
     write(METRICS, b"old")
     before = files()
 
@@ -248,7 +248,7 @@ def test_failed_write_keeps_what_was_there(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_leftover_of_a_killed_write() -> None:
-    """What a killed write left is not taken for the file, and the next write removes it."""
+    """A killed write's leftover does not pass for the file, and the next write removes it."""
     leftover = METRICS.with_name(f".{METRICS.name}.partial")
     leftover.parent.mkdir()
     leftover.write_bytes(b"much more than what comes next")
@@ -258,7 +258,7 @@ def test_leftover_of_a_killed_write() -> None:
 
 
 def test_folder_where_a_file_is_to_be() -> None:
-    """A folder in the place of an output is told with its path, and stays."""
+    """A folder in place of an output is reported with its path, and stays."""
     METRICS.mkdir(parents=True)
     with pytest.raises(FileError) as caught:
         write(METRICS, b"new")
@@ -269,7 +269,7 @@ def test_folder_where_a_file_is_to_be() -> None:
 
 @pytest.fixture
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 kB in data/."""
+    """A file system of 64 kB, mounted at data/."""
     (folder / "data").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder / "data")]
     if (
@@ -290,7 +290,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
     ids=["bytes", "table"],
 )
 def test_full_disk(small_disk: Path, fill: Callable[[], None]) -> None:
-    """On a full disk the error names the file, the old one stays, and the space is given back."""
+    """On a full disk the error names the file, the old file stays and the space is freed."""
     write(METRICS, b"old")
     with pytest.raises(FileError) as caught:
         fill()

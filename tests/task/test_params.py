@@ -1,4 +1,4 @@
-"""The schema of params.yaml: what it refuses, in which words, and what the file says of itself."""
+"""The schema of params.yaml: what it refuses and how it says so, and the file's own comments."""
 
 import os
 import re
@@ -52,7 +52,7 @@ def _line(key: str) -> int:
 
 
 def changed(**values: str | None) -> str:
-    """Return params.yaml with YAML after some keys (`__` for the dot); None removes the key."""
+    """Return params.yaml with other YAML for some keys (`__` is the dot; None removes the key)."""
     lines = TEXT.splitlines()
     for dotted, value in values.items():
         key = dotted.replace("__", ".")
@@ -61,12 +61,12 @@ def changed(**values: str | None) -> str:
 
 
 def of(key: str, value: str | None) -> str:
-    """Return params.yaml with YAML of one's own after one key."""
+    """Return params.yaml with other YAML for one key."""
     return changed(**{key.replace(".", "__"): value})
 
 
 def refusal(text: str) -> list[str]:
-    """Return the lines with which a text is refused, each well-formed."""
+    """Return the lines that refuse a text, and assert that each is well-formed."""
     with pytest.raises(ParamsError) as caught:
         check_memory(parse_params(text))
     lines = str(caught.value).splitlines()
@@ -78,7 +78,7 @@ def refusal(text: str) -> list[str]:
 
 
 def test_committed_params_are_those_of_the_post() -> None:
-    """What is committed passes, and is the post's recipe."""
+    """The committed params are valid and are the post's recipe."""
     params = parse_params(TEXT)
     assert (params.data.n_max, params.data.n_steps, params.data.targets) == (5, 10, (1,))
     assert (params.model.units, params.train.epochs, params.train.batch_size) == (25, 250, 32)
@@ -88,7 +88,7 @@ def test_committed_params_are_those_of_the_post() -> None:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", BROKEN.values(), ids=BROKEN)
 def test_broken_value_is_refused_with_key_value_and_rule(key: str, value: str) -> None:
-    """A value that no key can have ends in a line that names the key, the rule and the value."""
+    """A value that no key can have is refused in lines that name key, rule and value."""
     for line in refusal(of(key, value)):
         assert line.startswith(f"params.yaml: {key}")
         assert "; received " in line
@@ -96,7 +96,7 @@ def test_broken_value_is_refused_with_key_value_and_rule(key: str, value: str) -
 
 @pytest.mark.parametrize("key", KEYS)
 def test_null_and_truth_are_refused_where_they_mean_nothing(key: str) -> None:
-    """`null`, `true` and `1.5` are values only of the keys that say so."""
+    """Only the keys that say so accept `null`, `true` and `1.5`."""
     section, name = key.split(".")
     default = VALUES[section][name]
     if default is not None:
@@ -109,7 +109,7 @@ def test_null_and_truth_are_refused_where_they_mean_nothing(key: str) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_missing_unknown_and_twice_given_keys_are_refused(key: str) -> None:
-    """A missing key, a misspelt one and one given twice are each named."""
+    """A missing key, a misspelt key and a duplicate key are each named."""
     section, name = key.split(".")
     (missing,) = refusal(of(key, None))
     alone = len(VALUES[section]) == 1
@@ -148,13 +148,13 @@ def test_missing_unknown_and_twice_given_keys_are_refused(key: str) -> None:
     }.items(),
 )
 def test_file_that_is_no_params_file(text: str, line: str) -> None:
-    """What is no mapping, or no YAML, is refused in one line, with the line where there is one."""
+    """Anything but a YAML mapping is refused in one line, with the line number if there is one."""
     (received,) = refusal(text)
     assert received.startswith(f"params.yaml: {line}")
 
 
 def test_sections_and_odd_keys() -> None:
-    """Sections that are missing or no mappings, and keys that are no words, are named."""
+    """Missing sections, sections that are not mappings and keys that are not words are named."""
     lines = refusal(TEXT.replace("evaluate:", "1:"))
     assert "params.yaml: evaluate: must be given" in lines
     assert any(line.startswith("params.yaml: 1: must not be given") for line in lines)
@@ -204,7 +204,7 @@ def test_sections_and_odd_keys() -> None:
     ],
 )
 def test_keys_that_contradict_each_other(values: dict[str, str], line: str) -> None:
-    """Values that are each well-formed but cannot be together are refused."""
+    """Values that are valid alone but contradict each other are refused."""
     assert refusal(changed(**values)) == [f"params.yaml: {line}"]
 
 
@@ -224,7 +224,7 @@ def test_keys_that_contradict_each_other(values: dict[str, str], line: str) -> N
     ],
 )
 def test_more_than_fits_in_memory(key: str, more: dict[str, str]) -> None:
-    """What would need more memory than there is is refused with the figure, before it is tried."""
+    """Params that need more memory than the machine has are refused up front, with the figure."""
     value = "1000000000000"
     text = changed(**more, **{key.replace(".", "__"): value})
     (line,) = (line for line in refusal(text) if " GB " in line)
@@ -236,14 +236,14 @@ def test_more_than_fits_in_memory(key: str, more: dict[str, str]) -> None:
 
 
 def test_a_curriculum_that_does_not_fit_in_memory() -> None:
-    """Epochs of a curriculum are not taken for those that come after it."""
+    """A curriculum's epochs are reported as the curriculum's, not as those that follow it."""
     phase = "{n_steps: 5, epochs: 1000000000000, learning_rate: 0.001}"
     (line,) = refusal(changed(train__curriculum=f"[{phase}]"))
     assert line.startswith("params.yaml: train.curriculum: must be smaller: the curves would need")
 
 
 def test_epochs_of_all_phases_count_together() -> None:
-    """What fits without the curriculum, and the curriculum alone, may not fit together."""
+    """The curriculum and the epochs after it may each fit in memory but not together."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     epochs = int(0.6 * memory / 250)
     curriculum = f"[{{n_steps: 5, epochs: {epochs}, learning_rate: 0.001}}]"
@@ -254,14 +254,14 @@ def test_epochs_of_all_phases_count_together() -> None:
 
 
 def test_a_batch_is_no_larger_than_its_data() -> None:
-    """A batch size above the number of samples takes no more memory than they do."""
+    """A batch size above the number of samples needs no more memory than the samples do."""
     parse_params(changed(train__batch_size="1000000000", evaluate__batch_size="1000000000"))
 
 
 @given(st.sampled_from(KEYS), st.from_regex(r"[^\x00-\x1f]{0,12}", fullmatch=True))
 @example("data.n_max", "1:")
 def test_any_text_as_a_value(key: str, value: str) -> None:
-    """Whatever stands after a key, the answer is a result or well-formed lines."""
+    """Any text after a key gives params or well-formed error lines."""
     try:
         parse_params(of(key, value))
     except ParamsError:
@@ -270,7 +270,7 @@ def test_any_text_as_a_value(key: str, value: str) -> None:
 
 @given(st.integers(0, len(TEXT)), st.integers(0, 40), st.text(max_size=8))
 def test_any_edit(start: int, length: int, replacement: str) -> None:
-    """Wherever a file is cut or overwritten, the answer is a result or well-formed lines."""
+    """Wherever the file is cut or overwritten, it gives params or well-formed error lines."""
     text = TEXT[:start] + replacement + TEXT[start + length :]
     try:
         parse_params(text)
@@ -279,7 +279,7 @@ def test_any_edit(start: int, length: int, replacement: str) -> None:
 
 
 def test_numbers_are_those_of_dvc() -> None:
-    """`1e-3`, `250.0` and `2.5e2` are what they are to DVC, and `yes` is a text."""
+    """`1e-3`, `250.0` and `2.5e2` mean what they mean to DVC, and `yes` is text."""
     params = parse_params(changed(train__learning_rate="1e-3", train__epochs="2.5e2"))
     assert (params.train.learning_rate, params.train.epochs) == (0.001, 250)
     assert params == parse_params(of("train.epochs", "250.0"))
@@ -302,7 +302,7 @@ def test_anchors_and_merges_are_followed() -> None:
     ids=["bytes", "UTF-16", "ten megabytes"],
 )
 def test_file_that_is_no_text(tmp_path: Path, content: bytes, problem: str) -> None:
-    """A file in another encoding, or of a size that no params need, is refused."""
+    """A file in another encoding, or larger than params can need to be, is refused."""
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     with pytest.raises((FileError, ParamsError)) as caught:
@@ -320,7 +320,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["generate_data.py", "train.py", "evaluate.py"])
 def test_refusal_is_quick(tmp_path: Path, stage: str) -> None:
-    """A stage refuses params within a CPU-second, that is before TensorFlow, with exit status 1."""
+    """A stage refuses params with status 1 within a CPU-second, so before loading TensorFlow."""
     (tmp_path / "params.yaml").write_text(of("train.epochs", "0"))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
@@ -339,7 +339,7 @@ def test_refusal_is_quick(tmp_path: Path, stage: str) -> None:
 
 
 def test_flatten_and_update() -> None:
-    """Params go to MLflow under the names of `dvc params`, and back into a params file."""
+    """Params go to MLflow under the names that DVC uses, and back into a params file."""
     params = parse_params(TEXT)
     assert list(flatten(as_mapping(dict(params)))) == KEYS
     other = params.train.model_copy(update={"epochs": 7})
@@ -351,7 +351,7 @@ def test_flatten_and_update() -> None:
     "path", [ROOT / "params.yaml", *ROOT.glob("properties/claims/*/params.yaml")]
 )
 def test_equal_sections_change_no_byte(path: Path) -> None:
-    """What MLflow keeps of an unchanged params.yaml is the file as it is: `null` stays `null`."""
+    """MLflow keeps an unchanged params.yaml byte for byte: `null` stays `null`."""
     text = path.read_text()
     assert updated(text, as_mapping(dict(parse_params(text)))) == text
 
@@ -360,7 +360,7 @@ def test_equal_sections_change_no_byte(path: Path) -> None:
 
 
 def _in_words(key: str) -> str:
-    """Return the range of a key in the schema, as a comment is to give it."""
+    """Return a key's range from the schema, in the words that its comment must use."""
     section, name = key.split(".")
     definition = Params.model_fields[section].annotation
     assert definition is not None
@@ -376,14 +376,14 @@ def _in_words(key: str) -> str:
     low = f"{'above ' if 'exclusiveMinimum' in kind else ''}{low:f}".rstrip("0").rstrip(".")
     if "exclusiveMaximum" in kind:
         return f"{null}{low}, below {kind['exclusiveMaximum']:g}"
-    if kind.get("maximum", 10**15) == 10**15:  # which memory forbids sooner
+    if kind.get("maximum", 10**15) == 10**15:  # memory runs out sooner
         return f"{null}{low} or more"
     return f"{null}{low} to {kind['maximum']:.0f}"
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_gives_its_range(key: str) -> None:
-    """Beside each key stand what it is, its range as in the schema, and why."""
+    """Each key's comment says what it is, its range as in the schema, and why it has its value."""
     what, _, why = TEXT.splitlines()[_line(key)].partition("  # ")[2].partition("; ")
     assert why
     if key == "train.curriculum":

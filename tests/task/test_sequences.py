@@ -1,4 +1,4 @@
-"""The tasks, by hand-computed examples and by properties that hold for all of them."""
+"""The tasks: examples computed by hand, and properties that hold for all tasks."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ def test_the_posts_training_data() -> None:
 
 
 def test_the_global_generator_is_untouched() -> None:
-    """What else draws numbers in the same process gets the same numbers."""
+    """Other code that draws numbers in the same process gets the same numbers."""
     before = np.random.get_state()[1].copy()  # type: ignore[index]
     generate(5, 1, n_max=5, n_steps=10, targets=[1], insert=3)
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]
@@ -54,14 +54,14 @@ def test_labels(targets: list[int], per_step: bool, labels: list[Any]) -> None:
 
 
 def test_labels_of_the_largest_digits() -> None:
-    """The largest n_max does not overflow the bytes that the digits are kept in."""
+    """The largest n_max does not overflow the bytes that hold the digits."""
     core = np.full((1, 4), 125, np.uint8)
     assert label(core, [0, 1, 2, 3], 127, per_step=False).tolist() == [500 % 126]
     assert label(core, [0, 1, 2], 127, per_step=True).tolist() == [[NO, NO, 375 % 126, 375 % 126]]
 
 
 def test_alphabet() -> None:
-    """Marked distractors have symbols of their own; others need none."""
+    """Marked distractors have separate symbols; unmarked ones need none."""
     assert data_params(n_max=5, insert=0, marked=True).n_symbols == 5
     assert data_params(n_max=5, insert=3, marked=False).n_symbols == 5
     assert data_params(n_max=5, insert=3, marked=True).n_symbols == 10
@@ -86,7 +86,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(task=tasks, n_samples=sizes, seed=seeds)
 def test_digits_are_numpys(task: dict[str, Any], n_samples: int, seed: int) -> None:
-    """Without distractors the digits are NumPy's stream, row by row, and the labels are theirs."""
+    """Without distractors the digits are NumPy's stream, and the labels follow from them."""
     task["insert"] = 0
     x, y = generate(n_samples, seed, **task)
     stream = np.random.RandomState(seed).randint(0, task["n_max"] - 1, n_samples * task["n_steps"])
@@ -96,7 +96,7 @@ def test_digits_are_numpys(task: dict[str, Any], n_samples: int, seed: int) -> N
 
 @given(task=tasks, n_samples=sizes, seed=seeds)
 def test_inserting_keeps_digits_and_labels(task: dict[str, Any], n_samples: int, seed: int) -> None:
-    """The digits keep their order, and each its label; a distractor has a symbol and no label."""
+    """The digits keep their order and labels; a distractor has its own symbol and no label."""
     n_max, insert = task["n_max"], task["insert"]
     plain_x, plain_y = generate(n_samples, seed, **{**task, "insert": 0})
     x, y = generate(n_samples, seed, **task)
@@ -116,7 +116,7 @@ def test_inserting_keeps_digits_and_labels(task: dict[str, Any], n_samples: int,
 def test_unmarked_distractors_differ_in_symbols_only(
     task: dict[str, Any], n_samples: int, seed: int
 ) -> None:
-    """Written in the digits' own symbols, the distractors are the same, at the same places."""
+    """Unmarked distractors are the same at the same places, but written in the digits' symbols."""
     x, y = generate(n_samples, seed, **task)
     unmarked_x, unmarked_y = generate(n_samples, seed, **task, marked=False)
     np.testing.assert_array_equal(unmarked_x, x % task["n_max"])
@@ -125,7 +125,7 @@ def test_unmarked_distractors_differ_in_symbols_only(
 
 @given(task=tasks, n_samples=sizes, seed=seeds, chunk=st.integers(1, 60))
 def test_chunks_do_not_show(task: dict[str, Any], n_samples: int, seed: int, chunk: int) -> None:
-    """How many digits are drawn at a time bounds the memory and changes nothing."""
+    """The number of digits drawn at a time limits the memory and changes no result."""
     whole = generate(n_samples, seed, **task)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences, "_CHUNK", chunk)
@@ -138,7 +138,7 @@ def test_chunks_do_not_show(task: dict[str, Any], n_samples: int, seed: int, chu
 def test_more_samples_begin_with_the_same(
     task: dict[str, Any], n_samples: int, seed: int, more: int
 ) -> None:
-    """A larger data set of the same seed begins with the smaller one."""
+    """A larger data set with the same seed begins with the smaller one."""
     x, y = generate(n_samples, seed, **task)
     larger_x, larger_y = generate(n_samples + more, seed, **task)
     np.testing.assert_array_equal(larger_x[:n_samples], x)
@@ -154,7 +154,7 @@ def test_distractors_are_at_random_places() -> None:
 
 @pytest.mark.parametrize("insert", [0, 5])
 def test_speed(insert: int) -> None:
-    """At least 20 million digits are drawn a second of CPU time (here 40 to 130)."""
+    """At least 20 million digits are drawn per CPU-second (here 40 to 130 million)."""
     n_samples = 200_000
     seconds = []
     for _ in range(3):
