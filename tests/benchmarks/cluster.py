@@ -1,7 +1,8 @@
 """Measure what a sweep costs beyond its trials: `python tests/benchmarks/cluster.py`.
 
-All in one run on one machine, with the tiny params of the tests; prints a table and writes it to
-RESULTS-cluster.md. Git and DVC remotes are folders, the tracking server is MLflow on SQLite.
+Everything is measured in one run on one machine, with the tests' tiny params. Prints a table and
+writes it to RESULTS-cluster.md. The git and DVC remotes are folders; the tracking server is MLflow
+on SQLite.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pathlib import Path
 time.sleep(0.1)
 Path(sys.argv[1]).write_text(json.dumps({"status": "done", "metrics": {"accuracy": 1.0}}))
 """
-"""Stands in for cluster/trial.py where a thousand trials are to end in minutes."""
+"""Replaces cluster/trial.py, so that a thousand trials end within minutes."""
 
 SECONDS = re.compile(r"^sweep-\S+ done on \S+ in ([\d.]+) s", re.M)
 
@@ -48,12 +49,12 @@ class Bench:
         self.clone = repository(folder, f"{folder}/files")
 
     def row(self, what: str, value: str, target: str = "") -> None:
-        """Add a row to the table, and print it."""
+        """Add a row to the table and print it."""
         self.rows.append((what, value, target))
         print(f"{what:66} {value:>22}   {target}", flush=True)
 
     def everything(self) -> None:
-        """Measure all."""
+        """Measure everything."""
         with serving(self.clone, "server", "--workers", "1") as address:
             self.store["MLFLOW_TRACKING_URI"] = address
             self.overhead()
@@ -62,11 +63,11 @@ class Bench:
         self.sleeping()
 
     def seeds(self, n: int) -> str:
-        """Return an override of `n` seeds that no trial has had."""
+        """Return an override with `n` seeds that no trial has used."""
         return f"train.seed={','.join(str(next(self._seeds)) for _ in range(n))}"
 
     def sweep(self, override: str, cpus: int = 1) -> tuple[float, list[float]]:
-        """Run a sweep; return its seconds and those of its trials."""
+        """Run a sweep; return the seconds that it took and those that its trials took."""
         started = time.perf_counter()
         command = ["cluster/sweep.py", "-S", override, "--cpus", str(cpus)]
         done = self.clone.run(
@@ -76,12 +77,12 @@ class Bench:
         return wall, [float(seconds) for seconds in SECONDS.findall(done.stdout)]
 
     def trial(self) -> tuple[float, float]:
-        """Run a sweep of one trial; return the seconds of the trial, and those beyond it."""
+        """Run a sweep of one trial; return the trial's seconds and the rest of the sweep's."""
         wall, (seconds,) = self.sweep(self.seeds(1), os.cpu_count() or 1)
         return seconds, wall - seconds
 
     def plain(self) -> float:
-        """Return the seconds of `dvc exp run` in the repository itself."""
+        """Return the seconds that `dvc exp run` takes in the repository itself."""
         started = time.perf_counter()
         self.clone.dvc("exp", "run", "-S", self.seeds(1), **self.store)
         seconds = time.perf_counter() - started
@@ -89,8 +90,8 @@ class Bench:
         return seconds
 
     def overhead(self) -> None:
-        """Measure a trial beside the same `dvc exp run`, in turn: both then meet the same load."""
-        self.plain(), self.trial()  # both then have their data, and the trial its clone
+        """Measure a trial and the same `dvc exp run` in turn, so that both meet the same load."""
+        self.plain(), self.trial()  # makes the data of both and the trial's clone
         both = [(self.plain(), *self.trial()) for _ in range(self.repeats)]
         plain, trial, beyond = map(statistics.median, zip(*both, strict=True))
         self.row("`dvc exp run`", f"{plain:.1f} s")
@@ -100,7 +101,7 @@ class Bench:
         self.row("start and end of a sweep, with Ray", f"{beyond:.1f} s")
 
     def throughput(self) -> None:
-        """Measure two trials at a time beside DVC's own queue."""
+        """Compare two trials at a time with DVC's own queue."""
         seeds, started = self.seeds(self.trials), time.perf_counter()
         self.clone.dvc("exp", "run", "--queue", "-S", seeds)
         self.clone.dvc("queue", "start", "-j", "2", **self.store)
@@ -112,7 +113,7 @@ class Bench:
         self.row("  sweep / queue", f"{wall / queue:.2f}")
 
     def growth(self) -> None:
-        """Measure a trial when the remotes have few others, and when they have many."""
+        """Measure a trial when the remotes hold few others and when they hold many."""
         for full in (False, True):
             if full:
                 self.fill()
@@ -123,7 +124,7 @@ class Bench:
             self.row(what, f"{trial:.1f} s", f"{beyond:.1f} s for start and end")
 
     def fill(self) -> None:
-        """Add to the remotes what many trials would have: a ref, a model, two of the run cache."""
+        """Add what many trials leave in the remotes: each a ref, a model, two run-cache entries."""
         refs = self.clone.git("ls-remote", "origin", "refs/exps/*").splitlines()
         sha, _, ref = refs[0].partition("\t")
         run_cache = next((self.folder / "files" / "runs").glob("*/*/*")).read_bytes()
@@ -157,7 +158,7 @@ class Bench:
             )
 
     def text(self) -> str:
-        """Return the table, and what it was measured on."""
+        """Return the table and a description of the machine."""
         packages = ("ray", "dvc", "mlflow", "tensorflow")
         lines = [
             "# Results of tests/benchmarks/cluster.py",
@@ -186,7 +187,7 @@ def cpu_model() -> str:
 
 
 def main() -> None:
-    """Measure all, and write RESULTS-cluster.md unless it was but a try."""
+    """Measure everything, and write RESULTS-cluster.md unless `--quick` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")
     options = parser.parse_args()

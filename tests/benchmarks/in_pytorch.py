@@ -1,6 +1,6 @@
-"""The post's training in PyTorch, as its users write it.
+"""The post's training in PyTorch, as PyTorch users would write it.
 
-But for a DataLoader, which would make it slower.
+It uses no DataLoader, which would make it slower.
 """
 
 import sys

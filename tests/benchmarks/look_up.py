@@ -1,6 +1,6 @@
-"""Look a model's row up, as evaluate does: `python look_up.py MD5` in a clone with its store.
+"""Look up a model's row as `evaluate` does: `python look_up.py MD5` in a clone with a store.
 
-Prints how many rows were found, and then the milliseconds that it took.
+Prints how many rows were found, and then how many milliseconds that took.
 """
 
 import sys
@@ -10,7 +10,7 @@ sys.path.insert(0, "stages")
 from bridge.record.store import Store
 
 store = Store("vanilla-lstm")
-store.results_of(sys.argv[1])  # the first one loads what later ones have
+store.results_of(sys.argv[1])  # the first call loads what later calls reuse
 started = time.perf_counter()
 found = store.results_of(sys.argv[1])
 milliseconds = 1000 * (time.perf_counter() - started)

@@ -1,7 +1,7 @@
-"""This project's training alone: `fit`, compilation included, on what params.yaml's defaults say.
+"""This project's training alone: `fit`, compilation included, with the params of params.yaml.
 
-python ours.py EPOCHS [N_SAMPLES N_STEPS] prints the CPU-seconds of an epoch after the first, in
-which the program is compiled, and then the seconds of all.
+`python ours.py EPOCHS [N_SAMPLES N_STEPS]` prints the mean CPU-seconds of an epoch, leaving out the
+first, in which the program is compiled, and then the seconds of the whole training.
 """
 
 import sys
@@ -17,7 +17,7 @@ from vanilla_lstm.task.params import read_params
 
 
 def main(_: Stage) -> None:
-    """Train, and print what it took."""
+    """Train, and print how long it took."""
     epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
     params = read_params(Path(__file__).parents[2] / "params.yaml")
     data = params.data.model_copy(update={"n_steps": n_steps})
@@ -39,4 +39,4 @@ def main(_: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run(main)  # with the garbage collection of a stage
+    run(main)  # with a stage's settings for garbage collection

@@ -1,7 +1,8 @@
-"""Measure the pipeline's speed beside the post's script, PyTorch and JAX: `make bench`.
+"""Compare the pipeline's speed with the post's script, PyTorch and JAX: `make bench`.
 
-All in one run on one machine, each number the median of several; prints the table and writes it
-to RESULTS.md. PyTorch and JAX are no dependencies: their rows need an environment that has them,
+Everything is measured in one run on one machine; each number is the median of several. Prints the
+table and writes it to RESULTS.md. PyTorch and JAX are not dependencies: their rows need an
+environment that has them:
 
     python3 -m venv /tmp/others && /tmp/others/bin/pip install torch jax optax
     make bench OTHERS=/tmp/others/bin/python
@@ -33,7 +34,7 @@ from vanilla_lstm.task.sequences import generate  # noqa: E402
 
 A_NEW_STORE = """
 import gc, time
-gc.disable()  # a stage, too, looks for no garbage while it imports
+gc.disable()  # a stage also collects no garbage while it imports
 import mlflow
 start = time.process_time()
 import mlflow.store.tracking.sqlalchemy_store
@@ -46,13 +47,13 @@ print(made - imported)
 
 
 class Run(NamedTuple):
-    """One process: what it printed in its last line, and what it cost."""
+    """One process: what it printed and what it cost."""
 
     printed: list[str]
     wall: float
     cpu: float
     peak: float
-    """Gigabytes, of the process or of the largest of its children."""
+    """Gigabytes, of the process or of its largest child."""
 
     @property
     def value(self) -> float:
@@ -78,7 +79,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> Run:
 
 
 def empty_project(path: Path) -> Clone:
-    """Make a DVC project of four stages that do nothing, and run it."""
+    """Make a DVC project of four stages that do nothing and run it."""
     path.mkdir()
     project = Clone(path)
     project.git("init", "-q")
@@ -104,16 +105,16 @@ class Bench:
 
     @staticmethod
     def wall_of(clone: Clone, script: str) -> float:
-        """Return the seconds of a stage's process."""
+        """Return the seconds that a stage's process takes."""
         return run(sys.executable, script, cwd=clone.path).wall
 
     def row(self, what: str, value: str, target: str = "") -> None:
-        """Add a row to the table, and print it."""
+        """Add a row to the table and print it."""
         self.rows.append((what, value, target))
         print(f"{what:66} {value:>22}   {target}", flush=True)
 
     def everything(self) -> None:
-        """Measure all."""
+        """Measure everything."""
         python, epochs = sys.executable, str(self.epochs)
         measured: dict[str, list[Run]] = {}
         programs: dict[str, list[str | Path]] = {
@@ -127,7 +128,7 @@ class Bench:
                 print(f"no {name} row: {self.others} has no {module}; see the head of {__file__}")
             else:
                 programs[name] = [self.others, HERE / f"in_{name}.py", epochs]
-        for _ in range(self.repeats):  # in turn, so that all meet the same weather
+        for _ in range(self.repeats):  # in turn, so that all meet the same load
             for name, command in programs.items():
                 measured.setdefault(name, []).append(run(*command))
         fit = {k: statistics.median(r.value for r in runs) for k, runs in measured.items()}
@@ -146,7 +147,7 @@ class Bench:
         self.large()
 
     def pipeline(self, post: float) -> None:
-        """Measure the stages as processes, and DVC."""
+        """Measure the stages as processes, and DVC itself."""
         walls, peaks = [], []
         for i in range(self.repeats):
             clone = make_clone(self.folder / f"clone{i}", {"train.epochs": self.epochs})
@@ -176,15 +177,15 @@ class Bench:
         )
 
     def tracking(self) -> None:
-        """Measure what tracking costs in CPU-seconds beyond `import mlflow`."""
-        imports, stores = [], []  # MLflow's own parts of it
+        """Measure how many CPU-seconds tracking costs beyond `import mlflow`."""
+        imports, stores = [], []  # MLflow's own share of it
         for stage, target in [("train", 1.5), ("evaluate", 0.5)]:
             costs = []
-            # A small difference of two long runs: it needs pairs that met the same weather, and
-            # more of them than a time by itself does.
+            # A small difference between two long runs needs pairs that met the same load, and more
+            # of them than a single time does.
             for i in range(2 * self.repeats + 1):
-                # A store of its own, so that each run is the first to record its result. It is made
-                # before the stage starts, as that happens once and has a row of its own.
+                # Each run has a new store, so that it is the first to record its result. The store
+                # is made before the stage starts: that happens once and has a separate row.
                 clone = self.clone.copy(self.folder / f"{stage}{i}")
                 new_store = run(sys.executable, "-c", A_NEW_STORE, cwd=clone.path)
                 imports.append(float(new_store.printed[-2]))
@@ -205,13 +206,13 @@ class Bench:
             ("  once for a store: MLflow makes its tables", stores),
         ]:
             self.row(what, f"{statistics.median(times):.2f} CPU-s")
-        clone.add_rows(500)  # the last one evaluated, which has one row
+        clone.add_rows(500)  # the clone evaluated last, which has one row
         look_up = [sys.executable, f"{HERE}/look_up.py", md5(clone.path / MODEL)]
         milliseconds = self.median(lambda: run(*look_up, cwd=clone.path).value)
         self.row("a model's row found among 500", f"{milliseconds:.0f} ms", "below 100")
 
     def scaling(self) -> None:
-        """Measure how the cost of an epoch grows."""
+        """Measure how the cost of an epoch grows, and how fast digits are drawn."""
         base: float | None = None
         cases = [(1, 1), (10, 1), (100, 1), (1, 10), (1, 100), (1, 200)]
         for samples, steps in cases:
@@ -237,13 +238,13 @@ class Bench:
         return float(run(*map(str, command)).printed[-2])
 
     def speed_of_drawing(self, insert: int) -> float:
-        """Return how many million digits are drawn a second."""
+        """Return how many million digits are drawn per second."""
         started = time.perf_counter()
         x, _ = generate(self.scale, 1, n_max=5, n_steps=10, targets=[1], insert=insert)
         return x.size / (time.perf_counter() - started) / 1e6
 
     def large(self) -> None:
-        """Measure the memory of many samples, in an epoch of large batches."""
+        """Measure the memory that many samples need, in an epoch of large batches."""
         params: dict[str, Any] = {
             "train_data.n_samples": self.scale,
             "train.epochs": 1,
@@ -260,7 +261,7 @@ class Bench:
             )
 
     def text(self) -> str:
-        """Return the table, and what it was measured on."""
+        """Return the table and a description of the machine."""
         packages = ("tensorflow", "keras", "mlflow", "dvc", "numpy")
         lines = [
             "# Results of `make bench`",
@@ -279,7 +280,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measure all, and write RESULTS.md unless the numbers are smaller than they should be."""
+    """Measure everything, and write RESULTS.md unless `--quick` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--others", default=os.environ.get("OTHERS") or sys.executable)
     parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")

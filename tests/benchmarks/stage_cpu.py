@@ -1,6 +1,6 @@
 """Run a stage's script and print the CPU-seconds of its process, with or without tracking.
 
-python stage_cpu.py SCRIPT [without]: without, MLflow is imported all the same, but not used.
+`python stage_cpu.py SCRIPT [without]`: with `without`, MLflow is imported but not used.
 """
 
 import gc
@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 script = sys.argv[1]
 sys.path[0] = str(Path(script).parent)
 if sys.argv[2:] == ["without"]:
-    gc.disable()  # a stage, too, looks for no garbage while it imports
+    gc.disable()  # a stage also collects no garbage while it imports
     import mlflow  # noqa: F401
 
     gc.enable()
