@@ -1,6 +1,6 @@
-"""Write DVC's plots page so that it needs no network: dvc_plots/index.html, on its own.
+"""Write DVC's plots to dvc_plots/index.html, a page that needs no network.
 
-DVC's page loads Vega from a content delivery network, and is blank without one.
+DVC's own page loads Vega from a content delivery network and is blank without it.
 """
 
 import re
@@ -14,7 +14,7 @@ GLOBALS = "Object.assign(window, {vega, vegaLite, vegaEmbed});"
 
 
 def main() -> None:
-    """Let DVC write its page, and put Vega into it."""
+    """Let DVC write its page, and embed Vega in it."""
     subprocess.run(["dvc", "plots", "show", "--out", PAGE.parent], check=True)
     page = re.sub(r'<script src="https://[^"]*"></script>\s*', "", PAGE.read_text())
     bundle = vl_convert.javascript_bundle(GLOBALS).replace("</script>", r"<\/script>")

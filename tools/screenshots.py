@@ -1,4 +1,4 @@
-"""Make the README's pictures in a temporary clone: `make screenshots` (needs chromium)."""
+"""Take README's pictures in a temporary clone: `make screenshots` (needs Chromium)."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from browser import browser, wait_for
 from clone import make_clone
 from servers import serving
 
-SETTLED = 8  # seconds in which MLflow has drawn its charts
+SETTLED = 8  # seconds that MLflow needs to draw its charts
 NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
@@ -24,7 +24,7 @@ localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 
 
 def main() -> None:
-    """Run the README's sweep and take pictures of it in MLflow."""
+    """Run README's sweep and take pictures of it in MLflow."""
     with tempfile.TemporaryDirectory() as folder:
         clone = make_clone(Path(folder, "clone"), {})
         grid = ["-S", "train.epochs=range(50,250,50)", "-S", "model.units=10,25"]
@@ -47,7 +47,7 @@ def main() -> None:
 def take(
     address: str, name: str, page: str, width: int, height: int, text: str, search: str = ""
 ) -> None:
-    """Take a picture of a page once it shows a text, with only the charts that are searched for."""
+    """Take a picture of a page once it shows `text`, with only the charts that match `search`."""
     with browser(width, height) as driver:
         driver.get(address)
         driver.execute_script(NO_ASSISTANT)
