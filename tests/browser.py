@@ -15,7 +15,7 @@ CHROMEDRIVER = shutil.which("chromedriver")
 
 @contextmanager
 def browser(width: int, height: int) -> Iterator[Chrome]:
-    """Open Debian's chromium without a window."""
+    """Open Debian's Chromium without a window."""
     options = Options()
     options.binary_location = CHROMIUM or ""
     for option in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
@@ -29,7 +29,7 @@ def browser(width: int, height: int) -> Iterator[Chrome]:
 
 
 def wait_for(driver: Chrome, *texts: str) -> None:
-    """Wait until a page shows texts."""
+    """Wait until the page shows all of the texts."""
     WebDriverWait(driver, 90).until(
         lambda _: all(text in driver.find_element("tag name", "body").text for text in texts)
     )

@@ -27,13 +27,13 @@ TINY: dict[str, Any] = {
     "train.batch_size": 8,
     "evaluate.batch_size": 20,
 }
-"""The params with which the whole pipeline runs in the time that its imports need."""
+"""Params so small that the whole pipeline takes little longer than its imports."""
 
 Done = subprocess.CompletedProcess[str]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without what would reach into its DVC, MLflow or git."""
+    """Return this process's environment without its settings for DVC, MLflow and git."""
     inherited = {
         k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))
     }
@@ -52,15 +52,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Clone:
-    """A clone in `path`: its own git history, DVC cache and MLflow store."""
+    """A clone in `path`, with its own git history, DVC cache and MLflow store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def run(self, *command: str | Path, check: bool = True, **more: str) -> Done:
-        """Run a command in the clone, `more` added to its environment.
+        """Run a command in the clone, with `more` added to its environment.
 
-        With `check` a status other than 0 fails the test, showing what the command wrote.
+        With `check`, a non-zero status fails the test and shows the command's output.
         """
         done = subprocess.run(
             command,
@@ -84,15 +84,15 @@ class Clone:
         return re.findall(r"^Running stage '(.+)':", self.dvc("repro", *arguments).stdout, re.M)
 
     def run_queue(self) -> None:
-        """Run the queued experiments two at a time, and wait until none is queued or runs.
+        """Run the queued experiments two at a time, and wait until all have ended.
 
-        The workers' output goes nowhere: one that DVC fails to end would hold a pipe open for ever.
+        The workers' output is discarded: one that DVC fails to end would hold a pipe open forever.
         """
         self.run("sh", "-c", "dvc queue start -j 2 >/dev/null 2>&1")
         self.wait_for_queue()
 
     def wait_for_queue(self) -> None:
-        """Wait until no experiment is queued or runs, ten minutes at most."""
+        """Wait, ten minutes at most, until no experiment is queued or running."""
         deadline = time.monotonic() + 600
         while re.search("Queued|Running", self.dvc("queue", "status").stdout.split("Worker")[0]):
             assert time.monotonic() < deadline, "the queue has not ended"
@@ -103,12 +103,12 @@ class Clone:
         return self.run("git", *arguments).stdout.strip()
 
     def commit(self, message: str = "Change something") -> None:
-        """Commit all that there is."""
+        """Commit all changes."""
         self.git("add", "--all")
         self.git("commit", "-q", "--allow-empty", "-m", message)
 
     def set(self, params: dict[str, Any]) -> None:
-        """Set values of params.yaml by dotted key, leaving all else in the file as it is."""
+        """Set values in params.yaml by dotted key, leaving the rest of the file unchanged."""
         file, yaml = self.path / "params.yaml", YAML()
         document = yaml.load(file)
         for dotted, value in params.items():
@@ -121,11 +121,11 @@ class Clone:
 
     @property
     def lock(self) -> str:
-        """The text of dvc.lock: the md5 of everything that the pipeline read and made."""
+        """The text of dvc.lock, with the md5 of everything that the pipeline read and made."""
         return (self.path / "dvc.lock").read_text()
 
     def add_rows(self, n: int) -> None:
-        """Add copies of the row that the store has, each of a model of its own."""
+        """Add `n` copies of the store's only row, each with a different model."""
         with closing(sqlite3.connect(self.path / "mlflow.db")) as store, store:
             for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
                 columns = [column[1] for column in store.execute(f"PRAGMA table_info({table})")]
@@ -139,16 +139,16 @@ class Clone:
                     store.execute(insert, [*copy.values()])
 
     def copy(self, path: Path) -> "Clone":
-        """Copy the clone with its results, but without its MLflow store, whose paths are absolute.
+        """Copy the clone with its results but without its MLflow store, whose paths are absolute.
 
-        Where a test changes params or files of a clone that other tests share.
+        For tests that change params or files in a clone that other tests share.
         """
         ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
         return Clone(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
 
 
 def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
-    """Clone the working tree, what is not committed in it included, with some params set."""
+    """Clone the working tree, uncommitted changes included, and set some params."""
     subprocess.run(["git", "clone", "-q", ROOT, path], env=environment(), check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -1,4 +1,4 @@
-"""Fixtures that test modules share; the clones themselves are in clone.py."""
+"""Fixtures that the test modules share; clone.py makes the clones."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def slow(request: pytest.FixtureRequest) -> bool:
-    """Whether to run with larger numbers, in minutes to hours."""
+    """Whether to run with larger numbers, which takes minutes to hours."""
     return bool(request.config.getoption("--slow"))
 
 
@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Clone:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which `dvc repro` has run once, for all tests: read it, or `copy` it."""
+    """A clone in which `dvc repro` has run once for all tests: read it, or `copy` it."""
     clone = make_clone(tmp_path_factory.mktemp("reproduced") / "clone")
     clone.dvc("repro")
     clone.commit("The results")
@@ -39,10 +39,10 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which a queue of eight experiments, 1 to 4 epochs by 3 or 4 units, has run.
+    """A clone in which a queue of eight experiments has run: 1 to 4 epochs by 3 or 4 units.
 
-    Two at a time: the store was first made by two temporary copies at once. The data was made
-    before: two that make the same file at the same moment can fail in DVC's own run cache.
+    They run two at a time, so two temporary copies make the store at once. The data is made first:
+    two that make the same file at the same moment can fail in DVC's own run cache.
     """
     clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
     clone.dvc("repro", "generate-train-data", "generate-test-data")

@@ -1,4 +1,4 @@
-"""What a compiled XLA program adds up in products of matrices, read from its HLO."""
+"""The lengths of the sums in a compiled XLA program's matrix products, read from its HLO."""
 
 import re
 
@@ -10,7 +10,7 @@ _OTHERS = re.compile(r" (convolution|custom-call|ragged-dot|scaled-dot)\(.*")
 
 
 def contractions(hlo: str) -> list[int]:
-    """Return the length of each contraction; raises `ValueError` where one cannot be told."""
+    """Return the length of each contraction; raise `ValueError` if one cannot be determined."""
     if unknown := _OTHERS.search(hlo):
         raise ValueError(f"may add up as its library chooses: {unknown[0].strip()}")
     shapes = dict(_DEFINITION.findall(hlo))

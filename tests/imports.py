@@ -1,4 +1,4 @@
-"""Which first-party modules a stage imports, computed from the source."""
+"""Find the first-party modules that a stage imports, from the source."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
 FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning", "bridge/run")]
-"""The folders whose code can change an output; stages depend on them whole."""
+"""The folders whose code can change an output; a stage depends on a folder as a whole."""
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Yield every module that a file imports, wherever in it the import stands."""
+    """Yield every module that a file imports, wherever in the file it does so."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -23,7 +23,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def imports(path: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
-    """Return the first-party modules that a file imports itself."""
+    """Return the first-party modules that a file imports directly."""
     found = set()
     for name in imported_names(path):
         for root in roots:
@@ -33,7 +33,7 @@ def imports(path: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
 
 
 def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
-    """Return `script` and all modules below `roots` that it imports, directly or not."""
+    """Return `script` and all modules below `roots` that it imports, directly or indirectly."""
     found: set[Path] = set()
     todo = [script]
     while todo:
@@ -47,7 +47,7 @@ def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
 def covering(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
     """Return the deps that cover the script's code: whole folders, and modules beside the script.
 
-    What is in neither decides no byte: recording, serving, plots, progress, names.
+    Code in neither decides no byte: recording, serving, plots, progress, names.
     """
     modules = closure(script, roots)
     folders = {folder for folder in FOLDERS if any(folder in path.parents for path in modules)}

@@ -1,4 +1,4 @@
-"""Kill the pipeline at seeded random moments, and see whether anything is lost.
+"""Kill the pipeline at seeded random moments and see whether anything is lost.
 
     python tests/kills.py [number of kills] [seed] [aimed]
 
@@ -36,14 +36,14 @@ OUTPUTS = {
 }
 STARTS = {stage: [stage] for stage in OUTPUTS} | {"nothing": list(OUTPUTS)}
 SHARES = {"generate-train-data": 0.1, "train": 0.4, "generate-test-data": 0.1, "evaluate": 0.4}
-"""How much of an undisturbed run each stage takes, roughly; kills come in one and a half of it."""
+"""The rough share of an undisturbed run that each stage takes; a kill may come a little later."""
 
 
 class Kill(NamedTuple):
-    """What is done to one `dvc repro`."""
+    """The kill of one `dvc repro`."""
 
     start: str
-    """The stage that it has to run, or `nothing` for a pipeline that never ran."""
+    """The stage that it has to run, or `nothing` if the pipeline has never run."""
     target: str
     signal: signal.Signals
     moment: float
@@ -78,7 +78,7 @@ sys.exit(code)
 
 
 def draw(n: int, seed: int) -> list[Kill]:
-    """Draw kills; every start, target and signal comes up in turn, in random combinations."""
+    """Draw kills in which every start, target and signal takes its turn, combined at random."""
     rng = random.Random(seed)  # noqa: S311
 
     def in_turn(values: list[str]) -> list[str]:
@@ -93,7 +93,7 @@ def draw(n: int, seed: int) -> list[Kill]:
 
 
 class Ledger:
-    """A clone, what an undisturbed run made in it, and what every kill has to end in."""
+    """A clone and what an undisturbed run made in it, which every kill has to end in as well."""
 
     def __init__(self, clone: Clone, aimed: bool = False) -> None:
         self.clone = clone
@@ -112,7 +112,7 @@ class Ledger:
             self.writes = int(done.stdout.split()[-1])
 
     def contents(self) -> dict[str, bytes]:
-        """Return every output that is there."""
+        """Return the content of every output that exists."""
         return {
             name: (self.data / name).read_bytes()
             for names in OUTPUTS.values()
@@ -121,7 +121,7 @@ class Ledger:
         }
 
     def locked(self) -> dict[str, Any]:
-        """Return what dvc.lock says; made from nothing, its stages stand in an order of DVC's."""
+        """Return dvc.lock as a mapping, as DVC chooses the order of the stages in a new file."""
         return dict(YAML(typ="safe").load(self.clone.lock))
 
     def survive(self, kill: Kill) -> str:
@@ -206,7 +206,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
-    """Send the signal; where no stage runs, what was to hit one hits `dvc`."""
+    """Send the signal; if it was meant for a stage and none runs, `dvc` gets it."""
     target = "dvc" if kill.target == "stage" and not family else kill.target
     try:
         if target == "group":

@@ -1,4 +1,4 @@
-"""Files as the stages write them, made by tests."""
+"""Write files in tests as the stages write them."""
 
 from pathlib import Path
 

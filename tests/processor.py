@@ -1,4 +1,4 @@
-"""Which processor this is, and a program on another one."""
+"""Name this machine's processor, and run programs on another one."""
 
 import platform
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from clone import ROOT, environment
 
 QEMU = shutil.which("qemu-x86_64")
-"""Emulates other processors, their caches included; Debian's package qemu-user has it."""
+"""Emulates other processors, caches included; it is in Debian's package qemu-user."""
 
 
 def processor() -> str:

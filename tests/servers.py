@@ -1,4 +1,4 @@
-"""Servers that tests start, and end with their workers."""
+"""Start servers for tests, and end them together with their workers."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a web server answers, whatever its answer is."""
+    """Whether a web server answers, with whatever status."""
     with suppress(OSError):
         try:
             urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
@@ -40,7 +40,7 @@ def running(
     end: signal.Signals = signal.SIGTERM,
     **options: Any,
 ) -> Iterator[None]:
-    """Run a server until the block ends; enter it when the server is ready."""
+    """Run a server until the block ends; the block starts when the server is ready."""
     with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -65,13 +65,13 @@ def running(
 
 @contextmanager
 def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
-    """Run a server of MLflow's in a clone, on a free port; give its address."""
+    """Run an MLflow server in a clone, on a free port; yield its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with running(
         ["mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
         lambda: answers(f"{address}/health"),
-        end=signal.SIGKILL,  # told to end, it goes on answering those that it knows for a while
+        end=signal.SIGKILL,  # after SIGTERM it would go on answering known clients for a while
         cwd=clone.path,
         env=environment(MLFLOW_DISABLE_TELEMETRY="true", **more),
     ):

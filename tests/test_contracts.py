@@ -1,4 +1,4 @@
-"""What the code promises about itself: who imports what, and what dvc.yaml says of it."""
+"""What the code promises about itself: which module imports which, and what dvc.yaml lists."""
 
 import ast
 import hashlib
@@ -35,12 +35,12 @@ def importers(package: str, paths: Iterable[Path]) -> set[Path]:
 
 
 def modules(room: str) -> list[Path]:
-    """Return the modules of a room: a folder of stages/, or one module."""
+    """Return the modules of a room, which is a folder in stages/ or a single module."""
     path = STAGES / room
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-# Who may import what: DESIGN's rules. Each room, and what nothing in it may import.
+# Each room with the packages that nothing in it may import.
 RULES = {
     "bridge": ["vanilla_lstm", "keras", "tensorflow", "numpy", "pydantic"],
     "bridge/run": ["bridge.record", "mlflow"],
@@ -58,7 +58,7 @@ RULES = {
 
 @pytest.mark.parametrize(("room", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
 def test_what_a_room_never_imports(room: str, package: str) -> None:
-    """What decides bytes knows nothing of recording, and the bridge nothing of the science."""
+    """Code that decides bytes never imports recording, and the bridge never imports the science."""
     assert modules(room)
     assert importers(package, modules(room)) == set()
 
@@ -71,14 +71,14 @@ def test_what_a_room_never_imports(room: str, package: str) -> None:
 def test_what_a_room_never_imports_can_fail(
     room: str, package: str, line: str, tmp_path: Path
 ) -> None:
-    """An import is found wherever it stands and however it is written."""
+    """An import is found wherever it appears and however it is written."""
     sneaky = tmp_path / "sneaky.py"
     sneaky.write_text(line.format(package))
     assert importers(package, [*modules(room), sneaky]) == {sneaky}
 
 
 def test_relative_imports_are_found(tmp_path: Path) -> None:
-    """The bridge's own imports are relative, so that its folder can have any name."""
+    """The bridge's own imports are relative, so its folder can have any name."""
     sneaky = STAGES / "bridge" / "run" / "sneaky.py"
     sneaky.write_text("from ..record import store\n")
     try:
@@ -91,7 +91,7 @@ def test_relative_imports_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["lstm", "keras", "tensorflow", "digit", "epoch", "accuracy"])
 def test_the_bridge_knows_no_science(word: str) -> None:
-    """Not even in its words: whatever it must know of a project is an argument."""
+    """The bridge does not even use such words: what it must know about a project is an argument."""
     for path in (STAGES / "bridge").rglob("*"):
         if path.suffix in {".py", ".md"}:
             assert word not in path.read_text().lower(), path
@@ -108,25 +108,25 @@ def test_the_bridge_knows_no_science(word: str) -> None:
     ],
 )
 def test_one_importer(package: str, allowed: set[str]) -> None:
-    """Each of these packages is used in one place only, so it can be changed in one place."""
+    """Each of these packages is imported in one module at most, so it can be replaced there."""
     found = importers(package, LIBRARY + SCRIPTS)
     assert {f"{path.parent.name}/{path.name}" for path in found} == allowed
 
 
 def test_only_the_bridge_writes_files() -> None:
-    """What DVC tracks is written whole or not at all: by `Stage.write` and nothing else."""
+    """Only `Stage.write` writes what DVC tracks, so that files are whole or missing."""
     writing = re.compile(r"\.(write_text|write_bytes|open\(.w|save\()|\bopen\(")
     found = {
         f"{path.parent.name}/{path.name}"
         for path in LIBRARY + SCRIPTS
         if STAGES / "bridge" not in path.parents and writing.search(path.read_text())
     }
-    # A file of its own in a temporary folder; /dev/null.
+    # The former writes to a temporary folder, the latter to /dev/null.
     assert found == {"learning/model_file.py", "learning/backend.py"}
 
 
 def test_cluster() -> None:
-    """Ray has one place in cluster/; what is sent to nodes needs nothing but Python there."""
+    """One module in cluster/ imports Ray, and the code sent to nodes needs only Python there."""
     found = importers("ray", sorted((ROOT / "cluster").glob("**/*.py")))
     assert {path.name for path in found} == {"schedule.py"}
     sent = imported_names(ROOT / "cluster" / "sweeps" / "node.py")
@@ -134,7 +134,7 @@ def test_cluster() -> None:
 
 
 def heavy_modules_of(script: str, folder: Path) -> set[str]:
-    """Return which of the heavy packages are loaded after `script` has run in `folder`."""
+    """Return the heavy packages that are loaded after `script` has run in `folder`."""
     code = (
         "import os, runpy, sys; sys.argv[:] = sys.argv[1:];"
         "sys.path[0] = os.path.dirname(sys.argv[0]);"
@@ -149,13 +149,13 @@ def heavy_modules_of(script: str, folder: Path) -> set[str]:
 
 
 def test_generating_loads_nothing_heavy(tmp_path: Path) -> None:
-    """Data is made in a fraction of a second, without TensorFlow and MLflow."""
+    """Generating data takes a fraction of a second, without TensorFlow and MLflow."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert heavy_modules_of(str(STAGES / "generate_data.py"), tmp_path) == set()
 
 
 def test_generating_loads_nothing_heavy_can_fail(tmp_path: Path) -> None:
-    """A heavy package that a script loads is seen."""
+    """A heavy package that a script loads is found."""
     (tmp_path / "mlflow.py").touch()
     (tmp_path / "script.py").write_text("def f():\n    import mlflow\nf()\nprint('done')")
     assert heavy_modules_of("script.py", tmp_path) == {"mlflow"}
@@ -164,14 +164,14 @@ def test_generating_loads_nothing_heavy_can_fail(tmp_path: Path) -> None:
 def script_of(stage: dict[str, Any]) -> Path:
     """Return the script that a stage of dvc.yaml runs."""
     exec_, python, script, *_ = stage["cmd"].split()
-    # Without `exec` a shell may stay between `dvc` and the stage: `stage.check_wanted`.
+    # Without `exec` a shell may stay between `dvc` and the stage: `Stage.check`.
     assert (exec_, python) == ("exec", "python")
     return ROOT / str(script)
 
 
 @pytest.mark.parametrize("name", DVC["stages"])
 def test_deps_are_what_decides_the_bytes(name: str) -> None:
-    """A stage re-runs when code changes that can change its outputs, and for no other code."""
+    """A stage re-runs when code that can change its outputs changes, and for no other code."""
     stage = DVC["stages"][name]
     data = {dep for dep in stage["deps"] if dep.startswith("data/")}
     assert {ROOT / dep for dep in stage["deps"] if dep not in data} == covering(script_of(stage))
@@ -183,7 +183,7 @@ def test_deps_are_what_decides_the_bytes(name: str) -> None:
 
 
 def test_covering_can_fail(tmp_path: Path) -> None:
-    """Imports of imports count, in functions and from packages; a folder counts as a whole."""
+    """Indirect imports count, as do those in functions and packages; a folder counts as a whole."""
     script = tmp_path / "script.py"
     script.write_text("def f():\n    from vanilla_lstm.learning.batches import batches\n")
     assert covering(script) == {script, STAGES / "vanilla_lstm" / "learning"}
@@ -197,8 +197,8 @@ def test_covering_can_fail(tmp_path: Path) -> None:
 def sections_read(source: str, arguments: list[str]) -> set[str]:
     """Return the sections that a stage's script reads: the X of every `params.X` in it.
 
-    In a `match` on its arguments, the case of `arguments` is the one that counts. `params` may be
-    used in no other way, so that nothing else can read a section; `check_memory` decides no byte.
+    In a `match` on its arguments, only the case of `arguments` counts. `params` may not be used in
+    any other way, so nothing else can read a section; `check_memory`, which decides no byte, may.
     """
     tree = ast.parse(source.replace("check_memory(params)", "pass"))
     for node in ast.walk(tree):
@@ -229,7 +229,7 @@ def test_params_are_the_sections_read(name: str) -> None:
 
 
 def test_params_are_the_sections_read_can_fail() -> None:
-    """Reads are found in any function, of the right case, and not behind a whole `params`."""
+    """Reads are found in any function and the right case only; using `params` whole is refused."""
     source = """
 params = read_params()
 match sys.argv[1:]:
@@ -247,7 +247,7 @@ def g():
 
 
 def names_read(source: str) -> Iterator[str]:
-    """Yield every attribute that is read, and every name that a function takes."""
+    """Yield every attribute that is read and every argument that a function takes."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             yield node.attr
@@ -261,7 +261,7 @@ def unread_keys(section: type[Section], sources: list[str]) -> set[str]:
 
 
 def methods_used(section: type[Section], sources: list[str]) -> list[str]:
-    """Return the source of a section's own methods and properties that the sources read."""
+    """Return the source of those methods and properties of a section that the sources use."""
     names = {name for source in sources for name in names_read(source)}
     methods = [getattr(section, name) for name in vars(section).keys() & names]
     functions = [getattr(method, "fget", method) for method in methods]
@@ -272,14 +272,14 @@ def methods_used(section: type[Section], sources: list[str]) -> list[str]:
     "section", [*(field.annotation for field in Params.model_fields.values()), PhaseParams]
 )
 def test_every_key_is_read(section: type[Section]) -> None:
-    """No key of params.yaml is without effect: a stage reads it, not the schema alone."""
+    """Every key of params.yaml has an effect: some code besides the schema reads it."""
     schema = STAGES / "vanilla_lstm" / "task" / "params.py"
     sources = [path.read_text() for path in LIBRARY + SCRIPTS if path != schema]
     assert unread_keys(section, sources + methods_used(section, sources)) == set()
 
 
 def test_every_key_is_read_can_fail() -> None:
-    """A key that is only assigned, or nowhere at all, counts as unread."""
+    """A key that is only assigned, or never appears, counts as unread."""
 
     class Example(Section):
         read: int
@@ -300,7 +300,7 @@ def test_every_key_is_read_can_fail() -> None:
 
 
 def stale(lock: dict[str, Any], root: Path) -> set[str]:
-    """Return the files that are in git and whose md5 is not that of dvc.lock."""
+    """Return the files in git whose md5 is not the one in dvc.lock."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=root, env=environment(), capture_output=True, text=True, check=True
     )
@@ -315,12 +315,12 @@ def stale(lock: dict[str, Any], root: Path) -> set[str]:
 
 
 def test_lock_is_of_these_files() -> None:
-    """What is committed was made by the code that is committed: else run `make repro`."""
+    """The committed code made the committed results: if not, run `make repro`."""
     assert stale(LOCK, ROOT) == set()
 
 
 def test_lock_is_of_these_files_can_fail() -> None:
-    """A dep and an out with another md5 are named."""
+    """A dep and an output with another md5 are found."""
     entries = [{"path": name, "md5": "0"} for name in ("dvc.yaml", "Makefile", "data/train.npz")]
     lock = {"stages": {"a": {"outs": entries[:1]}, "b": {"deps": entries[1:], "outs": []}}}
     assert stale(lock, ROOT) == {"dvc.yaml", "Makefile"}
@@ -337,13 +337,13 @@ def test_lock_is_of_these_params() -> None:
 
 
 def addresses(text: str) -> list[str]:
-    """Return what names a place to install from: an address, or an option that sets one."""
+    """Return everything that names a place to install from: addresses, and options that set one."""
     return re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|^-[if]\b", text, re.M)
 
 
 @pytest.mark.parametrize("name", ["", "-dev", "-cluster"])
 def test_requirements_name_no_registry(name: str) -> None:
-    """Where packages come from is the user's choice; what they are is fixed by hashes."""
+    """The user chooses where packages come from; hashes fix what they are."""
     text = (ROOT / f"requirements{name}.txt").read_text()
     assert addresses(text) == []
     pinned = re.findall(r"^[a-z0-9-]+==", text, re.M)
@@ -353,7 +353,7 @@ def test_requirements_name_no_registry(name: str) -> None:
 
 
 def test_requirements_name_no_registry_can_fail() -> None:
-    """An address and each option that holds one are found."""
+    """An address is found, and so is each option that sets one."""
     text = "--index-url x\n-i x\na==1\nb @ https://example.org/b.whl\n--find-links x"
     assert addresses(text) == ["--index-url", "-i", "https://example.org/b.whl", "--find-links"]
 

@@ -1,4 +1,4 @@
-"""The five claims: what is committed about them, and how it was made."""
+"""The five claims: their committed results, and how these were made."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ MAIN = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 @in_each_folder
 def test_params_are_valid(folder: Path) -> None:
-    """Each folder's params, and those of its variants with every seed and test, break no rule."""
+    """Each folder's params are valid, as are those of its variants with every seed and test."""
     text = (folder / "params.yaml").read_text()
     params, plan = parse_params(text), read_plan(folder)
     assert plan.jobs(text)
@@ -51,7 +51,7 @@ def test_params_are_valid(folder: Path) -> None:
 @measured
 @in_each_folder
 def test_the_claim_holds(folder: Path) -> None:
-    """At least 990 of 1,000 fresh sequences are right with every seed, the committed one too."""
+    """With every seed, also the committed one, at least 990 of 1,000 fresh sequences are right."""
     plan, results = read_plan(folder), read_results(folder)
     (model, *_), own = plan.variants, plan.tests[0]
     scores = report.scores(results, model, own)
@@ -65,7 +65,7 @@ def test_the_claim_holds(folder: Path) -> None:
 @measured
 @in_each_folder
 def test_a_contrast_fails(folder: Path) -> None:
-    """Each claim is measured against a model that does not have the property."""
+    """Each claim is measured against a model that lacks the property."""
     plan, results = read_plan(folder), read_results(folder)
     _, *contrasts = [*plan.variants, *plan.readers]
     assert min(max(report.scores(results, c, plan.tests[0])) for c in contrasts) < 450
@@ -74,7 +74,7 @@ def test_a_contrast_fails(folder: Path) -> None:
 @measured
 @in_each_folder
 def test_results_are_those_of_the_plan(folder: Path) -> None:
-    """Each variant, seed and test of variants.yaml has its row, and no row is of another."""
+    """Each variant, seed and test of variants.yaml has one row, and there are no other rows."""
     plan, results = read_plan(folder), read_results(folder)
     planned = {
         (*key, test)
@@ -87,7 +87,7 @@ def test_results_are_those_of_the_plan(folder: Path) -> None:
 
 @measured
 def test_report_is_of_these_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README.md and the pictures are what the committed results give, byte for byte."""
+    """The committed results give the committed README.md and pictures, byte for byte."""
     copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
     made = ["README.md", *(f"{report.PICTURES}/{name}.svg" for name in report.FOLDERS)]
     for name in made:
@@ -100,7 +100,7 @@ def test_report_is_of_these_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @measured
 def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim whose worst seed falls below 990 is marked, as is a contrast that does as well."""
+    """The report marks a claim whose worst seed is below 990, and a contrast that is as good."""
     copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
     file = copy / report.CLAIMS / report.FOLDERS[0] / "data/variants.csv"
     plan = read_plan(file.parents[1])
@@ -121,7 +121,7 @@ def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def files_of(stage: str, entries: list[dict[str, Any]]) -> dict[Path, str]:
-    """Return the md5 by path of a stage's deps or outs in properties/dvc.lock."""
+    """Return the md5s of a stage's deps or outs in properties/dvc.lock, by path."""
     claim = stage.partition("@")[2]
     folder = PROPERTIES / report.CLAIMS / claim if claim else PROPERTIES
     return {(folder / e["path"]).resolve(): e["md5"] for e in entries if "md5" in e}
@@ -129,7 +129,7 @@ def files_of(stage: str, entries: list[dict[str, Any]]) -> dict[Path, str]:
 
 @measured
 def test_lock_is_of_these_files(git_files: set[Path]) -> None:
-    """The committed results were made by the committed code: else run `make properties`."""
+    """The committed code made the committed results: if not, run `make properties`."""
     lock = YAML(typ="safe").load(PROPERTIES / "dvc.lock")["stages"]
     assert len(lock) == 5 * len(FOLDERS) + 1
     files: dict[Path, str] = {}
@@ -147,14 +147,14 @@ def test_lock_is_of_these_files(git_files: set[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def git_files() -> set[Path]:
-    """The files of this repository that are in git."""
+    """The files of this repository that git tracks."""
     listed = Clone(ROOT).git("ls-files")
     return {ROOT / name for name in listed.splitlines()}
 
 
 @pytest.mark.parametrize("name", MAIN)
 def test_stages_are_those_of_the_main_job(name: str) -> None:
-    """A folder's four stages run the same scripts and read and make the same as the main job's."""
+    """A folder's four stages are the main job's: the same scripts, inputs and outputs."""
     stage = dict(DVC[name]["do"])
     assert stage.pop("wdir") == "claims/${item}"
     moved = json.dumps(stage).replace("../../stages/", "stages/").replace("${item}: ", "")
@@ -166,7 +166,7 @@ def test_stages_are_those_of_the_main_job(name: str) -> None:
     ("stage", "folder"), [(DVC["measure"]["do"], FOLDERS[0]), (DVC["report"], PROPERTIES)]
 )
 def test_deps_are_what_decides_the_bytes(stage: dict[str, Any], folder: Path) -> None:
-    """`measure` and `report` re-run when code changes that they import, and for no other folder."""
+    """`measure` and `report` re-run when code that they import changes, and for no other folder."""
     assert len(stage["deps"]) <= 6
     script = folder / stage["cmd"].split()[-1]
     paths = {(folder / dep).resolve() for dep in stage["deps"]} - {PROPERTIES / report.CLAIMS}
@@ -175,7 +175,7 @@ def test_deps_are_what_decides_the_bytes(stage: dict[str, Any], folder: Path) ->
 
 @pytest.mark.pipeline
 def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
-    """With the seeds of params.yaml, `measure` scores what the stages write; again, the same."""
+    """With params.yaml's seeds, `measure` gets the stages' score; repeated, they make the same."""
     clone = Clone(make_clone(tmp_path / "clone", {}).path / "properties")
     clone.dvc("repro", "-f", "evaluate@sequence-prediction")
     lock = clone.lock
@@ -191,7 +191,7 @@ def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
 
 
 def test_readers_by_hand() -> None:
-    """A reader answers with the label that its symbol had most often in what it counted."""
+    """A reader answers with the label that it counted most often for the symbol."""
     symbols, labels = np.array([0, 0, 0, 3], np.uint8), np.array([1, 1, 2, 0], np.uint8)
     counts = measure.count(symbols, labels)
     assert counts.shape == (256, 256)
@@ -204,7 +204,7 @@ def test_readers_by_hand() -> None:
 def test_no_variant_beats_chance_where_distractors_look_like_digits(
     n_steps: int, targets: list[int]
 ) -> None:
-    """Without marks nothing scores more than Bayes' rule: the generator leaks no hint."""
+    """Without marks no variant scores more than Bayes' rule: the generator leaks no hint."""
     folder = FOLDERS[3] if n_steps == 10 else FOLDERS[4]
     plan, results = read_plan(folder), read_results(folder)
     insert = plan.tests[0]
@@ -227,7 +227,7 @@ PADDED: dict[str, Any] = {"n_max": 5, "n_steps": 3, "targets": [1], "insert": 4,
 
 @pytest.mark.parametrize("per_step", [False, True])
 def test_each_sequence_has_its_own_number_of_distractors(per_step: bool) -> None:
-    """Each number of the range is as frequent; padding is on the left only; digits are the same."""
+    """Numbers in the range are equally frequent, padding is on the left, digits are the same."""
     x, y = generate(4000, 7, **PADDED, per_step=per_step)
     is_pad, is_core = x == PAD, x < 4
     n_inserted = (~is_pad & ~is_core).sum(1)
@@ -247,7 +247,7 @@ def test_each_sequence_has_its_own_number_of_distractors(per_step: bool) -> None
 
 
 def test_padded_digits_are_at_random_places() -> None:
-    """Among the steps that are no padding, each is the first core digit's as often as it should."""
+    """The core digit is equally often at each of the steps that are not padding."""
     x, _ = generate(30_000, 3, **{**PADDED, "n_steps": 1, "targets": [0], "min_insert": 0})
     for n_pads in range(5):
         rows = x[(x == PAD).sum(1) == n_pads] < 4
@@ -260,14 +260,14 @@ def test_padded_digits_are_at_random_places() -> None:
 @pytest.mark.pipeline
 @pytest.mark.parametrize("cell", ["lstm", "simple_rnn"])
 def test_padding_is_skipped(cell: Any) -> None:
-    """A padded sequence has the probabilities of the sequence alone, also after a round trip."""
+    """Padding changes no probability of a sequence, and the layer survives a round trip."""
     from vanilla_lstm.learning.backend import keras
     from vanilla_lstm.learning.model import build_model, predict
 
     data, params = data_params(insert=3), model_params(cell=cell, units=4)
     model = build_model(data, params, seed=1, padded=True)
     plain = build_model(data, params, seed=1)
-    rng = np.random.default_rng(0)  # for weights too: with biases of 0, padding would do nothing
+    rng = np.random.default_rng(0)  # for weights too: with biases of 0, padding has no effect
     plain.set_weights([rng.normal(size=weights.shape) for weights in plain.get_weights()])
     model.set_weights(plain.get_weights())
     x = rng.integers(0, 10, (6, 5)).astype(np.uint8)
@@ -284,7 +284,7 @@ def test_padding_is_skipped(cell: Any) -> None:
 
 
 def test_what_the_post_leaves_implicit() -> None:
-    """README says so: four digits, a class that never occurs, one sequence of test in training."""
+    """As README says: four digits, a class that never occurs, one test sequence in training."""
     task: dict[str, Any] = {"n_max": 5, "n_steps": 10, "targets": [1]}
     params = parse_params((ROOT / "params.yaml").read_text())
     x, y = generate(1000, params.train_data.seed, **task)
@@ -297,7 +297,7 @@ def test_what_the_post_leaves_implicit() -> None:
 
 
 def test_the_posts_test_data_depend_on_the_training() -> None:
-    """One shuffle between the two draws from the global generator, and the test set is another."""
+    """One shuffle between the two draws from the global generator changes the test set."""
 
     def test_set(shuffles: int) -> Any:
         generator = np.random.RandomState(1234)

@@ -1,4 +1,4 @@
-"""README.md is true: its commands run, in its order, and print what it shows."""
+"""README.md is true: its commands run, in order, and print what it shows."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.pipeline
 
 README = (ROOT / "README.md").read_text()
 SERVERS = {"make ui": 5000, "mlflow models serve": 5001}
-"""The commands that do not end, and the port at which each answers."""
+"""The commands that keep running, with the port on which each answers."""
 
 
 def blocks(language: str) -> list[str]:
@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Yield README's commands in order, each with the lines that it is shown to print."""
+    """Yield README's commands in order, each with the output that README shows."""
     for block in blocks("console"):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, *output = re.split(r"(?<!\\)\n", part.rstrip("\n"))
@@ -40,14 +40,14 @@ def pattern(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the committed params, in which README has been followed from its first line."""
+    """A clone with the committed params, in which README is followed from its first line."""
     clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
     (clone.path / ".venv").symlink_to(ROOT / ".venv")
     return clone
 
 
 def test_commands_print_what_readme_shows(stranger: Clone) -> None:
-    """A stranger who types README's commands in their order sees what it shows."""
+    """A stranger who types README's commands in order sees what README shows."""
     with ExitStack() as servers:
         for command, shown in commands():
             for start, port in SERVERS.items():
@@ -74,7 +74,7 @@ def test_commands_print_what_readme_shows(stranger: Clone) -> None:
 
 
 def newest(clone: Clone) -> dict[str, str]:
-    """Return what stands for the placeholders of README: the newest row's run id and model."""
+    """Return values for README's placeholders: the newest row's run id and model."""
     if not (clone.path / "mlflow.db").exists():
         return {}
     script = (
@@ -87,7 +87,7 @@ def newest(clone: Clone) -> dict[str, str]:
 
 
 def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:
-    """The change that README shows for a task of one's own makes that task's data."""
+    """The change that README shows for a task of your own makes that task's data."""
     clone = reproduced.copy(tmp_path / "clone")
     (diff,) = blocks("diff")
     (tmp_path / "task.diff").write_text(diff)
@@ -111,7 +111,7 @@ def test_named_tests_exist() -> None:
 
 
 def test_speeds_are_those_of_the_benchmark() -> None:
-    """Every row of README's table of speeds stands in the results of the last `make bench`."""
+    """Every row of README's speed table is in the results of the last `make bench`."""
     table = re.findall(r"^\|.*\|$", README.partition("\n## Speed\n")[2].partition("\n## ")[0], re.M)
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text().splitlines()
     assert len(table) > 8
@@ -119,7 +119,7 @@ def test_speeds_are_those_of_the_benchmark() -> None:
 
 
 def test_commands_are_found() -> None:
-    """The reader of README's commands finds them, with continuation lines and output."""
+    """`commands` finds all of README's commands, with their continuation lines."""
     found = [command for command, _ in commands()]
     assert found[0] == "make repro"
     assert len(found) == 12

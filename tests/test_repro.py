@@ -1,4 +1,4 @@
-"""The pipeline as a whole: real `dvc`, a real MLflow store, in a temporary clone."""
+"""The whole pipeline, with a real `dvc` and a real MLflow store, in a temporary clone."""
 
 import json
 import shutil
@@ -26,25 +26,25 @@ ALL = {GENERATE_TRAIN, TRAIN, GENERATE_TEST, EVALUATE}
 
 @pytest.fixture(scope="module")
 def scratch(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A copy for the tests that change files and run nothing."""
+    """A copy for the tests that change files but run nothing."""
     return reproduced.copy(tmp_path_factory.mktemp("scratch") / "clone")
 
 
 @pytest.fixture
 def shared(scratch: Clone) -> Iterator[Clone]:
-    """That copy as it was committed, before and after each test."""
+    """The scratch copy, restored to what was committed after each test."""
     yield scratch
     scratch.git("checkout", "-q", ".")
 
 
 @pytest.fixture
 def copy(reproduced: Clone, tmp_path: Path) -> Clone:
-    """A copy of the clone in which the pipeline has run, to be changed."""
+    """A copy of the clone in which the pipeline has run, for a test to change."""
     return reproduced.copy(tmp_path / "copy")
 
 
 def would_run(clone: Clone) -> set[str]:
-    """Return the stages that `dvc repro` would run: those that changed, and those after them."""
+    """Return the stages that `dvc repro` would run: those that changed and those after them."""
     stages: dict[str, Any] = YAML(typ="safe").load(clone.path / "dvc.yaml")["stages"]
     with Repo(str(clone.path)) as repo:
         status = repo.status(targets=[str(clone.path / "dvc.yaml")])
@@ -58,7 +58,7 @@ def would_run(clone: Clone) -> set[str]:
 
 
 def test_first_repro(reproduced: Clone) -> None:
-    """One `dvc repro` makes every output, and dvc.lock and the small ones are for git."""
+    """One `dvc repro` makes every output; dvc.lock and the small outputs belong in git."""
     made = {path.name for path in (reproduced.path / "data").iterdir()} - {".gitignore"}
     data_sets = {"train.npz", "test.npz"}
     assert made == data_sets | {"model.keras", "training.csv", "metrics.json", "predictions.csv"}
@@ -72,7 +72,7 @@ def test_first_repro(reproduced: Clone) -> None:
 
 
 def test_second_repro_runs_nothing(reproduced: Clone) -> None:
-    """Where nothing has changed, nothing runs."""
+    """If nothing has changed, nothing runs."""
     assert "up to date" in reproduced.dvc("repro").stdout
     assert reproduced.repro() == []
 
@@ -98,13 +98,13 @@ def test_second_repro_runs_nothing(reproduced: Clone) -> None:
     ids=str,
 )
 def test_what_would_run(shared: Clone, changed: dict[str, Any], stages: set[str]) -> None:
-    """A changed param concerns the stages that read it, and those after them; 25.0 is 25."""
+    """A changed param re-runs the stages that read it and those after them; 25.0 equals 25."""
     shared.set(changed)
     assert would_run(shared) == stages
 
 
 def test_formatting_runs_nothing(shared: Clone) -> None:
-    """A comment, blank lines and another order of keys leave everything up to date."""
+    """Comments, blank lines and the order of keys leave everything up to date."""
     file = shared.path / "params.yaml"
     sections = YAML(typ="safe").load(file)
     with file.open("w") as target:
@@ -131,7 +131,7 @@ def test_formatting_runs_nothing(shared: Clone) -> None:
     ],
 )
 def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None:
-    """Changed code concerns the stages whose bytes it decides: recording, serving, plots, none."""
+    """Changed code re-runs the stages whose bytes it decides; for recording or plots, none."""
     with (shared.path / "stages" / path).open("a") as file:
         file.write("\n# changed\n")
     assert would_run(shared) == stages
@@ -139,7 +139,7 @@ def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None
 
 @pytest.mark.parametrize("name", ["__pycache__/x.pyc", "sequences.py~", ".x.py.swp", ".DS_Store"])
 def test_stray_files_run_nothing(shared: Clone, name: str) -> None:
-    """What Python, editors and desktops leave in a folder of code is no change of it."""
+    """Files that Python, editors and desktops leave in a code folder do not count as changes."""
     stray = shared.path / "stages/vanilla_lstm/task" / name
     stray.parent.mkdir(exist_ok=True)
     stray.write_text("stray")
@@ -155,7 +155,7 @@ NOTHING = {
 
 
 def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
-    """With recording replaced by nothing, every md5 stays what it is: it need not be a dep."""
+    """With recording replaced by nothing, every md5 stays the same, so it need not be a dep."""
     record = copy.path / "stages" / "bridge" / "record"
     shutil.rmtree(record)
     record.mkdir()
@@ -179,7 +179,7 @@ def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
 def test_what_runs(
     reproduced: Clone, copy: Clone, changed: dict[str, Any], stages: list[str]
 ) -> None:
-    """What would run does run, and setting the param back restores everything without a run."""
+    """The expected stages run, and setting the param back restores everything without a run."""
     copy.set(changed)
     assert sorted(copy.repro()) == sorted(stages)
     assert copy.repro("--dry") == []
@@ -191,7 +191,7 @@ def test_what_runs(
 
 
 def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None:
-    """The same params give the same bytes: again, in another folder, and on one core."""
+    """The same params give the same bytes again, in another folder and on one core."""
     clone = make_clone(tmp_path / "another folder" / "clone")
     for prefix in ([], ["taskset", "-c", "0"]):
         done = clone.run(*prefix, "dvc", "repro", "-f", "--no-run-cache")
@@ -207,7 +207,7 @@ RESULTS = ["main", *sorted(p.parent.name for p in ROOT.glob("properties/claims/*
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_committed_result(tmp_path: Path, slow: bool, name: str) -> None:
-    """What is committed is what this machine makes of params.yaml, byte for byte."""
+    """This machine makes the committed results from params.yaml, byte for byte."""
     if not slow:
         pytest.skip("is about this machine's processor: `make test-slow`")
     clone = make_clone(tmp_path / "clone", params={})
@@ -219,7 +219,7 @@ def test_committed_result(tmp_path: Path, slow: bool, name: str) -> None:
 
 
 def test_metrics(reproduced: Clone, copy: Clone) -> None:
-    """`dvc metrics show` tells the result, and `dvc metrics diff` what a change made of it."""
+    """`dvc metrics show` prints the result, and `dvc metrics diff` what a change did to it."""
     shown = json.loads(reproduced.dvc("metrics", "show", "--json").stdout)
     metrics = shown[""]["data"]["data/metrics.json"]["data"]
     assert set(metrics) == {"loss", "accuracy", "correctly_classified", "n_samples"}
@@ -233,7 +233,7 @@ def test_metrics(reproduced: Clone, copy: Clone) -> None:
 
 
 def test_plots(copy: Clone) -> None:
-    """`dvc plots show` draws loss with val_loss, accuracy with val_accuracy, and the confusion."""
+    """`dvc plots show` draws both losses, both accuracies and the confusion matrix."""
     copy.dvc("plots", "show")
     page = (copy.path / "dvc_plots/index.html").read_text()
     for series in ("loss", "val_loss", "accuracy", "val_accuracy", "predicted", "actual"):
@@ -256,7 +256,7 @@ def client(reproduced: Clone) -> MlflowClient:
 
 @pytest.fixture(scope="module")
 def row(client: MlflowClient) -> Run:
-    """The only row in it."""
+    """The only row in that store."""
     experiment = client.get_experiment_by_name("vanilla-lstm")
     assert experiment
     [row] = client.search_runs([experiment.experiment_id])
@@ -264,7 +264,7 @@ def row(client: MlflowClient) -> Run:
 
 
 def test_row(reproduced: Clone, row: Run) -> None:
-    """One run of the pipeline is one finished row with the params and the metrics."""
+    """One run of the pipeline makes one FINISHED row with the params and the metrics."""
     assert row.info.status == "FINISHED"
     sections = YAML(typ="safe").load(reproduced.path / "params.yaml")
     params = {f"{s}.{k}": str(v) for s, values in sections.items() for k, v in values.items()}
@@ -275,7 +275,7 @@ def test_row(reproduced: Clone, row: Run) -> None:
 
 
 def test_row_has_curves(reproduced: Clone, client: MlflowClient, row: Run) -> None:
-    """The row's curves are those of data/training.csv, step by step."""
+    """The row's curves are those of data/training.csv, epoch by epoch."""
     lines = (reproduced.path / "data/training.csv").read_text().splitlines()
     columns = lines[0].split(",")
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
@@ -292,7 +292,7 @@ def test_row_has_artifacts(client: MlflowClient, row: Run) -> None:
 
 
 def test_row_names_the_bytes(reproduced: Clone, row: Run) -> None:
-    """The row's tags are the md5s of dvc.lock."""
+    """The row's md5 tags are the md5s in dvc.lock."""
     stages = YAML(typ="safe").load(reproduced.lock)["stages"]
     for tag, stage in [
         ("train_data.md5", GENERATE_TRAIN),
@@ -303,7 +303,7 @@ def test_row_names_the_bytes(reproduced: Clone, row: Run) -> None:
 
 
 def test_outputs_name_no_place_and_no_time(reproduced: Clone) -> None:
-    """No output holds the folder that it was made in or the name of the machine's user."""
+    """No output contains the folder that it was made in or the user's home folder."""
     for path in (reproduced.path / "data").iterdir():
         content = path.read_bytes()
         assert str(reproduced.path).encode() not in content
@@ -312,7 +312,7 @@ def test_outputs_name_no_place_and_no_time(reproduced: Clone) -> None:
 
 
 def test_no_bar_without_a_terminal(copy: Clone) -> None:
-    """DVC's log holds a few plain lines of the training, not a bar a line."""
+    """Without a terminal, a training prints a few plain lines and no progress bar."""
     shutil.rmtree(copy.path / ".dvc/cache/runs")
     done = copy.dvc("repro", "-f", "-s", "train")
     lines = done.stdout.splitlines() + done.stderr.splitlines()

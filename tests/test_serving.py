@@ -15,7 +15,7 @@ from servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow's client warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 DIGITS = [[1, 3, 0, 2, 2, 1, 0, 3, 1, 2], [0, 0, 1, 2, 3, 3, 2, 1, 0, 0]]
@@ -42,7 +42,7 @@ for wrong in (np.array([[1.5]]), np.array([[9]]), np.array([1]), np.array([[[1]]
 
 @pytest.fixture(scope="module")
 def model_uri(reproduced: Clone) -> str:
-    """The address of the model of the one row that there is."""
+    """The address of the only row's model."""
     client = MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
     (run,) = client.search_runs(["1"])
     return f"models:/{run.outputs.model_outputs[0].model_id}"
@@ -50,7 +50,7 @@ def model_uri(reproduced: Clone) -> str:
 
 @pytest.fixture(scope="module")
 def server(reproduced: Clone, model_uri: str) -> Iterator[str]:
-    """A server of the registered model's alias."""
+    """A server for the registered model's alias."""
     reproduced.run(sys.executable, "-c", REGISTER, model_uri)
     alias = ["-m", "models:/vanilla-lstm@champion", "--env-manager", "local"]
     with serving(reproduced, "models", "serve", *alias) as address:
@@ -58,7 +58,7 @@ def server(reproduced: Clone, model_uri: str) -> Iterator[str]:
 
 
 def ask(server: str, body: object) -> tuple[int, Any]:
-    """Return the status and the answer of a server to a request."""
+    """Send a request to the server and return its status and answer."""
     request = urllib.request.Request(  # noqa: S310
         f"{server}/invocations",
         json.dumps(body).encode(),
@@ -72,7 +72,7 @@ def ask(server: str, body: object) -> tuple[int, Any]:
 
 
 def test_probabilities(server: str) -> None:
-    """Digits of any length give one probability a class."""
+    """Sequences of any length get one probability per class."""
     for inputs in (DIGITS, [digits[:3] for digits in DIGITS], [[1.0, 2.0]]):
         status, answer = ask(server, {"inputs": inputs})
         assert status == 200
@@ -103,7 +103,7 @@ def test_probabilities(server: str) -> None:
     ],
 )
 def test_refused(server: str, inputs: object, rule: str) -> None:
-    """Anything but digits is answered with status 400 and the rule that it breaks."""
+    """Anything but valid digits gets status 400 and the rule it broke."""
     status, answer = ask(server, {"inputs": inputs})
     assert status == 400
     assert rule in answer["message"]
