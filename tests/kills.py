@@ -93,7 +93,7 @@ def draw(n: int, seed: int) -> list[Kill]:
 
 
 class Ledger:
-    """A clone and what an undisturbed run made in it, which every kill has to end in as well."""
+    """A clone and what an undisturbed run made in it, which is also what every kill must end in."""
 
     def __init__(self, clone: Clone, aimed: bool = False) -> None:
         self.clone = clone

@@ -197,8 +197,8 @@ def test_covering_can_fail(tmp_path: Path) -> None:
 def sections_read(source: str, arguments: list[str]) -> set[str]:
     """Return the sections that a stage's script reads: the X of every `params.X` in it.
 
-    In a `match` on its arguments, only the case of `arguments` counts. `params` may not be used in
-    any other way, so nothing else can read a section; `check_memory`, which decides no byte, may.
+    In a `match` on its arguments, only the case of `arguments` counts. `params` may be used in no
+    other way, so that nothing else can read a section, except `check_memory`: it decides no byte.
     """
     tree = ast.parse(source.replace("check_memory(params)", "pass"))
     for node in ast.walk(tree):

@@ -32,7 +32,7 @@ def scratch(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clon
 
 @pytest.fixture
 def shared(scratch: Clone) -> Iterator[Clone]:
-    """The scratch copy, restored to what was committed after each test."""
+    """The scratch copy, restored to its last commit after each test."""
     yield scratch
     scratch.git("checkout", "-q", ".")
 
@@ -131,7 +131,7 @@ def test_formatting_runs_nothing(shared: Clone) -> None:
     ],
 )
 def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None:
-    """Changed code re-runs the stages whose bytes it decides; for recording or plots, none."""
+    """Changed code re-runs the stages whose bytes it decides, none for recording or plots."""
     with (shared.path / "stages" / path).open("a") as file:
         file.write("\n# changed\n")
     assert would_run(shared) == stages
@@ -155,7 +155,7 @@ NOTHING = {
 
 
 def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
-    """With recording replaced by nothing, every md5 stays the same, so it need not be a dep."""
+    """With recording replaced with nothing, every md5 stays the same, so it need not be a dep."""
     record = copy.path / "stages" / "bridge" / "record"
     shutil.rmtree(record)
     record.mkdir()
