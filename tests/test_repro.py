@@ -131,7 +131,7 @@ def test_formatting_runs_nothing(shared: Clone) -> None:
     ],
 )
 def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None:
-    """Changed code re-runs the stages whose bytes it decides, none for recording or plots."""
+    """Code re-runs the stages whose bytes it decides; recording, serving and plots decide none."""
     with (shared.path / "stages" / path).open("a") as file:
         file.write("\n# changed\n")
     assert would_run(shared) == stages
