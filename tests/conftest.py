@@ -1,10 +1,11 @@
 """Fixtures that the test modules share; clone.py makes the clones."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from clone import Clone, make_clone
+from clone import ROOT, Clone, make_clone
 from processor import processor
 
 
@@ -20,6 +21,16 @@ def pytest_report_header() -> str:
 def slow(request: pytest.FixtureRequest) -> bool:
     """Whether to run with larger numbers, which takes minutes to hours."""
     return bool(request.config.getoption("--slow"))
+
+
+@pytest.fixture(scope="session")
+def as_committed() -> None:
+    """Skip what holds of the committed results where code, params or results have been changed."""
+    paths = ["stages", "properties", "data", "params.yaml", "dvc.yaml", "dvc.lock"]
+    command = ["git", "status", "--porcelain", "--", *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    if done.stdout:
+        pytest.skip(f"not committed: {done.stdout.split()[1]}")
 
 
 @pytest.fixture

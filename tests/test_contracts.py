@@ -314,6 +314,7 @@ def stale(lock: dict[str, Any], root: Path) -> set[str]:
     }
 
 
+@pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_files() -> None:
     """The committed code made the committed results: if not, run `make repro`."""
     assert stale(LOCK, ROOT) == set()
@@ -326,6 +327,7 @@ def test_lock_is_of_these_files_can_fail() -> None:
     assert stale(lock, ROOT) == {"dvc.yaml", "Makefile"}
 
 
+@pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_params() -> None:
     """The committed results are those of the committed params.yaml, which the schema accepts."""
     text = (ROOT / "params.yaml").read_text()

@@ -16,7 +16,7 @@ import report
 from bridge.run.stage import Stage
 from clone import ROOT, Clone, make_clone
 from imports import STAGES, covering
-from sections import data_params, model_params
+from sections import RECIPE, data_params, model_params
 from vanilla_lstm.task.params import parse_params
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate
 from variants import read_plan, read_results
@@ -128,6 +128,7 @@ def files_of(stage: str, entries: list[dict[str, Any]]) -> dict[Path, str]:
 
 
 @measured
+@pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_files(git_files: set[Path]) -> None:
     """The committed code made the committed results: if not, run `make properties`."""
     lock = YAML(typ="safe").load(PROPERTIES / "dvc.lock")["stages"]
@@ -286,9 +287,8 @@ def test_padding_is_skipped(cell: Any) -> None:
 def test_what_the_post_leaves_implicit() -> None:
     """As README says: four digits, a class that never occurs, one test sequence in training."""
     task: dict[str, Any] = {"n_max": 5, "n_steps": 10, "targets": [1]}
-    params = parse_params((ROOT / "params.yaml").read_text())
-    x, y = generate(1000, params.train_data.seed, **task)
-    x_test, y_test = generate(1000, params.test_data.seed, **task)
+    x, y = generate(1000, RECIPE["train_data"]["seed"], **task)
+    x_test, y_test = generate(1000, RECIPE["test_data"]["seed"], **task)
     assert np.unique(np.concatenate([x, x_test])).tolist() == [0, 1, 2, 3]
     assert np.bincount(y, minlength=5).tolist() == [242, 251, 241, 266, 0]
     assert np.bincount(y_test, minlength=5).tolist() == [233, 247, 247, 273, 0]

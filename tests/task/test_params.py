@@ -1,5 +1,6 @@
 """The schema of params.yaml: what it refuses and how it says so, and the file's own comments."""
 
+import json
 import os
 import re
 import resource
@@ -16,10 +17,15 @@ from ruamel.yaml import YAML
 from bridge.run.errors import FileError, ParamsError
 from bridge.run.params import flatten, updated
 from clone import ROOT
+from sections import RECIPE
 from vanilla_lstm.task.memory import check_memory
 from vanilla_lstm.task.params import Params, as_mapping, parse_params, read_params
 
-TEXT = (ROOT / "params.yaml").read_text()
+COMMENTED = (ROOT / "params.yaml").read_text()
+TEXT = "".join(
+    f"{section}:\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in keys.items())
+    for section, keys in RECIPE.items()
+)
 VALUES: dict[str, dict[str, Any]] = YAML(typ="safe").load(TEXT)
 KEYS = [f"{section}.{key}" for section, keys in VALUES.items() for key in keys]
 BROKEN = {
@@ -44,9 +50,9 @@ BROKEN = {
 }
 
 
-def _line(key: str) -> int:
+def _line(key: str, text: str = TEXT) -> int:
     section, name = key.split(".")
-    lines = TEXT.splitlines()
+    lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{section}:"))
     return next(i for i, line in enumerate(lines) if i > start and line.startswith(f"  {name}:"))
 
@@ -160,7 +166,7 @@ def test_sections_and_odd_keys() -> None:
     assert any(line.startswith("params.yaml: 1: must not be given") for line in lines)
     assert "params.yaml: data: must be a mapping; received 3" in refusal("data: 3")
     assert refusal(of("data.n_max", "5\n  [1, 2]: 3"))[0].startswith(
-        "params.yaml: line 6: must be valid YAML: found unhashable key"
+        "params.yaml: line 3: must be valid YAML: found unhashable key"
     )
 
 
@@ -384,7 +390,7 @@ def _in_words(key: str) -> str:
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_gives_its_range(key: str) -> None:
     """Each key's comment says what it is, its range as in the schema, and why it has its value."""
-    what, _, why = TEXT.splitlines()[_line(key)].partition("  # ")[2].partition("; ")
+    what, _, why = COMMENTED.splitlines()[_line(key, COMMENTED)].partition(" # ")[2].partition("; ")
     assert why
     if key == "train.curriculum":
         assert "{n_steps, epochs, learning_rate}" in what
