@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro heal properties ui plots restore test test-fast test-slow check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore test test-rest test-all test-fast test-slow check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,8 +25,15 @@ ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT
 plots: .venv/dev  ## write DVC's plots to one page that needs no network
 	python tools/offline_plots.py
 
-test: .venv/dev  ## run every test
-	python -m pytest
+PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+test: .venv/dev  ## run the tests (minutes); what is left to test-rest is counted as deselected
+	$(PYTEST) -m "not rest"
+
+test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults
+	$(PYTEST) -m rest
+
+test-all: test test-rest  ## run every test
 
 test-fast: .venv/dev  ## run the tests that need no TensorFlow, DVC or MLflow
 	python -m pytest -m "not pipeline"

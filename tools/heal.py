@@ -24,12 +24,12 @@ from dvc.repo import Repo
 from bridge.run.files import md5, replacing
 
 
-def main() -> None:
-    """Mend the DVC project of the working directory, and say what was wrong."""
+def main(folder: str = ".") -> None:
+    """Mend the DVC project in a folder, and say what was wrong."""
     try:
-        repo = Repo(uninitialized=False)
-        for folder in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
-            mend_lock_table(folder)
+        repo = Repo(folder)
+        for tmp in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
+            mend_lock_table(tmp)
         mend_index(Path(repo.root_dir))
         mend_lock_file(repo)
         for path, oid in outputs(repo):
@@ -125,4 +125,5 @@ def _uses_git(process: psutil.Process, root: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    for folder in sys.argv[1:] or ["."]:
+        main(folder)

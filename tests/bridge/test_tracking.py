@@ -405,7 +405,7 @@ def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
             check=False,
             MLFLOW_TRACKING_URI=f"http://me:pa55word@127.0.0.1:{port}",
         )
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60  # by itself MLflow would try for four minutes
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"MLflow at http://***@127.0.0.1:{port}: " in done.stderr
