@@ -76,9 +76,12 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	$(call install,requirements-cluster.txt)
 
 define install
-	@test -x .venv/bin/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with PYTHON=")'
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x .venv/bin/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) \
+		and "Python 3.11, 3.12 or 3.13 is needed; say which with PYTHON=")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "Python cannot make .venv: it lacks the module venv (Debian: apt install python3-venv)"; exit 1; }
+	@echo "installing $(1) into .venv: half a minute with uv, a few minutes with pip"
 	@if command -v uv >/dev/null; then uv pip install -q --compile-bytecode --python .venv/bin/python --require-hashes -r $(1); \
-	else .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r $(1); fi
+	else .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $(1); fi
 	@touch $@
 endef

@@ -96,7 +96,7 @@ def test_second_repro_runs_nothing(reproduced: Clone) -> None:
         ({"evaluate.batch_size": 10}, {EVALUATE}),
         ({"train.epochs": 3.0, "data.n_steps": 10.0, "model.units": 4.0}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )
 def test_what_would_run(shared: Clone, changed: dict[str, Any], stages: set[str]) -> None:
     """A changed param re-runs the stages that read it and those after them; 25.0 equals 25."""
@@ -175,7 +175,7 @@ def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
         ({"model.units": 5}, [TRAIN, EVALUATE]),
         ({"data.n_steps": 12}, [GENERATE_TEST, GENERATE_TRAIN, TRAIN, EVALUATE]),
     ],
-    ids=str,
+    ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )
 def test_what_runs(
     reproduced: Clone, copy: Clone, changed: dict[str, Any], stages: list[str]

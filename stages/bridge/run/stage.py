@@ -118,14 +118,20 @@ def run(
     script = Path(sys.argv[0])
     code = code or script.parent
     modules = sorted(code.rglob("*.py")) if script.is_file() else []
+    complete = False
     try:
         with exclusive(folder, "an earlier stage is still at work"):
             stage = Stage([*reads, *modules])
             main(stage)
             stage.check_inputs()
+        complete = True
     except StageError as error:
-        sys.exit(f"{error}")
+        print(error, file=sys.stderr)
+        sys.exit(1)
     finally:
+        if "DVC_STAGE" in os.environ and not complete:  # DVC has deleted what the stage makes
+            cure = f"`dvc checkout && git checkout {folder}` brings them back"
+            print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
         gc.freeze()  # skip collection at exit too
 
 
