@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,7 +14,19 @@ from .errors import FileError
 
 
 def md5(path: Path) -> str:
-    """Return the md5 of a file as DVC writes it to dvc.lock; raises `OSError`."""
+    """Return the md5 of a file or a folder as DVC writes it to dvc.lock; raises `OSError`.
+
+    That of a folder ends in `.dir` and is of the list of its files, as DVC's cache keeps it. What
+    .dvcignore names must not be in the folder: DVC leaves it out.
+    """
+    if path.is_dir():
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        listed = [
+            {"md5": md5(file), "relpath": name}
+            for name, file in sorted(files.items())
+            if file.is_file()
+        ]
+        return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -41,20 +55,38 @@ def exclusive(folder: Path, why: str) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends well, what is there replaces `path`.
+    """Yield a path to write a file or a folder to; if the block ends well, it replaces `path`.
 
     Raises `FileError` if that fails, and leaves `path` as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old.partial"))
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        for file in partial.rglob("*") if partial.is_dir() else [partial]:
+            if file.is_file():
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+        if partial.is_dir() and path.is_dir():  # gone before the new one is there, never half
+            _remove(old)
+            path.rename(old)
         partial.replace(path)
     except OSError as error:
+        named = Path(str(error.filename or path)).absolute()
+        if not (named.is_relative_to(partial.absolute()) or path.absolute().is_relative_to(named)):
+            raise  # of another file, that the block has opened
         problem = f"cannot be written ({error.strerror})"
         raise FileError(path, problem, "what was there is kept") from None
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            _remove(partial)
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
