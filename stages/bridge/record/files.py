@@ -1,7 +1,10 @@
 """What MLflow keeps of a pipeline's files: models, and the data sets that were read."""
 
 import json
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
@@ -33,15 +36,39 @@ class Data(NamedTuple):
         return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", context)])
 
 
-def log_model(store: Store, run_id: str, model: Path, serve: Serve) -> None:
-    """Store a model as MLflow serves it.
+@contextmanager
+def packed(model: Path, serve: Serve | None) -> Iterator[Path | None]:
+    """Yield the folder in which `serve` has written a model; None if it has not.
+
+    Its errors are its author's: the traceback is printed whole, and the stage goes on.
+    """
+    with TemporaryDirectory() as folder:
+        package = Path(folder, "model") if serve else None
+        try:
+            if serve:
+                serve(model, path=f"{package}", mlflow_model=Model())
+                Model.load(f"{package}")
+        except Exception:
+            traceback.print_exc()
+            print(f"warning: MLflow cannot serve {model}, and stores it as it is", file=sys.stderr)
+            package = None
+        yield package
+
+
+def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> None:
+    """Store a model as MLflow serves it or, without a package, as an artifact of its run.
 
     By its parts: `log_model` would need an active run, and resuming a FINISHED one changes its end.
     """
-    logged = store.client.create_logged_model(store.experiment_id, "model", run_id)
-    with TemporaryDirectory() as folder:
-        spec = Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id)
-        serve(model, path=f"{folder}/model", mlflow_model=spec)
-        store.client.log_model_artifacts(logged.model_id, f"{folder}/model")
-    store.client.finalize_logged_model(logged.model_id, "READY")
-    store.client.log_outputs(run_id, [entities.LoggedModelOutput(logged.model_id, 0)])
+    client = store.client
+    if package is None:
+        log = client.log_artifacts if model.is_dir() else client.log_artifact
+        log(run_id, str(model), *([model.name] if model.is_dir() else []))
+        return
+    logged = client.create_logged_model(store.experiment_id, "model", run_id)
+    spec = Model.load(str(package))
+    spec.run_id, spec.model_uuid, spec.model_id = run_id, logged.model_id, logged.model_id
+    spec.save(str(package / "MLmodel"))
+    client.log_model_artifacts(logged.model_id, str(package))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [entities.LoggedModelOutput(logged.model_id, 0)])

@@ -12,10 +12,11 @@ from .store import ERRORS, MODEL_MD5, Store  # before MLflow, which it sets up
 import mlflow
 from mlflow.entities import Metric, Run
 
+from ..run.errors import FileError
 from ..run.files import md5
 from ..run.params import PARAMS, flatten, updated
 from ..run.stage import Stage
-from .files import Data, Serve, log_model
+from .files import Data, Serve, log_model, packed
 from .runs import (
     TEST_DATA_MD5,
     TRAIN_DATA_MD5,
@@ -73,14 +74,15 @@ def training(
     data: Data,
     *,
     params: Params,
-    serve: Serve,
-    texts: Mapping[str, str],
+    serve: Serve | None = None,
+    texts: Mapping[str, str] = {},
 ) -> Iterator[Row]:
     """Record the training that the block does: in a row that it opens, and completes with `model`.
 
-    `texts` are artifacts by file name. If the block fails, so does the row; if the stage is told to
-    end, the row is KILLED. A training of the same model with the same params is no new row: the tag
-    `reproduced` of the one that the store has counts one more.
+    `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. If the
+    block fails, so does the row; if the stage is told to end, the row is KILLED. A training of the
+    same model with the same params is no new row: the tag `reproduced` of the one that the store
+    has counts one more.
     """
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked, as two that log the same data set for the first time get in each other's way.
@@ -90,12 +92,16 @@ def training(
         row = Row(store, stage, run_id)
         yield row
         stage.check()
-        try:
-            row.send()
-            _complete_training(store, run_id, model, serve)
-        except ERRORS as error:
-            cure = "the training is kept but not recorded: `dvc repro -f -s train evaluate` does it"
-            print(f"warning: {store.error(error, cure)}", file=sys.stderr)
+        if not model.exists():
+            raise FileError(model, "was not written by the training", "write it within the block")
+        with packed(model, serve) as package:
+            try:
+                row.send()
+                _complete_training(store, run_id, model, package)
+            except ERRORS as error:
+                cure = "the training is kept but not recorded: "
+                cure += "`dvc repro -f -s train evaluate` does it"
+                print(f"warning: {store.error(error, cure)}", file=sys.stderr)
 
 
 def evaluation(
@@ -106,8 +112,8 @@ def evaluation(
     *,
     params: Params,
     metrics: Mapping[str, float],
-    serve: Serve,
-    texts: Mapping[str, str],
+    serve: Serve | None = None,
+    texts: Mapping[str, str] = {},
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that has it.
 
@@ -116,8 +122,11 @@ def evaluation(
     client, model_md5, data_md5 = store.client, md5(model), md5(data.path)
     metrics = {f"test/{key}": value for key, value in metrics.items()}
     flat = {key: str(value) for key, value in flatten(params).items()}
+    with store.errors_reported():
+        known = store.results_of(model_md5)
     with (
         stage.stoppable(),
+        packed(model, None if known else serve) as package,
         store.errors_reported(),
         store.lock(),
         _ending_rows(store, stage),
@@ -131,8 +140,10 @@ def evaluation(
             run_id = free[0].info.run_id
         elif runs:  # the model is known on other test sets, or with other metrics
             run_id = copy(store, runs[0], params)
+            if not runs[0].outputs.model_outputs:  # the model could not be served
+                log_model(store, run_id, model, None)
         else:
-            run_id = unrecorded(store, model, model_md5, params, serve)
+            run_id = unrecorded(store, model, model_md5, params, package)
 
         client.log_text(run_id, updated(params_text(run_id), params), str(PARAMS))
         for name, text in texts.items():
@@ -158,7 +169,7 @@ def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
         raise
 
 
-def _complete_training(store: Store, run_id: str, model: Path, serve: Serve) -> None:
+def _complete_training(store: Store, run_id: str, model: Path, package: Path | None) -> None:
     client, model_md5 = store.client, md5(model)
     with store.lock():
         params = client.get_run(run_id).data.params
@@ -170,7 +181,7 @@ def _complete_training(store: Store, run_id: str, model: Path, serve: Serve) -> 
             client.set_terminated(run_id)
             client.delete_run(run_id)
             return
-        log_model(store, run_id, model, serve)
+        log_model(store, run_id, model, package)
         client.set_tag(run_id, MODEL_MD5, model_md5)
         # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
         for run in [run for run in runs if _trained(run) and TEST_DATA_MD5 in run.data.tags][:1]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .store import MODEL_MD5, Store  # before MLflow, which it sets up
@@ -14,7 +15,7 @@ from mlflow.entities import Run
 from ..run import params as params_file
 from ..run.params import PARAMS, flatten, updated
 from . import provenance
-from .files import Serve, log_model
+from .files import log_model
 
 Params = Mapping[str, Mapping[str, Any]]
 """Params by section, as params.yaml has them."""
@@ -50,10 +51,11 @@ def inherit(store: Store, run_id: str, known: Run) -> None:
     """Add to a row what another training of the same model scored."""
     client, own = store.client, store.client.get_run(run_id)
     had = {artifact.path for artifact in client.list_artifacts(run_id)}
-    for artifact in client.list_artifacts(known.info.run_id):
-        if artifact.path not in had:
-            address = f"runs:/{known.info.run_id}/{artifact.path}"
-            client.log_text(run_id, mlflow.artifacts.load_text(address), artifact.path)
+    with TemporaryDirectory() as folder:
+        for artifact in client.list_artifacts(known.info.run_id):
+            if artifact.path not in had:
+                client.download_artifacts(known.info.run_id, artifact.path, folder)
+        client.log_artifacts(run_id, folder)
     tested_on = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
     client.log_inputs(run_id, tested_on)
     metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
@@ -78,18 +80,21 @@ def copy(store: Store, run: Run, params: Params) -> str:
     mlflow.log_params(others, run_id=run_id)
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith("test/")}
     mlflow.log_metrics(curves, run_id=run_id)
-    store.client.log_outputs(run_id, run.outputs.model_outputs)
+    if run.outputs.model_outputs:
+        store.client.log_outputs(run_id, run.outputs.model_outputs)
     store.client.set_terminated(run_id)
     return run_id
 
 
-def unrecorded(store: Store, model: Path, model_md5: str, params: Params, serve: Serve) -> str:
+def unrecorded(
+    store: Store, model: Path, model_md5: str, params: Params, package: Path | None
+) -> str:
     """Create a row for a model whose training this store has not seen."""
     values, _ = params_file.read()
     others = {section: value for section, value in values.items() if section not in params}
     tags = {MODEL_MD5: model_md5, _NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
-    log_model(store, run_id, model, serve)
+    log_model(store, run_id, model, package)
     store.client.set_terminated(run_id)
     return run_id
 
