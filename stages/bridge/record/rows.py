@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import format_exception_only
 
 from .store import ERRORS, MODEL_MD5, Store  # before MLflow, which it sets up
 
@@ -161,11 +162,12 @@ def evaluation(
 
 @contextmanager
 def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
-    """Leave no row of this process RUNNING if the block fails or is stopped."""
+    """Leave no row of this process RUNNING if the block fails or is stopped; say why it failed."""
     try:
         yield
-    except BaseException:
-        store.end_own_rows("KILLED" if stage.stopped else "FAILED")
+    except BaseException as error:
+        why = "" if stage.stopped else format_exception_only(error)[-1]
+        store.end_own_rows("KILLED" if stage.stopped else "FAILED", why)
         raise
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .store import MODEL_MD5, Store  # before MLflow, which it sets up
+from .store import MODEL_MD5, NOTE, Store  # before MLflow, which it sets up
 
 # isort: split
 import mlflow
@@ -22,8 +22,6 @@ Params = Mapping[str, Mapping[str, Any]]
 
 TRAIN_DATA_MD5 = "train_data.md5"
 TEST_DATA_MD5 = "test_data.md5"
-
-_NOTE = "mlflow.note.content"
 
 
 def create(
@@ -72,7 +70,7 @@ def copy(store: Store, run: Run, params: Params) -> str:
     run_id = create(
         store,
         params,
-        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, _NOTE) if k in tags},
+        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, NOTE) if k in tags},
         {str(PARAMS): updated(params_text(run.info.run_id), params)},
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
@@ -92,7 +90,7 @@ def unrecorded(
     """Create a row for a model whose training this store has not seen."""
     values, _ = params_file.read()
     others = {section: value for section, value in values.items() if section not in params}
-    tags = {MODEL_MD5: model_md5, _NOTE: "The training was not recorded in this store."}
+    tags = {MODEL_MD5: model_md5, NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
     log_model(store, run_id, model, package)
     store.client.set_terminated(run_id)

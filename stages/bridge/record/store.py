@@ -26,6 +26,7 @@ ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
 """Raised when a store is missing, damaged, locked or full, or lacks its driver."""
 
 MODEL_MD5 = "model.md5"
+NOTE = "mlflow.note.content"
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 
@@ -82,11 +83,15 @@ class Store:
         """Keep the other stages of this machine from the store."""
         return exclusive(self._root / ".dvc" / "tmp", "another stage writes to MLflow")
 
-    def end_own_rows(self, status: str) -> None:
-        """Give the rows that this process left RUNNING another status, if the store lets it."""
+    def end_own_rows(self, status: str, why: str = "") -> None:
+        """Give the rows that this process left RUNNING another status, if the store lets it.
+
+        `why` is an error's last line, which becomes the row's note.
+        """
         this_process = provenance.process(os.getpid())
+        note = " ".join(_masked(why).split())[:1000]
         with suppress(*ERRORS):
-            self._end_rows(status, made_by=lambda process: process == this_process)
+            self._end_rows(status, made_by=lambda process: process == this_process, note=note)
 
     def results_of(self, model_md5: str) -> list[Run]:
         """Return the finished rows of a model, newest first."""
@@ -111,12 +116,14 @@ class Store:
                 self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
-    def _end_rows(self, status: str, made_by: Callable[[str], bool]) -> None:
+    def _end_rows(self, status: str, made_by: Callable[[str], bool], note: str = "") -> None:
         """End the rows that still run on this host and whose process is one of those."""
         host = f"tags.{provenance.HOST} = '{socket.gethostname()}'"
         running = f"attributes.status = 'RUNNING' and {host}"
         for run in self.client.search_runs([self.experiment_id], running):
             if made_by(run.data.tags[provenance.PROCESS]):
+                if note:
+                    self.client.set_tag(run.info.run_id, NOTE, note)
                 self.client.set_terminated(run.info.run_id, status)
 
 
