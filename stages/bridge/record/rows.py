@@ -1,5 +1,6 @@
 """The rows of a table: which run a training opens, and to which one an evaluation is added."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,19 @@ from .store import ERRORS, MODEL_MD5, Store  # before MLflow, which it sets up
 import mlflow
 from mlflow.entities import Metric, Run
 
-from ..run.errors import FileError
+from ..run.errors import FileError, StageError
 from ..run.files import md5
 from ..run.params import PARAMS, flatten, updated
 from ..run.stage import Stage
 from .files import Data, Serve, log_model, packed
 from .runs import (
-    TEST_DATA_MD5,
     TRAIN_DATA_MD5,
     Params,
+    context,
     copy,
     create,
+    data_md5,
+    evaluations,
     inherit,
     params_text,
     unrecorded,
@@ -113,15 +116,23 @@ def evaluation(
     *,
     params: Params,
     metrics: Mapping[str, float],
+    name: str = "test",
     serve: Serve | None = None,
     texts: Mapping[str, str] = {},
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that has it.
 
-    `metrics` get the prefix `test/`. Raises `TrackingError`.
+    `name` is that of the split, for one that is evaluated on several: a row has one result of each.
+    `metrics` get it as a prefix. Raises `TrackingError`.
     """
-    client, model_md5, data_md5 = store.client, md5(model), md5(data.path)
-    metrics = {f"test/{key}": value for key, value in metrics.items()}
+    if not isinstance(model, Path):
+        raise StageError("an evaluation is of one model: record one for each")
+    if name == "train" or not re.fullmatch(r"[\w-]+", name):
+        rule = "letters, digits, - and _, but not `train`, which is the training's own"
+        raise StageError(f"evaluation: name must be {rule}; received {name!r}")
+    client, model_md5, tag = store.client, md5(model), data_md5(name)
+    digest = md5(data.path)
+    metrics = {f"{name}/{key}": value for key, value in metrics.items()}
     flat = {key: str(value) for key, value in flatten(params).items()}
     with store.errors_reported():
         known = store.results_of(model_md5)
@@ -133,30 +144,32 @@ def evaluation(
         _ending_rows(store, stage),
     ):
         runs = store.results_of(model_md5)
-        here = [run for run in runs if _has_result(run, data_md5, metrics)]
-        free = [run for run in runs if _takes(run, flat)]
+        here = [run for run in runs if _has_result(run, tag, digest, metrics)]
+        free = [run for run in runs if _takes(run, tag, flat)]
         if here and (_trained(here[0]) or not free):  # the result is there
             return str(here[0].info.run_id)
         if free:  # the row of the training
             run_id = free[0].info.run_id
         elif runs:  # the model is known on other test sets, or with other metrics
-            run_id = copy(store, runs[0], params)
+            run_id = copy(store, runs[0], params, name)
             if not runs[0].outputs.model_outputs:  # the model could not be served
                 log_model(store, run_id, model, None)
         else:
             run_id = unrecorded(store, model, model_md5, params, package)
 
         client.log_text(run_id, updated(params_text(run_id), params), str(PARAMS))
-        for name, text in texts.items():
-            client.log_text(run_id, text, name)
-        tested_on = data.as_input("testing")
+        for file, text in texts.items():
+            client.log_text(run_id, text, file)
+        tested_on = data.as_input(context(name))
         client.log_inputs(run_id, [tested_on])
         # With a run_id MLflow starts no run, and links the metrics to that run's model.
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
         mlflow.log_params(flat, run_id=run_id)
-        client.set_tag(run_id, TEST_DATA_MD5, data_md5)  # last: it says that the row is complete
+        client.set_tag(run_id, tag, digest)  # last: it says that the row is complete
+        done = {*evaluations(client.get_run(run_id))}
         for run in here:  # the same result, without its training
-            client.delete_run(run.info.run_id)
+            if done.issuperset(evaluations(run)):
+                client.delete_run(run.info.run_id)
     return str(run_id)
 
 
@@ -186,7 +199,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
         log_model(store, run_id, model, package)
         client.set_tag(run_id, MODEL_MD5, model_md5)
         # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
-        for run in [run for run in runs if _trained(run) and TEST_DATA_MD5 in run.data.tags][:1]:
+        for run in [run for run in runs if _trained(run) and evaluations(run)][:1]:
             inherit(store, run_id, run)
         client.set_terminated(run_id)
 
@@ -196,15 +209,15 @@ def _trained(run: Run) -> bool:
     return TRAIN_DATA_MD5 in run.data.tags
 
 
-def _has_result(run: Run, data_md5: str, metrics: Mapping[str, float]) -> bool:
+def _has_result(run: Run, tag: str, digest: str, metrics: Mapping[str, float]) -> bool:
     """Whether a row has this result; a corrected evaluation of the same data is another one."""
-    same_data: bool = run.data.tags.get(TEST_DATA_MD5) == data_md5
+    same_data: bool = run.data.tags.get(tag) == digest
     return same_data and metrics.items() <= run.data.metrics.items()
 
 
-def _takes(run: Run, params: Mapping[str, str]) -> bool:
-    """Whether a row has no result and no conflicting params from a killed evaluation."""
+def _takes(run: Run, tag: str, params: Mapping[str, str]) -> bool:
+    """Whether a row has no such result and no conflicting params from a killed evaluation."""
     had = run.data.params
-    return TEST_DATA_MD5 not in run.data.tags and all(
+    return tag not in run.data.tags and all(
         had.get(key, value) == value for key, value in params.items()
     )

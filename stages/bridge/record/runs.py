@@ -24,6 +24,23 @@ TRAIN_DATA_MD5 = "train_data.md5"
 TEST_DATA_MD5 = "test_data.md5"
 
 
+def data_md5(name: str) -> str:
+    """Return the tag that says on which data an evaluation of this name was done."""
+    return f"{name}_data.md5"
+
+
+def context(name: str) -> str:
+    """Return how MLflow names the data of an evaluation."""
+    return "testing" if name == "test" else name
+
+
+def evaluations(run: Run) -> list[str]:
+    """Return the names of the evaluations that a row has."""
+    end = data_md5("")
+    found = {tag.removesuffix(end) for tag in run.data.tags if tag.endswith(end)}
+    return sorted(found - {TRAIN_DATA_MD5.removesuffix(end)})
+
+
 def create(
     store: Store,
     params: Params,
@@ -54,18 +71,23 @@ def inherit(store: Store, run_id: str, known: Run) -> None:
             if artifact.path not in had:
                 client.download_artifacts(known.info.run_id, artifact.path, folder)
         client.log_artifacts(run_id, folder)
-    tested_on = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
-    client.log_inputs(run_id, tested_on)
-    metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
-    dataset = tested_on[0].dataset if tested_on else None
-    mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
     params = {k: v for k, v in known.data.params.items() if k not in own.data.params}
     mlflow.log_params(params, run_id=run_id)
-    client.set_tag(run_id, TEST_DATA_MD5, known.data.tags[TEST_DATA_MD5])
+    for name in evaluations(known):
+        inputs = known.inputs.dataset_inputs
+        tested_on = [i for i in inputs if i.tags[0].value == context(name)]
+        client.log_inputs(run_id, tested_on)
+        metrics = {k: v for k, v in known.data.metrics.items() if k.startswith(f"{name}/")}
+        dataset = tested_on[0].dataset if tested_on else None
+        mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
+        client.set_tag(run_id, data_md5(name), known.data.tags[data_md5(name)])
 
 
-def copy(store: Store, run: Run, params: Params) -> str:
-    """Create a row for another result of a known model, beside the one there is."""
+def copy(store: Store, run: Run, params: Params, name: str) -> str:
+    """Create a row for another result of a known model, beside the one there is.
+
+    It gets none of that one's evaluations: whether they hold for this one nobody knows.
+    """
     known, tags = run.data.params, run.data.tags
     run_id = create(
         store,
@@ -76,7 +98,8 @@ def copy(store: Store, run: Run, params: Params) -> str:
     )
     others = {k: v for k, v in known.items() if k not in flatten(params)}
     mlflow.log_params(others, run_id=run_id)
-    curves = {k: v for k, v in run.data.metrics.items() if not k.startswith("test/")}
+    scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
+    curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
     if run.outputs.model_outputs:
         store.client.log_outputs(run_id, run.outputs.model_outputs)
