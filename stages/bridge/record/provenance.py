@@ -42,13 +42,13 @@ def folder() -> Path:
     return Path.cwd().relative_to(checkout())
 
 
-def tags() -> dict[str, str]:
+def tags(params: Path = PARAMS) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
     but what a run holds itself: its params and results.
     """
-    recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", PARAMS)]
+    recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", params.name)]
     commit = _git("rev-parse", "HEAD")
     dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
     found = {
@@ -80,14 +80,14 @@ def has_ended(name: str) -> bool:
     return process(int(name.partition("@")[0])) != name
 
 
-def title(params: dict[str, object]) -> str:
-    """Return the folder's name and what differs from the committed params.yaml, or `baseline`.
+def title(params: dict[str, object], file: Path = PARAMS) -> str:
+    """Return the folder's name and what differs from the committed params file, or `baseline`.
 
     `params` are by dotted key.
     """
     names = [folder().name] if folder().name else []
     try:
-        before = flatten(parse(_git("show", f"HEAD:./{PARAMS}")))
+        before = flatten(parse(_git("show", f"HEAD:./{file}")))
     except StageError:
         return " ".join(names) or "not committed"
     shorts = [key.split(".")[-1] for key in before]

@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Run
 
 from ..run.errors import FileError, StageError
 from ..run.files import md5
-from ..run.params import PARAMS, flatten, updated
+from ..run.params import flatten, updated
 from ..run.stage import Stage
 from .files import Data, Serve, log_model, packed
 from .runs import (
@@ -157,7 +157,7 @@ def evaluation(
         else:
             run_id = unrecorded(store, model, model_md5, params, package)
 
-        client.log_text(run_id, updated(params_text(run_id), params), str(PARAMS))
+        client.log_text(run_id, updated(params_text(store, run_id), params), store.params.name)
         for file, text in texts.items():
             client.log_text(run_id, text, file)
         tested_on = data.as_input(context(name))

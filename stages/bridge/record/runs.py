@@ -13,7 +13,7 @@ from mlflow import entities
 from mlflow.entities import Run
 
 from ..run import params as params_file
-from ..run.params import PARAMS, flatten, updated
+from ..run.params import flatten, updated
 from . import provenance
 from .files import log_model
 
@@ -49,15 +49,15 @@ def create(
     inputs: Sequence[entities.DatasetInput] = (),
 ) -> str:
     """Open a row with these params, named after what differs from the committed ones."""
-    values, text = params_file.read()
-    title = provenance.title(flatten({**values, **params}))
-    tags = {**tags, **provenance.tags()}
+    values, text = _read_params(store)
+    title = provenance.title(flatten({**values, **params}), store.params)
+    tags = {**tags, **provenance.tags(store.params)}
     run_id = str(
         store.client.create_run(store.experiment_id, run_name=title, tags=tags).info.run_id
     )
     mlflow.log_params(flatten(params), run_id=run_id)
     store.client.log_inputs(run_id, list(inputs))
-    for name, content in {str(PARAMS): updated(text, params), **texts}.items():
+    for name, content in {store.params.name: updated(text, params), **texts}.items():
         store.client.log_text(run_id, content, name)
     return run_id
 
@@ -93,7 +93,7 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
         store,
         params,
         {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, NOTE) if k in tags},
-        {str(PARAMS): updated(params_text(run.info.run_id), params)},
+        {store.params.name: updated(params_text(store, run.info.run_id), params)},
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
     others = {k: v for k, v in known.items() if k not in flatten(params)}
@@ -111,7 +111,7 @@ def unrecorded(
     store: Store, model: Path, model_md5: str, params: Params, package: Path | None
 ) -> str:
     """Create a row for a model whose training this store has not seen."""
-    values, _ = params_file.read()
+    values, _ = _read_params(store)
     others = {section: value for section, value in values.items() if section not in params}
     tags = {MODEL_MD5: model_md5, NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
@@ -120,6 +120,11 @@ def unrecorded(
     return run_id
 
 
-def params_text(run_id: str) -> str:
+def params_text(store: Store, run_id: str) -> str:
     """Return the params file that a run keeps."""
-    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
+    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{store.params.name}"))
+
+
+def _read_params(store: Store) -> tuple[dict[str, Any], str]:
+    """Return the values in the params file and its text; nothing where a pipeline has none."""
+    return params_file.read(store.params) if store.params.exists() else ({}, "")

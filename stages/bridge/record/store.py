@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..run.errors import TrackingError
 from ..run.files import exclusive
+from ..run.params import PARAMS
 from . import provenance, view
 
 ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
@@ -38,10 +39,13 @@ class Store:
     worktree and from the temporary copies in which DVC runs experiments. A folder within a folder,
     such as properties/claims/one, has an experiment of its own, whose name ends in `-properties`.
     `columns` are those of its table, such as "metrics.test/loss"; the row with the highest value in
-    the first one is shown first.
+    the first one is shown first. `params` is the params file, if there is one.
     """
 
-    def __init__(self, experiment: str, columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, experiment: str, columns: Sequence[str] = (), params: str | Path = PARAMS
+    ) -> None:
+        self.params = Path(params)
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         # It logs, with a traceback, what it raises.
