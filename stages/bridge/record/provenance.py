@@ -16,6 +16,7 @@ from ..run.params import PARAMS, flatten, parse
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
 DIRTY = mlflow_tags.MLFLOW_GIT_DIRTY
 EXPERIMENT_NAME = "dvc.exp_name"
+STAGE = "dvc.stage"
 FOLDER = "folder"
 HOST = "host"
 PROCESS = "process"
@@ -58,6 +59,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         COMMIT: commit,
         DIRTY: str(dirty).lower() if commit else "",
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
+        STAGE: os.environ.get("DVC_STAGE", ""),
         FOLDER: str(folder()).removeprefix("."),
         HOST: socket.gethostname(),
         PROCESS: process(os.getpid()),
@@ -83,9 +85,10 @@ def has_ended(name: str) -> bool:
 def title(params: dict[str, object], file: Path = PARAMS) -> str:
     """Return the folder's name and what differs from the committed params file, or `baseline`.
 
-    `params` are by dotted key.
+    `params` are by dotted key. A stage of a `foreach` or a `matrix` adds its own key.
     """
-    names = [folder().name] if folder().name else []
+    key = os.environ.get("DVC_STAGE", "").partition("@")[2]
+    names = [name for name in dict.fromkeys([folder().name, key]) if name]
     try:
         before = flatten(parse(_git("show", f"HEAD:./{file}")))
     except StageError:
