@@ -49,7 +49,8 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
     but what a run holds itself: its params and results.
     """
-    recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", params.name)]
+    names = ("data/**", "dvc.lock", params.name, *_outs())
+    recorded = [f":(exclude,top,glob)**/{name}" for name in names]
     commit = _git("rev-parse", "HEAD")
     dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
     found = {
@@ -99,6 +100,20 @@ def title(params: dict[str, object], file: Path = PARAMS) -> str:
             short = key.split(".")[-1]
             names.append(f"{short if shorts.count(short) == 1 else key}={value}")
     return " ".join(names)[:60] or "baseline"
+
+
+def _outs() -> list[str]:
+    """Return the outputs that the DVC project's lock file names: files, and what is in folders."""
+    here = Path.cwd()
+    locks = [path / "dvc.lock" for path in (here, *here.parents) if path.is_relative_to(checkout())]
+    try:
+        text = next((lock.read_text() for lock in locks if lock.exists()), "{}")
+        stages = parse(text).get("stages", {}).values()
+        outs = [str(out["path"]) for stage in stages for out in stage.get("outs", [])]
+    except (StageError, OSError, AttributeError, KeyError, TypeError):  # as DVC will say
+        return []
+    inside = [out for out in outs if not {"..", "/"} & {*Path(out).parts}]
+    return [name for out in inside for name in (out, f"{out}/**")]
 
 
 def _git(*arguments: str) -> str:
