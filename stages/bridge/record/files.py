@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from mlflow import entities
 from mlflow.models import Model
 
-from ..run.files import md5
+from ..run.files import AnyPath, md5
 from .store import Store
 
 
@@ -25,14 +25,14 @@ class Serve(Protocol):
 class Data(NamedTuple):
     """A data set that a stage read: its file, and what MLflow shows of it."""
 
-    path: Path
+    path: AnyPath
     profile: Mapping[str, Any] = {}
 
     def as_input(self, context: str) -> entities.DatasetInput:
         """Return the input of a run, its digest the md5 that DVC writes to dvc.lock."""
         source, profile = json.dumps({"uri": str(self.path)}), json.dumps(dict(self.profile))
         digest = md5(self.path)
-        dataset = entities.Dataset(self.path.name, digest, "local", source, profile=profile)
+        dataset = entities.Dataset(Path(self.path).name, digest, "local", source, profile=profile)
         return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", context)])
 
 

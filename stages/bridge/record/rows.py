@@ -1,5 +1,6 @@
 """The rows of a table: which run a training opens, and to which one an evaluation is added."""
 
+import os
 import re
 import sys
 import time
@@ -15,7 +16,7 @@ import mlflow
 from mlflow.entities import Metric, Run
 
 from ..run.errors import FileError, StageError
-from ..run.files import md5
+from ..run.files import AnyPath, md5
 from ..run.params import flatten, updated
 from ..run.stage import Stage
 from .files import Data, Serve, log_model, packed
@@ -74,7 +75,7 @@ class Row:
 def training(
     store: Store,
     stage: Stage,
-    model: Path,
+    model: AnyPath,
     data: Data,
     *,
     params: Params,
@@ -88,6 +89,7 @@ def training(
     same model with the same params is no new row: the tag `reproduced` of the one that the store
     has counts one more.
     """
+    model = Path(model)
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked, as two that log the same data set for the first time get in each other's way.
         with store.errors_reported(), store.lock():
@@ -111,7 +113,7 @@ def training(
 def evaluation(
     store: Store,
     stage: Stage,
-    model: Path,
+    model: AnyPath,
     data: Data,
     *,
     params: Params,
@@ -125,8 +127,9 @@ def evaluation(
     `name` is that of the split, for one that is evaluated on several: a row has one result of each.
     `metrics` get it as a prefix. Raises `TrackingError`.
     """
-    if not isinstance(model, Path):
+    if not isinstance(model, str | os.PathLike):
         raise StageError("an evaluation is of one model: record one for each")
+    model = Path(model)
     if name == "train" or not re.fullmatch(r"[\w-]+", name):
         rule = "letters, digits, - and _, but not `train`, which is the training's own"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from .errors import FileError
 
+AnyPath = str | os.PathLike[str]
 
-def md5(path: Path) -> str:
+
+def md5(path: AnyPath) -> str:
     """Return the md5 of a file or a folder as DVC writes it to dvc.lock; raises `OSError`.
 
     That of a folder ends in `.dir` and is of the list of its files, as DVC's cache keeps it. What
     .dvcignore names must not be in the folder: DVC leaves it out.
     """
+    path = Path(path)
     if path.is_dir():
         files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
         listed = [
@@ -54,11 +57,12 @@ def exclusive(folder: Path, why: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: AnyPath) -> Iterator[Path]:
     """Yield a path to write a file or a folder to; if the block ends well, it replaces `path`.
 
     Raises `FileError` if that fails, and leaves `path` as it was.
     """
+    path = Path(path)
     partial, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old.partial"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
