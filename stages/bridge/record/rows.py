@@ -131,7 +131,7 @@ def evaluation(
         raise StageError("an evaluation is of one model: record one for each")
     model = Path(model)
     if name == "train" or not re.fullmatch(r"[\w-]+", name):
-        rule = "letters, digits, - and _, but not `train`, which is the training's own"
+        rule = "one word, and not `train`, which is the training's own"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")
     client, model_md5, tag = store.client, md5(model), data_md5(name)
     digest = md5(data.path)
