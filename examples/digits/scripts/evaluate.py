@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, log_loss
 
+from bridge.record import Data, Store, evaluation
+from bridge.run import run
+from serving import COLUMNS, serve
 
-def main():
+
+def main(stage):
     model = pickle.loads(Path("data/model.pkl").read_bytes())
     metrics = {}
     for split in ("validation", "test"):
@@ -22,6 +26,10 @@ def main():
             "loss": log_loss(labels, probabilities),
         }
 
+    store, model = Store("digits", COLUMNS), "data/model.pkl"
+    for split, scores in metrics.items():
+        data = Data(f"data/{split}")
+        evaluation(store, stage, model, data, params={}, metrics=scores, name=split, serve=serve)
     Path("reports").mkdir(exist_ok=True)
     Path("reports/metrics.json").write_text(json.dumps(metrics, indent=2))
     pd.DataFrame({"actual": labels, "predicted": predicted}).to_csv(
@@ -31,4 +39,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main, reads=["data/model.pkl", "data/validation", "data/test"])

@@ -11,8 +11,12 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bridge.record import Data, Store, training
+from bridge.run import run
+from serving import COLUMNS, serve
 
-def main():
+
+def main(stage):
     params = yaml.safe_load(Path("params.yaml").read_text())
     settings = params["train"]
     images = np.loadtxt("data/train/images.csv", delimiter=",")
@@ -27,13 +31,16 @@ def main():
         random_state=settings["seed"],
     )
     losses = []
-    for _ in range(settings["passes"]):
-        classifier.partial_fit(scaled, labels, classes=range(10))
-        losses.append(log_loss(labels, classifier.predict_proba(scaled)))
-    Path("data/model.pkl").write_bytes(pickle.dumps(make_pipeline(scaler, classifier)))
+    store, data = Store("digits", COLUMNS), Data("data/train")
+    with training(store, stage, "data/model.pkl", data, params=params, serve=serve) as row:
+        for step in range(settings["passes"]):
+            classifier.partial_fit(scaled, labels, classes=range(10))
+            losses.append(log_loss(labels, classifier.predict_proba(scaled)))
+            row.log_metrics({"train/loss": losses[-1]}, step)
+        stage.write("data/model.pkl", pickle.dumps(make_pipeline(scaler, classifier)))
     Path("reports").mkdir(exist_ok=True)
     pd.DataFrame({"loss": losses}).to_csv("reports/training.csv", index_label="step")
 
 
 if __name__ == "__main__":
-    main()
+    run(main, reads=["params.yaml", "data/train"])
