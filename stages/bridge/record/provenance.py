@@ -47,9 +47,9 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
-    but what a run holds itself: its params and results.
+    but what a run holds itself: its params, its results, and where DVC tells git to ignore them.
     """
-    names = ("data/**", "dvc.lock", params.name, *_outs())
+    names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
     recorded = [f":(exclude,top,glob)**/{name}" for name in names]
     commit = _git("rev-parse", "HEAD")
     dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
