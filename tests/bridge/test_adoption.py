@@ -7,13 +7,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient, pyfunc
+from mlflow import MlflowClient, artifacts, pyfunc
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from bridge.run.errors import FileError
+from bridge.run.files import md5, replacing
 from clone import ROOT, Clone, environment
 
 EXAMPLE = ROOT / "examples" / "digits"
@@ -261,3 +264,215 @@ def test_killed_training(clone: Clone) -> None:
     clone.set({"train.passes": 3})
     clone.dvc("repro")
     assert sorted(run.info.status for run in rows(clone)) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+# Pipelines of other shapes
+
+DVC_YAML = """
+stages:
+  train:
+    matrix: {kind: [tree, line], depth: [1, 2]}
+    cmd: exec python scripts/train.py ${item.kind} ${item.depth}
+    deps: [scripts/train.py, scripts/bridge/run, table.csv]
+    params: [config.yaml: [rate]]
+    outs: ["models/${item.kind}-${item.depth}"]
+  evaluate:
+    cmd: exec python scripts/evaluate.py models/tree-1 models/line-2
+    deps: [scripts/evaluate.py, scripts/bridge/run, table.csv, models/tree-1, models/line-2]
+"""
+TRAIN = """
+import sys
+from bridge.record import Data, Store, training
+from bridge.run import run
+from bridge.run.params import Path, read
+
+def serve(model, *, path, mlflow_model):
+    open("no/such/file")
+
+def main(stage):
+    kind, depth = sys.argv[1:]
+    model = f"models/{kind}-{depth}"
+    config, _ = read(Path("config.yaml"))
+    params = {"model": {"kind": kind, "tree": {"depth": int(depth)}}, **config}
+    store = Store("models", ["metrics.test/score"], params="config.yaml")
+    with training(store, stage, model, Data("table.csv"), params=params) as row:
+        row.log_metrics({"train/loss": 1 / int(depth)}, step=1)
+        stage.write(model, kind.encode())
+
+run(main, reads=["config.yaml", "table.csv"], folder="models")
+"""
+EVALUATE = """
+import sys
+from bridge.record import Data, Store, evaluation
+from bridge.run import run
+
+def main(stage):
+    store = Store("models", params="config.yaml")
+    for model in sys.argv[1:]:
+        scores = {"score": len(open(model).read())}
+        evaluation(store, stage, model, Data("table.csv"), params={}, metrics=scores)
+
+run(main, reads=sys.argv[1:], folder="models")
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Clone:
+    """A repository with a matrix of trainings, and params in config.yaml; nothing has run."""
+    files = {"dvc.yaml": DVC_YAML, "scripts/train.py": TRAIN, "scripts/evaluate.py": EVALUATE}
+    files |= {"config.yaml": "rate: 1e-3\n", "table.csv": "a\n1\n", ".dvcignore": "__pycache__\n"}
+    files[".gitignore"] = "__pycache__\n/mlflow.db*\n/mlartifacts\n"
+    for name, text in files.items():
+        (tmp_path / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / name).write_text(text)
+    copy_bridge(tmp_path / "models" / "scripts")
+    clone = Clone(tmp_path / "models")
+    clone.git("init", "-q")
+    clone.dvc("init", "-q")
+    clone.commit()
+    return clone
+
+
+def test_many_models(models: Clone) -> None:
+    """A row for each cell of a matrix, and one evaluation that adds to the rows of two of them.
+
+    The depth does not change the bytes: the models of two cells are the same, their rows are not.
+    """
+    models.dvc("repro")
+    found = {run.info.run_name: run for run in rows(models, "models")}
+    assert sorted(found) == ["line-1", "line-2", "tree-1", "tree-2"]
+    for name, run in found.items():
+        kind, depth = name.split("-")
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["dvc.stage"] == f"train@{name}"
+        assert run.data.tags["model.md5"] == md5(models.path / "models" / name)
+        assert run.data.tags["mlflow.source.git.dirty"] == "false"
+        params = {"model.kind": kind, "model.tree.depth": depth, "rate": "0.001"}
+        assert run.data.params == params
+        config = artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")
+        assert f"depth: {depth}" in config
+        # Not served: MLflow keeps the file as it is.
+        assert artifacts.load_text(f"{run.info.artifact_uri}/{name}") == kind
+    scored = [name for name, run in found.items() if "test/score" in run.data.metrics]
+    assert len(scored) == 2
+    assert {name.partition("-")[0] for name in scored} == {"line", "tree"}
+    models.dvc("exp", "run", "-S", "config.yaml:rate=0.5", "train@tree-1")
+    assert rows(models, "models")[0].info.run_name == "tree-1 rate=0.5"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ('(store, stage, [model, "b"],', "an evaluation is of one model: record one for each"),
+        ('(store, stage, model, name="train", data=', "name must be one word, and not `train`"),
+        ('(store, stage, model, name="a/b", data=', "received 'a/b'"),
+    ],
+)
+def test_refused(models: Clone, code: str, error: str) -> None:
+    """What a row cannot hold is refused in one line, and nothing is recorded."""
+    script = models.path / "scripts" / "evaluate.py"
+    script.write_text(EVALUATE.replace("(store, stage, model,", code))
+    (models.path / "models").mkdir()
+    (models.path / "models" / "a").write_text("a")
+    done = models.run("python", "scripts/evaluate.py", "models/a", check=False)
+    assert done.returncode == 1
+    assert error in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not rows(models, "models")
+
+
+def test_training_without_a_model(models: Clone) -> None:
+    """A block that writes no model is told so, rather than that the store was broken."""
+    script = models.path / "scripts" / "train.py"
+    script.write_text(TRAIN.replace("stage.write(model, kind.encode())", "pass"))
+    done = models.run("python", "scripts/train.py", "tree", "1", check=False)
+    message = "models/tree-1: was not written by the training; write it within the block\n"
+    assert (done.returncode, done.stderr) == (1, message)
+    assert [run.info.status for run in rows(models, "models")] == ["FAILED"]
+
+
+def test_error_in_a_training(models: Clone) -> None:
+    """A user's own error keeps its whole traceback, and the row says FAILED and why."""
+    script = models.path / "scripts" / "train.py"
+    failing = '{"width": 1}["depth"]'
+    script.write_text(TRAIN.replace("stage.write(model, kind.encode())", failing))
+    done = models.dvc("repro", "train@tree-1", check=False)
+    assert done.returncode
+    assert "Traceback (most recent call last)" in done.stderr
+    assert failing in done.stderr
+    assert "KeyError: 'depth'" in done.stderr
+    (run,) = rows(models, "models")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow.note.content"] == "KeyError: 'depth'"
+
+
+def test_error_in_serving(models: Clone) -> None:
+    """If a user's `serve` fails, its traceback is shown whole and the training is kept.
+
+    Also if it is an error that a store could raise. MLflow keeps the model as it is, and whatever
+    comes later finds its row.
+    """
+    script = models.path / "scripts" / "train.py"
+    script.write_text(TRAIN.replace("params=params)", "params=params, serve=serve)"))
+    done = models.dvc("repro", "train@tree-1")
+    assert 'open("no/such/file")' in done.stderr
+    assert "FileNotFoundError" in done.stderr
+    assert "MLflow cannot serve models/tree-1, and stores it as it is" in done.stderr
+    assert "move the file away" not in done.stderr
+    (run,) = rows(models, "models")
+    assert run.info.status == "FINISHED"
+    assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+    for name, n_rows in [("test", 1), ("validation", 1), ("test", 2)]:
+        code = EVALUATE.replace("metrics=scores", f'metrics=scores, name="{name}"')
+        code = code.replace("len(", f"{n_rows} * len(")
+        (models.path / "scripts" / "evaluate.py").write_text(code)
+        models.run("python", "scripts/evaluate.py", "models/tree-1")
+        assert len(rows(models, "models")) == n_rows
+    for run in rows(models, "models"):
+        assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+
+
+# Folders
+
+
+def test_folder_md5_is_dvcs(tmp_path: Path) -> None:
+    """A folder's md5 is that of dvc.lock, whatever its files are called and wherever they are."""
+    clone = Clone(tmp_path)
+    clone.git("init", "-q")
+    clone.dvc("init", "-q")
+    folder = tmp_path / "folder"
+    for name in ("b", "a/b", "a.b/c", "a b", "é", "日本/x", "a/", "A", "a/empty/"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True) if name.endswith("/") else path.write_text(f"{name}\n")
+    (folder / "link").symlink_to("b")
+    expected = md5(folder)
+    clone.dvc("add", "-q", "folder")
+    (out,) = YAML(typ="safe").load(tmp_path / "folder.dvc")["outs"]
+    assert expected == out["md5"]
+    (folder / "b").unlink()
+    assert md5(folder) != expected
+
+
+def test_folder_is_written_whole(tmp_path: Path) -> None:
+    """A folder replaces the one that is there, or leaves it as it is."""
+    folder = tmp_path / "folder"
+    for content in ("old", "new"):
+        with replacing(folder) as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    with suppress(ZeroDivisionError), replacing(folder) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("half")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_error_of_another_file(tmp_path: Path) -> None:
+    """An error of another file, that is opened meanwhile, is not told as one of the output."""
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "model"):
+        (tmp_path / "weights").read_bytes()
+    written = replacing(tmp_path / "model")
+    with pytest.raises(FileError, match="model: cannot be written"), written as partial:
+        (partial / "file").write_text("in no folder")
