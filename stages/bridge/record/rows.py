@@ -169,9 +169,11 @@ def evaluation(
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
         mlflow.log_params(flat, run_id=run_id)
         client.set_tag(run_id, tag, digest)  # last: it says that the row is complete
-        done = {*evaluations(client.get_run(run_id))}
+        result = client.get_run(run_id)
+        for run in free[1:]:  # trainings with other params that ended in the same model
+            inherit(store, run.info.run_id, result, flat)
         for run in here:  # the same result, without its training
-            if done.issuperset(evaluations(run)):
+            if {*evaluations(result)}.issuperset(evaluations(run)):
                 client.delete_run(run.info.run_id)
     return str(run_id)
 
@@ -203,7 +205,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
         client.set_tag(run_id, MODEL_MD5, model_md5)
         # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
         for run in [run for run in runs if _trained(run) and evaluations(run)][:1]:
-            inherit(store, run_id, run)
+            inherit(store, run_id, run, run.data.params)
         client.set_terminated(run_id)
 
 

@@ -62,8 +62,8 @@ def create(
     return run_id
 
 
-def inherit(store: Store, run_id: str, known: Run) -> None:
-    """Add to a row what another training of the same model scored."""
+def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) -> None:
+    """Add to a row what another training of the same model scored, and its `params`."""
     client, own = store.client, store.client.get_run(run_id)
     had = {artifact.path for artifact in client.list_artifacts(run_id)}
     with TemporaryDirectory() as folder:
@@ -71,9 +71,9 @@ def inherit(store: Store, run_id: str, known: Run) -> None:
             if artifact.path not in had:
                 client.download_artifacts(known.info.run_id, artifact.path, folder)
         client.log_artifacts(run_id, folder)
-    params = {k: v for k, v in known.data.params.items() if k not in own.data.params}
-    mlflow.log_params(params, run_id=run_id)
-    for name in evaluations(known):
+    others = {k: v for k, v in params.items() if k not in own.data.params}
+    mlflow.log_params(others, run_id=run_id)
+    for name in sorted({*evaluations(known)} - {*evaluations(own)}):
         inputs = known.inputs.dataset_inputs
         tested_on = [i for i in inputs if i.tags[0].value == context(name)]
         client.log_inputs(run_id, tested_on)
