@@ -14,7 +14,7 @@ from ..run.errors import StageError
 from ..run.params import PARAMS, flatten, parse
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
-DIRTY = mlflow_tags.MLFLOW_GIT_DIRTY
+DIRTY = "mlflow.source.git.dirty"  # a name that the first MLflow 3 does not have
 EXPERIMENT_NAME = "dvc.exp_name"
 STAGE = "dvc.stage"
 FOLDER = "folder"
