@@ -1,7 +1,11 @@
 """What MLflow keeps of a pipeline's files: models, and the data sets that were read."""
 
 import json
-from collections.abc import Mapping
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
@@ -9,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from mlflow import entities
 from mlflow.models import Model
 
-from ..run.files import md5
+from ..run.files import AnyPath, md5
 from .store import Store
 
 _SIZE = "size"
@@ -24,41 +28,66 @@ class Serve(Protocol):
 class Data(NamedTuple):
     """A data set that a stage read: its file, and what MLflow shows of it."""
 
-    path: Path
+    path: AnyPath
     profile: Mapping[str, Any] = {}
 
     def as_input(self, context: str) -> entities.DatasetInput:
         """Return the input of a run, its digest the md5 that DVC writes to dvc.lock."""
         source, profile = json.dumps({"uri": str(self.path)}), json.dumps(dict(self.profile))
         digest = md5(self.path)
-        dataset = entities.Dataset(self.path.name, digest, "local", source, profile=profile)
+        dataset = entities.Dataset(Path(self.path).name, digest, "local", source, profile=profile)
         return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", context)])
 
 
-def log_model(store: Store, run_id: str, model: Path, serve: Serve) -> None:
-    """Store a model as MLflow serves it.
+@contextmanager
+def packed(model: Path, serve: Serve | None) -> Iterator[Path | None]:
+    """Yield the folder in which `serve` has written a model; None if it has not.
+
+    Its errors are its author's: the traceback is printed whole, and the stage goes on.
+    """
+    with TemporaryDirectory() as folder:
+        package = Path(folder, "model") if serve else None
+        try:
+            if serve:
+                serve(model, path=f"{package}", mlflow_model=Model())
+                Model.load(f"{package}")
+        except Exception:
+            traceback.print_exc()
+            print(f"warning: MLflow cannot serve {model}, and stores it as it is", file=sys.stderr)
+            package = None
+        yield package
+
+
+def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> None:
+    """Store a model as MLflow serves it or, without a package, as an artifact of its run.
 
     By its parts: `log_model` would need an active run, and resuming a FINISHED one changes its end.
     """
-    logged = store.client.create_logged_model(store.experiment_id, "model", run_id)
-    _upload(store, run_id, logged.model_id, model, serve)
-    store.client.finalize_logged_model(logged.model_id, "READY")
-    store.client.log_outputs(run_id, [entities.LoggedModelOutput(logged.model_id, 0)])
+    client = store.client
+    if package is None:
+        log = client.log_artifacts if model.is_dir() else client.log_artifact
+        log(run_id, str(model), *([model.name] if model.is_dir() else []))
+        return
+    name = re.sub(r"[/:.%\"']", "_", client.get_run(run_id).info.run_name)  # what MLflow allows
+    logged = client.create_logged_model(store.experiment_id, name, run_id)
+    _upload(store, run_id, logged.model_id, package)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [entities.LoggedModelOutput(logged.model_id, 0)])
 
 
-def renew_model(store: Store, run: entities.Run, model: Path, serve: Serve) -> None:
+def renew_model(store: Store, run: entities.Run, package: Path) -> None:
     """Store the model of a run again if its files have another size than they had."""
     for output in run.outputs.model_outputs:
         logged = store.client.get_logged_model(output.model_id)
         if logged.tags.get(_SIZE) != str(_size(store, output.model_id)):
-            _upload(store, run.info.run_id, output.model_id, model, serve)
+            _upload(store, run.info.run_id, output.model_id, package)
 
 
-def _upload(store: Store, run_id: str, model_id: str, model: Path, serve: Serve) -> None:
-    with TemporaryDirectory() as folder:
-        spec = Model(run_id=run_id, model_uuid=model_id, model_id=model_id)
-        serve(model, path=f"{folder}/model", mlflow_model=spec)
-        store.client.log_model_artifacts(model_id, f"{folder}/model")
+def _upload(store: Store, run_id: str, model_id: str, package: Path) -> None:
+    spec = Model.load(str(package))
+    spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
+    spec.save(str(package / "MLmodel"))
+    store.client.log_model_artifacts(model_id, str(package))
     store.client.set_logged_model_tags(model_id, {_SIZE: str(_size(store, model_id))})
 
 

@@ -16,8 +16,9 @@ from ..run.errors import StageError
 from ..run.params import PARAMS, flatten, parse
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
-DIRTY = mlflow_tags.MLFLOW_GIT_DIRTY
+DIRTY = "mlflow.source.git.dirty"  # a name that the first MLflow 3 does not have
 EXPERIMENT_NAME = "dvc.exp_name"
+STAGE = "dvc.stage"
 FOLDER = "folder"
 HOST = "host"
 CLONE = "clone"
@@ -71,13 +72,14 @@ def folder() -> Path:
     return Path.cwd().relative_to(checkout())
 
 
-def tags() -> dict[str, str]:
+def tags(params: Path = PARAMS) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
-    but what a run holds itself: its params and results.
+    but what a run holds itself: its params, its results, and where DVC tells git to ignore them.
     """
-    recorded = [f":(exclude,top,glob)**/{name}" for name in ("data/**", "dvc.lock", PARAMS)]
+    names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
+    recorded = [f":(exclude,top,glob)**/{name}" for name in names]
     commit = _git("rev-parse", "HEAD")
     dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
     found = {
@@ -87,6 +89,7 @@ def tags() -> dict[str, str]:
         COMMIT: commit,
         DIRTY: str(dirty).lower() if commit else "",
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
+        STAGE: os.environ.get("DVC_STAGE", ""),
         FOLDER: str(folder()).removeprefix("."),
         HOST: socket.gethostname(),
         CLONE: clone(),
@@ -125,14 +128,15 @@ def has_ended(tags: Mapping[str, str]) -> bool:
     return tags.get(CLONE) == clone() and (its_boot != boot or gone)
 
 
-def title(params: dict[str, object]) -> str:
-    """Return the folder's name and what differs from the committed params.yaml, or `baseline`.
+def title(params: dict[str, object], file: Path = PARAMS) -> str:
+    """Return the folder's name and what differs from the committed params file, or `baseline`.
 
-    `params` are by dotted key.
+    `params` are by dotted key. A stage of a `foreach` or a `matrix` adds its own key.
     """
-    names = [folder().name] if folder().name else []
+    key = os.environ.get("DVC_STAGE", "").partition("@")[2]
+    names = [name for name in dict.fromkeys([folder().name, key]) if name]
     try:
-        before = flatten(parse(_git("show", f"HEAD:./{PARAMS}")))
+        before = flatten(parse(_git("show", f"HEAD:./{file}")))
     except StageError:
         return " ".join(names) or "not committed"
     shorts = [key.split(".")[-1] for key in before]
@@ -141,6 +145,20 @@ def title(params: dict[str, object]) -> str:
             short = key.split(".")[-1]
             names.append(f"{short if shorts.count(short) == 1 else key}={value}")
     return " ".join(names)[:60] or "baseline"
+
+
+def _outs() -> list[str]:
+    """Return the outputs that the DVC project's lock file names: files, and what is in folders."""
+    here = Path.cwd()
+    locks = [path / "dvc.lock" for path in (here, *here.parents) if path.is_relative_to(checkout())]
+    try:
+        text = next((lock.read_text() for lock in locks if lock.exists()), "{}")
+        stages = parse(text).get("stages", {}).values()
+        outs = [str(out["path"]) for stage in stages for out in stage.get("outs", [])]
+    except (StageError, OSError, AttributeError, KeyError, TypeError):  # as DVC will say
+        return []
+    inside = [out for out in outs if not {"..", "/"} & {*Path(out).parts}]
+    return [name for out in inside for name in (out, f"{out}/**")]
 
 
 def _git(*arguments: str) -> str:

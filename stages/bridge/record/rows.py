@@ -1,10 +1,13 @@
 """The rows of a table: which run a training opens, and to which one an evaluation is added."""
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import format_exception_only
 
 from .store import MODEL_MD5, Store  # before MLflow, which it sets up
 
@@ -12,17 +15,20 @@ from .store import MODEL_MD5, Store  # before MLflow, which it sets up
 import mlflow
 from mlflow.entities import Metric, Run
 
-from ..run.files import md5
-from ..run.params import PARAMS, flatten, updated
+from ..run.errors import FileError, StageError
+from ..run.files import AnyPath, md5
+from ..run.params import flatten, updated
 from ..run.stage import Stage
 from .faults import ERRORS, tracking_error
-from .files import Data, Serve, log_model, renew_model
+from .files import Data, Serve, log_model, packed, renew_model
 from .runs import (
-    TEST_DATA_MD5,
     TRAIN_DATA_MD5,
     Params,
+    context,
     copy,
     create,
+    data_md5,
+    evaluations,
     inherit,
     params_text,
     unrecorded,
@@ -73,19 +79,21 @@ class Row:
 def training(
     store: Store,
     stage: Stage,
-    model: Path,
+    model: AnyPath,
     data: Data,
     *,
     params: Params,
-    serve: Serve,
-    texts: Mapping[str, str],
+    serve: Serve | None = None,
+    texts: Mapping[str, str] = {},
 ) -> Iterator[Row]:
     """Record the training that the block does: in a row that it opens, and completes with `model`.
 
-    `texts` are artifacts by file name. If the block fails, so does the row; if the stage is told to
-    end, the row is KILLED. A training of the same model with the same params is no new row: the tag
-    `reproduced` of the one that the store has counts one more.
+    `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. If the
+    block fails, so does the row; if the stage is told to end, the row is KILLED. A training of the
+    same model with the same params is no new row: the tag `reproduced` of the one that the store
+    has counts one more.
     """
+    model = Path(model)
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked, as two that log the same data set for the first time get in each other's way.
         with store.lock(), store.errors_reported():
@@ -94,92 +102,116 @@ def training(
         row = Row(store, stage, run_id)
         yield row
         stage.check()
-        try:
-            with store.lock(), store.within(_COMPLETE_AT_MOST):
-                row.send()
-                _complete_training(store, run_id, model, serve)
-        except ERRORS as error:
-            cure = "the training is kept but not recorded: `dvc repro -f -s train evaluate` does it"
-            print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
+        if not model.exists():
+            raise FileError(model, "was not written by the training", "write it within the block")
+        with packed(model, serve) as package:
+            try:
+                with store.lock(), store.within(_COMPLETE_AT_MOST):
+                    row.send()
+                    _complete_training(store, run_id, model, package)
+            except ERRORS as error:
+                cure = "the training is kept but not recorded: "
+                cure += "`dvc repro -f -s train evaluate` does it"
+                print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
 
 
 def evaluation(
     store: Store,
     stage: Stage,
-    model: Path,
+    model: AnyPath,
     data: Data,
     *,
     params: Params,
     metrics: Mapping[str, float],
-    serve: Serve,
-    texts: Mapping[str, str],
+    name: str = "test",
+    serve: Serve | None = None,
+    texts: Mapping[str, str] = {},
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that has it.
 
-    `metrics` get the prefix `test/`. Raises `TrackingError`.
+    `name` is that of the split, for one that is evaluated on several: a row has one result of each.
+    `metrics` get it as a prefix. Raises `TrackingError`.
     """
-    client, model_md5, data_md5 = store.client, md5(model), md5(data.path)
-    metrics = {f"test/{key}": value for key, value in metrics.items()}
+    if not isinstance(model, str | os.PathLike):
+        raise StageError("an evaluation is of one model: record one for each")
+    model = Path(model)
+    if name == "train" or not re.fullmatch(r"[\w-]+", name):
+        rule = "one word, and not `train`, which is the training's own"
+        raise StageError(f"evaluation: name must be {rule}; received {name!r}")
+    client, model_md5, tag = store.client, md5(model), data_md5(name)
+    digest = md5(data.path)
+    metrics = {f"{name}/{key}": value for key, value in metrics.items()}
     flat = {key: str(value) for key, value in flatten(params).items()}
+    with store.errors_reported():
+        known = store.results_of(model_md5)
     with (
         stage.stoppable(),
+        packed(model, None if known else serve) as package,
         store.lock(),
         store.errors_reported(),
         _ending_rows(store, stage),
     ):
         runs = store.results_of(model_md5)
-        here = [run for run in runs if _has_result(run, data_md5, metrics)]
-        free = [run for run in runs if _takes(run, flat)]
+        here = [run for run in runs if _has_result(run, tag, digest, metrics)]
+        free = [run for run in runs if _takes(run, tag, flat)]
         if here and (_trained(here[0]) or not free):  # the result is there
             return str(here[0].info.run_id)
         if free:  # the row of the training
             run_id = free[0].info.run_id
         elif runs:  # the model is known on other test sets, or with other metrics
-            run_id = copy(store, runs[0], params)
+            run_id = copy(store, runs[0], params, name)
+            if not runs[0].outputs.model_outputs:  # the model could not be served
+                log_model(store, run_id, model, None)
         else:
-            run_id = unrecorded(store, model, model_md5, params, serve)
+            run_id = unrecorded(store, model, model_md5, params, package)
 
-        client.log_text(run_id, updated(params_text(run_id), params), str(PARAMS))
-        for name, text in texts.items():
-            client.log_text(run_id, text, name)
-        tested_on = data.as_input("testing")
+        client.log_text(run_id, updated(params_text(store, run_id), params), store.params.name)
+        for file, text in texts.items():
+            client.log_text(run_id, text, file)
+        tested_on = data.as_input(context(name))
         store.log_inputs(run_id, [tested_on])
         # With a run_id MLflow starts no run, and links the metrics to that run's model.
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
         mlflow.log_params(flat, run_id=run_id)
-        client.set_tag(run_id, TEST_DATA_MD5, data_md5)  # last: it says that the row is complete
+        client.set_tag(run_id, tag, digest)  # last: it says that the row is complete
+        result = client.get_run(run_id)
+        for run in free[1:]:  # trainings with other params that ended in the same model
+            inherit(store, run.info.run_id, result, flat)
         for run in here:  # the same result, without its training
-            client.delete_run(run.info.run_id)
+            if {*evaluations(result)}.issuperset(evaluations(run)):
+                client.delete_run(run.info.run_id)
     return str(run_id)
 
 
 @contextmanager
 def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
-    """Leave no row of this process RUNNING if the block fails or is stopped."""
+    """Leave no row of this process RUNNING if the block fails or is stopped; say why it failed."""
     try:
         yield
-    except BaseException:
-        store.end_own_rows("KILLED" if stage.stopped else "FAILED")
+    except BaseException as error:
+        why = "" if stage.stopped else format_exception_only(error)[-1]
+        store.end_own_rows("KILLED" if stage.stopped else "FAILED", why)
         raise
 
 
-def _complete_training(store: Store, run_id: str, model: Path, serve: Serve) -> None:
+def _complete_training(store: Store, run_id: str, model: Path, package: Path | None) -> None:
     client, model_md5 = store.client, md5(model)
     params = client.get_run(run_id).data.params
     runs = [run for run in store.results_of(model_md5) if _trained(run)]
     if known := [run for run in runs if params.items() <= run.data.params.items()]:
-        first = known[-1]
-        renew_model(store, first, model, serve)
-        count = int(first.data.tags.get(REPRODUCED, "0")) + 1
-        client.set_tag(first.info.run_id, REPRODUCED, str(count))
+        first, count = known[-1], known[-1].data.tags.get(REPRODUCED, "")
+        if package:
+            renew_model(store, first, package)
+        count = str(int(count) + 1) if count.isdecimal() else "1"
+        client.set_tag(first.info.run_id, REPRODUCED, count)
         client.set_terminated(run_id)
         client.delete_run(run_id)
         return
-    log_model(store, run_id, model, serve)
+    log_model(store, run_id, model, package)
     client.set_tag(run_id, MODEL_MD5, model_md5)
     # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
-    for run in [run for run in runs if TEST_DATA_MD5 in run.data.tags][:1]:
-        inherit(store, run_id, run)
+    for run in [run for run in runs if evaluations(run)][:1]:
+        inherit(store, run_id, run, run.data.params)
     client.set_terminated(run_id)
 
 
@@ -188,15 +220,15 @@ def _trained(run: Run) -> bool:
     return TRAIN_DATA_MD5 in run.data.tags
 
 
-def _has_result(run: Run, data_md5: str, metrics: Mapping[str, float]) -> bool:
+def _has_result(run: Run, tag: str, digest: str, metrics: Mapping[str, float]) -> bool:
     """Whether a row has this result; a corrected evaluation of the same data is another one."""
-    same_data: bool = run.data.tags.get(TEST_DATA_MD5) == data_md5
+    same_data: bool = run.data.tags.get(tag) == digest
     return same_data and metrics.items() <= run.data.metrics.items()
 
 
-def _takes(run: Run, params: Mapping[str, str]) -> bool:
-    """Whether a row has no result and no conflicting params from a killed evaluation."""
+def _takes(run: Run, tag: str, params: Mapping[str, str]) -> bool:
+    """Whether a row has no such result and no conflicting params from a killed evaluation."""
     had = run.data.params
-    return TEST_DATA_MD5 not in run.data.tags and all(
+    return tag not in run.data.tags and all(
         had.get(key, value) == value for key, value in params.items()
     )

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from .store import MODEL_MD5, Store  # before MLflow, which it sets up
+from .store import MODEL_MD5, NOTE, Store  # before MLflow, which it sets up
 
 # isort: split
 import mlflow
@@ -13,9 +14,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ..run import params as params_file
-from ..run.params import PARAMS, flatten, updated
+from ..run.params import flatten, updated
 from . import provenance
-from .files import Serve, log_model
+from .files import log_model
 
 Params = Mapping[str, Mapping[str, Any]]
 """Params by section, as params.yaml has them."""
@@ -23,7 +24,22 @@ Params = Mapping[str, Mapping[str, Any]]
 TRAIN_DATA_MD5 = "train_data.md5"
 TEST_DATA_MD5 = "test_data.md5"
 
-_NOTE = "mlflow.note.content"
+
+def data_md5(name: str) -> str:
+    """Return the tag that says on which data an evaluation of this name was done."""
+    return f"{name}_data.md5"
+
+
+def context(name: str) -> str:
+    """Return how MLflow names the data of an evaluation."""
+    return "testing" if name == "test" else name
+
+
+def evaluations(run: Run) -> list[str]:
+    """Return the names of the evaluations that a row has."""
+    end = data_md5("")
+    found = {tag.removesuffix(end) for tag in run.data.tags if tag.endswith(end)}
+    return sorted(found - {TRAIN_DATA_MD5.removesuffix(end)})
 
 
 def create(
@@ -34,70 +50,85 @@ def create(
     inputs: Sequence[entities.DatasetInput] = (),
 ) -> str:
     """Open a row with these params, named after what differs from the committed ones."""
-    values, text = params_file.read()
-    title = provenance.title(flatten({**values, **params}))
-    tags = {**tags, **provenance.tags()}
+    values, text = _read_params(store)
+    title = provenance.title(flatten({**values, **params}), store.params)
+    tags = {**tags, **provenance.tags(store.params)}
     run_id = str(
         store.client.create_run(store.experiment_id, run_name=title, tags=tags).info.run_id
     )
     mlflow.log_params(flatten(params), run_id=run_id)
     store.log_inputs(run_id, inputs)
-    for name, content in {str(PARAMS): updated(text, params), **texts}.items():
+    for name, content in {store.params.name: updated(text, params), **texts}.items():
         store.client.log_text(run_id, content, name)
     return run_id
 
 
-def inherit(store: Store, run_id: str, known: Run) -> None:
-    """Add to a row what another training of the same model scored."""
+def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) -> None:
+    """Add to a row what another training of the same model scored, and its `params`."""
     client, own = store.client, store.client.get_run(run_id)
     had = {artifact.path for artifact in client.list_artifacts(run_id)}
-    for artifact in client.list_artifacts(known.info.run_id):
-        if artifact.path not in had:
-            address = f"runs:/{known.info.run_id}/{artifact.path}"
-            client.log_text(run_id, mlflow.artifacts.load_text(address), artifact.path)
-    tested_on = [i for i in known.inputs.dataset_inputs if i.tags[0].value == "testing"]
-    store.log_inputs(run_id, tested_on)
-    metrics = {k: v for k, v in known.data.metrics.items() if k not in own.data.metrics}
-    dataset = tested_on[0].dataset if tested_on else None
-    mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
-    params = {k: v for k, v in known.data.params.items() if k not in own.data.params}
-    mlflow.log_params(params, run_id=run_id)
-    client.set_tag(run_id, TEST_DATA_MD5, known.data.tags[TEST_DATA_MD5])
+    with TemporaryDirectory() as folder:
+        for artifact in client.list_artifacts(known.info.run_id):
+            if artifact.path not in had:
+                client.download_artifacts(known.info.run_id, artifact.path, folder)
+        client.log_artifacts(run_id, folder)
+    others = {k: v for k, v in params.items() if k not in own.data.params}
+    mlflow.log_params(others, run_id=run_id)
+    for name in sorted({*evaluations(known)} - {*evaluations(own)}):
+        inputs = known.inputs.dataset_inputs
+        tested_on = [i for i in inputs if i.tags[0].value == context(name)]
+        store.log_inputs(run_id, tested_on)
+        metrics = {k: v for k, v in known.data.metrics.items() if k.startswith(f"{name}/")}
+        dataset = tested_on[0].dataset if tested_on else None
+        mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
+        client.set_tag(run_id, data_md5(name), known.data.tags[data_md5(name)])
 
 
-def copy(store: Store, run: Run, params: Params) -> str:
-    """Create a row for another result of a known model, beside the one there is."""
+def copy(store: Store, run: Run, params: Params, name: str) -> str:
+    """Create a row for another result of a known model, beside the one there is.
+
+    It gets none of that one's evaluations: whether they hold for this one nobody knows.
+    """
     known, tags = run.data.params, run.data.tags
     run_id = create(
         store,
         params,
-        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, _NOTE) if k in tags},
-        {str(PARAMS): updated(params_text(run.info.run_id), params)},
+        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, NOTE) if k in tags},
+        {store.params.name: updated(params_text(store, run.info.run_id), params)},
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
     others = {k: v for k, v in known.items() if k not in flatten(params)}
     mlflow.log_params(others, run_id=run_id)
-    curves = {k: v for k, v in run.data.metrics.items() if not k.startswith("test/")}
+    scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
+    curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
-    store.client.log_outputs(run_id, run.outputs.model_outputs)
+    if run.outputs.model_outputs:
+        store.client.log_outputs(run_id, run.outputs.model_outputs)
     store.client.set_terminated(run_id)
     return run_id
 
 
-def unrecorded(store: Store, model: Path, model_md5: str, params: Params, serve: Serve) -> str:
+def unrecorded(
+    store: Store, model: Path, model_md5: str, params: Params, package: Path | None
+) -> str:
     """Create a row for a model whose training this store has not seen."""
-    values, _ = params_file.read()
+    values, _ = _read_params(store)
     others = {section: value for section, value in values.items() if section not in params}
-    tags = {MODEL_MD5: model_md5, _NOTE: "The training was not recorded in this store."}
+    tags = {MODEL_MD5: model_md5, NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
-    log_model(store, run_id, model, serve)
+    log_model(store, run_id, model, package)
     store.client.set_terminated(run_id)
     return run_id
 
 
-def params_text(run_id: str) -> str:
+def params_text(store: Store, run_id: str) -> str:
     """Return the params file that a run keeps; nothing if it is lost or damaged."""
     try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{PARAMS}"))
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{store.params.name}"))
     except (MlflowException, OSError):
         return ""
+
+
+def _read_params(store: Store) -> tuple[dict[str, Any], str]:
+    """Return the values in the params file and its text; nothing where a pipeline has none."""
+    return params_file.read(store.params) if store.params.exists() else ({}, "")

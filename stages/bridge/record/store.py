@@ -18,10 +18,12 @@ from mlflow.utils.rest_utils import http_request
 from packaging.version import InvalidVersion, Version
 
 from ..run.files import exclusive
+from ..run.params import PARAMS
 from . import provenance, view
 from .faults import ERRORS, deadline, masked, once_more, tracking_error
 
 MODEL_MD5 = "model.md5"
+NOTE = "mlflow.note.content"
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first servers that keep models apart from runs
@@ -35,10 +37,13 @@ class Store:
     worktree and from the temporary copies in which DVC runs experiments. A folder within a folder,
     such as properties/claims/one, has an experiment of its own, whose name ends in `-properties`.
     `columns` are those of its table, such as "metrics.test/loss"; the row with the highest value in
-    the first one is shown first.
+    the first one is shown first. `params` is the params file, if there is one.
     """
 
-    def __init__(self, experiment: str, columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, experiment: str, columns: Sequence[str] = (), params: str | Path = PARAMS
+    ) -> None:
+        self.params = Path(params)
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         # It logs, with a traceback, what it raises.
@@ -79,11 +84,14 @@ class Store:
         """Keep the other stages of this machine from the store."""
         return exclusive(self._root / ".dvc" / "tmp", "another stage writes to MLflow")
 
-    def end_own_rows(self, status: str) -> None:
-        """Give the rows that this process left RUNNING another status, if the store lets it."""
-        own = provenance.process(os.getpid())
+    def end_own_rows(self, status: str, why: str = "") -> None:
+        """Give the rows that this process left RUNNING another status, if the store lets it.
+
+        `why` is an error's last line, which becomes the row's note.
+        """
+        own, note = provenance.process(os.getpid()), " ".join(masked(why).split())[:1000]
         with suppress(*ERRORS), self.within(_OPENING):
-            self._end_rows(status, lambda tags: tags.get(provenance.PROCESS) == own)
+            self._end_rows(status, lambda tags: tags.get(provenance.PROCESS) == own, note)
 
     def log_inputs(self, run_id: str, inputs: Sequence[DatasetInput]) -> None:
         """Add data sets to a run."""
@@ -120,7 +128,9 @@ class Store:
                 self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
-    def _end_rows(self, status: str, ended: Callable[[Mapping[str, str]], bool]) -> None:
+    def _end_rows(
+        self, status: str, ended: Callable[[Mapping[str, str]], bool], note: str = ""
+    ) -> None:
         """End the rows of this clone, in whichever folder, that still run and whose tags say so."""
         like = f"name LIKE '{self._name}%'"
         experiments = self.client.search_experiments(filter_string=like)
@@ -128,6 +138,8 @@ class Store:
         running = f"attributes.status = 'RUNNING' and {clone}"
         for run in self.client.search_runs([e.experiment_id for e in experiments], running):
             if ended(run.data.tags):
+                if note:
+                    self.client.set_tag(run.info.run_id, NOTE, note)
                 self.client.set_terminated(run.info.run_id, status)
 
 

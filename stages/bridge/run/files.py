@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,9 +12,24 @@ from pathlib import Path
 
 from .errors import FileError
 
+AnyPath = str | os.PathLike[str]
 
-def md5(path: Path) -> str:
-    """Return the md5 of a file as DVC writes it to dvc.lock; raises `OSError`."""
+
+def md5(path: AnyPath) -> str:
+    """Return the md5 of a file or a folder as DVC writes it to dvc.lock; raises `OSError`.
+
+    That of a folder ends in `.dir` and is of the list of its files, as DVC's cache keeps it. What
+    .dvcignore names must not be in the folder: DVC leaves it out.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        listed = [
+            {"md5": md5(file), "relpath": name}
+            for name, file in sorted(files.items())
+            if file.is_file()
+        ]
+        return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -49,22 +66,39 @@ def exclusive(folder: Path, why: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends well, what is there replaces `path`.
+def replacing(path: AnyPath) -> Iterator[Path]:
+    """Yield a path to write a file or a folder to; if the block ends well, it replaces `path`.
 
     Raises `FileError` if that fails, and leaves `path` as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    path = Path(path)
+    partial, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old.partial"))
     try:
-        path.parent.mkdir(exist_ok=True)
-        partial.unlink(missing_ok=True)  # a link would be followed
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)  # a link would be followed
         yield partial
-        _sync(partial)
+        for written in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
+            _sync(written)
+        if partial.is_dir() and path.is_dir():  # gone before the new one is there, never half
+            _remove(old)
+            path.rename(old)
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
+        named = Path(str(error.filename or path)).absolute()
+        if not (named.is_relative_to(partial.absolute()) or path.absolute().is_relative_to(named)):
+            raise  # of another file, that the block has opened
         problem = f"cannot be written ({error.strerror})"
         raise FileError(path, problem, "what was there is kept") from None
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            _remove(partial)
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

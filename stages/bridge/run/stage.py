@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FileError, StageError
-from .files import exclusive, md5, replacing
+from .files import AnyPath, exclusive, md5, replacing
 
 
 class Stage:
@@ -19,8 +19,8 @@ class Stage:
     Create one with `run`.
     """
 
-    def __init__(self, watched: Sequence[Path]) -> None:
-        self._watched = {path: _md5_if_any(path) for path in watched}
+    def __init__(self, watched: Sequence[AnyPath]) -> None:
+        self._watched = {Path(path): _md5_if_any(Path(path)) for path in watched}
         self._received: list[int] = []
         self.check()
 
@@ -52,13 +52,13 @@ class Stage:
                 problem = "changed while the stage ran, so its results would be of neither version"
                 raise FileError(path, problem, "run `dvc repro` again")
 
-    def write(self, path: Path, content: bytes | memoryview) -> None:
+    def write(self, path: AnyPath, content: bytes | memoryview) -> None:
         """Give `path` the content whole or not at all; raises `StageError`."""
         with self.writing(path) as partial:
             partial.write_bytes(content)
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[Path]:
+    def writing(self, path: AnyPath) -> Iterator[Path]:
         """Yield a path to write to, for libraries that write files; else as `write`."""
         with replacing(path) as partial:
             yield partial
@@ -98,15 +98,15 @@ class _Report(io.TextIOWrapper):
 
 def run(
     main: Callable[[Stage], None],
-    reads: Sequence[Path] = (),
-    code: Path | None = None,
-    folder: Path = Path("data"),
+    reads: Sequence[AnyPath] = (),
+    code: AnyPath | None = None,
+    folder: AnyPath = "data",
 ) -> None:
     """Run a stage in the working directory; exit with status 1 if it cannot do its work.
 
-    `reads` are the files that it reads, `code` the folder of its code: that of its script, if none
-    is given. Both must stay as they are while it runs. Stages that write to the same `folder` take
-    turns.
+    `reads` are the files and folders that it reads, `code` the folder of its code: that of its
+    script, if none is given. Both must stay as they are while it runs. Stages that write to the
+    same `folder` take turns.
     """
     # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
     gc.set_threshold(1_000_000)
@@ -116,11 +116,10 @@ def run(
         if stream := getattr(sys, name):
             setattr(sys, name, _Report(stream.detach(), line_buffering=True))
     script = Path(sys.argv[0])
-    code = code or script.parent
-    modules = sorted(code.rglob("*.py")) if script.is_file() else []
+    modules = sorted(Path(code or script.parent).rglob("*.py")) if script.is_file() else []
     complete = False
     try:
-        with exclusive(folder, "an earlier stage is still at work"):
+        with exclusive(Path(folder), "an earlier stage is still at work"):
             stage = Stage([*reads, *modules])
             main(stage)
             stage.check_inputs()
