@@ -186,13 +186,13 @@ def test_sections_and_odd_keys() -> None:
         ),
         (
             {"model__forget_bias": "chrono", "model__cell": "simple_rnn"},
-            "model.forget_bias: must be 'one' but for cell: lstm and sequences of at least 3"
+            "model.forget_bias: must be 'one' unless cell is lstm and sequences have at least 3"
             " steps; received 'chrono'",
         ),
         (
             {"train__validation_split": "0.9999"},
-            "train.validation_split: must leave samples on either side of train_data.n_samples ="
-            " 1000; received 0.9999",
+            "train.validation_split: must split train_data.n_samples = 1000 into two parts that are"
+            " not empty; received 0.9999",
         ),
         (
             {"train__curriculum": "[{n_steps: 10, epochs: 1, learning_rate: 0.1}]"},
@@ -235,7 +235,7 @@ def test_more_than_fits_in_memory(key: str, more: dict[str, str]) -> None:
     text = changed(**more, **{key.replace(".", "__"): value})
     (line,) = (line for line in refusal(text) if " GB " in line)
     assert re.fullmatch(
-        rf"params\.yaml: {key}: must be smaller: .* would need [\d,]+ GB of this machine's "
+        rf"params\.yaml: {key}: must be smaller: .* would need [\d,]+ GB, but this machine has "
         rf"[\d,]+ GB of memory; received {value}",
         line,
     )

@@ -37,7 +37,7 @@ class DataSet(NamedTuple):
     """Labels `[n_samples]` or `[n_samples, n_steps]`."""
     data: DataParams
     own: TrainDataParams | TestDataParams
-    """Its own section, `train_data` or `test_data`."""
+    """The data set's own section, `train_data` or `test_data`."""
 
     @classmethod
     def draw(cls, data: DataParams, own: TrainDataParams | TestDataParams) -> Self:
@@ -48,22 +48,22 @@ class DataSet(NamedTuple):
 
     @property
     def sequences(self) -> DataParams:
-        """What one sequence is."""
+        """The params of this data set's sequences."""
         return self.own.applied_to(self.data)
 
     @property
     def profile(self) -> dict[str, Any]:
-        """What MLflow shows of it."""
+        """The profile that MLflow shows."""
         return {"num_rows": len(self.x), "shape": self.x.shape}
 
     @property
     def sections(self) -> dict[str, Section]:
-        """The sections that made it, by their names in params.yaml."""
+        """The sections that the data set was drawn from, by their names in params.yaml."""
         return {"data": self.data, self.own.name: self.own}
 
 
 def dataset_bytes(dataset: DataSet) -> memoryview:
-    """Return the content of a data set's file, with the parameters that made it."""
+    """Return the content of a data set's file, including its parameters."""
     params = json.dumps(as_mapping(dataset.sections))
     buffer = io.BytesIO()
     np.savez(buffer, x=dataset.x, y=dataset.y, params=np.array(params))
@@ -76,7 +76,7 @@ def read_dataset(path: Path) -> DataSet:
         with zipfile.ZipFile(path) as archive:
             # A small compressed file could hold more than fits in memory.
             if any(member.compress_type for member in archive.infolist()):
-                raise ValueError("it is compressed, and no stage compresses")
+                raise ValueError("it is compressed, which no stage does")
         with np.load(path, allow_pickle=False) as file:
             x, y, text = file["x"], file["y"], str(file["params"])
         dataset = DataSet(x, y, *_sections(text, path))
@@ -128,9 +128,9 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def unreadable(path: Path, error: Exception) -> FileError:
-    """Return the error for a file that cannot be read, and how to get it whole."""
+    """Return the error for a file that cannot be read, and the commands that repair it."""
     text = getattr(error, "strerror", None) or (error.args and error.args[0]) or ""
     cause = " ".join(str(text).split())[:200] or type(error).__name__
-    # DVC by itself would restore a damaged object of its cache again and again.
+    # On its own, DVC would restore a damaged object from its cache again and again.
     cure = "`make heal` and then `dvc repro` make it again"
     return FileError(path, f"cannot be read ({cause})", cure)

@@ -1,4 +1,4 @@
-"""Whether what params ask for fits in this machine's memory."""
+"""Check that the params ask for no more memory than this machine has."""
 
 import os
 from collections.abc import Iterator
@@ -19,21 +19,23 @@ def check_memory(params: Params) -> None:
         if needed > memory:
             key = max(keys, key=lambda key: values[key] or 0)
             have, need = (f"{figure / 1e9:,.0f} GB" for figure in (memory, needed))
-            rule = f"must be smaller: {what} would need {need} of this machine's {have} of memory"
-            # One is enough: the same key is often to blame for the others.
+            rule = (
+                f"must be smaller: {what} would need {need}, but this machine has {have} of memory"
+            )
+            # One error is enough: the same key often causes the others.
             raise ParamsError(PARAMS, [broken_rule(key, rule, values[key])])
 
 
 def _needs(params: Params) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield what takes memory, roughly how many bytes, and the keys that it grows with."""
+    """Yield each large item, its rough size in bytes, and the keys that it grows with."""
     data, test, train, units = params.data, params.test_sequences, params.train, params.model.units
     n_train, n_test = params.train_data.n_samples, params.test_data.n_samples
     batch, test_batch = min(train.batch_size, n_train), min(params.evaluate.batch_size, n_test)
     steps, test_steps = data.n_steps + data.insert, test.n_steps + test.insert
     length, width = ["data.n_steps", "data.insert"], units + data.n_max
     test_length = ["test_data.n_steps", "test_data.insert", *length]
-    # Of a symbol: itself and its label, in NumPy and in TensorFlow. Of a weight: float32, two
-    # moments, gradient and best value. Of a batch: what back-propagation keeps of each step.
+    # Per symbol: the symbol and its label, in NumPy and in TensorFlow. Per weight: the float32, two
+    # moments, the gradient and the best value. Per batch: what back-propagation keeps per step.
     yield "the training data", 4 * n_train * steps, ["train_data.n_samples", *length]
     yield "the test data", 4 * n_test * test_steps, ["test_data.n_samples", *test_length]
     yield "the model", 80 * units * width, ["model.units"]

@@ -1,6 +1,6 @@
 """The schema of params.yaml: every key with its type and range, and the rules between keys.
 
-`25.0` passes where a whole number is asked for, because to DVC it is `25`.
+`25.0` passes as a whole number, because DVC treats it as `25`.
 """
 
 import math
@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 
 class DataParams(Section):
-    """What a sequence is, in training and test data alike."""
+    """The sequences, in training and test data alike."""
 
     n_max: Annotated[int, Field(ge=3, le=127), Whole]
     n_steps: Count
@@ -62,12 +62,12 @@ class TrainDataParams(Section):
     min_insert: Natural | None
 
     def applied_to(self, data: DataParams) -> DataParams:
-        """Return what a training sequence is: what `data` says."""
+        """Return the params of a training sequence: `data` itself."""
         return data
 
 
 class TestDataParams(Section):
-    """The test data set; None means what `data` says."""
+    """The test data set; None means the value in `data`."""
 
     name: ClassVar = "test_data"
     min_insert: ClassVar = None  # all test sequences have the same number of distractors
@@ -78,7 +78,7 @@ class TestDataParams(Section):
     insert: Natural | None
 
     def applied_to(self, data: DataParams) -> DataParams:
-        """Return what a test sequence is: `data` with the test set's own lengths."""
+        """Return the params of a test sequence: `data` with the test set's own lengths."""
         own = self.model_dump(include={"n_steps", "insert"}, exclude_none=True)
         return data.model_copy(update=own)
 
@@ -116,20 +116,20 @@ class TrainParams(Section):
 
     @property
     def n_epochs(self) -> int:
-        """The epochs of all phases, if none ends early."""
+        """The number of epochs of all phases, if none ends early."""
         return self.epochs + sum(phase.epochs for phase in self.curriculum)
 
     def pads(self, own: TrainDataParams | TestDataParams) -> bool:
-        """Whether sequences of the data set `own` are learned with `PAD` before them."""
+        """Whether training sequences from the data set `own` may begin with `PAD`."""
         return own.min_insert is not None or self.min_steps is not None
 
     def n_training(self, n_samples: int) -> int:
-        """Return how many samples are trained on, from the first; rounded as in Keras."""
+        """Return how many of the first samples are trained on, rounded as in Keras."""
         return math.floor(n_samples * (1 - self.validation_split))
 
 
 class EvaluateParams(Section):
-    """How the test data is put through the model."""
+    """How the model is evaluated on the test data."""
 
     batch_size: Count
 
@@ -146,11 +146,11 @@ class Params(Section):
 
     @property
     def test_sequences(self) -> DataParams:
-        """What one test sequence is."""
+        """The params of a test sequence."""
         return self.test_data.applied_to(self.data)
 
 
-# Pydantic's errors, in the words of YAML.
+# Pydantic's errors in YAML's terms.
 _RULES = {
     "missing": "must be given",
     "extra_forbidden": "must not be given: there is no such key",
@@ -179,12 +179,12 @@ def read_params(path: Path = PARAMS) -> Params:
 
 
 def parse_params(text: str, path: Path = PARAMS) -> Params:
-    """Return the parameters that `text` holds; raises `ParamsError`."""
+    """Return the parameters in `text`; raises `ParamsError`."""
     return _validated(params_file.parse(text, path), path)
 
 
 def as_mapping(sections: dict[str, Section]) -> dict[str, dict[str, Any]]:
-    """Return the values of sections as params.yaml has them."""
+    """Return the values of sections, nested as in params.yaml."""
     return {name: section.model_dump(mode="json") for name, section in sections.items()}
 
 
@@ -218,12 +218,12 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     yield "test_data.insert", rule, not (test.insert and data.marked and not data.insert)
     rule = f"must be at most data.insert = {data.insert}"
     yield "train_data.min_insert", rule, (params.train_data.min_insert or 0) <= data.insert
-    rule = "must be 'one' but for cell: lstm and sequences of at least 3 steps"
+    rule = "must be 'one' unless cell is lstm and sequences have at least 3 steps"
     fits_chrono = model.cell == "lstm" and n_steps + data.insert >= 3
     yield "model.forget_bias", rule, model.forget_bias == "one" or fits_chrono
-    rule = "must be 0 but for cell: lstm"
+    rule = "must be 0 unless cell is lstm"
     yield "model.cell_noise", rule, model.cell_noise == 0 or model.cell == "lstm"
-    rule = f"must leave samples on either side of train_data.n_samples = {n_samples}"
+    rule = f"must split train_data.n_samples = {n_samples} into two parts that are not empty"
     yield "train.validation_split", rule, 0 < train.n_training(n_samples) < n_samples
     rule = "must be empty where data.insert is not 0: a prefix may lack the targets"
     yield "train.curriculum", rule, not (train.curriculum and data.insert)

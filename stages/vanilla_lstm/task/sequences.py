@@ -44,8 +44,8 @@ def generate(
 
     Returns `x` uint8 `[n_samples, n_steps + insert]` and `y` uint8 `[n_samples]`. With `per_step`
     `y` is `[n_samples, n_steps + insert]`, with `NO_LABEL` where a step has no label. With
-    `min_insert` each sequence has its own number of distractors, uniform over `min_insert ..
-    insert`, and `PAD` before its first step.
+    `min_insert` each sequence draws its number of distractors uniformly from `min_insert .. insert`
+    and has `PAD` before its first step.
 
     The digits are those of `np.random.seed(seed); np.random.randint(0, n_max - 1, …)`, drawn
     without touching the global generator. Distractors and their places come from separate streams,
@@ -85,7 +85,7 @@ def _choose(
 ) -> npt.NDArray[np.bool_]:
     """Choose `n_chosen` steps of each row from the step `first[row]` on, all equally likely.
 
-    Step by step, each with probability (steps still to choose) / (steps left).
+    Each step in turn is chosen with probability (steps still to choose) / (steps left).
     """
     n_rows, length = uniform.shape
     chosen = np.empty((n_rows, length), bool)
@@ -100,8 +100,8 @@ def label(core: UInt8Array, targets: Sequence[int], n_max: int, per_step: bool) 
     """Return the labels of core digits `[n_samples, n_steps]`: sums modulo `n_max - 1`.
 
     Without `per_step`, `[n_samples]`: the sum of the digits at the steps `targets`. With it,
-    `[n_samples, n_steps]`: for each step the sum of the digits `targets` steps before it, and
-    `NO_LABEL` where one of them would lie before the sequence.
+    `[n_samples, n_steps]`: for each step the sum of the digits `targets` steps before it, or
+    `NO_LABEL` if one of them would lie before the sequence.
     """
     n_samples, n_steps = core.shape
     if per_step:
