@@ -1,1 +1,1 @@
-"""How it is learned: the model, its layers and file, training and evaluation. Keras."""
+"""How it is learned: the model, its layers and file, training and evaluation, in Keras."""

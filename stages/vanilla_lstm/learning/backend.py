@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, loaded quietly and without what it does not need."""
+"""Keras on TensorFlow, loaded quietly and without packages that it does not need."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 def _hidden(*packages: str) -> Iterator[None]:
     """Make packages look as if they were not installed, in the way that Python documents.
 
-    Keras imports these if it can, and MLflow installs them: 4 of its 10 CPU-seconds.
+    MLflow installs them. Keras imports them if it can, which takes 4 of its 10 CPU-seconds.
     """
     absent = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def _silent_native_code() -> Iterator[None]:
 
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# TensorFlow raises its errors in Python as well; its log adds that there is no GPU.
+# TensorFlow also raises its errors in Python; its log only adds that there is no GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _XLA_FLAGS = (
     # All x86-64 processors of the last ten years have AVX2; newer instructions would change bits.
@@ -47,7 +47,7 @@ _XLA_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
     # Kernels this small run no faster with unrolled loops, and take twice as long to compile.
     "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true",
-    # exp and tanh in the same instructions on every processor.
+    # exp and tanh use the same instructions on every processor.
     "--xla_cpu_enable_platform_dependent_math=false",
 )
 os.environ["XLA_FLAGS"] = " ".join([*_XLA_FLAGS, os.environ.get("XLA_FLAGS", "")])
@@ -59,7 +59,7 @@ with _hidden("matplotlib", "pandas", "scipy", "sklearn"), _silent_native_code():
     import keras
     import tensorflow as tf
 
-# Fixed, as results must not depend on the number of cores: see `training.set_threads`.
+# Fixed, because results must not depend on the number of cores: see `training.set_threads`.
 tf.config.threading.set_intra_op_parallelism_threads(2)
 # Its retracing warning is expected here: a curriculum compiles one program per sequence length.
 tf.get_logger().setLevel("ERROR")

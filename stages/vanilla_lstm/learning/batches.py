@@ -1,4 +1,4 @@
-"""Which samples, and how many of their steps, a model learns at a time."""
+"""Batches: which samples a model learns at a time, and how many of their steps."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Indices = npt.NDArray[np.int32]
 
 
 def batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> Indices:
-    """Cut an order of samples into batches, int32 `[n_batches, batch_size]`, filled up with -1."""
+    """Cut an order of samples into batches, int32 `[n_batches, batch_size]`, padded with -1."""
     n_batches = -(-len(order) // batch_size)
     padded = np.full(n_batches * batch_size, -1, np.int32)
     padded[: len(order)] = order
@@ -18,7 +18,7 @@ def batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> Indices:
 
 
 def shuffled_batches(n_samples: int, batch_size: int, seed: Sequence[int]) -> Iterator[Indices]:
-    """Yield the batches of one epoch after another, each in a fresh order."""
+    """Yield the batches of one epoch after another, shuffled anew for each."""
     rng = np.random.default_rng(seed)
     while True:
         yield batches(rng.permutation(np.arange(n_samples, dtype=np.int32)), batch_size)
@@ -29,8 +29,8 @@ def batch_lengths(
 ) -> Indices:
     """Draw how many steps each batch learns, int32 `[n_batches]`: all, or a beginning.
 
-    All where `least` is None; else for half of the batches a number from `least` to `n_steps`,
-    log-uniform, so that each doubling of the length is as likely as another.
+    All batches learn all steps if `least` is None. Otherwise about half of them learn only a number
+    of first steps, log-uniform from `least` to `n_steps`: each doubling is equally likely.
     """
     lengths = np.full(n_batches, n_steps, np.int32)
     if least is not None:

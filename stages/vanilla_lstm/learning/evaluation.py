@@ -1,4 +1,4 @@
-"""Measures of a model's probabilities against labels."""
+"""Loss and accuracy of a model's probabilities."""
 
 from typing import Any, NamedTuple
 

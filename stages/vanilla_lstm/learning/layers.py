@@ -1,6 +1,6 @@
-"""The layers of the models besides the LSTM, and an initial bias.
+"""The models' layers other than the LSTM, and an initial bias.
 
-Where Keras has the same layer, weights and outputs are Keras's; only the matrix products differ, as
+Where Keras has the same layer, weights and outputs are Keras's. Only the matrix products differ:
 they sum in the same order on every processor (`products`).
 """
 
@@ -19,7 +19,7 @@ _registered = keras.saving.register_keras_serializable("vanilla_lstm")
 class OneHot(keras.layers.Layer):
     """Encodes digits `[batch, n_steps]` as float32 `[batch, n_steps, n_symbols]`.
 
-    `keras.layers.CategoryEncoding` drops the step axis of sequences of one step. With
+    `keras.layers.CategoryEncoding` would drop the step axis of one-step sequences. With
     `mask_padding` the recurrent layer skips the steps that hold `PAD`.
     """
 

@@ -1,11 +1,11 @@
 """Keras's LSTM layer, its recurrence written out for XLA.
 
 Same weights, file format and, up to summation order, outputs as `keras.layers.LSTM`. Differentiated
-by TensorFlow, one step of that layer becomes some forty small kernels, and rows of 25 units fill no
-vector register. Here samples are the last axis and the gradient is written by hand (Graves 2012,
-"Supervised Sequence Labelling with Recurrent Neural Networks", section 4.6). The weights' gradient
-is summed step by step and only gates and cells are kept, so that a step of a long sequence costs
-about as much as one of a short sequence.
+by TensorFlow, one step of that layer becomes some forty small kernels, and rows of 25 units do not
+fill whole vector registers. Here samples are the last axis and the gradient is written by hand
+(Graves 2012, "Supervised Sequence Labelling with Recurrent Neural Networks", section 4.6). The
+weights' gradient is summed step by step and only gates and cells are kept, so that a step of a long
+sequence costs about as much as one of a short sequence.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class LSTM(keras.layers.LSTM):
     In training, noise with standard deviation `cell_noise` is added to the cells at every step. It
     is drawn once per unit and sequence, so it adds up over the steps (the cumulative additive noise
     of Jim, Giles & Horne 1996, "An analysis of noise in recurrent neural networks"). A memory that
-    holds against this drift also holds over sequences longer than those of the training.
+    holds against this drift also holds over sequences longer than those in training.
     """
 
     def __init__(self, units: int, cell_noise: float = 0.0, **kwargs: Any) -> None:
@@ -43,9 +43,9 @@ class LSTM(keras.layers.LSTM):
         `[batch, n_steps, units]`.
         """
         if initial_state is not None:
-            raise NotImplementedError("the state begins with zeros")
+            raise NotImplementedError("the initial state must be zeros")
         x = tf.transpose(sequences, [1, 2, 0])
-        x = tf.concat([x, tf.ones_like(x[:, :1])], 1)  # a feature that is 1 has the bias as weights
+        x = tf.concat([x, tf.ones_like(x[:, :1])], 1)  # the bias is the weight of a constant 1
         cell = self.cell
         weights = [cell.recurrent_kernel.value, cell.kernel.value, cell.bias.value[None]]
         noise = None
@@ -61,8 +61,8 @@ def _recurrence(x: Any, kernel: Any, mask: Any, noise: Any, training: bool) -> t
 
     `x` is `[n_steps, n_features, batch]`; `kernel` is `[units + n_features, 4 * units]`, its
     columns in Keras's order i, f, c, o. `mask` is None or bool `[batch, n_steps]`; `noise` is
-    None or what is added to the cells at each step, `[units, batch]`. `training` says that a
-    gradient will be asked for; without it one costs a second pass.
+    None or what is added to the cells at each step, `[units, batch]`. Set `training` if a gradient
+    will be needed; otherwise computing one costs a second pass.
     """
     if mask is None:
         first, shown = 0, None
@@ -102,8 +102,8 @@ def _forward(
         if shown is not None:
             z = tf.where(shown[t], z, _SHUT)
         slot = t if save else t % 2
-        # Written before they are read, so that XLA computes them where they are kept. Two slots are
-        # enough where nothing is saved; with one XLA would see through it, and run slower.
+        # Written before they are read, so that XLA computes them in place. Two slots are enough if
+        # nothing is saved; with one, XLA would optimise the array away and run slower.
         gates = gates.write(slot, tf.tanh(z * scale) * scale + (1 - scale))
         i, f, g, o = tf.split(gates.read(slot), 4)
         c = f * c + i * g
@@ -123,7 +123,7 @@ def _forward(
 def _backward(
     x: Any, kernel: Any, first: Any, gates: Any, cells: Any, d_states: Any, d_last: Any
 ) -> tuple[Any, Any]:
-    """Return the gradients of `x` and `kernel`, given those of all states and of the last."""
+    """Return the gradients of `x` and `kernel`, given those of all states and of the last state."""
     n_steps, units = tf.shape(x)[0], kernel.shape[1] // 4
 
     def step(t: Any, d_h: Any, d_c: Any, tanh_c: Any, d_x: Any, d_kernel: Any) -> Any:

@@ -13,7 +13,7 @@ from vanilla_lstm.task.sequences import UInt8Array
 
 
 def _simple_rnn(units: int, **options: Any) -> keras.layers.RNN:
-    # Keras would number the cells of a process, and write the number into the file.
+    # Named, because Keras would number a process's cells and write the number to the file.
     return keras.layers.RNN(SimpleRNNCell(units, name="cell"), **options)
 
 

@@ -14,11 +14,11 @@ from vanilla_lstm.task.params import DataParams
 def write_model(path: Path, model: keras.Model) -> None:
     """Write a model's file; raises `OSError`.
 
-    What Keras adds to the model is left out: the time, in the zip and in its metadata, the memory
-    addresses that mark shared objects, and the modules of this project's classes, which Keras finds
-    by their registered names.
+    Three things that Keras adds are left out: the time (in the zip and in its metadata), the memory
+    addresses of shared objects, and the modules of this project's classes, which Keras finds by
+    their registered names.
     """
-    saved = path.with_name(f"{path.name}.keras")  # beside it: a temporary folder may be full
+    saved = path.with_name(f"{path.name}.keras")  # next to it: a temporary folder may be full
     try:
         model.save(saved)
         with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:

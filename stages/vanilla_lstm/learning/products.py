@@ -1,8 +1,8 @@
 """Matrix products that every processor sums in the same order.
 
 The CPU's kernels cut a long contraction into blocks whose length depends on the processor's caches.
-Where they cut decides the order of additions, and so the last bits. They leave contractions up to
-`LONGEST` whole. Longer ones are cut here, into blocks of that length.
+The cuts decide the order of additions and so the last bits. Contractions up to `LONGEST` stay
+whole; longer ones are cut here into blocks of that length.
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from vanilla_lstm.learning.backend import tf
 
 LONGEST = 128
-"""The first lengths seen to differ between processors: 160 on two threads, 248 on one
+"""Processors were first seen to differ at a length of 160 on two threads and of 248 on one
 (docs/LOG.md)."""
 
-_FEW = 8  # blocks are written out one by one; more become a loop
+_FEW = 8  # more blocks than this become a loop
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -27,7 +27,7 @@ def product(a: Any, b: Any) -> Any:
 
 
 def contract(a: Any, b: Any) -> Any:
-    """Return `a @ b` for `[m, k]` and `[k, n]`, without a gradient of its own."""
+    """Return `a @ b` for `[m, k]` and `[k, n]`, without a custom gradient."""
     length = a.shape[1]
     if length is not None and length <= LONGEST:
         return tf.matmul(a, b)

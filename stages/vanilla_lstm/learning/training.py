@@ -22,13 +22,13 @@ from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array
 
 PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
 _CHUNK_EPOCHS = 25
-_CHUNK_SECONDS = 0.5  # between two returns to Python: progress, tracking, signals
+_CHUNK_SECONDS = 0.5  # between returns to Python, for progress, tracking and signals
 _CHUNK_INDICES = 1 << 22  # bounds the memory of a chunk's batches
 _VALIDATION_BATCH = 1024
 
 
 def set_threads(batch_size: int, units: int) -> None:
-    """Use two threads if a step is large enough to gain from it; call this before anything else.
+    """Use two threads if a step is large enough to gain from them; call this before anything else.
 
     Not one thread per core: the number of parts that a sum is cut into decides its last bits.
     """
@@ -48,8 +48,8 @@ def fit(
     optimizer with Keras's defaults and its own learning rate. It starts from the weights that the
     previous phase kept: those of its last epoch, or of the one with the lowest validation loss.
     With `stop_at_accuracy` a phase ends once two epochs in a row reach that validation accuracy.
-    With `min_steps` half of the batches learn only beginnings (`batch_lengths`). `on_epochs` is
-    called with each chunk of epochs when it ends.
+    With `min_steps` about half of the batches learn only beginnings (`batch_lengths`). `on_epochs`
+    is called with each chunk of epochs when it ends.
     """
     n = params.n_training(len(x))
     whole = PhaseParams(
@@ -72,10 +72,10 @@ def fit(
 
 
 class _Program:
-    """A model and Adam, compiled to train and validate several epochs a call.
+    """A model and Adam, compiled to train and validate several epochs per call.
 
-    While they are trained, all weights are one vector: one update takes three kernels; five
-    variables would take fifteen.
+    During training, all weights are one vector: one update takes three kernels; five variables
+    would take fifteen.
     """
 
     def __init__(self, model: keras.Model, learning_rate: float, params: TrainParams) -> None:
@@ -92,7 +92,7 @@ class _Program:
     def run(
         self, data: Any, shuffled: Iterator[Indices], rng: np.random.Generator, epochs: int
     ) -> Iterator[npt.NDArray[np.float64]]:
-        """Yield the measures `[n, 4]` of one chunk of epochs after another."""
+        """Yield the measures `[n, 4]` of each chunk of epochs."""
         n_steps, n_validation = data[0].shape[1], len(data[2])
         validation = batches(
             np.arange(n_validation, dtype=np.int32), min(n_validation, _VALIDATION_BATCH)
@@ -161,7 +161,7 @@ class _Program:
 
         def add_batch(i: Any, *totals: Any) -> Any:
             indices = batches[i]
-            used = indices >= 0  # the last batch is filled up with -1
+            used = indices >= 0  # the last batch is padded with -1
             x_batch = tf.gather(x, tf.maximum(indices, 0))
             y_batch = tf.gather(y, tf.maximum(indices, 0))
             y_batch = tf.where(used if y.shape.rank == 1 else used[:, None], y_batch, NO_LABEL)
@@ -177,7 +177,7 @@ class _Program:
     def _train_batch(self, x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             loss, n_correct, n = self._batch_sums(x, y, training=True)
-            mean = loss / n  # over actual samples, so that a smaller last batch has its true weight
+            mean = loss / n  # over actual samples, not the padding of the last batch
         gradient = tape.gradient(mean, self.weights)
         if self.params.clipnorm is not None:  # variable by variable, as in Keras
             parts = self._parts(gradient)
@@ -193,7 +193,7 @@ class _Program:
 
     def _batch_sums(self, x: Any, y: Any, training: bool = False) -> Any:
         """Return the sum of the samples' losses, the number correct, and the number of samples."""
-        variables = self.model.non_trainable_variables  # seeds of noise, averages of normalisation
+        variables = self.model.non_trainable_variables  # noise seeds, normalisation averages
         before = [variable.value for variable in variables]
         weights = self._parts(self.weights.value)
         probabilities, after = self.model.stateless_call(
