@@ -1,1 +1,1 @@
-"""What the stages share; no module here imports a stage."""
+"""The code that the stages share. No module here imports a stage."""

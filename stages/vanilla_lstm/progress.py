@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, a line every ten seconds in a log."""
+"""Training progress: a bar on a terminal, a line every ten seconds in a log."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from vanilla_lstm.learning.evaluation import Epoch
 def progress(n_epochs: int) -> Iterator[Callable[[Sequence[Epoch]], None]]:
     """Yield a callback that reports finished epochs.
 
-    It shows the last epoch's measures and the time left if all `n_epochs` are needed.
+    It shows the last epoch's measures and the time left, assuming that all `n_epochs` are needed.
     """
     seconds = 0.1 if sys.stderr.isatty() else 10
     with tqdm(total=n_epochs, unit="epoch", mininterval=seconds) as bar:

@@ -1,4 +1,4 @@
-"""What MLflow shows of this project: the experiment, and the columns of its table."""
+"""How this project appears in MLflow: the experiment, its table's columns and the curves."""
 
 EXPERIMENT = "vanilla-lstm"
 COLUMNS = [
@@ -17,4 +17,4 @@ CURVES = {
     "val/loss": "val_loss",
     "val/accuracy": "val_accuracy",
 }
-"""The curves by their names in MLflow, and the fields of an epoch that they show."""
+"""Each curve's name in MLflow, and the field of `Epoch` that it shows."""

@@ -1,7 +1,7 @@
 """The model as MLflow serves it: digits in, probabilities out, anything else refused.
 
-MLflow copies this package and the bridge beside each model that it stores, so a model is served by
-the code that it was trained with.
+MLflow stores a copy of this package and the bridge with each model, so a model is served by the
+code that trained it.
 """
 
 import warnings
@@ -30,12 +30,12 @@ _NEEDED = ("keras", "mlflow", "numpy", "pydantic", "pyyaml", "tensorflow")
 def save(
     model: Path, *, path: str, mlflow_model: Model, output_shape: Sequence[int | None]
 ) -> None:
-    """Write what MLflow serves: a model file, the code that it needs, and the versions of both."""
-    # Digits as objects: MLflow would turn 1.5 into a 1 before it is checked.
+    """Write what MLflow serves: the model file, the code it needs and the pinned requirements."""
+    # Digits are objects, because MLflow would turn 1.5 into 1 before `predict` checks it.
     digits = TensorSpec(np.dtype(object), (-1,))
     probabilities = TensorSpec(np.dtype(np.float32), tuple(n or -1 for n in output_shape))
     with warnings.catch_warnings():
-        # The signature says what is needed; an example would be run through the model.
+        # The signature is enough; MLflow would run an example through the model.
         warnings.filterwarnings("ignore", "(?s).*An input example was not provided")
         mlflow.pyfunc.save_model(
             path,
@@ -44,13 +44,13 @@ def save(
             code_paths=[str(folder) for folder in _CODE],
             mlflow_model=mlflow_model,
             signature=ModelSignature(Schema([digits]), Schema([probabilities])),
-            # Given, as MLflow takes many seconds to find out.
+            # Given explicitly: MLflow would take many seconds to infer them.
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
         )
 
 
 class DigitClassifier:
-    """A trained model that checks what it is asked."""
+    """A trained model that validates its input."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
@@ -82,5 +82,5 @@ class DigitClassifier:
 
 
 def _load_pyfunc(path: str) -> DigitClassifier:
-    """Load what MLflow stored; MLflow calls this by its name."""
+    """Load the stored model; MLflow calls this function by name."""
     return DigitClassifier(read_model(Path(path)))
