@@ -26,7 +26,7 @@ def main(stage: Stage) -> None:
     check_memory(params)
     dataset = read_dataset(TEST_DATA)
 
-    # Slow to import, so that mistakes in the files above are reported at once.
+    # Slow imports come last, so that mistakes in the files above are reported at once.
     from bridge.record.files import Data
     from bridge.record.rows import evaluation
     from bridge.record.store import Store
@@ -57,7 +57,7 @@ def main(stage: Stage) -> None:
     print(f"Correctly classified: {result.correctly_classified} of {result.n_samples}")
     print(f"This result: {store.url(run_id)}")
     print(f"All results: {store.url()}")
-    print("Next: `make ui` opens them, `dvc exp run -S model.units=10` makes another")
+    print("Next: `make ui` shows them; `dvc exp run -S model.units=10` makes another")
 
 
 if __name__ == "__main__":

@@ -19,19 +19,19 @@ def main(stage: Stage) -> None:
     check_memory(params)
     dataset = read_dataset(TRAIN_DATA)
 
-    # Slow to import, so that mistakes in the files above are reported at once.
+    # Slow imports come last, so that mistakes in the files above are reported at once.
     from bridge.record.files import Data
     from bridge.record.rows import training
     from bridge.record.store import Store
 
-    store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow: a missing store is reported in seconds
+    store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow, to report a missing store in seconds
     from vanilla_lstm.learning.model import build_model, summary
     from vanilla_lstm.learning.model_file import write_model
     from vanilla_lstm.learning.training import fit, set_threads
     from vanilla_lstm.serving import save
 
     set_threads(params.train.batch_size, params.model.units)
-    # The data says what it is: data and train_data are not this stage's params, but its input's.
+    # The data set carries its params: data and train_data are the input's, not this stage's.
     model = build_model(
         dataset.data, params.model, params.train.seed, params.train.pads(dataset.own)
     )
