@@ -262,7 +262,7 @@ def test_folder_where_a_file_is_to_be() -> None:
     METRICS.mkdir(parents=True)
     with pytest.raises(FileError) as caught:
         write(METRICS, b"new")
-    message = f"{METRICS}: cannot be written (Is a directory); what was there is kept"
+    message = f"{METRICS}: cannot be written (Is a directory); it is left as it was"
     assert str(caught.value) == message
     assert METRICS.is_dir()
 
@@ -295,7 +295,7 @@ def test_full_disk(small_disk: Path, fill: Callable[[], None]) -> None:
     with pytest.raises(FileError) as caught:
         fill()
     assert str(caught.value) == (
-        "data/metrics.json: cannot be written (No space left on device); what was there is kept"
+        "data/metrics.json: cannot be written (No space left on device); it is left as it was"
     )
     assert METRICS.read_bytes() == b"old"
     assert [path.name for path in small_disk.iterdir()] == ["metrics.json"]

@@ -1,8 +1,8 @@
-"""Errors that are not bugs: each ends a stage with exit status 1 and its own lines.
+"""Errors that are not bugs: each ends a stage with its message and exit status 1.
 
 StageError
 ├── ParamsError           a params file breaks a rule
-├── FileError             a file is missing, damaged, was changed or cannot be written
+├── FileError             a file is missing, damaged, changed or not writable
 └── TrackingError         the MLflow store cannot be used
 """
 
@@ -16,7 +16,7 @@ class StageError(Exception):
 
 
 class ParamsError(StageError):
-    """A params file breaks one rule or more: one line each, as `broken_rule` formats it."""
+    """A params file breaks at least one rule; one line per rule, formatted by `broken_rule`."""
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
         lines = [f"{path}: {problem}" for problem in problems]
@@ -25,7 +25,7 @@ class ParamsError(StageError):
 
 
 class FileError(StageError):
-    """A file cannot be read or written as what it should be."""
+    """A file cannot be used."""
 
     def __init__(self, path: Path, problem: str, cure: str) -> None:
         super().__init__(f"{path}: {problem}; {cure}")
@@ -45,9 +45,9 @@ def broken_rule(key: str, rule: str, *received: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as YAML writes it, briefly, whatever aliases would make of it."""
+    """Return a value as short YAML, however large its aliases would expand."""
     if isinstance(value, bool) or value is None:
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to write long ones
+    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to print long ones
         return f"a number of {value.bit_length()} bits"
     return f"{reprlib.repr(value):.120}"

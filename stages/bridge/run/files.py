@@ -35,7 +35,7 @@ def md5(path: AnyPath) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what a file or a folder is now, also if the machine loses its power."""
+    """Flush a file or a folder to disk, so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,7 +47,7 @@ def _sync(path: Path) -> None:
 def exclusive(folder: Path, why: str) -> Iterator[None]:
     """Hold the lock of a folder; the operating system releases it when the process ends.
 
-    `why` is shown while it has to wait. Raises `FileError` if the folder cannot be made or locked.
+    `why` is shown while waiting. Raises `FileError` if the folder cannot be made or locked.
     """
     with ExitStack() as opened:
         try:
@@ -89,7 +89,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
         if not (named.is_relative_to(partial.absolute()) or path.absolute().is_relative_to(named)):
             raise  # of another file, that the block has opened
         problem = f"cannot be written ({error.strerror})"
-        raise FileError(path, problem, "what was there is kept") from None
+        raise FileError(path, problem, "it is left as it was") from None
     finally:
         with suppress(OSError):
             _remove(partial)

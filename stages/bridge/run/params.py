@@ -21,7 +21,7 @@ def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        cure = f"`git checkout {path}` brings the committed one back"
+        cure = f"`git checkout {path}` restores the committed one"
         raise FileError(path, f"cannot be read ({cause})", cure) from None
     if len(content) > _MAX_BYTES:
         raise ParamsError(path, [broken_rule("", f"must be at most {_MAX_BYTES} bytes")])
@@ -29,7 +29,7 @@ def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
 
 
 def parse(text: str, path: Path = PARAMS) -> dict[str, Any]:
-    """Return the mapping that `text` holds; raises `ParamsError`, which names `path`."""
+    """Return the mapping in `text`; raises a `ParamsError` that names `path`."""
     if tab := re.search(r"^[^#\n]*\t", text, re.M):  # `dvc exp run -S` cannot read them
         line = f"line {text.count(chr(10), 0, tab.end()) + 1}"
         raise ParamsError(path, [broken_rule(line, "must have spaces instead of tabs")])
@@ -57,10 +57,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def updated(text: str, sections: Mapping[str, Any]) -> str:
-    """Return the text of a params file with some sections replaced; as it is if they are equal."""
+    """Return the text of a params file with some sections replaced, or the same text if equal."""
     try:
         values = parse(text)
-    except ParamsError:  # a copy that was damaged
+    except ParamsError:  # a damaged copy
         values = {}
     result = {**values, **sections}
     return text if result == values else str(yaml.safe_dump(result, sort_keys=False))
@@ -69,8 +69,8 @@ def updated(text: str, sections: Mapping[str, Any]) -> str:
 class _Loader(yaml.CSafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2, as DVC reads them.
 
-    PyYAML by itself reads YAML 1.1: `1e-3` as text, `yes` as true, `010` as 8. Keys that are given
-    twice are refused, as DVC refuses them; so are merge keys, which can grow without bounds.
+    On its own PyYAML reads YAML 1.1: `1e-3` as text, `yes` as true, `010` as 8. Duplicate keys are
+    refused, as by DVC; so are merge keys, whose expansion can grow without bound.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""What holds for every stage: errors, signals, unchanged inputs, no orphans."""
+"""Rules for every stage: errors, signals, unchanged inputs, no orphans."""
 
 import gc
 import io
@@ -14,7 +14,7 @@ from .files import AnyPath, exclusive, md5, replacing
 
 
 class Stage:
-    """A stage while it runs: what it reads must stay as it is, and somebody must want the result.
+    """A running stage: its inputs must not change, and the `dvc` that started it must be alive.
 
     Create one with `run`.
     """
@@ -26,14 +26,14 @@ class Stage:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal told the stage to end while a `stoppable` block ran."""
+        """Whether a signal asked the stage to stop during a `stoppable` block."""
         return bool(self._received)
 
     def check(self) -> None:
-        """Exit if the stage was told to end; raise `StageError` if the `dvc` that ran it is gone.
+        """Exit if a signal asked the stage to stop; raise `StageError` if its `dvc` is gone.
 
-        Whatever adopts an orphan belongs to another process group. No shell stands between the two,
-        as the commands in dvc.yaml begin with `exec`.
+        An orphan's new parent belongs to another process group. No shell stands between the two,
+        because the commands in dvc.yaml begin with `exec`.
         """
         if self._received:
             sys.exit(128 + self._received[0])
@@ -43,13 +43,13 @@ class Stage:
     def check_inputs(self) -> None:
         """Raise `FileError` if an input or the code has changed since the stage began.
 
-        DVC writes to dvc.lock what they are after the stage, so it would tie results of one version
-        to another (treeverse/dvc#11058).
+        DVC records their md5s after the stage has run, so it would pair results with inputs that
+        did not make them (treeverse/dvc#11058).
         """
         self.check()
         for path, before in self._watched.items():
             if _md5_if_any(path) != before:
-                problem = "changed while the stage ran, so its results would be of neither version"
+                problem = "changed while the stage ran, so its results would match neither version"
                 raise FileError(path, problem, "run `dvc repro` again")
 
     def write(self, path: AnyPath, content: bytes | memoryview) -> None:
@@ -66,9 +66,9 @@ class Stage:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM end the block at its next `check`, not where they arrive.
+        """Let SIGINT and SIGTERM end the block at its next `check`, not where they arrive.
 
-        Outside such blocks they end the process at once: nothing can be lost there.
+        Outside such blocks they end the process at once, as nothing can be lost there.
         """
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {n: signal.getsignal(n) for n in numbers}
@@ -84,7 +84,7 @@ class Stage:
 
 
 class _Report(io.TextIOWrapper):
-    """What a stage prints. If nobody reads it any more, or the disk is full, the stage goes on."""
+    """A stage's output. If nobody reads it any more or the disk is full, the stage continues."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -108,7 +108,7 @@ def run(
     script, if none is given. Both must stay as they are while it runs. Stages that write to the
     same `folder` take turns.
     """
-    # Imports make a million objects and no garbage: looking for it takes a fifth of a stage's time.
+    # Imports create a million objects and no garbage; collecting takes a fifth of a stage's time.
     gc.set_threshold(1_000_000)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -128,7 +128,7 @@ def run(
         print(error, file=sys.stderr)
         sys.exit(1)
     finally:
-        if "DVC_STAGE" in os.environ and not complete:  # DVC has deleted what the stage makes
+        if "DVC_STAGE" in os.environ and not complete:  # DVC has deleted the outputs
             cure = f"`dvc checkout && git checkout {folder}` brings them back"
             print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
         gc.freeze()  # skip collection at exit too
@@ -138,4 +138,4 @@ def _md5_if_any(path: Path) -> str | None:
     try:
         return md5(path)
     except OSError:
-        return None  # the stage itself says what is wrong with it
+        return None  # the stage itself reports what is wrong with it
