@@ -1,4 +1,4 @@
-"""What MLflow keeps of a pipeline's files: models, and the data sets that were read."""
+"""Log a pipeline's files in MLflow: models, and the data sets that stages read."""
 
 import json
 import re
@@ -26,13 +26,13 @@ class Serve(Protocol):
 
 
 class Data(NamedTuple):
-    """A data set that a stage read: its file, and what MLflow shows of it."""
+    """A data set that a stage read: its file, and the profile that MLflow shows."""
 
     path: AnyPath
     profile: Mapping[str, Any] = {}
 
     def as_input(self, context: str) -> entities.DatasetInput:
-        """Return the input of a run, its digest the md5 that DVC writes to dvc.lock."""
+        """Return a run's input, whose digest is the md5 that DVC writes to dvc.lock."""
         source, profile = json.dumps({"uri": str(self.path)}), json.dumps(dict(self.profile))
         digest = md5(self.path)
         dataset = entities.Dataset(Path(self.path).name, digest, "local", source, profile=profile)
@@ -61,7 +61,7 @@ def packed(model: Path, serve: Serve | None) -> Iterator[Path | None]:
 def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> None:
     """Store a model as MLflow serves it or, without a package, as an artifact of its run.
 
-    By its parts: `log_model` would need an active run, and resuming a FINISHED one changes its end.
+    MLflow's `log_model` needs an active run, and resuming a FINISHED run changes its end time.
     """
     client = store.client
     if package is None:
@@ -92,6 +92,6 @@ def _upload(store: Store, run_id: str, model_id: str, package: Path) -> None:
 
 
 def _size(store: Store, model_id: str, path: str | None = None) -> int:
-    """Return how many bytes the store has of a model."""
+    """Return the size in bytes of a model in the store."""
     files = store.client.list_logged_model_artifacts(model_id, path)
     return sum(_size(store, model_id, f.path) if f.is_dir else f.file_size or 0 for f in files)
