@@ -432,7 +432,7 @@ def test_stage_refuses_damaged_store(
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"MLflow at sqlite:///{store}: (sqlite3.")
-    cure = "bring back a backup, or move it away to begin a new store"
+    cure = "restore a backup, or move it away to start a new store"
     assert line.endswith(f"; {cure}" if content else "; make it writable for you")
     assert files(clone.path) == before
 

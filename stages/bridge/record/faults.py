@@ -1,4 +1,4 @@
-"""What can go wrong with a store, and what helps: every fault is classified here."""
+"""What can go wrong with an MLflow store, and how the user can fix it."""
 
 import re
 import signal
@@ -14,20 +14,20 @@ from ..run.errors import TrackingError
 
 ERRORS = (
     *(MlflowException, SQLAlchemyError, OSError, ImportError),
-    # From within MLflow's client, if a server answers what no MLflow server would.
+    # From inside MLflow's client, if something other than an MLflow server answers.
     *(AttributeError, LookupError, RuntimeError, TypeError, ValueError, json_format.Error),
 )
-"""Raised when a store is missing, damaged, locked or full, lacks its driver, or is none."""
+"""Raised if a store is missing, damaged, locked or full, lacks its driver, or is not MLflow's."""
 
 _CURES = {
     "locked|busy|serialize access|too many c(lients|onnections)": "run it again when it is free",
     "disk is full|disk full|No space left|quota": "make room on its disk",
     "(?i)read-?only|permission denied|unable to open": "make it writable for you",
     "not a database|malformed|no such (table|column)": (
-        "bring back a backup, or move it away to begin a new store"
+        "restore a backup, or move it away to start a new store"
     ),
     "out-of-date database schema": "back it up, and run `mlflow db upgrade` on it",
-    "Can't locate revision": "use the version of MLflow that wrote it last",
+    "Can't locate revision": "use the version of MLflow that last wrote to it",
     "older than": "upgrade it, or unset MLFLOW_TRACKING_URI",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
     "refused|timed out|resol(ve|ution)|unreachable|no whole answer|HTTPConn|error code 5": (
@@ -41,9 +41,9 @@ _T = TypeVar("_T")
 
 
 def tracking_error(address: str, error: Exception, cure: str = "") -> TrackingError:
-    """Return an error of a store as its user reads it: in one line, without passwords.
+    """Return a store error as the user sees it: one line, without passwords.
 
-    Without `cure`, it is the one for this fault.
+    Without `cure`, the known one for this error is used.
     """
     cause = " ".join(masked(str(error)).split())[:300] or type(error).__name__
     known = (text for pattern, text in _CURES.items() if re.search(pattern, str(error)))
@@ -51,23 +51,23 @@ def tracking_error(address: str, error: Exception, cure: str = "") -> TrackingEr
 
 
 def masked(text: str) -> str:
-    """Return text without the user names, passwords and tokens of the addresses in it."""
+    """Return the text with the user names, passwords and tokens in its addresses masked."""
     text = re.sub(r"(?<=://)[^\s/]*(?=@)", "***", text)
     return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|key))=[^\s&]+", r"\1=***", text)
 
 
 @contextmanager
 def deadline(seconds: int) -> Iterator[None]:
-    """Raise `TimeoutError` in a block that takes longer; in the main thread only.
+    """Raise `TimeoutError` if the block takes longer; for the main thread only.
 
-    MLflow's own timeout is for each read, so a server that answers a byte at a time holds it.
+    MLflow's own timeout is per read, so a server that sends one byte at a time never exceeds it.
     """
 
     def late(*_: object) -> None:
         raise TimeoutError(f"no whole answer within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again, if a library tries again
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, in case a library retries
     try:
         yield
     finally:
@@ -76,9 +76,9 @@ def deadline(seconds: int) -> Iterator[None]:
 
 
 def once_more(call: Callable[[], _T]) -> _T:
-    """Return what `call` returns, at its second attempt if another process was faster.
+    """Return the result of `call`, retried once if another process was faster.
 
-    Two checkouts that make the same experiment or data set in one store conflict, once.
+    Two checkouts that create the same experiment or data set in one store conflict only once.
     """
     try:
         return call()

@@ -27,18 +27,18 @@ PROCESS = "process"
 
 
 def checkout() -> Path:
-    """Return the root of the checkout that is worked in: also a git worktree or DVC's copy."""
+    """Return the root of the current checkout, which may be a git worktree or DVC's copy."""
     here = Path.cwd()
     return next((path for path in (here, *here.parents) if (path / ".git").exists()), here)
 
 
 def main_repository() -> Path:
-    """Return the project in the main repository, wherever DVC or git have put the copy worked in.
+    """Return the project in the main repository, even from a git worktree or DVC's copy.
 
-    The project is the outermost DVC project of the checkout: it can be in a folder of a larger one.
+    The project is the outermost DVC project of the checkout, which need not be the checkout's root.
     """
     here = checkout()
-    dvc_root = os.environ.get("DVC_ROOT")  # can be a stale one, inherited from a shell
+    dvc_root = os.environ.get("DVC_ROOT")  # may be stale, inherited from a shell
     if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
         here = Path(dvc_root)
     parents = [Path.cwd(), *Path.cwd().parents]
@@ -46,12 +46,12 @@ def main_repository() -> Path:
     inner = projects[-1].relative_to(here) if projects else Path()
     first = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
     main = Path(first.removeprefix("worktree "), inner)
-    # Of a submodule git lists its folder in .git, of a bare repository the repository.
+    # For a submodule git lists its folder in .git, for a bare repository the repository itself.
     return main if (main / ".dvc").is_dir() else here / inner
 
 
 def clone() -> str:
-    """Return a name that no other clone has, kept in a file that is not in git."""
+    """Return this clone's unique name, kept in a file that is not in git."""
     path = main_repository() / ".dvc" / "tmp" / "clone"
     if not path.exists():
         path.write_text(uuid.uuid4().hex)
@@ -59,7 +59,7 @@ def clone() -> str:
 
 
 def system() -> str:
-    """Return what process ids are unique in: this machine since it booted, and its container."""
+    """Return the scope of unique process ids: this boot of the machine, and its container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -104,20 +104,20 @@ def process(pid: int) -> str:
     try:
         found = psutil.Process(pid)
         stat = Path(f"/proc/{pid}/stat")
-        # On Linux in ticks since the boot, as the clock may be set meanwhile.
+        # On Linux in ticks since the boot, because the clock may be changed meanwhile.
         began = (
             stat.read_text().split(")")[-1].split()[19] if stat.exists() else found.create_time()
         )
-        # A zombie has ended, but its parent has not yet asked how.
+        # A zombie has ended, but its parent has not collected its status yet.
         return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{began}"
     except (OSError, psutil.Error):
         return ""
 
 
 def has_ended(tags: Mapping[str, str]) -> bool:
-    """Whether a run's tags are those of a process of this clone on this host that is gone.
+    """Whether a run's tags name a process of this clone on this host that has ended.
 
-    Whoever may edit a run writes its tags; a process of another container cannot be seen from here.
+    Anyone who can edit a run can write its tags. Processes of other containers are not visible.
     """
     boot, _, container = system().partition(" ")
     its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
@@ -162,8 +162,8 @@ def _outs() -> list[str]:
 
 
 def _git(*arguments: str) -> str:
-    """Return what git prints, or "" where there is no git or it refuses the repository."""
-    # Of the repository that is worked in, whatever GIT_DIR a hook or a shell has set.
+    """Return git's output, or "" if git is missing, fails or refuses the repository."""
+    # In the current repository, whatever GIT_DIR a hook or a shell has set.
     clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
         done = subprocess.run(

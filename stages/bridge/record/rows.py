@@ -1,4 +1,4 @@
-"""The rows of a table: which run a training opens, and to which one an evaluation is added."""
+"""The rows of the table: a training opens a run, and an evaluation is added to one."""
 
 import os
 import re
@@ -36,9 +36,9 @@ from .runs import (
 
 REPRODUCED = "reproduced"
 
-_SEND_SECONDS = 0.5  # between two batches of metrics: each costs a transaction or a request
+_SEND_SECONDS = 0.5  # between batches of metrics: each costs a transaction or a request
 _SEND_AT_MOST = 15  # seconds
-_COMPLETE_AT_MOST = 600  # seconds, for a model of some GB
+_COMPLETE_AT_MOST = 600  # seconds, for a model of a few GB
 
 
 class Row:
@@ -57,7 +57,7 @@ class Row:
         self._store_works = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add points to the row's curves; leaves the training if the stage was told to end."""
+        """Add points to the row's curves; raises if the stage must stop (`Stage.check`)."""
         self._stage.check()
         now = int(time.time() * 1000)
         self._unsent += [Metric(key, value, now, step) for key, value in metrics.items()]
@@ -86,7 +86,7 @@ def training(
     serve: Serve | None = None,
     texts: Mapping[str, str] = {},
 ) -> Iterator[Row]:
-    """Record the training that the block does: in a row that it opens, and completes with `model`.
+    """Open a row for the training in the block, and complete it with `model` when the block ends.
 
     `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. If the
     block fails, so does the row; if the stage is told to end, the row is KILLED. A training of the
@@ -95,7 +95,7 @@ def training(
     """
     model = Path(model)
     with stage.stoppable(), _ending_rows(store, stage):
-        # Locked, as two that log the same data set for the first time get in each other's way.
+        # Locked: two stages that log the same new data set at once would collide.
         with store.lock(), store.errors_reported():
             tags = {TRAIN_DATA_MD5: md5(data.path)}
             run_id = create(store, params, tags, texts, [data.as_input("training")])
@@ -127,7 +127,7 @@ def evaluation(
     serve: Serve | None = None,
     texts: Mapping[str, str] = {},
 ) -> str:
-    """Record the evaluation of `model` on `data`; return the id of the run that has it.
+    """Record the evaluation of `model` on `data`; return the id of the run that holds it.
 
     `name` is that of the split, for one that is evaluated on several: a row has one result of each.
     `metrics` get it as a prefix. Raises `TrackingError`.
@@ -170,7 +170,7 @@ def evaluation(
             client.log_text(run_id, text, file)
         tested_on = data.as_input(context(name))
         store.log_inputs(run_id, [tested_on])
-        # With a run_id MLflow starts no run, and links the metrics to that run's model.
+        # Given a run_id, MLflow starts no run and links the metrics to that run's model.
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)
         mlflow.log_params(flat, run_id=run_id)
         client.set_tag(run_id, tag, digest)  # last: it says that the row is complete
@@ -216,7 +216,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
 
 
 def _trained(run: Run) -> bool:
-    """Whether the store has seen the training of a row's model."""
+    """Whether a row's training was recorded in this store."""
     return TRAIN_DATA_MD5 in run.data.tags
 
 

@@ -1,4 +1,4 @@
-"""Runs in MLflow: opened, copied, and given what another one of the same model scored."""
+"""MLflow runs: create them, copy them, and pass on the score of an identical model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from . import provenance
 from .files import log_model
 
 Params = Mapping[str, Mapping[str, Any]]
-"""Params by section, as params.yaml has them."""
+"""Params by section, as in params.yaml."""
 
 TRAIN_DATA_MD5 = "train_data.md5"
 TEST_DATA_MD5 = "test_data.md5"

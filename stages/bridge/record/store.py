@@ -26,7 +26,7 @@ MODEL_MD5 = "model.md5"
 NOTE = "mlflow.note.content"
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
-_OLDEST = "3.0"  # the first servers that keep models apart from runs
+_OLDEST = "3.0"  # the first version that stores models separately from runs
 _OPENING, _WRITING = 15, 120  # seconds, at most
 
 
@@ -46,9 +46,9 @@ class Store:
         self.params = Path(params)
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # It logs, with a traceback, what it raises.
+        # MLflow also logs, with a traceback, the errors that it raises here.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        # MLflow would wait minutes for a store that is not there.
+        # MLflow would wait minutes for a store that does not answer.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.store.db.utils.MAX_RETRY_COUNT = 4
@@ -69,7 +69,7 @@ class Store:
 
     @contextmanager
     def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
-        """Raise `TrackingError` for what is wrong with the store, or if a server is too slow."""
+        """Turn errors of the store, or a server's delay, into `TrackingError`."""
         try:
             with self.within(seconds):
                 yield
@@ -77,11 +77,11 @@ class Store:
             raise tracking_error(self.address, error) from None
 
     def within(self, seconds: int) -> AbstractContextManager[object]:
-        """Raise `TimeoutError` in a block that a server holds for longer."""
+        """Raise `TimeoutError` if a server holds up the block for longer."""
         return deadline(seconds) if self._remote else ExitStack()
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep the other stages of this machine from the store."""
+        """Lock the store against other stages on this machine."""
         return exclusive(self._root / ".dvc" / "tmp", "another stage writes to MLflow")
 
     def end_own_rows(self, status: str, why: str = "") -> None:
@@ -111,14 +111,14 @@ class Store:
 
     def _check_version(self) -> None:
         answer = http_request(get_default_host_creds(self.address), "/version", "GET")
-        with suppress(InvalidVersion):  # a gateway's own page
+        with suppress(InvalidVersion):  # e.g. a gateway's page
             if Version(answer.text[:40]) < Version(_OLDEST):
                 raise ValueError(f"its version is {answer.text}, older than {_OLDEST}")
 
     def _experiment(self, name: str, tags: dict[str, str]) -> str:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            # A server has a place for files; a database would take the folder that is worked in.
+            # A server has a place for files; with a database MLflow would use the current folder.
             location = None if self._remote else (self._root / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, location, tags))
         if experiment.lifecycle_stage == "deleted":
@@ -146,8 +146,8 @@ class Store:
 def address() -> str:
     """Return the address of the store: `MLFLOW_TRACKING_URI`, or the main repository's own.
 
-    A relative path in it starts at the main repository: DVC's temporary copies are deleted. Raises
-    `TrackingError` if MLflow would take the path for another one.
+    A relative path is taken from the main repository, because DVC's temporary copies are deleted.
+    Raises `TrackingError` if MLflow would misread the repository's path.
     """
     root = provenance.main_repository()
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -165,9 +165,9 @@ def _own(root: Path) -> str:
 
 
 def _create_database(path: Path) -> None:
-    """Create MLflow's database, if there is none, whole or not at all.
+    """Create MLflow's database, whole or not at all, if it does not exist.
 
-    MLflow creates it table by table, and neither uses nor completes half of one.
+    MLflow creates it table by table and can neither use nor complete a half-made one.
     """
     if not path.exists():
         partial = path.with_name(f".{path.name}.partial")

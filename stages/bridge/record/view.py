@@ -1,7 +1,7 @@
-"""The view of the table of runs that the printed addresses open: its columns and its order.
+"""The columns and order of the runs table that the printed addresses open.
 
-MLflow keeps a shared view in a tag of the experiment, in a format that it does not document; a test
-looks at it in a browser.
+MLflow stores a shared view in a tag of the experiment, in an undocumented format; a browser test
+checks it.
 """
 
 import base64
@@ -14,7 +14,7 @@ QUERY = f"viewStateShareKey={_NAME}"
 
 
 def tags(columns: Sequence[str]) -> dict[str, str]:
-    """Return the experiment's tags: the view with these columns, sorted down by the first one."""
+    """Return the tags for a view with these columns, sorted by the first, descending."""
     if not columns:
         return {}
     quoted = [f"{kind}.`{key}`" for kind, _, key in (name.partition(".") for name in columns)]
