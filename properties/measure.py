@@ -1,7 +1,7 @@
 """Stage `measure`: params.yaml, variants.yaml -> data/variants.csv.
 
-Trains every variant with every seed, in as many processes as there are CPUs, and scores each on
-every test. MLflow hears nothing of it: its rows are for the folders' own params.
+Trains every variant with every seed, in one process per CPU, and scores each on every test. Nothing
+is recorded in MLflow, whose rows are for the folders' own params.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from vanilla_lstm.task.sequences import NO_LABEL, UInt8Array
 from variants import BEST_STEP, LAST_STEP, RESULTS, VARIANTS, Result, read_plan
 
 Score = tuple[int, int, int]
-"""How many sequences were correctly classified, of how many, after how many epochs."""
+"""The numbers of correctly classified sequences, of all sequences and of epochs."""
 
 
 def main(stage: Stage) -> None:
@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
 
 
 def measure(job: tuple[str, list[Params]]) -> list[Score]:
-    """Measure one variant, or a reader, in tests whose params differ in nothing else."""
+    """Measure one variant or one reader in tests that differ only in `Plan.test_key`."""
     name, tests = job
     if name in (LAST_STEP, BEST_STEP):
         return [read_one_step(params, name == BEST_STEP) for params in tests]
@@ -70,9 +70,9 @@ def train_and_test(tests: list[Params]) -> list[Score]:
 def read_one_step(params: Params, best: bool) -> Score:
     """Score a memoryless reader: a table from one step's symbol to its most frequent label.
 
-    It counts as many sequences as the model is trained with, of the kind that it is tested on.
-    The step is the last one or, with `best`, the one that tells most; with a label for each step
-    it is that step.
+    It counts as many sequences as the model is trained with, drawn like the test sequences. The
+    step is the last one or, with `best`, the most informative one; with one label per step it is
+    the labelled step.
     """
     like_test = params.test_data.model_copy(
         update={"n_samples": params.train_data.n_samples, "seed": params.train_data.seed}
@@ -92,7 +92,7 @@ def read_one_step(params: Params, best: bool) -> Score:
 
 
 def count(symbols: UInt8Array, labels: UInt8Array) -> npt.NDArray[np.int64]:
-    """Count the labels `[n]` of each symbol `[n]`: `[256, 256]`."""
+    """Count how often each symbol `[n]` has each label `[n]`; returns `[256, 256]`."""
     pairs = symbols.astype(np.int64) * 256 + labels
     return np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
 

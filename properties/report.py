@@ -1,7 +1,7 @@
 """Stage `report`: the folders' params, metrics and variants.csv -> README.md, pictures.
 
-Every figure in README.md is computed here, but for the times, which the heads of the params.yaml
-files state as measured.
+Every figure in README.md is computed here except the times, which were measured and stand in the
+heads of the params.yaml files.
 """
 
 import io
@@ -40,13 +40,14 @@ seeds, against contrasts and on sequences that training never saw, and writes th
 in it is computed from the files in `claims/*/data/` by the stage `report` of [dvc.yaml](dvc.yaml).
 In MLflow the five models are in the experiment `vanilla-lstm-properties`.
 
-Scores are correctly classified test sequences of 1,000, from the worst seed to the best. Readers
-are tables that map the symbol of a single step to its most frequent label: no memory at all.
+A score is the number of test sequences, out of 1,000, that are classified correctly, from the worst
+seed to the best. A reader is a table that maps the symbol of a single step to its most frequent
+label; it has no memory at all.
 """
 
 FRESH_SEEDS = """\
-The seeds 201 to 205 were in no file while the recipes were chosen. Run once afterwards, each claim
-at its own task:"""
+The seeds 201 to 205 were not used while the recipes were chosen. Run once afterwards on each
+claim's own task, they gave:"""
 
 
 def main(stage: Stage) -> None:
@@ -62,25 +63,25 @@ def main(stage: Stage) -> None:
         fresh.append(f"[{name}](#{name}) {score}")
         sections.append(section(name, head, plan, results, committed))
         stage.write(PICTURES / f"{name}.svg", picture(plan, results))
-    header = ["claim", "task", "score", "on what training never saw", "contrasts", "chance", "time"]
+    header = ["claim", "task", "score", "on untrained lengths", "contrasts", "chance", "time"]
     line = f"{FRESH_SEEDS} {', '.join(fresh)}.\n"
     text = "\n".join([INTRODUCTION, markdown_table(header, rows), line, *sections])
     stage.write(README, text.encode())
 
 
 def read_head(text: str) -> dict[str, str]:
-    """Return what the comment at the head of a params.yaml says: `# Key: value`, lines indented."""
+    """Return the `# Key: value` entries in a params.yaml's head; indented lines continue one."""
     entries = re.findall(r"^# ([A-Z]\w+): (.*(?:\n#   .*)*)", text, re.M)
     return {key: value.replace("\n#  ", "") for key, value in entries}
 
 
 def scores(results: list[Result], variant: str, test: int) -> list[int]:
-    """Return the scores of a variant in a test, one a seed."""
+    """Return the scores of a variant in a test, one per seed."""
     return [r.correctly_classified for r in results if (r.variant, r.test) == (variant, test)]
 
 
 def span(values: list[int]) -> str:
-    """Return the lowest and the highest of some scores."""
+    """Return the lowest and the highest score."""
     low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
 
@@ -113,7 +114,7 @@ def summary_row(name: str, head: dict[str, str], plan: Plan, results: list[Resul
 def section(
     name: str, head: dict[str, str], plan: Plan, results: list[Result], committed: dict[str, float]
 ) -> str:
-    """Return what the page says of one claim."""
+    """Return the page's section on one claim."""
     tests = sorted(plan.tests)
     model, *others = plan.variants
     names = [model, FRESH, *others, *plan.readers]
@@ -141,7 +142,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def picture(plan: Plan, results: list[Result]) -> bytes:
-    """Draw the score over the tests: the median of the seeds, and from the worst to the best."""
+    """Draw the score over the tests: the median of the seeds, and the range from worst to best."""
     tests = sorted(plan.tests)
     places = range(len(tests))
     # No time, no version and no random ids in the file: equal results give equal bytes.

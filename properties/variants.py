@@ -1,4 +1,4 @@
-"""What a claim's variants.yaml asks for, and what its data/variants.csv answers."""
+"""Read a claim's plan, variants.yaml, and its results, data/variants.csv."""
 
 import csv
 import json
@@ -20,24 +20,24 @@ class Plan(NamedTuple):
     """The content of variants.yaml; overrides are by dotted key, as `dvc exp run -S` takes them."""
 
     seeds: list[int]
-    """Each draws training data, weights, batches and, with 1000 added, test data."""
+    """Seeds for training data, weights and batches; plus 1000, for test data."""
     fresh_seeds: list[int]
-    """Others for the model alone, which were first run when its recipe had been chosen."""
+    """Further seeds for the model alone, first run after its recipe had been chosen."""
     test_key: str
     """The key of params.yaml that the tests vary."""
     tests: list[int]
-    """Its values; the first is the claim's own task."""
+    """The tested values; the first is the claim's own task."""
     trained: list[int]
-    """The lowest and the highest of such values that the first variant is trained with."""
+    """The lowest and the highest of these values in the training of the first variant."""
     variants: dict[str, dict[str, Any]]
-    """The model that the claim is about, then the contrasts: the overrides of each."""
+    """The overrides of each variant: first the claim's model, then its contrasts."""
     contrast_seeds: int
-    """With how many of the seeds the contrasts are measured."""
+    """The number of seeds with which the contrasts are measured."""
     readers: list[str]
     """Which memoryless readers to measure as well: `LAST_STEP`, `BEST_STEP`."""
 
     def jobs(self, text: str) -> dict[tuple[str, int], list[Params]]:
-        """Return, by variant and seed, params.yaml's `text` as the params of each test.
+        """Return the params of each test by variant and seed, made from the `text` of params.yaml.
 
         Raises `ParamsError`.
         """
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A row of variants.csv: what one variant, trained with one seed, scores on one test set."""
+    """A row of variants.csv: the score of one variant, trained with one seed, on one test set."""
 
     variant: str
     seed: int
@@ -71,7 +71,7 @@ class Result(NamedTuple):
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return what variants.yaml in `folder` asks for."""
+    """Return the plan in `folder`'s variants.yaml."""
     return Plan(**params_file.read(folder / VARIANTS)[0])
 
 
