@@ -1,8 +1,9 @@
-"""Mend what a killed `dvc` or git leaves behind: `make heal`, which `make repro` begins with.
+"""Mend what a killed `dvc` or git leaves behind: `make heal`, which `make repro` runs first.
 
-DVC writes dvc.lock and its tables of locks in place, git leaves index.lock, and a damaged object of
-DVC's cache is restored again and again. Each is looked at once more under the lock that its writer
-holds, so that nothing whole is touched. Files that are no good are moved aside or come from git.
+DVC writes dvc.lock and its lock tables in place, git leaves index.lock behind, and DVC restores a
+damaged object from its cache again and again. What DVC writes in place is checked again under its
+writer's lock, so no intact file is touched. Stale locks are removed, damaged files are moved aside,
+and dvc.lock is restored from git.
 """
 
 import json
@@ -25,7 +26,7 @@ from bridge.run.files import md5, replacing
 
 
 def main(folder: str = ".") -> None:
-    """Mend the DVC project in a folder, and say what was wrong."""
+    """Mend the DVC project in a folder, and print what was wrong."""
     try:
         repo = Repo(folder)
         for tmp in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
@@ -39,7 +40,7 @@ def main(folder: str = ".") -> None:
 
 
 def mend_lock_table(folder: Path) -> None:
-    """Remove DVC's table of locks if it cannot be read: whoever had a lock in it is dead."""
+    """Remove DVC's lock table if it is not valid JSON: the holders of its locks are dead."""
     table = folder / "rwlock"
     if not _is_json(table):
         with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
@@ -49,7 +50,7 @@ def mend_lock_table(folder: Path) -> None:
 
 
 def mend_lock_file(repo: Repo) -> None:
-    """Bring dvc.lock back from git if DVC cannot read it."""
+    """Restore dvc.lock from git if DVC cannot read it."""
     path = Path(repo.root_dir, LOCK_FILE)
     if not _is_lock_file(repo, path):
         with make_lock(str(Path(repo.tmp_dir, "lock")), tmp_dir=repo.tmp_dir):
@@ -60,11 +61,11 @@ def mend_lock_file(repo: Repo) -> None:
                 if done.returncode == 0:
                     with replacing(path) as partial:
                         partial.write_bytes(done.stdout)
-                print(f"{path}: was cut off by a kill; the committed one is back")
+                print(f"{path}: was cut off by a kill; restored the committed one")
 
 
 def mend_index(root: Path) -> None:
-    """Remove git's index.lock if nothing that runs in this checkout can have made it."""
+    """Remove git's index.lock if no process that runs in this checkout can have made it."""
     command = ["git", "rev-parse", "--git-path", "index.lock"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     path = root / done.stdout.strip()
@@ -77,7 +78,7 @@ def mend_index(root: Path) -> None:
 
 
 def mend_object(path: Path, cached: Path, oid: str) -> None:
-    """Move an object of DVC's cache aside if it is not what its name says, and copies of it."""
+    """Move a cached object aside if its md5 is not its name, and delete its copy at `path`."""
     if cached.is_file() and (content := md5(cached)) != oid.removesuffix(".dir"):
         if path.is_file() and md5(path) == content:
             path.unlink()
@@ -86,7 +87,7 @@ def mend_object(path: Path, cached: Path, oid: str) -> None:
 
 
 def outputs(repo: Repo) -> Iterator[tuple[Path, str]]:
-    """Yield each output that dvc.lock names, and its md5."""
+    """Yield each output in dvc.lock, and its md5."""
     path = Path(repo.root_dir, LOCK_FILE)
     stages = Lockfile(repo, str(path)).load().get("stages", {}) if path.exists() else {}
     dvc_yaml: dict[str, Any] = {stage.addressing: stage for stage in repo.index.stages}

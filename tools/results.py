@@ -1,6 +1,6 @@
-"""Look after MLflow's rows: at the end of `make repro`, and with `ui PORT` show them.
+"""Check MLflow's rows at the end of `make repro`; with `ui PORT`, also show them.
 
-A stage marks the rows of killed ones, but no stage runs where DVC has the result already.
+A stage ends the rows of killed stages, but no stage runs if DVC already has the result.
 """
 
 import os
@@ -20,10 +20,10 @@ from vanilla_lstm.task.params import read_params
 
 
 def main(*arguments: str) -> None:
-    """Settle the rows, say what is missing, and with `ui PORT` serve them."""
+    """End killed stages' rows, report a missing result, and with `ui PORT` serve the table."""
     try:
         read_params()  # a section that no stage reads may be misspelt
-        store = Store(EXPERIMENT, COLUMNS)  # marks the rows of killed stages
+        store = Store(EXPERIMENT, COLUMNS)  # ends the rows of killed stages
         with store.errors_reported():
             missing = all(p.exists() for p in (MODEL, TEST_DATA, METRICS)) and not any(
                 run.data.tags.get(TEST_DATA_MD5) == md5(TEST_DATA)
@@ -39,7 +39,7 @@ def main(*arguments: str) -> None:
 
 
 def serve(store: Store, port: int) -> None:
-    """Serve the store on this machine only; say where its table is."""
+    """Serve the store on this machine only, and print the table's address."""
     if store.address.startswith("http"):
         sys.exit(f"All results: {store.url()}")
     with socket.socket() as free:
@@ -50,7 +50,7 @@ def serve(store: Store, port: int) -> None:
             sys.exit(f"port {port} is in use: `make ui PORT={port + 1}` takes another")
     print(f"All results: {store.url().replace(':5000', f':{port}')}", flush=True)
     command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.address  # not in the list of processes
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.address  # not an argument, which `ps` shows
     os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
 
 
