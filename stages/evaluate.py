@@ -1,9 +1,10 @@
 """Stage `evaluate`: data/model.keras, data/test.npz -> data/metrics.json, data/predictions.csv."""
 
 from functools import partial
+from pathlib import Path
 
+from bridge.run import Stage, run
 from bridge.run.params import PARAMS
-from bridge.run.stage import Stage, run
 from vanilla_lstm.learning.evaluation import actual_and_predicted, evaluate
 from vanilla_lstm.plots import confusion_matrix
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
@@ -27,9 +28,7 @@ def main(stage: Stage) -> None:
     dataset = read_dataset(TEST_DATA)
 
     # Slow imports come last, so that mistakes in the files above are reported at once.
-    from bridge.record.files import Data
-    from bridge.record.rows import evaluation
-    from bridge.record.store import Store
+    from bridge.record import Data, Store, evaluation
 
     store = Store(EXPERIMENT, COLUMNS)
     from vanilla_lstm.learning.model import predict
@@ -55,9 +54,11 @@ def main(stage: Stage) -> None:
     )
     print(f"Accuracy: {result.accuracy:.4f}")
     print(f"Correctly classified: {result.correctly_classified} of {result.n_samples}")
+    print(f"This model: {store.model_uri(run_id)}")
     print(f"This result: {store.url(run_id)}")
     print(f"All results: {store.url()}")
-    print("Next: `make ui` shows them; `dvc exp run -S model.units=10` makes another")
+    if Path("dvc.yaml").exists():  # not in a folder of properties/
+        print("Next: `make ui` shows them; `dvc exp run -S model.units=10` makes another")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import sys
 
+from bridge.run import Stage, run
 from bridge.run.params import PARAMS
-from bridge.run.stage import Stage, run
 from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, DataSet, dataset_bytes
 from vanilla_lstm.task.memory import check_memory
 from vanilla_lstm.task.params import read_params

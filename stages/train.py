@@ -3,8 +3,8 @@
 from functools import partial
 from itertools import count
 
+from bridge.run import Stage, run
 from bridge.run.params import PARAMS
-from bridge.run.stage import Stage, run
 from vanilla_lstm.learning.evaluation import Epoch
 from vanilla_lstm.progress import progress
 from vanilla_lstm.project import COLUMNS, CURVES, EXPERIMENT
@@ -20,9 +20,7 @@ def main(stage: Stage) -> None:
     dataset = read_dataset(TRAIN_DATA)
 
     # Slow imports come last, so that mistakes in the files above are reported at once.
-    from bridge.record.files import Data
-    from bridge.record.rows import training
-    from bridge.record.store import Store
+    from bridge.record import Data, Store, training
 
     store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow, to report a missing store in seconds
     from vanilla_lstm.learning.model import build_model, summary

@@ -2,9 +2,9 @@
 
 EXPERIMENT = "vanilla-lstm"
 COLUMNS = [
+    "-metrics.test/loss",  # the lowest first: many results share an accuracy
     "metrics.test/accuracy",
     "metrics.test/correctly_classified",
-    "metrics.test/loss",
     "params.model.cell",
     "params.model.units",
     "params.train.epochs",

@@ -57,8 +57,8 @@ def test_comparison(sweep: Clone) -> None:
         if row["typ"].startswith("branch")
     )
     assert len(shown) == 8
-    accuracies = [float(row["test/accuracy"]) for row in shown]
-    assert accuracies == sorted(accuracies, reverse=True)
+    losses = [float(row["test/loss"]) for row in shown]
+    assert losses == sorted(losses)
 
 
 def test_plots_without_a_network(reproduced: Clone, tmp_path: Path) -> None:

@@ -116,8 +116,9 @@ def test_quiet(tracked: Clone) -> None:
     end = output[output.index("Accuracy: ") :].splitlines()
     assert re.fullmatch(r"Accuracy: [01]\.\d{4}", end[0])
     assert re.fullmatch(r"Correctly classified: \d+ of 20", end[1])
-    assert run.info.run_id in end[2]
-    assert "viewStateShareKey=results" in end[3]
+    assert end[2] == f"This model: models:/{run.outputs.model_outputs[0].model_id}"
+    assert run.info.run_id in end[3]
+    assert "viewStateShareKey=results" in end[4]
 
 
 def test_same_result_again(tracked: Clone) -> None:

@@ -36,8 +36,8 @@ class Store:
     The store is `MLFLOW_TRACKING_URI`, or mlflow.db in the main repository, also from a git
     worktree and from the temporary copies in which DVC runs experiments. A folder within a folder,
     such as properties/claims/one, has an experiment of its own, whose name ends in `-properties`.
-    `columns` are those of its table, such as "metrics.test/loss"; the row with the highest value in
-    the first one is shown first. `params` is the params file, if there is one.
+    `columns` are those of its table, such as "metrics.test/loss", sorted by the first: the highest
+    value first, or the lowest with a `-` before the name. `params` is the params file, if any.
     """
 
     def __init__(
@@ -108,6 +108,11 @@ class Store:
         page = f"/{run_id}?" if run_id else f"?{view.QUERY}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
+
+    def model_uri(self, run_id: str) -> str:
+        """Return the address of a row's model in MLflow; nothing if it could not be served."""
+        outputs = self.client.get_run(run_id).outputs.model_outputs
+        return f"models:/{outputs[-1].model_id}" if outputs else ""
 
     def _check_version(self) -> None:
         answer = http_request(get_default_host_creds(self.address), "/version", "GET")
