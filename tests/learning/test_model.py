@@ -181,7 +181,7 @@ def model_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_unreadable_file(model_path: Path) -> None:
     """For a file that is not a model, the error says what to do about it."""
     model_path.write_bytes(b"no model")
-    with pytest.raises(FileError, match="dvc repro -f train"):
+    with pytest.raises(FileError, match="make heal"):
         read_model(model_path)
 
 
