@@ -8,6 +8,27 @@ import pytest
 from clone import ROOT, Clone, make_clone
 from processor import processor
 
+REST = (
+    "tests/cluster/test_cluster.py",
+    "tests/learning/test_processors.py",
+    "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size1]",
+    "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size2]",
+    "tests/bridge/test_adoption.py",
+    "tests/bridge/test_browser.py",
+    "tests/bridge/test_faults.py::test_kills[True]",
+    "tests/bridge/test_package.py",
+    "tests/bridge/test_stores.py::test_server_that_is_none",
+    "tests/test_habits.py::test_pull_request_report",
+    "tests/test_readme.py::test_commands_print_what_readme_shows",
+)
+"""What `make test` leaves to `make test-rest`, by the beginning of the test's id."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(REST):
+            item.add_marker(pytest.mark.rest)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the same tests with larger numbers")

@@ -214,7 +214,9 @@ def test_orphan_from_its_first_moment(reproduced: Clone, tmp_path: Path) -> None
         clone, "sh", "-c", "(sleep 1; exec python stages/generate_data.py train) &", DVC_STAGE="x"
     )
     orphan.end()
-    assert orphan.output.startswith("the dvc that started this stage is gone; run `dvc repro` again")
+    assert orphan.output.startswith(
+        "the dvc that started this stage is gone; run `dvc repro` again"
+    )
     assert files(clone.path) == before
 
 
