@@ -25,9 +25,10 @@ ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT
 plots: .venv/dev  ## write DVC's plots to one page that needs no network
 	python tools/offline_plots.py
 
-PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile
+PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile -rs
 
-test: .venv/dev  ## run the tests (minutes); what is left to test-rest is counted as deselected
+test: .venv/dev  ## run the tests, in ten minutes at most on two cores
+	@echo "ten minutes at most on two cores; \`make test-rest\` runs the tests that count as deselected"
 	$(PYTEST) -m "not rest"
 
 test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults

@@ -623,3 +623,34 @@ def test_ui_listens_on_this_machine_only(reproduced: Clone, tmp_path: Path) -> N
     finally:
         os.killpg(ui.process.pid, signal.SIGTERM)
         ui.end()
+
+
+def test_ui_of_a_port_in_use(reproduced: Clone, tmp_path: Path) -> None:
+    """A busy port is one line, which names another one."""
+    clone = reproduced.copy(tmp_path / "clone")
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        done = clone.run("make", "-o", ".venv/run", "ui", f"PORT={port}", check=False)
+    assert f"port {port} is in use: `make ui PORT={port + 1}` takes another\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ui_serves_the_store_of_the_stages(reproduced: Clone, tmp_path: Path) -> None:
+    """From a worktree and with MLFLOW_TRACKING_URI `make ui` shows the rows, not an empty store."""
+    clone = reproduced.copy(tmp_path / "clone")
+    clone.git("worktree", "add", "-q", str(tmp_path / "tree"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for folder, address in [(tmp_path / "tree", ""), (clone.path, f"sqlite:///{tmp_path}/my.db")]:
+        more = {"MLFLOW_TRACKING_URI": address} if address else {}
+        ui = Started(Clone(folder), "python", "tools/results.py", "ui", port, **more)
+        try:
+            ui.until(f"All results: http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey")
+            mlflow = psutil.Process(ui.process.pid)
+            while "mlflow" not in mlflow.cmdline():  # it takes the place of tools/results.py
+                time.sleep(0.1)
+            store = address or f"sqlite:///{clone.path}/mlflow.db"
+            assert mlflow.environ()["MLFLOW_BACKEND_STORE_URI"] == store
+        finally:
+            os.killpg(ui.process.pid, signal.SIGKILL)
+            ui.end()
