@@ -58,10 +58,12 @@ def mend_lock_file(repo: Repo) -> None:
                 path.replace(path.with_name(f"{LOCK_FILE}.damaged"))
                 command = ["git", "show", f"HEAD:./{LOCK_FILE}"]
                 done = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
+                cure = "moved aside, as git has none"
                 if done.returncode == 0:
                     with replacing(path) as partial:
                         partial.write_bytes(done.stdout)
-                print(f"{path}: was cut off by a kill; restored the committed one")
+                    cure = "restored the committed one"
+                print(f"{path}: was cut off by a kill; {cure}")
 
 
 def mend_index(root: Path) -> None:
