@@ -408,8 +408,8 @@ def test_error_in_a_training(models: Clone) -> None:
 def test_error_in_serving(models: Clone) -> None:
     """If a user's `serve` fails, its traceback is shown whole and the training is kept.
 
-    Also if it is an error that a store could raise. MLflow keeps the model as it is, and whatever
-    comes later finds its row.
+    Also if it is an error that a store could raise. MLflow keeps the model as it is, whatever comes
+    later finds its row, and a `serve` that has been mended adds to it.
     """
     script = models.path / "scripts" / "train.py"
     script.write_text(TRAIN.replace("params=params)", "params=params, serve=serve)"))
@@ -429,6 +429,13 @@ def test_error_in_serving(models: Clone) -> None:
         assert len(rows(models, "models")) == n_rows
     for run in rows(models, "models"):
         assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+    mended = "mlflow.pyfunc.save_model(path, loader_module='x', mlflow_model=mlflow_model)"
+    text = script.read_text().replace('open("no/such/file")', f"import mlflow.pyfunc; {mended}")
+    script.write_text(text)
+    models.dvc("repro", "-f", "-s", "train@tree-1")
+    first = rows(models, "models")[-1]
+    assert first.data.tags["reproduced"] == "1"
+    assert len(first.outputs.model_outputs) == 1
 
 
 # Folders

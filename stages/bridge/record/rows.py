@@ -198,6 +198,8 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
         if known:
             count = int(known[-1].data.tags.get(REPRODUCED, 0)) + 1
             client.set_tag(known[-1].info.run_id, REPRODUCED, str(count))
+            if package and not known[-1].outputs.model_outputs:  # `serve` has been mended
+                log_model(store, known[-1].info.run_id, model, package)
             client.set_terminated(run_id)
             client.delete_run(run_id)
             return
