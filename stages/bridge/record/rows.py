@@ -29,6 +29,7 @@ from .runs import (
     data_md5,
     evaluations,
     inherit,
+    models,
     params_text,
     unrecorded,
 )
@@ -155,7 +156,7 @@ def evaluation(
             run_id = free[0].info.run_id
         elif runs:  # the model is known on other test sets, or with other metrics
             run_id = copy(store, runs[0], params, name)
-            if not runs[0].outputs.model_outputs:  # the model could not be served
+            if not models(store, runs[0]):  # it could not be served
                 log_model(store, run_id, model, None)
         else:
             run_id = unrecorded(store, model, model_md5, params, package)
@@ -198,7 +199,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
         if known:
             count = int(known[-1].data.tags.get(REPRODUCED, 0)) + 1
             client.set_tag(known[-1].info.run_id, REPRODUCED, str(count))
-            if package and not known[-1].outputs.model_outputs:  # `serve` has been mended
+            if package and not models(store, known[-1]):  # `serve` has been mended
                 log_model(store, known[-1].info.run_id, model, package)
             client.set_terminated(run_id)
             client.delete_run(run_id)

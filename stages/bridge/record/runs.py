@@ -101,8 +101,8 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
-    if run.outputs.model_outputs:
-        store.client.log_outputs(run_id, run.outputs.model_outputs)
+    if logged := models(store, run):
+        store.client.log_outputs(run_id, logged)
     store.client.set_terminated(run_id)
     return run_id
 
@@ -118,6 +118,12 @@ def unrecorded(
     log_model(store, run_id, model, package)
     store.client.set_terminated(run_id)
     return run_id
+
+
+def models(store: Store, run: Run) -> list[entities.LoggedModelOutput]:
+    """Return the models that a run has logged; MLflow 3.0 finds a run without them."""
+    outputs = store.client.get_run(run.info.run_id).outputs
+    return list(outputs.model_outputs) if outputs else []
 
 
 def params_text(store: Store, run_id: str) -> str:
