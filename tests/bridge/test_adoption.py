@@ -484,3 +484,25 @@ def test_error_of_another_file(tmp_path: Path) -> None:
     written = replacing(tmp_path / "model")
     with pytest.raises(FileError, match="model: cannot be written"), written as partial:
         (partial / "file").write_text("in no folder")
+
+
+# Scripts in the root
+
+
+@pytest.mark.parametrize(
+    ("edited", "status"),
+    [("helpers/more.py", 1), ("venv/lib/package.py", 0), (".tox/lib/package.py", 0)],
+)
+def test_code_is_not_the_environment(tmp_path: Path, edited: str, status: int) -> None:
+    """Code that changes under a stage stops it; a virtual environment beside it is no code."""
+    script = "import sys; from bridge.run import run\n"
+    script += "def main(stage):\n    open(sys.argv[1], 'a').write('1')\nrun(main)\n"
+    (tmp_path / "script.py").write_text(script)
+    for name in ("venv/pyvenv.cfg", edited):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = Clone(tmp_path).run(
+        "python", "script.py", edited, check=False, PYTHONPATH=str(BRIDGE.parent)
+    )
+    assert done.returncode == status
+    assert ("helpers/more.py: changed while the stage ran" in done.stderr) == bool(status)

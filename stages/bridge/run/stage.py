@@ -99,7 +99,7 @@ def run(
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     script = Path(sys.argv[0])
-    modules = sorted(Path(code or script.parent).rglob("*.py")) if script.is_file() else []
+    modules = sorted(_modules(code or script.parent)) if script.is_file() else []
     try:
         with exclusive(Path(folder), "an earlier stage is still at work"):
             stage = Stage([*reads, *modules])
@@ -109,6 +109,14 @@ def run(
         sys.exit(f"{error}")
     finally:
         gc.freeze()  # skip collection at exit too
+
+
+def _modules(code: AnyPath) -> Iterator[Path]:
+    """Yield the modules below a folder, without hidden folders and virtual environments."""
+    for folder, folders, files in os.walk(code):
+        inside = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in inside if not Path(folder, name, "pyvenv.cfg").exists()]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _md5_if_any(path: Path) -> str | None:
