@@ -381,6 +381,21 @@ def test_refused(models: Clone, code: str, error: str) -> None:
     assert not rows(models, "models")
 
 
+def test_name_that_mlflow_refuses(models: Clone) -> None:
+    """What MLflow takes for no metric is told as that, not as a store that is broken."""
+    models.dvc("repro", "train@tree-1")
+    script = models.path / "scripts" / "evaluate.py"
+    script.write_text(EVALUATE.replace('"score"', '"f1@0.5"'))
+    done = models.run("python", "scripts/evaluate.py", "models/tree-1", check=False)
+    assert done.returncode == 1
+    assert "test/f1@0.5" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; change what the stage records\n")
+    script.write_text(EVALUATE)
+    models.run("python", "scripts/evaluate.py", "models/tree-1")
+    (run,) = rows(models, "models")
+    assert run.data.metrics["test/score"] == 4
+
+
 def test_training_without_a_model(models: Clone) -> None:
     """A block that writes no model is told so, rather than that the store was broken."""
     script = models.path / "scripts" / "train.py"

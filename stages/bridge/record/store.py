@@ -76,6 +76,8 @@ class Store:
             cure = "start it, or unset MLFLOW_TRACKING_URI"
             if self._address.startswith("sqlite:"):
                 cure = "move the file away to begin a new store"
+            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                cure = "change what the stage records"
             raise self.error(error, cure) from None
 
     def error(self, error: Exception, cure: str) -> TrackingError:
