@@ -33,7 +33,8 @@ def rows(clone: Clone, experiment: str = "digits") -> list[Run]:
     """Return the rows of a clone's store, newest first."""
     client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
     found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id])) if found else []
+    runs = client.search_runs([found.experiment_id]) if found else []
+    return [client.get_run(run.info.run_id) for run in runs]  # with the models that it has logged
 
 
 def locked(clone: Clone) -> dict[str, str]:
@@ -375,9 +376,24 @@ def test_refused(models: Clone, code: str, error: str) -> None:
     (models.path / "models" / "a").write_text("a")
     done = models.run("python", "scripts/evaluate.py", "models/a", check=False)
     assert done.returncode == 1
-    assert error in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert error in done.stderr.splitlines()[-1]
     assert not rows(models, "models")
+
+
+def test_name_that_mlflow_refuses(models: Clone) -> None:
+    """What MLflow takes for no metric is told as that, not as a store that is broken."""
+    models.dvc("repro", "train@tree-1")
+    script = models.path / "scripts" / "evaluate.py"
+    script.write_text(EVALUATE.replace('"score"', '"f1@0.5"'))
+    done = models.run("python", "scripts/evaluate.py", "models/tree-1", check=False)
+    assert done.returncode == 1
+    assert "test/f1@0.5" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; change what the stage records\n")
+    script.write_text(EVALUATE)
+    models.run("python", "scripts/evaluate.py", "models/tree-1")
+    (run,) = rows(models, "models")
+    assert run.data.metrics["test/score"] == 4
 
 
 def test_training_without_a_model(models: Clone) -> None:
@@ -385,8 +401,9 @@ def test_training_without_a_model(models: Clone) -> None:
     script = models.path / "scripts" / "train.py"
     script.write_text(TRAIN.replace("stage.write(model, kind.encode())", "pass"))
     done = models.run("python", "scripts/train.py", "tree", "1", check=False)
-    message = "models/tree-1: was not written by the training; write it within the block\n"
-    assert (done.returncode, done.stderr) == (1, message)
+    message = "models/tree-1: was not written by the training; write it within the block"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, message)
+    assert "Traceback" not in done.stderr
     assert [run.info.status for run in rows(models, "models")] == ["FAILED"]
 
 
@@ -408,8 +425,8 @@ def test_error_in_a_training(models: Clone) -> None:
 def test_error_in_serving(models: Clone) -> None:
     """If a user's `serve` fails, its traceback is shown whole and the training is kept.
 
-    Also if it is an error that a store could raise. MLflow keeps the model as it is, and whatever
-    comes later finds its row.
+    Also if it is an error that a store could raise. MLflow keeps the model as it is, whatever comes
+    later finds its row, and a `serve` that has been mended adds to it.
     """
     script = models.path / "scripts" / "train.py"
     script.write_text(TRAIN.replace("params=params)", "params=params, serve=serve)"))
@@ -429,6 +446,13 @@ def test_error_in_serving(models: Clone) -> None:
         assert len(rows(models, "models")) == n_rows
     for run in rows(models, "models"):
         assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+    mended = "mlflow.pyfunc.save_model(path, loader_module='x', mlflow_model=mlflow_model)"
+    text = script.read_text().replace('open("no/such/file")', f"import mlflow.pyfunc; {mended}")
+    script.write_text(text)
+    models.dvc("repro", "-f", "-s", "train@tree-1")
+    first = rows(models, "models")[-1]
+    assert first.data.tags["reproduced"] == "1"
+    assert len(first.outputs.model_outputs) == 1
 
 
 # Folders
@@ -475,3 +499,25 @@ def test_error_of_another_file(tmp_path: Path) -> None:
     written = replacing(tmp_path / "model")
     with pytest.raises(FileError, match="model: cannot be written"), written as partial:
         (partial / "file").write_text("in no folder")
+
+
+# Scripts in the root
+
+
+@pytest.mark.parametrize(
+    ("edited", "status"),
+    [("helpers/more.py", 1), ("venv/lib/package.py", 0), (".tox/lib/package.py", 0)],
+)
+def test_code_is_not_the_environment(tmp_path: Path, edited: str, status: int) -> None:
+    """Code that changes under a stage stops it; a virtual environment beside it is no code."""
+    script = "import sys; from bridge.run import run\n"
+    script += "def main(stage):\n    open(sys.argv[1], 'a').write('1')\nrun(main)\n"
+    (tmp_path / "script.py").write_text(script)
+    for name in ("venv/pyvenv.cfg", edited):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = Clone(tmp_path).run(
+        "python", "script.py", edited, check=False, PYTHONPATH=str(BRIDGE.parent)
+    )
+    assert done.returncode == status
+    assert ("helpers/more.py: changed while the stage ran" in done.stderr) == bool(status)

@@ -46,6 +46,8 @@ def tracking_error(address: str, error: Exception, cure: str = "") -> TrackingEr
     Without `cure`, the known one for this error is used.
     """
     cause = " ".join(masked(str(error)).split())[:300] or type(error).__name__
+    if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+        cure = cure or "change what the stage records"
     known = (text for pattern, text in _CURES.items() if re.search(pattern, str(error)))
     return TrackingError(masked(address), cause, cure or next(known, _OTHERWISE))
 

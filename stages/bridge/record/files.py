@@ -75,12 +75,15 @@ def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> N
     client.log_outputs(run_id, [entities.LoggedModelOutput(logged.model_id, 0)])
 
 
-def renew_model(store: Store, run: entities.Run, package: Path) -> None:
-    """Store the model of a run again if its files have another size than they had."""
-    for output in run.outputs.model_outputs:
+def renew_model(store: Store, run_id: str, model: Path, package: Path) -> None:
+    """Store the model of a run again if its files are damaged, or if it could not be served."""
+    models = store.models(run_id)
+    for output in models:
         logged = store.client.get_logged_model(output.model_id)
         if logged.tags.get(_SIZE) != str(_size(store, output.model_id)):
-            _upload(store, run.info.run_id, output.model_id, package)
+            _upload(store, run_id, output.model_id, package)
+    if not models:
+        log_model(store, run_id, model, package)
 
 
 def _upload(store: Store, run_id: str, model_id: str, package: Path) -> None:

@@ -160,7 +160,7 @@ def evaluation(
             run_id = free[0].info.run_id
         elif runs:  # the model is known on other test sets, or with other metrics
             run_id = copy(store, runs[0], params, name)
-            if not runs[0].outputs.model_outputs:  # the model could not be served
+            if not store.models(runs[0].info.run_id):  # it could not be served
                 log_model(store, run_id, model, None)
         else:
             run_id = unrecorded(store, model, model_md5, params, package)
@@ -201,7 +201,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
     if known := [run for run in runs if params.items() <= run.data.params.items()]:
         first, count = known[-1], known[-1].data.tags.get(REPRODUCED, "")
         if package:
-            renew_model(store, first, package)
+            renew_model(store, first.info.run_id, model, package)
         count = str(int(count) + 1) if count.isdecimal() else "1"
         client.set_tag(first.info.run_id, REPRODUCED, count)
         client.set_terminated(run_id)

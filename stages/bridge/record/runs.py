@@ -102,8 +102,8 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
-    if run.outputs.model_outputs:
-        store.client.log_outputs(run_id, run.outputs.model_outputs)
+    if logged := store.models(run.info.run_id):
+        store.client.log_outputs(run_id, logged)
     store.client.set_terminated(run_id)
     return run_id
 

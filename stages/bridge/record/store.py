@@ -12,7 +12,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import mlflow
 import mlflow.store.db.utils
-from mlflow.entities import DatasetInput, Run
+from mlflow.entities import DatasetInput, LoggedModelOutput, Run
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from packaging.version import InvalidVersion, Version
@@ -111,8 +111,13 @@ class Store:
 
     def model_uri(self, run_id: str) -> str:
         """Return the address of a row's model in MLflow; nothing if it could not be served."""
-        outputs = self.client.get_run(run_id).outputs.model_outputs
-        return f"models:/{outputs[-1].model_id}" if outputs else ""
+        models = self.models(run_id)
+        return f"models:/{models[-1].model_id}" if models else ""
+
+    def models(self, run_id: str) -> list[LoggedModelOutput]:
+        """Return the models that a run has logged; MLflow 3.0 finds a run without them."""
+        outputs = self.client.get_run(run_id).outputs
+        return list(outputs.model_outputs) if outputs else []
 
     def _check_version(self) -> None:
         answer = http_request(get_default_host_creds(self.address), "/version", "GET")

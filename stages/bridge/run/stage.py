@@ -116,7 +116,7 @@ def run(
         if stream := getattr(sys, name):
             setattr(sys, name, _Report(stream.detach(), line_buffering=True))
     script = Path(sys.argv[0])
-    modules = sorted(Path(code or script.parent).rglob("*.py")) if script.is_file() else []
+    modules = sorted(_modules(code or script.parent)) if script.is_file() else []
     complete = False
     try:
         with exclusive(Path(folder), "an earlier stage is still at work"):
@@ -132,6 +132,14 @@ def run(
             cure = f"`dvc checkout && git checkout {folder}` brings them back"
             print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
         gc.freeze()  # skip collection at exit too
+
+
+def _modules(code: AnyPath) -> Iterator[Path]:
+    """Yield the modules below a folder, without hidden folders and virtual environments."""
+    for folder, folders, files in os.walk(code):
+        inside = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in inside if not Path(folder, name, "pyvenv.cfg").exists()]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _md5_if_any(path: Path) -> str | None:
