@@ -110,8 +110,20 @@ def run(
     """
     # Imports create a million objects and no garbage; collecting takes a fifth of a stage's time.
     gc.set_threshold(1_000_000)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def say_what_is_gone() -> None:
+        if "DVC_STAGE" in os.environ:  # DVC has deleted the outputs
+            cure = f"`dvc checkout && git checkout {folder}` brings them back"
+            print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
+
+    def end(number: int, _: object) -> None:
+        say_what_is_gone()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):
             setattr(sys, name, _Report(stream.detach(), line_buffering=True))
@@ -128,9 +140,8 @@ def run(
         print(error, file=sys.stderr)
         sys.exit(1)
     finally:
-        if "DVC_STAGE" in os.environ and not complete:  # DVC has deleted the outputs
-            cure = f"`dvc checkout && git checkout {folder}` brings them back"
-            print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
+        if not complete:
+            say_what_is_gone()
         gc.freeze()  # skip collection at exit too
 
 
