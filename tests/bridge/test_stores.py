@@ -232,11 +232,9 @@ from bridge.run.stage import Stage
 from vanilla_lstm.task.artifacts import MODEL, TRAIN_DATA
 model = MODEL.with_name(sys.argv[1])
 model.write_text(sys.argv[1])
-def serve(model, *, path, mlflow_model):
-    os.mkdir(path)
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
 store, stage = Store("vanilla-lstm"), Stage([])
-with training(store, stage, model, Data(TRAIN_DATA), params={}, serve=serve, texts={}):
+with training(store, stage, model, Data(TRAIN_DATA), params={}):
     pass
 """
 
@@ -261,7 +259,7 @@ def test_two_checkouts_on_one_database(reproduced: Clone, tmp_path: Path) -> Non
     for process in started:
         output = process.communicate()[1]
         assert process.returncode == 0, output
-        assert all(line.startswith("waiting for ") for line in output.splitlines())
+        assert all(line.startswith("waiting for ") for line in output.splitlines()), output
     assert [run.info.status for run in rows(address)] == ["FINISHED"] * 7
 
 
