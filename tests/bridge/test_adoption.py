@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from bridge.run.errors import FileError
 from bridge.run.files import md5, replacing
-from clone import ROOT, Clone, environment
+from clone import ROOT, Clone, environment, make_clone
 
 EXAMPLE = ROOT / "examples" / "digits"
 BRIDGE = ROOT / "stages" / "bridge"
@@ -173,6 +173,21 @@ def test_served_by_its_flavor(clone: Clone) -> None:
 
 def first_line(clone: Clone, name: str) -> str:
     return (clone.path / "data" / "test" / f"{name}.csv").read_text().partition("\n")[0]
+
+
+def test_in_place(tmp_path: Path) -> None:
+    """Here the bridge is a link: DVC sees what it leads to, also in a temporary copy."""
+    here = make_clone(tmp_path / "clone")
+    example = Clone(here.path / "examples" / "digits")
+    example.dvc("exp", "run")
+    stages = YAML(typ="safe").load(example.lock)["stages"]
+    deps = {dep["path"]: dep["md5"] for dep in stages["train"]["deps"]}
+    assert deps["scripts/bridge/run"] == md5(here.path / "stages" / "bridge" / "run")
+    example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
+    found = rows(here, "digits-examples")
+    assert [run.info.run_name for run in found] == ["digits passes=3", "digits"]
+    for run in found:
+        assert {"test/loss", "validation/loss"} <= run.data.metrics.keys()
 
 
 # However DVC runs it
