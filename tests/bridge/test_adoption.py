@@ -1,5 +1,6 @@
 """Somebody else's pipeline takes the bridge over: the example, in a repository of its own."""
 
+import math
 import os
 import re
 import shutil
@@ -409,6 +410,22 @@ def test_name_that_mlflow_refuses(models: Clone) -> None:
     models.run("python", "scripts/evaluate.py", "models/tree-1")
     (run,) = rows(models, "models")
     assert run.data.metrics["test/score"] == 4
+
+
+def test_not_a_number(models: Clone) -> None:
+    """A score that is no number, or infinite, is the same result when it comes again."""
+    (models.path / "models").mkdir()
+    (models.path / "models" / "a").write_text("a")
+    script = models.path / "scripts" / "evaluate.py"
+    scores = '"score": float("nan"), "worst": float("-inf"), "size"'
+    script.write_text(EVALUATE.replace('"score"', scores))
+    for _ in range(2):
+        models.run("python", "scripts/evaluate.py", "models/a")
+    (run,) = rows(models, "models")
+    assert math.isnan(run.data.metrics["test/score"])
+    script.write_text(EVALUATE.replace('"score"', scores.replace("nan", "1")))
+    models.run("python", "scripts/evaluate.py", "models/a")
+    assert len(rows(models, "models")) == 2
 
 
 def test_training_without_a_model(models: Clone) -> None:
