@@ -15,6 +15,8 @@ from mlflow.models import Model
 from ..run.files import AnyPath, md5
 from .store import Store
 
+_UNSERVED = "model"  # where a run keeps a model that MLflow does not serve
+
 
 class Serve(Protocol):
     """Writes a model file as MLflow serves it: `path` and `mlflow_model` are for `save_model`."""
@@ -62,8 +64,10 @@ def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> N
     """
     client = store.client
     if package is None:
-        log = client.log_artifacts if model.is_dir() else client.log_artifact
-        log(run_id, str(model), *([model.name] if model.is_dir() else []))
+        if model.is_dir():
+            client.log_artifacts(run_id, str(model), f"{_UNSERVED}/{model.name}")
+        else:
+            client.log_artifact(run_id, str(model), _UNSERVED)
         return
     logged = client.create_logged_model(store.experiment_id, "model", run_id)
     spec = Model.load(str(package))
