@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro heal properties ui plots restore test test-rest test-all test-fast test-slow check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore test test-rest test-all test-fast test-slow test-oldest check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -42,6 +42,9 @@ test-fast: .venv/dev  ## run the tests that need no TensorFlow, DVC or MLflow
 test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
+test-oldest: .venv-oldest/run  ## run the bridge's tests with the oldest DVC and MLflow that it supports
+	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py
+
 check: .venv/dev  ## check format, lint and types
 	python -m ruff format --check .
 	python -m ruff check .
@@ -66,6 +69,12 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes -q -o requirements.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes -q -c requirements.txt -o requirements-dev.txt
 	uv pip compile pyproject.toml --extra cluster --universal --python-version 3.11 --generate-hashes -q -c requirements-dev.txt -o requirements-cluster.txt
+	uv pip compile tests/bridge/oldest.in --exclude-newer 2025-06-20 --universal --python-version 3.11 --generate-hashes -q -o tests/bridge/oldest.txt
+
+.venv-oldest/run: tests/bridge/oldest.txt
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 .venv/run: requirements.txt
 	$(call install,requirements.txt)

@@ -1,5 +1,6 @@
 """Somebody else's pipeline takes the bridge over: the example, in a repository of its own."""
 
+import math
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from ruamel.yaml import YAML
 
 from bridge.run.errors import FileError
 from bridge.run.files import md5, replacing
-from clone import ROOT, Clone, environment
+from clone import ROOT, Clone, environment, make_clone
 
 EXAMPLE = ROOT / "examples" / "digits"
 BRIDGE = ROOT / "stages" / "bridge"
@@ -173,6 +174,21 @@ def test_served_by_its_flavor(clone: Clone) -> None:
 
 def first_line(clone: Clone, name: str) -> str:
     return (clone.path / "data" / "test" / f"{name}.csv").read_text().partition("\n")[0]
+
+
+def test_in_place(tmp_path: Path) -> None:
+    """Here the bridge is a link: DVC sees what it leads to, also in a temporary copy."""
+    here = make_clone(tmp_path / "clone")
+    example = Clone(here.path / "examples" / "digits")
+    example.dvc("exp", "run")
+    stages = YAML(typ="safe").load(example.lock)["stages"]
+    deps = {dep["path"]: dep["md5"] for dep in stages["train"]["deps"]}
+    assert deps["scripts/bridge/run"] == md5(here.path / "stages" / "bridge" / "run")
+    example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
+    found = rows(here, "digits-examples")
+    assert [run.info.run_name for run in found] == ["digits passes=3", "digits"]
+    for run in found:
+        assert {"test/loss", "validation/loss"} <= run.data.metrics.keys()
 
 
 # However DVC runs it
@@ -353,11 +369,30 @@ def test_many_models(models: Clone) -> None:
         config = artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")
         assert f"depth: {depth}" in config
         # Not served: MLflow keeps the file as it is.
-        assert artifacts.load_text(f"{run.info.artifact_uri}/{name}") == kind
+        assert artifacts.load_text(f"{run.info.artifact_uri}/model/{name}") == kind
         assert run.data.metrics["test/score"] == 4
         assert run.data.tags["test_data.md5"] == md5(models.path / "table.csv")
     models.dvc("exp", "run", "-S", "config.yaml:rate=0.5", "train@tree-1")
     assert rows(models, "models")[0].info.run_name == "tree-1 rate=0.5"
+
+
+def test_model_is_a_folder(models: Clone) -> None:
+    """A model can be a folder. Its score is taken over by other params that end in the same one."""
+    folder = "with stage.writing(model) as path:\n            path.mkdir()"
+    folder += "\n            (path / 'weights').write_text(kind)"
+    train, evaluate = (models.path / "scripts" / f"{name}.py" for name in ("train", "evaluate"))
+    train.write_text(TRAIN.replace("stage.write(model, kind.encode())", folder))
+    evaluate.write_text(EVALUATE.replace("open(model)", 'open(f"{model}/weights")'))
+    models.dvc("repro", "train@tree-1")
+    models.run("python", "scripts/evaluate.py", "models/tree-1")
+    models.dvc("repro", "train@tree-2")
+    second, first = rows(models, "models")
+    outs = locked(models)
+    for name, run in [("tree-1", first), ("tree-2", second)]:
+        assert run.data.tags["model.md5"] == outs[f"models/{name}"]
+        assert artifacts.load_text(f"{run.info.artifact_uri}/model/{name}/weights") == "tree"
+        assert run.data.metrics["test/score"] == 4
+        assert run.data.params["model.tree.depth"] == name[-1]
 
 
 @pytest.mark.parametrize(
@@ -394,6 +429,22 @@ def test_name_that_mlflow_refuses(models: Clone) -> None:
     models.run("python", "scripts/evaluate.py", "models/tree-1")
     (run,) = rows(models, "models")
     assert run.data.metrics["test/score"] == 4
+
+
+def test_not_a_number(models: Clone) -> None:
+    """A score that is no number, or infinite, is the same result when it comes again."""
+    (models.path / "models").mkdir()
+    (models.path / "models" / "a").write_text("a")
+    script = models.path / "scripts" / "evaluate.py"
+    scores = '"score": float("nan"), "worst": float("-inf"), "size"'
+    script.write_text(EVALUATE.replace('"score"', scores))
+    for _ in range(2):
+        models.run("python", "scripts/evaluate.py", "models/a")
+    (run,) = rows(models, "models")
+    assert math.isnan(run.data.metrics["test/score"])
+    script.write_text(EVALUATE.replace('"score"', scores.replace("nan", "1")))
+    models.run("python", "scripts/evaluate.py", "models/a")
+    assert len(rows(models, "models")) == 2
 
 
 def test_training_without_a_model(models: Clone) -> None:
@@ -437,7 +488,7 @@ def test_error_in_serving(models: Clone) -> None:
     assert "move the file away" not in done.stderr
     (run,) = rows(models, "models")
     assert run.info.status == "FINISHED"
-    assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+    assert artifacts.load_text(f"{run.info.artifact_uri}/model/tree-1") == "tree"
     for name, n_rows in [("test", 1), ("validation", 1), ("test", 2)]:
         code = EVALUATE.replace("metrics=scores", f'metrics=scores, name="{name}"')
         code = code.replace("len(", f"{n_rows} * len(")
@@ -445,7 +496,7 @@ def test_error_in_serving(models: Clone) -> None:
         models.run("python", "scripts/evaluate.py", "models/tree-1")
         assert len(rows(models, "models")) == n_rows
     for run in rows(models, "models"):
-        assert artifacts.load_text(f"{run.info.artifact_uri}/tree-1") == "tree"
+        assert artifacts.load_text(f"{run.info.artifact_uri}/model/tree-1") == "tree"
     mended = "mlflow.pyfunc.save_model(path, loader_module='x', mlflow_model=mlflow_model)"
     text = script.read_text().replace('open("no/such/file")', f"import mlflow.pyfunc; {mended}")
     script.write_text(text)

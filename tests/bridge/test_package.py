@@ -64,9 +64,9 @@ def test_installed(tmp_path: Path) -> None:
     )
     project.git("init", "-q")
     project.dvc("init", "-q")
-    project.dvc(
-        "repro", PATH=f"{environment}/bin{os.pathsep}{os.environ['PATH']}", PYTHONPATH=others
-    )
+    # Its python comes first, then the one that has dvc.
+    path = [f"{environment}/bin", str(Path(sys.executable).parent), os.environ["PATH"]]
+    project.dvc("repro", PATH=os.pathsep.join(path), PYTHONPATH=others)
     installed = Path((project.path / "where").read_text()).parent
     assert installed.is_relative_to(environment)
     assert {p.relative_to(installed) for p in installed.rglob("*.py")} == {

@@ -17,6 +17,7 @@ from ..run.files import AnyPath, md5
 from .store import Store
 
 _SIZE = "size"
+_UNSERVED = "model"  # where a run keeps a model that MLflow does not serve
 
 
 class Serve(Protocol):
@@ -65,8 +66,10 @@ def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> N
     """
     client = store.client
     if package is None:
-        log = client.log_artifacts if model.is_dir() else client.log_artifact
-        log(run_id, str(model), *([model.name] if model.is_dir() else []))
+        if model.is_dir():
+            client.log_artifacts(run_id, str(model), f"{_UNSERVED}/{model.name}")
+        else:
+            client.log_artifact(run_id, str(model), _UNSERVED)
         return
     name = re.sub(r"[/:.%\"']", "_", client.get_run(run_id).info.run_name)  # what MLflow allows
     logged = client.create_logged_model(store.experiment_id, name, run_id)

@@ -1,5 +1,6 @@
 """The rows of the table: a training opens a run, and an evaluation is added to one."""
 
+import math
 import os
 import re
 import sys
@@ -222,8 +223,15 @@ def _trained(run: Run) -> bool:
 
 def _has_result(run: Run, tag: str, digest: str, metrics: Mapping[str, float]) -> bool:
     """Whether a row has this result; a corrected evaluation of the same data is another one."""
-    same_data: bool = run.data.tags.get(tag) == digest
-    return same_data and metrics.items() <= run.data.metrics.items()
+    had = {key: _comparable(value) for key, value in run.data.metrics.items()}
+    new = {key: _comparable(value) for key, value in metrics.items()}
+    return run.data.tags.get(tag) == digest and new.items() <= had.items()
+
+
+def _comparable(value: float) -> object:
+    """Return what is equal for equal metrics: NaN is not, and a database keeps no infinity."""
+    greatest = sys.float_info.max
+    return "NaN" if math.isnan(value) else max(-greatest, min(greatest, value))
 
 
 def _takes(run: Run, tag: str, params: Mapping[str, str]) -> bool:
