@@ -2,6 +2,8 @@
 
 import getpass
 import os
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import psutil
 from mlflow.utils import mlflow_tags
 
 from ..run.errors import StageError
+from ..run.files import md5
 from ..run.params import PARAMS, flatten, parse
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
@@ -24,6 +27,7 @@ HOST = "host"
 CLONE = "clone"
 SYSTEM = "system"
 PROCESS = "process"
+PARAMS_FILE = "params_file"
 
 
 def checkout() -> Path:
@@ -78,10 +82,8 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
     but what a run holds itself: its params, its results, and where DVC tells git to ignore them.
     """
-    names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
-    recorded = [f":(exclude,top,glob)**/{name}" for name in names]
     commit = _git("rev-parse", "HEAD")
-    dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded))
+    dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded(params)))
     found = {
         mlflow_tags.MLFLOW_USER: getpass.getuser(),
         mlflow_tags.MLFLOW_SOURCE_NAME: sys.argv[0],
@@ -95,8 +97,27 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         CLONE: clone(),
         SYSTEM: system(),
         PROCESS: process(os.getpid()),
+        PARAMS_FILE: str(params) if params != PARAMS else "",
+        **environment(),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def environment() -> dict[str, str]:
+    """Return the tags of what runs the code: Python, the pinned packages and the processor."""
+    requirements, info = checkout() / "requirements.txt", Path("/proc/cpuinfo")
+    known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return {
+        "python": platform.python_version(),
+        "requirements.md5": md5(requirements) if requirements.is_file() else "",
+        "processor": known[1] if known else platform.processor() or platform.machine(),
+    }
+
+
+def recorded(params: Path) -> list[str]:
+    """Return pathspecs that exclude what a run holds itself: its params and results."""
+    names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
+    return [f":(exclude,top,glob)**/{name}" for name in names]
 
 
 def process(pid: int) -> str:
@@ -161,13 +182,18 @@ def _outs() -> list[str]:
     return [name for out in inside for name in (out, f"{out}/**")]
 
 
+def git_environment() -> dict[str, str]:
+    """Return an environment in which git uses the current repository, whatever a hook has set."""
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    return {key: value for key, value in os.environ.items() if key not in elsewhere}
+
+
 def _git(*arguments: str) -> str:
     """Return git's output, or "" if git is missing, fails or refuses the repository."""
-    # In the current repository, whatever GIT_DIR a hook or a shell has set.
-    clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
+    here = git_environment()
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, env=clean
+            ["git", *arguments], capture_output=True, text=True, check=True, env=here
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
