@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import format_exception_only
@@ -22,6 +22,7 @@ from ..run.params import flatten, updated
 from ..run.stage import Stage
 from .faults import ERRORS, tracking_error
 from .files import Data, Serve, log_model, packed, renew_model
+from .kept import log_files
 from .runs import (
     TRAIN_DATA_MD5,
     Params,
@@ -86,13 +87,14 @@ def training(
     params: Params,
     serve: Serve | None = None,
     texts: Mapping[str, str] = {},
+    files: Sequence[AnyPath] = (),
 ) -> Iterator[Row]:
     """Open a row for the training in the block, and complete it with `model` when the block ends.
 
     `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. If the
     block fails, so does the row; if the stage is told to end, the row is KILLED. A training of the
     same model with the same params is no new row: the tag `reproduced` of the one that the store
-    has counts one more.
+    has counts one more. `files` are others that the block writes.
     """
     model = Path(model)
     with stage.stoppable(), _ending_rows(store, stage):
@@ -100,6 +102,7 @@ def training(
         with store.lock(), store.errors_reported():
             tags = {TRAIN_DATA_MD5: md5(data.path)}
             run_id = create(store, params, tags, texts, [data.as_input("training")])
+            log_files(store, run_id, [data.path])
         row = Row(store, stage, run_id)
         yield row
         stage.check()
@@ -109,7 +112,7 @@ def training(
             try:
                 with store.lock(), store.within(_COMPLETE_AT_MOST):
                     row.send()
-                    _complete_training(store, run_id, model, package)
+                    _complete_training(store, run_id, model, package, files)
             except ERRORS as error:
                 cure = "the training is kept but not recorded: "
                 cure += "`dvc repro -f -s train evaluate` does it"
@@ -127,11 +130,13 @@ def evaluation(
     name: str = "test",
     serve: Serve | None = None,
     texts: Mapping[str, str] = {},
+    files: Sequence[AnyPath] = (),
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that holds it.
 
     `name` is that of the split, for one that is evaluated on several: a row has one result of each.
-    `metrics` get it as a prefix. Raises `TrackingError`.
+    `metrics` get it as a prefix. `files` are those that the evaluation wrote. Raises
+    `TrackingError`.
     """
     if not isinstance(model, str | os.PathLike):
         raise StageError("an evaluation is of one model: record one for each")
@@ -169,6 +174,8 @@ def evaluation(
         client.log_text(run_id, updated(params_text(store, run_id), params), store.params.name)
         for file, text in texts.items():
             client.log_text(run_id, text, file)
+        log_files(store, run_id, [model])
+        log_files(store, run_id, [data.path, *files], name)
         tested_on = data.as_input(context(name))
         store.log_inputs(run_id, [tested_on])
         # Given a run_id, MLflow starts no run and links the metrics to that run's model.
@@ -195,7 +202,9 @@ def _ending_rows(store: Store, stage: Stage) -> Iterator[None]:
         raise
 
 
-def _complete_training(store: Store, run_id: str, model: Path, package: Path | None) -> None:
+def _complete_training(
+    store: Store, run_id: str, model: Path, package: Path | None, files: Sequence[AnyPath]
+) -> None:
     client, model_md5 = store.client, md5(model)
     params = client.get_run(run_id).data.params
     runs = [run for run in store.results_of(model_md5) if _trained(run)]
@@ -209,6 +218,7 @@ def _complete_training(store: Store, run_id: str, model: Path, package: Path | N
         client.delete_run(run_id)
         return
     log_model(store, run_id, model, package)
+    log_files(store, run_id, [model, *files])
     client.set_tag(run_id, MODEL_MD5, model_md5)
     # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
     for run in [run for run in runs if evaluations(run)][:1]:

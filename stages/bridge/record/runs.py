@@ -17,6 +17,8 @@ from ..run import params as params_file
 from ..run.params import flatten, updated
 from . import provenance
 from .files import log_model
+from .kept import FILES, copy_files
+from .patches import PATCH, log_patch
 
 Params = Mapping[str, Mapping[str, Any]]
 """Params by section, as in params.yaml."""
@@ -60,18 +62,21 @@ def create(
     store.log_inputs(run_id, inputs)
     for name, content in {store.params.name: updated(text, params), **texts}.items():
         store.client.log_text(run_id, content, name)
+    if tags.get(provenance.DIRTY) == "true":
+        log_patch(store, run_id)
     return run_id
 
 
 def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) -> None:
     """Add to a row what another training of the same model scored, and its `params`."""
     client, own = store.client, store.client.get_run(run_id)
-    had = {artifact.path for artifact in client.list_artifacts(run_id)}
+    had = {artifact.path for artifact in client.list_artifacts(run_id)} | {FILES, str(PATCH)}
     with TemporaryDirectory() as folder:
         for artifact in client.list_artifacts(known.info.run_id):
             if artifact.path not in had:
                 client.download_artifacts(known.info.run_id, artifact.path, folder)
         client.log_artifacts(run_id, folder)
+    copy_files(store, known.info.run_id, run_id)
     others = {k: v for k, v in params.items() if k not in own.data.params}
     mlflow.log_params(others, run_id=run_id)
     for name in sorted({*evaluations(known)} - {*evaluations(own)}):
@@ -102,6 +107,7 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
+    copy_files(store, run.info.run_id, run_id, training_only=True)
     if logged := store.models(run.info.run_id):
         store.client.log_outputs(run_id, logged)
     store.client.set_terminated(run_id)

@@ -1,0 +1,59 @@
+"""What a row keeps of the pipeline's files: the md5 of each, and small ones whole.
+
+The artifact `files/<path>.dvc` is a file of DVC's: with it `dvc pull` gets the bytes by their md5.
+The artifact `files/<path>` is the file itself, also if DVC never pushes it, or nobody has pushed it
+yet. `path` starts at the root of the checkout.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..run.files import AnyPath, md5
+from . import provenance
+from .store import Store
+
+FILES = "files"
+LARGEST = 1_000_000  # bytes
+
+_SPLIT = "\n  desc: "
+
+
+def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str = "") -> None:
+    """Name files by their md5s, and keep those that are small enough.
+
+    `split` is the evaluation that they are of, if they are not the training's.
+    """
+    root = provenance.checkout()
+    with TemporaryDirectory() as folder:
+        for path in map(Path, paths):
+            here = Path(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
+            if not here.is_relative_to(root):
+                continue  # DVC does not keep it either
+            target = Path(folder, here.relative_to(root))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            out = f"- md5: {md5(path)}\n  hash: md5\n  path: {json.dumps(path.name)}"
+            out += f"{_SPLIT}{split}" if split else ""
+            target.with_name(f"{path.name}.dvc").write_text(f"outs:\n{out}\n")
+            if path.is_file() and path.stat().st_size <= LARGEST:
+                shutil.copyfile(path, target)
+        store.client.log_artifacts(run_id, folder, FILES)
+
+
+def copy_files(store: Store, source: str, run_id: str, training_only: bool = False) -> None:
+    """Add to a row what another one keeps of files that it does not name itself."""
+    client = store.client
+    with TemporaryDirectory() as theirs, TemporaryDirectory() as own:
+        for name, folder in ((source, theirs), (run_id, own)):
+            if any(artifact.path == FILES for artifact in client.list_artifacts(name)):
+                client.download_artifacts(name, FILES, folder)
+        for named in [*Path(theirs).rglob("*.dvc")]:
+            evaluated = training_only and _SPLIT in named.read_text()
+            if evaluated or (own / named.relative_to(theirs)).exists():
+                named.with_suffix("").unlink(missing_ok=True)
+                named.unlink()
+        if Path(theirs, FILES).is_dir():
+            client.log_artifacts(run_id, f"{theirs}/{FILES}", FILES)

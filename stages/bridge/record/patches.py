@@ -1,0 +1,77 @@
+"""A row's uncommitted code, as a patch that `git apply` takes."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..run.errors import StageError
+from . import provenance
+from .store import Store
+
+PATCH = Path("uncommitted.patch")
+NO_PATCH = "patch.missing"
+LARGEST = 1_000_000  # bytes
+
+# Whatever the user has told git of how patches should look.
+_DIFF = "diff --binary --no-color --no-ext-diff --no-textconv --no-renames --no-relative"
+_DIFF += " --src-prefix=a/ --dst-prefix=b/ HEAD --"
+
+
+def log_patch(store: Store, run_id: str) -> None:
+    """Keep what differs from the row's commit, or say in a tag why it is not kept."""
+    try:
+        patch, problem = _uncommitted(store.params), ""
+    except StageError as error:
+        patch, problem = b"", f"{error}"
+    if len(patch) > LARGEST:
+        problem = f"its {len(patch)} bytes are more than {LARGEST}"
+    if problem:
+        store.client.set_tag(run_id, NO_PATCH, problem[:500])
+        return
+    with TemporaryDirectory() as folder:
+        (folder / PATCH).write_bytes(patch)
+        store.client.log_artifact(run_id, str(folder / PATCH))
+
+
+def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
+    """Return what git prints, to which `text` is given; raises `StageError`."""
+    environment = {**provenance.git_environment(), **more}
+    done = subprocess.run(
+        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=environment
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise StageError(f"git {arguments[0]}: {said or done.returncode}")
+    return done.stdout
+
+
+def _uncommitted(params: Path) -> bytes:
+    """Return what differs from the commit, also in untracked files that a stage depends on.
+
+    Params and results are left out, as a row holds them itself.
+    """
+    names = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
+    untracked = [provenance.checkout() / os.fsdecode(name) for name in names.split(b"\0")[:-1]]
+    deps = _deps() if untracked else []
+    new = [str(p) for p in untracked if any(p.is_relative_to(dep) for dep in deps)]
+    with TemporaryDirectory() as folder:
+        index = Path(folder, "index")
+        shutil.copyfile(os.fsdecode(git("rev-parse", "--git-path", "index").strip()), index)
+        if new:
+            git("add", "--intent-to-add", "--", *new, GIT_INDEX_FILE=str(index))
+        paths = [":/", *provenance.recorded(params)]
+        return git(*_DIFF.split(), *paths, GIT_INDEX_FILE=str(index))
+
+
+def _deps() -> list[Path]:
+    """Return what the stages of the DVC project that is worked in depend on."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return [Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps]
+    except DvcException:  # as DVC will say
+        return []
