@@ -51,6 +51,7 @@ def main(stage: Stage) -> None:
         metrics=result._asdict(),
         serve=partial(save, output_shape=model.output_shape),
         texts={"confusion_matrix.html": confusion_matrix(pairs, dataset.data.n_max)},
+        files=[METRICS, PREDICTIONS],
     )
     print(f"Accuracy: {result.accuracy:.4f}")
     print(f"Correctly classified: {result.correctly_classified} of {result.n_samples}")

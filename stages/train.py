@@ -43,6 +43,7 @@ def main(stage: Stage) -> None:
             params=as_mapping({**dataset.sections, "model": params.model, "train": params.train}),
             serve=partial(save, output_shape=model.output_shape),
             texts={"model_summary.txt": summary(model)},
+            files=[TRAINING],
         ) as row,
         progress(params.train.n_epochs) as report,
     ):
