@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
+from dvc.config import Config
+from dvc.config_schema import RelPath
 from mlflow import entities
 from mlflow.models import Model
 
@@ -18,6 +20,8 @@ from .store import Store
 
 _SIZE = "size"
 _UNSERVED = "model"  # where a run keeps a model that MLflow does not serve
+_REMOTES = ("s3", "gs", "hdfs", "http", "https")
+_VERSIONED = {"version_aware", "worktree"}
 
 
 class Serve(Protocol):
@@ -33,11 +37,40 @@ class Data(NamedTuple):
     profile: Mapping[str, Any] = {}
 
     def as_input(self, context: str) -> entities.DatasetInput:
-        """Return a run's input, whose digest is the md5 that DVC writes to dvc.lock."""
-        source, profile = json.dumps({"uri": str(self.path)}), json.dumps(dict(self.profile))
-        digest = md5(self.path)
-        dataset = entities.Dataset(Path(self.path).name, digest, "local", source, profile=profile)
+        """Return a run's input, whose digest is the md5 that DVC writes to dvc.lock.
+
+        Its source names the file by its md5, so that `load()` never returns other bytes.
+        """
+        digest, profile = md5(self.path), json.dumps(dict(self.profile))
+        kind, source = _source(digest)
+        dataset = entities.Dataset(Path(self.path).name, digest, kind, source, profile=profile)
         return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", context)])
+
+
+def dvc_config(folder: Path) -> Any:
+    """Return the config of the DVC project that a folder is in, with the place of its cache."""
+    around = (path / ".dvc" for path in (folder, *folder.parents))
+    dvc = next((path for path in around if path.is_dir()), folder / ".dvc")
+    config = Config(dvc, validate=False)
+    config["cache"].setdefault("dir", RelPath(dvc / "cache"))
+    return config
+
+
+def _source(digest: str) -> tuple[str, str]:
+    """Return where DVC keeps a file, as MLflow writes it: in the default remote, else in its cache.
+
+    MLflow does not read every kind of remote, nor one that keeps versions of files.
+    """
+    config = dvc_config(Path.cwd())
+    remote = config["remote"].get(config["core"].get("remote"), {})
+    address = str(remote.get("url", ""))
+    kind, slashes, _ = address.partition("://")
+    if not address or (slashes and kind not in _REMOTES) or _VERSIONED & remote.keys():
+        address, slashes = str(config["cache"]["dir"]), ""
+    path = f"{address.rstrip('/')}/files/md5/{digest[:2]}/{digest[2:]}"
+    if slashes and kind.startswith("http"):
+        return "http", json.dumps({"url": path})
+    return kind if slashes else "local", json.dumps({"uri": path})
 
 
 @contextmanager
