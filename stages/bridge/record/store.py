@@ -21,6 +21,7 @@ from ..run.files import exclusive
 from ..run.params import PARAMS
 from . import provenance, view
 from .faults import ERRORS, deadline, masked, once_more, tracking_error
+from .moved import follow
 
 MODEL_MD5 = "model.md5"
 NOTE = "mlflow.note.content"
@@ -62,6 +63,7 @@ class Store:
             if self._remote:
                 self._check_version()
             elif self.address == _own(self._root):
+                follow(self._root)
                 _create_database(self._root / "mlflow.db")
             self.client = mlflow.MlflowClient()
             self.experiment_id = once_more(lambda: self._experiment(name, view.tags(columns)))
