@@ -60,8 +60,8 @@ bench: .venv/dev  ## measure the speed, and write tests/benchmarks/RESULTS.md
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
 
-restore: .venv/run  ## bring back the files of a row of MLflow: make restore RUN=<run id>
-	python tools/restore.py "$$RUN"
+restore: .venv/run  ## bring a row of MLflow back in a folder of its own: make restore RUN=<run id>
+	@PYTHONPATH=stages python -m bridge.restore $(if $(APPLY),--apply) -- "$$RUN"
 
 cluster-setup: .venv/cluster  ## add what sweeps on a cluster need (cluster/README.md)
 

@@ -278,58 +278,6 @@ def test_every_way_of_running(sweep: Clone) -> None:
     assert not list(sweep.path.glob("mlruns"))
 
 
-def test_restore(sweep: Clone) -> None:
-    """A run id brings back the row's files, md5 by md5, without running a stage."""
-    run = next(run for run in rows(sweep) if run.data.params["train.epochs"] == "2")
-    done = sweep.run(sys.executable, "tools/restore.py", run.info.run_id)
-    assert "Running stage" not in done.stdout
-    for tag, path in MD5_TAGS.items():
-        assert locked(sweep)[path] == run.data.tags[tag]
-    metrics = YAML(typ="safe").load(sweep.path / "data" / "metrics.json")
-    assert metrics["loss"] == run.data.metrics["test/loss"]
-    (sweep.path / "stages" / "train.py").write_text("# other code\n")
-    done = sweep.run(sys.executable, "tools/restore.py", run.info.run_id, check=False)
-    assert done.returncode == 1
-    assert f"git checkout {run.data.tags['mlflow.source.git.commit']}" in done.stderr
-    sweep.git("checkout", "-q", "stages")
-
-
-@pytest.mark.parametrize(
-    ("tag", "value"),
-    [
-        ("mlflow.source.git.commit", "--output=params.yaml"),
-        ("mlflow.source.git.commit", "HEAD"),
-        ("folder", "../outside"),
-        ("folder", "/"),
-        ("folder", "no such folder"),
-    ],
-)
-def test_restore_of_a_hostile_row(sweep: Clone, tmp_path: Path, tag: str, value: str) -> None:
-    """Anyone may write a row's tags: they reach neither git nor a path outside the repository."""
-    outside = sweep.path.parent / "outside"
-    outside.mkdir(exist_ok=True)
-    (outside / "params.yaml").write_text("mine")
-    run = rows(sweep)[0]
-    client, before = client_of(sweep), (sweep.path / "params.yaml").read_bytes()
-    good = run.data.tags.get(tag)
-    client.set_tag(run.info.run_id, tag, value)
-    done = sweep.run(sys.executable, "tools/restore.py", run.info.run_id, check=False)
-    client.set_tag(run.info.run_id, tag, good) if good else client.delete_tag(run.info.run_id, tag)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert value in done.stderr
-    assert (sweep.path / "params.yaml").read_bytes() == before
-    assert (outside / "params.yaml").read_text() == "mine"
-
-
-def test_restore_runs_no_command(clone: Clone, tmp_path: Path) -> None:
-    """A run id is never run as a shell command."""
-    command = f"x; touch {tmp_path}/file"
-    done = clone.run("make", "-o", ".venv/run", "restore", f"RUN={command}", check=False)
-    assert done.returncode
-    assert not (tmp_path / "file").exists()
-
-
 def test_folder_of_a_worktree(reproduced: Clone, tmp_path: Path) -> None:
     """A folder's rows, even from a git worktree, go to their own experiment in the main store."""
     main = reproduced.copy(tmp_path / "main")

@@ -1,0 +1,128 @@
+"""A row as the store has it, which is anybody's word: checked, for all that is made from it."""
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from ..run.errors import StageError
+from ..run.params import PARAMS, parse
+from . import patches, provenance
+from .faults import ERRORS, deadline, tracking_error
+from .kept import FILES, LARGEST
+from .moved import follow
+from .store import MODEL_MD5, address  # before MLflow, which it sets up
+
+# isort: split
+from mlflow import MlflowClient
+
+_LARGEST_PARAMS = 20_000  # bytes, as a stage reads them
+_MOST = 1000  # files
+_WAIT = 120  # seconds, for all that is read of a row
+
+
+class Row(NamedTuple):
+    """What a row is made of; paths start at the root of the checkout."""
+
+    run_id: str
+    name: str
+    tags: Mapping[str, str]
+    commit: str
+    folder: str
+    params_file: str
+    params: bytes
+    patch: bytes
+    md5s: Mapping[str, str]
+    """Of each file."""
+    whole: Mapping[str, bytes]
+    """The small files that the row keeps."""
+
+
+def read(root: Path, run_id: str) -> Row:
+    """Return a row; raise `StageError` if the store or this clone lacks it, or it is not sound."""
+    store = address()
+    try:
+        if store == f"sqlite:///{root}/mlflow.db":
+            if not (root / "mlflow.db").exists():
+                raise StageError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
+            follow(root)
+        with deadline(_WAIT):
+            client = MlflowClient(store)
+            run = client.get_run(run_id)
+            params_file = run.data.tags.get(provenance.PARAMS_FILE, str(PARAMS))
+            name = PurePosixPath(params_file).name
+            held = _artifacts(client, run_id, {FILES, str(patches.PATCH), name})
+    except ERRORS as error:
+        raise tracking_error(store, error) from None
+    tags, patch = run.data.tags, held.pop(str(patches.PATCH), None)
+    commit, folder = tags.get(provenance.COMMIT, ""), tags.get(provenance.FOLDER, ".")
+    params = held.pop(name, b"")
+    files = {name.removeprefix(f"{FILES}/"): content for name, content in held.items()}
+    listed = [name for name in files if name.endswith(".dvc")]
+    md5s = {name.removesuffix(".dvc"): _md5_in(files.pop(name)) for name in listed}
+    named = {k: v for k, v in tags.items() if k == MODEL_MD5 or k.endswith("_data.md5")}
+    code = tags.get(patches.NO_PATCH, "its patch is lost")
+    for holds, rule in (
+        (re.fullmatch("[0-9a-f]{40}", commit), f"its commit must be a hash; received {commit!r}"),
+        (_is_inside(folder), f"its folder must be in the repository; received {folder!r}"),
+        (_is_inside(params_file), f"its params must be in a file; received {params_file!r}"),
+        (md5s, "it names no files, as rows of an older version do"),
+        (all(map(_is_inside, md5s)), f"its files must be in the repository; received {[*md5s]}"),
+        (all(md5s.values()), f"its files must have md5s; received {md5s}"),
+        ({*named.values()} <= {*md5s.values()}, f"it has no file of each of its tags {named}"),
+        (tags.get(provenance.DIRTY) != "true" or patch is not None, f"its code is lost: {code}"),
+        (len(params) <= _LARGEST_PARAMS, f"its params must be at most {_LARGEST_PARAMS} bytes"),
+    ):
+        if not holds:
+            raise StageError(f"{run_id}: {rule}")
+    where = PurePosixPath(folder, params_file if params else "")
+    if params:
+        parse(params.decode(errors="replace"))
+    try:
+        patches.git("cat-file", "-e", f"{commit}:{where if where.parts else ''}", cwd=root)
+    except StageError:
+        what = f"its commit {commit}, with {str(where)!r}, is not in this clone"
+        raise StageError(f"{run_id}: {what}; `git fetch` it") from None
+    kept = {name: content for name, content in files.items() if _md5(content) == md5s.get(name)}
+    title = run.info.run_name or run_id
+    given = (commit, folder, params_file, params, patch or b"")
+    return Row(run_id, title, tags, *given, md5s, kept)
+
+
+def _artifacts(client: MlflowClient, run_id: str, wanted: Collection[str]) -> dict[str, bytes]:
+    held: dict[str, bytes] = {}
+    folders = [""]
+    with TemporaryDirectory() as place:
+        while folders:
+            for file in client.list_artifacts(run_id, folders.pop()):
+                if file.path.split("/")[0] not in wanted:
+                    continue
+                if file.is_dir:
+                    folders.append(file.path)
+                    continue
+                if (file.file_size or 0) > LARGEST or len(held) + len(folders) > _MOST:
+                    raise StageError(f"{run_id}: {file.path!r} is too large, or one too many")
+                local = client.download_artifacts(run_id, file.path, place)
+                held[file.path] = Path(local).read_bytes()
+    return held
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _md5_in(content: bytes) -> str:
+    """Return the md5 in a file of DVC's; nothing if it has none."""
+    try:
+        value = parse(content.decode(errors="replace"))["outs"][0]["md5"]
+    except (StageError, LookupError, TypeError):
+        return ""
+    return value if re.fullmatch(r"[0-9a-f]{32}(\.dir)?", f"{value}") else ""
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays below where it starts, and out of what is git's."""
+    parts = PurePosixPath(path).parts
+    return path != "" and not {"/", "..", ".git"} & {*parts}

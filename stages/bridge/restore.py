@@ -1,0 +1,248 @@
+"""Bring a row of MLflow back to its bytes, in a folder of its own: `python -m bridge.restore RUN`.
+
+The folder is a git worktree in restored/, of the row's commit, with the row's code, params and
+files. Nothing runs, and nothing outside of it changes.
+"""
+
+import argparse
+import getpass
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import chdir, suppress
+from pathlib import Path
+from typing import Any
+
+from .record import provenance
+from .record.checked import Row, read  # before MLflow, which it sets up
+
+# isort: split
+from dvc.config import Config
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
+from mlflow.utils.mlflow_tags import MLFLOW_USER
+
+from .record.files import dvc_config
+from .record.patches import git
+from .run.errors import StageError
+from .run.files import exclusive, md5
+
+
+def main() -> None:
+    """Restore the row that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m bridge.restore")
+    parser.add_argument("run", nargs="?", default="", help="the id of a row of MLflow")
+    parser.add_argument("--apply", action="store_true", help="apply another user's patch")
+    given = parser.parse_args()
+    for name in ("dvc", "dvc_data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+    try:
+        if not re.fullmatch(r"\w+", given.run):
+            rule = "RUN must be the id of a row, which its page in MLflow shows"
+            raise StageError(f"{rule}; received {given.run!r}")
+        root = provenance.main_repository().resolve()
+        row = read(root, given.run)
+        with exclusive(root / "restored", "another row is being restored"):
+            restore(root, row, given.apply)
+    except (StageError, DvcException, OSError) as error:
+        sys.exit(f"{error}")
+
+
+def restore(root: Path, row: Row, apply: bool) -> None:
+    """Make the row's folder if it is not there, fill it with what it lacks, and report."""
+    tree, is_there = _place(root, row)
+    if not is_there:
+        _check_patch(row, apply)
+        _make(root, tree, row)
+    around = (tree / row.folder, *(tree / row.folder).parents)
+    project = next(path for path in around if (path / ".dvc").is_dir() or path == tree)
+    shown = tree.relative_to(root)
+    with chdir(project):
+        checked, problems = _fill(tree, row)
+    print(f"{shown}: {'is there' if is_there else 'made'}, of commit {row.commit}")
+    for path, digest in checked.items():
+        tags = [f", {k}" for k, v in row.tags.items() if v == digest and k.endswith(".md5")]
+        print(f"{path}: md5 {digest} is the row's{''.join(tags[:1])}")
+    for key, here in provenance.environment().items():
+        if row.tags.get(key, here) != here:
+            print(f"{key}: the row was made with {row.tags[key]}; here it is {here}")
+    if problems:
+        raise StageError("\n".join(f"{shown}: {problem}" for problem in problems))
+    print(f"{shown}: restored; `dvc status` calls it up to date")
+
+
+def _check_patch(row: Row, apply: bool) -> None:
+    """Show another user's uncommitted code; raise `StageError` if it is not to be applied."""
+    user = row.tags.get(MLFLOW_USER, "")
+    if row.patch and user != getpass.getuser() and not apply:
+        text = row.patch.decode(errors="replace")  # a terminal obeys what is not printable
+        print("".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))
+        problem = f"has the uncommitted code above, of the user {user!r}"
+        raise StageError(f"{row.run_id}: {problem}; APPLY=1 applies it")
+
+
+def _place(root: Path, row: Row) -> tuple[Path, bool]:
+    """Return the row's folder, and whether it is there; two rows can have one name."""
+    name = re.sub(r"[^\w.=+-]+", "-", row.name).strip("-.")[:80] or row.run_id
+    for tree in (root / "restored" / name, root / "restored" / f"{name}-{row.run_id[:8]}"):
+        if not tree.exists():
+            return tree, False
+        with suppress(StageError, OSError):
+            _attach(root, tree)
+            if _mark(tree).read_text() == row.run_id:
+                return tree, True
+    raise StageError(f"{tree}: is there, but not as this row's; move it away")
+
+
+def _attach(root: Path, tree: Path) -> None:
+    """Let a folder and its repository find each other after both were moved or copied.
+
+    A copied folder names the repository that it was copied from, and git would write there.
+    """
+    git_dir = git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root).strip()
+    own = Path(os.fsdecode(git_dir), "worktrees", Path((tree / ".git").read_text().strip()).name)
+    if own.is_dir() and (tree / ".git").read_text() != f"gitdir: {own}\n":
+        (tree / ".git").write_text(f"gitdir: {own}\n")
+        git("worktree", "repair", str(tree), cwd=root)
+
+
+def _mark(tree: Path) -> Path:
+    """Return the file, among git's own, that says of which row a folder is."""
+    return tree / os.fsdecode(git("rev-parse", "--git-path", "restored", cwd=tree)).strip()
+
+
+def _make(root: Path, tree: Path, row: Row) -> None:
+    """Make the row's folder, whole or not at all, without the files that are to be restored."""
+    # No hooks of the user's. Forced, as git still lists a folder that was deleted.
+    add = ["worktree", "add", "--force", "--detach", "--", str(tree), row.commit]
+    try:
+        git("-c", f"core.hooksPath={os.devnull}", *add, cwd=root)
+        if row.patch:
+            git("apply", "--whitespace=nowarn", "-", cwd=tree, text=row.patch)
+        for path in row.md5s:
+            if (found := _target(tree, path)).is_dir():
+                shutil.rmtree(found)
+            found.unlink(missing_ok=True)
+        if row.params:
+            _target(tree, f"{row.folder}/{row.params_file}").write_bytes(row.params)
+        _share_cache(root, tree)
+        _mark(tree).write_text(row.run_id)
+    except BaseException:
+        with suppress(StageError):
+            git("worktree", "remove", "--force", str(tree), cwd=root)
+        raise
+
+
+def _share_cache(root: Path, tree: Path) -> None:
+    """Let the folder's DVC projects use the caches and the remotes of the main repository."""
+    top = Path(os.fsdecode(git("rev-parse", "--show-toplevel", cwd=root)).strip())
+    for dvc in tree.glob("**/.dvc"):
+        known = dvc_config(top / dvc.parent.relative_to(tree))
+        with Config(dvc, validate=False).edit("local") as config:
+            config["cache"], config["remote"] = known["cache"], known["remote"]
+            config["core"] = {k: v for k, v in known["core"].items() if k == "remote"}
+
+
+def _fill(tree: Path, row: Row) -> tuple[dict[str, str], list[str]]:
+    """Put in place what is missing; return the md5s that are the row's, and what is wrong."""
+    with Repo() as repo:
+        stages = _stages_of(repo, tree, row)
+        locked, lost = _locked(tree, row, stages)
+        md5s = {**row.md5s, **locked}
+        missing = [path for path in md5s if not _target(tree, path).exists()]
+        why = _fetch(repo, tree, row, stages, md5s) if missing else ""
+        lacking = [f"{path} (md5 {md5s[path]})" for path in missing if not (tree / path).exists()]
+        lacking += [f"{path} (of unknown md5)" for path in lost]
+        outs = {_path(tree, out): out for stage in stages for out in stage.outs}
+        there = [path for path in md5s if (tree / path).exists()]
+        found = {p: outs[p].get_hash().value if p in outs else md5(tree / p) for p in there}
+        problems = [
+            f"{path} has the md5 {digest}, and the row {md5s[path]}"
+            for path, digest in found.items()
+            if digest != md5s[path]
+        ]
+        if lacking:
+            cure = "`dvc repro` in that folder makes them again"
+            problems.append(f"lacks {', '.join(lacking)}: {why}; {cure}")
+        if not problems:
+            names = [stage.addressing for stage in stages]
+            for name in names if missing else []:
+                repo.commit(name, force=True)
+            changes = repo.status(names)
+            problems = [f"`dvc status` of {name}: {what}" for name, what in changes.items()]
+    return {p: digest for p, digest in found.items() if digest == row.md5s.get(p)}, problems
+
+
+def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
+    """Return the stages that make the row's files, and those that these depend on."""
+    makers = {_path(tree, out): stage for stage in repo.index.stages for out in stage.outs}
+    stages = [makers[path] for path in row.md5s if path in makers]
+    for stage in stages:  # which grows
+        stages += [makers[p] for p in (_path(tree, dep) for dep in stage.deps) if p in makers]
+    return list({stage.addressing: stage for stage in reversed(stages)}.values())
+
+
+def _locked(tree: Path, row: Row, stages: Sequence[Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the md5s that the row does not name but dvc.lock ties to it, and what neither does."""
+    locked: dict[str, str] = {}
+    lost: list[str] = []
+    for stage in stages:
+        outs = {_path(tree, out): out.hash_info.value for out in stage.outs}
+        others = {path: digest for path, digest in outs.items() if path not in row.md5s}
+        if all(others.values()) and all(
+            row.md5s.get(path, digest) == digest for path, digest in outs.items()
+        ):
+            locked.update(others)
+        else:
+            lost += others
+    return locked, lost
+
+
+def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping[str, str]) -> str:
+    """Put missing files in place: from DVC's cache, from the row or else from DVC's remote.
+
+    Return where it looked.
+    """
+    with repo.lock:
+        for stage in stages:
+            for out in stage.outs:
+                out.hash_info, out.meta = HashInfo("md5", md5s.get(_path(tree, out))), Meta()
+            stage.dump(update_pipeline=False)
+    outs = [out for stage in stages for out in stage.outs if not Path(out.fs_path).exists()]
+    cached = [out.fs_path for out in outs if out.use_cache]
+    why = "neither in DVC's cache, nor with the row, nor in DVC's remote"
+    with suppress(DvcException):
+        repo.checkout(cached or [stage.addressing for stage in stages])
+    for path, content in row.whole.items():
+        if not _target(tree, path).exists():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_bytes(content)
+    if cached := [path for path in cached if not Path(path).exists()]:
+        try:
+            repo.fetch(cached)
+        except Exception as error:  # whatever a remote's library raises
+            why += f" ({error})".replace("\n", " ")
+        with suppress(DvcException):
+            repo.checkout(cached)
+    return why
+
+
+def _target(tree: Path, path: str) -> Path:
+    """Return where a file goes; raise `StageError` if a link leads elsewhere."""
+    if (tree / path).resolve() != tree / path:
+        raise StageError(f"{tree / path}: a link leads out of it")
+    return tree / path
+
+
+def _path(tree: Path, out: Any) -> str:
+    """Return the path of what a stage makes or depends on."""
+    return os.path.relpath(out.fs_path, tree)
+
+
+if __name__ == "__main__":
+    main()
