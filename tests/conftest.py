@@ -17,6 +17,8 @@ REST = (
     "tests/bridge/test_browser.py",
     "tests/bridge/test_faults.py::test_kills[True]",
     "tests/bridge/test_package.py",
+    "tests/bridge/test_restore.py::test_moved_repository[True]",
+    "tests/bridge/test_restore.py::test_results_of_a_known_model",
     "tests/bridge/test_stores.py::test_server_that_is_none",
     "tests/test_habits.py::test_pull_request_report",
     "tests/test_readme.py::test_commands_print_what_readme_shows",

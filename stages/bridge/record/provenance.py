@@ -1,32 +1,25 @@
-"""Where a result came from: repository, code, folder, user and process."""
+"""Where a result came from: repository, code, folder, user and environment."""
 
 import getpass
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
-import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from mlflow.utils import mlflow_tags
 
 from ..run.errors import StageError
 from ..run.files import md5
 from ..run.params import PARAMS, flatten, parse
+from . import processes
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
 DIRTY = "mlflow.source.git.dirty"  # a name that the first MLflow 3 does not have
 EXPERIMENT_NAME = "dvc.exp_name"
 STAGE = "dvc.stage"
 FOLDER = "folder"
-HOST = "host"
-CLONE = "clone"
-SYSTEM = "system"
-PROCESS = "process"
 PARAMS_FILE = "params_file"
 
 
@@ -51,24 +44,7 @@ def main_repository() -> Path:
     first = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
     main = Path(first.removeprefix("worktree "), inner)
     # For a submodule git lists its folder in .git, for a bare repository the repository itself.
-    return main if (main / ".dvc").is_dir() else here / inner
-
-
-def clone() -> str:
-    """Return this clone's unique name, kept in a file that is not in git."""
-    path = main_repository() / ".dvc" / "tmp" / "clone"
-    if not path.exists():
-        path.write_text(uuid.uuid4().hex)
-    return path.read_text()
-
-
-def system() -> str:
-    """Return the scope of unique process ids: this boot of the machine, and its container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # not Linux
-        return f"{psutil.boot_time():.0f} "
+    return main if first and (main / ".dvc").is_dir() else here / inner
 
 
 def folder() -> Path:
@@ -93,10 +69,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
         STAGE: os.environ.get("DVC_STAGE", ""),
         FOLDER: str(folder()).removeprefix("."),
-        HOST: socket.gethostname(),
-        CLONE: clone(),
-        SYSTEM: system(),
-        PROCESS: process(os.getpid()),
+        **processes.tags(main_repository()),
         PARAMS_FILE: str(params) if params != PARAMS else "",
         **environment(),
     }
@@ -118,35 +91,6 @@ def recorded(params: Path) -> list[str]:
     """Return pathspecs that exclude what a run holds itself: its params and results."""
     names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
     return [f":(exclude,top,glob)**/{name}" for name in names]
-
-
-def process(pid: int) -> str:
-    """Return a unique name of a process (ids are reused), or "" if it has ended."""
-    try:
-        found = psutil.Process(pid)
-        stat = Path(f"/proc/{pid}/stat")
-        # On Linux in ticks since the boot, because the clock may be changed meanwhile.
-        began = (
-            stat.read_text().split(")")[-1].split()[19] if stat.exists() else found.create_time()
-        )
-        # A zombie has ended, but its parent has not collected its status yet.
-        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{began}"
-    except (OSError, psutil.Error):
-        return ""
-
-
-def has_ended(tags: Mapping[str, str]) -> bool:
-    """Whether a run's tags name a process of this clone on this host that has ended.
-
-    Anyone who can edit a run can write its tags. Processes of other containers are not visible.
-    """
-    boot, _, container = system().partition(" ")
-    its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
-    pid, at, _ = tags.get(PROCESS, "").partition("@")
-    if tags.get(HOST) != socket.gethostname() or not (its_boot and at and pid.isdecimal()):
-        return False
-    gone = its_container == container and process(int(pid[:9])) != tags[PROCESS]
-    return tags.get(CLONE) == clone() and (its_boot != boot or gone)
 
 
 def title(params: dict[str, object], file: Path = PARAMS) -> str:

@@ -19,7 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..run.files import exclusive
 from ..run.params import PARAMS
-from . import provenance, view
+from . import processes, provenance, view
 from .faults import ERRORS, deadline, masked, once_more, tracking_error
 from .moved import follow
 
@@ -67,7 +67,7 @@ class Store:
                 _create_database(self._root / "mlflow.db")
             self.client = mlflow.MlflowClient()
             self.experiment_id = once_more(lambda: self._experiment(name, view.tags(columns)))
-            self._end_rows("KILLED", provenance.has_ended)
+            self._end_rows("KILLED", processes.has_ended)
 
     @contextmanager
     def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
@@ -91,9 +91,9 @@ class Store:
 
         `why` is an error's last line, which becomes the row's note.
         """
-        own, note = provenance.process(os.getpid()), " ".join(masked(why).split())[:1000]
+        own, note = processes.process(os.getpid()), " ".join(masked(why).split())[:1000]
         with suppress(*ERRORS), self.within(_OPENING):
-            self._end_rows(status, lambda tags: tags.get(provenance.PROCESS) == own, note)
+            self._end_rows(status, lambda tags: tags.get(processes.PROCESS) == own, note)
 
     def log_inputs(self, run_id: str, inputs: Sequence[DatasetInput]) -> None:
         """Add data sets to a run."""
@@ -146,7 +146,7 @@ class Store:
         """End the rows of this clone, in whichever folder, that still run and whose tags say so."""
         like = f"name LIKE '{self._name}%'"
         experiments = self.client.search_experiments(filter_string=like)
-        clone = f"tags.{provenance.CLONE} = '{provenance.clone()}'"
+        clone = f"tags.{processes.CLONE} = '{processes.clone(self._root)}'"
         running = f"attributes.status = 'RUNNING' and {clone}"
         for run in self.client.search_runs([e.experiment_id for e in experiments], running):
             if ended(run.data.tags):
