@@ -68,6 +68,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         DIRTY: str(dirty).lower() if commit else "",
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
         STAGE: os.environ.get("DVC_STAGE", ""),
+        "sweep": os.environ.get("SWEEP", ""),
         FOLDER: str(folder()).removeprefix("."),
         **processes.tags(main_repository()),
         PARAMS_FILE: str(params) if params != PARAMS else "",
