@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro heal properties ui plots restore test test-rest test-all test-fast test-slow test-oldest check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore promote test test-rest test-all test-fast test-slow test-oldest check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -62,6 +62,9 @@ screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 
 restore: .venv/run  ## bring a row of MLflow back in a folder of its own: make restore RUN=<run id>
 	@PYTHONPATH=stages python -m bridge.restore $(if $(APPLY),--apply) -- "$$RUN"
+
+promote: .venv/run  ## make the model of a row of MLflow the champion: make promote RUN=<run id>
+	python tools/promote.py "$$RUN"
 
 cluster-setup: .venv/cluster  ## add what sweeps on a cluster need (cluster/README.md)
 
