@@ -1,4 +1,4 @@
-"""Run a grid of DVC experiments on a Ray cluster, or on the cores of this machine.
+"""Run a sweep of DVC experiments on a Ray cluster, or on the cores of this machine.
 
     python cluster/sweep.py -S 'train.learning_rate=0.001,0.003' -S 'model.units=range(5,30,5)'
 
@@ -7,38 +7,51 @@ What it does, and what it needs on a cluster, is in cluster/README.md.
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))
 
-from bridge.run.errors import TrackingError
-from sweeps import METRICS
-from sweeps.errors import SweepError
-from sweeps.grid import expand
+from bridge.run.errors import StageError
+from bridge.run.params import parse
+from sweeps import SweepError
+from sweeps.adaptive import Adaptive, Search
+from sweeps.grid import Grid, Trial, expand
 from sweeps.report import Report
-from sweeps.repository import Repository
-from sweeps.rows import settle
-from sweeps.schedule import Cluster
+from sweeps.repository import Donors, Experiments, Repository
+from sweeps.rows import Rows
+from sweeps.schedule import Cluster, reach
 
 
 def main() -> None:
-    """Parse, expand, run, report."""
-    parser = argparse.ArgumentParser(description="Run a grid of DVC experiments on Ray.")
+    """Parse, run, report."""
+    parser = argparse.ArgumentParser(description="Run a sweep of DVC experiments on Ray.")
     add = parser.add_argument
-    add("-S", "--set-param", action="append", required=True, help="as of `dvc exp run --queue`")
+    add("-S", "--set-param", action="append", default=[], help="as of `dvc exp run --queue`")
+    add("--optuna", action="append", metavar="SPACE", help="KEY=log(A,B), interval(A,B) or A,B,…")
+    add("--trials", type=int, default=40, help="of an --optuna search (default: 40)")
+    add("--name", help="of the sweep in MLflow (default: a hash of what it is)")
     add("--address", help="of a running Ray cluster, or auto; without, one is started here")
     add("--cpus", type=float, default=1, help="cores of a trial (default: 1)")
+    add("--timeout", type=float, default=86400, help="seconds of a trial (default: 86400, a day)")
     add("--metric", default="accuracy", help="what best is; lowest with a - before it")
     add("--git-remote", default="origin", help="which every node can clone (default: origin)")
-    add("--clones", help="folder on each node for its clones (default: in its temporary folder)")
+    add("--clones", default="", help="folder on each node for its clones, such as '$SCRATCH'")
     options = parser.parse_args()
+    if not options.set_param and not options.optuna:
+        parser.error("-S or --optuna is needed")
+    if not re.fullmatch(r"[\w.-]*", options.name or ""):
+        parser.error("--name: letters, digits, '.', '_' and '-' only")
     os.chdir(ROOT)
     try:
         failed = sweep(options)
-    except (SweepError, TrackingError) as error:
+    except (SweepError, StageError) as error:
         sys.exit(f"{error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}: `make cluster-setup`")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on where this one ended")
     sys.exit(1 if failed else 0)
@@ -47,35 +60,53 @@ def main() -> None:
 def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial has failed."""
     repository = Repository(options.git_remote)
-    repository.check()
-    trials = expand(options.set_param, repository.commit, ROOT)
-    order = {
-        "commit": repository.commit,
-        "url": repository.url,
-        "dvc": repository.dvc(),
-        "environment": repository.environment(shared=bool(options.address)),
-        "metrics": METRICS,
-        "clones": options.clones,
-    }
-    report = Report(trials, options.metric)
-    found = repository.found({trial.name for trial in trials})
-    for trial in trials:
-        if trial.name in found:
-            report.found(trial.name, found[trial.name])
-    new = [trial for trial in trials if trial.name not in found]
-    print(f"{len(trials)} trials of commit {repository.commit[:7]}, {len(new)} of them new")
-    if new:
-        with Cluster(options.address) as cluster:
-            report.state(cluster.slots(options.cpus))
-            for outcome in cluster.run(new, order, options.cpus, wait=60):
-                if outcome:
-                    report.event(outcome)
-                report.state(cluster.slots(options.cpus))
-    report.table()
-    print(f"\nTo bring all of them here: dvc exp pull {options.git_remote}", flush=True)
-    os.environ.update(order["environment"])
-    settle({trial.name for trial in trials}, repository.commit)
-    return report.failed
+    order: dict[str, Any] = repository.order(shared=bool(options.address))
+    order |= {"clones": options.clones, "timeout": options.timeout}
+    reach(options.address)
+    rows, report, donors = Rows(repository.commit), Report(options.metric), Donors()
+    there = repository.experiments()
+    for name, experiment in there.items():
+        donors.add(parse(experiment.params), repository.ref(name))
+    if options.optuna:
+        search: Search = Adaptive(options, repository.commit, rows.store, there)
+    else:
+        search = Grid(expand(options.set_param, repository.commit), there)
+    title = options.name or search.name
+    order["environment"]["SWEEP"] = title
+    for trial in search.found:
+        report.found(trial, there[trial.name].metrics)
+    found = f"{len(search.found)} found, {search.left} new"
+    print(f"{title}: trials of commit {repository.commit[:7]}, {found}", flush=True)
+
+    def ordered(trial: Trial) -> dict[str, Any]:
+        report.trials[trial.name] = trial
+        own = {"name": trial.name, "overrides": trial.overrides, "ref": repository.ref(trial.name)}
+        return {**order, **own, "restore": {} if order["force"] else donors.of(trial.params)}
+
+    def ended() -> Experiments:
+        return {k: x for k, x in repository.experiments().items() if k in report.trials}
+
+    try:
+        for force in (False, True):  # forced if MLflow has no row: the result is another store's
+            order["force"] = force
+            if search.left:
+                with Cluster(options.address, options.cpus) as cluster:
+                    for outcome in cluster.run(search, ordered):
+                        if ended_now := report.event(outcome):
+                            search.tell(ended_now, report.value(ended_now.name))
+                            donors.add(ended_now.params, repository.ref(ended_now.name))
+                        report.state(search.left + len(cluster.waiting), cluster.running.values())
+            there = ended()
+            search = Grid([report.trials[name] for name in there.keys() - rows.of(there).keys()])
+    finally:
+        results = rows.settle(title, report.trials, there := ended())
+    report.end(there.keys() - results.keys())
+    print(f"\nIn MLflow: {rows.url(title)}")
+    if best := next((results[name] for name in report.best_first() if name in results), None):
+        model = best.outputs.model_outputs[0].model_id
+        print(f"The best: make restore RUN={best.info.run_id}, its model is models:/{model}")
+    print(f"All of them, with their files: dvc exp pull {options.git_remote}", flush=True)
+    return bool(report.failed or there.keys() - results.keys())
 
 
 if __name__ == "__main__":

@@ -121,11 +121,17 @@ class TrackingServer:
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self._database]
         command += ["--artifacts-destination", f"{self._folder}/artifacts"]
+        (self._folder / "auth.ini").write_text(
+            "[mlflow]\ndefault_permission = EDIT\ndatabase_uri = sqlite:///auth.db\n"
+            "admin_username = admin\nauth_cache_ttl_seconds = 60\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
         with running(
             command,
             lambda: answers(f"{self.client['MLFLOW_TRACKING_URI']}/health"),
             cwd=self._folder,
             env=environment(
+                MLFLOW_AUTH_CONFIG_PATH=f"{self._folder}/auth.ini",
                 MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
                 MLFLOW_FLASK_SERVER_SECRET_KEY=PASSWORD,
                 MLFLOW_DISABLE_TELEMETRY="true",

@@ -2,57 +2,89 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.cli_parse import to_path_overrides
-from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from hydra.errors import HydraException
 
-from sweeps.errors import SweepError
+from bridge.run.params import PARAMS, read
+from sweeps import SweepError
 
 
 class Trial(NamedTuple):
     """One point of the grid."""
 
     name: str
-    """Of its DVC experiment: the same commit and the same values always give the same."""
+    """Of its DVC experiment: the same commit and the same params always give the same."""
     overrides: tuple[str, ...]
     """As for `dvc exp run -S`."""
+    params: dict[str, Any]
+    """All of them, overridden or not."""
 
 
-def expand(overrides: Sequence[str], commit: str, root: Path) -> list[Trial]:
+class Grid:
+    """Asks for those of the given trials that are not there, one after the other."""
+
+    def __init__(self, trials: Sequence[Trial], there: Collection[str] = ()) -> None:
+        self.name = f"grid-{digest(sorted(trial.name for trial in trials))}"
+        self.found = [trial for trial in trials if trial.name in there]
+        self._left = [trial for trial in trials if trial.name not in there]
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be asked for."""
+        return len(self._left)
+
+    def ask(self) -> Trial | None:
+        """Return the next trial, if there is one."""
+        return self._left.pop(0) if self._left else None
+
+    def tell(self, trial: Trial, value: float | None) -> None:
+        """Take the result of a trial; none if it has failed."""
+
+
+def expand(overrides: Sequence[str], commit: str, root: Path = Path()) -> list[Trial]:
     """Return the trials of a grid, in the order in which `dvc exp run --queue` would have them.
 
     Raises `SweepError` if an override cannot be read, or names what the params file does not have.
     """
+    with overrides_read(overrides):
+        by_file = to_path_overrides(overrides)
+        if others := by_file.keys() - {f"{PARAMS}"}:
+            raise ValueError(f"{others.pop()}: only {PARAMS} can be swept")
+        points = [lines for point in get_hydra_sweeps(by_file) for lines in point.values()]
+        trials = [make(point, commit, root) for point in points]
+    return list({trial.name: trial for trial in trials}.values())
+
+
+def make(overrides: Sequence[str], commit: str, root: Path = Path()) -> Trial:
+    """Return the trial of one point; raises `SweepError` as `expand` does."""
+    with tempfile.TemporaryDirectory() as folder, overrides_read(overrides):
+        file = Path(folder, PARAMS)
+        file.write_text(yaml.safe_dump(read(root / PARAMS)[0]))
+        apply_overrides(file, list(overrides))
+        params, _ = read(file)
+    return Trial(f"sweep-{digest([commit, params])}", tuple(overrides), params)
+
+
+def digest(values: object) -> str:
+    """Return a short hash of plain values, in which 1 and 1.0 are the same."""
+    plain = json.loads(json.dumps(values, default=str), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def overrides_read(overrides: Sequence[str]) -> Iterator[None]:
+    """Raise `SweepError`, with the overrides, for what DVC, Hydra and Optuna say of them."""
     try:
-        points = get_hydra_sweeps(to_path_overrides(overrides))
-        for path, lines in points[0].items():
-            _try_out(root / path, lines)
-    except (DvcException, HydraException, OSError) as error:
-        cause = error.__cause__ or error
-        shown = " ".join(f"-S '{override}'" for override in overrides)
-        raise SweepError(f"{shown}: {' '.join(str(cause).split())}") from None
-    trials: dict[str, Trial] = {}
-    for point in points:
-        values = {
-            f"{path}:{override.type.name}:{override.key_or_group}": override.value()
-            for path, lines in point.items()
-            for override in to_hydra_overrides(lines)
-        }
-        text = json.dumps([commit, values], sort_keys=True, default=str)
-        name = f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        lines = [f"{path}:{line}" for path, lines in point.items() for line in lines]
-        trials.setdefault(name, Trial(name, tuple(x.removeprefix("params.yaml:") for x in lines)))
-    return list(trials.values())
-
-
-def _try_out(params: Path, overrides: list[str]) -> None:
-    """Apply overrides to a copy, which raises what would stop each trial."""
-    with tempfile.TemporaryDirectory() as folder:
-        apply_overrides(shutil.copy(params, folder), overrides)
+        yield
+    except (DvcException, HydraException, ValueError) as error:
+        shown = " ".join(f"'{override}'" for override in overrides)
+        raise SweepError(f"{shown}: {error.__cause__ or error}") from None

@@ -1,113 +1,147 @@
 """What a sweep starts from: a commit that nodes can clone, and remotes that they can push to."""
 
+import getpass
 import json
 import os
 import re
 import subprocess
-from collections.abc import Collection
+import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dvc.repo import Repo
 
-from sweeps import METRICS
-from sweeps.errors import SweepError
+from bridge.run.params import PARAMS
+from sweeps import LOCK, METRICS, SweepError, node
+from sweeps.grid import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_")
+
+
+class Experiment(NamedTuple):
+    """The files of a DVC experiment, as far as git has them."""
+
+    metrics: dict[str, Any]
+    lock: str
+    params: str
+
+
+Experiments = dict[str, Experiment]
 
 
 class Repository:
     """The git repository that the working directory is the root of; raises `SweepError`."""
 
     def __init__(self, git_remote: str) -> None:
-        self.git_remote = git_remote
-        self.commit = self._git("rev-parse", "HEAD")
-        self.url = self._git("remote", "get-url", git_remote)
+        self._git_remote = git_remote
+        self.commit = git("rev-parse", "HEAD")
+        self.url = git("remote", "get-url", git_remote)
         if Path(self.url).exists():
             self.url = str(Path(self.url).resolve())  # nodes have another working directory
-        self._namespace = f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/"
 
-    def check(self) -> None:
-        """See to it that a node's clone will be what stands here."""
-        changed = self._git("status", "--porcelain").splitlines()
-        if changed:
+    def ref(self, name: str) -> str:
+        """Return the git ref of an experiment."""
+        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{name}"
+
+    def order(self, shared: bool) -> dict[str, Any]:
+        """Return what all trials need, if a node's clone can be what stands here."""
+        if changed := git("status", "--porcelain").splitlines():
             raise SweepError(f"{changed[0][3:]}: not committed, so no node would have it")
-        self._git("fetch", "-q", self.git_remote)
-        branches = self._git("branch", "-r", "--contains", self.commit).split()
-        if not any(name.startswith(f"{self.git_remote}/") for name in branches):
-            raise SweepError(
-                f"commit {self.commit[:7]} is not in the git remote '{self.git_remote}': "
-                "`git push` it first"
-            )
-
-    def dvc(self) -> dict[str, Any]:
-        """Return DVC's config of its default remote, as a node needs it."""
+        git("fetch", "-q", self._git_remote)
+        branches = git("branch", "-r", "--contains", self.commit).split()
+        if not any(name.startswith(f"{self._git_remote}/") for name in branches):
+            missing = f"commit {self.commit[:7]} is not in the git remote '{self._git_remote}'"
+            raise SweepError(f"{missing}: `git push` it first")
         with Repo() as repo:
             name = repo.config["core"].get("remote")
             if not name:
                 raise SweepError("no DVC remote: `dvc remote add -d NAME URL` first")
-            remote = {key: _plain(value) for key, value in repo.config["remote"][name].items()}
-        return {"core": {"remote": name}, "remote": {name: remote}}
-
-    def environment(self, shared: bool) -> dict[str, str]:
-        """Return what a trial's environment must have: the tracking server, and who commits."""
-        address = os.environ.get("MLFLOW_TRACKING_URI", "")
-        if shared and not address.startswith(_SHARED):
-            raise SweepError(
-                "MLFLOW_TRACKING_URI: must name a server or database that every node reaches; "
-                f"received '{address}'"
-            )
-        passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
-        if not address:
-            from bridge.record.store import Store
-            from vanilla_lstm.project import COLUMNS, EXPERIMENT
-
-            Store(
-                EXPERIMENT, COLUMNS
-            )  # makes the experiment if it is not there, with its files in mlartifacts/
-            passed["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path.cwd()}/mlflow.db"
-        identity = {
-            f"GIT_{role}_{key.upper()}": self._git("var", f"GIT_{role}_IDENT")
-            for role in ("AUTHOR", "COMMITTER")
-            for key in ("name", "email")
+            config = {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}}
+        return {
+            "commit": self.commit,
+            "url": self.url,
+            "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
+            "environment": _environment(shared),
+            "versions": _versions(),
         }
-        for key, ident in identity.items():
-            name, _, rest = ident.partition(" <")
-            identity[key] = name if key.endswith("NAME") else rest.partition(">")[0]
-        return passed | identity
 
-    def found(self, names: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Return the metrics of those experiments that the git remote has of this commit."""
-        listed = self._git("ls-remote", self.git_remote, f"{self._namespace}*").splitlines()
-        refs = {ref.removeprefix(self._namespace): sha for sha, ref in map(str.split, listed)}
-        refs = {name: sha for name, sha in refs.items() if name in names}
-        known = self._git("cat-file", "--batch-check", text="\n".join(refs.values())).splitlines()
-        missing = [
-            f"{self._namespace}{name}"
-            for name, line in zip(refs, known, strict=True)
-            if line.endswith(" missing")
-        ]
-        for i in range(0, len(missing), 500):  # what a command line can hold
-            self._git("fetch", "-q", self.git_remote, *missing[i : i + 500])
+    def experiments(self) -> Experiments:
+        """Return the experiments that the git remote has of this commit, by name."""
+        here = f"refs/sweeps/{self.commit}/"  # apart from the user's own experiments
+        git("fetch", "-q", "--prune", self._git_remote, f"+{self.ref('*')}:{here}*")
+        refs = git("for-each-ref", "--format=%(refname)", here).split()
         # In the answer each file has a line with its name, kind and size before it.
-        wanted = "".join(f"{sha}:{METRICS}\n" for sha in refs.values())
-        answer = self._git("cat-file", "--batch", text=wanted)
-        metrics = [
-            json.loads(text) for text in re.split(r"^\w{40,64} blob \d+$", answer, flags=re.M)[1:]
-        ]
-        return dict(zip(refs, metrics, strict=True))
-
-    def _git(self, *arguments: str, text: str = "") -> str:
-        done = subprocess.run(
-            ["git", *arguments], input=text, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            said = " ".join(done.stderr.split()) or f"status {done.returncode}"
-            raise SweepError(f"git {arguments[0]}: {said}")
-        return done.stdout.rstrip()
+        wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in (METRICS, LOCK, PARAMS))
+        answer = git("cat-file", "--batch", text=wanted)
+        texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
+        files = zip(refs, texts[::3], texts[1::3], texts[2::3], strict=True)
+        return {
+            ref.removeprefix(here): Experiment(json.loads(metrics), lock, params)
+            for ref, metrics, lock, params in files
+            if metrics.strip() and lock.strip() and params.strip()
+        }
 
 
-def _plain(value: object) -> object:
-    """Return a value of DVC's config as it can be sent: a path as text."""
-    return value if isinstance(value, (bool, int, float)) else str(value)
+class Donors:
+    """Which experiment has the result of a stage, by all params that it depends on.
+
+    If code or data differ nevertheless, DVC runs the stage.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[str, str] = {}
+        with Repo() as repo:
+            needs = repo.stage.collect
+            self._stages = {
+                stage.addressing: needs(stage.addressing, with_deps=True)
+                for stage in repo.index.stages
+            }
+
+    def add(self, params: dict[str, Any], ref: str) -> None:
+        """Take note of an experiment."""
+        for key in self._keys(params).values():
+            self._refs.setdefault(key, ref)
+
+    def of(self, params: dict[str, Any]) -> dict[str, str]:
+        """Return the experiments to take stages from."""
+        keys = self._keys(params).items()
+        return {stage: self._refs[key] for stage, key in keys if key in self._refs}
+
+    def _keys(self, params: dict[str, Any]) -> dict[str, str]:
+        keys = {}
+        for stage, needed in self._stages.items():
+            sections = {name for one in needed for dep in one.params for name in dep.params}
+            keys[stage] = digest([stage, {name: params.get(name) for name in sections}])
+        return keys
+
+
+def _environment(shared: bool) -> dict[str, str]:
+    """Return what a trial's environment must have: the tracking server, and who commits."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if shared and not address.startswith(_SHARED):
+        must = "must name a server or database that every node reaches"
+        raise SweepError(f"MLFLOW_TRACKING_URI: {must}; received '{address}'")
+    passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
+    passed["MLFLOW_TRACKING_URI"] = address or f"sqlite:///{Path.cwd()}/mlflow.db"
+    passed["LOGNAME"] = getpass.getuser()  # the row's user
+    for role in ("AUTHOR", "COMMITTER"):
+        name, _, rest = git("var", f"GIT_{role}_IDENT").partition(" <")
+        passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": rest.partition(">")[0]}
+    return passed
+
+
+def _versions() -> dict[str, str]:
+    """Return the pinned versions of the packages that the project itself names."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    direct = {re.split(r"[^\w.-]", line)[0].replace(".", "-") for line in project}
+    pins = re.findall(r"^([\w-]+)==([^\s;]+)", Path("requirements.txt").read_text(), re.M)
+    return {name: pin for name, pin in pins if name in direct}
+
+
+def git(*arguments: str, text: str = "") -> str:
+    """Return what git prints in the working directory."""
+    try:
+        return node.git(*arguments, text=text)
+    except subprocess.CalledProcessError as error:
+        raise SweepError(f"git {arguments[0]}: {error.stderr or error}") from None

@@ -1,90 +1,110 @@
-"""A sweep's rows in MLflow. The store is opened as a stage opens it.
+"""A sweep's rows in MLflow."""
 
-MLflow takes a second or two to load, so only the functions that need it do.
-"""
-
+import json
 import os
-import time
-import urllib.error
-import urllib.request
-from collections import defaultdict
+import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
-WAIT = 600.0
-"""Seconds that a trial waits for a tracking server which does not answer, as while it restarts."""
+from bridge.record import provenance
+from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
+from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
+from bridge.run.params import parse
+from sweeps.repository import Experiments
+from vanilla_lstm.project import COLUMNS, EXPERIMENT
+from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 
+# isort: split
+import mlflow
+from mlflow.entities import Run
 
-def wait_for_server() -> None:
-    """Return when the tracking server answers, or has not answered for a long time."""
-    address = urlsplit(os.environ["MLFLOW_TRACKING_URI"])
-    if address.scheme not in {"http", "https"}:
-        return
-    host = address.netloc.rpartition("@")[2]
-    health = f"{address.scheme}://{host}{address.path.rstrip('/')}/health"
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(health, timeout=8).close()  # noqa: S310
-        except urllib.error.HTTPError:
-            return  # something answers
-        except OSError:
-            time.sleep(1)
-        else:
-            return
+TAG = "sweep"
+"""Names the sweeps that a row belongs to, with a space between them."""
 
 
-def recorded() -> bool:
-    """Whether MLflow has the result that is in data/, with its training."""
-    from bridge.record.store import Store
-    from bridge.run.files import md5
-    from vanilla_lstm.project import EXPERIMENT
-    from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
+class Rows:
+    """The rows of a commit's experiments; opened before any runs, as two would make the store."""
 
-    store, test_data = Store(EXPERIMENT), md5(TEST_DATA)
-    with store.errors_reported():
-        return any(
-            run.data.tags.get("test_data.md5") == test_data and "train/loss" in run.data.metrics
-            for run in store.results_of(md5(MODEL))
-        )
+    def __init__(self, commit: str) -> None:
+        self.store = Store(EXPERIMENT, COLUMNS)
+        self._commit = commit
+        # A stage fails at once if the server is away; the driver can wait, as MLflow itself would.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
+    def of(self, there: Experiments) -> dict[str, Run]:
+        """Return the row of each experiment's result, with its training, if MLflow has it.
 
-def settle(experiments: Collection[str], commit: str) -> None:
-    """Leave one row for each result of a sweep that has ended, and none that pretends to run.
+        Experiments have one row in common if what they differ in decides no result.
+        """
+        rows, found = self._rows(), {}
+        for name, experiment in there.items():
+            stages = parse(experiment.lock)["stages"].values()
+            md5s = {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+            result = md5s[f"{MODEL}"], md5s[f"{TEST_DATA}"]
+            same = [run for run in rows if _result(run) == result]
+            if not same:  # made by another commit
+                with self.store.errors_reported():
+                    of_model = self.store.results_of(result[0])
+                same = [run for run in of_model if _result(run) == result]
+            own = [run for run in same if run.data.tags.get(provenance.EXPERIMENT_NAME) == name]
+            if same:
+                found[name] = (own or same)[0]
+        return found
 
-    A stage ends the lost rows of its own host, but a node that is lost never starts one again. And
-    a stage knows of a result that was there before, but not of one at the same time on another
-    host, as when two sweeps do the same trial. The experiment's name does not tell the results
-    apart: of trials that share a training, one completes the row that the other's training opened.
-    """
-    from bridge.record import provenance
-    from bridge.record.store import Store  # before MLflow, which it sets up
-    from vanilla_lstm.project import EXPERIMENT
+    def settle(self, sweep: str, names: Collection[str], there: Experiments) -> dict[str, Run]:
+        """Leave one row for each result of these trials, with the sweep's name, and return it.
 
-    # isort: split
-    import mlflow
+        None pretends to run. A stage ends the lost rows of its own host, but a node that is lost
+        never starts one again. And a stage knows of a result that was there before, but not of one
+        at the same time on another host. The experiment's name does not tell the results apart: of
+        trials that share a training, one completes the row that the other's training opened.
+        """
+        client, results = self.store.client, self.of(there)
+        kept = {run.info.run_id: (_result(run), run.data.params) for run in results.values()}
+        with self.store.errors_reported():
+            for run in self._rows():
+                name, run_id = run.data.tags.get(provenance.EXPERIMENT_NAME), run.info.run_id
+                if name not in names or run_id in kept:
+                    continue
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run_id, "KILLED")
+                same = (_result(run), run.data.params) in kept.values()
+                if name in results and (same or TEST_DATA_MD5 not in run.data.tags):
+                    client.delete_run(run_id)
+            for run in results.values():  # also those that another sweep has made
+                sweeps = run.data.tags.get(TAG, "").split()
+                if sweep not in sweeps:
+                    client.set_tag(run.info.run_id, TAG, " ".join([*sweeps, sweep]))
+        return results
 
-    store = Store(EXPERIMENT)
-    client = store.client
-    with store.errors_reported():
-        rows = [
-            run
-            for run in mlflow.search_runs(
-                [store.experiment_id],
-                f"tags.`{provenance.COMMIT}` = '{commit}'",
+    def url(self, sweep: str) -> str:
+        """Return the address of a sweep's table: a view of its own.
+
+        A filter in the address would hide the columns of the view of all rows. MLflow's format is
+        that of bridge/record/view.py.
+        """
+        columns = [f"{kind}.`{key}`" for kind, key in (name.split(".", 1) for name in COLUMNS)]
+        state = {"selectedColumns": columns, "orderByKey": columns[0], "orderByAsc": False}
+        state["searchFilter"] = f"tags.{TAG} LIKE '%{sweep}%'"
+        view = {"name": sweep, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+        tag, experiment = f"mlflow.sharedViewState.{sweep}", self.store.experiment_id
+        with self.store.errors_reported():
+            self.store.client.set_experiment_tag(experiment, tag, json.dumps(view))
+        return re.sub(r"(?<=viewStateShareKey=)\w+", sweep, self.store.url())
+
+    def _rows(self) -> list[Run]:
+        with self.store.errors_reported():
+            runs: list[Run] = mlflow.search_runs(
+                [self.store.experiment_id],
+                f"tags.`{provenance.COMMIT}` = '{self._commit}'",
                 order_by=["attributes.start_time ASC"],
                 output_format="list",
             )
-            if run.data.tags.get(provenance.EXPERIMENT_NAME) in experiments
-        ]
-        kept: dict[str, dict[str, str]] = defaultdict(dict)  # by model and test data, the oldest
-        for run in rows:
-            if test_data := run.data.tags.get("test_data.md5"):
-                kept[run.data.tags["model.md5"]].setdefault(test_data, run.info.run_id)
-        for run in rows:
-            run_id, status = run.info.run_id, run.info.status
-            results = kept[run.data.tags.get("model.md5", "")]
-            if status == "RUNNING":
-                client.set_terminated(run_id, "KILLED")
-            elif status == "FINISHED" and results and run_id not in results.values():
-                client.delete_run(run_id)
+        return runs
+
+
+def _result(run: Run) -> tuple[str, str] | None:
+    """Return the md5s of model and test data, if the row is complete."""
+    tags = run.data.tags
+    if run.info.status != "FINISHED" or not {TRAIN_DATA_MD5, TEST_DATA_MD5} <= tags.keys():
+        return None
+    return tags[MODEL_MD5], tags[TEST_DATA_MD5]

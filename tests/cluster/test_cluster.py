@@ -1,15 +1,21 @@
 """Sweeps over two nodes of a real Ray cluster, with a team's real services, all on loopback."""
 
+import csv
+import getpass
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -37,26 +43,30 @@ class Team:
         self._up.enter_context(self.server.up())
         port, key = stack.enter_context(ssh(folder / "ssh"))
         self.clone = repository(folder, f"ssh://127.0.0.1:{port}{folder}/files", keyfile=str(key))
+        os.environ["SCRATCH"] = str(folder)  # of every node that has no other
+        stack.callback(os.environ.pop, "SCRATCH")
         self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(self.cluster.shutdown)
         self.logs = Path(self.cluster.head_node.get_logs_dir_path())
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
 
-    def command(self, *overrides: str, clones: str = "clones") -> list[str]:
-        """Return the command of a sweep over the two nodes."""
-        grid = [argument for override in overrides for argument in ("-S", override)]
-        at = ["--address", self.cluster.address, "--clones", f"{self.folder}/{clones}"]
+    def command(self, *words: str, clones: str = "clones") -> list[str]:
+        """Return the command of a sweep over the nodes, of overrides and options."""
+        grid: list[str] = []
+        for before, word in pairwise(["", *words]):
+            grid += ["-S", word] if "=" in word and before != "--optuna" else [word]
+        at = ["--address", self.cluster.address, "--clones", f"$SCRATCH/{clones}"]
         return [sys.executable, "cluster/sweep.py", *grid, *at]
 
-    def sweep(self, *overrides: str, clones: str = "clones", check: bool = True) -> Done:
+    def sweep(self, *words: str, clones: str = "clones", check: bool = True) -> Done:
         """Run a sweep to its end."""
-        command = self.command(*overrides, clones=clones)
+        command = self.command(*words, clones=clones)
         return self.clone.run(*command, check=check, **self.server.client)
 
-    def start(self, *overrides: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str) -> "subprocess.Popen[str]":
         """Begin a sweep."""
         return subprocess.Popen(
-            self.command(*overrides),
+            self.command(*words),
             cwd=self.clone.path,
             env=environment(**self.server.client),
             stdout=subprocess.PIPE,
@@ -75,6 +85,11 @@ class Team:
         said = [log.read_text() for log in self.folder.glob("clones/*/*.log")]
         return sum(text.rstrip().endswith("sequences") and "train.py" in text for text in said)
 
+    def ran(self, clones: str) -> list[list[str]]:
+        """Return the stages that ran in each of the clones in its last trial."""
+        logs = [log.read_text() for log in (self.folder / clones).glob("*/*.log")]
+        return [re.findall(r"^Running stage '(.+)':", log, re.M) for log in logs]
+
     def experiments(self) -> list[str]:
         """Return the names of the experiments in the git remote."""
         lines = self.clone.git("ls-remote", "origin", "refs/exps/*").splitlines()
@@ -82,9 +97,13 @@ class Team:
 
     def rows(self, name: str, value: object) -> list[Run]:
         """Return the rows of the tracking server that have a value of a param."""
+        return self.search(f"params.`{name}` = '{value}'")
+
+    def search(self, query: str) -> list[Run]:
+        """Return the rows of the tracking server that a query finds."""
         client = MlflowClient(self.server.client["MLFLOW_TRACKING_URI"])
         experiment = client.get_experiment_by_name("vanilla-lstm")
-        return list(client.search_runs([experiment.experiment_id], f"params.`{name}` = '{value}'"))
+        return list(client.search_runs([experiment.experiment_id], query))
 
 
 def locked(clone: Clone) -> dict[str, str]:
@@ -122,9 +141,10 @@ def swept(team: Team) -> tuple[Team, str]:
 def test_small_grid(swept: tuple[Team, str]) -> None:
     """Two trials run on two nodes; the experiments and the rows are there, once each."""
     team, said = swept
-    assert "2 trials of commit" in said
+    assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
     assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)
-    names = re.findall(r"^(sweep-\S+) +[\d.]+ +done +model.units=[35]$", said, re.M)
+    names = re.findall(r"^(sweep-\S+) [\d.]+ \(model.units=[35]\)$", said, re.M)
+    assert len(re.findall("^sweep-", said, re.M)) == 4  # a line each, and the table
     assert sorted(names) == team.experiments()
     assert len(names) == 2
     clones = [path for path in team.folder.glob("clones/*/*") if path.is_dir()]
@@ -136,6 +156,33 @@ def test_small_grid(swept: tuple[Team, str]) -> None:
         assert row.data.tags["mlflow.source.git.commit"] == team.clone.git("rev-parse", "HEAD")
         assert row.data.tags["mlflow.source.git.dirty"] == "false"
         assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
+        assert row.data.tags["mlflow.user"] == getpass.getuser()
+
+
+def test_one_thing(swept: tuple[Team, str]) -> None:
+    """All rows have the sweep's name; its address and the best row's addresses are printed."""
+    team, said = swept
+    title = said.partition(":")[0]
+    rows = team.search(f"tags.sweep = '{title}'")
+    assert {row.data.params["model.units"] for row in rows} == {"3", "5"}
+    address = re.search(r"^In MLflow: (\S+)$", said, re.M)
+    assert address
+    assert address[1].startswith(team.server.client["MLFLOW_TRACKING_URI"])
+    assert f"viewStateShareKey={title}&" in address[1]
+    best = max(rows, key=lambda row: float(row.data.metrics["test/accuracy"]))
+    accuracies = [row.data.metrics["test/accuracy"] for row in rows]
+    run_id, model = re.findall(r"make restore RUN=(\w+), its model is models:/(\S+)$", said, re.M)[
+        0
+    ]
+    assert run_id == best.info.run_id or accuracies[0] == accuracies[1]
+    (found,) = [row for row in rows if row.info.run_id == run_id]
+    assert [output.model_id for output in found.outputs.model_outputs] == [model]
+    team.clone.dvc("exp", "pull", "origin")
+    lines = team.clone.dvc("exp", "show", "--csv").stdout.splitlines()
+    in_dvc = {line["Experiment"]: line["accuracy"] for line in csv.DictReader(lines)}
+    for row in rows:
+        shown = float(in_dvc[row.data.tags["dvc.exp_name"]])
+        assert shown == row.data.metrics["test/accuracy"]
 
 
 def test_no_secrets(swept: tuple[Team, str]) -> None:
@@ -154,7 +201,7 @@ def test_bytes(swept: tuple[Team, str], tmp_path: Path) -> None:
     team.clone.dvc("exp", "pull", "origin")
     shown = team.clone.dvc("exp", "show", "--csv").stdout
     assert all(name in shown for name in team.experiments())
-    (name,) = re.findall(r"^(sweep-\S+) .*model.units=3$", said, re.M)
+    (name,) = set(re.findall(r"^(sweep-\S+) .*\(model.units=3\)$", said, re.M))
     home = team.clone.copy(tmp_path / "home")
     home.dvc("exp", "apply", name)
     assert home.dvc("status").stdout.strip() == "Data and pipelines are up to date."
@@ -166,16 +213,52 @@ def test_bytes(swept: tuple[Team, str], tmp_path: Path) -> None:
 
 
 def test_larger_grid(swept: tuple[Team, str]) -> None:
-    """A larger grid runs what is new, on a new node only what the DVC remote does not have."""
+    """A larger grid runs what is new, on a new node only what no experiment has, as one sweep."""
     team, _ = swept
-    said = team.sweep("model.units=6,5,3", clones="new").stdout
-    assert "3 trials of commit" in said
-    assert "1 of them new" in said
-    assert len(re.findall(r"^sweep-\S+ +[\d.]+ +found", said, re.M)) == 2
+    said = team.sweep("model.units=6,5,3", "--name", "larger", clones="new").stdout
+    assert re.search(r"^larger: trials of commit \w{7}, 2 found, 1 new$", said, re.M)
     assert len(team.experiments()) == 3
-    (log,) = (team.folder / "new").glob("*/*.log")
-    ran = re.findall(r"^Running stage '(.+)':", log.read_text(), re.M)
-    assert ran == ["train", "evaluate"]
+    assert team.ran("new") == [["train", "evaluate"]]
+    rows = team.search("tags.sweep LIKE '%larger%'")
+    assert {row.data.params["model.units"] for row in rows} == {"3", "5", "6"}
+
+
+def test_training_restored(swept: tuple[Team, str]) -> None:
+    """A node that never ran it takes an unchanged training from another trial."""
+    team, _ = swept
+    before = len(team.experiments())
+    team.sweep("model.units=3", "evaluate.batch_size=7", "test_data.seed=8", clones="restored")
+    assert team.ran("restored") == [["generate-test-data", "evaluate"]]
+    assert len(team.experiments()) == before + 1
+    (row,) = team.rows("test_data.seed", 8)
+    (first,) = [run for run in team.rows("model.units", 3) if run.info.run_id != row.info.run_id]
+    assert row.data.tags["model.md5"] == first.data.tags["model.md5"]
+    assert row.data.metrics["train/loss"] == first.data.metrics["train/loss"]
+
+
+def test_redone(swept: tuple[Team, str]) -> None:
+    """A trial whose experiment was removed from the git remote runs again, and has one row."""
+    team, _ = swept
+    name = next(row.data.tags["dvc.exp_name"] for row in team.rows("model.units", 5))
+    team.clone.dvc("exp", "remove", "-g", "origin", name)
+    assert name not in team.experiments()
+    said = team.sweep("model.units=5").stdout
+    assert re.search(rf"^{name} done on ", said, re.M)
+    assert name in team.experiments()
+    (row,) = team.rows("model.units", 5)
+    assert row.info.status == "FINISHED"
+
+
+def test_stale_config(swept: tuple[Team, str]) -> None:
+    """A clone that is left over from another DVC remote does no harm."""
+    team, _ = swept
+    for clone in (team.folder / "restored").glob("*/*/"):
+        (clone / ".dvc" / "config.local").write_text(
+            "['remote \"team\"']\nkeyfile = /nowhere\nnone = 1\n"
+        )
+    done = team.sweep("model.units=3", "test_data.seed=9", clones="restored")
+    assert "1 done, 0 running, 0 failed, 0 left" in done.stdout
+    assert "begins once more" not in done.stdout
 
 
 def test_bad_trial(swept: tuple[Team, str]) -> None:
@@ -184,7 +267,7 @@ def test_bad_trial(swept: tuple[Team, str]) -> None:
     done = team.sweep("model.units=-1,3", "test_data.seed=7", check=False)
     assert done.returncode == 1
     line = "params.yaml: model.units: must be at least 1; received -1"
-    assert len(re.findall(rf"^sweep-\S+ failed .*{re.escape(line)}$", done.stdout, re.M)) == 1
+    assert len(re.findall(rf"^sweep-\S+ failed on .*{re.escape(line)}$", done.stdout, re.M)) == 1
     assert "begins once more" not in done.stdout
     assert re.search(r"1 done, 0 running, 1 failed, 0 left", done.stdout)
     assert "Traceback" not in done.stdout + done.stderr
@@ -215,7 +298,7 @@ def test_driver_killed(team: Team) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     said = team.sweep(grid).stdout
-    assert re.search(r"^sweep-\S+ +[\d.]+ +found", said, re.M)
+    assert re.search(r" [12] found, [12] new$", said, re.M)
     assert "3 done, 0 running, 0 failed, 0 left" in said
     assert len(team.experiments()) == before + 3
     for samples in range(21, 24):
@@ -229,9 +312,8 @@ def test_two_drivers(team: Team) -> None:
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "1 done, 0 running, 0 failed, 0 left" in said[0]
-    assert (
-        re.findall(r"^sweep-.*seed=5$", said[0], re.M)[0].split()[:2]
-        == (re.findall(r"^sweep-.*seed=5$", said[1], re.M)[0].split()[:2])
+    assert re.findall(r"^sweep-\S+ [\d.]+ \(.*seed=5\)$", said[0], re.M) == (
+        re.findall(r"^sweep-\S+ [\d.]+ \(.*seed=5\)$", said[1], re.M)
     )
     assert len(team.experiments()) == before + 1
     assert [row.info.status for row in team.rows("train.seed", 5)] == ["FINISHED"]
@@ -243,20 +325,20 @@ def test_rows_settled(team: Team) -> None:
     (row,) = team.rows("train.seed", 5)
     copied = ("dvc.exp_name", "mlflow.source.git.commit", "model.md5")
     same = {name: row.data.tags[name] for name in copied}
-    result = {"test_data.md5": row.data.tags["test_data.md5"]}
-    another = {"test_data.md5": "of a trial that shares the training"}
+    result = {name: row.data.tags[name] for name in ("train_data.md5", "test_data.md5")}
+    another = {**result, "test_data.md5": "of a trial that shares the training"}
     leftovers = [("FINISHED", {}), ("FINISHED", result), ("FINISHED", another), ("RUNNING", {})]
     for status, more in leftovers:
         run = client.create_run(row.info.experiment_id, tags={**same, **more})
-        client.log_param(run.info.run_id, "train.seed", 5)
+        for name, value in row.data.params.items():
+            client.log_param(run.info.run_id, name, value)
         if status != "RUNNING":
             client.set_terminated(run.info.run_id, status)
     said = team.sweep("train.seed=5").stdout
-    assert "1 trials of commit" in said
-    assert "0 of them new" in said
+    assert "1 found, 0 new" in said
     left = {run.info.run_id: run.info.status for run in team.rows("train.seed", 5)}
     assert left.pop(row.info.run_id) == "FINISHED"
-    assert sorted(left.values()) == ["FINISHED", "KILLED"]
+    assert [*left.values()] == ["FINISHED"]  # the result on other test data
 
 
 def test_remote_away(team: Team) -> None:
@@ -303,3 +385,110 @@ def test_on_this_machine(swept: tuple[Team, str]) -> None:
     (row,) = client.search_runs([client.get_experiment_by_name("vanilla-lstm").experiment_id])
     assert row.data.params["model.units"] == "3"
     assert row.info.artifact_uri.startswith((team.clone.path / "mlartifacts").as_uri())
+
+
+def test_killed_search(team: Team) -> None:
+    """An adaptive search whose driver was killed twice ends with one row for each point, once."""
+    pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
+    before = len(team.experiments())
+    space = ("--optuna", "train.learning_rate=log(1e-4,1e-2)", "--optuna", "model.units=3,4,5")
+    search = [*space, "--trials", "6", "--name", "search"]
+    for n in (before + 1, before + 3):
+        process = team.start(*search)
+        wait_until(partial(lambda n: len(team.experiments()) >= n, n), process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    said = team.sweep(*search).stdout
+    assert re.search(r"^search: trials of commit \w{7}, [345] found, [123] new$", said, re.M)
+    assert "6 done, 0 running, 0 failed, 0 left" in said
+    assert len(team.experiments()) == before + 6
+    rows = team.search("tags.sweep = 'search'")
+    assert [row.info.status for row in rows] == ["FINISHED"] * 6
+    points = {
+        (row.data.params["train.learning_rate"], row.data.params["model.units"]) for row in rows
+    }
+    assert len(points) == 6
+    assert all(1e-4 <= float(rate) <= 1e-2 for rate, _ in points)
+
+
+def trainings(team: Team) -> list[psutil.Process]:
+    """Return the processes that train in the clones of the nodes."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "stages/train.py" in process.cmdline() and process.cwd().startswith(
+                f"{team.folder}"
+            ):
+                found.append(process)
+    return found
+
+
+def test_hanging_trial(team: Team) -> None:
+    """A trial that hangs is ended with its processes after the timeout, and its row is KILLED."""
+    process = team.start("train.seed=7", "--timeout", "60")
+    wait_until(lambda: team.rows("train.seed", 7), process)
+    (training,) = trainings(team)
+    training.send_signal(signal.SIGSTOP)
+    said = process.communicate()[0]
+    assert process.returncode == 1
+    assert re.search(r"^sweep-\S+ failed on .*: ended after 60 s \(--timeout\)$", said, re.M)
+    assert not trainings(team)
+    assert [row.info.status for row in team.rows("train.seed", 7)] == ["KILLED"]
+
+
+def test_interrupted(team: Team) -> None:
+    """Ctrl-C ends the trials on every node, and no row is left running."""
+    process = team.start("train.epochs=1000000", "train.seed=1,2")
+    wait_until(lambda: len(team.rows("train.epochs", 1000000)) == 2, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[0]
+    assert said.splitlines()[-1].startswith("stopped; ")
+    assert "Traceback" not in said
+    assert not trainings(team)
+    statuses = [row.info.status for row in team.rows("train.epochs", 1000000)]
+    assert statuses == ["KILLED", "KILLED"]
+
+
+def test_unfit_nodes(team: Team) -> None:
+    """A node without a disk, or with another Keras, gets no more trials; none loses a try."""
+    old = team.folder / "old"
+    (old / "keras-3.12.0.dist-info").mkdir(parents=True)
+    about = "Metadata-Version: 2.1\nName: keras\nVersion: 3.12.0\n"
+    (old / "keras-3.12.0.dist-info" / "METADATA").write_text(about)
+    spoiled = [{"SCRATCH": "/dev/null"}, {"PYTHONPATH": str(old)}]
+    nodes = [team.cluster.add_node(num_cpus=1, env_vars=variables) for variables in spoiled]
+    try:
+        said = team.sweep("train.seed=range(30,34)").stdout
+    finally:
+        for node in nodes:
+            team.cluster.remove_node(node)
+    dropped = sorted(re.findall("^.* gets no more trials: (.*)$", said, re.M))
+    assert dropped[0].startswith("[Errno 20] Not a directory: '/dev/null/clones/")
+    assert dropped[1].startswith("keras 3.12.0 is not 3.")
+    assert len(dropped) == 2
+    assert "begins once more" not in said
+    assert "4 done, 0 running, 0 failed, 0 left" in said
+
+
+def test_node_without_git_remote(team: Team) -> None:
+    """A node that does not know that it is to blame gets no more trials if others do well."""
+    folder = team.folder / "programs"
+    folder.mkdir()
+    (folder / "git").write_text("#!/bin/sh\necho no route to the git server >&2\nexit 128\n")
+    (folder / "git").chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    node = team.cluster.add_node(num_cpus=1, env_vars={"PATH": path})
+    try:
+        said = team.sweep("train.seed=range(50,58)").stdout
+    finally:
+        team.cluster.remove_node(node)
+    dropped = re.findall("^.* gets no more trials: (.*)$", said, re.M)
+    assert dropped == ["no route to the git server"]
+    assert "8 done, 0 running, 0 failed, 0 left" in said
+
+
+def test_too_many_cores(team: Team) -> None:
+    """What no node can run is refused at once."""
+    done = team.sweep("train.seed=40", "--cpus", "2", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "--cpus 2: the largest node has 1"

@@ -1,19 +1,25 @@
 """Sweeps before anything starts: their trials, and the mistakes that are told in one line."""
 
+import ast
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
+from servers import serving
 from services import repository
-from sweeps.errors import SweepError
+from sweeps import SweepError
 from sweeps.grid import expand
 from sweeps.report import Report
-from sweeps.repository import Repository
+from sweeps.repository import Donors, Repository
+from sweeps.rows import Rows
+from sweeps.schedule import Running
 
 pytestmark = pytest.mark.pipeline
 
@@ -42,14 +48,15 @@ def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    """A name says commit and values, however they are written, and never changes."""
+    """A name says commit and params, whatever was typed: equal params are one trial."""
 
     def names(commit: str, *overrides: str) -> list[str]:
         return [trial.name for trial in expand(overrides, commit, ROOT)]
 
     (name,) = names("c0ffee", "model.units=5", "train.learning_rate=0.001")
-    assert name == "sweep-6c0ba2575d2f"
     assert names("c0ffee", "train.learning_rate=1e-3", "model.units=5") == [name]
+    assert names("c0ffee", "model.units=5") == [name]  # the rate is as committed
+    assert names("c0ffee", "model.units=5.0", "train.seed=1234") == [name]
     assert names("c0ffee", "train.learning_rate=1e-3", "model.units=5,5") == [name]
     assert names("facade", "train.learning_rate=1e-3", "model.units=5") != [name]
     assert names("c0ffee", "train.learning_rate=1e-3", "model.units=6") != [name]
@@ -70,7 +77,7 @@ def test_bad_overrides(override: str, words: str) -> None:
     with pytest.raises(SweepError) as error:
         expand([override], "c0ffee", ROOT)
     assert words in str(error.value)
-    assert f"-S '{override}'" in str(error.value)
+    assert f"'{override}'" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -129,22 +136,107 @@ def test_masked() -> None:
     )
 
 
-def test_found(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the experiments in the git remote those that are asked for come with their metrics."""
+def test_names_stay(tmp_path: Path) -> None:
+    """The names of trials never change, or those that exist would run again."""
+    (tmp_path / "params.yaml").write_text("model: {units: 3, cell: lstm}\ntrain: {rate: 1e-3}\n")
+    (trial,) = expand(["model.units=5"], "c0ffee", tmp_path)
+    assert trial.name == "sweep-3eb67749912f"
+    assert trial.params == {"model": {"units": 5, "cell": "lstm"}, "train": {"rate": 0.001}}
+
+
+def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The experiments of the commit are those that the git remote has now, with their files."""
     monkeypatch.chdir(clone.path)
     commit = clone.git("rev-parse", "HEAD")
     folder = f"refs/exps/{commit[:2]}/{commit[2:]}"
-    for name in ("sweep-a", "sweep-b", "another"):
+    repository = Repository("origin")
+    assert repository.experiments() == {}
+    for name in ("sweep-a", "sweep-b"):
         clone.git("push", "-q", "origin", f"HEAD:{folder}/{name}")
-    metrics = json.loads((clone.path / "data" / "metrics.json").read_text())
-    found = Repository("origin").found({"sweep-a", "sweep-b", "sweep-c"})
-    assert found == {"sweep-a": metrics, "sweep-b": metrics}
-    assert Repository("origin").found({"sweep-c"}) == {}
+    found = repository.experiments()
+    assert found.keys() == {"sweep-a", "sweep-b"}
+    assert found["sweep-a"].metrics == json.loads((clone.path / "data/metrics.json").read_text())
+    assert found["sweep-b"].lock.strip() == clone.lock.strip()
+    clone.git("push", "-q", "origin", f":{folder}/sweep-a")
+    assert repository.experiments().keys() == {"sweep-b"}
+    clone.git("push", "-q", "origin", f":{folder}/sweep-b")
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value")  # DVC's, of pygtrie
+def test_donors(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage is taken from an experiment with the same params of it and of all before it."""
+    monkeypatch.chdir(clone.path)
+    donors = Donors()
+    first, other_test, other_model = (
+        trial.params
+        for override in ("train.seed=1", "test_data.seed=2", "model.units=7")
+        for trial in expand(["train.seed=1", override][-2:], "c0ffee", clone.path)
+    )
+    donors.add(first, "first")
+    assert len(donors.of(first)) == 4
+    assert donors.of(other_test) == {"generate-train-data": "first", "train": "first"}
+    assert donors.of(other_model).keys() == {"generate-train-data", "generate-test-data"}
+
+
+@pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
+@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium-driver")
+def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address of a sweep opens the table with its columns, and with its rows only."""
+    monkeypatch.chdir(clone.path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    rows = Rows(clone.git("rev-parse", "HEAD"))
+    client, experiment = rows.store.client, rows.store.experiment_id
+    for sweeps in ("one", "two one", "two"):
+        run_id = client.create_run(experiment, tags={"sweep": sweeps}).info.run_id
+        client.log_param(run_id, "model.units", 3)
+        client.log_metric(run_id, "test/accuracy", 1.0)
+    page = rows.url("one").partition("/#/")[2]
+    with serving(clone, "ui") as address, browser(2600, 900) as driver:
+        driver.get(f"{address}/#/{page}")
+        wait_for(driver, "2 matching runs", "test/accuracy", "model.units")
+
+
+def test_no_private_names() -> None:
+    """The code leans on no private name of DVC, Ray, Optuna or Hydra, and on no subclass."""
+    for path in sorted((ROOT / "cluster").rglob("*.py")):
+        assert private_names(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import ray._private.state",
+        "from dvc.stage.cache import _get_stage_hash",
+        "from hydra._internal import x",
+        "repo.stage_cache._load(stage)",
+        "class Cache(StageCache): pass",
+    ],
+)
+def test_private_name_is_found(line: str) -> None:
+    """The test above would find it."""
+    assert private_names(line)
+
+
+def private_names(source: str) -> list[str]:
+    """Return what a module uses of others that begins with an underscore, and its foreign bases."""
+    found, own = [], {"Exception", "NamedTuple"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if "._" in alias.name]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name for name in names if "._" in name]
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            by_name = isinstance(node.value, ast.Name) and node.value.id == "self"
+            if not by_name and not node.attr.startswith("__"):
+                found.append(node.attr)
+        elif isinstance(node, ast.ClassDef):
+            found += [base for base in map(ast.unparse, node.bases) if base not in own]
+    return found
 
 
 def test_no_cluster(clone: Clone) -> None:
-    """An address without a cluster is told in one line."""
-    pytest.importorskip("ray", reason="not installed: the extra `cluster` (make cluster-setup)")
+    """An address without a cluster is told in one line, before the store is asked."""
     store = "http://user:secret@127.0.0.1:9"
     where = ("--address", "127.0.0.1:9")
     done = sweep(clone, "-S", "model.units=3", *where, MLFLOW_TRACKING_URI=store)
@@ -154,28 +246,54 @@ def test_no_cluster(clone: Clone) -> None:
     assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ("model.units=3", "one value only, which belongs in -S"),
+        ("model.units=log(0,3)", "low"),
+        ("model.units=cos(0,3)", "Unknown function 'cos'"),
+    ],
+)
+def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search space that Optuna cannot use is told in one line, with its text."""
+    pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
+    done = sweep(clone, "--optuna", space)
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
+    assert f"'{space}'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is seen: how many trials are where, the best so far, and all of them at the end."""
+    """What is seen: a line for each event, how many trials are where, and a table at the end."""
     trials = expand(["model.units=1,2,3,4"], "c0ffee", ROOT)
     names = [trial.name for trial in trials]
-    report = Report(trials, "-loss")
-    report.found(names[0], {"loss": 0.5})
-    report.state(2)
-    ended = {"host": "a", "seconds": 2.0, "message": ""}
-    report.event({"name": names[1], "status": "again", "message": "lost", "metrics": {}})
-    report.event({"name": names[1], "status": "done", "metrics": {"loss": 0.25}, **ended})
-    report.state(2)
-    fault = {"metrics": {}, **ended, "message": "model.units: too small"}
-    report.event({"name": names[2], "status": "failed", **fault})
-    report.table()
+    report = Report("-loss")
+    report.trials = {trial.name: trial for trial in trials}
+    report.found(trials[0], {"loss": 0.5})
+    report.state(2, [])  # told at most once a minute
+    report.state(2, [Running(trials[1], "id", "b", time.monotonic() - 70)], every=0)
+    ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": "", "metrics": {}}
+    assert not report.event({"status": "waiting"})
+    assert not report.event({**ended, "name": names[1], "status": "again", "message": "lost"})
+    assert not report.event({**ended, "name": names[1], "status": "dropped", "message": "full"})
+    done = {**ended, "name": names[1], "status": "done", "metrics": {"loss": 0.25}}
+    assert report.event(done) == trials[1]
+    fault = {**ended, "name": names[2], "status": "failed", "message": "model.units: too small"}
+    assert report.event(fault) == trials[2]
+    report.end([names[0]])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "  1 done, 2 running, 0 failed, 1 left, best 0.5 (model.units=1)"
-    assert said[1] == f"{names[1]} again, begins once more: lost"
-    assert said[2] == f"{names[1]} done on a in 2.0 s, 0.25"
-    assert said[3].startswith("  2 done, 2 running, 0 failed, 0 left, best 0.25 (model.units=2), ")
-    assert said[4] == f"{names[2]} failed on a in 2.0 s, -: model.units: too small"
+    best = "best 0.5 (model.units=1)"
+    longest = f"longest {names[1]} on b: 0:01:10"
+    assert said[0] == f"  1 done, 1 running, 0 failed, 2 left, {best}, {longest}"
+    assert said[1] == f"{names[1]} begins once more; a: lost"
+    assert said[2] == "a gets no more trials: full"
+    assert said[3] == f"{names[1]} done on a in 2.0 s: 0.25 (model.units=2)"
+    assert said[4] == f"{names[2]} failed on a in 2.0 s: model.units: too small"
+    assert said[5] == "  2 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
     table = said[said.index("") + 1 :]
-    assert table[0].split() == ["experiment", "loss", "status", "overrides"]
-    assert [line.split()[1] for line in table[1:4]] == ["0.25", "0.5", "-"]
-    assert table[4] == f"{names[2]}: model.units: too small"
-    assert report.failed
+    assert table[0].split() == ["experiment", "loss"]
+    assert table[1:3] == [f"{names[1]} 0.25 (model.units=2)", f"{names[0]} 0.5 (model.units=1)"]
+    assert table[3] == f"{names[2]} failed: model.units: too small"
+    assert table[4] == f"{names[0]} has no row in MLflow"
+    assert report.failed == [names[2]]
