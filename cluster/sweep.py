@@ -37,7 +37,7 @@ def main() -> None:
     add("--address", help="of a running Ray cluster, or auto; without, one is started here")
     add("--cpus", type=float, default=1, help="cores of a trial (default: 1)")
     add("--timeout", type=float, default=86400, help="seconds of a trial (default: 86400, a day)")
-    add("--metric", default="accuracy", help="what best is; lowest with a - before it")
+    add("--metric", default="accuracy", help="what best is; lowest: --metric=-loss")
     add("--git-remote", default="origin", help="which every node can clone (default: origin)")
     add("--clones", default="", help="folder on each node for its clones, such as '$SCRATCH'")
     options = parser.parse_args()
