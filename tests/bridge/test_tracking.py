@@ -409,7 +409,7 @@ def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
                 break
     output = training.communicate()[0]
     assert training.returncode == 0, output
-    assert "not recorded; run `dvc repro -f -s train evaluate` to record it" in output
+    assert "not recorded; run `dvc repro -f --downstream <stage>` to record it" in output
     assert "pa55word" not in output
     assert len((clone.path / "data" / "training.csv").read_text().splitlines()) == 2001
 

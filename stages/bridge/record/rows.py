@@ -114,8 +114,8 @@ def training(
                     row.send()
                     _complete_training(store, run_id, model, package, files)
             except ERRORS as error:
-                cure = "the training is kept but not recorded: "
-                cure += "`dvc repro -f -s train evaluate` does it"
+                again = f"dvc repro -f --downstream {os.environ.get('DVC_STAGE', '<stage>')}"
+                cure = f"the training is kept but not recorded; run `{again}` to record it"
                 print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
 
 
@@ -134,18 +134,16 @@ def evaluation(
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that holds it.
 
-    `name` is that of the split, for one that is evaluated on several: a row has one result of each.
-    `metrics` get it as a prefix. `files` are those that the evaluation wrote. Raises
-    `TrackingError`.
+    `name` is that of the split: a row has one result of each, and `metrics` get it as a prefix.
+    `files` are those that the evaluation wrote. Raises `TrackingError`.
     """
     if not isinstance(model, str | os.PathLike):
         raise StageError("an evaluation is of one model: record one for each")
-    model = Path(model)
     if name == "train" or not re.fullmatch(r"[\w-]+", name):
         rule = "one word, and not `train`, which is the training's own"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")
-    client, model_md5, tag = store.client, md5(model), data_md5(name)
-    digest = md5(data.path)
+    model, client, tag = Path(model), store.client, data_md5(name)
+    model_md5, digest = md5(model), md5(data.path)
     metrics = {f"{name}/{key}": value for key, value in metrics.items()}
     flat = {key: str(value) for key, value in flatten(params).items()}
     with store.errors_reported():
