@@ -1,11 +1,13 @@
 """Somebody else's pipeline takes the bridge over: the example, in a repository of its own."""
 
+import json
 import math
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -157,6 +159,18 @@ def test_row(clone: Clone) -> None:
     assert run.data.params["prepare.seed"] == "7"
     client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 30
+
+
+def test_restore(clone: Clone) -> None:
+    """A row comes back in a folder of its own, folders of data included, and nothing runs."""
+    (run,) = rows(clone)
+    clone.run(sys.executable, "-m", "bridge.restore", run.info.run_id, PYTHONPATH="scripts")
+    tree = clone.path / "restored" / run.info.run_name
+    assert json.loads(Clone(tree).dvc("status", "--json").stdout) == {}
+    assert md5(tree / "data" / "model.pkl") == run.data.tags["model.md5"]
+    for split in ("train", "validation", "test"):
+        assert md5(tree / "data" / split) == run.data.tags[f"{split}_data.md5"]
+    assert len(rows(clone)) == 1
 
 
 def test_served_by_its_flavor(clone: Clone) -> None:

@@ -12,6 +12,8 @@ from bridge.record import Data, Store, evaluation
 from bridge.run import run
 from serving import COLUMNS, serve
 
+REPORTS = ["reports/metrics.json", "reports/confusion.csv"]
+
 
 def main(stage):
     model = pickle.loads(Path("data/model.pkl").read_bytes())
@@ -26,15 +28,15 @@ def main(stage):
             "loss": log_loss(labels, probabilities),
         }
 
-    store, model = Store("digits", COLUMNS), "data/model.pkl"
-    for split, scores in metrics.items():
-        data = Data(f"data/{split}")
-        evaluation(store, stage, model, data, params={}, metrics=scores, name=split, serve=serve)
     Path("reports").mkdir(exist_ok=True)
     Path("reports/metrics.json").write_text(json.dumps(metrics, indent=2))
     pd.DataFrame({"actual": labels, "predicted": predicted}).to_csv(
         "reports/confusion.csv", index=False
     )
+    store, known = Store("digits", COLUMNS), {"params": {}, "serve": serve, "files": REPORTS}
+    for split, scores in metrics.items():
+        data = Data(f"data/{split}")
+        evaluation(store, stage, "data/model.pkl", data, metrics=scores, name=split, **known)
     print(json.dumps(metrics, indent=2))
 
 
