@@ -1,11 +1,9 @@
 """A sweep's rows in MLflow."""
 
-import json
 import os
-import re
 from collections.abc import Collection
 
-from bridge.record import provenance
+from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
 from bridge.run.params import parse
@@ -79,17 +77,13 @@ class Rows:
     def url(self, sweep: str) -> str:
         """Return the address of a sweep's table: a view of its own.
 
-        A filter in the address would hide the columns of the view of all rows. MLflow's format is
-        that of bridge/record/view.py.
+        A filter in the address would hide the columns of the view of all rows.
         """
-        columns = [f"{kind}.`{key}`" for kind, key in (name.split(".", 1) for name in COLUMNS)]
-        state = {"selectedColumns": columns, "orderByKey": columns[0], "orderByAsc": False}
-        state["searchFilter"] = f"tags.{TAG} LIKE '%{sweep}%'"
-        view = {"name": sweep, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-        tag, experiment = f"mlflow.sharedViewState.{sweep}", self.store.experiment_id
+        tags = view.tags(COLUMNS, sweep, f"tags.{TAG} LIKE '%{sweep}%'")
         with self.store.errors_reported():
-            self.store.client.set_experiment_tag(experiment, tag, json.dumps(view))
-        return re.sub(r"(?<=viewStateShareKey=)\w+", sweep, self.store.url())
+            for key, value in tags.items():
+                self.store.client.set_experiment_tag(self.store.experiment_id, key, value)
+        return self.store.url(table=sweep)
 
     def _rows(self) -> list[Run]:
         with self.store.errors_reported():

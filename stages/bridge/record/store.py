@@ -104,10 +104,10 @@ class Store:
         finished = f"tags.`{MODEL_MD5}` = '{model_md5}' and attributes.status = 'FINISHED'"
         return list(self.client.search_runs([self.experiment_id], finished))
 
-    def url(self, run_id: str = "") -> str:
-        """Return the address of a row, or of the table of all rows, best first."""
+    def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
+        """Return the address of a row, or of a view of the table: by default all, best first."""
         start = masked(self.address.rstrip("/")) if self._remote else _UI
-        page = f"/{run_id}?" if run_id else f"?{view.QUERY}&"
+        page = f"/{run_id}?" if run_id else f"?{view.query(table)}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
 

@@ -9,21 +9,26 @@ import json
 import zlib
 from collections.abc import Sequence
 
-_NAME = "results"
-QUERY = f"viewStateShareKey={_NAME}"
+RESULTS = "results"
 
 
-def tags(columns: Sequence[str]) -> dict[str, str]:
-    """Return the tags for a view with these columns, sorted by the first.
+def tags(columns: Sequence[str], key: str = RESULTS, search: str = "") -> dict[str, str]:
+    """Return the tags for a view with these columns, of the runs that `search` finds.
 
-    The highest value comes first, or with a `-` before the column's name the lowest.
+    It is sorted by the first column: the highest value first, or with a `-` before the column's
+    name the lowest.
     """
     if not columns:
         return {}
     names = [name.removeprefix("-").partition(".") for name in columns]
-    quoted = [f"{kind}.`{key}`" for kind, _, key in names]
-    ascending = columns[0].startswith("-")
-    state = {"selectedColumns": quoted, "orderByKey": quoted[0], "orderByAsc": ascending}
+    quoted = [f"{kind}.`{column}`" for kind, _, column in names]
+    state: dict[str, object] = {"selectedColumns": quoted, "searchFilter": search}
+    state |= {"orderByKey": quoted[0], "orderByAsc": columns[0].startswith("-")}
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    shared = {"name": "Results", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
-    return {f"mlflow.sharedViewState.{_NAME}": json.dumps(shared)}
+    shared = {"name": key, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+    return {f"mlflow.sharedViewState.{key}": json.dumps(shared)}
+
+
+def query(key: str) -> str:
+    """Return the part of an address that opens a view."""
+    return f"viewStateShareKey={key}"
