@@ -10,6 +10,7 @@ from processor import processor
 
 REST = (
     "tests/cluster/test_cluster.py",
+    "tests/cluster/test_sweep.py::test_address",
     "tests/learning/test_processors.py",
     "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size1]",
     "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size2]",
@@ -17,11 +18,22 @@ REST = (
     "tests/bridge/test_browser.py",
     "tests/bridge/test_faults.py::test_kills[True]",
     "tests/bridge/test_package.py",
+    "tests/bridge/test_promote.py",
+    "tests/bridge/test_restore.py::test_bytes_from_elsewhere",
+    "tests/bridge/test_restore.py::test_colleague",
+    "tests/bridge/test_restore.py::test_data_sets_load_from_the_remote",
+    "tests/bridge/test_restore.py::test_row_of_a_folder",
+    "tests/bridge/test_restore.py::test_uncommitted_code_of_somebody_else",
     "tests/bridge/test_restore.py::test_moved_repository[True]",
     "tests/bridge/test_restore.py::test_results_of_a_known_model",
     "tests/bridge/test_stores.py::test_server_that_is_none",
+    "tests/bridge/test_stores.py::test_two_checkouts_on_one_database",
+    "tests/bridge/test_stores.py::test_where_the_store_is",
     "tests/test_habits.py::test_pull_request_report",
+    "tests/test_properties.py::test_measuring_is_what_the_stages_do",
     "tests/test_readme.py::test_commands_print_what_readme_shows",
+    "tests/test_repro.py::test_what_runs[{'data.n_steps': 12}",
+    "tests/test_repro.py::test_what_runs[{'test_data.seed': 1}",
 )
 """What `make test` leaves to `make test-rest`, by the beginning of the test's id."""
 

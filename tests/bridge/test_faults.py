@@ -101,7 +101,7 @@ def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
     RUNNING. The kills are drawn from a seed, or aimed at DVC's own writes: tests/kills.py.
     """
     ledger = Ledger(clone, aimed)
-    for kill in draw(100, seed=0) if slow else draw(6, seed=6):
+    for kill in draw(100, seed=0) if slow else draw(3, seed=6):
         ledger.survive(kill)
     ledger.check_store()
 
@@ -348,8 +348,8 @@ def test_full_temporary_folder(reproduced: Clone, tmp_path: Path) -> None:
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip("needs the right to mount")
     assert done.returncode == 0, done.stderr
-    assert "warning: MLflow cannot serve data/model.keras, and stores it as it is" in done.stderr
-    assert rows(clone) == ["FINISHED"] * 2
+    assert "the training is kept but not recorded" in done.stderr
+    assert rows(clone) == ["FINISHED", "FAILED"]
     assert (clone.path / MODEL).exists()
     assert not list(clone.path.glob("data/.*.partial*"))
 
@@ -440,7 +440,7 @@ def test_stage_refuses_damaged_store(
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"MLflow at sqlite:///{store}: (sqlite3.")
+    assert line.startswith(f"MLflow at sqlite:///{store}: ")
     cure = "restore a backup, or move it away to start a new store"
     assert line.endswith(f"; {cure}" if content else "; make it writable for you")
     assert files(clone.path) == before

@@ -39,8 +39,7 @@ from .runs import (
 REPRODUCED = "reproduced"
 
 _SEND_SECONDS = 0.5  # between batches of metrics: each costs a transaction or a request
-_SEND_AT_MOST = 15  # seconds
-_COMPLETE_AT_MOST = 600  # seconds, for a model of a few GB
+_SEND_AT_MOST, _COMPLETE_AT_MOST = 15, 600  # seconds; a model can have a few GB
 
 
 class Row:
@@ -117,6 +116,7 @@ def training(
                 again = f"dvc repro -f --downstream {os.environ.get('DVC_STAGE', '<stage>')}"
                 cure = f"the training is kept but not recorded; run `{again}` to record it"
                 print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
+                store.end_own_rows("FAILED", "the training is kept but not recorded")
 
 
 def evaluation(
