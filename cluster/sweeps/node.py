@@ -104,7 +104,9 @@ def _trial(order: dict[str, Any], at: dict[str, Any], lock: int) -> dict[str, An
             return {"status": "failed", "message": message}
         finally:
             _end(process)
-    last = "; ".join(x for x in errors.read_text(errors="replace").splitlines()[-3:] if x)
+    said = errors.read_text(errors="replace").splitlines()
+    # Of a node's clone nobody misses the earlier results.
+    last = "; ".join([x for x in said if x and not x.startswith("the earlier results")][-3:])
     if not result.exists():
         return {"status": "again", "message": f"ended with {process.returncode}: {last}"}
     outcome: dict[str, Any] = json.loads(result.read_text())

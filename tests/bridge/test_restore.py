@@ -494,6 +494,7 @@ def test_colleague(clone: Clone, tmp_path: Path) -> None:
 def test_moved_repository(made: Clone, tmp_path: Path, copied: bool) -> None:
     """After a move or a copy, rows, models and restored folders work, and the old place is left."""
     old = Clone(Path(shutil.copytree(made.path, tmp_path / "old", symlinks=True)))
+    old.dvc("push", "-q")  # its data sets name the remote
     restore(old, row(old, train__epochs="3"))
     client = client_of(old)
     (output,) = row(old, train__epochs="2").outputs.model_outputs
