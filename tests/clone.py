@@ -14,10 +14,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "stages"))  # also for the programs that are no tests
+
 from bridge.run.params import flatten
 from sections import RECIPE
-
-ROOT = Path(__file__).parents[1]
 
 TINY: dict[str, Any] = {
     "train_data.n_samples": 40,
