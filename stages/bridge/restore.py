@@ -28,7 +28,7 @@ from dvc_data.hashfile.meta import Meta
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from .record.files import dvc_config
-from .record.patches import git
+from .record.provenance import git
 from .run.errors import StageError
 from .run.files import exclusive, md5
 

@@ -81,7 +81,7 @@ def read(root: Path, run_id: str) -> Row:
     if params:
         parse(params.decode(errors="replace"))
     try:
-        patches.git("cat-file", "-e", f"{commit}:{where if where.parts else ''}", cwd=root)
+        provenance.git("cat-file", "-e", f"{commit}:{where if where.parts else ''}", cwd=root)
     except StageError:
         what = f"its commit {commit}, with {str(where)!r}, is not in this clone"
         raise StageError(f"{run_id}: {what}; `git fetch` it") from None

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..run.errors import StageError
 from . import provenance
+from .provenance import git
 from .store import Store
 
 PATCH = Path("uncommitted.patch")
@@ -33,18 +33,6 @@ def log_patch(store: Store, run_id: str) -> None:
     with TemporaryDirectory() as folder:
         (folder / PATCH).write_bytes(patch)
         store.client.log_artifact(run_id, str(folder / PATCH))
-
-
-def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
-    """Return what git prints, to which `text` is given; raises `StageError`."""
-    environment = {**provenance.git_environment(), **more}
-    done = subprocess.run(
-        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=environment
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        raise StageError(f"git {arguments[0]}: {said or done.returncode}")
-    return done.stdout
 
 
 def _uncommitted(params: Path) -> bytes:

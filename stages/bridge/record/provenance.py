@@ -127,19 +127,26 @@ def _outs() -> list[str]:
     return [name for out in inside for name in (out, f"{out}/**")]
 
 
-def git_environment() -> dict[str, str]:
-    """Return an environment in which git uses the current repository, whatever a hook has set."""
+def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
+    """Return what git prints, to which `text` is given; raises `StageError`.
+
+    It uses the current repository, whatever a hook has set; `more` is added to its environment.
+    """
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    return {key: value for key, value in os.environ.items() if key not in elsewhere}
+    inherited = {key: value for key, value in os.environ.items() if key not in elsewhere}
+    environment = {**inherited, **more}
+    done = subprocess.run(
+        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=environment
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise StageError(f"git {arguments[0]}: {said or done.returncode}")
+    return done.stdout
 
 
 def _git(*arguments: str) -> str:
     """Return git's output, or "" if git is missing, fails or refuses the repository."""
-    here = git_environment()
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, env=here
-        )
-    except (OSError, subprocess.CalledProcessError):
+        return os.fsdecode(git(*arguments)).strip()
+    except (OSError, StageError):
         return ""
-    return done.stdout.strip()
