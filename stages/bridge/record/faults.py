@@ -20,6 +20,7 @@ ERRORS = (
 """Raised if a store is missing, damaged, locked or full, lacks its driver, or is not MLflow's."""
 
 _CURES = {
+    "^INVALID_PARAMETER_VALUE ": "change what the stage records",
     "locked|busy|serialize access|too many c(lients|onnections)": "run it again when it is free",
     "disk is full|disk full|No space left|quota": "make room on its disk",
     "(?i)read-?only|permission denied|unable to open": "make it writable for you",
@@ -46,9 +47,8 @@ def tracking_error(address: str, error: Exception, cure: str = "") -> TrackingEr
     Without `cure`, the known one for this error is used.
     """
     cause = " ".join(masked(str(error)).split())[:300] or type(error).__name__
-    if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-        cure = cure or "change what the stage records"
-    known = (text for pattern, text in _CURES.items() if re.search(pattern, str(error)))
+    fault = f"{getattr(error, 'error_code', '')} {error}"
+    known = (text for pattern, text in _CURES.items() if re.search(pattern, fault))
     return TrackingError(masked(address), cause, cure or next(known, _OTHERWISE))
 
 
