@@ -24,11 +24,12 @@ def main(*arguments: str) -> None:
     try:
         read_params()  # a section that no stage reads may be misspelt
         store = Store(EXPERIMENT, COLUMNS)  # ends the rows of killed stages
-        with store.errors_reported():
-            missing = all(p.exists() for p in (MODEL, TEST_DATA, METRICS)) and not any(
-                run.data.tags.get(TEST_DATA_MD5) == md5(TEST_DATA)
-                for run in store.results_of(md5(MODEL))
-            )
+        missing = False
+        if all(path.exists() for path in (MODEL, TEST_DATA, METRICS)):
+            test_data = md5(TEST_DATA)
+            with store.errors_reported():
+                runs = store.results_of(md5(MODEL))
+            missing = not any(run.data.tags.get(TEST_DATA_MD5) == test_data for run in runs)
     except StageError as error:
         sys.exit(f"{error}")
     if missing:

@@ -99,8 +99,9 @@ def training(
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked: two stages that log the same new data set at once would collide.
         with store.lock(), store.errors_reported():
-            tags = {TRAIN_DATA_MD5: md5(data.path)}
-            run_id = create(store, params, tags, texts, [data.as_input("training")])
+            given = data.as_input("training")
+            tags = {TRAIN_DATA_MD5: given.dataset.digest}
+            run_id = create(store, params, tags, texts, [given])
             log_files(store, run_id, [data.path])
         row = Row(store, stage, run_id)
         yield row
@@ -143,7 +144,8 @@ def evaluation(
         rule = "one word, and not `train`, which is the training's own"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")
     model, client, tag = Path(model), store.client, data_md5(name)
-    model_md5, digest = md5(model), md5(data.path)
+    tested_on = data.as_input(context(name))
+    model_md5, digest = md5(model), tested_on.dataset.digest
     metrics = {f"{name}/{key}": value for key, value in metrics.items()}
     flat = {key: str(value) for key, value in flatten(params).items()}
     with store.errors_reported():
@@ -172,9 +174,7 @@ def evaluation(
         client.log_text(run_id, updated(params_text(store, run_id), params), store.params.name)
         for file, text in texts.items():
             client.log_text(run_id, text, file)
-        log_files(store, run_id, [model])
         log_files(store, run_id, [data.path, *files], name)
-        tested_on = data.as_input(context(name))
         store.log_inputs(run_id, [tested_on])
         # Given a run_id, MLflow starts no run and links the metrics to that run's model.
         mlflow.log_metrics(metrics, run_id=run_id, dataset=tested_on.dataset)

@@ -17,7 +17,7 @@ from ..run import params as params_file
 from ..run.params import flatten, updated
 from . import provenance
 from .files import log_model
-from .kept import FILES, copy_files
+from .kept import FILES, copy_files, log_files
 from .patches import PATCH, log_patch
 
 Params = Mapping[str, Mapping[str, Any]]
@@ -123,6 +123,7 @@ def unrecorded(
     tags = {MODEL_MD5: model_md5, NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
     log_model(store, run_id, model, package)
+    log_files(store, run_id, [model])
     store.client.set_terminated(run_id)
     return run_id
 
