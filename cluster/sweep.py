@@ -103,8 +103,8 @@ def sweep(options: argparse.Namespace) -> bool:
     report.end(there.keys() - results.keys())
     print(f"\nIn MLflow: {rows.url(title)}")
     if best := next((results[name] for name in report.best_first() if name in results), None):
-        model = best.outputs.model_outputs[0].model_id
-        print(f"The best: make restore RUN={best.info.run_id}, its model is models:/{model}")
+        model = rows.store.model_uri(best.info.run_id)
+        print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
     print(f"All of them, with their files: dvc exp pull {options.git_remote}", flush=True)
     return bool(report.failed or there.keys() - results.keys())
 

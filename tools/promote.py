@@ -26,11 +26,12 @@ ROW = "row"
 def main(run_id: str) -> None:
     """Promote a row's model, or say why not."""
     try:
-        client = Store(EXPERIMENT).client
+        store = Store(EXPERIMENT)
+        client = store.client
         row = client.get_run(run_id)
         if row.info.status != "FINISHED" or TEST_DATA_MD5 not in row.data.tags:
             sys.exit(f"{run_id}: not promoted, as the row has no result")
-        if not (row.outputs and row.outputs.model_outputs):
+        if not (address := store.model_uri(run_id)):
             sys.exit(f"{run_id}: not promoted, as the row has no logged model")
         registered = client.search_registered_models(f"name = '{EXPERIMENT}'")
         if number := next((model.aliases.get(ALIAS) for model in registered), None):
@@ -38,7 +39,6 @@ def main(run_id: str) -> None:
             champion = client.get_run(version.tags.get(ROW, version.run_id))
             if why := _why_not(row, champion):
                 sys.exit(f"{run_id}: not promoted; {why} (version {number})")
-        address = f"models:/{row.outputs.model_outputs[0].model_id}"
         version = mlflow.register_model(address, EXPERIMENT, tags={ROW: run_id})
         client.set_registered_model_alias(EXPERIMENT, ALIAS, version.version)
     except (StageError, mlflow.MlflowException) as error:

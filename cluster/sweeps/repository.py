@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from dvc.repo import Repo
 
+from bridge.record.store import address
 from bridge.run.params import PARAMS
 from sweeps import LOCK, METRICS, SweepError, node
 from sweeps.grid import digest
@@ -118,12 +119,12 @@ class Donors:
 
 def _environment(shared: bool) -> dict[str, str]:
     """Return what a trial's environment must have: the tracking server, and who commits."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if shared and not address.startswith(_SHARED):
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if shared and not given.startswith(_SHARED):
         must = "must name a server or database that every node reaches"
-        raise SweepError(f"MLFLOW_TRACKING_URI: {must}; received '{address}'")
+        raise SweepError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
-    passed["MLFLOW_TRACKING_URI"] = address or f"sqlite:///{Path.cwd()}/mlflow.db"
+    passed["MLFLOW_TRACKING_URI"] = address()  # the driver's, not one of each clone
     passed["LOGNAME"] = getpass.getuser()  # the row's user
     for role in ("AUTHOR", "COMMITTER"):
         name, _, rest = git("var", f"GIT_{role}_IDENT").partition(" <")

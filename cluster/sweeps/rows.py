@@ -15,7 +15,7 @@ from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 import mlflow
 from mlflow.entities import Run
 
-TAG = "sweep"
+TAG = provenance.SWEEP
 """Names the sweeps that a row belongs to, with a space between them."""
 
 

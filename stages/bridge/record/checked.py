@@ -13,7 +13,7 @@ from . import patches, provenance
 from .faults import ERRORS, deadline, tracking_error
 from .kept import FILES, LARGEST
 from .moved import follow
-from .store import MODEL_MD5, address  # before MLflow, which it sets up
+from .store import MODEL_MD5, address, own_address  # before MLflow, which it sets up
 
 # isort: split
 from mlflow import MlflowClient
@@ -44,7 +44,7 @@ def read(root: Path, run_id: str) -> Row:
     """Return a row; raise `StageError` if the store or this clone lacks it, or it is not sound."""
     store = address()
     try:
-        if store == f"sqlite:///{root}/mlflow.db":
+        if store == own_address(root):
             if not (root / "mlflow.db").exists():
                 raise StageError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
             follow(root)

@@ -19,6 +19,7 @@ COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
 DIRTY = "mlflow.source.git.dirty"  # a name that the first MLflow 3 does not have
 EXPERIMENT_NAME = "dvc.exp_name"
 STAGE = "dvc.stage"
+SWEEP = "sweep"
 FOLDER = "folder"
 PARAMS_FILE = "params_file"
 
@@ -68,7 +69,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         DIRTY: str(dirty).lower() if commit else "",
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
         STAGE: os.environ.get("DVC_STAGE", ""),
-        "sweep": os.environ.get("SWEEP", ""),
+        SWEEP: os.environ.get("SWEEP", ""),
         FOLDER: str(folder()).removeprefix("."),
         **processes.tags(main_repository()),
         PARAMS_FILE: str(params) if params != PARAMS else "",

@@ -62,7 +62,7 @@ class Store:
         with self.lock(), self.errors_reported(_OPENING):
             if self._remote:
                 self._check_version()
-            elif self.address == _own(self._root):
+            elif self.address == own_address(self._root):
                 follow(self._root)
                 _create_database(self._root / "mlflow.db")
             self.client = mlflow.MlflowClient()
@@ -169,10 +169,11 @@ def address() -> str:
     scheme, slashes, path = given.partition(":///")
     if scheme == "sqlite" and slashes and not path.startswith(("/", "file:")):
         return f"sqlite:///{root / path}"
-    return given or _own(root)
+    return given or own_address(root)
 
 
-def _own(root: Path) -> str:
+def own_address(root: Path) -> str:
+    """Return the address of the database in the main repository."""
     return f"sqlite:///{root}/mlflow.db"
 
 
