@@ -73,7 +73,7 @@ def restore(root: Path, row: Row, apply: bool) -> None:
             print(f"{key}: the row was made with {row.tags[key]}; here it is {here}")
     if problems:
         raise StageError("\n".join(f"{shown}: {problem}" for problem in problems))
-    print(f"{shown}: restored; `dvc status` calls it up to date")
+    print(f"{shown}: restored; `dvc status` calls its stages up to date")
 
 
 def _check_patch(row: Row, apply: bool) -> None:

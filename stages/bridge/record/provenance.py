@@ -60,7 +60,10 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
     but what a run holds itself: its params, its results, and where DVC tells git to ignore them.
     """
     commit = _git("rev-parse", "HEAD")
-    dirty = bool(_git("status", "--porcelain", "--", ":/", *recorded(params)))
+    changed = _git("status", "--porcelain", "--", ":/", *recorded(params)).splitlines()
+    # `AD` is neither in the commit nor on disk: in a DVC project below git's root, `dvc exp run`
+    # adds the stages' deps to git's index under paths that do not exist.
+    dirty = any(not line.startswith("AD ") for line in changed)
     found = {
         mlflow_tags.MLFLOW_USER: getpass.getuser(),
         mlflow_tags.MLFLOW_SOURCE_NAME: sys.argv[0],
