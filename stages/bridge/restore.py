@@ -1,7 +1,7 @@
-"""Bring a row of MLflow back to its bytes, in a folder of its own: `python -m bridge.restore RUN`.
+"""Restore the bytes of an MLflow row in a separate folder: `python -m bridge.restore RUN`.
 
-The folder is a git worktree in restored/, of the row's commit, with the row's code, params and
-files. Nothing runs, and nothing outside of it changes.
+The folder is a git worktree in restored/, at the row's commit, with the row's code, params and
+files. Nothing runs, and nothing outside the folder changes.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from .run.files import exclusive, md5
 def main() -> None:
     """Restore the row that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bridge.restore")
-    parser.add_argument("run", nargs="?", default="", help="the id of a row of MLflow")
+    parser.add_argument("run", nargs="?", default="", help="the run id of a row in MLflow")
     parser.add_argument("--apply", action="store_true", help="apply another user's patch")
     given = parser.parse_args()
     for name in ("dvc", "dvc_data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
     try:
         if not re.fullmatch(r"\w+", given.run):
-            rule = "RUN must be the id of a row, which its page in MLflow shows"
+            rule = "RUN must be the run id of a row, as shown on its page in MLflow"
             raise StageError(f"{rule}; received {given.run!r}")
         root = provenance.main_repository().resolve()
         row = read(root, given.run)
@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def restore(root: Path, row: Row, apply: bool) -> None:
-    """Make the row's folder if it is not there, fill it with what it lacks, and report."""
-    tree, is_there = _place(root, row)
-    if not is_there:
+    """Make the row's folder if it does not exist, add what it lacks, and report."""
+    tree, exists = _place(root, row)
+    if not exists:
         _check_patch(row, apply)
         _make(root, tree, row)
     around = (tree / row.folder, *(tree / row.folder).parents)
@@ -64,7 +64,7 @@ def restore(root: Path, row: Row, apply: bool) -> None:
     shown = tree.relative_to(root)
     with chdir(project):
         checked, problems = _fill(tree, row)
-    print(f"{shown}: {'is there' if is_there else 'made'}, of commit {row.commit}")
+    print(f"{shown}: {'already exists' if exists else 'created'}, at commit {row.commit}")
     for path, digest in checked.items():
         tags = [f", {k}" for k, v in row.tags.items() if v == digest and k.endswith(".md5")]
         print(f"{path}: md5 {digest} is the row's{''.join(tags[:1])}")
@@ -73,21 +73,21 @@ def restore(root: Path, row: Row, apply: bool) -> None:
             print(f"{key}: the row was made with {row.tags[key]}; here it is {here}")
     if problems:
         raise StageError("\n".join(f"{shown}: {problem}" for problem in problems))
-    print(f"{shown}: restored; `dvc status` calls its stages up to date")
+    print(f"{shown}: restored; `dvc status` reports that its stages are up to date")
 
 
 def _check_patch(row: Row, apply: bool) -> None:
     """Show another user's uncommitted code; raise `StageError` if it is not to be applied."""
     user = row.tags.get(MLFLOW_USER, "")
     if row.patch and user != getpass.getuser() and not apply:
-        text = row.patch.decode(errors="replace")  # a terminal obeys what is not printable
+        text = row.patch.decode(errors="replace")  # its escape sequences must not reach a terminal
         print("".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))
-        problem = f"has the uncommitted code above, of the user {user!r}"
+        problem = f"has the uncommitted code above, by the user {user!r}"
         raise StageError(f"{row.run_id}: {problem}; APPLY=1 applies it")
 
 
 def _place(root: Path, row: Row) -> tuple[Path, bool]:
-    """Return the row's folder, and whether it is there; two rows can have one name."""
+    """Return the row's folder, and whether it exists; two rows can have the same name."""
     name = re.sub(r"[^\w.=+-]+", "-", row.name).strip("-.")[:80] or row.run_id
     for tree in (root / "restored" / name, root / "restored" / f"{name}-{row.run_id[:8]}"):
         if not tree.exists():
@@ -96,7 +96,7 @@ def _place(root: Path, row: Row) -> tuple[Path, bool]:
             _attach(root, tree)
             if _mark(tree).read_text() == row.run_id:
                 return tree, True
-    raise StageError(f"{tree}: is there, but not as this row's; move it away")
+    raise StageError(f"{tree}: exists, but is not this row's folder; move it away")
 
 
 def _attach(root: Path, tree: Path) -> None:
@@ -112,13 +112,13 @@ def _attach(root: Path, tree: Path) -> None:
 
 
 def _mark(tree: Path) -> Path:
-    """Return the file, among git's own, that says of which row a folder is."""
+    """Return the file in git's own directory that names the row of a folder."""
     return tree / os.fsdecode(git("rev-parse", "--git-path", "restored", cwd=tree)).strip()
 
 
 def _make(root: Path, tree: Path, row: Row) -> None:
-    """Make the row's folder, whole or not at all, without the files that are to be restored."""
-    # No hooks of the user's. Forced, as git still lists a folder that was deleted.
+    """Make the row's folder, whole or not at all, without the files to be restored."""
+    # Without the user's hooks. Forced, because git still lists a deleted folder.
     add = ["worktree", "add", "--force", "--detach", "--", str(tree), row.commit]
     try:
         git("-c", f"core.hooksPath={os.devnull}", *add, cwd=root)
@@ -149,7 +149,7 @@ def _share_cache(root: Path, tree: Path) -> None:
 
 
 def _fill(tree: Path, row: Row) -> tuple[dict[str, str], list[str]]:
-    """Put in place what is missing; return the md5s that are the row's, and what is wrong."""
+    """Add the missing files; return the md5s that match the row's, and any problems."""
     with Repo() as repo:
         stages = _stages_of(repo, tree, row)
         locked, lost = _locked(tree, row, stages)
@@ -162,7 +162,7 @@ def _fill(tree: Path, row: Row) -> tuple[dict[str, str], list[str]]:
         there = [path for path in md5s if (tree / path).exists()]
         found = {p: outs[p].get_hash().value if p in outs else md5(tree / p) for p in there}
         problems = [
-            f"{path} has the md5 {digest}, and the row {md5s[path]}"
+            f"{path} has the md5 {digest}, the row has {md5s[path]}"
             for path, digest in found.items()
             if digest != md5s[path]
         ]
@@ -182,13 +182,13 @@ def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
     """Return the stages that make the row's files, and those that these depend on."""
     makers = {_path(tree, out): stage for stage in repo.index.stages for out in stage.outs}
     stages = [makers[path] for path in row.md5s if path in makers]
-    for stage in stages:  # which grows
+    for stage in stages:  # the list grows
         stages += [makers[p] for p in (_path(tree, dep) for dep in stage.deps) if p in makers]
     return list({stage.addressing: stage for stage in reversed(stages)}.values())
 
 
 def _locked(tree: Path, row: Row, stages: Sequence[Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the md5s that the row does not name but dvc.lock ties to it, and what neither does."""
+    """Return the outputs that only dvc.lock has md5s of, and those whose md5 is unknown."""
     locked: dict[str, str] = {}
     lost: list[str] = []
     for stage in stages:
@@ -204,10 +204,7 @@ def _locked(tree: Path, row: Row, stages: Sequence[Any]) -> tuple[dict[str, str]
 
 
 def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping[str, str]) -> str:
-    """Put missing files in place: from DVC's cache, from the row or else from DVC's remote.
-
-    Return where it looked.
-    """
+    """Add missing files from DVC's cache, the row or DVC's remote; return where it looked."""
     with repo.lock:
         for stage in stages:
             for out in stage.outs:
@@ -240,7 +237,7 @@ def _target(tree: Path, path: str) -> Path:
 
 
 def _path(tree: Path, out: Any) -> str:
-    """Return the path of what a stage makes or depends on."""
+    """Return the path of a stage's output or dep within the folder."""
     return os.path.relpath(out.fs_path, tree)
 
 

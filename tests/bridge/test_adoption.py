@@ -412,8 +412,8 @@ def test_model_is_a_folder(models: Clone) -> None:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ('(store, stage, [model, "b"],', "an evaluation is of one model: record one for each"),
-        ('(store, stage, model, name="train", data=', "name must be one word, and not `train`"),
+        ('(store, stage, [model, "b"],', "an evaluation has one model: record one for each"),
+        ('(store, stage, model, name="train", data=', "name must be one word other than `train`"),
         ('(store, stage, model, name="a/b", data=', "received 'a/b'"),
     ],
 )

@@ -114,7 +114,7 @@ def test_restore(clone: Clone, epochs: str) -> None:
     (tree,) = (clone.path / "restored").iterdir()
     assert tree.name == run.info.run_name
     assert f"restored/{tree.name}: restored" in done.stdout
-    assert "is there" not in done.stdout
+    assert "already exists" not in done.stdout
     for tag, path in MD5_TAGS.items():
         assert md5(tree / path) == run.data.tags[tag]
         assert f"{path}: md5 {run.data.tags[tag]} is the row's, {tag}" in done.stdout
@@ -126,7 +126,7 @@ def test_restore(clone: Clone, epochs: str) -> None:
     assert YAML(typ="safe").load(tree / "params.yaml")["train"]["epochs"] == int(epochs)
     assert Clone(tree).git("rev-parse", "HEAD") == run.data.tags["mlflow.source.git.commit"]
     restored = contents(Clone(tree))
-    assert "is there" in restore(clone, run).stdout
+    assert "already exists" in restore(clone, run).stdout
     assert contents(Clone(tree)) == restored
 
 
@@ -134,7 +134,7 @@ def test_no_row_is_named(clone: Clone) -> None:
     """`make restore` alone says what to give; so does an id that no row has."""
     done = restore(clone, "", check=False)
     assert done.returncode
-    assert done.stderr.splitlines()[0].startswith("RUN must be the id of a row")
+    assert done.stderr.splitlines()[0].startswith("RUN must be the run id of a row")
     done = restore(clone, "0" * 32, check=False)
     assert done.returncode
     assert "0" * 32 in done.stderr.splitlines()[0]
@@ -181,7 +181,7 @@ def test_bytes_from_elsewhere(clone: Clone) -> None:
         assert f"{path} (md5 {run.data.tags[tag]})" in line
     assert "dvc repro" in line
     Clone(tree).dvc("repro")
-    assert "is there" in restore(clone, run).stdout
+    assert "already exists" in restore(clone, run).stdout
     assert status(tree) == {}
     Clone(tree).dvc("push", "-q")
     forget(clone, run)
@@ -249,7 +249,7 @@ def test_uncommitted_code_of_somebody_else(dirty: Clone, tmp_path: Path) -> None
     assert not list((clone.path / "restored").glob("*"))
     stored.write_bytes(patch.read_bytes())
     restore(clone, run, apply="1")
-    assert "is there" in restore(clone, run).stdout
+    assert "already exists" in restore(clone, run).stdout
     (tree,) = (clone.path / "restored").iterdir()
     assert (tree / CODE[1]).exists()
 
@@ -515,7 +515,7 @@ def test_moved_repository(made: Clone, tmp_path: Path, copied: bool) -> None:
     before = {p: p.lstat().st_mtime_ns for p in old.path.rglob("*")}
 
     restore(new, row(new, train__epochs="2"))
-    assert "is there" in restore(new, row(new, train__epochs="3")).stdout
+    assert "already exists" in restore(new, row(new, train__epochs="3")).stdout
     new.dvc("exp", "run", "-S", "train.epochs=7")
     for run in rows(new):
         assert "epochs" in artifacts.load_text(f"{run.info.artifact_uri}/params.yaml")

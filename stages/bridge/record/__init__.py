@@ -1,7 +1,7 @@
 """Record a pipeline in MLflow: each row is one result, of one model on one test set.
 
-No run id travels through files: a stage finds the run of a model by the md5 of its file, the same
-that DVC writes to dvc.lock.
+No run id is passed through files: a stage finds a model's run by the md5 of the model file, the
+same that DVC writes to dvc.lock.
 """
 
 from .store import Store  # before MLflow, which it sets up

@@ -1,4 +1,4 @@
-"""A row as the store has it, which is anybody's word: checked, for all that is made from it."""
+"""Read a row from the store and check it: anyone who can write to the store may have made it."""
 
 import hashlib
 import re
@@ -20,11 +20,11 @@ from mlflow import MlflowClient
 
 _LARGEST_PARAMS = 20_000  # bytes, as a stage reads them
 _MOST = 1000  # files
-_WAIT = 120  # seconds, for all that is read of a row
+_WAIT = 120  # seconds, to read a whole row
 
 
 class Row(NamedTuple):
-    """What a row is made of; paths start at the root of the checkout."""
+    """The checked content of a row; paths are relative to the root of the checkout."""
 
     run_id: str
     name: str
@@ -35,13 +35,13 @@ class Row(NamedTuple):
     params: bytes
     patch: bytes
     md5s: Mapping[str, str]
-    """Of each file."""
+    """By file."""
     whole: Mapping[str, bytes]
-    """The small files that the row keeps."""
+    """The content of the small files."""
 
 
 def read(root: Path, run_id: str) -> Row:
-    """Return a row; raise `StageError` if the store or this clone lacks it, or it is not sound."""
+    """Return a row; raise `StageError` if the store or this clone lacks it, or if it is invalid."""
     store = address()
     try:
         if store == own_address(root):
@@ -68,10 +68,10 @@ def read(root: Path, run_id: str) -> Row:
         (re.fullmatch("[0-9a-f]{40}", commit), f"its commit must be a hash; received {commit!r}"),
         (_is_inside(folder), f"its folder must be in the repository; received {folder!r}"),
         (_is_inside(params_file), f"its params must be in a file; received {params_file!r}"),
-        (md5s, "it names no files, as rows of an older version do"),
+        (md5s, "it names no files; an older version may have made it"),
         (all(map(_is_inside, md5s)), f"its files must be in the repository; received {[*md5s]}"),
         (all(md5s.values()), f"its files must have md5s; received {md5s}"),
-        ({*named.values()} <= {*md5s.values()}, f"it has no file of each of its tags {named}"),
+        ({*named.values()} <= {*md5s.values()}, f"it lacks a file for one of its tags {named}"),
         (tags.get(provenance.DIRTY) != "true" or patch is not None, f"its code is lost: {code}"),
         (len(params) <= _LARGEST_PARAMS, f"its params must be at most {_LARGEST_PARAMS} bytes"),
     ):
@@ -103,7 +103,7 @@ def _artifacts(client: MlflowClient, run_id: str, wanted: Collection[str]) -> di
                     folders.append(file.path)
                     continue
                 if (file.file_size or 0) > LARGEST or len(held) + len(folders) > _MOST:
-                    raise StageError(f"{run_id}: {file.path!r} is too large, or one too many")
+                    raise StageError(f"{run_id}: {file.path!r} is one file too many or too large")
                 local = client.download_artifacts(run_id, file.path, place)
                 held[file.path] = Path(local).read_bytes()
     return held
@@ -114,7 +114,7 @@ def _md5(content: bytes) -> str:
 
 
 def _md5_in(content: bytes) -> str:
-    """Return the md5 in a file of DVC's; nothing if it has none."""
+    """Return the md5 in a .dvc file, or "" if it has none."""
     try:
         value = parse(content.decode(errors="replace"))["outs"][0]["md5"]
     except (StageError, LookupError, TypeError):
@@ -123,6 +123,6 @@ def _md5_in(content: bytes) -> str:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path stays below where it starts, and out of what is git's."""
+    """Whether a path stays inside its folder and out of .git."""
     parts = PurePosixPath(path).parts
     return path != "" and not {"/", "..", ".git"} & {*parts}

@@ -31,7 +31,7 @@ _CURES = {
     "Can't locate revision": "use the version of MLflow that last wrote to it",
     "older than": "upgrade it, or unset MLFLOW_TRACKING_URI",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
-    "refused|timed out|resol(ve|ution)|unreachable|no whole answer|HTTPConn|error code 5": (
+    "refused|timed out|resol(ve|ution)|unreachable|no full answer|HTTPConn|error code 5": (
         "start it, or unset MLFLOW_TRACKING_URI"
     ),
     "No module named|NoSuchModule|Can't load plugin": "install its driver",
@@ -66,7 +66,7 @@ def deadline(seconds: int) -> Iterator[None]:
     """
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"no whole answer within {seconds} s")
+        raise TimeoutError(f"no full answer within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
     outer = signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, in case a library retries
@@ -78,7 +78,7 @@ def deadline(seconds: int) -> Iterator[None]:
 
 
 def once_more(call: Callable[[], _T]) -> _T:
-    """Return the result of `call`, retried once if another process was faster.
+    """Return the result of `call`; retry it once if another process created the same thing first.
 
     Two checkouts that create the same experiment or data set in one store conflict only once.
     """

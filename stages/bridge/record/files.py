@@ -25,7 +25,7 @@ _VERSIONED = {"version_aware", "worktree"}
 
 
 class Serve(Protocol):
-    """Writes a model file as MLflow serves it: `path` and `mlflow_model` are for `save_model`."""
+    """Saves a model file for MLflow to serve: `path` and `mlflow_model` are for `save_model`."""
 
     def __call__(self, model: Path, *, path: str, mlflow_model: Model) -> None: ...
 
@@ -48,7 +48,7 @@ class Data(NamedTuple):
 
 
 def dvc_config(folder: Path) -> Any:
-    """Return the config of the DVC project that a folder is in, with the place of its cache."""
+    """Return the config of the DVC project that contains a folder, with the path of its cache."""
     around = (path / ".dvc" for path in (folder, *folder.parents))
     dvc = next((path for path in around if path.is_dir()), folder / ".dvc")
     config = Config(dvc, validate=False)
@@ -57,9 +57,9 @@ def dvc_config(folder: Path) -> Any:
 
 
 def _source(digest: str) -> tuple[str, str]:
-    """Return where DVC keeps a file, as MLflow writes it: in the default remote, else in its cache.
+    """Return a file's MLflow source: DVC's default remote, or its cache if MLflow cannot read that.
 
-    MLflow does not read every kind of remote, nor one that keeps versions of files.
+    MLflow reads only some kinds of remote, and none that keeps versions of files.
     """
     config = dvc_config(Path.cwd())
     remote = config["remote"].get(config["core"].get("remote"), {})
@@ -75,9 +75,9 @@ def _source(digest: str) -> tuple[str, str]:
 
 @contextmanager
 def packed(model: Path, serve: Serve | None) -> Iterator[Path | None]:
-    """Yield the folder in which `serve` has written a model; None if it has not.
+    """Yield the folder to which `serve` has saved a model, or None if there is none.
 
-    Its errors are its author's: the traceback is printed whole, and the stage goes on.
+    Errors in `serve` are the user's own: the whole traceback is printed, and the stage continues.
     """
     with TemporaryDirectory() as folder:
         package = Path(folder, "model") if serve else None
@@ -93,7 +93,7 @@ def packed(model: Path, serve: Serve | None) -> Iterator[Path | None]:
 
 
 def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> None:
-    """Store a model as MLflow serves it or, without a package, as an artifact of its run.
+    """Store a model's package for MLflow to serve or, without one, the model as an artifact.
 
     MLflow's `log_model` needs an active run, and resuming a FINISHED run changes its end time.
     """
@@ -112,7 +112,7 @@ def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> N
 
 
 def renew_model(store: Store, run_id: str, model: Path, package: Path) -> None:
-    """Store the model of a run again if its files are damaged, or if it could not be served."""
+    """Store a run's model again if its stored files are damaged or it could not be served."""
     models = store.models(run_id)
     for output in models:
         logged = store.client.get_logged_model(output.model_id)

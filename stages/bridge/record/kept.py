@@ -1,8 +1,8 @@
-"""What a row keeps of the pipeline's files: the md5 of each, and small ones whole.
+"""The pipeline's files in a row: the md5 of each, and the content of small ones.
 
-The artifact `files/<path>.dvc` is a file of DVC's: with it `dvc pull` gets the bytes by their md5.
-The artifact `files/<path>` is the file itself, also if DVC never pushes it, or nobody has pushed it
-yet. `path` starts at the root of the checkout.
+The artifact `files/<path>.dvc` is a .dvc file, with which `dvc pull` gets the bytes by their md5.
+The artifact `files/<path>` is the file itself, for files that nobody has pushed. `path` is relative
+to the root of the checkout.
 """
 
 import json
@@ -23,9 +23,9 @@ _SPLIT = "\n  desc: "
 
 
 def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str = "") -> None:
-    """Name files by their md5s, and keep those that are small enough.
+    """Record the md5 of each file, and keep the files that are small enough.
 
-    `split` is the evaluation that they are of, if they are not the training's.
+    `split` names the evaluation that they belong to; it is empty for the training's files.
     """
     root = provenance.checkout()
     with TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str = 
 
 
 def copy_files(store: Store, source: str, run_id: str, training_only: bool = False) -> None:
-    """Add to a row what another one keeps of files that it does not name itself."""
+    """Add to a row the files of another row, except those that it already has."""
     client = store.client
     with TemporaryDirectory() as theirs, TemporaryDirectory() as own:
         for name, folder in ((source, theirs), (run_id, own)):

@@ -1,4 +1,4 @@
-"""mlflow.db after its repository was moved or copied: MLflow writes every address absolute."""
+"""Update mlflow.db after its repository was moved or copied: MLflow stores absolute addresses."""
 
 import json
 import shutil
@@ -17,9 +17,9 @@ _ADDRESSES = (
 
 
 def follow(root: Path) -> None:
-    """Have the rows of mlflow.db name the files of the repository in which it is now.
+    """Make the rows of mlflow.db point to the files of the repository that it is in now.
 
-    Whole or not at all; what the database was is kept beside it. Raises `OSError`.
+    All rows change or none; the old database is kept beside it. Raises `OSError`.
     """
     database, here = root / "mlflow.db", root.resolve().as_uri()
     if not database.exists():
@@ -39,7 +39,7 @@ def follow(root: Path) -> None:
 
 
 def _places(store: sqlite3.Connection) -> set[str]:
-    """Return the repositories whose mlartifacts/ the store's experiments name."""
+    """Return the repositories whose mlartifacts/ the store's experiments use."""
     like = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE ?"
     found = store.execute(like, ["file://%/mlartifacts"]).fetchall()
     return {str(location).removesuffix("/mlartifacts") for (location,) in found}
@@ -47,5 +47,5 @@ def _places(store: sqlite3.Connection) -> set[str]:
 
 def _replace(store: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
     start = f"substr({column}, 1, {len(old)}) = ?"
-    update = f"UPDATE {table} SET {column} = ? || substr({column}, {len(old) + 1}) WHERE {start}"  # noqa: S608  (names of this file)
+    update = f"UPDATE {table} SET {column} = ? || substr({column}, {len(old) + 1}) WHERE {start}"  # noqa: S608  (names in this file)
     store.execute(update, [new, old])

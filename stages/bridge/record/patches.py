@@ -1,4 +1,4 @@
-"""A row's uncommitted code, as a patch that `git apply` takes."""
+"""A row's uncommitted code, as a patch for `git apply`."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ PATCH = Path("uncommitted.patch")
 NO_PATCH = "patch.missing"
 LARGEST = 1_000_000  # bytes
 
-# Whatever the user has told git of how patches should look.
+# The options override the user's git settings for patches.
 _DIFF = "diff --binary --no-color --no-ext-diff --no-textconv --no-renames --no-relative"
 _DIFF += " --src-prefix=a/ --dst-prefix=b/ HEAD --"
 
 
 def log_patch(store: Store, run_id: str) -> None:
-    """Keep what differs from the row's commit, or say in a tag why it is not kept."""
+    """Store what differs from the row's commit, or a tag that says why it is missing."""
     try:
         patch, problem = _uncommitted(store.params), ""
     except StageError as error:
@@ -36,9 +36,9 @@ def log_patch(store: Store, run_id: str) -> None:
 
 
 def _uncommitted(params: Path) -> bytes:
-    """Return what differs from the commit, also in untracked files that a stage depends on.
+    """Return what differs from the commit, including untracked files that a stage depends on.
 
-    Params and results are left out, as a row holds them itself.
+    Params and results are left out, because a row has its own copy of them.
     """
     names = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
     untracked = [provenance.checkout() / os.fsdecode(name) for name in names.split(b"\0")[:-1]]
@@ -54,12 +54,12 @@ def _uncommitted(params: Path) -> bytes:
 
 
 def _deps() -> list[Path]:
-    """Return what the stages of the DVC project that is worked in depend on."""
+    """Return the deps of all stages of the current DVC project."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
             return [Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps]
-    except DvcException:  # as DVC will say
+    except DvcException:  # DVC itself reports it
         return []

@@ -1,4 +1,4 @@
-"""Which process made a row, in which clone: so that the rows of dead ones can be recognized."""
+"""Which process made a row, in which clone, so that the rows of dead processes are recognized."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ PROCESS = "process"
 
 
 def tags(root: Path) -> dict[str, str]:
-    """Return the tags of a run that this process makes, in the clone in `root`."""
+    """Return the tags of a run that this process makes in the clone at `root`."""
     return {
         HOST: socket.gethostname(),
         CLONE: clone(root),
@@ -25,7 +25,7 @@ def tags(root: Path) -> dict[str, str]:
 
 
 def clone(root: Path) -> str:
-    """Return the unique name of the clone in `root`, kept in a file that is not in git."""
+    """Return the unique name of the clone at `root`, kept in a file outside git."""
     path = root / ".dvc" / "tmp" / "clone"
     if not path.exists():
         path.write_text(uuid.uuid4().hex)
@@ -33,7 +33,7 @@ def clone(root: Path) -> str:
 
 
 def system() -> str:
-    """Return the scope of unique process ids: this boot of the machine, and its container."""
+    """Return the scope in which process ids are unique: the machine's boot and the container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -46,7 +46,7 @@ def process(pid: int) -> str:
     try:
         found = psutil.Process(pid)
         stat = Path(f"/proc/{pid}/stat")
-        # On Linux in ticks since the boot, because the clock may be changed meanwhile.
+        # On Linux in ticks since the boot, because the clock may be set while it runs.
         began = (
             stat.read_text().split(")")[-1].split()[19] if stat.exists() else found.create_time()
         )

@@ -16,7 +16,7 @@ from ..run.params import PARAMS, flatten, parse
 from . import processes
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
-DIRTY = "mlflow.source.git.dirty"  # a name that the first MLflow 3 does not have
+DIRTY = "mlflow.source.git.dirty"  # MLflow 3.0 has no constant for it
 EXPERIMENT_NAME = "dvc.exp_name"
 STAGE = "dvc.stage"
 SWEEP = "sweep"
@@ -57,7 +57,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
-    but what a run holds itself: its params, its results, and where DVC tells git to ignore them.
+    except what a run has its own copy of (params and results) and DVC's .gitignore files.
     """
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--", ":/", *recorded(params)).splitlines()
@@ -93,15 +93,15 @@ def environment() -> dict[str, str]:
 
 
 def recorded(params: Path) -> list[str]:
-    """Return pathspecs that exclude what a run holds itself: its params and results."""
+    """Return pathspecs that exclude what a run has its own copy of: its params and results."""
     names = ("data/**", "dvc.lock", ".gitignore", params.name, *_outs())
     return [f":(exclude,top,glob)**/{name}" for name in names]
 
 
 def title(params: dict[str, object], file: Path = PARAMS) -> str:
-    """Return the folder's name and what differs from the committed params file, or `baseline`.
+    """Return the folder's name and what differs from the committed params, or `baseline`.
 
-    `params` are by dotted key. A stage of a `foreach` or a `matrix` adds its own key.
+    `params` are by dotted key. A stage of a `foreach` or a `matrix` adds its item's key.
     """
     key = os.environ.get("DVC_STAGE", "").partition("@")[2]
     names = [name for name in dict.fromkeys([folder().name, key]) if name]
@@ -118,23 +118,23 @@ def title(params: dict[str, object], file: Path = PARAMS) -> str:
 
 
 def _outs() -> list[str]:
-    """Return the outputs that the DVC project's lock file names: files, and what is in folders."""
+    """Return the outputs in the DVC project's lock file, with a pattern for the files in each."""
     here = Path.cwd()
     locks = [path / "dvc.lock" for path in (here, *here.parents) if path.is_relative_to(checkout())]
     try:
         text = next((lock.read_text() for lock in locks if lock.exists()), "{}")
         stages = parse(text).get("stages", {}).values()
         outs = [str(out["path"]) for stage in stages for out in stage.get("outs", [])]
-    except (StageError, OSError, AttributeError, KeyError, TypeError):  # as DVC will say
+    except (StageError, OSError, AttributeError, KeyError, TypeError):  # DVC itself reports it
         return []
     inside = [out for out in outs if not {"..", "/"} & {*Path(out).parts}]
     return [name for out in inside for name in (out, f"{out}/**")]
 
 
 def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
-    """Return what git prints, to which `text` is given; raises `StageError`.
+    """Run git with `text` as its input, and return what it prints; raises `StageError`.
 
-    It uses the current repository, whatever a hook has set; `more` is added to its environment.
+    It uses the current repository, whatever a git hook has set; `more` is added to its environment.
     """
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     inherited = {key: value for key, value in os.environ.items() if key not in elsewhere}

@@ -90,10 +90,10 @@ def training(
 ) -> Iterator[Row]:
     """Open a row for the training in the block, and complete it with `model` when the block ends.
 
-    `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. If the
-    block fails, so does the row; if the stage is told to end, the row is KILLED. A training of the
-    same model with the same params is no new row: the tag `reproduced` of the one that the store
-    has counts one more. `files` are others that the block writes.
+    `texts` are artifacts by file name; without `serve`, or if it fails, so is the model. `files`
+    are other files that the block writes. If the block fails, the row is FAILED; if the stage is
+    stopped, the row is KILLED. If the store already has this model with these params, no row is
+    added: the tag `reproduced` of the first row goes up by one.
     """
     model = Path(model)
     with stage.stoppable(), _ending_rows(store, stage):
@@ -135,13 +135,13 @@ def evaluation(
 ) -> str:
     """Record the evaluation of `model` on `data`; return the id of the run that holds it.
 
-    `name` is that of the split: a row has one result of each, and `metrics` get it as a prefix.
+    `name` is the split's: a row has one result per split, and `metrics` get it as a prefix.
     `files` are those that the evaluation wrote. Raises `TrackingError`.
     """
     if not isinstance(model, str | os.PathLike):
-        raise StageError("an evaluation is of one model: record one for each")
+        raise StageError("an evaluation has one model: record one for each")
     if name == "train" or not re.fullmatch(r"[\w-]+", name):
-        rule = "one word, and not `train`, which is the training's own"
+        rule = "one word other than `train`, which the training uses"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")
     model, client, tag = Path(model), store.client, data_md5(name)
     tested_on = data.as_input(context(name))
@@ -160,11 +160,11 @@ def evaluation(
         runs = store.results_of(model_md5)
         here = [run for run in runs if _has_result(run, tag, digest, metrics)]
         free = [run for run in runs if _takes(run, tag, flat)]
-        if here and (_trained(here[0]) or not free):  # the result is there
+        if here and (_trained(here[0]) or not free):  # already recorded
             return str(here[0].info.run_id)
         if free:  # the row of the training
             run_id = free[0].info.run_id
-        elif runs:  # the model is known on other test sets, or with other metrics
+        elif runs:  # the model has results on other test sets, or other metrics
             run_id = copy(store, runs[0], params, name)
             if not store.models(runs[0].info.run_id):  # it could not be served
                 log_model(store, run_id, model, None)
@@ -181,9 +181,9 @@ def evaluation(
         mlflow.log_params(flat, run_id=run_id)
         client.set_tag(run_id, tag, digest)  # last: it says that the row is complete
         result = client.get_run(run_id)
-        for run in free[1:]:  # trainings with other params that ended in the same model
+        for run in free[1:]:  # trainings with other params that made the same model
             inherit(store, run.info.run_id, result, flat)
-        for run in here:  # the same result, without its training
+        for run in here:  # the same result without its training
             if {*evaluations(result)}.issuperset(evaluations(run)):
                 client.delete_run(run.info.run_id)
     return str(run_id)
@@ -218,7 +218,7 @@ def _complete_training(
     log_model(store, run_id, model, package)
     log_files(store, run_id, [model, *files])
     client.set_tag(run_id, MODEL_MD5, model_md5)
-    # DVC takes an evaluation of the same bytes from its cache, so that nothing would record it.
+    # DVC takes an evaluation of the same bytes from its cache, so no stage would record it.
     for run in [run for run in runs if evaluations(run)][:1]:
         inherit(store, run_id, run, run.data.params)
     client.set_terminated(run_id)
@@ -237,7 +237,7 @@ def _has_result(run: Run, tag: str, digest: str, metrics: Mapping[str, float]) -
 
 
 def _comparable(value: float) -> object:
-    """Return what is equal for equal metrics: NaN is not, and a database keeps no infinity."""
+    """Return a value that is equal for equal metrics: NaN never is, and stores keep no infinity."""
     greatest = sys.float_info.max
     return "NaN" if math.isnan(value) else max(-greatest, min(greatest, value))
 

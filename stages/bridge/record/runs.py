@@ -1,4 +1,4 @@
-"""MLflow runs: create them, copy them, and pass on the score of an identical model."""
+"""MLflow runs: create them, copy them, and pass on the scores of an identical model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,12 +28,12 @@ TEST_DATA_MD5 = "test_data.md5"
 
 
 def data_md5(name: str) -> str:
-    """Return the tag that says on which data an evaluation of this name was done."""
+    """Return the tag with the md5 of the data of the evaluation `name`."""
     return f"{name}_data.md5"
 
 
 def context(name: str) -> str:
-    """Return how MLflow names the data of an evaluation."""
+    """Return the context that MLflow shows for the data of an evaluation."""
     return "testing" if name == "test" else name
 
 
@@ -68,7 +68,7 @@ def create(
 
 
 def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) -> None:
-    """Add to a row what another training of the same model scored, and its `params`."""
+    """Add to a row the scores of `known`, another training of the same model, and `params`."""
     client, own = store.client, store.client.get_run(run_id)
     had = {artifact.path for artifact in client.list_artifacts(run_id)} | {FILES, str(PATCH)}
     with TemporaryDirectory() as folder:
@@ -90,9 +90,9 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
 
 
 def copy(store: Store, run: Run, params: Params, name: str) -> str:
-    """Create a row for another result of a known model, beside the one there is.
+    """Create a row for another result of a known model, next to that model's row.
 
-    It gets none of that one's evaluations: whether they hold for this one nobody knows.
+    It gets none of that row's evaluations: they may not hold for it.
     """
     known, tags = run.data.params, run.data.tags
     run_id = create(
@@ -129,7 +129,7 @@ def unrecorded(
 
 
 def params_text(store: Store, run_id: str) -> str:
-    """Return the params file that a run keeps; nothing if it is lost or damaged."""
+    """Return a run's params file, or "" if it is lost or damaged."""
     try:
         return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{store.params.name}"))
     except (MlflowException, OSError):
@@ -137,5 +137,5 @@ def params_text(store: Store, run_id: str) -> str:
 
 
 def _read_params(store: Store) -> tuple[dict[str, Any], str]:
-    """Return the values in the params file and its text; nothing where a pipeline has none."""
+    """Return the values in the params file and its text; both are empty if there is no file."""
     return params_file.read(store.params) if store.params.exists() else ({}, "")

@@ -34,11 +34,11 @@ _OPENING, _WRITING = 15, 120  # seconds, at most
 class Store:
     """An experiment in an MLflow store, opened and ready to write; raises `TrackingError`.
 
-    The store is `MLFLOW_TRACKING_URI`, or mlflow.db in the main repository, also from a git
-    worktree and from the temporary copies in which DVC runs experiments. A folder within a folder,
-    such as properties/claims/one, has an experiment of its own, whose name ends in `-properties`.
-    `columns` are those of its table, such as "metrics.test/loss", sorted by the first: the highest
-    value first, or the lowest with a `-` before the name. `params` is the params file, if any.
+    The store is `MLFLOW_TRACKING_URI`, or mlflow.db in the main repository, even from a git
+    worktree or one of the temporary copies in which DVC runs experiments. A nested folder, such as
+    properties/claims/one, has a separate experiment, whose name ends in `-properties`. `columns`
+    are those of its table, such as "metrics.test/loss", sorted by the first: the highest value
+    first, or the lowest with a `-` before the name. `params` is the params file, if any.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Store:
 
     @contextmanager
     def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
-        """Turn errors of the store, or a server's delay, into `TrackingError`."""
+        """Turn errors of the store, and a server's delay, into `TrackingError`."""
         try:
             with self.within(seconds):
                 yield
@@ -87,7 +87,7 @@ class Store:
         return exclusive(self._root / ".dvc" / "tmp", "another stage writes to MLflow")
 
     def end_own_rows(self, status: str, why: str = "") -> None:
-        """Give the rows that this process left RUNNING another status, if the store lets it.
+        """Give the rows that this process left RUNNING another status, if the store works.
 
         `why` is an error's last line, which becomes the row's note.
         """
@@ -112,12 +112,12 @@ class Store:
         return f"{start}/#/{where}workflowType=machine_learning"
 
     def model_uri(self, run_id: str) -> str:
-        """Return the address of a row's model in MLflow; nothing if it could not be served."""
+        """Return the address of a row's model in MLflow, or "" if it could not be served."""
         models = self.models(run_id)
         return f"models:/{models[-1].model_id}" if models else ""
 
     def models(self, run_id: str) -> list[LoggedModelOutput]:
-        """Return the models that a run has logged; MLflow 3.0 finds a run without them."""
+        """Return the models that a run has logged; searches of MLflow 3.0 leave them out."""
         outputs = self.client.get_run(run_id).outputs
         return list(outputs.model_outputs) if outputs else []
 
@@ -130,7 +130,7 @@ class Store:
     def _experiment(self, name: str, tags: dict[str, str]) -> str:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            # A server has a place for files; with a database MLflow would use the current folder.
+            # A server chooses a place for files; a database would use the current folder.
             location = None if self._remote else (self._root / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, location, tags))
         if experiment.lifecycle_stage == "deleted":
@@ -143,7 +143,7 @@ class Store:
     def _end_rows(
         self, status: str, ended: Callable[[Mapping[str, str]], bool], note: str = ""
     ) -> None:
-        """End the rows of this clone, in whichever folder, that still run and whose tags say so."""
+        """End this clone's RUNNING rows, in any folder, if `ended` is true of their tags."""
         like = f"name LIKE '{self._name}%'"
         experiments = self.client.search_experiments(filter_string=like)
         clone = f"tags.{processes.CLONE} = '{processes.clone(self._root)}'"
