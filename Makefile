@@ -13,7 +13,7 @@ repro: heal  ## run the pipeline: whatever has changed, and nothing else
 	python -m dvc repro
 	python tools/results.py
 
-heal: .venv/run  ## mend what a killed dvc or git has left behind
+heal: .venv/run  ## repair what a killed dvc or git left behind
 	python tools/heal.py . properties
 
 properties: heal  ## measure the post's five claims
@@ -22,13 +22,13 @@ properties: heal  ## measure the post's five claims
 ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT=5000
 	python tools/results.py ui $(or $(PORT),5000)
 
-plots: .venv/dev  ## write DVC's plots to one page that needs no network
+plots: .venv/dev  ## write DVC's plots to a page that needs no network
 	python tools/offline_plots.py
 
 PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile -rs
 
-test: .venv/dev  ## run the tests, in about nine minutes on two cores
-	@echo "about nine minutes on two cores; \`make test-rest\` runs the tests that count as deselected"
+test: .venv/dev  ## run the main tests, in about nine minutes on two cores
+	@echo "about nine minutes on two cores; \`make test-rest\` runs the deselected tests"
 	$(PYTEST) -m "not rest"
 
 test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults
@@ -36,7 +36,7 @@ test-rest: .venv/dev  ## run the other tests: clusters, a browser, other process
 
 test-all: test test-rest  ## run every test
 
-test-fast: .venv/dev  ## run the tests that need no TensorFlow, DVC or MLflow
+test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 	python -m pytest -m "not pipeline"
 
 test-slow: .venv/dev  ## run every test with larger numbers
@@ -54,19 +54,19 @@ format: .venv/dev  ## format the code
 	python -m ruff format .
 	python -m ruff check --fix .
 
-bench: .venv/dev  ## measure the speed, and write tests/benchmarks/RESULTS.md
+bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS.md
 	python tests/benchmarks/run.py
 
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
 
-restore: .venv/run  ## bring a row of MLflow back in a folder of its own: make restore RUN=<run id>
+restore: .venv/run  ## restore a row of MLflow in a separate folder: make restore RUN=<run id>
 	@PYTHONPATH=stages python -m bridge.restore $(if $(APPLY),--apply) -- "$$RUN"
 
-promote: .venv/run  ## make the model of a row of MLflow the champion: make promote RUN=<run id>
+promote: .venv/run  ## make a row's model the champion if it is better: make promote RUN=<run id>
 	python tools/promote.py "$$RUN"
 
-cluster-setup: .venv/cluster  ## add what sweeps on a cluster need (cluster/README.md)
+cluster-setup: .venv/cluster  ## install what sweeps on a cluster need (cluster/README.md)
 
 lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes -q -o requirements.txt
@@ -90,7 +90,7 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 
 define install
 	@test -x .venv/bin/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) \
-		and "Python 3.11, 3.12 or 3.13 is needed; say which with PYTHON=")'
+		and "Python 3.11, 3.12 or 3.13 is needed; choose one with PYTHON=")'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "Python cannot make .venv: it lacks the module venv (Debian: apt install python3-venv)"; exit 1; }
 	@echo "installing $(1) into .venv: half a minute with uv, a few minutes with pip"

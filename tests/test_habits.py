@@ -95,12 +95,12 @@ def test_pull_request_report(reproduced: Clone, tmp_path: Path) -> None:
     clone.commit("Change a param and run nothing")
     status, text = report("HEAD^")
     assert status == 1
-    assert "not those of this code and these params" in text
+    assert "not made by this code and these params" in text
 
     clone.dvc("repro")
     status, text = report("HEAD^")
     assert status == 1
-    assert "has changed data/metrics.json, data/training.csv, dvc.lock: commit that" in text
+    assert "has changed data/metrics.json, data/training.csv, dvc.lock: commit them" in text
 
     clone.commit("Commit what the code made of it")
     status, text = report("HEAD~2")

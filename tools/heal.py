@@ -1,9 +1,9 @@
-"""Mend what a killed `dvc` or git leaves behind: `make heal`, which `make repro` runs first.
+"""Repair what a killed `dvc` or git leaves behind: `make heal`, which `make repro` runs first.
 
 DVC writes dvc.lock and its lock tables in place, git leaves index.lock behind, and DVC restores a
-damaged object from its cache again and again. What DVC writes in place is checked again under its
-writer's lock, so no intact file is touched. Stale locks are removed, damaged files are moved aside,
-and dvc.lock is restored from git.
+damaged object from its cache again and again. Before a file that DVC writes in place is repaired,
+it is checked again under its writer's lock, so no intact file is touched. Stale locks are removed,
+damaged files are moved aside, and dvc.lock is restored from git.
 """
 
 import json
@@ -26,7 +26,7 @@ from bridge.run.files import md5, replacing
 
 
 def main(folder: str = ".") -> None:
-    """Mend the DVC project in a folder, and print what was wrong."""
+    """Repair the DVC project in a folder, and print what was wrong."""
     try:
         repo = Repo(folder)
         for tmp in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
@@ -46,7 +46,7 @@ def mend_lock_table(folder: Path) -> None:
         with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
             if not _is_json(table):
                 table.unlink()
-                print(f"{table}: was cut off by a kill; removed")
+                print(f"{table}: was truncated by a kill; removed")
 
 
 def mend_lock_file(repo: Repo) -> None:
@@ -63,11 +63,11 @@ def mend_lock_file(repo: Repo) -> None:
                     with replacing(path) as partial:
                         partial.write_bytes(done.stdout)
                     cure = "restored the committed one"
-                print(f"{path}: was cut off by a kill; {cure}")
+                print(f"{path}: was truncated by a kill; {cure}")
 
 
 def mend_index(root: Path) -> None:
-    """Remove git's index.lock if no process that runs in this checkout can have made it."""
+    """Remove git's index.lock if no process running in this checkout can have made it."""
     command = ["git", "rev-parse", "--git-path", "index.lock"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     path = root / done.stdout.strip()
@@ -85,7 +85,7 @@ def mend_object(path: Path, cached: Path, oid: str) -> None:
         if path.is_file() and md5(path) == content:
             path.unlink()
         cached.replace(cached.with_name(f"{cached.name}.damaged"))
-        print(f"{cached}: is damaged; `dvc repro` or `dvc pull` makes {path} again")
+        print(f"{cached}: is damaged; `dvc repro` or `dvc pull` brings {path} back")
 
 
 def outputs(repo: Repo) -> Iterator[tuple[Path, str]]:

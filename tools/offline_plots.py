@@ -14,7 +14,7 @@ GLOBALS = "Object.assign(window, {vega, vegaLite, vegaEmbed});"
 
 
 def main() -> None:
-    """Let DVC write its page, and embed Vega in it."""
+    """Make DVC write its page, and embed Vega in it."""
     subprocess.run(["dvc", "plots", "show", "--out", PAGE.parent], check=True)
     page = re.sub(r'<script src="https://[^"]*"></script>\s*', "", PAGE.read_text())
     bundle = vl_convert.javascript_bundle(GLOBALS).replace("</script>", r"<\/script>")

@@ -1,7 +1,7 @@
-"""Make the model of a row of MLflow the champion: `make promote RUN=<the row's run id>`.
+"""Make a row's model the champion: `make promote RUN=<the row's run id>`.
 
-The model is registered, and the alias `champion` moves to it, if the row is better than the
-champion's on the same test data: a higher accuracy, or the same and a lower loss.
+If the row is better than the champion's on the same test data, its model is registered and the
+alias `champion` moves to it. Better means a higher accuracy, or the same and a lower loss.
 """
 
 import sys
@@ -20,7 +20,7 @@ from mlflow.entities import Run
 
 ALIAS = "champion"
 ROW = "row"
-"""The tag of a version that names its row: rows of several test sets can have one model."""
+"""The tag of a version that names its row: rows of several test sets can share a model."""
 
 
 def main(run_id: str) -> None:
@@ -47,7 +47,7 @@ def main(run_id: str) -> None:
 
 
 def _why_not(row: Run, champion: Run) -> str:
-    """Return why a row's model is not to replace the champion's, or ""."""
+    """Return why a row's model must not replace the champion, or ""."""
     data, theirs = row.data.tags[TEST_DATA_MD5], champion.data.tags.get(TEST_DATA_MD5)
     if data != theirs:
         return f"its test data has the md5 {data}, the champion's {theirs}"

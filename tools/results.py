@@ -1,6 +1,6 @@
 """Check MLflow's rows at the end of `make repro`; with `ui PORT`, also show them.
 
-A stage ends the rows of killed stages, but no stage runs if DVC already has the result.
+Each stage ends the rows of killed stages, but no stage runs if DVC already has the result.
 """
 
 import os
@@ -48,10 +48,10 @@ def serve(store: Store, port: int) -> None:
         try:
             free.bind(("127.0.0.1", port))
         except OSError:
-            sys.exit(f"port {port} is in use: `make ui PORT={port + 1}` takes another")
+            sys.exit(f"port {port} is in use: `make ui PORT={port + 1}` uses another")
     print(f"All results: {store.url().replace(':5000', f':{port}')}", flush=True)
     command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.address  # not an argument, which `ps` shows
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.address  # `ps` would show an argument
     os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
 
 

@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, ten lines in a log."""
+"""The progress of training: a bar on a terminal, ten lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from vanilla_lstm.learning.evaluation import Epoch
 def progress(n_epochs: int) -> Iterator[Callable[[Sequence[Epoch]], None]]:
     """Yield a callback that reports finished epochs.
 
-    It shows the last epoch's measures and the time left if all `n_epochs` are needed.
+    It shows the last epoch's metrics, and the time left if all `n_epochs` are needed.
     """
     started, done = time.perf_counter(), 0
     with tqdm(total=n_epochs, unit="epoch", disable=None) as bar:

@@ -638,7 +638,7 @@ def test_ui_of_a_port_in_use(reproduced: Clone, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         done = clone.run("make", "-o", ".venv/run", "ui", f"PORT={port}", check=False)
-    assert f"port {port} is in use: `make ui PORT={port + 1}` takes another\n" in done.stderr
+    assert f"port {port} is in use: `make ui PORT={port + 1}` uses another\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 
