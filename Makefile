@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | awk -F: '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | awk -F: '{name = $$1; sub(/[^:]*:/, ""); printf "make %-14s %s\n", name, $$0}'
 
 repro: heal  ## run the pipeline: whatever has changed, and nothing else
 	python -m dvc repro

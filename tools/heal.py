@@ -30,16 +30,16 @@ def main(folder: str = ".") -> None:
     try:
         repo = Repo(folder)
         for tmp in (Path(repo.tmp_dir), Path(repo.tmp_dir, "exps")):
-            mend_lock_table(tmp)
-        mend_index(Path(repo.root_dir))
-        mend_lock_file(repo)
+            repair_lock_table(tmp)
+        repair_index(Path(repo.root_dir))
+        repair_lock_file(repo)
         for path, oid in outputs(repo):
-            mend_object(path, Path(repo.cache.local.oid_to_path(oid)), oid)
+            repair_object(path, Path(repo.cache.local.oid_to_path(oid)), oid)
     except DvcException as error:
         sys.exit(f"{error}")
 
 
-def mend_lock_table(folder: Path) -> None:
+def repair_lock_table(folder: Path) -> None:
     """Remove DVC's lock table if it is not valid JSON: the holders of its locks are dead."""
     table = folder / "rwlock"
     if not _is_json(table):
@@ -49,7 +49,7 @@ def mend_lock_table(folder: Path) -> None:
                 print(f"{table}: was truncated by a kill; removed")
 
 
-def mend_lock_file(repo: Repo) -> None:
+def repair_lock_file(repo: Repo) -> None:
     """Restore dvc.lock from git if DVC cannot read it."""
     path = Path(repo.root_dir, LOCK_FILE)
     if not _is_lock_file(repo, path):
@@ -66,7 +66,7 @@ def mend_lock_file(repo: Repo) -> None:
                 print(f"{path}: was truncated by a kill; {cure}")
 
 
-def mend_index(root: Path) -> None:
+def repair_index(root: Path) -> None:
     """Remove git's index.lock if no process running in this checkout can have made it."""
     command = ["git", "rev-parse", "--git-path", "index.lock"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -79,7 +79,7 @@ def mend_index(root: Path) -> None:
             print(f"{path}: was left by a killed process; removed")
 
 
-def mend_object(path: Path, cached: Path, oid: str) -> None:
+def repair_object(path: Path, cached: Path, oid: str) -> None:
     """Move a cached object aside if its md5 is not its name, and delete its copy at `path`."""
     if cached.is_file() and (content := md5(cached)) != oid.removesuffix(".dir"):
         if path.is_file() and md5(path) == content:
