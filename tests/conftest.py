@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the same tests with larger numbers")
+    parser.addoption("--slow", action="store_true", help="run the tests with larger numbers")
 
 
 def pytest_report_header() -> str:

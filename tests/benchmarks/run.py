@@ -128,7 +128,7 @@ class Bench:
                 print(f"no {name} row: {self.others} has no {module}; see the head of {__file__}")
             else:
                 programs[name] = [self.others, HERE / f"in_{name}.py", epochs]
-        for _ in range(self.repeats):  # in turn, so that all meet the same load
+        for _ in range(self.repeats):  # in turn, so that all run under the same load
             for name, command in programs.items():
                 measured.setdefault(name, []).append(run(*command))
         fit = {k: statistics.median(r.value for r in runs) for k, runs in measured.items()}
@@ -181,8 +181,8 @@ class Bench:
         imports, stores = [], []  # MLflow's own share of it
         for stage, target in [("train", 1.5), ("evaluate", 0.5)]:
             costs = []
-            # A small difference between two long runs needs pairs that met the same load, and more
-            # of them than a single time does.
+            # A small difference between two long runs needs pairs under the same load, and more of
+            # them than a single time does.
             for i in range(2 * self.repeats + 1):
                 # Each run has a new store, so that it is the first to record its result. The store
                 # is made before the stage starts: that happens once and has a separate row.

@@ -367,7 +367,7 @@ def models(tmp_path: Path) -> Clone:
 def test_many_models(models: Clone) -> None:
     """A row for each cell of a matrix, and one evaluation of two models, each in its rows.
 
-    The depth does not change the bytes: two cells each have one model, and rows of their own.
+    The depth does not change the bytes: two cells share each model, but have separate rows.
     """
     models.dvc("repro")
     found = {run.info.run_name: run for run in rows(models, "models")}

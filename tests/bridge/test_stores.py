@@ -188,7 +188,7 @@ def test_no_secret_of_an_address_is_shown(made: Clone) -> None:
 
 
 def running_row(address: str, **tags: str) -> str:
-    """Add a row that pretends to run, with these tags; return its id."""
+    """Add a RUNNING row with these tags; return its id."""
     client = MlflowClient(address)
     experiment = client.get_experiment_by_name("vanilla-lstm")
     assert experiment

@@ -235,7 +235,7 @@ def test_evaluation_killed_half_way(reproduced: Clone, tmp_path: Path) -> None:
     assert new.data.tags["test_data.md5"] == locked(clone)["data/test.npz"]
 
 
-def test_forth(reproduced: Clone, tmp_path: Path) -> None:
+def test_pull(reproduced: Clone, tmp_path: Path) -> None:
     """After `dvc pull` nothing runs; `dvc repro -f` fills the new store and keeps dvc.lock."""
     team = reproduced.copy(tmp_path / "team")
     team.dvc("remote", "add", "-d", "team", str(tmp_path / "remote"))

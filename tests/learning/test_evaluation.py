@@ -22,7 +22,7 @@ def test_one_label() -> None:
     assert actual_and_predicted(PROBABILITIES, y).tolist() == [[0, 0], [2, 2], [2, 1]]
 
 
-def test_a_label_a_step() -> None:
+def test_one_label_per_step() -> None:
     """A sequence counts once: it is right if all its labels are, and its loss is their mean."""
     probabilities = np.stack([PROBABILITIES, PROBABILITIES[[2, 0, 1]]])
     y = np.array([[0, 2, 2], [NO_LABEL, 0, 2]], np.uint8)

@@ -192,7 +192,7 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=2e-6)
 
 
-def test_layers_with_a_state_of_their_own() -> None:
+def test_layers_with_state() -> None:
     """A user's own model may have layers that behave differently in training, as in Keras."""
     x, y = data(40)
     models = []
@@ -366,7 +366,7 @@ def test_min_steps_changes_the_training() -> None:
     assert made[0] != made[1] == made[2]
 
 
-def test_curriculum_a_label_a_step() -> None:
+def test_curriculum_with_one_label_per_step() -> None:
     """With one label per step, a phase's labels are those of its steps."""
     x, y = data(45, [1], per_step=True)
     models = [small_model(per_step=True) for _ in range(2)]
