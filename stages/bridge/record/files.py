@@ -99,10 +99,7 @@ def log_model(store: Store, run_id: str, model: Path, package: Path | None) -> N
     """
     client = store.client
     if package is None:
-        if model.is_dir():
-            client.log_artifacts(run_id, str(model), f"{_UNSERVED}/{model.name}")
-        else:
-            client.log_artifact(run_id, str(model), _UNSERVED)
+        client.log_artifact(run_id, str(model), _UNSERVED)  # a file or a folder
         return
     name = re.sub(r"[/:.%\"']", "_", client.get_run(run_id).info.run_name)  # what MLflow allows
     logged = client.create_logged_model(store.experiment_id, name, run_id)
