@@ -53,10 +53,10 @@ def read(root: Path, run_id: str) -> Row:
             run = client.get_run(run_id)
             params_file = run.data.tags.get(provenance.PARAMS_FILE, str(PARAMS))
             name = PurePosixPath(params_file).name
-            held = _artifacts(client, run_id, {FILES, str(patches.PATCH), name})
+            held = _artifacts(client, run_id, {FILES, patches.PATCH, name})
     except ERRORS as error:
         raise tracking_error(store, error) from None
-    tags, patch = run.data.tags, held.pop(str(patches.PATCH), None)
+    tags, patch = run.data.tags, held.pop(patches.PATCH, None)
     commit, folder = tags.get(provenance.COMMIT, ""), tags.get(provenance.FOLDER, ".")
     params = held.pop(name, b"")
     files = {name.removeprefix(f"{FILES}/"): content for name, content in held.items()}

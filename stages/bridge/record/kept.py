@@ -17,7 +17,7 @@ from . import provenance
 from .store import Store
 
 FILES = "files"
-LARGEST = 1_000_000  # bytes
+LARGEST = 1_000_000  # bytes, of a file or a patch
 
 _SPLIT = "\n  desc: "
 

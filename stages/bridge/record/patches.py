@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 
 from ..run.errors import StageError
 from . import provenance
+from .kept import LARGEST
 from .provenance import git
 from .store import Store
 
-PATCH = Path("uncommitted.patch")
+PATCH = "uncommitted.patch"
 NO_PATCH = "patch.missing"
-LARGEST = 1_000_000  # bytes
 
 # The options override the user's git settings for patches.
 _DIFF = "diff --binary --no-color --no-ext-diff --no-textconv --no-renames --no-relative"
@@ -22,17 +22,16 @@ _DIFF += " --src-prefix=a/ --dst-prefix=b/ HEAD --"
 def log_patch(store: Store, run_id: str) -> None:
     """Store what differs from the row's commit, or a tag that says why it is missing."""
     try:
-        patch, problem = _uncommitted(store.params), ""
+        patch = _uncommitted(store.params)
+        if len(patch) > LARGEST:
+            raise StageError(f"its {len(patch)} bytes are more than {LARGEST}")
     except StageError as error:
-        patch, problem = b"", f"{error}"
-    if len(patch) > LARGEST:
-        problem = f"its {len(patch)} bytes are more than {LARGEST}"
-    if problem:
-        store.client.set_tag(run_id, NO_PATCH, problem[:500])
+        store.client.set_tag(run_id, NO_PATCH, f"{error}"[:500])
         return
     with TemporaryDirectory() as folder:
-        (folder / PATCH).write_bytes(patch)
-        store.client.log_artifact(run_id, str(folder / PATCH))
+        file = Path(folder, PATCH)
+        file.write_bytes(patch)
+        store.client.log_artifact(run_id, str(file))
 
 
 def _uncommitted(params: Path) -> bytes:

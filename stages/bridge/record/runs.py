@@ -70,7 +70,7 @@ def create(
 def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) -> None:
     """Add to a row the scores of `known`, another training of the same model, and `params`."""
     client, own = store.client, store.client.get_run(run_id)
-    had = {artifact.path for artifact in client.list_artifacts(run_id)} | {FILES, str(PATCH)}
+    had = {artifact.path for artifact in client.list_artifacts(run_id)} | {FILES, PATCH}
     with TemporaryDirectory() as folder:
         for artifact in client.list_artifacts(known.info.run_id):
             if artifact.path not in had:
