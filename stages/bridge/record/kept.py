@@ -8,7 +8,7 @@ to the root of the checkout.
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,17 +43,18 @@ def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str = 
         store.client.log_artifacts(run_id, folder, FILES)
 
 
-def copy_files(store: Store, source: str, run_id: str, training_only: bool = False) -> None:
-    """Add to a row the files of another row, except those that it already has."""
+def copy_files(store: Store, source: str, run_id: str, splits: Collection[str]) -> None:
+    """Add to a row what another one keeps of the files of these evaluations.
+
+    Those of its training have the split "".
+    """
     client = store.client
-    with TemporaryDirectory() as theirs, TemporaryDirectory() as own:
-        for name, folder in ((source, theirs), (run_id, own)):
-            if any(artifact.path == FILES for artifact in client.list_artifacts(name)):
-                client.download_artifacts(name, FILES, folder)
-        for named in [*Path(theirs).rglob("*.dvc")]:
-            evaluated = training_only and _SPLIT in named.read_text()
-            if evaluated or (own / named.relative_to(theirs)).exists():
+    if not any(artifact.path == FILES for artifact in client.list_artifacts(source)):
+        return  # the row is of an older version
+    with TemporaryDirectory() as folder:
+        files = client.download_artifacts(source, FILES, folder)
+        for named in [*Path(files).rglob("*.dvc")]:
+            if named.read_text().partition(_SPLIT)[2].strip() not in splits:
                 named.with_suffix("").unlink(missing_ok=True)
                 named.unlink()
-        if Path(theirs, FILES).is_dir():
-            client.log_artifacts(run_id, f"{theirs}/{FILES}", FILES)
+        client.log_artifacts(run_id, files, FILES)

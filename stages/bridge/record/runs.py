@@ -76,10 +76,11 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
             if artifact.path not in had:
                 client.download_artifacts(known.info.run_id, artifact.path, folder)
         client.log_artifacts(run_id, folder)
-    copy_files(store, known.info.run_id, run_id)
+    names = sorted({*evaluations(known)} - {*evaluations(own)})
+    copy_files(store, known.info.run_id, run_id, names)
     others = {k: v for k, v in params.items() if k not in own.data.params}
     mlflow.log_params(others, run_id=run_id)
-    for name in sorted({*evaluations(known)} - {*evaluations(own)}):
+    for name in names:
         inputs = known.inputs.dataset_inputs
         tested_on = [i for i in inputs if i.tags[0].value == context(name)]
         store.log_inputs(run_id, tested_on)
@@ -107,7 +108,7 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
-    copy_files(store, run.info.run_id, run_id, training_only=True)
+    copy_files(store, run.info.run_id, run_id, [""])
     if logged := store.models(run.info.run_id):
         store.client.log_outputs(run_id, logged)
     store.client.set_terminated(run_id)
