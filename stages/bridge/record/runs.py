@@ -55,9 +55,8 @@ def create(
     values, text = _read_params(store)
     title = provenance.title(flatten({**values, **params}), store.params)
     tags = {**tags, **provenance.tags(store.params)}
-    run_id = str(
-        store.client.create_run(store.experiment_id, run_name=title, tags=tags).info.run_id
-    )
+    run = store.client.create_run(store.experiment_id, run_name=title, tags=tags)
+    run_id = str(run.info.run_id)
     mlflow.log_params(flatten(params), run_id=run_id)
     store.log_inputs(run_id, inputs)
     for name, content in {store.params.name: updated(text, params), **texts}.items():

@@ -107,7 +107,7 @@ class Store:
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first."""
         start = masked(self.address.rstrip("/")) if self._remote else _UI
-        page = f"/{run_id}?" if run_id else f"?{view.query(table)}&"
+        page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
 

@@ -15,8 +15,8 @@ RESULTS = "results"
 def tags(columns: Sequence[str], key: str = RESULTS, search: str = "") -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 
-    It is sorted by the first column: the highest value first, or with a `-` before the column's
-    name the lowest.
+    `viewStateShareKey=<key>` in an address opens it. It is sorted by the first column: the highest
+    value first, or with a `-` before the column's name the lowest.
     """
     if not columns:
         return {}
@@ -27,8 +27,3 @@ def tags(columns: Sequence[str], key: str = RESULTS, search: str = "") -> dict[s
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     shared = {"name": key, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
     return {f"mlflow.sharedViewState.{key}": json.dumps(shared)}
-
-
-def query(key: str) -> str:
-    """Return the part of an address that opens a view."""
-    return f"viewStateShareKey={key}"
