@@ -59,13 +59,12 @@ def restore(root: Path, row: Row, apply: bool) -> None:
     if not exists:
         _check_patch(row, apply)
         _make(root, tree, row)
-    around = (tree / row.folder, *(tree / row.folder).parents)
-    project = next(path for path in around if (path / ".dvc").is_dir() or path == tree)
     shown = tree.relative_to(root)
-    with chdir(project):
-        checked, problems = _fill(tree, row)
-    print(f"{shown}: {'already exists' if exists else 'created'}, at commit {row.commit}")
-    for path, digest in checked.items():
+    with chdir(tree / row.folder):
+        restored, problems = _fill(tree, row)
+    print(f"{shown}: {'is there' if is_there else 'made'}, of commit {row.commit}")
+    for path in restored:
+        digest = row.md5s[path]
         tags = [f", {k}" for k, v in row.tags.items() if v == digest and k.endswith(".md5")]
         print(f"{path}: md5 {digest} is the row's{''.join(tags[:1])}")
     for key, here in provenance.environment().items():
@@ -148,24 +147,23 @@ def _share_cache(root: Path, tree: Path) -> None:
             config["core"] = {k: v for k, v in known["core"].items() if k == "remote"}
 
 
-def _fill(tree: Path, row: Row) -> tuple[dict[str, str], list[str]]:
-    """Add the missing files; return the md5s that match the row's, and any problems."""
+def _fill(tree: Path, row: Row) -> tuple[list[str], list[str]]:
+    """Put in place what is missing; return the files that are the row's, and what is wrong."""
+    restored: list[str] = []
+    problems: list[str] = []
+    lacking: list[str] = []
     with Repo() as repo:
         stages = _stages_of(repo, tree, row)
-        locked, lost = _locked(tree, row, stages)
-        md5s = {**row.md5s, **locked}
+        md5s = _md5s(tree, row, stages)
         missing = [path for path in md5s if not _target(tree, path).exists()]
         why = _fetch(repo, tree, row, stages, md5s) if missing else ""
-        lacking = [f"{path} (md5 {md5s[path]})" for path in missing if not (tree / path).exists()]
-        lacking += [f"{path} (of unknown md5)" for path in lost]
-        outs = {_path(tree, out): out for stage in stages for out in stage.outs}
-        there = [path for path in md5s if (tree / path).exists()]
-        found = {p: outs[p].get_hash().value if p in outs else md5(tree / p) for p in there}
-        problems = [
-            f"{path} has the md5 {digest}, the row has {md5s[path]}"
-            for path, digest in found.items()
-            if digest != md5s[path]
-        ]
+        for path, digest in md5s.items():
+            if not digest or not (tree / path).exists():
+                lacking.append(f"{path} (md5 {digest or 'unknown'})")
+            elif (here := md5(tree / path)) != digest:
+                problems.append(f"{path} has the md5 {here}, and the row {digest}")
+            elif path in row.md5s:
+                restored.append(path)
         if lacking:
             cure = "`dvc repro` in that folder makes them again"
             problems.append(f"lacks {', '.join(lacking)}: {why}; {cure}")
@@ -175,7 +173,7 @@ def _fill(tree: Path, row: Row) -> tuple[dict[str, str], list[str]]:
                 repo.commit(name, force=True)
             changes = repo.status(names)
             problems = [f"`dvc status` of {name}: {what}" for name, what in changes.items()]
-    return {p: digest for p, digest in found.items() if digest == row.md5s.get(p)}, problems
+    return restored, problems
 
 
 def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
@@ -187,20 +185,18 @@ def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
     return list({stage.addressing: stage for stage in reversed(stages)}.values())
 
 
-def _locked(tree: Path, row: Row, stages: Sequence[Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the outputs that only dvc.lock has md5s of, and those whose md5 is unknown."""
-    locked: dict[str, str] = {}
-    lost: list[str] = []
+def _md5s(tree: Path, row: Row, stages: Sequence[Any]) -> dict[str, str]:
+    """Return the md5s of what the row names, and of what else its stages make.
+
+    The latter are in dvc.lock if it is of the same result; otherwise they are unknown, and "".
+    """
+    md5s = {**row.md5s}
     for stage in stages:
         outs = {_path(tree, out): out.hash_info.value for out in stage.outs}
-        others = {path: digest for path, digest in outs.items() if path not in row.md5s}
-        if all(others.values()) and all(
-            row.md5s.get(path, digest) == digest for path, digest in outs.items()
-        ):
-            locked.update(others)
-        else:
-            lost += others
-    return locked, lost
+        same = all(row.md5s.get(path, digest) == digest for path, digest in outs.items())
+        for path, digest in outs.items():
+            md5s.setdefault(path, digest if same and digest else "")
+    return md5s
 
 
 def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping[str, str]) -> str:
