@@ -178,11 +178,9 @@ def _fill(tree: Path, row: Row) -> tuple[list[str], list[str]]:
 
 def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
     """Return the stages that make the row's files, and those that these depend on."""
-    makers = {_path(tree, out): stage for stage in repo.index.stages for out in stage.outs}
-    stages = [makers[path] for path in row.md5s if path in makers]
-    for stage in stages:  # the list grows
-        stages += [makers[p] for p in (_path(tree, dep) for dep in stage.deps) if p in makers]
-    return list({stage.addressing: stage for stage in reversed(stages)}.values())
+    names = {out.stage.addressing for out in repo.index.outs if _path(tree, out) in row.md5s}
+    stages = {stage for name in names for stage in repo.stage.collect(name, with_deps=True)}
+    return sorted(stages, key=lambda stage: str(stage.addressing))
 
 
 def _md5s(tree: Path, row: Row, stages: Sequence[Any]) -> dict[str, str]:
@@ -204,7 +202,7 @@ def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping
     with repo.lock:
         for stage in stages:
             for out in stage.outs:
-                out.hash_info, out.meta = HashInfo("md5", md5s.get(_path(tree, out))), Meta()
+                out.hash_info, out.meta = HashInfo("md5", md5s[_path(tree, out)]), Meta()
             stage.dump(update_pipeline=False)
     outs = [out for stage in stages for out in stage.outs if not Path(out.fs_path).exists()]
     cached = [out.fs_path for out in outs if out.use_cache]
@@ -233,7 +231,7 @@ def _target(tree: Path, path: str) -> Path:
 
 
 def _path(tree: Path, out: Any) -> str:
-    """Return the path of a stage's output or dep within the folder."""
+    """Return the path of what a stage makes."""
     return os.path.relpath(out.fs_path, tree)
 
 
