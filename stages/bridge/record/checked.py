@@ -19,8 +19,8 @@ from .store import MODEL_MD5, address, own_address  # before MLflow, which it se
 from mlflow import MlflowClient
 
 _LARGEST_PARAMS = 20_000  # bytes, as a stage reads them
-_MOST = 1000  # files
-_WAIT = 120  # seconds, to read a whole row
+_MOST = 1000  # files and folders
+_WAIT = 120  # seconds, for all that is read of a row
 
 
 class Row(NamedTuple):
@@ -93,17 +93,14 @@ def read(root: Path, run_id: str) -> Row:
 
 def _artifacts(client: MlflowClient, run_id: str, wanted: Collection[str]) -> dict[str, bytes]:
     held: dict[str, bytes] = {}
-    folders = [""]
+    listed = [file for file in client.list_artifacts(run_id) if file.path in wanted]
     with TemporaryDirectory() as place:
-        while folders:
-            for file in client.list_artifacts(run_id, folders.pop()):
-                if file.path.split("/")[0] not in wanted:
-                    continue
-                if file.is_dir:
-                    folders.append(file.path)
-                    continue
-                if (file.file_size or 0) > LARGEST or len(held) + len(folders) > _MOST:
-                    raise StageError(f"{run_id}: {file.path!r} is one file too many or too large")
+        for file in listed:  # which grows
+            if (file.file_size or 0) > LARGEST or len(listed) > _MOST:
+                raise StageError(f"{run_id}: {file.path!r} is too large, or one too many")
+            if file.is_dir:
+                listed += client.list_artifacts(run_id, file.path)
+            else:
                 local = client.download_artifacts(run_id, file.path, place)
                 held[file.path] = Path(local).read_bytes()
     return held
