@@ -137,10 +137,9 @@ def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str
     It uses the current repository, whatever a git hook has set; `more` is added to its environment.
     """
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    inherited = {key: value for key, value in os.environ.items() if key not in elsewhere}
-    environment = {**inherited, **more}
+    env = {key: value for key, value in os.environ.items() if key not in elsewhere} | more
     done = subprocess.run(
-        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=environment
+        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=env
     )
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
