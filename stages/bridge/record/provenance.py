@@ -73,7 +73,7 @@ def tags(params: Path = PARAMS) -> dict[str, str]:
         EXPERIMENT_NAME: os.environ.get("DVC_EXP_NAME", ""),
         STAGE: os.environ.get("DVC_STAGE", ""),
         SWEEP: os.environ.get("SWEEP", ""),
-        FOLDER: str(folder()).removeprefix("."),
+        FOLDER: "/".join(folder().parts),
         **processes.tags(main_repository()),
         PARAMS_FILE: str(params) if params != PARAMS else "",
         **environment(),
