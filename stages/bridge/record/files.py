@@ -20,7 +20,7 @@ from .store import Store
 
 _SIZE = "size"
 _UNSERVED = "model"  # where a run keeps a model that MLflow does not serve
-_REMOTES = ("s3", "gs", "hdfs", "http", "https")
+_REMOTES = ("local", "s3", "gs", "hdfs", "http", "https")
 _VERSIONED = {"version_aware", "worktree"}
 
 
@@ -64,13 +64,13 @@ def _source(digest: str) -> tuple[str, str]:
     config = dvc_config(Path.cwd())
     remote = config["remote"].get(config["core"].get("remote"), {})
     address = str(remote.get("url", ""))
-    kind, slashes, _ = address.partition("://")
-    if not address or (slashes and kind not in _REMOTES) or _VERSIONED & remote.keys():
-        address, slashes = str(config["cache"]["dir"]), ""
+    kind = address.partition("://")[0] if "://" in address else "local"
+    if not address or kind not in _REMOTES or _VERSIONED & remote.keys():
+        address, kind = str(config["cache"]["dir"]), "local"
     path = f"{address.rstrip('/')}/files/md5/{digest[:2]}/{digest[2:]}"
-    if slashes and kind.startswith("http"):
+    if kind.startswith("http"):
         return "http", json.dumps({"url": path})
-    return kind if slashes else "local", json.dumps({"uri": path})
+    return kind, json.dumps({"uri": path})
 
 
 @contextmanager
