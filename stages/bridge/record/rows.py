@@ -164,10 +164,8 @@ def evaluation(
             return str(here[0].info.run_id)
         if free:  # the row of the training
             run_id = free[0].info.run_id
-        elif runs:  # the model has results on other test sets, or other metrics
-            run_id = copy(store, runs[0], params, name)
-            if not store.models(runs[0].info.run_id):  # it could not be served
-                log_model(store, run_id, model, None)
+        elif runs:  # the model is known on other test sets, or with other metrics
+            run_id = copy(store, runs[0], model, params, name)
         else:
             run_id = unrecorded(store, model, model_md5, params, package)
 

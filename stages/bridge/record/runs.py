@@ -89,8 +89,8 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
         client.set_tag(run_id, data_md5(name), known.data.tags[data_md5(name)])
 
 
-def copy(store: Store, run: Run, params: Params, name: str) -> str:
-    """Create a row for another result of a known model, next to that model's row.
+def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
+    """Create a row for another result of a known model, beside the one there is.
 
     It gets none of that row's evaluations: they may not hold for it.
     """
@@ -99,7 +99,7 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
         store,
         params,
         {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, NOTE) if k in tags},
-        {store.params.name: updated(params_text(store, run.info.run_id), params)},
+        {store.params.name: params_text(store, run.info.run_id)},
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
     others = {k: v for k, v in known.items() if k not in flatten(params)}
@@ -110,6 +110,8 @@ def copy(store: Store, run: Run, params: Params, name: str) -> str:
     copy_files(store, run.info.run_id, run_id, [""])
     if logged := store.models(run.info.run_id):
         store.client.log_outputs(run_id, logged)
+    else:  # it could not be served
+        log_model(store, run_id, model, None)
     store.client.set_terminated(run_id)
     return run_id
 
