@@ -30,7 +30,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from .record.files import dvc_config
 from .record.provenance import git
 from .run.errors import StageError
-from .run.files import exclusive, md5
+from .run.files import exclusive, md5, replacing
 
 
 def main() -> None:
@@ -128,7 +128,8 @@ def _make(root: Path, tree: Path, row: Row) -> None:
                 shutil.rmtree(found)
             found.unlink(missing_ok=True)
         if row.params:
-            _target(tree, f"{row.folder}/{row.params_file}").write_bytes(row.params)
+            with replacing(_target(tree, f"{row.folder}/{row.params_file}")) as partial:
+                partial.write_bytes(row.params)
         _share_cache(root, tree)
         _mark(tree).write_text(row.run_id)
     except BaseException:
@@ -210,9 +211,9 @@ def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping
     with suppress(DvcException):
         repo.checkout(cached or [stage.addressing for stage in stages])
     for path, content in row.whole.items():
-        if not _target(tree, path).exists():
-            (tree / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / path).write_bytes(content)
+        if not (tree / path).exists():
+            with replacing(_target(tree, path)) as partial:
+                partial.write_bytes(content)
     if cached := [path for path in cached if not Path(path).exists()]:
         try:
             repo.fetch(cached)
@@ -224,10 +225,14 @@ def _fetch(repo: Any, tree: Path, row: Row, stages: Sequence[Any], md5s: Mapping
 
 
 def _target(tree: Path, path: str) -> Path:
-    """Return where a file goes; raise `StageError` if a link leads elsewhere."""
-    if (tree / path).resolve() != tree / path:
-        raise StageError(f"{tree / path}: a link leads out of it")
-    return tree / path
+    """Return where a file goes; raise `StageError` if a link leads elsewhere.
+
+    The file itself may be a link, as DVC makes with `cache.type symlink`.
+    """
+    target = tree / path
+    if target.parent.resolve() != target.parent:
+        raise StageError(f"{target}: a link leads out of it")
+    return target
 
 
 def _path(tree: Path, out: Any) -> str:

@@ -193,6 +193,17 @@ def test_bytes_from_elsewhere(clone: Clone) -> None:
     assert status(tree) == {}
 
 
+def test_cache_of_links(clone: Clone) -> None:
+    """Where DVC links files to its cache, a row is restored and found there again."""
+    clone.dvc("config", "--local", "cache.type", "symlink")
+    run = row(clone, train__epochs="2")
+    restore(clone, run)
+    (tree,) = (clone.path / "restored").iterdir()
+    assert (tree / "data/model.keras").is_symlink()
+    assert "is there" in restore(clone, run).stdout
+    assert status(tree) == {}
+
+
 @pytest.fixture(scope="module")
 def dirty(made: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone with a row of changed code and of a new module, neither of which is committed."""
