@@ -19,5 +19,4 @@ def confusion_matrix(pairs: npt.NDArray[np.integer[Any]], n_classes: int) -> str
         shades = row / max(counts.max(), 1) / 2
         style = '<td style="background:rgb(8 48 107 / {:.2f})">{}'
         rows.append(f"<tr><th>{actual}{''.join(map(style.format, shades, row))}")
-    newline = "\n"
-    return f'<table cellpadding="16" align="center">{newline.join(rows)}</table>'
+    return '<table cellpadding="16" align="center">' + "\n".join(rows) + "</table>"
