@@ -77,8 +77,7 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
         client.log_artifacts(run_id, folder)
     names = sorted({*evaluations(known)} - {*evaluations(own)})
     copy_files(store, known.info.run_id, run_id, names)
-    others = {k: v for k, v in params.items() if k not in own.data.params}
-    mlflow.log_params(others, run_id=run_id)
+    mlflow.log_params({**params, **own.data.params}, run_id=run_id)
     for name in names:
         inputs = known.inputs.dataset_inputs
         tested_on = [i for i in inputs if i.tags[0].value == context(name)]
@@ -94,7 +93,7 @@ def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
 
     It gets none of that row's evaluations: they may not hold for it.
     """
-    known, tags = run.data.params, run.data.tags
+    tags = run.data.tags
     run_id = create(
         store,
         params,
@@ -102,8 +101,7 @@ def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
         {store.params.name: params_text(store, run.info.run_id)},
         [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
     )
-    others = {k: v for k, v in known.items() if k not in flatten(params)}
-    mlflow.log_params(others, run_id=run_id)
+    mlflow.log_params({**run.data.params, **flatten(params)}, run_id=run_id)
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
