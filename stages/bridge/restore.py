@@ -60,9 +60,9 @@ def restore(root: Path, row: Row, apply: bool) -> None:
         _check_patch(row, apply)
         _make(root, tree, row)
     shown = tree.relative_to(root)
-    with chdir(tree / row.folder):
+    with chdir(_target(tree, f"{row.folder}/dvc.yaml").parent):
         restored, problems = _fill(tree, row)
-    print(f"{shown}: {'is there' if is_there else 'made'}, of commit {row.commit}")
+    print(f"{shown}: {'already exists' if exists else 'created'}, at commit {row.commit}")
     for path in restored:
         digest = row.md5s[path]
         tags = [f", {k}" for k, v in row.tags.items() if v == digest and k.endswith(".md5")]
@@ -149,7 +149,7 @@ def _share_cache(root: Path, tree: Path) -> None:
 
 
 def _fill(tree: Path, row: Row) -> tuple[list[str], list[str]]:
-    """Put in place what is missing; return the files that are the row's, and what is wrong."""
+    """Add the missing files; return the files that match the row's, and any problems."""
     restored: list[str] = []
     problems: list[str] = []
     lacking: list[str] = []
@@ -162,7 +162,7 @@ def _fill(tree: Path, row: Row) -> tuple[list[str], list[str]]:
             if not digest or not (tree / path).exists():
                 lacking.append(f"{path} (md5 {digest or 'unknown'})")
             elif (here := md5(tree / path)) != digest:
-                problems.append(f"{path} has the md5 {here}, and the row {digest}")
+                problems.append(f"{path} has the md5 {here}, the row has {digest}")
             elif path in row.md5s:
                 restored.append(path)
         if lacking:
@@ -185,9 +185,9 @@ def _stages_of(repo: Any, tree: Path, row: Row) -> list[Any]:
 
 
 def _md5s(tree: Path, row: Row, stages: Sequence[Any]) -> dict[str, str]:
-    """Return the md5s of what the row names, and of what else its stages make.
+    """Return the md5s of the row's files and of the other outputs of its stages.
 
-    The latter are in dvc.lock if it is of the same result; otherwise they are unknown, and "".
+    The others come from dvc.lock if it has the same result; otherwise they are unknown, "".
     """
     md5s = {**row.md5s}
     for stage in stages:
@@ -236,7 +236,7 @@ def _target(tree: Path, path: str) -> Path:
 
 
 def _path(tree: Path, out: Any) -> str:
-    """Return the path of what a stage makes."""
+    """Return the path of a stage's output within the folder."""
     return os.path.relpath(out.fs_path, tree)
 
 

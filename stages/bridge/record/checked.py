@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 _LARGEST_PARAMS = 20_000  # bytes, as a stage reads them
 _MOST = 1000  # files and folders
-_WAIT = 120  # seconds, for all that is read of a row
+_WAIT = 120  # seconds, to read a whole row
 
 
 class Row(NamedTuple):
@@ -95,9 +95,9 @@ def _artifacts(client: MlflowClient, run_id: str, wanted: Collection[str]) -> di
     held: dict[str, bytes] = {}
     listed = [file for file in client.list_artifacts(run_id) if file.path in wanted]
     with TemporaryDirectory() as place:
-        for file in listed:  # which grows
+        for file in listed:  # the list grows
             if (file.file_size or 0) > LARGEST or len(listed) > _MOST:
-                raise StageError(f"{run_id}: {file.path!r} is too large, or one too many")
+                raise StageError(f"{run_id}: {file.path!r} is one file too many or too large")
             if file.is_dir:
                 listed += client.list_artifacts(run_id, file.path)
             else:

@@ -44,9 +44,9 @@ def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str = 
 
 
 def copy_files(store: Store, source: str, run_id: str, splits: Collection[str]) -> None:
-    """Add to a row what another one keeps of the files of these evaluations.
+    """Add to a row the files that another row keeps of these evaluations.
 
-    Those of its training have the split "".
+    The files of its training have the split "".
     """
     client = store.client
     if not any(artifact.path == FILES for artifact in client.list_artifacts(source)):

@@ -164,7 +164,7 @@ def evaluation(
             return str(here[0].info.run_id)
         if free:  # the row of the training
             run_id = free[0].info.run_id
-        elif runs:  # the model is known on other test sets, or with other metrics
+        elif runs:  # the model has results on other test sets, or other metrics
             run_id = copy(store, runs[0], model, params, name)
         else:
             run_id = unrecorded(store, model, model_md5, params, package)

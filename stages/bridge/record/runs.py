@@ -89,7 +89,7 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
 
 
 def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
-    """Create a row for another result of a known model, beside the one there is.
+    """Create a row for another result of a known model, next to that model's row.
 
     It gets none of that row's evaluations: they may not hold for it.
     """
