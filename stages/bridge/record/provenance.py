@@ -53,7 +53,7 @@ def folder() -> Path:
     return Path.cwd().relative_to(checkout())
 
 
-def tags(params: Path = PARAMS) -> dict[str, str]:
+def tags(params: Path) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
@@ -98,7 +98,7 @@ def recorded(params: Path) -> list[str]:
     return [f":(exclude,top,glob)**/{name}" for name in names]
 
 
-def title(params: dict[str, object], file: Path = PARAMS) -> str:
+def title(params: dict[str, object], file: Path) -> str:
     """Return the folder's name and what differs from the committed params, or `baseline`.
 
     `params` are by dotted key. A stage of a `foreach` or a `matrix` adds its item's key.
