@@ -1,7 +1,7 @@
 """Stage `report`: the folders' params, metrics and variants.csv -> README.md, pictures.
 
-Every figure in README.md is computed here except the times, which were measured and stand in the
-heads of the params.yaml files.
+Every figure in README.md is computed here except the times, which were measured and are in the
+header comments of the params.yaml files.
 """
 
 import io

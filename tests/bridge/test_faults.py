@@ -158,7 +158,7 @@ def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
     cure = "`dvc checkout && git checkout data` brings them back"
     for more, said in [
         ({}, ""),
-        ({"DVC_STAGE": "train"}, f"the earlier results are not in data/ now; {cure}\n"),
+        ({"DVC_STAGE": "train"}, f"the earlier results are no longer in data/; {cure}\n"),
     ]:
         done = Clone(tmp_path).run(*python, check=False, PYTHONPATH=f"{ROOT}/stages", **more)
         assert (done.returncode, done.stdout) == (-signal.Signals[name], "")

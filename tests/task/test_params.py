@@ -204,7 +204,7 @@ def test_sections_and_odd_keys() -> None:
                 "train__curriculum": "[{n_steps: 5, epochs: 1, learning_rate: 0.1}]",
                 "data__insert": "1",
             },
-            "train.curriculum: must be empty where data.insert is not 0: a prefix may lack the"
+            "train.curriculum: must be empty where data.insert is not 0: a beginning may lack the"
             " targets; received [{'epochs': 1, 'learning_rate': 0.1, 'n_steps': 5}]",
         ),
     ],

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..run.errors import StageError
-from ..run.params import PARAMS, parse
+from ..run.params import MAX_BYTES, PARAMS, parse
 from . import patches, provenance
 from .faults import ERRORS, deadline, tracking_error
 from .kept import FILES, LARGEST
@@ -18,7 +18,6 @@ from .store import MODEL_MD5, address, own_address  # before MLflow, which it se
 # isort: split
 from mlflow import MlflowClient
 
-_LARGEST_PARAMS = 20_000  # bytes, as a stage reads them
 _MOST = 1000  # files and folders
 _WAIT = 120  # seconds, to read a whole row
 
@@ -73,7 +72,7 @@ def read(root: Path, run_id: str) -> Row:
         (all(md5s.values()), f"its files must have md5s; received {md5s}"),
         ({*named.values()} <= {*md5s.values()}, f"it lacks a file for one of its tags {named}"),
         (tags.get(provenance.DIRTY) != "true" or patch is not None, f"its code is lost: {code}"),
-        (len(params) <= _LARGEST_PARAMS, f"its params must be at most {_LARGEST_PARAMS} bytes"),
+        (len(params) <= MAX_BYTES, f"its params must be at most {MAX_BYTES} bytes"),
     ):
         if not holds:
             raise StageError(f"{run_id}: {rule}")

@@ -18,8 +18,8 @@ AnyPath = str | os.PathLike[str]
 def md5(path: AnyPath) -> str:
     """Return the md5 of a file or a folder as DVC writes it to dvc.lock; raises `OSError`.
 
-    That of a folder ends in `.dir` and is of the list of its files, as DVC's cache keeps it. What
-    .dvcignore names must not be in the folder: DVC leaves it out.
+    A folder's md5 ends in `.dir` and is that of its list of files, as in DVC's cache. Files that
+    .dvcignore matches must not be in the folder, because DVC leaves them out.
     """
     path = Path(path)
     if path.is_dir():
@@ -67,7 +67,7 @@ def exclusive(folder: Path, why: str) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[Path]:
-    """Yield a path to write a file or a folder to; if the block ends well, it replaces `path`.
+    """Yield a path to write a file or a folder to; if the block succeeds, it replaces `path`.
 
     Raises `FileError` if that fails, and leaves `path` as it was.
     """
@@ -79,7 +79,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
         yield partial
         for written in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
             _sync(written)
-        if partial.is_dir() and path.is_dir():  # gone before the new one is there, never half
+        if partial.is_dir() and path.is_dir():  # briefly missing, never half-written
             _remove(old)
             path.rename(old)
         partial.replace(path)
@@ -87,7 +87,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     except OSError as error:
         named = Path(str(error.filename or path)).absolute()
         if not (named.is_relative_to(partial.absolute()) or path.absolute().is_relative_to(named)):
-            raise  # of another file, that the block has opened
+            raise  # about another file, which the block opened
         problem = f"cannot be written ({error.strerror})"
         raise FileError(path, problem, "it is left as it was") from None
     finally:

@@ -10,21 +10,21 @@ import yaml
 from .errors import FileError, ParamsError, broken_rule
 
 PARAMS = Path("params.yaml")
-_MAX_BYTES = 20_000  # small enough that any content is parsed within two seconds
+MAX_BYTES = 20_000  # small enough that any content is parsed within two seconds
 
 
 def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
     """Return the mapping in a params file, and its text; raises `FileError` and `ParamsError`."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         cure = f"`git checkout {path}` restores the committed one"
         raise FileError(path, f"cannot be read ({cause})", cure) from None
-    if len(content) > _MAX_BYTES:
-        raise ParamsError(path, [broken_rule("", f"must be at most {_MAX_BYTES} bytes")])
+    if len(content) > MAX_BYTES:
+        raise ParamsError(path, [broken_rule("", f"must be at most {MAX_BYTES} bytes")])
     return parse(text, path), text
 
 
@@ -69,7 +69,7 @@ def updated(text: str, sections: Mapping[str, Any]) -> str:
 class _Loader(yaml.CSafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2, as DVC reads them.
 
-    On its own PyYAML reads YAML 1.1: `1e-3` as text, `yes` as true, `010` as 8. Duplicate keys are
+    By default PyYAML reads YAML 1.1: `1e-3` as text, `yes` as true, `010` as 8. Duplicate keys are
     refused, as by DVC; so are merge keys, whose expansion can grow without bound.
     """
 

@@ -59,7 +59,7 @@ class Stage:
 
     @contextmanager
     def writing(self, path: AnyPath) -> Iterator[Path]:
-        """Yield a path to write to, for libraries that write files; else as `write`."""
+        """Yield a path to write to, for libraries that write files; otherwise like `write`."""
         with replacing(path) as partial:
             yield partial
             self.check_inputs()
@@ -104,8 +104,8 @@ def run(
 ) -> None:
     """Run a stage in the working directory; exit with status 1 if it cannot do its work.
 
-    `reads` are the files and folders that it reads, `code` the folder of its code: that of its
-    script, if none is given. Both must stay as they are while it runs. Stages that write to the
+    `reads` are the files and folders that it reads, and `code` is the folder of its code (by
+    default its script's). Neither may change while it runs. Stages that write to the
     same `folder` take turns.
     """
     # Imports create a million objects and no garbage; collecting takes a fifth of a stage's time.
@@ -114,7 +114,7 @@ def run(
     def say_what_is_gone() -> None:
         if "DVC_STAGE" in os.environ:  # DVC has deleted the outputs
             cure = f"`dvc checkout && git checkout {folder}` brings them back"
-            print(f"the earlier results are not in {folder}/ now; {cure}", file=sys.stderr)
+            print(f"the earlier results are no longer in {folder}/; {cure}", file=sys.stderr)
 
     def end(number: int, _: object) -> None:
         say_what_is_gone()

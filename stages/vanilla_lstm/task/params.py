@@ -225,7 +225,7 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     yield "model.cell_noise", rule, model.cell_noise == 0 or model.cell == "lstm"
     rule = f"must split train_data.n_samples = {n_samples} into two parts that are not empty"
     yield "train.validation_split", rule, 0 < train.n_training(n_samples) < n_samples
-    rule = "must be empty where data.insert is not 0: a prefix may lack the targets"
+    rule = "must be empty where data.insert is not 0: a beginning may lack the targets"
     yield "train.curriculum", rule, not (train.curriculum and data.insert)
     rule = f"must have each n_steps above data.targets' {last} and below data.n_steps = {n_steps}"
     within = all(last < phase.n_steps < n_steps for phase in train.curriculum)
@@ -233,5 +233,5 @@ def _relations(params: Params) -> Iterator[tuple[str, str, bool]]:
     least, shortest = train.min_steps, min([n_steps, *(p.n_steps for p in train.curriculum)])
     rule = "must be null where data.insert is not 0: a beginning may lack the targets"
     yield "train.min_steps", rule, least is None or not data.insert
-    rule = f"must be above data.targets' {last} and at most {shortest}, the shortest n_steps learnt"
+    rule = f"must be above data.targets' {last} and at most {shortest}, the shortest n_steps"
     yield "train.min_steps", rule, least is None or last < least <= shortest
