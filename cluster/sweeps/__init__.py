@@ -2,11 +2,6 @@
 
 from sweeps.node import masked
 
-METRICS = "data/metrics.json"
-"""The metrics of a trial, which DVC leaves to git."""
-
-LOCK = "dvc.lock"
-
 
 class SweepError(Exception):
     """A mistake of the user's, or a fault of a service; one line without passwords."""

@@ -16,7 +16,13 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+METRICS = "data/metrics.json"
+"""The metrics of a trial, which DVC leaves to git."""
+
+FAILED = 3
+"""The exit status of cluster/trial.py if a stage has failed, and said why."""
 
 GRACE = 10.0
 """Seconds between asking a trial's processes to end and killing them."""
@@ -28,8 +34,8 @@ _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
 def run(order: dict[str, Any]) -> dict[str, Any]:
     """Do a trial in a clone of this node that no other process uses; return what came of it.
 
-    The `status` is `done`, `found` if another was quicker, `failed` if the trial is to blame,
-    `again` if a service is, and `unfit` if this node is.
+    The `status` is `done`, `failed` if the trial is to blame, `again` if a service is, and `unfit`
+    if this node is.
     """
     started = time.monotonic()
     try:
@@ -38,6 +44,8 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         outcome = {"status": "unfit", "message": f"{error}"}
     except subprocess.CalledProcessError as error:
         outcome = {"status": "again", "message": error.stderr}
+    except subprocess.TimeoutExpired as error:
+        outcome = {"status": "failed", "message": f"ended after {error.timeout:g} s (--timeout)"}
     message = masked(outcome.get("message", ""))[-400:]
     if os.strerror(errno.ENOSPC) in message:  # whoever met with it
         outcome["status"] = "unfit"
@@ -61,77 +69,53 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     for package, pin in order["versions"].items():
         if (version := importlib.metadata.version(package)) != pin:
             return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
-    path, lock = _free_clone(order)
-    clean = path.with_suffix(".clean")
     inherited = {k: v for k, v in os.environ.items() if not _LEAVES_THE_CLONE.match(k)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     own = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"}
     environment = {**inherited, **own, "PATH": programs, **order["environment"]}
-    at: dict[str, Any] = {"cwd": path, "env": environment}
-    try:
+    with _free_clone(order) as lock:
+        path, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
+        at: dict[str, Any] = {"cwd": path, "env": environment}
         if not clean.exists():  # the trial before did not end: nobody knows in what state it is
             shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
-            git("init", "-q", **at)
-            git("remote", "add", "origin", order["url"], **at)
+            git("clone", "-q", "--no-checkout", order["url"], f"{path}", env=environment)
         clean.unlink(missing_ok=True)
         if not git("rev-list", "-1", "--ignore-missing", order["commit"], **at):
             git("fetch", "-q", "origin", **at)
         git("checkout", "-q", "--force", "--detach", order["commit"], **at)
         git("clean", "-fdq", **at)
-        outcome = _trial(order, at, lock)
+        status, said = _trial(order, path.with_suffix(".log"), at, lock)
         clean.touch()
-        return outcome
-    finally:
-        os.close(lock)
-
-
-def _trial(order: dict[str, Any], at: dict[str, Any], lock: int) -> dict[str, Any]:
-    """Run cluster/trial.py, as it is at the sweep's commit, in a process group of its own."""
-    log, errors, result = map(at["cwd"].with_suffix, (".log", ".errors", ".json"))
-    result.unlink(missing_ok=True)
-    command = [sys.executable, "cluster/trial.py", result]
-    # The lock is held also by what outlives this worker.
-    how = {**at, "pass_fds": [lock], "start_new_session": True, "text": True}
-    with log.open("w") as said, errors.open("w") as faults:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=faults, **how
-        )
-        try:
-            process.communicate(json.dumps(order), order["timeout"])  # Ray can interrupt it
-        except subprocess.TimeoutExpired:
-            message = f"ended after {order['timeout']:g} s (--timeout)"
-            return {"status": "failed", "message": message}
-        finally:
-            _end(process)
-    said = errors.read_text(errors="replace").splitlines()
+        if status == 0:
+            return {"status": "done", "metrics": json.loads((path / METRICS).read_text())}
     # Of a node's clone nobody misses the earlier results.
-    last = "; ".join([x for x in said if x and not x.startswith("the earlier results")][-3:])
-    if not result.exists():
-        return {"status": "again", "message": f"ended with {process.returncode}: {last}"}
-    outcome: dict[str, Any] = json.loads(result.read_text())
-    if outcome["status"] == "failed":
-        outcome["message"] = last or outcome["message"]
-        if "MLflow at " in last:
-            outcome["status"] = "again"  # the stage names its store: the trial is not to blame
-    return outcome
+    lines = [x for x in said.splitlines() if x and not x.startswith("the earlier results")]
+    last = "; ".join(lines[-3:])
+    if status == FAILED and "MLflow at " not in last:  # if it names its store, that is to blame
+        return {"status": "failed", "message": last}
+    return {"status": "again", "message": f"exit status {status}: {last}"}
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End what is left of a trial's process group; a training marks its row KILLED before."""
-    deadline = time.monotonic() + GRACE
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            process.poll()
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
+    """Run cluster/trial.py, as it is at the sweep's commit; return its status and its errors."""
+    command = [sys.executable, "cluster/trial.py"]
+    # A process group of its own; the lock is held also by what outlives this worker.
+    how = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "errors": "replace"}
+    with log.open("w") as said, subprocess.Popen(command, stdout=said, **pipes, **how) as process:
+        try:
+            _, errors = process.communicate(json.dumps(order), order["timeout"])
+        finally:  # Ray can interrupt it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # a training marks its row KILLED
+                with suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=GRACE)  # until the last of them has closed the pipe
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, errors
 
 
-def _free_clone(order: dict[str, Any]) -> tuple[Path, int]:
-    """Return the path of a clone and the lock on it, which its last holder frees by ending."""
+def _free_clone(order: dict[str, Any]) -> IO[str]:
+    """Return the lock of a clone beside it, which its last holder frees by ending."""
     given = os.path.expandvars(order["clones"]) or tempfile.gettempdir()
     url = hashlib.sha256(order["url"].encode()).hexdigest()[:12]
     folder = Path(given, f"dvc-sweep-{os.getuid()}-{url}")
@@ -139,10 +123,9 @@ def _free_clone(order: dict[str, Any]) -> tuple[Path, int]:
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")
     for number in itertools.count():
-        lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+        lock = Path(folder, f"{number}.lock").open("w")  # noqa: SIM115
+        with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return folder / f"{number}", lock
-        except BlockingIOError:
-            os.close(lock)
+            return lock
+        lock.close()
     raise AssertionError

@@ -9,11 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dvc.dvcfile import LOCK_FILE
 from dvc.repo import Repo
 
 from bridge.record.store import address
 from bridge.run.params import PARAMS
-from sweeps import LOCK, METRICS, SweepError, node
+from sweeps import SweepError, node
 from sweeps.grid import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
@@ -73,7 +74,8 @@ class Repository:
         git("fetch", "-q", "--prune", self._git_remote, f"+{self.ref('*')}:{here}*")
         refs = git("for-each-ref", "--format=%(refname)", here).split()
         # In the answer each file has a line with its name, kind and size before it.
-        wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in (METRICS, LOCK, PARAMS))
+        kept = (node.METRICS, LOCK_FILE, PARAMS)
+        wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in kept)
         answer = git("cat-file", "--batch", text=wanted)
         texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
         files = zip(refs, texts[::3], texts[1::3], texts[2::3], strict=True)

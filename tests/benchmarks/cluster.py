@@ -29,10 +29,8 @@ from servers import serving  # noqa: E402
 from services import repository  # noqa: E402
 
 SLEEPING = """
-import json, sys, time
-from pathlib import Path
+import time
 time.sleep(0.1)
-Path(sys.argv[1]).write_text(json.dumps({"status": "done", "metrics": {"accuracy": 1.0}}))
 """
 """Replaces cluster/trial.py, so that a thousand trials end within minutes."""
 
