@@ -16,12 +16,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))
 
 from bridge.run.errors import StageError
-from bridge.run.params import parse
 from sweeps import SweepError
 from sweeps.adaptive import Adaptive, Search
 from sweeps.grid import Grid, Trial, expand
 from sweeps.report import Report
-from sweeps.repository import Donors, Experiments, Repository
+from sweeps.repository import Experiments, Repository, donors, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster, reach
 
@@ -63,10 +62,9 @@ def sweep(options: argparse.Namespace) -> bool:
     order: dict[str, Any] = repository.order(shared=bool(options.address))
     order |= {"clones": options.clones, "timeout": options.timeout}
     reach(options.address)
-    rows, report, donors = Rows(repository.commit), Report(options.metric), Donors()
+    rows, report, needed = Rows(repository.commit), Report(options.metric), sections()
     there = repository.experiments()
-    for name, experiment in there.items():
-        donors.add(parse(experiment.params), repository.ref(name))
+    done = {name: experiment.params for name, experiment in there.items()}
     if options.optuna:
         search: Search = Adaptive(options, repository.commit, rows.store, there)
     else:
@@ -81,7 +79,9 @@ def sweep(options: argparse.Namespace) -> bool:
     def ordered(trial: Trial) -> dict[str, Any]:
         report.trials[trial.name] = trial
         own = {"name": trial.name, "overrides": trial.overrides, "ref": repository.ref(trial.name)}
-        return {**order, **own, "restore": {} if order["force"] else donors.of(trial.params)}
+        others = {} if order["force"] else done
+        found = donors(trial.params, others, needed).items()
+        return {**order, **own, "restore": {stage: repository.ref(name) for stage, name in found}}
 
     def ended() -> Experiments:
         return {k: x for k, x in repository.experiments().items() if k in report.trials}
@@ -94,7 +94,7 @@ def sweep(options: argparse.Namespace) -> bool:
                     for outcome in cluster.run(search, ordered):
                         if ended_now := report.event(outcome):
                             search.tell(ended_now, report.value(ended_now.name))
-                            donors.add(ended_now.params, repository.ref(ended_now.name))
+                            done[ended_now.name] = ended_now.params
                         report.state(search.left + len(cluster.waiting), cluster.running.values())
             there = ended()
             search = Grid([report.trials[name] for name in there.keys() - rows.of(there).keys()])

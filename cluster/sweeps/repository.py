@@ -13,20 +13,22 @@ from dvc.dvcfile import LOCK_FILE
 from dvc.repo import Repo
 
 from bridge.record.store import address
-from bridge.run.params import PARAMS
+from bridge.run.params import PARAMS, parse
 from sweeps import SweepError, node
-from sweeps.grid import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_")
+
+
+Params = dict[str, Any]
 
 
 class Experiment(NamedTuple):
     """The files of a DVC experiment, as far as git has them."""
 
     metrics: dict[str, Any]
-    lock: str
-    params: str
+    stages: dict[str, Any]  # of the lock file
+    params: Params
 
 
 Experiments = dict[str, Experiment]
@@ -80,43 +82,38 @@ class Repository:
         texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
         files = zip(refs, texts[::3], texts[1::3], texts[2::3], strict=True)
         return {
-            ref.removeprefix(here): Experiment(json.loads(metrics), lock, params)
+            ref.removeprefix(here): Experiment(
+                json.loads(metrics), parse(lock)["stages"], parse(params)
+            )
             for ref, metrics, lock, params in files
             if metrics.strip() and lock.strip() and params.strip()
         }
 
 
-class Donors:
-    """Which experiment has the result of a stage, by all params that it depends on.
+def sections() -> dict[str, set[str]]:
+    """Return the sections of the params that each stage depends on, also by those before it."""
+    with Repo() as repo:
+        names = [stage.addressing for stage in repo.index.stages]
+        chains = {name: repo.stage.collect(name, with_deps=True) for name in names}
+    deps = {
+        name: [dep for stage in chain for dep in stage.params] for name, chain in chains.items()
+    }
+    return {name: {section for dep in own for section in dep.params} for name, own in deps.items()}
+
+
+def donors(
+    params: Params, others: dict[str, Params], needed: dict[str, set[str]]
+) -> dict[str, str]:
+    """Return for each stage which of the others has the same params of it and of all before it.
 
     If code or data differ nevertheless, DVC runs the stage.
     """
-
-    def __init__(self) -> None:
-        self._refs: dict[str, str] = {}
-        with Repo() as repo:
-            needs = repo.stage.collect
-            self._stages = {
-                stage.addressing: needs(stage.addressing, with_deps=True)
-                for stage in repo.index.stages
-            }
-
-    def add(self, params: dict[str, Any], ref: str) -> None:
-        """Take note of an experiment."""
-        for key in self._keys(params).values():
-            self._refs.setdefault(key, ref)
-
-    def of(self, params: dict[str, Any]) -> dict[str, str]:
-        """Return the experiments to take stages from."""
-        keys = self._keys(params).items()
-        return {stage: self._refs[key] for stage, key in keys if key in self._refs}
-
-    def _keys(self, params: dict[str, Any]) -> dict[str, str]:
-        keys = {}
-        for stage, needed in self._stages.items():
-            sections = {name for one in needed for dep in one.params for name in dep.params}
-            keys[stage] = digest([stage, {name: params.get(name) for name in sections}])
-        return keys
+    return {
+        stage: name
+        for name, theirs in others.items()
+        for stage, sections in needed.items()
+        if all(theirs.get(section) == params.get(section) for section in sections)
+    }
 
 
 def _environment(shared: bool) -> dict[str, str]:

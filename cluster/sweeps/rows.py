@@ -6,7 +6,6 @@ from collections.abc import Collection
 from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
-from bridge.run.params import parse
 from sweeps.repository import Experiments
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
@@ -35,8 +34,8 @@ class Rows:
         """
         rows, found = self._rows(), {}
         for name, experiment in there.items():
-            stages = parse(experiment.lock)["stages"].values()
-            md5s = {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+            outs = [out for stage in experiment.stages.values() for out in stage["outs"]]
+            md5s = {out["path"]: out["md5"] for out in outs}
             result = md5s[f"{MODEL}"], md5s[f"{TEST_DATA}"]
             same = [run for run in rows if _result(run) == result]
             if not same:  # made by another commit

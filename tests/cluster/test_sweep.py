@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bridge.run.params import parse
 from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
 from servers import serving
@@ -17,7 +18,7 @@ from services import repository
 from sweeps import SweepError
 from sweeps.grid import expand
 from sweeps.report import Report
-from sweeps.repository import Donors, Repository
+from sweeps.repository import Repository, donors, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Running
 
@@ -156,7 +157,8 @@ def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     found = repository.experiments()
     assert found.keys() == {"sweep-a", "sweep-b"}
     assert found["sweep-a"].metrics == json.loads((clone.path / "data/metrics.json").read_text())
-    assert found["sweep-b"].lock.strip() == clone.lock.strip()
+    assert found["sweep-b"].stages == parse(clone.lock)["stages"]
+    assert found["sweep-b"].params == parse((clone.path / "params.yaml").read_text())
     clone.git("push", "-q", "origin", f":{folder}/sweep-a")
     assert repository.experiments().keys() == {"sweep-b"}
     clone.git("push", "-q", "origin", f":{folder}/sweep-b")
@@ -166,16 +168,18 @@ def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_donors(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage is taken from an experiment with the same params of it and of all before it."""
     monkeypatch.chdir(clone.path)
-    donors = Donors()
     first, other_test, other_model = (
         trial.params
         for override in ("train.seed=1", "test_data.seed=2", "model.units=7")
         for trial in expand(["train.seed=1", override][-2:], "c0ffee", clone.path)
     )
-    donors.add(first, "first")
-    assert len(donors.of(first)) == 4
-    assert donors.of(other_test) == {"generate-train-data": "first", "train": "first"}
-    assert donors.of(other_model).keys() == {"generate-train-data", "generate-test-data"}
+    needed, others = sections(), {"first": first}
+    assert len(donors(first, others, needed)) == 4
+    assert donors(other_test, others, needed) == {"generate-train-data": "first", "train": "first"}
+    assert donors(other_model, others, needed).keys() == {
+        "generate-train-data",
+        "generate-test-data",
+    }
 
 
 @pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
