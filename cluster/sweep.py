@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ sys.path.insert(0, str(ROOT / "stages"))
 
 from bridge.run.errors import StageError
 from sweeps import SweepError
-from sweeps.adaptive import Adaptive, Search
-from sweeps.grid import Grid, Trial, expand
+from sweeps.adaptive import Adaptive
+from sweeps.grid import Grid, Trial, digest, expand
 from sweeps.report import Report
-from sweeps.repository import Experiments, Repository, donors, sections
+from sweeps.repository import Repository, donors, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster, reach
 
@@ -59,54 +60,52 @@ def main() -> None:
 def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial has failed."""
     repository = Repository(options.git_remote)
+    what = [repository.commit, options.set_param, options.optuna, options.metric]
+    title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
     order: dict[str, Any] = repository.order(shared=bool(options.address))
     order |= {"clones": options.clones, "timeout": options.timeout}
-    reach(options.address)
-    rows, report, needed = Rows(repository.commit), Report(options.metric), sections()
-    there = repository.experiments()
-    done = {name: experiment.params for name, experiment in there.items()}
-    if options.optuna:
-        search: Search = Adaptive(options, repository.commit, rows.store, there)
-    else:
-        search = Grid(expand(options.set_param, repository.commit), there)
-    title = options.name or search.name
     order["environment"]["SWEEP"] = title
-    for trial in search.found:
-        report.found(trial, there[trial.name].metrics)
-    found = f"{len(search.found)} found, {search.left} new"
+    reach(options.address)
+    rows, needed, there = Rows(repository.commit), sections(), repository.experiments()
+    if options.optuna:
+        search: Grid | Adaptive = Adaptive(options, title, repository.commit, rows.store)
+    else:
+        search = Grid(expand(options.set_param, repository.commit))
+    trials, report = search.trials, Report(options.metric, search.trials, there)
+    new = [trial for trial in trials if trial.name not in there]
+    for trial in trials:
+        if trial.name in there:
+            search.tell(trial, report.value(trial))
+    found = f"{len(trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {repository.commit[:7]}, {found}", flush=True)
 
     def ordered(trial: Trial) -> dict[str, Any]:
-        report.trials[trial.name] = trial
-        own = {"name": trial.name, "overrides": trial.overrides, "ref": repository.ref(trial.name)}
-        others = {} if order["force"] else done
-        found = donors(trial.params, others, needed).items()
-        return {**order, **own, "restore": {stage: repository.ref(name) for stage, name in found}}
-
-    def ended() -> Experiments:
-        return {k: x for k, x in repository.experiments().items() if k in report.trials}
+        restore = {} if order["force"] else donors(trial.params, report.there, needed)
+        return {**order, "name": trial.name, "overrides": trial.overrides, "restore": restore}
 
     try:
         for force in (False, True):  # forced if MLflow has no row: the result is another store's
             order["force"] = force
-            if search.left:
-                with Cluster(options.address, options.cpus) as cluster:
-                    for outcome in cluster.run(search, ordered):
-                        if ended_now := report.event(outcome):
-                            search.tell(ended_now, report.value(ended_now.name))
-                            done[ended_now.name] = ended_now.params
-                        report.state(search.left + len(cluster.waiting), cluster.running.values())
-            there = ended()
-            search = Grid([report.trials[name] for name in there.keys() - rows.of(there).keys()])
+            if new or search.left:
+                with closing(Cluster(options.address, options.cpus, new, search)) as cluster:
+                    while cluster.begin(ordered):
+                        for trial, outcome in cluster.ended():
+                            if report.event(trial, outcome):
+                                search.tell(trial, report.value(trial))
+                        report.state(cluster.left, cluster.running.values())
+            report.there = repository.experiments()
+            recorded = rows.of(trials, report.there)
+            new = [x for x in trials if x.name in report.there and x.name not in recorded]
     finally:
-        results = rows.settle(title, report.trials, there := ended())
-    report.end(there.keys() - results.keys())
+        report.there = repository.experiments()
+        results = rows.settle(title, trials, report.there)
+    report.end(x.name for x in new)
     print(f"\nIn MLflow: {rows.url(title)}")
-    if best := next((results[name] for name in report.best_first() if name in results), None):
+    if best := next((results[x.name] for x in report.best_first() if x.name in results), None):
         model = rows.store.model_uri(best.info.run_id)
         print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
     print(f"All of them, with their files: dvc exp pull {options.git_remote}", flush=True)
-    return bool(report.failed or there.keys() - results.keys())
+    return bool(report.failed or new)
 
 
 if __name__ == "__main__":

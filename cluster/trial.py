@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _trial(order: dict[str, Any]) -> None:
-    ref, force = order["ref"], order["force"]
+    ref, force = order["refs"] + order["name"], order["force"]
     if not force and git("ls-remote", "origin", ref):  # another was quicker
         git("fetch", "-q", "origin", ref)
         git("restore", "--source=FETCH_HEAD", "--worktree", METRICS)
@@ -49,7 +49,7 @@ def _trial(order: dict[str, Any]) -> None:
         config.update(order["dvc"])
     for old in list(repo.scm.iter_refs("refs/exps/")):  # of trials that are pushed, or began before
         repo.scm.remove_ref(old)
-    _take(order["restore"])
+    _take({stage: order["refs"] + name for stage, name in order["restore"].items()})
     repo.experiments.run(params=order["overrides"], name=order["name"], pull=True, force=force)
     if not force:  # else git has it, and only MLflow did not
         repo.push()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,21 +30,15 @@ class Trial(NamedTuple):
 
 
 class Grid:
-    """Asks for those of the given trials that are not there, one after the other."""
+    """A search that has nothing to ask for: all its trials are known from the start."""
 
-    def __init__(self, trials: Sequence[Trial], there: Collection[str] = ()) -> None:
-        self.name = f"grid-{digest(sorted(trial.name for trial in trials))}"
-        self.found = [trial for trial in trials if trial.name in there]
-        self._left = [trial for trial in trials if trial.name not in there]
+    left = 0
 
-    @property
-    def left(self) -> int:
-        """How many trials are still to be asked for."""
-        return len(self._left)
+    def __init__(self, trials: list[Trial]) -> None:
+        self.trials = trials
 
     def ask(self) -> Trial | None:
-        """Return the next trial, if there is one."""
-        return self._left.pop(0) if self._left else None
+        """Return no trial."""
 
     def tell(self, trial: Trial, value: float | None) -> None:
         """Take the result of a trial; none if it has failed."""

@@ -40,13 +40,10 @@ class Repository:
     def __init__(self, git_remote: str) -> None:
         self._git_remote = git_remote
         self.commit = git("rev-parse", "HEAD")
+        self.refs = f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/"
         self.url = git("remote", "get-url", git_remote)
         if Path(self.url).exists():
             self.url = str(Path(self.url).resolve())  # nodes have another working directory
-
-    def ref(self, name: str) -> str:
-        """Return the git ref of an experiment."""
-        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{name}"
 
     def order(self, shared: bool) -> dict[str, Any]:
         """Return what all trials need, if a node's clone can be what stands here."""
@@ -64,6 +61,7 @@ class Repository:
             config = {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}}
         return {
             "commit": self.commit,
+            "refs": self.refs,
             "url": self.url,
             "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
             "environment": _environment(shared),
@@ -73,7 +71,7 @@ class Repository:
     def experiments(self) -> Experiments:
         """Return the experiments that the git remote has of this commit, by name."""
         here = f"refs/sweeps/{self.commit}/"  # apart from the user's own experiments
-        git("fetch", "-q", "--prune", self._git_remote, f"+{self.ref('*')}:{here}*")
+        git("fetch", "-q", "--prune", self._git_remote, f"+{self.refs}*:{here}*")
         refs = git("for-each-ref", "--format=%(refname)", here).split()
         # In the answer each file has a line with its name, kind and size before it.
         kept = (node.METRICS, LOCK_FILE, PARAMS)
@@ -101,18 +99,16 @@ def sections() -> dict[str, set[str]]:
     return {name: {section for dep in own for section in dep.params} for name, own in deps.items()}
 
 
-def donors(
-    params: Params, others: dict[str, Params], needed: dict[str, set[str]]
-) -> dict[str, str]:
-    """Return for each stage which of the others has the same params of it and of all before it.
+def donors(params: Params, there: Experiments, needed: dict[str, set[str]]) -> dict[str, str]:
+    """Return for each stage an experiment with the same params of it and of all before it.
 
     If code or data differ nevertheless, DVC runs the stage.
     """
     return {
         stage: name
-        for name, theirs in others.items()
+        for name, theirs in there.items()
         for stage, sections in needed.items()
-        if all(theirs.get(section) == params.get(section) for section in sections)
+        if all(theirs.params.get(section) == params.get(section) for section in sections)
     }
 
 

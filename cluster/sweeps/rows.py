@@ -1,11 +1,12 @@
 """A sweep's rows in MLflow."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
+from sweeps.grid import Trial
 from sweeps.repository import Experiments
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
@@ -27,14 +28,14 @@ class Rows:
         # A stage fails at once if the server is away; the driver can wait, as MLflow itself would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
-    def of(self, there: Experiments) -> dict[str, Run]:
-        """Return the row of each experiment's result, with its training, if MLflow has it.
+    def of(self, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
+        """Return the row of each trial's result, with its training, if git and MLflow have it.
 
-        Experiments have one row in common if what they differ in decides no result.
+        Trials have one row in common if what they differ in decides no result.
         """
         rows, found = self._rows(), {}
-        for name, experiment in there.items():
-            outs = [out for stage in experiment.stages.values() for out in stage["outs"]]
+        for name in [trial.name for trial in trials if trial.name in there]:
+            outs = [out for stage in there[name].stages.values() for out in stage["outs"]]
             md5s = {out["path"]: out["md5"] for out in outs}
             result = md5s[f"{MODEL}"], md5s[f"{TEST_DATA}"]
             same = [run for run in rows if _result(run) == result]
@@ -47,7 +48,7 @@ class Rows:
                 found[name] = (own or same)[0]
         return found
 
-    def settle(self, sweep: str, names: Collection[str], there: Experiments) -> dict[str, Run]:
+    def settle(self, sweep: str, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
         """Leave one row for each result of these trials, with the sweep's name, and return it.
 
         None pretends to run. A stage ends the lost rows of its own host, but a node that is lost
@@ -55,12 +56,12 @@ class Rows:
         at the same time on another host. The experiment's name does not tell the results apart: of
         trials that share a training, one completes the row that the other's training opened.
         """
-        client, results = self.store.client, self.of(there)
+        client, results = self.store.client, self.of(trials, there)
         kept = {run.info.run_id: (_result(run), run.data.params) for run in results.values()}
         with self.store.errors_reported():
             for run in self._rows():
                 name, run_id = run.data.tags.get(provenance.EXPERIMENT_NAME), run.info.run_id
-                if name not in names or run_id in kept:
+                if name not in {trial.name for trial in trials} or run_id in kept:
                     continue
                 if run.info.status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")

@@ -1,28 +1,26 @@
 """The trials on Ray: a task each, on a node that the driver chooses."""
 
 import logging
+import math
 import os
 import socket
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from sweeps import SweepError, node
-from sweeps.adaptive import Search
-from sweeps.grid import Trial
+from sweeps.adaptive import Adaptive
+from sweeps.grid import Grid, Trial
 
 PAUSES = (2, 30, 120, 480)
 """Seconds before a trial begins once more, if it is nodes or services that fail and not it."""
 
 LIMIT = 3
-"""Faults in a row after which a node gets no more trials, if they are its own."""
+"""Faults in a row after which a node gets no more trials, if others do well meanwhile."""
 
 REST = 2
 """Seconds that a node gets no trials after a fault, times the faults in a row."""
-
-
-Order = Callable[[Trial], dict[str, Any]]
 
 
 class Running(NamedTuple):
@@ -35,125 +33,114 @@ class Running(NamedTuple):
 
 
 class Cluster:
-    """A running Ray cluster, or one started on this machine for as long as the block lasts."""
+    """A running Ray cluster, or one started on this machine, until it is closed.
 
-    def __init__(self, address: str | None, cpus: float) -> None:
-        self._address, self._cpus = address, cpus
-        self.running: dict[Any, Running] = {}
-        self.waiting: list[tuple[float, Trial]] = []  # with when to begin
-        self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
-        self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
-        self._rest: dict[str, float] = {}  # by node, until when
-        self._good = 0.0  # when a trial has ended last, wherever
-        self._dropped: set[str] = set()
+    It runs the given trials, and those that the search asks for.
+    """
 
-    def __enter__(self) -> "Cluster":
+    def __init__(
+        self, address: str | None, cpus: float, trials: Sequence[Trial], search: Grid | Adaptive
+    ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's own next default; the one of today comes with a warning.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
         import ray.autoscaler.sdk
 
-        self._ray, where = ray, self._address or "local"
+        self._ray, self._cpus, self._search = ray, cpus, search
+        self.running: dict[Any, Running] = {}
+        self.waiting = [(0.0, trial) for trial in trials]  # with when to begin
+        self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
+        self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
+        self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
+        self._good = 0.0  # when a trial has ended last, wherever
+        where = address or "local"
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            ray.init(where, include_dashboard=None if self._address else False, **quiet)
+            ray.init(where, include_dashboard=None if address else False, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise SweepError(f"Ray at {where}: {error}") from None
-        ray.cloudpickle.register_pickle_by_value(node)
         most = max(found["Resources"].get("CPU", 0) for found in ray.nodes() if found["Alive"])
-        if not 0 < self._cpus <= (most or self._cpus):
-            ray.shutdown()
-            raise SweepError(f"--cpus {self._cpus:g}: the largest node has {most:g}")
-        return self
+        if not 0 < cpus <= (most or cpus):
+            raise SweepError(f"--cpus {cpus:g}: the largest node has {most:g}")
+        ray.cloudpickle.register_pickle_by_value(node)
+        # Retried here and not by Ray, so that it is seen and counted with the other faults.
+        self._task = ray.remote(num_cpus=cpus, max_retries=0)(node.run)
+        ray.autoscaler.sdk.request_resources(bundles=[{"CPU": cpus}] * self.left)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the trials that run."""
+        self._ray.autoscaler.sdk.request_resources(bundles=[])
+        for ref in self.running:
+            self._ray.cancel(ref)
+        if n := len(self.running):
+            self._ray.wait([*self.running], num_returns=n, timeout=2 * node.GRACE)
         self._ray.shutdown()
 
-    def run(self, search: Search, order: Order) -> Iterator[dict[str, Any]]:
-        """Yield what comes of each trial, as they end; on leaving, end those that run.
+    @property
+    def left(self) -> int:
+        """How many trials have still to begin."""
+        return len(self.waiting) + self._search.left
 
-        A trial that begins once more is told as `again`, a node that gets no more as `dropped`;
-        `waiting` says that nothing has ended for a second.
-        """
-        resize = self._ray.autoscaler.sdk.request_resources
-        try:
-            resize(bundles=[{"CPU": self._cpus}] * search.left)
-            while search.left or self.waiting or self.running:
-                self._begin(search, order)
-                if not self.running:
-                    time.sleep(1)
-                ended, _ = self._ray.wait([*self.running], timeout=1) if self.running else ([], [])
-                for ref in ended:
-                    yield from self._ended(ref)
-                if not ended:
-                    yield {"status": "waiting"}
-        finally:
-            resize(bundles=[])
-            for ref in self.running:
-                self._ray.cancel(ref)
-            if n := len(self.running):
-                self._ray.wait([*self.running], num_returns=n, timeout=2 * node.GRACE)
-
-    def _begin(self, search: Search, order: Order) -> None:
-        """Give every node as many trials as it has room for."""
+    def begin(self, order: Callable[[Trial], dict[str, Any]]) -> bool:
+        """Give every node as many trials as it has room for; return whether there are any."""
         nodes = {one["NodeID"]: one for one in self._ray.nodes() if one["Alive"]}
-        slots = {key: one["Resources"].get("CPU", 0) // self._cpus for key, one in nodes.items()}
-        free = {k: int(n) for k, n in slots.items() if n >= 1 and k not in self._dropped}
-        if self._dropped and not free:
+        room = {k: int(one["Resources"].get("CPU", 0) // self._cpus) for k, one in nodes.items()}
+        fit = [key for key in nodes if room[key] and self._rest[key] < math.inf]
+        if not fit and math.inf in self._rest.values():
             raise SweepError("no node is left that can run trials")
-        free = {k: n for k, n in free.items() if self._rest.get(k, 0) <= time.monotonic()}
-        for one in self.running.values():
-            free[one.node] = free.get(one.node, 0) - 1
-        # Retried here and not by Ray, so that it is seen and counted with the other faults.
-        task = self._ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
+        free = Counter({key: room[key] for key in fit if self._rest[key] <= time.monotonic()})
+        free.subtract(one.node for one in self.running.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         for key in [*free] * max(free.values(), default=0):
-            if free[key] > 0 and (trial := self._next(key, free.keys()) or search.ask()):
+            if free[key] > 0 and (trial := self._next(key, free.keys()) or self._search.ask()):
                 free[key] -= 1
-                there = task.options(scheduling_strategy=strategy(key, soft=False))
+                there = self._task.options(scheduling_strategy=strategy(key, soft=False))
                 ref, host = there.remote(order(trial)), nodes[key]["NodeManagerHostname"]
                 self.running[ref] = Running(trial, key, host, time.monotonic())
+        return bool(self.running or self.left)
+
+    def ended(self) -> list[tuple[Trial, dict[str, Any]]]:
+        """Return what came of a trial, if one ends within a second."""
+        if not self.running:
+            time.sleep(1)
+            return []
+        ended, _ = self._ray.wait([*self.running], timeout=1)
+        return [self._outcome(ref) for ref in ended]
 
     def _next(self, on: str, nodes: Set[str]) -> Trial | None:
-        """Return a trial that begins once more, rather not where it has failed before."""
+        """Return a trial that waits, rather not where it has failed before."""
         for i, (start, trial) in enumerate(self.waiting):
             failed_on = self._faults[trial.name]
             if start <= time.monotonic() and (on not in failed_on or nodes <= {*failed_on}):
                 return self.waiting.pop(i)[1]
         return None
 
-    def _ended(self, ref: Any) -> Iterator[dict[str, Any]]:
+    def _outcome(self, ref: Any) -> tuple[Trial, dict[str, Any]]:
+        """Return what a node says of a trial: `dropped` if the node gets no more of them."""
         trial, on, host, _ = self.running.pop(ref)
-        outcome = {"name": trial.name, "host": host, "status": "again", "metrics": {}}
+        outcome = {"host": host, "status": "again", "metrics": {}, "seconds": 0.0}
         errors = self._ray.exceptions
         try:
             outcome |= self._ray.get(ref)
         except errors.RayError as error:
             lines = str(error).strip().splitlines()
             outcome["message"] = lines[-1 if isinstance(error, errors.RayTaskError) else 0]
-        status, now, row = outcome["status"], time.monotonic(), self._row[on]
+        status, now, row, known = outcome["status"], time.monotonic(), self._row[on], self._rest[on]
         if status not in {"again", "unfit"}:
             self._good = now
             row.clear()
-            yield outcome
-            return
-        row.append(now if status == "unfit" else self._good)
-        self._rest[on] = now + REST * len(row)
+            return trial, outcome
+        row.append(self._good)
         # Its own fault: it says so, or others did well between its faults. No trial loses a try.
-        if len({*row}) >= LIMIT:
-            self._dropped.add(on)
-            yield {**outcome, "status": "dropped"}
-        if status == "unfit":
-            self.waiting.append((now, trial))
-            return
+        dropped = known == math.inf or status == "unfit" or len({*row}) >= LIMIT
+        self._rest[on] = math.inf if dropped else now + REST * len(row)
         self._faults[trial.name].append(on)
-        tries = sum(failed_on not in self._dropped for failed_on in self._faults[trial.name])
+        tries = sum(self._rest[failed_on] < math.inf for failed_on in self._faults[trial.name])
         if tries > len(PAUSES):
-            yield {**outcome, "status": "failed"}
-            return
+            return trial, {**outcome, "status": "failed"}
         self.waiting.append((now + (0, *PAUSES)[tries], trial))
-        yield outcome
+        return trial, {**outcome, "status": "dropped" if dropped and known < math.inf else "again"}
 
 
 def reach(address: str | None) -> None:

@@ -18,7 +18,7 @@ from services import repository
 from sweeps import SweepError
 from sweeps.grid import expand
 from sweeps.report import Report
-from sweeps.repository import Repository, donors, sections
+from sweeps.repository import Experiment, Repository, donors, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Running
 
@@ -173,13 +173,11 @@ def test_donors(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
         for override in ("train.seed=1", "test_data.seed=2", "model.units=7")
         for trial in expand(["train.seed=1", override][-2:], "c0ffee", clone.path)
     )
-    needed, others = sections(), {"first": first}
-    assert len(donors(first, others, needed)) == 4
-    assert donors(other_test, others, needed) == {"generate-train-data": "first", "train": "first"}
-    assert donors(other_model, others, needed).keys() == {
-        "generate-train-data",
-        "generate-test-data",
-    }
+    needed, there = sections(), {"first": Experiment({}, {}, first)}
+    assert len(donors(first, there, needed)) == 4
+    assert donors(other_test, there, needed) == {"generate-train-data": "first", "train": "first"}
+    restored = donors(other_model, there, needed)
+    assert restored.keys() == {"generate-train-data", "generate-test-data"}
 
 
 @pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
@@ -272,19 +270,16 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     """What is seen: a line for each event, how many trials are where, and a table at the end."""
     trials = expand(["model.units=1,2,3,4"], "c0ffee", ROOT)
     names = [trial.name for trial in trials]
-    report = Report("-loss")
-    report.trials = {trial.name: trial for trial in trials}
-    report.found(trials[0], {"loss": 0.5})
-    report.state(2, [])  # told at most once a minute
+    report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {}, {})})
+    report.state(2, [])  # printed at most once a minute
     report.state(2, [Running(trials[1], "id", "b", time.monotonic() - 70)], every=0)
     ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": "", "metrics": {}}
-    assert not report.event({"status": "waiting"})
-    assert not report.event({**ended, "name": names[1], "status": "again", "message": "lost"})
-    assert not report.event({**ended, "name": names[1], "status": "dropped", "message": "full"})
-    done = {**ended, "name": names[1], "status": "done", "metrics": {"loss": 0.25}}
-    assert report.event(done) == trials[1]
-    fault = {**ended, "name": names[2], "status": "failed", "message": "model.units: too small"}
-    assert report.event(fault) == trials[2]
+    assert not report.event(trials[1], {**ended, "status": "again", "message": "lost"})
+    assert not report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
+    assert report.event(trials[1], {**ended, "status": "done", "metrics": {"loss": 0.25}})
+    fault = {**ended, "status": "failed", "message": "model.units: too small"}
+    assert report.event(trials[2], fault)
+    assert [report.value(trial) for trial in trials] == [0.5, 0.25, None, None]
     report.end([names[0]])
     said = capsys.readouterr().out.splitlines()
     best = "best 0.5 (model.units=1)"
@@ -300,4 +295,4 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert table[1:3] == [f"{names[1]} 0.25 (model.units=2)", f"{names[0]} 0.5 (model.units=1)"]
     assert table[3] == f"{names[2]} failed: model.units: too small"
     assert table[4] == f"{names[0]} has no row in MLflow"
-    assert report.failed == [names[2]]
+    assert report.failed == {names[2]: "model.units: too small"}
