@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))
 
 from bridge.run.errors import StageError
-from sweeps import SweepError
 from sweeps.adaptive import Adaptive
 from sweeps.grid import Grid, Trial, digest, expand
+from sweeps.node import masked
 from sweeps.report import Report
-from sweeps.repository import Repository, donors, sections
+from sweeps.repository import donors, experiments, git, order, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster, reach
 
@@ -38,54 +38,50 @@ def main() -> None:
     add("--cpus", type=float, default=1, help="cores of a trial (default: 1)")
     add("--timeout", type=float, default=86400, help="seconds of a trial (default: 86400, a day)")
     add("--metric", default="accuracy", help="what best is; lowest: --metric=-loss")
-    add("--git-remote", default="origin", help="which every node can clone (default: origin)")
     add("--clones", default="", help="folder on each node for its clones, such as '$SCRATCH'")
     options = parser.parse_args()
-    if not options.set_param and not options.optuna:
-        parser.error("-S or --optuna is needed")
     if not re.fullmatch(r"[\w.-]*", options.name or ""):
         parser.error("--name: letters, digits, '.', '_' and '-' only")
     os.chdir(ROOT)
     try:
-        failed = sweep(options)
-    except (SweepError, StageError) as error:
-        sys.exit(f"{error}")
+        sys.exit(sweep(options))
+    except StageError as error:
+        sys.exit(masked(f"{error}"))
     except ModuleNotFoundError as error:
         sys.exit(f"{error}: `make cluster-setup`")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on where this one ended")
-    sys.exit(1 if failed else 0)
 
 
 def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial has failed."""
-    repository = Repository(options.git_remote)
-    what = [repository.commit, options.set_param, options.optuna, options.metric]
+    commit = git("rev-parse", "HEAD")
+    what = [commit, options.set_param, options.optuna, options.metric]
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
-    order: dict[str, Any] = repository.order(shared=bool(options.address))
-    order |= {"clones": options.clones, "timeout": options.timeout}
-    order["environment"]["SWEEP"] = title
+    fixed = order(commit, shared=bool(options.address))
+    fixed |= {"clones": options.clones, "timeout": options.timeout}
+    fixed["environment"]["SWEEP"] = title
     reach(options.address)
-    rows, needed, there = Rows(repository.commit), sections(), repository.experiments()
+    rows, needed, there = Rows(commit), sections(), experiments(commit)
     if options.optuna:
-        search: Grid | Adaptive = Adaptive(options, title, repository.commit, rows.store)
+        search: Grid | Adaptive = Adaptive(options, title, commit, rows.store)
     else:
-        search = Grid(expand(options.set_param, repository.commit))
+        search = Grid(expand(options.set_param, commit))
     trials, report = search.trials, Report(options.metric, search.trials, there)
     new = [trial for trial in trials if trial.name not in there]
     for trial in trials:
         if trial.name in there:
             search.tell(trial, report.value(trial))
     found = f"{len(trials) - len(new)} found, {len(new) + search.left} new"
-    print(f"{title}: trials of commit {repository.commit[:7]}, {found}", flush=True)
+    print(f"{title}: trials of commit {commit[:7]}, {found}", flush=True)
 
     def ordered(trial: Trial) -> dict[str, Any]:
-        restore = {} if order["force"] else donors(trial.params, report.there, needed)
-        return {**order, "name": trial.name, "overrides": trial.overrides, "restore": restore}
+        restore = {} if fixed["force"] else donors(trial.params, report.there, needed)
+        return {**fixed, "name": trial.name, "overrides": trial.overrides, "restore": restore}
 
     try:
         for force in (False, True):  # forced if MLflow has no row: the result is another store's
-            order["force"] = force
+            fixed["force"] = force
             if new or search.left:
                 with closing(Cluster(options.address, options.cpus, new, search)) as cluster:
                     while cluster.begin(ordered):
@@ -93,18 +89,18 @@ def sweep(options: argparse.Namespace) -> bool:
                             if report.event(trial, outcome):
                                 search.tell(trial, report.value(trial))
                         report.state(cluster.left, cluster.running.values())
-            report.there = repository.experiments()
+            report.there = experiments(commit)
             recorded = rows.of(trials, report.there)
             new = [x for x in trials if x.name in report.there and x.name not in recorded]
     finally:
-        report.there = repository.experiments()
+        report.there = experiments(commit)
         results = rows.settle(title, trials, report.there)
     report.end(x.name for x in new)
     print(f"\nIn MLflow: {rows.url(title)}")
     if best := next((results[x.name] for x in report.best_first() if x.name in results), None):
         model = rows.store.model_uri(best.info.run_id)
         print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
-    print(f"All of them, with their files: dvc exp pull {options.git_remote}", flush=True)
+    print("All of them, with their files: dvc exp pull origin", flush=True)
     return bool(report.failed or new)
 
 

@@ -14,8 +14,8 @@ from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from hydra.errors import HydraException
 
+from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, read
-from sweeps import SweepError
 
 
 class Trial(NamedTuple):
@@ -47,7 +47,7 @@ class Grid:
 def expand(overrides: Sequence[str], commit: str, root: Path = Path()) -> list[Trial]:
     """Return the trials of a grid, in the order in which `dvc exp run --queue` would have them.
 
-    Raises `SweepError` if an override cannot be read, or names what the params file does not have.
+    Raises `StageError` if an override cannot be read, or names what the params file does not have.
     """
     with overrides_read(overrides):
         by_file = to_path_overrides(overrides)
@@ -59,7 +59,7 @@ def expand(overrides: Sequence[str], commit: str, root: Path = Path()) -> list[T
 
 
 def make(overrides: Sequence[str], commit: str, root: Path = Path()) -> Trial:
-    """Return the trial of one point; raises `SweepError` as `expand` does."""
+    """Return the trial of one point; raises `StageError` as `expand` does."""
     with tempfile.TemporaryDirectory() as folder, overrides_read(overrides):
         file = Path(folder, PARAMS)
         file.write_text(yaml.safe_dump(read(root / PARAMS)[0]))
@@ -76,9 +76,9 @@ def digest(values: object) -> str:
 
 @contextmanager
 def overrides_read(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise `SweepError`, with the overrides, for what DVC, Hydra and Optuna say of them."""
+    """Raise `StageError`, with the overrides, for what DVC, Hydra and Optuna say of them."""
     try:
         yield
     except (DvcException, HydraException, ValueError) as error:
         shown = " ".join(f"'{override}'" for override in overrides)
-        raise SweepError(f"{shown}: {error.__cause__ or error}") from None
+        raise StageError(f"{shown}: {error.__cause__ or error}") from None

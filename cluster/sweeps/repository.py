@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +11,11 @@ from typing import Any, NamedTuple
 from dvc.dvcfile import LOCK_FILE
 from dvc.repo import Repo
 
+from bridge.record import provenance
 from bridge.record.store import address
+from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, parse
-from sweeps import SweepError, node
+from sweeps import node
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_")
@@ -34,58 +35,55 @@ class Experiment(NamedTuple):
 Experiments = dict[str, Experiment]
 
 
-class Repository:
-    """The git repository that the working directory is the root of; raises `SweepError`."""
+def order(commit: str, shared: bool) -> dict[str, Any]:
+    """Return what all trials need; raises `StageError` if a node's clone cannot be what is here."""
+    if changed := git("status", "--porcelain").splitlines():
+        raise StageError(f"{changed[0][3:]}: not committed, so no node would have it")
+    url = git("remote", "get-url", "origin")
+    git("fetch", "-q", "origin")
+    if not git("branch", "-r", "--contains", commit, "--list", "origin/*"):
+        raise StageError(
+            f"commit {commit[:7]} is not in the git remote 'origin': `git push` it first"
+        )
+    with Repo() as repo:
+        name = repo.config["core"].get("remote")
+        if not name:
+            raise StageError("no DVC remote: `dvc remote add -d NAME URL` first")
+        config = {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}}
+    return {
+        "commit": commit,
+        "refs": _refs(commit),
+        "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
+        "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
+        "environment": _environment(shared),
+        "versions": _versions(),
+    }
 
-    def __init__(self, git_remote: str) -> None:
-        self._git_remote = git_remote
-        self.commit = git("rev-parse", "HEAD")
-        self.refs = f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/"
-        self.url = git("remote", "get-url", git_remote)
-        if Path(self.url).exists():
-            self.url = str(Path(self.url).resolve())  # nodes have another working directory
 
-    def order(self, shared: bool) -> dict[str, Any]:
-        """Return what all trials need, if a node's clone can be what stands here."""
-        if changed := git("status", "--porcelain").splitlines():
-            raise SweepError(f"{changed[0][3:]}: not committed, so no node would have it")
-        git("fetch", "-q", self._git_remote)
-        branches = git("branch", "-r", "--contains", self.commit).split()
-        if not any(name.startswith(f"{self._git_remote}/") for name in branches):
-            missing = f"commit {self.commit[:7]} is not in the git remote '{self._git_remote}'"
-            raise SweepError(f"{missing}: `git push` it first")
-        with Repo() as repo:
-            name = repo.config["core"].get("remote")
-            if not name:
-                raise SweepError("no DVC remote: `dvc remote add -d NAME URL` first")
-            config = {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}}
-        return {
-            "commit": self.commit,
-            "refs": self.refs,
-            "url": self.url,
-            "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
-            "environment": _environment(shared),
-            "versions": _versions(),
-        }
+def experiments(commit: str) -> Experiments:
+    """Return the experiments that the git remote has of a commit, by name."""
+    here = f"refs/sweeps/{commit}/"  # apart from the user's own experiments
+    git("fetch", "-q", "--prune", "origin", f"+{_refs(commit)}*:{here}*")
+    refs = git("for-each-ref", "--format=%(refname)", here).split()
+    # In the answer each file has a line with its name, kind and size before it.
+    kept = (node.METRICS, LOCK_FILE, PARAMS)
+    wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in kept)
+    answer = git("cat-file", "--batch", text=wanted)
+    texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
+    return {
+        ref.removeprefix(here): Experiment(
+            json.loads(metrics), parse(lock)["stages"], parse(params)
+        )
+        for ref, metrics, lock, params in zip(
+            refs, texts[::3], texts[1::3], texts[2::3], strict=True
+        )
+        if metrics.strip() and lock.strip() and params.strip()
+    }
 
-    def experiments(self) -> Experiments:
-        """Return the experiments that the git remote has of this commit, by name."""
-        here = f"refs/sweeps/{self.commit}/"  # apart from the user's own experiments
-        git("fetch", "-q", "--prune", self._git_remote, f"+{self.refs}*:{here}*")
-        refs = git("for-each-ref", "--format=%(refname)", here).split()
-        # In the answer each file has a line with its name, kind and size before it.
-        kept = (node.METRICS, LOCK_FILE, PARAMS)
-        wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in kept)
-        answer = git("cat-file", "--batch", text=wanted)
-        texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
-        files = zip(refs, texts[::3], texts[1::3], texts[2::3], strict=True)
-        return {
-            ref.removeprefix(here): Experiment(
-                json.loads(metrics), parse(lock)["stages"], parse(params)
-            )
-            for ref, metrics, lock, params in files
-            if metrics.strip() and lock.strip() and params.strip()
-        }
+
+def _refs(commit: str) -> str:
+    """Return where DVC keeps the experiments of a commit."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/"
 
 
 def sections() -> dict[str, set[str]]:
@@ -117,7 +115,7 @@ def _environment(shared: bool) -> dict[str, str]:
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     if shared and not given.startswith(_SHARED):
         must = "must name a server or database that every node reaches"
-        raise SweepError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
+        raise StageError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     passed["MLFLOW_TRACKING_URI"] = address()  # the driver's, not one of each clone
     passed["LOGNAME"] = getpass.getuser()  # the row's user
@@ -136,8 +134,5 @@ def _versions() -> dict[str, str]:
 
 
 def git(*arguments: str, text: str = "") -> str:
-    """Return what git prints in the working directory."""
-    try:
-        return node.git(*arguments, text=text)
-    except subprocess.CalledProcessError as error:
-        raise SweepError(f"git {arguments[0]}: {error.stderr or error}") from None
+    """Return what git prints in the working directory; raises `StageError`."""
+    return provenance.git(*arguments, text=text.encode()).decode().rstrip()

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
-from sweeps import SweepError, node
+from bridge.run.errors import StageError
+from sweeps import node
 from sweeps.adaptive import Adaptive
 from sweeps.grid import Grid, Trial
 
@@ -59,10 +60,10 @@ class Cluster:
         try:
             ray.init(where, include_dashboard=None if address else False, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise SweepError(f"Ray at {where}: {error}") from None
+            raise StageError(f"Ray at {where}: {error}") from None
         most = max(found["Resources"].get("CPU", 0) for found in ray.nodes() if found["Alive"])
         if not 0 < cpus <= (most or cpus):
-            raise SweepError(f"--cpus {cpus:g}: the largest node has {most:g}")
+            raise StageError(f"--cpus {cpus:g}: the largest node has {most:g}")
         ray.cloudpickle.register_pickle_by_value(node)
         # Retried here and not by Ray, so that it is seen and counted with the other faults.
         self._task = ray.remote(num_cpus=cpus, max_retries=0)(node.run)
@@ -88,7 +89,7 @@ class Cluster:
         room = {k: int(one["Resources"].get("CPU", 0) // self._cpus) for k, one in nodes.items()}
         fit = [key for key in nodes if room[key] and self._rest[key] < math.inf]
         if not fit and math.inf in self._rest.values():
-            raise SweepError("no node is left that can run trials")
+            raise StageError("no node is left that can run trials")
         free = Counter({key: room[key] for key in fit if self._rest[key] <= time.monotonic()})
         free.subtract(one.node for one in self.running.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
@@ -144,10 +145,10 @@ class Cluster:
 
 
 def reach(address: str | None) -> None:
-    """Raise `SweepError` if nothing listens at `host:port`: Ray would wait for minutes."""
+    """Raise `StageError` if nothing listens at `host:port`: Ray would wait for minutes."""
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     try:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise SweepError(f"Ray at {address}: {error}") from None
+        raise StageError(f"Ray at {address}: {error}") from None

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from bridge.run.errors import StageError
 from bridge.run.params import parse
 from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
 from servers import serving
 from services import repository
-from sweeps import SweepError
 from sweeps.grid import expand
+from sweeps.node import masked
 from sweeps.report import Report
-from sweeps.repository import Experiment, Repository, donors, sections
+from sweeps.repository import Experiment, donors, experiments, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Running
 
@@ -75,7 +76,7 @@ def test_names() -> None:
 )
 def test_bad_overrides(override: str, words: str) -> None:
     """An override that no trial could use is told in one line, with its text."""
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(StageError) as error:
         expand([override], "c0ffee", ROOT)
     assert words in str(error.value)
     assert f"'{override}'" in str(error.value)
@@ -132,9 +133,8 @@ def test_store_that_nodes_do_not_reach(clone: Clone, address: str) -> None:
 
 def test_masked() -> None:
     """A password in an address is not shown."""
-    assert f"{SweepError('no https://ann:secret@git.example.org/a')}" == (
-        "no https://***@git.example.org/a"
-    )
+    said = "no\n https://ann:secret@git.example.org/a"
+    assert masked(said) == "no https://***@git.example.org/a"
 
 
 def test_names_stay(tmp_path: Path) -> None:
@@ -150,17 +150,16 @@ def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone.path)
     commit = clone.git("rev-parse", "HEAD")
     folder = f"refs/exps/{commit[:2]}/{commit[2:]}"
-    repository = Repository("origin")
-    assert repository.experiments() == {}
+    assert experiments(commit) == {}
     for name in ("sweep-a", "sweep-b"):
         clone.git("push", "-q", "origin", f"HEAD:{folder}/{name}")
-    found = repository.experiments()
+    found = experiments(commit)
     assert found.keys() == {"sweep-a", "sweep-b"}
     assert found["sweep-a"].metrics == json.loads((clone.path / "data/metrics.json").read_text())
     assert found["sweep-b"].stages == parse(clone.lock)["stages"]
     assert found["sweep-b"].params == parse((clone.path / "params.yaml").read_text())
     clone.git("push", "-q", "origin", f":{folder}/sweep-a")
-    assert repository.experiments().keys() == {"sweep-b"}
+    assert experiments(commit).keys() == {"sweep-b"}
     clone.git("push", "-q", "origin", f":{folder}/sweep-b")
 
 
