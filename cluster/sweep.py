@@ -17,13 +17,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))
 
 from bridge.run.errors import StageError
-from sweeps.adaptive import Adaptive
-from sweeps.grid import Grid, Trial, digest, expand
 from sweeps.node import masked
 from sweeps.report import Report
 from sweeps.repository import donors, experiments, git, order, sections
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster, reach
+from sweeps.search import Trial, digest, make_search
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run a sweep of DVC experiments on Ray.")
     add = parser.add_argument
     add("-S", "--set-param", action="append", default=[], help="as of `dvc exp run --queue`")
-    add("--optuna", action="append", metavar="SPACE", help="KEY=log(A,B), interval(A,B) or A,B,…")
+    add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,…")
     add("--trials", type=int, default=40, help="of an --optuna search (default: 40)")
     add("--name", help="of the sweep in MLflow (default: a hash of what it is)")
     add("--address", help="of a running Ray cluster, or auto; without, one is started here")
@@ -63,10 +62,7 @@ def sweep(options: argparse.Namespace) -> bool:
     fixed["environment"]["SWEEP"] = title
     reach(options.address)
     rows, needed, there = Rows(commit), sections(), experiments(commit)
-    if options.optuna:
-        search: Grid | Adaptive = Adaptive(options, title, commit, rows.store)
-    else:
-        search = Grid(expand(options.set_param, commit))
+    search = make_search(options, title, commit, rows.store)
     trials, report = search.trials, Report(options.metric, search.trials, there)
     new = [trial for trial in trials if trial.name not in there]
     for trial in trials:

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
-from sweeps.grid import Trial
 from sweeps.repository import Experiment, Experiments
 from sweeps.schedule import Running
+from sweeps.search import Trial
 
 SHOWN = 20
 """Trials in the table at the end; MLflow has all of them."""

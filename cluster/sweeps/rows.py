@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
-from sweeps.grid import Trial
 from sweeps.repository import Experiments
+from sweeps.search import Trial
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 

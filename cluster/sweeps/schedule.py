@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from bridge.run.errors import StageError
 from sweeps import node
-from sweeps.adaptive import Adaptive
-from sweeps.grid import Grid, Trial
+from sweeps.search import Adaptive, Grid, Trial
 
 PAUSES = (2, 30, 120, 480)
 """Seconds before a trial begins once more, if it is nodes or services that fail and not it."""

@@ -1,0 +1,158 @@
+"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna asks for."""
+
+import hashlib
+import json
+import re
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.errors import HydraException
+
+from bridge.record.store import Store
+from bridge.run.errors import StageError
+from bridge.run.params import PARAMS, read
+
+_REPEATS = 100  # points in a row that were asked for before: nothing is left to ask for
+
+
+class Trial(NamedTuple):
+    """One point of a sweep."""
+
+    name: str  # of its DVC experiment: the same commit and the same params always give the same
+    overrides: tuple[str, ...]  # as for `dvc exp run -S`
+    params: dict[str, Any]  # all of them, overridden or not
+    asked: Any  # Optuna's own trial, if it has asked for this one
+
+
+class Grid:
+    """A search that has nothing to ask for: all its trials are known from the start."""
+
+    left = 0
+
+    def __init__(self, trials: list[Trial]) -> None:
+        self.trials = trials
+
+    def ask(self) -> Trial | None:
+        """Return no trial."""
+
+    def tell(self, trial: Trial, value: float | None) -> None:
+        """Take the result of a trial; none if it has failed."""
+
+
+class Adaptive:
+    """A study of Optuna's that any driver can continue.
+
+    Each point is written down before it runs, as a tag of the MLflow experiment, and its value is
+    that of its DVC experiment. Optuna's own storages are not used: its tables cannot share a
+    database with MLflow's, and `mlflow.optuna` drops what it cannot send.
+    """
+
+    def __init__(self, options: Namespace, title: str, commit: str, store: Store) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._fixed, self._commit, self._n = options.set_param, commit, options.trials
+        self._store, self._tag = store, f"sweep.{title}."
+        points = self._points()
+        self.left = max(self._n - len(points), 0)
+        # Another seed than that of the driver before, which would ask for the same again.
+        sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
+        direction = "minimize" if options.metric.startswith("-") else "maximize"
+        self._study = optuna.create_study(sampler=sampler, direction=direction)
+        self._fail = optuna.trial.TrialState.FAIL
+        # Hydra's own Optuna sweeper writes the log as a tag.
+        text = [re.sub(r"=log\((.*)\)$", r"=tag(log,interval(\1))", x) for x in options.optuna]
+        spaces, kinds = to_hydra_overrides(text), optuna.distributions
+        self._space = {space.key_or_group: _distribution(kinds, space) for space in spaces}
+        make_trial(self._fixed, commit)  # or raise what is wrong with it
+        self.trials: list[Trial] = []
+        for point in points.values():
+            self._study.enqueue_trial(point)
+            self.trials.append(self._asked())
+
+    def ask(self) -> Trial | None:
+        """Return a trial that no driver of this search has asked for, if there is one left."""
+        if not self.left:
+            return None
+        known = self._points()  # also of another driver
+        self.left = max(self._n - len(known), 0)
+        for _ in range(_REPEATS if self.left else 0):
+            trial = self._asked()
+            if trial.name not in known:
+                key, point = f"{self._tag}{trial.name}", json.dumps(trial.asked.params)
+                with self._store.errors_reported():
+                    self._store.client.set_experiment_tag(self._store.experiment_id, key, point)
+                self.left -= 1
+                self.trials.append(trial)
+                return trial
+            self.tell(trial, None)
+        self.left = 0
+        return None
+
+    def tell(self, trial: Trial, value: float | None) -> None:
+        """Take the result of a trial; none if it has failed."""
+        state = self._fail if value is None else None
+        self._study.tell(trial.asked, value, state=state, skip_if_finished=True)
+
+    def _asked(self) -> Trial:
+        asked = self._study.ask(self._space)
+        overrides = [f"{key}={value}" for key, value in asked.params.items()]
+        return make_trial([*self._fixed, *overrides], self._commit, asked)
+
+    def _points(self) -> dict[str, dict[str, Any]]:
+        """Return the points that were asked for, by the trial's name."""
+        with self._store.errors_reported():
+            tags = self._store.client.get_experiment(self._store.experiment_id).tags
+        mine = {key.removeprefix(self._tag): tags[key] for key in tags if key.startswith(self._tag)}
+        return {name: json.loads(point) for name, point in mine.items()}
+
+
+def make_search(options: Namespace, title: str, commit: str, store: Store) -> Grid | Adaptive:
+    """Return what the options describe; raises `StageError`, with what is typed in them."""
+    try:
+        if options.optuna:
+            return Adaptive(options, title, commit, store)
+        return Grid(expand(options.set_param, commit))
+    except (DvcException, HydraException, ValueError) as error:
+        shown = " ".join(f"'{override}'" for override in options.set_param + options.optuna)
+        raise StageError(f"{shown}: {error.__cause__ or error}") from None
+
+
+def expand(overrides: Sequence[str], commit: str) -> list[Trial]:
+    """Return the trials of a grid, in the order in which `dvc exp run --queue` would have them."""
+    points = [point[f"{PARAMS}"] for point in get_hydra_sweeps({f"{PARAMS}": overrides})]
+    trials = [make_trial(point, commit) for point in points]
+    return list({trial.name: trial for trial in trials}.values())
+
+
+def make_trial(overrides: Sequence[str], commit: str, asked: Any = None) -> Trial:
+    """Return the trial of one point."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, PARAMS)
+        file.write_text(yaml.safe_dump(read()[0]))
+        apply_overrides(file, list(overrides))
+        params, _ = read(file)
+    return Trial(f"sweep-{digest([commit, params])}", tuple(overrides), params, asked)
+
+
+def digest(values: object) -> str:
+    """Return a short hash of plain values, in which 1 and 1.0 are the same."""
+    plain = json.loads(json.dumps(values, default=str), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _distribution(kinds: Any, override: Any) -> Any:
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        kind = kinds.IntDistribution if isinstance(value.start, int) else kinds.FloatDistribution
+        return kind(value.start, value.end, log="log" in value.tags)
+    if not override.is_sweep_override():
+        raise ValueError(f"{override.input_line}: one value only, which belongs in -S")
+    return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
