@@ -62,6 +62,10 @@ def sweep(options: argparse.Namespace) -> bool:
     fixed["environment"]["SWEEP"] = title
     reach(options.address)
     rows, needed, there = Rows(commit), sections(), experiments(commit)
+    with rows.store.errors_reported():
+        recorded = rows.of(there)
+    # Those without a row are of another store: they run again, and nothing is taken from them.
+    unrecorded = {name: there.pop(name) for name in there.keys() - recorded.keys()}
     search = make_search(options, title, commit, rows.store)
     trials, report = search.trials, Report(options.metric, search.trials, there)
     new = [trial for trial in trials if trial.name not in there]
@@ -72,32 +76,29 @@ def sweep(options: argparse.Namespace) -> bool:
     print(f"{title}: trials of commit {commit[:7]}, {found}", flush=True)
 
     def ordered(trial: Trial) -> dict[str, Any]:
-        restore = {} if fixed["force"] else donors(trial.params, report.there, needed)
-        return {**fixed, "name": trial.name, "overrides": trial.overrides, "restore": restore}
+        own = {"name": trial.name, "overrides": trial.overrides, "force": trial.name in unrecorded}
+        return {**fixed, **own, "restore": donors(trial.params, report.there, needed)}
 
     try:
-        for force in (False, True):  # forced if MLflow has no row: the result is another store's
-            fixed["force"] = force
-            if new or search.left:
-                with closing(Cluster(options.address, options.cpus, new, search)) as cluster:
-                    while cluster.begin(ordered):
-                        for trial, outcome in cluster.ended():
-                            if report.event(trial, outcome):
-                                search.tell(trial, report.value(trial))
-                        report.state(cluster.left, cluster.running.values())
-            report.there = experiments(commit)
-            recorded = rows.of(trials, report.there)
-            new = [x for x in trials if x.name in report.there and x.name not in recorded]
+        if new or search.left:
+            with closing(Cluster(options.address, options.cpus, new, search)) as cluster:
+                while cluster.begin(ordered):
+                    for trial, outcome in cluster.ended():
+                        if report.event(trial, outcome):
+                            search.tell(trial, report.value(trial))
+                    report.state(cluster.left, cluster.running.values())
     finally:
         report.there = experiments(commit)
-        results = rows.settle(title, trials, report.there)
-    report.end(x.name for x in new)
-    print(f"\nIn MLflow: {rows.url(title)}")
+        with rows.store.errors_reported():
+            results, address = rows.settle(title, trials, report.there), rows.url(title)
+    missing = [x.name for x in trials if x.name in report.there and x.name not in results]
+    report.end(missing)
+    print(f"\nIn MLflow: {address}")
     if best := next((results[x.name] for x in report.best_first() if x.name in results), None):
         model = rows.store.model_uri(best.info.run_id)
         print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
     print("All of them, with their files: dvc exp pull origin", flush=True)
-    return bool(report.failed or new)
+    return bool(report.failed or missing)
 
 
 if __name__ == "__main__":

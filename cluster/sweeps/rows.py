@@ -15,9 +15,6 @@ from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 import mlflow
 from mlflow.entities import Run
 
-TAG = provenance.SWEEP
-"""Names the sweeps that a row belongs to, with a space between them."""
-
 
 class Rows:
     """The rows of a commit's experiments; opened before any runs, as two would make the store."""
@@ -28,50 +25,49 @@ class Rows:
         # A stage fails at once if the server is away; the driver can wait, as MLflow itself would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
-    def of(self, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
-        """Return the row of each trial's result, with its training, if git and MLflow have it.
+    def of(self, there: Experiments) -> dict[str, Run]:
+        """Return the row of each experiment's result, with its training, if MLflow has it.
 
-        Trials have one row in common if what they differ in decides no result.
+        Experiments have one row in common if what they differ in decides no result.
         """
         rows, found = self._rows(), {}
-        for name in [trial.name for trial in trials if trial.name in there]:
-            outs = [out for stage in there[name].stages.values() for out in stage["outs"]]
+        for name, experiment in there.items():
+            outs = [out for stage in experiment.stages.values() for out in stage["outs"]]
             md5s = {out["path"]: out["md5"] for out in outs}
-            result = md5s[f"{MODEL}"], md5s[f"{TEST_DATA}"]
+            result = md5s.get(f"{MODEL}"), md5s.get(f"{TEST_DATA}")
             same = [run for run in rows if _result(run) == result]
             if not same:  # made by another commit
-                with self.store.errors_reported():
-                    of_model = self.store.results_of(result[0])
-                same = [run for run in of_model if _result(run) == result]
+                same = [x for x in self.store.results_of(result[0]) if _result(x) == result]
             own = [run for run in same if run.data.tags.get(provenance.EXPERIMENT_NAME) == name]
             if same:
                 found[name] = (own or same)[0]
         return found
 
     def settle(self, sweep: str, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
-        """Leave one row for each result of these trials, with the sweep's name, and return it.
+        """Leave one row for each result of these trials, tagged as the sweep's, and return it.
 
+        The tag names all sweeps that a row belongs to, with a space between them.
         None pretends to run. A stage ends the lost rows of its own host, but a node that is lost
         never starts one again. And a stage knows of a result that was there before, but not of one
         at the same time on another host. The experiment's name does not tell the results apart: of
         trials that share a training, one completes the row that the other's training opened.
         """
-        client, results = self.store.client, self.of(trials, there)
+        client, names = self.store.client, {trial.name for trial in trials}
+        results = self.of({name: there[name] for name in names & there.keys()})
         kept = {run.info.run_id: (_result(run), run.data.params) for run in results.values()}
-        with self.store.errors_reported():
-            for run in self._rows():
-                name, run_id = run.data.tags.get(provenance.EXPERIMENT_NAME), run.info.run_id
-                if name not in {trial.name for trial in trials} or run_id in kept:
-                    continue
-                if run.info.status == "RUNNING":
-                    client.set_terminated(run_id, "KILLED")
-                same = (_result(run), run.data.params) in kept.values()
-                if name in results and (same or TEST_DATA_MD5 not in run.data.tags):
-                    client.delete_run(run_id)
-            for run in results.values():  # also those that another sweep has made
-                sweeps = run.data.tags.get(TAG, "").split()
-                if sweep not in sweeps:
-                    client.set_tag(run.info.run_id, TAG, " ".join([*sweeps, sweep]))
+        for run in self._rows():
+            name, run_id = run.data.tags.get(provenance.EXPERIMENT_NAME), run.info.run_id
+            if name not in names or run_id in kept:
+                continue
+            if run.info.status == "RUNNING":
+                client.set_terminated(run_id, "KILLED")
+            same = (_result(run), run.data.params) in kept.values()
+            if name in results and (same or TEST_DATA_MD5 not in run.data.tags):
+                client.delete_run(run_id)
+        for run in results.values():  # also those that another sweep has made
+            sweeps = run.data.tags.get(provenance.SWEEP, "").split()
+            if sweep not in sweeps:
+                client.set_tag(run.info.run_id, provenance.SWEEP, " ".join([*sweeps, sweep]))
         return results
 
     def url(self, sweep: str) -> str:
@@ -79,21 +75,16 @@ class Rows:
 
         A filter in the address would hide the columns of the view of all rows.
         """
-        tags = view.tags(COLUMNS, sweep, f"tags.{TAG} LIKE '%{sweep}%'")
-        with self.store.errors_reported():
-            for key, value in tags.items():
-                self.store.client.set_experiment_tag(self.store.experiment_id, key, value)
+        tags = view.tags(COLUMNS, sweep, f"tags.{provenance.SWEEP} LIKE '%{sweep}%'")
+        for key, value in tags.items():
+            self.store.client.set_experiment_tag(self.store.experiment_id, key, value)
         return self.store.url(table=sweep)
 
     def _rows(self) -> list[Run]:
-        with self.store.errors_reported():
-            runs: list[Run] = mlflow.search_runs(
-                [self.store.experiment_id],
-                f"tags.`{provenance.COMMIT}` = '{self._commit}'",
-                order_by=["attributes.start_time ASC"],
-                output_format="list",
-            )
-        return runs
+        """Return the rows of the commit, the oldest first."""
+        of_commit = f"tags.`{provenance.COMMIT}` = '{self._commit}'"
+        how = {"order_by": ["attributes.start_time ASC"], "output_format": "list"}
+        return list(mlflow.search_runs([self.store.experiment_id], of_commit, **how))
 
 
 def _result(run: Run) -> tuple[str, str] | None:
