@@ -37,7 +37,7 @@ def main() -> None:
     add("--cpus", type=float, default=1, help="cores of a trial (default: 1)")
     add("--timeout", type=float, default=86400, help="seconds of a trial (default: 86400, a day)")
     add("--metric", default="accuracy", help="what best is; lowest: --metric=-loss")
-    add("--clones", default="", help="folder on each node for its clones, such as '$SCRATCH'")
+    add("--clones", default="/tmp", help="folder on each node for its clones, such as '$SCRATCH'")  # noqa: S108
     options = parser.parse_args()
     if not re.fullmatch(r"[\w.-]*", options.name or ""):
         parser.error("--name: letters, digits, '.', '_' and '-' only")
@@ -57,9 +57,7 @@ def sweep(options: argparse.Namespace) -> bool:
     commit = git("rev-parse", "HEAD")
     what = [commit, options.set_param, options.optuna, options.metric]
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
-    fixed = order(commit, shared=bool(options.address))
-    fixed |= {"clones": options.clones, "timeout": options.timeout}
-    fixed["environment"]["SWEEP"] = title
+    fixed = order(commit, title, options)
     reach(options.address)
     rows, needed, there = Rows(commit), sections(), experiments(commit)
     with rows.store.errors_reported():

@@ -1,8 +1,6 @@
 """What a node does for a trial. Sent to it by value, so it stands on the standard library alone."""
 
-import errno
 import fcntl
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -12,20 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-METRICS = "data/metrics.json"
-"""The metrics of a trial, which DVC leaves to git."""
-
-FAILED = 3
-"""The exit status of cluster/trial.py if a stage has failed, and said why."""
-
-GRACE = 10.0
-"""Seconds between asking a trial's processes to end and killing them."""
+METRICS = "data/metrics.json"  # of a trial, which DVC leaves to git
+FAILED = 3  # the exit status of cluster/trial.py if a stage has failed, and said why
+GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
 # What would reach into another repository or row. How a node logs in to git stays.
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
@@ -47,7 +39,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         outcome = {"status": "failed", "message": f"ended after {error.timeout:g} s (--timeout)"}
     message = masked(outcome.get("message", ""))[-400:]
-    if os.strerror(errno.ENOSPC) in message:  # whoever met with it
+    if "No space left on device" in message:  # whoever met with it
         outcome["status"] = "unfit"
     seconds = time.monotonic() - started
     return {"metrics": {}, **outcome, "message": message, "seconds": seconds}
@@ -116,9 +108,7 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
 
 def _free_clone(order: dict[str, Any]) -> IO[str]:
     """Return the lock of a clone beside it, which its last holder frees by ending."""
-    given = os.path.expandvars(order["clones"]) or tempfile.gettempdir()
-    url = hashlib.sha256(order["url"].encode()).hexdigest()[:12]
-    folder = Path(given, f"dvc-sweep-{os.getuid()}-{url}")
+    folder = Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git keeps a password of the URL in it
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")

@@ -9,8 +9,7 @@ from sweeps.repository import Experiment, Experiments
 from sweeps.schedule import Running
 from sweeps.search import Trial
 
-SHOWN = 20
-"""Trials in the table at the end; MLflow has all of them."""
+SHOWN = 20  # trials in the table at the end; MLflow has all of them
 
 
 class Report:

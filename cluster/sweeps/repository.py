@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tomllib
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from bridge.record.store import address
 from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, parse
 from sweeps import node
+from sweeps.search import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_")
@@ -35,7 +37,7 @@ class Experiment(NamedTuple):
 Experiments = dict[str, Experiment]
 
 
-def order(commit: str, shared: bool) -> dict[str, Any]:
+def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
     """Return what all trials need; raises `StageError` if a node's clone cannot be what is here."""
     if changed := git("status", "--porcelain").splitlines():
         raise StageError(f"{changed[0][3:]}: not committed, so no node would have it")
@@ -55,7 +57,9 @@ def order(commit: str, shared: bool) -> dict[str, Any]:
         "refs": _refs(commit),
         "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
         "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
-        "environment": _environment(shared),
+        "environment": {**_environment(shared=bool(options.address)), "SWEEP": sweep},
+        "timeout": options.timeout,
+        "clones": f"{options.clones}/dvc-sweep-{digest(url)}",
         "versions": _versions(),
     }
 

@@ -13,14 +13,10 @@ from bridge.run.errors import StageError
 from sweeps import node
 from sweeps.search import Adaptive, Grid, Trial
 
+# Seconds before a trial begins once more, if it is nodes or services that fail and not it.
 PAUSES = (2, 30, 120, 480)
-"""Seconds before a trial begins once more, if it is nodes or services that fail and not it."""
-
-LIMIT = 3
-"""Faults in a row after which a node gets no more trials, if others do well meanwhile."""
-
-REST = 2
-"""Seconds that a node gets no trials after a fault, times the faults in a row."""
+LIMIT = 3  # faults in a row after which a node gets no more trials, if others do well meanwhile
+REST = 2  # seconds that a node gets no trials after a fault, times the faults in a row
 
 
 class Running(NamedTuple):
