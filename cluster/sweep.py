@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "stages"))
 from bridge.run.errors import StageError
 from sweeps.node import masked
 from sweeps.report import Report
-from sweeps.repository import donors, experiments, git, order, sections
+from sweeps.repository import donors, experiments, git, order
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster, reach
 from sweeps.search import Trial, digest, make_search
@@ -59,7 +59,7 @@ def sweep(options: argparse.Namespace) -> bool:
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
     fixed = order(commit, title, options)
     reach(options.address)
-    rows, needed, there = Rows(commit), sections(), experiments(commit)
+    rows, there = Rows(commit), experiments(commit)
     with rows.store.errors_reported():
         recorded = rows.of(there)
     # Those without a row are of another store: they run again, and nothing is taken from them.
@@ -75,7 +75,7 @@ def sweep(options: argparse.Namespace) -> bool:
 
     def ordered(trial: Trial) -> dict[str, Any]:
         own = {"name": trial.name, "overrides": trial.overrides, "force": trial.name in unrecorded}
-        return {**fixed, **own, "restore": donors(trial.params, report.there, needed)}
+        return {**fixed, **own, "restore": donors(trial.params, report.there)}
 
     try:
         if new or search.left:

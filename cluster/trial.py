@@ -20,7 +20,7 @@ from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
-from sweeps.node import FAILED, METRICS, git, masked
+from sweeps.node import FAILED, FILES, git, masked
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def _trial(order: dict[str, Any]) -> None:
     ref, force = order["refs"] + order["name"], order["force"]
     if not force and git("ls-remote", "origin", ref):  # another was quicker
         git("fetch", "-q", "origin", ref)
-        git("restore", "--source=FETCH_HEAD", "--worktree", METRICS)
+        git("restore", "--source=FETCH_HEAD", "--worktree", *FILES)
         return
     Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
     repo = Repo()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-METRICS = "data/metrics.json"  # of a trial, which DVC leaves to git
+FILES = ("data/metrics.json", "dvc.lock")  # of an experiment, which git has: what it has come to
 FAILED = 3  # the exit status of cluster/trial.py if a stage has failed, and said why
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
@@ -42,7 +42,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     if "No space left on device" in message:  # whoever met with it
         outcome["status"] = "unfit"
     seconds = time.monotonic() - started
-    return {"metrics": {}, **outcome, "message": message, "seconds": seconds}
+    return {**outcome, "message": message, "seconds": seconds}
 
 
 def git(*arguments: str, text: str = "", **where: Any) -> str:
@@ -79,7 +79,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
         status, said = _trial(order, path.with_suffix(".log"), at, lock)
         clean.touch()
         if status == 0:
-            return {"status": "done", "metrics": json.loads((path / METRICS).read_text())}
+            return {"status": "done", "files": [(path / name).read_text() for name in FILES]}
     # Of a node's clone nobody misses the earlier results.
     lines = [x for x in said.splitlines() if x and not x.startswith("the earlier results")]
     last = "; ".join(lines[-3:])
@@ -96,7 +96,7 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "errors": "replace"}
     with log.open("w") as said, subprocess.Popen(command, stdout=said, **pipes, **how) as process:
         try:
-            _, errors = process.communicate(json.dumps(order), order["timeout"])
+            _, errors = process.communicate(json.dumps(order, default=str), order["timeout"])
         finally:  # Ray can interrupt it
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)  # a training marks its row KILLED

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
-from sweeps.repository import Experiment, Experiments
+from sweeps.repository import Experiments, read
 from sweeps.schedule import Running
 from sweeps.search import Trial
 
@@ -32,7 +32,7 @@ class Report:
             if status == "failed":
                 self.failed[trial.name] = why
             else:
-                self.there[trial.name] = Experiment(outcome["metrics"], {}, trial.params)
+                self.there[trial.name] = read(*outcome["files"])
             where = f"on {host} in {outcome['seconds']:.1f} s"
             print(f"{trial.name} {status} {where}: {why or self._shown(trial)}", flush=True)
         return status in {"done", "failed"}

@@ -9,7 +9,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.dvcfile import LOCK_FILE
 from dvc.repo import Repo
 
 from bridge.record import provenance
@@ -23,15 +22,11 @@ _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_")
 
 
-Params = dict[str, Any]
-
-
 class Experiment(NamedTuple):
-    """The files of a DVC experiment, as far as git has them."""
+    """What a DVC experiment has come to: the contents of `node.FILES`."""
 
     metrics: dict[str, Any]
-    stages: dict[str, Any]  # of the lock file
-    params: Params
+    stages: dict[str, Any]
 
 
 Experiments = dict[str, Experiment]
@@ -44,9 +39,7 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
     url = git("remote", "get-url", "origin")
     git("fetch", "-q", "origin")
     if not git("branch", "-r", "--contains", commit, "--list", "origin/*"):
-        raise StageError(
-            f"commit {commit[:7]} is not in the git remote 'origin': `git push` it first"
-        )
+        raise StageError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
     with Repo() as repo:
         name = repo.config["core"].get("remote")
         if not name:
@@ -56,7 +49,7 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
         "commit": commit,
         "refs": _refs(commit),
         "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
-        "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
+        "dvc": config,
         "environment": {**_environment(shared=bool(options.address)), "SWEEP": sweep},
         "timeout": options.timeout,
         "clones": f"{options.clones}/dvc-sweep-{digest(url)}",
@@ -70,19 +63,18 @@ def experiments(commit: str) -> Experiments:
     git("fetch", "-q", "--prune", "origin", f"+{_refs(commit)}*:{here}*")
     refs = git("for-each-ref", "--format=%(refname)", here).split()
     # In the answer each file has a line with its name, kind and size before it.
-    kept = (node.METRICS, LOCK_FILE, PARAMS)
-    wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in kept)
+    wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in node.FILES)
     answer = git("cat-file", "--batch", text=wanted)
     texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
+    files = zip(refs, texts[::2], texts[1::2], strict=True)
     return {
-        ref.removeprefix(here): Experiment(
-            json.loads(metrics), parse(lock)["stages"], parse(params)
-        )
-        for ref, metrics, lock, params in zip(
-            refs, texts[::3], texts[1::3], texts[2::3], strict=True
-        )
-        if metrics.strip() and lock.strip() and params.strip()
+        ref.removeprefix(here): read(*both) for ref, *both in files if all(map(str.strip, both))
     }
+
+
+def read(metrics: str, lock: str) -> Experiment:
+    """Return an experiment, of the text of its files."""
+    return Experiment(json.loads(metrics), parse(lock)["stages"])
 
 
 def _refs(commit: str) -> str:
@@ -90,28 +82,21 @@ def _refs(commit: str) -> str:
     return f"refs/exps/{commit[:2]}/{commit[2:]}/"
 
 
-def sections() -> dict[str, set[str]]:
-    """Return the sections of the params that each stage depends on, also by those before it."""
-    with Repo() as repo:
-        names = [stage.addressing for stage in repo.index.stages]
-        chains = {name: repo.stage.collect(name, with_deps=True) for name in names}
-    deps = {
-        name: [dep for stage in chain for dep in stage.params] for name, chain in chains.items()
-    }
-    return {name: {section for dep in own for section in dep.params} for name, own in deps.items()}
-
-
-def donors(params: Params, there: Experiments, needed: dict[str, set[str]]) -> dict[str, str]:
+def donors(params: dict[str, Any], there: Experiments) -> dict[str, str]:
     """Return for each stage an experiment with the same params of it and of all before it.
 
     If code or data differ nevertheless, DVC runs the stage.
     """
-    return {
-        stage: name
-        for name, theirs in there.items()
-        for stage, sections in needed.items()
-        if all(theirs.params.get(section) == params.get(section) for section in sections)
-    }
+    found: dict[str, str] = {}
+    for name, (_, stages) in there.items():
+        made = {out["path"]: stage for stage, entry in stages.items() for out in entry["outs"]}
+        own = {stage: entry["params"][f"{PARAMS}"].items() for stage, entry in stages.items()}
+        same = {stage for stage in stages if own[stage] <= params.items()}
+        for _ in stages:  # until those are left that come after such stages only
+            deps = {stage: [dep["path"] for dep in stages[stage]["deps"]] for stage in same}
+            same = {x for x in same if all(made.get(path, x) in same for path in deps[x])}
+        found |= dict.fromkeys(same, name)
+    return found
 
 
 def _environment(shared: bool) -> dict[str, str]:

@@ -115,7 +115,7 @@ class Cluster:
     def _outcome(self, ref: Any) -> tuple[Trial, dict[str, Any]]:
         """Return what a node says of a trial: `dropped` if the node gets no more of them."""
         trial, on, host, _ = self.running.pop(ref)
-        outcome = {"host": host, "status": "again", "metrics": {}, "seconds": 0.0}
+        outcome = {"host": host, "status": "again", "seconds": 0.0}
         errors = self._ray.exceptions
         try:
             outcome |= self._ray.get(ref)

@@ -19,7 +19,7 @@ from servers import serving
 from services import repository
 from sweeps.node import masked
 from sweeps.report import Report
-from sweeps.repository import Experiment, donors, experiments, sections
+from sweeps.repository import Experiment, donors, experiments
 from sweeps.rows import Rows
 from sweeps.schedule import Running
 from sweeps.search import expand, make_search
@@ -164,26 +164,22 @@ def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.keys() == {"sweep-a", "sweep-b"}
     assert found["sweep-a"].metrics == json.loads((clone.path / "data/metrics.json").read_text())
     assert found["sweep-b"].stages == parse(clone.lock)["stages"]
-    assert found["sweep-b"].params == parse((clone.path / "params.yaml").read_text())
     clone.git("push", "-q", "origin", f":{folder}/sweep-a")
     assert experiments(commit).keys() == {"sweep-b"}
     clone.git("push", "-q", "origin", f":{folder}/sweep-b")
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep.value")  # DVC's, of pygtrie
-def test_donors(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_donors(clone: Clone) -> None:
     """A stage is taken from an experiment with the same params of it and of all before it."""
-    monkeypatch.chdir(clone.path)
-    first, other_test, other_model = (
-        trial.params
-        for override in ("train.seed=1", "test_data.seed=2", "model.units=7")
-        for trial in expand(["train.seed=1", override][-2:], "c0ffee")
-    )
-    needed, there = sections(), {"first": Experiment({}, {}, first)}
-    assert len(donors(first, there, needed)) == 4
-    assert donors(other_test, there, needed) == {"generate-train-data": "first", "train": "first"}
-    restored = donors(other_model, there, needed)
-    assert restored.keys() == {"generate-train-data", "generate-test-data"}
+    stages = parse(clone.lock)["stages"]
+    params = {k: v for one in stages.values() for k, v in one["params"]["params.yaml"].items()}
+    there = {"first": Experiment({}, stages)}
+    assert donors(params, there) == dict.fromkeys(stages, "first")
+    other_test = donors({**params, "test_data": {}}, there)
+    assert other_test == {"generate-train-data": "first", "train": "first"}
+    other_model = donors({**params, "model": {}}, there)
+    assert other_model.keys() == {"generate-train-data", "generate-test-data"}
+    assert donors({**params, "data": {}}, there) == {}
 
 
 @pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
@@ -276,13 +272,14 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     """What is seen: a line for each event, how many trials are where, and a table at the end."""
     trials = expand(["model.units=1,2,3,4"], "c0ffee")
     names = [trial.name for trial in trials]
-    report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {}, {})})
+    report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {})})
     report.state(2, [])  # printed at most once a minute
     report.state(2, [Running(trials[1], "id", "b", time.monotonic() - 70)], every=0)
-    ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": "", "metrics": {}}
+    ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
     assert not report.event(trials[1], {**ended, "status": "again", "message": "lost"})
     assert not report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
-    assert report.event(trials[1], {**ended, "status": "done", "metrics": {"loss": 0.25}})
+    files = ['{"loss": 0.25}', "stages: {}"]
+    assert report.event(trials[1], {**ended, "status": "done", "files": files})
     fault = {**ended, "status": "failed", "message": "model.units: too small"}
     assert report.event(trials[2], fault)
     assert [report.value(trial) for trial in trials] == [0.5, 0.25, None, None]
