@@ -79,24 +79,23 @@ def sweep(options: argparse.Namespace) -> bool:
 
     try:
         if new or search.left:
-            with closing(Cluster(options.address, options.cpus, new, search)) as cluster:
+            with closing(Cluster(options, new, search)) as cluster:
                 while cluster.begin(ordered):
                     for trial, outcome in cluster.ended():
                         if report.event(trial, outcome):
                             search.tell(trial, report.value(trial))
-                    report.state(cluster.left, cluster.running.values())
+                    report.state(len(cluster.waiting) + search.left, cluster.running.values())
     finally:
         report.there = experiments(commit)
         with rows.store.errors_reported():
             results, address = rows.settle(title, trials, report.there), rows.url(title)
-    missing = [x.name for x in trials if x.name in report.there and x.name not in results]
-    report.end(missing)
+    complete = report.end(results)
     print(f"\nIn MLflow: {address}")
     if best := next((results[x.name] for x in report.best_first() if x.name in results), None):
         model = rows.store.model_uri(best.info.run_id)
         print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
     print("All of them, with their files: dvc exp pull origin", flush=True)
-    return bool(report.failed or missing)
+    return not complete
 
 
 if __name__ == "__main__":

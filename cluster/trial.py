@@ -49,7 +49,7 @@ def _trial(order: dict[str, Any]) -> None:
         config.update(order["dvc"])
     for old in list(repo.scm.iter_refs("refs/exps/")):  # of trials that are pushed, or began before
         repo.scm.remove_ref(old)
-    _take({stage: order["refs"] + name for stage, name in order["restore"].items()})
+    _take(order["refs"], order["restore"])
     repo.experiments.run(params=order["overrides"], name=order["name"], pull=True, force=force)
     if not force:  # else git has it, and only MLflow did not
         repo.push()
@@ -57,15 +57,15 @@ def _trial(order: dict[str, Any]) -> None:
         git("push", "-q", f"--force-with-lease={ref}:", "origin", ref)
 
 
-def _take(donors: dict[str, str]) -> None:
+def _take(refs: str, donors: dict[str, str]) -> None:
     """Put in place what other experiments have of stages: their locks, and the files in git.
 
     DVC then finds a stage unchanged, if it is, and pulls the other files.
     """
     with suppress(subprocess.CalledProcessError, KeyError):  # not there any more: the stages run
-        git("fetch", "-q", "origin", *{f"+{ref}:refs/donors/{ref}" for ref in donors.values()})
-        for stage, ref in donors.items():
-            source = f"refs/donors/{ref}"
+        git("fetch", "-q", "origin", *{f"+{refs}{x}:refs/donors/{x}" for x in donors.values()})
+        for stage, name in donors.items():
+            source = f"refs/donors/{name}"
             theirs = parse_yaml(git("show", f"{source}:{LOCK_FILE}"), LOCK_FILE)["stages"][stage]
             with modify_yaml(LOCK_FILE) as ours:
                 ours["stages"][stage] = theirs

@@ -41,14 +41,12 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     message = masked(outcome.get("message", ""))[-400:]
     if "No space left on device" in message:  # whoever met with it
         outcome["status"] = "unfit"
-    seconds = time.monotonic() - started
-    return {**outcome, "message": message, "seconds": seconds}
+    return {**outcome, "message": message, "seconds": time.monotonic() - started}
 
 
-def git(*arguments: str, text: str = "", **where: Any) -> str:
+def git(*arguments: str, **where: Any) -> str:
     """Return what git prints; raises `CalledProcessError`."""
-    command = ["git", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True, **where)
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, **where)
     return str(done.stdout).rstrip()
 
 
@@ -92,11 +90,11 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
     """Run cluster/trial.py, as it is at the sweep's commit; return its status and its errors."""
     command = [sys.executable, "cluster/trial.py"]
     # A process group of its own; the lock is held also by what outlives this worker.
-    how = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "errors": "replace"}
-    with log.open("w") as said, subprocess.Popen(command, stdout=said, **pipes, **how) as process:
+    at = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
+    at |= {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "errors": "replace"}
+    with log.open("w") as said, subprocess.Popen(command, stdout=said, **at) as process:
         try:
-            _, errors = process.communicate(json.dumps(order, default=str), order["timeout"])
+            _, errors = process.communicate(json.dumps(order), order["timeout"])
         finally:  # Ray can interrupt it
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)  # a training marks its row KILLED

@@ -1,7 +1,7 @@
 """What is seen of a sweep: a line for each event, one a minute, and a table at the end."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container
 from datetime import timedelta
 from typing import Any
 
@@ -50,14 +50,16 @@ class Report:
             line += f", longest {trial.name} on {host}: {timedelta(seconds=round(now - since))}"
         print(line, flush=True)
 
-    def end(self, unrecorded: Iterable[str]) -> None:
-        """Show the best trials, those that failed, and those that MLflow has no row of."""
+    def end(self, recorded: Container[str]) -> bool:
+        """Show the best trials, those that failed or have no row; return whether there are none."""
         self.state(0, [], every=0)
         lines = [f"\n{'experiment':18} {self.metric}"]
         lines += [f"{trial.name:18} {self._shown(trial)}" for trial in self.best_first()[:SHOWN]]
-        lines += [f"{name:18} failed: {why}" for name, why in self.failed.items()]
-        lines += [f"{name:18} has no row in MLflow" for name in unrecorded]
-        print("\n".join(lines))
+        faults = [f"{name:18} failed: {why}" for name, why in self.failed.items()]
+        unrecorded = [x for x in self.trials if x.name in self.there and x.name not in recorded]
+        faults += [f"{trial.name:18} has no row in MLflow" for trial in unrecorded]
+        print("\n".join(lines + faults))
+        return not faults
 
     def best_first(self) -> list[Trial]:
         """Return the trials that have the metric."""

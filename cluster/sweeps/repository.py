@@ -49,7 +49,7 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
         "commit": commit,
         "refs": _refs(commit),
         "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
-        "dvc": config,
+        "dvc": json.loads(json.dumps(config, default=str)),  # a path as text
         "environment": {**_environment(shared=bool(options.address)), "SWEEP": sweep},
         "timeout": options.timeout,
         "clones": f"{options.clones}/dvc-sweep-{digest(url)}",

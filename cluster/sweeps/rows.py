@@ -15,6 +15,8 @@ from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 import mlflow
 from mlflow.entities import Run
 
+_NAME = provenance.EXPERIMENT_NAME
+
 
 class Rows:
     """The rows of a commit's experiments; opened before any runs, as two would make the store."""
@@ -34,13 +36,12 @@ class Rows:
         for name, experiment in there.items():
             outs = [out for stage in experiment.stages.values() for out in stage["outs"]]
             md5s = {out["path"]: out["md5"] for out in outs}
-            result = md5s.get(f"{MODEL}"), md5s.get(f"{TEST_DATA}")
+            result = md5s.get(f"{MODEL}", ""), md5s.get(f"{TEST_DATA}", "")
             same = [run for run in rows if _result(run) == result]
             if not same:  # made by another commit
                 same = [x for x in self.store.results_of(result[0]) if _result(x) == result]
-            own = [run for run in same if run.data.tags.get(provenance.EXPERIMENT_NAME) == name]
-            if same:
-                found[name] = (own or same)[0]
+            if same:  # its own row, if it has one
+                found[name] = min(same, key=lambda run: run.data.tags.get(_NAME) != name)
         return found
 
     def settle(self, sweep: str, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
@@ -56,7 +57,7 @@ class Rows:
         results = self.of({name: there[name] for name in names & there.keys()})
         kept = {run.info.run_id: (_result(run), run.data.params) for run in results.values()}
         for run in self._rows():
-            name, run_id = run.data.tags.get(provenance.EXPERIMENT_NAME), run.info.run_id
+            name, run_id = run.data.tags.get(_NAME), run.info.run_id
             if name not in names or run_id in kept:
                 continue
             if run.info.status == "RUNNING":
@@ -90,6 +91,5 @@ class Rows:
 def _result(run: Run) -> tuple[str, str] | None:
     """Return the md5s of model and test data, if the row is complete."""
     tags = run.data.tags
-    if run.info.status != "FINISHED" or not {TRAIN_DATA_MD5, TEST_DATA_MD5} <= tags.keys():
-        return None
-    return tags[MODEL_MD5], tags[TEST_DATA_MD5]
+    complete = run.info.status == "FINISHED" and {TRAIN_DATA_MD5, TEST_DATA_MD5} <= tags.keys()
+    return (tags[MODEL_MD5], tags[TEST_DATA_MD5]) if complete else None

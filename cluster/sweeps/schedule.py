@@ -5,8 +5,9 @@ import math
 import os
 import socket
 import time
+from argparse import Namespace
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
 from bridge.run.errors import StageError
@@ -34,35 +35,33 @@ class Cluster:
     It runs the given trials, and those that the search asks for.
     """
 
-    def __init__(
-        self, address: str | None, cpus: float, trials: Sequence[Trial], search: Grid | Adaptive
-    ) -> None:
+    def __init__(self, options: Namespace, trials: list[Trial], search: Grid | Adaptive) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's own next default; the one of today comes with a warning.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
         import ray.autoscaler.sdk
 
-        self._ray, self._cpus, self._search = ray, cpus, search
+        self._ray, self._cpus, self._search = ray, options.cpus, search
         self.running: dict[Any, Running] = {}
         self.waiting = [(0.0, trial) for trial in trials]  # with when to begin
         self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
         self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
         self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
         self._good = 0.0  # when a trial has ended last, wherever
-        where = address or "local"
+        where = options.address or "local"
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            ray.init(where, include_dashboard=None if address else False, **quiet)
+            ray.init(where, include_dashboard=None if options.address else False, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise StageError(f"Ray at {where}: {error}") from None
         most = max(found["Resources"].get("CPU", 0) for found in ray.nodes() if found["Alive"])
-        if not 0 < cpus <= (most or cpus):
-            raise StageError(f"--cpus {cpus:g}: the largest node has {most:g}")
+        if not 0 < self._cpus <= (most or self._cpus):
+            raise StageError(f"--cpus {self._cpus:g}: the largest node has {most:g}")
         ray.cloudpickle.register_pickle_by_value(node)
         # Retried here and not by Ray, so that it is seen and counted with the other faults.
-        self._task = ray.remote(num_cpus=cpus, max_retries=0)(node.run)
-        ray.autoscaler.sdk.request_resources(bundles=[{"CPU": cpus}] * self.left)
+        self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
+        room = [{"CPU": self._cpus}] * (len(trials) + search.left)
+        ray.autoscaler.sdk.request_resources(bundles=room)
 
     def close(self) -> None:
         """End the trials that run."""
@@ -72,11 +71,6 @@ class Cluster:
         if n := len(self.running):
             self._ray.wait([*self.running], num_returns=n, timeout=2 * node.GRACE)
         self._ray.shutdown()
-
-    @property
-    def left(self) -> int:
-        """How many trials have still to begin."""
-        return len(self.waiting) + self._search.left
 
     def begin(self, order: Callable[[Trial], dict[str, Any]]) -> bool:
         """Give every node as many trials as it has room for; return whether there are any."""
@@ -94,7 +88,7 @@ class Cluster:
                 there = self._task.options(scheduling_strategy=strategy(key, soft=False))
                 ref, host = there.remote(order(trial)), nodes[key]["NodeManagerHostname"]
                 self.running[ref] = Running(trial, key, host, time.monotonic())
-        return bool(self.running or self.left)
+        return bool(self.running or self.waiting or self._search.left)
 
     def ended(self) -> list[tuple[Trial, dict[str, Any]]]:
         """Return what came of a trial, if one ends within a second."""

@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -83,8 +83,9 @@ def test_names() -> None:
 )
 def test_bad_overrides(override: str, words: str) -> None:
     """An override that no trial could use is told with its text."""
+    options, nowhere = Namespace(set_param=[override], optuna=[]), cast("Any", None)
     with pytest.raises(StageError) as error:
-        make_search(Namespace(set_param=[override], optuna=[]), "", "c0ffee", Any)
+        make_search(options, "", "c0ffee", nowhere)
     assert words in masked(str(error.value))
     assert f"'{override}'" in masked(str(error.value))
 
@@ -283,7 +284,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     fault = {**ended, "status": "failed", "message": "model.units: too small"}
     assert report.event(trials[2], fault)
     assert [report.value(trial) for trial in trials] == [0.5, 0.25, None, None]
-    report.end([names[0]])
+    assert not report.end([names[1]])
     said = capsys.readouterr().out.splitlines()
     best = "best 0.5 (model.units=1)"
     longest = f"longest {names[1]} on b: 0:01:10"
