@@ -21,7 +21,7 @@ from sweeps.node import masked
 from sweeps.report import Report
 from sweeps.repository import donors, experiments, git, order
 from sweeps.rows import Rows
-from sweeps.schedule import Cluster, reach
+from sweeps.schedule import Cluster
 from sweeps.search import Trial, digest, make_search
 
 
@@ -44,10 +44,8 @@ def main() -> None:
     os.chdir(ROOT)
     try:
         sys.exit(sweep(options))
-    except StageError as error:
+    except (StageError, ModuleNotFoundError) as error:
         sys.exit(masked(f"{error}"))
-    except ModuleNotFoundError as error:
-        sys.exit(f"{error}: `make cluster-setup`")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on where this one ended")
 
@@ -58,7 +56,6 @@ def sweep(options: argparse.Namespace) -> bool:
     what = [commit, options.set_param, options.optuna, options.metric]
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
     fixed = order(commit, title, options)
-    reach(options.address)
     rows, there = Rows(commit), experiments(commit)
     with rows.store.errors_reported():
         recorded = rows.of(there)

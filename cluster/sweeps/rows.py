@@ -1,7 +1,6 @@
 """A sweep's rows in MLflow."""
 
 import os
-from collections.abc import Sequence
 
 from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
@@ -12,7 +11,6 @@ from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 
 # isort: split
-import mlflow
 from mlflow.entities import Run
 
 _NAME = provenance.EXPERIMENT_NAME
@@ -44,7 +42,7 @@ class Rows:
                 found[name] = min(same, key=lambda run: run.data.tags.get(_NAME) != name)
         return found
 
-    def settle(self, sweep: str, trials: Sequence[Trial], there: Experiments) -> dict[str, Run]:
+    def settle(self, sweep: str, trials: list[Trial], there: Experiments) -> dict[str, Run]:
         """Leave one row for each result of these trials, tagged as the sweep's, and return it.
 
         The tag names all sweeps that a row belongs to, with a space between them.
@@ -84,8 +82,8 @@ class Rows:
     def _rows(self) -> list[Run]:
         """Return the rows of the commit, the oldest first."""
         of_commit = f"tags.`{provenance.COMMIT}` = '{self._commit}'"
-        how = {"order_by": ["attributes.start_time ASC"], "output_format": "list"}
-        return list(mlflow.search_runs([self.store.experiment_id], of_commit, **how))
+        search, where = self.store.client.search_runs, [self.store.experiment_id]
+        return list(search(where, of_commit, max_results=50_000))[::-1]
 
 
 def _result(run: Run) -> tuple[str, str] | None:

@@ -49,8 +49,11 @@ class Cluster:
         self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
         self._good = 0.0  # when a trial has ended last, wherever
         where = options.address or "local"
+        host, _, port = where.rpartition("://")[2].rpartition(":")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
+            if port.isdigit():  # Ray would wait for minutes if nothing listens there
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(where, include_dashboard=None if options.address else False, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise StageError(f"Ray at {where}: {error}") from None
@@ -110,12 +113,10 @@ class Cluster:
         """Return what a node says of a trial: `dropped` if the node gets no more of them."""
         trial, on, host, _ = self.running.pop(ref)
         outcome = {"host": host, "status": "again", "seconds": 0.0}
-        errors = self._ray.exceptions
         try:
             outcome |= self._ray.get(ref)
-        except errors.RayError as error:
-            lines = str(error).strip().splitlines()
-            outcome["message"] = lines[-1 if isinstance(error, errors.RayTaskError) else 0]
+        except self._ray.exceptions.RayError as error:
+            outcome["message"] = f"{getattr(error, 'cause', error)}".strip().partition("\n")[0]
         status, now, row, known = outcome["status"], time.monotonic(), self._row[on], self._rest[on]
         if status not in {"again", "unfit"}:
             self._good = now
@@ -131,13 +132,3 @@ class Cluster:
             return trial, {**outcome, "status": "failed"}
         self.waiting.append((now + (0, *PAUSES)[tries], trial))
         return trial, {**outcome, "status": "dropped" if dropped and known < math.inf else "again"}
-
-
-def reach(address: str | None) -> None:
-    """Raise `StageError` if nothing listens at `host:port`: Ray would wait for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    try:
-        if port.isdigit():
-            socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise StageError(f"Ray at {address}: {error}") from None

@@ -5,7 +5,6 @@ import json
 import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,19 +124,19 @@ def make_search(options: Namespace, title: str, commit: str, store: Store) -> Gr
         raise StageError(f"{shown}: {error.__cause__ or error}") from None
 
 
-def expand(overrides: Sequence[str], commit: str) -> list[Trial]:
+def expand(overrides: list[str], commit: str) -> list[Trial]:
     """Return the trials of a grid, in the order in which `dvc exp run --queue` would have them."""
     points = [point[f"{PARAMS}"] for point in get_hydra_sweeps({f"{PARAMS}": overrides})]
     trials = [make_trial(point, commit) for point in points]
     return list({trial.name: trial for trial in trials}.values())
 
 
-def make_trial(overrides: Sequence[str], commit: str, asked: Any = None) -> Trial:
+def make_trial(overrides: list[str], commit: str, asked: Any = None) -> Trial:
     """Return the trial of one point."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, PARAMS)
         file.write_text(yaml.safe_dump(read()[0]))
-        apply_overrides(file, list(overrides))
+        apply_overrides(file, overrides)
         params, _ = read(file)
     return Trial(f"sweep-{digest([commit, params])}", tuple(overrides), params, asked)
 

@@ -60,7 +60,7 @@ def test_names() -> None:
     """A name says commit and params, whatever was typed: equal params are one trial."""
 
     def names(commit: str, *overrides: str) -> list[str]:
-        return [trial.name for trial in expand(overrides, commit)]
+        return [trial.name for trial in expand([*overrides], commit)]
 
     (name,) = names("c0ffee", "model.units=5", "train.learning_rate=0.001")
     assert names("c0ffee", "train.learning_rate=1e-3", "model.units=5") == [name]
@@ -241,10 +241,11 @@ def private_names(source: str) -> list[str]:
 
 
 def test_no_cluster(clone: Clone) -> None:
-    """An address without a cluster is told in one line, before the store is asked."""
-    store = "http://user:secret@127.0.0.1:9"
-    where = ("--address", "127.0.0.1:9")
-    done = sweep(clone, "-S", "model.units=3", *where, MLFLOW_TRACKING_URI=store)
+    """An address without a cluster is told in one line."""
+    with serving(clone, "server", "--workers", "1") as server:
+        store = server.replace("://", "://user:secret@")
+        where = ("--address", "127.0.0.1:9")
+        done = sweep(clone, "-S", "model.units=3", *where, MLFLOW_TRACKING_URI=store)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Ray at 127.0.0.1:9: ")
     assert "Traceback" not in done.stderr
