@@ -152,6 +152,4 @@ def _distribution(kinds: Any, override: Any) -> Any:
     if isinstance(value, IntervalSweep):
         kind = kinds.IntDistribution if isinstance(value.start, int) else kinds.FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
-    if not override.is_sweep_override():
-        raise ValueError(f"{override.input_line}: one value only, which belongs in -S")
     return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -255,7 +255,7 @@ def test_no_cluster(clone: Clone) -> None:
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        ("model.units=3", "one value only, which belongs in -S"),
+        ("model.units=3", "Can only enumerate CHOICE and RANGE sweeps"),
         ("model.units=log(0,3)", "low"),
         ("model.units=cos(0,3)", "Unknown function 'cos'"),
     ],
