@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridge.run.errors import StageError
 from sweeps import node
@@ -20,13 +20,7 @@ LIMIT = 3  # faults in a row after which a node gets no more trials, if others d
 REST = 2  # seconds that a node gets no trials after a fault, times the faults in a row
 
 
-class Running(NamedTuple):
-    """A trial that was given to a node."""
-
-    trial: Trial
-    node: str
-    host: str
-    since: float
+Running = tuple[Trial, str, str, float]  # with the node that it was given to, its host, and when
 
 
 class Cluster:
@@ -83,14 +77,14 @@ class Cluster:
         if not fit and math.inf in self._rest.values():
             raise StageError("no node is left that can run trials")
         free = Counter({key: room[key] for key in fit if self._rest[key] <= time.monotonic()})
-        free.subtract(one.node for one in self.running.values())
+        free.subtract(on for _, on, _, _ in self.running.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         for key in [*free] * max(free.values(), default=0):
             if free[key] > 0 and (trial := self._next(key, free.keys()) or self._search.ask()):
                 free[key] -= 1
                 there = self._task.options(scheduling_strategy=strategy(key, soft=False))
                 ref, host = there.remote(order(trial)), nodes[key]["NodeManagerHostname"]
-                self.running[ref] = Running(trial, key, host, time.monotonic())
+                self.running[ref] = trial, key, host, time.monotonic()
         return bool(self.running or self.waiting or self._search.left)
 
     def ended(self) -> list[tuple[Trial, dict[str, Any]]]:

@@ -84,8 +84,8 @@ class Adaptive:
         self.left = max(self._n - len(known), 0)
         for _ in range(_REPEATS if self.left else 0):
             trial = self._asked()
-            if trial.name not in known:
-                key, point = f"{self._tag}{trial.name}", json.dumps(trial.asked.params)
+            key, point = f"{self._tag}{trial.name}", json.dumps(trial.asked.params)
+            if key not in known:
                 with self._store.errors_reported():
                     self._store.client.set_experiment_tag(self._store.experiment_id, key, point)
                 self.left -= 1
@@ -106,11 +106,10 @@ class Adaptive:
         return make_trial([*self._fixed, *overrides], self._commit, asked)
 
     def _points(self) -> dict[str, dict[str, Any]]:
-        """Return the points that were asked for, by the trial's name."""
+        """Return the points that were asked for, by their tags."""
         with self._store.errors_reported():
             tags = self._store.client.get_experiment(self._store.experiment_id).tags
-        mine = {key.removeprefix(self._tag): tags[key] for key in tags if key.startswith(self._tag)}
-        return {name: json.loads(point) for name, point in mine.items()}
+        return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
 
 
 def make_search(options: Namespace, title: str, commit: str, store: Store) -> Grid | Adaptive:

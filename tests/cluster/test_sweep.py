@@ -21,7 +21,6 @@ from sweeps.node import masked
 from sweeps.report import Report
 from sweeps.repository import Experiment, donors, experiments
 from sweeps.rows import Rows
-from sweeps.schedule import Running
 from sweeps.search import expand, make_search
 
 pytestmark = pytest.mark.pipeline
@@ -276,7 +275,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     names = [trial.name for trial in trials]
     report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {})})
     report.state(2, [])  # printed at most once a minute
-    report.state(2, [Running(trials[1], "id", "b", time.monotonic() - 70)], every=0)
+    report.state(2, [(trials[1], "id", "b", time.monotonic() - 70)], every=0)
     ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
     assert not report.event(trials[1], {**ended, "status": "again", "message": "lost"})
     assert not report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
