@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.run.errors import StageError
 from sweeps import node
-from sweeps.search import Adaptive, Grid, Trial
+from sweeps.search import Search, Trial
 
 # Seconds before a trial begins once more, if it is nodes or services that fail and not it.
 PAUSES = (2, 30, 120, 480)
@@ -29,7 +29,7 @@ class Cluster:
     It runs the given trials, and those that the search asks for.
     """
 
-    def __init__(self, options: Namespace, trials: list[Trial], search: Grid | Adaptive) -> None:
+    def __init__(self, options: Namespace, trials: list[Trial], search: Search) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's own next default; the one of today comes with a warning.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -30,30 +30,19 @@ class Trial(NamedTuple):
     asked: Any  # Optuna's own trial, if it has asked for this one
 
 
-class Grid:
-    """A search that has nothing to ask for: all its trials are known from the start."""
+class Search:
+    """The trials of a grid, or a study of Optuna's that any driver can continue.
 
-    left = 0
-
-    def __init__(self, trials: list[Trial]) -> None:
-        self.trials = trials
-
-    def ask(self) -> Trial | None:
-        """Return no trial."""
-
-    def tell(self, trial: Trial, value: float | None) -> None:
-        """Take the result of a trial; none if it has failed."""
-
-
-class Adaptive:
-    """A study of Optuna's that any driver can continue.
-
-    Each point is written down before it runs, as a tag of the MLflow experiment, and its value is
-    that of its DVC experiment. Optuna's own storages are not used: its tables cannot share a
-    database with MLflow's, and `mlflow.optuna` drops what it cannot send.
+    Each point of a study is written down before it runs, as a tag of the MLflow experiment, and its
+    value is that of its DVC experiment. Optuna's own storages are not used: its tables cannot share
+    a database with MLflow's, and `mlflow.optuna` drops what it cannot send.
     """
 
     def __init__(self, options: Namespace, title: str, commit: str, store: Store) -> None:
+        self.trials = [] if options.optuna else expand(options.set_param, commit)
+        self.left = 0  # how many are still to be asked for
+        if not options.optuna:
+            return
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -71,13 +60,12 @@ class Adaptive:
         spaces, kinds = to_hydra_overrides(text), optuna.distributions
         self._space = {space.key_or_group: _distribution(kinds, space) for space in spaces}
         make_trial(self._fixed, commit)  # or raise what is wrong with it
-        self.trials: list[Trial] = []
         for point in points.values():
             self._study.enqueue_trial(point)
             self.trials.append(self._asked())
 
     def ask(self) -> Trial | None:
-        """Return a trial that no driver of this search has asked for, if there is one left."""
+        """Return a trial that no driver of this study has asked for, if there is one left."""
         if not self.left:
             return None
         known = self._points()  # also of another driver
@@ -97,8 +85,9 @@ class Adaptive:
 
     def tell(self, trial: Trial, value: float | None) -> None:
         """Take the result of a trial; none if it has failed."""
-        state = self._fail if value is None else None
-        self._study.tell(trial.asked, value, state=state, skip_if_finished=True)
+        if trial.asked:
+            state = self._fail if value is None else None
+            self._study.tell(trial.asked, value, state=state, skip_if_finished=True)
 
     def _asked(self) -> Trial:
         asked = self._study.ask(self._space)
@@ -112,12 +101,10 @@ class Adaptive:
         return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
 
 
-def make_search(options: Namespace, title: str, commit: str, store: Store) -> Grid | Adaptive:
+def make_search(options: Namespace, title: str, commit: str, store: Store) -> Search:
     """Return what the options describe; raises `StageError`, with what is typed in them."""
     try:
-        if options.optuna:
-            return Adaptive(options, title, commit, store)
-        return Grid(expand(options.set_param, commit))
+        return Search(options, title, commit, store)
     except (DvcException, HydraException, ValueError) as error:
         shown = " ".join(f"'{override}'" for override in options.set_param + options.optuna)
         raise StageError(f"{shown}: {error.__cause__ or error}") from None
