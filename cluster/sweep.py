@@ -53,7 +53,7 @@ def main() -> None:
 def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial has failed."""
     commit = git("rev-parse", "HEAD")
-    what = [commit, options.set_param, options.optuna, options.metric]
+    what = [commit, sorted(options.set_param), options.optuna, options.optuna and options.metric]
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
     fixed = order(commit, title, options)
     rows, there = Rows(commit), experiments(commit)
