@@ -91,17 +91,28 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
     command = [sys.executable, "cluster/trial.py"]
     # A process group of its own; the lock is held also by what outlives this worker.
     at = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
-    at |= {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "errors": "replace"}
-    with log.open("w") as said, subprocess.Popen(command, stdout=said, **at) as process:
+    at |= {"stdin": subprocess.PIPE, "errors": "replace"}
+    with log.open("w") as said, log.with_suffix(".errors").open("w+") as errors:
+        process = subprocess.Popen(command, stdout=said, stderr=errors, **at)
         try:
-            _, errors = process.communicate(json.dumps(order), order["timeout"])
-        finally:  # Ray can interrupt it
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # a training marks its row KILLED
-                with suppress(subprocess.TimeoutExpired):
-                    process.communicate(timeout=GRACE)  # until the last of them has closed the pipe
-                os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, errors
+            process.communicate(json.dumps(order), order["timeout"])  # Ray can interrupt it
+        finally:
+            _end(process)
+        errors.seek(0)
+        return process.returncode, errors.read()
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End what is left of a trial's process group; a training marks its row KILLED before."""
+    deadline = time.monotonic() + GRACE
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _free_clone(order: dict[str, Any]) -> IO[str]:

@@ -124,5 +124,5 @@ class Cluster:
         tries = sum(self._rest[failed_on] < math.inf for failed_on in self._faults[trial.name])
         if tries > len(PAUSES):
             return trial, {**outcome, "status": "failed"}
-        self.waiting.append((now + (0, *PAUSES)[tries], trial))
+        self.waiting.insert(0, (now + (0, *PAUSES)[tries], trial))
         return trial, {**outcome, "status": "dropped" if dropped and known < math.inf else "again"}
