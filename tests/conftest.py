@@ -37,7 +37,7 @@ REST = (
     "tests/test_repro.py::test_what_runs[{'data.n_steps': 12}",
     "tests/test_repro.py::test_what_runs[{'test_data.seed': 1}",
 )
-"""What `make test` leaves to `make test-rest`, by the beginning of the test's id."""
+"""The tests that `make test` leaves to `make test-rest`, by the beginning of their ids."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +62,7 @@ def slow(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def as_committed() -> None:
-    """Skip what holds of the committed results where code, params or results have been changed."""
+    """Skip tests of the committed results if code, params or results have uncommitted changes."""
     paths = ["stages", "properties", "data", "params.yaml", "dvc.yaml", "dvc.lock"]
     command = ["git", "status", "--porcelain", "--", *paths]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -90,7 +90,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which a queue of eight experiments has run: 1 to 4 epochs by 3 or 4 units.
 
     They run two at a time, so two temporary copies make the store at once. The data is made first:
-    two that make the same file at the same moment can fail in DVC's own run cache.
+    two copies that make the same file at the same moment can fail in DVC's own run cache.
     """
     clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
     clone.dvc("repro", "generate-train-data", "generate-test-data")

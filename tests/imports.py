@@ -47,7 +47,7 @@ def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
 def covering(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
     """Return the deps that cover the script's code: whole folders, and modules beside the script.
 
-    Code in neither decides no byte: recording, serving, plots, progress, names.
+    All other code changes no output: recording, serving, plots, progress, names.
     """
     modules = closure(script, roots)
     folders = {folder for folder in FOLDERS if any(folder in path.parents for path in modules)}

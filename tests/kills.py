@@ -2,12 +2,12 @@
 
     python tests/kills.py [number of kills] [seed] [aimed]
 
-Each time the results of some stages are forgotten, `dvc repro` begins to make them again, and
-something is killed: a stage, `dvc`, or the whole process group. What `make repro` runs, started at
-once, has to end in what an undisturbed one makes. In half of the kills DVC's cache is kept, so that
-it may take from there what the killed stage was making.
+Each time, the results of some stages are forgotten, `dvc repro` begins to make them again, and
+something is killed: a stage, `dvc`, or the whole process group. Then the steps of `make repro` run
+and must give the results of an undisturbed run. In half of the kills DVC's cache is kept, so DVC
+may take from it what the killed stage was making.
 
-With `aimed`, the whole group is killed while `dvc` writes a file of its own in place.
+With `aimed`, the whole group is killed while `dvc` writes one of its own files in place.
 """
 
 import os
@@ -36,7 +36,7 @@ OUTPUTS = {
 }
 STARTS = {stage: [stage] for stage in OUTPUTS} | {"nothing": list(OUTPUTS)}
 SHARES = {"generate-train-data": 0.1, "train": 0.4, "generate-test-data": 0.1, "evaluate": 0.4}
-"""The rough share of an undisturbed run that each stage takes; a kill may come a little later."""
+"""Roughly each stage's share of an undisturbed run; a kill may come a little later."""
 
 
 class Kill(NamedTuple):
@@ -47,7 +47,7 @@ class Kill(NamedTuple):
     target: str
     signal: signal.Signals
     moment: float
-    """When, as a share of what the stages to run take, or of DVC's writes."""
+    """When, as a share of the stages' time or of DVC's writes."""
     cache: bool
     """Whether DVC's cache is kept."""
 
@@ -74,7 +74,7 @@ code = main(sys.argv[1:])
 print(-left)
 sys.exit(code)
 """
-"""`dvc` that is killed when it opens one of those files for the nth time."""
+"""A `dvc` that is killed when it opens one of its files for the nth time."""
 
 
 def draw(n: int, seed: int) -> list[Kill]:
@@ -93,7 +93,7 @@ def draw(n: int, seed: int) -> list[Kill]:
 
 
 class Ledger:
-    """A clone and what an undisturbed run made in it, which is also what every kill must end in."""
+    """A clone, and the results of an undisturbed run, which must also follow every kill."""
 
     def __init__(self, clone: Clone, aimed: bool = False) -> None:
         self.clone = clone
@@ -125,7 +125,7 @@ class Ledger:
         return dict(YAML(typ="safe").load(self.clone.lock))
 
     def survive(self, kill: Kill) -> str:
-        """Kill one `dvc repro`, let the next one end, check everything; return what happened."""
+        """Kill one `dvc repro`, run the next one, check everything; return what happened."""
         self._forget(kill.start, kill.cache)
         work = sum(SHARES[stage] for stage in STARTS[kill.start]) * self.seconds
         nth = 1 + int(kill.moment * self.writes / 1.1)
@@ -144,7 +144,7 @@ class Ledger:
             hit = f"write {nth} of {self.writes}" if self.aimed else _kill(kill, dvc.pid, family)
         for name, content in self.contents().items():
             assert content == self.files[name], f"{kill}: {name} is not whole"
-        # What `make repro` runs. All files that it may find cut off are DVC's and git's.
+        # The steps of `make repro`. Only DVC's and git's own files may have been truncated.
         healed = self.clone.run(sys.executable, "tools/heal.py").stdout
         cured = "".join(
             f", {Path(line.split(': ')[0]).name} healed" for line in healed.splitlines()
@@ -161,14 +161,14 @@ class Ledger:
         return f"{hit} after {kill.moment * work:.1f} s of {kill.start}{cured}"
 
     def running(self) -> int:
-        """Return how many rows pretend to run."""
+        """Return how many rows are RUNNING."""
         path = self.clone.path / "mlflow.db"
         with closing(sqlite3.connect(path)) as store:
             running = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
             return int(store.execute(running).fetchone()[0])
 
     def _forget(self, start: str, cache: bool) -> None:
-        """Make the next `dvc repro` make some stages' results again, or find them in its cache."""
+        """Delete some stages' results; `dvc repro` then makes them again, or finds them cached."""
         if not cache:
             shutil.rmtree(self.clone.path / ".dvc" / "cache", ignore_errors=True)
         for stage in STARTS[start]:
@@ -180,7 +180,7 @@ class Ledger:
         (self.clone.path / "dvc.lock.damaged").unlink(missing_ok=True)
 
     def check_store(self) -> None:
-        """Assert that MLflow has the result once, and that no row pretends to run."""
+        """Assert that MLflow has the result once, and that no row is RUNNING."""
         if "does not have" in self.clone.run(sys.executable, "tools/results.py").stderr:
             self.clone.dvc("repro", "-f", "-s", "train", "evaluate")  # as it says
         assert self.locked() == self.lock
@@ -221,7 +221,7 @@ def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
 
 
 def main(n: str = "100", seed: str = "0", *aimed: str) -> None:
-    """Report every kill, and stop at the first that does harm."""
+    """Report every kill; stop at the first that does harm."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(make_clone(Path(folder, "clone")), aimed == ("aimed",))
         print(f"an undisturbed run takes {ledger.seconds:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Real services of a team on loopback, in temporary folders, set up as in cluster/README.md."""
+"""A team's real services on loopback, in temporary folders, set up as in cluster/README.md."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ PASSWORD = "correct-horse-battery"  # noqa: S105
 
 
 def repository(folder: Path, remote: str, **options: str) -> Clone:
-    """Make a repository whose commit is in a git remote, and whose results go to a DVC remote."""
+    """Make a repository whose commit is in a git remote and whose results go to a DVC remote."""
     subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
     clone = make_clone(folder / "repository")
     clone.git("remote", "set-url", "origin", f"{folder}/git")
@@ -44,7 +44,7 @@ def repository(folder: Path, remote: str, **options: str) -> Clone:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Run PostgreSQL with a database for MLflow, and give its address."""
+    """Run PostgreSQL with a database for MLflow; yield its address."""
     # Not in pytest's folder: the server refuses to run as root, and others cannot enter it.
     folder, port = Path(tempfile.mkdtemp(prefix="postgresql-")), free_port()
     user: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Run sshd for this user; give its port and the key that it accepts."""
+    """Run sshd for this user; yield its port and the key that it accepts."""
     folder.mkdir()
     port = free_port()
     for name in ("host", "user"):
@@ -89,7 +89,7 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
     )
     if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # of Debian's sshd, made when it starts as a service
+        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's service would make it for sshd
 
     def ready() -> bool:
         return not subprocess.run(

@@ -34,13 +34,13 @@ def importers(package: str, paths: Iterable[Path]) -> set[Path]:
     }
 
 
-def modules(room: str) -> list[Path]:
-    """Return the modules of a room, which is a folder in stages/ or a single module."""
-    path = STAGES / room
+def modules(part: str) -> list[Path]:
+    """Return the modules of a part, which is a folder in stages/ or a single module."""
+    path = STAGES / part
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-# Each room with the packages that nothing in it may import.
+# Each part with the packages that nothing in it may import.
 RULES = {
     "bridge": ["vanilla_lstm", "keras", "tensorflow", "numpy", "pydantic"],
     "bridge/run": ["bridge.record", "mlflow"],
@@ -56,25 +56,25 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(("room", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
-def test_what_a_room_never_imports(room: str, package: str) -> None:
+@pytest.mark.parametrize(("part", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
+def test_what_a_part_never_imports(part: str, package: str) -> None:
     """Code that decides bytes never imports recording, and the bridge never imports the science."""
-    assert modules(room)
-    assert importers(package, modules(room)) == set()
+    assert modules(part)
+    assert importers(package, modules(part)) == set()
 
 
 @pytest.mark.parametrize(
     "line",
     ["import {}", "import {} as k", "from {} import x", "def f():\n    from {}.y import x"],
 )
-@pytest.mark.parametrize(("room", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
-def test_what_a_room_never_imports_can_fail(
-    room: str, package: str, line: str, tmp_path: Path
+@pytest.mark.parametrize(("part", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
+def test_what_a_part_never_imports_can_fail(
+    part: str, package: str, line: str, tmp_path: Path
 ) -> None:
     """An import is found wherever it appears and however it is written."""
     sneaky = tmp_path / "sneaky.py"
     sneaky.write_text(line.format(package))
-    assert importers(package, [*modules(room), sneaky]) == {sneaky}
+    assert importers(package, [*modules(part), sneaky]) == {sneaky}
 
 
 def test_relative_imports_are_found(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_relative_imports_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["lstm", "keras", "tensorflow", "digit", "epoch", "accuracy"])
 def test_the_bridge_knows_no_science(word: str) -> None:
-    """The bridge does not even use such words: what it must know about a project is an argument."""
+    """The bridge does not even mention these words: all it knows of a project is an argument."""
     for path in (STAGES / "bridge").rglob("*"):
         if path.suffix in {".py", ".md"}:
             assert word not in path.read_text().lower(), path
@@ -114,7 +114,7 @@ def test_one_importer(package: str, allowed: set[str]) -> None:
 
 
 def test_only_the_bridge_writes_files() -> None:
-    """Only `Stage.write` writes what DVC tracks, so that files are whole or missing."""
+    """Only `Stage.write` writes what DVC tracks, so files are whole or missing."""
     writing = re.compile(r"\.(write_text|write_bytes|open\(.w|save\()|\bopen\(")
     found = {
         f"{path.parent.name}/{path.name}"
@@ -198,7 +198,7 @@ def sections_read(source: str, arguments: list[str]) -> set[str]:
     """Return the sections that a stage's script reads: the X of every `params.X` in it.
 
     In a `match` on its arguments, only the case of `arguments` counts. `params` may be used in no
-    other way, so that nothing else can read a section, except `check_memory`: it decides no byte.
+    other way, so nothing else can read a section, except `check_memory`, which changes no output.
     """
     tree = ast.parse(source.replace("check_memory(params)", "pass"))
     for node in ast.walk(tree):

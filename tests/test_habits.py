@@ -31,7 +31,7 @@ CHECKS = [
 def test_schemas_and_linters(
     tmp_path: Path, command: str, name: str, right: str, wrong: str
 ) -> None:
-    """Each file passes its published schema or linter, and with a mistake in it fails."""
+    """Each file passes its published schema or linter, and fails with a mistake in it."""
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     text = (ROOT / name).read_text()
@@ -66,7 +66,7 @@ def test_one_version() -> None:
 
 
 def test_commit_hook(clone: Clone) -> None:
-    """After `pre-commit install` git refuses a commit that `make check` refuses."""
+    """After `pre-commit install`, git refuses a commit that `make check` rejects."""
     (clone.path / ".venv").symlink_to(sys.prefix)
     clone.run("pre-commit", "install")
     (clone.path / "tools" / "unformatted.py").write_text("x = {  }\n")

@@ -51,7 +51,7 @@ def test_params_are_valid(folder: Path) -> None:
 @measured
 @in_each_folder
 def test_the_claim_holds(folder: Path) -> None:
-    """With every seed, also the committed one, at least 990 of 1,000 fresh sequences are right."""
+    """With every seed, including the committed one, at least 990 of 1,000 are right."""
     plan, results = read_plan(folder), read_results(folder)
     (model, *_), own = plan.variants, plan.tests[0]
     scores = report.scores(results, model, own)
@@ -74,7 +74,7 @@ def test_a_contrast_fails(folder: Path) -> None:
 @measured
 @in_each_folder
 def test_results_are_those_of_the_plan(folder: Path) -> None:
-    """Each variant, seed and test of variants.yaml has one row, and there are no other rows."""
+    """Each variant, seed and test of variants.yaml has one row; there are no other rows."""
     plan, results = read_plan(folder), read_results(folder)
     planned = {
         (*key, test)
@@ -285,7 +285,7 @@ def test_padding_is_skipped(cell: Any) -> None:
 
 
 def test_what_the_post_leaves_implicit() -> None:
-    """As README says: four digits, a class that never occurs, one test sequence in training."""
+    """As docs/POST.md says: four digits, an unused class, one test sequence in training."""
     task: dict[str, Any] = {"n_max": 5, "n_steps": 10, "targets": [1]}
     x, y = generate(1000, RECIPE["train_data"]["seed"], **task)
     x_test, y_test = generate(1000, RECIPE["test_data"]["seed"], **task)

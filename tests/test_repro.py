@@ -132,7 +132,7 @@ def test_formatting_runs_nothing(shared: Clone) -> None:
     ],
 )
 def test_what_code_would_run(shared: Clone, path: str, stages: set[str]) -> None:
-    """Code re-runs the stages whose bytes it decides; recording, serving and plots decide none."""
+    """Code re-runs the stages whose outputs it can change; recording, serving and plots, none."""
     with (shared.path / "stages" / path).open("a") as file:
         file.write("\n# changed\n")
     assert would_run(shared) == stages
@@ -155,7 +155,7 @@ Data = Store = training = evaluation = MagicMock()
 
 
 def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
-    """With recording replaced with nothing, every md5 stays the same, so it need not be a dep."""
+    """Without recording every md5 stays the same, so recording need not be a dep."""
     record = copy.path / "stages" / "bridge" / "record"
     shutil.rmtree(record)
     record.mkdir()
@@ -323,7 +323,7 @@ def test_no_bar_without_a_terminal(copy: Clone) -> None:
 @pytest.mark.usefixtures("as_committed")
 @pytest.mark.parametrize("folder", [".", "properties"])
 def test_committed_locks_are_of_this_code(tmp_path: Path, folder: str) -> None:
-    """DVC has nothing to run in a fresh clone; `report` alone depends on what is not in git."""
+    """DVC has nothing to run in a fresh clone, except `report`, whose deps are not all in git."""
     subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
     clone = Clone(tmp_path / "clone" / folder)
     stages = ["evaluate", "measure"] if folder == "properties" else []
@@ -331,7 +331,7 @@ def test_committed_locks_are_of_this_code(tmp_path: Path, folder: str) -> None:
 
 
 def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
-    """What DVC does not see in params.yaml, as it is equal to it or unread, `make repro` says."""
+    """`make repro` reports mistakes that DVC does not see: equal values and unread sections."""
     clone = reproduced.copy(tmp_path / "clone")
     params = clone.path / "params.yaml"
     good = params.read_text()
@@ -348,7 +348,7 @@ def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path) -> None:
-    """The committed params.yaml files are in the form in which DVC writes them, with comments."""
+    """The committed params.yaml files are formatted as DVC writes them, with comments."""
     clone = reproduced.copy(tmp_path / "clone")
     for path in [Path("params.yaml"), *sorted(ROOT.glob("properties/claims/*/params.yaml"))]:
         shutil.copy(ROOT / path, clone.path / "params.yaml")
@@ -359,7 +359,7 @@ def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path
 
 
 def test_experiment_changes_one_line(reproduced: Clone, tmp_path: Path) -> None:
-    """So do `dvc exp run -S` and `dvc exp apply`."""
+    """`dvc exp run -S` and `dvc exp apply` change one line of params.yaml."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("exp", "run", "-n", "wide", "-S", "model.units=5")
     for _ in range(2):

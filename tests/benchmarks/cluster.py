@@ -67,7 +67,7 @@ class Bench:
         return f"train.seed={','.join(str(next(self._seeds)) for _ in range(n))}"
 
     def sweep(self, override: str, cpus: int = 1) -> tuple[float, list[float]]:
-        """Run a sweep; return its seconds and those of its trials, and keep its memory."""
+        """Run a sweep; return its seconds and those of its trials, and note its peak memory."""
         started = time.perf_counter()
         command = ["cluster/sweep.py", "-S", override, "--cpus", str(cpus)]
         with (self.folder / "said").open("w+") as said:
@@ -99,7 +99,7 @@ class Bench:
         return seconds
 
     def overhead(self) -> None:
-        """Measure a trial and the same `dvc exp run` in turn, so that both meet the same load."""
+        """Measure a trial and the same `dvc exp run` in turn, under the same load."""
         self.plain(), self.trial()  # makes the data of both and the trial's clone
         both = [(self.plain(), *self.trial()) for _ in range(self.repeats)]
         plain, trial, beyond = map(statistics.median, zip(*both, strict=True))

@@ -1,4 +1,4 @@
-"""The post's training, written by hand in JAX: an epoch is one compiled program."""
+"""The post's training, written by hand in JAX: each epoch is one compiled program."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Somebody else's pipeline takes the bridge over: the example, in a repository of its own."""
+"""Somebody else's pipeline adopts the bridge: the example, in its own repository."""
 
 import json
 import math
@@ -52,10 +52,10 @@ def copy_bridge(folder: Path) -> None:
 
 
 def plain_repository(path: Path) -> Clone:
-    """Make a repository with the example as it was before it knew of the bridge."""
+    """Make a repository with the example as it was without the bridge."""
     ignored = shutil.ignore_patterns("bridge", "__pycache__", ".dvc", "dvc.lock")
     clone = Clone(Path(shutil.copytree(EXAMPLE, path, ignore=ignored)))
-    for output in ("train", "validation", "test", "model.pkl"):  # of whoever has run it there
+    for output in ("train", "validation", "test", "model.pkl"):  # if somebody has run it there
         found = path / "data" / output
         shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
     clone.git("init", "-q")
@@ -74,7 +74,7 @@ def adopt(clone: Clone) -> None:
 
 @pytest.fixture(scope="module")
 def adopted(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A repository that has taken the bridge over and run once, for all tests: `copy` it."""
+    """A repository that has adopted the bridge and run once, for all tests: `copy` it."""
     clone = plain_repository(tmp_path_factory.mktemp("adopted") / "clone")
     adopt(clone)
     clone.dvc("repro")
@@ -84,7 +84,7 @@ def adopted(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture
 def clone(adopted: Clone, tmp_path: Path) -> Clone:
-    """That repository with the row of its one result in a store of its own."""
+    """A copy of that repository with its own store, which has one row."""
     clone = adopted.copy(tmp_path / "clone")
     clone.dvc("repro", "-f", "-s", "train", "evaluate")
     return clone
@@ -94,7 +94,7 @@ def clone(adopted: Clone, tmp_path: Path) -> Clone:
 
 
 def changed(diff: str, but: Sequence[str] = ()) -> int:
-    """Count the lines that a diff adds to Python files, or takes from them if there are more."""
+    """Count the lines that a diff adds to Python files, or removes if that is more."""
     count = 0
     for file in re.split(r"^diff --git ", diff, flags=re.M)[1:]:
         name = file.splitlines()[0].rpartition(" b/")[2]
@@ -105,7 +105,7 @@ def changed(diff: str, but: Sequence[str] = ()) -> int:
 
 
 def test_the_diff_is_the_manual(tmp_path: Path) -> None:
-    """It turns a pipeline that runs without the bridge into the example, in at most 25 lines."""
+    """The diff turns a pipeline without the bridge into the example, in at most 25 lines."""
     clone = plain_repository(tmp_path / "clone")
     for script in (clone.path / "scripts").glob("*.py"):
         assert "bridge" not in script.read_text()
@@ -125,7 +125,7 @@ SCRIPTS = ("prepare", "train", "evaluate", "serving")
 
 
 def test_changed_lines_can_fail() -> None:
-    """Only changed lines of scripts count, and not those that say which file it is."""
+    """Only changed lines of scripts count, not the lines that name the file."""
     diff = "diff --git a/{0} b/{0}\n--- a/{0}\n+++ b/{0}\n@@ -1,2 +1,3 @@\n a\n-b\n+c\n+d\n"
     assert changed(diff.format("a.py") + diff.format("b.py") + diff.format("b.yaml")) == 4
     assert changed(diff.format("a.py") + diff.format("b.py"), but=["b.py"]) == 2
@@ -162,7 +162,7 @@ def test_row(clone: Clone) -> None:
 
 
 def test_restore(clone: Clone) -> None:
-    """A row comes back in a folder of its own, folders of data included, and nothing runs."""
+    """A row is restored in a separate folder, folders of data included, and nothing runs."""
     (run,) = rows(clone)
     clone.run(sys.executable, "-m", "bridge.restore", run.info.run_id, PYTHONPATH="scripts")
     tree = clone.path / "restored" / run.info.run_name
@@ -174,7 +174,7 @@ def test_restore(clone: Clone) -> None:
 
 
 def test_served_by_its_flavor(clone: Clone) -> None:
-    """MLflow serves what `mlflow.sklearn.save_model` has written, and knows whose model it is."""
+    """MLflow serves what `mlflow.sklearn.save_model` wrote, and knows which run it belongs to."""
     (run,) = rows(clone)
     (output,) = run.outputs.model_outputs
     client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
@@ -191,7 +191,7 @@ def first_line(clone: Clone, name: str) -> str:
 
 
 def test_in_place(tmp_path: Path) -> None:
-    """Here the bridge is a link: DVC sees what it leads to, also in a temporary copy."""
+    """Here the bridge is a link: DVC hashes its target, even in a temporary copy."""
     here = make_clone(tmp_path / "clone")
     example = Clone(here.path / "examples" / "digits")
     example.dvc("exp", "run")
@@ -209,7 +209,7 @@ def test_in_place(tmp_path: Path) -> None:
 
 
 def test_every_way_of_running(clone: Clone) -> None:
-    """The workspace, --temp, a queue and a git worktree all add to the one store."""
+    """The workspace, --temp, a queue and a git worktree all add to one store."""
     clone.dvc("exp", "run", "-S", "train.passes=4")
     clone.dvc("exp", "run", "--temp", "-S", "train.passes=5")
     clone.dvc("exp", "run", "--queue", "-S", "train.passes=6,7")
@@ -231,7 +231,7 @@ def test_every_way_of_running(clone: Clone) -> None:
 
 
 def test_again(clone: Clone) -> None:
-    """What is made again is not recorded again."""
+    """A result that is made again is not recorded again."""
     lock = clone.lock
     clone.dvc("repro", "-f")
     (run,) = rows(clone)
@@ -259,7 +259,7 @@ def test_evaluation_alone(clone: Clone) -> None:
 
 
 def test_evaluation_of_other_data(clone: Clone) -> None:
-    """Of two splits only one has changed: the new row has that one, the old row keeps both."""
+    """If one of two splits has changed, the new row has that one, and the old row keeps both."""
     (before,) = rows(clone)
     labels = clone.path / "data" / "test" / "labels.csv"
     clone.run("python", "-c", SHIFT, str(labels))
@@ -349,7 +349,7 @@ run(main, reads=sys.argv[1:], folder="models")
 
 @pytest.fixture
 def models(tmp_path: Path) -> Clone:
-    """A repository with a matrix of trainings, and params in config.yaml; nothing has run."""
+    """A repository with a matrix of trainings and params in config.yaml; nothing has run."""
     files = {"dvc.yaml": DVC_YAML, "scripts/train.py": TRAIN, "scripts/evaluate.py": EVALUATE}
     files |= {"config.yaml": "rate: 1e-3\n", "table.csv": "a\n1\n", ".dvcignore": "__pycache__\n"}
     files[".gitignore"] = "__pycache__\n/mlflow.db*\n/mlartifacts\n"
@@ -365,7 +365,7 @@ def models(tmp_path: Path) -> Clone:
 
 
 def test_many_models(models: Clone) -> None:
-    """A row for each cell of a matrix, and one evaluation of two models, each in its rows.
+    """Each cell of a matrix has a row, and one script evaluates two models, each in its own row.
 
     The depth does not change the bytes: two cells share each model, but have separate rows.
     """
@@ -391,7 +391,7 @@ def test_many_models(models: Clone) -> None:
 
 
 def test_model_is_a_folder(models: Clone) -> None:
-    """A model can be a folder. Its score is taken over by other params that end in the same one."""
+    """A model can be a folder. Other params that give the same model take over its score."""
     folder = "with stage.writing(model) as path:\n            path.mkdir()"
     folder += "\n            (path / 'weights').write_text(kind)"
     train, evaluate = (models.path / "scripts" / f"{name}.py" for name in ("train", "evaluate"))
@@ -418,7 +418,7 @@ def test_model_is_a_folder(models: Clone) -> None:
     ],
 )
 def test_refused(models: Clone, code: str, error: str) -> None:
-    """What a row cannot hold is refused in one line, and nothing is recorded."""
+    """What a row cannot hold is refused with a one-line error, and nothing is recorded."""
     script = models.path / "scripts" / "evaluate.py"
     script.write_text(EVALUATE.replace("(store, stage, model,", code))
     (models.path / "models").mkdir()
@@ -431,7 +431,7 @@ def test_refused(models: Clone, code: str, error: str) -> None:
 
 
 def test_name_that_mlflow_refuses(models: Clone) -> None:
-    """What MLflow takes for no metric is told as that, not as a store that is broken."""
+    """A metric name that MLflow refuses is reported as such, not as a broken store."""
     models.dvc("repro", "train@tree-1")
     script = models.path / "scripts" / "evaluate.py"
     script.write_text(EVALUATE.replace('"score"', '"f1@0.5"'))
@@ -446,7 +446,7 @@ def test_name_that_mlflow_refuses(models: Clone) -> None:
 
 
 def test_not_a_number(models: Clone) -> None:
-    """A score that is no number, or infinite, is the same result when it comes again."""
+    """A score that is NaN or infinite counts as the same result when it recurs."""
     (models.path / "models").mkdir()
     (models.path / "models" / "a").write_text("a")
     script = models.path / "scripts" / "evaluate.py"
@@ -462,7 +462,7 @@ def test_not_a_number(models: Clone) -> None:
 
 
 def test_training_without_a_model(models: Clone) -> None:
-    """A block that writes no model is told so, rather than that the store was broken."""
+    """A block that writes no model gets an error that says so and does not blame the store."""
     script = models.path / "scripts" / "train.py"
     script.write_text(TRAIN.replace("stage.write(model, kind.encode())", "pass"))
     done = models.run("python", "scripts/train.py", "tree", "1", check=False)
@@ -488,10 +488,10 @@ def test_error_in_a_training(models: Clone) -> None:
 
 
 def test_error_in_serving(models: Clone) -> None:
-    """If a user's `serve` fails, its traceback is shown whole and the training is kept.
+    """If a user's `serve` fails, its whole traceback is shown and the training is kept.
 
-    Also if it is an error that a store could raise. MLflow keeps the model as it is, whatever comes
-    later finds its row, and a `serve` that has been mended adds to it.
+    This includes errors that a store could raise. MLflow keeps the plain model file, evaluations
+    still find its row, and a corrected `serve` adds to it.
     """
     script = models.path / "scripts" / "train.py"
     script.write_text(TRAIN.replace("params=params)", "params=params, serve=serve)"))
@@ -524,7 +524,7 @@ def test_error_in_serving(models: Clone) -> None:
 
 
 def test_folder_md5_is_dvcs(tmp_path: Path) -> None:
-    """A folder's md5 is that of dvc.lock, whatever its files are called and wherever they are."""
+    """A folder's md5 is that in dvc.lock, whatever its files are called and wherever they are."""
     clone = Clone(tmp_path)
     clone.git("init", "-q")
     clone.dvc("init", "-q")
@@ -543,7 +543,7 @@ def test_folder_md5_is_dvcs(tmp_path: Path) -> None:
 
 
 def test_folder_is_written_whole(tmp_path: Path) -> None:
-    """A folder replaces the one that is there, or leaves it as it is."""
+    """A folder replaces the existing one as a whole, or leaves it unchanged."""
     folder = tmp_path / "folder"
     for content in ("old", "new"):
         with replacing(folder) as partial:
@@ -558,7 +558,7 @@ def test_folder_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_error_of_another_file(tmp_path: Path) -> None:
-    """An error of another file, that is opened meanwhile, is not told as one of the output."""
+    """An error of another file that the block opens is not reported as one of the output."""
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "model"):
         (tmp_path / "weights").read_bytes()
     written = replacing(tmp_path / "model")
@@ -574,7 +574,7 @@ def test_error_of_another_file(tmp_path: Path) -> None:
     [("helpers/more.py", 1), ("venv/lib/package.py", 0), (".tox/lib/package.py", 0)],
 )
 def test_code_is_not_the_environment(tmp_path: Path, edited: str, status: int) -> None:
-    """Code that changes under a stage stops it; a virtual environment beside it is no code."""
+    """Code that changes while a stage runs stops it; a virtual environment beside it is no code."""
     script = "import sys; from bridge.run import run\n"
     script += "def main(stage):\n    open(sys.argv[1], 'a').write('1')\nrun(main)\n"
     (tmp_path / "script.py").write_text(script)

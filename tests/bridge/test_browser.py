@@ -29,7 +29,7 @@ return [
 
 
 def test_comparison(sweep: Clone) -> None:
-    """The address that `evaluate` prints opens the table with its columns, best row first."""
+    """The address that `evaluate` prints opens the table with its columns, lowest loss first."""
     logs = sweep.dvc("queue", "logs", sweep.dvc("exp", "list", "--name-only").stdout.split()[0])
     printed = re.search(r"All results: http://127\.0\.0\.1:5000(\S+)", logs.stdout)
     assert printed

@@ -95,7 +95,7 @@ def wait_for_row(clone: Clone, training: Started) -> None:
 
 @pytest.mark.parametrize("aimed", [False, True])
 def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
-    """Whatever is killed at whatever moment: the next `make repro` ends as an undisturbed one.
+    """Whatever is killed at whatever moment, the next `make repro` ends like an undisturbed one.
 
     No half-written file is taken for a whole one, no result is in MLflow twice, and no row stays
     RUNNING. The kills are drawn from a seed, or aimed at DVC's own writes: tests/kills.py.
@@ -152,7 +152,7 @@ def test_signal_while_a_row_is_open(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
-    """Otherwise a signal ends the process at once, and says only what DVC has deleted."""
+    """Otherwise a signal ends the process at once; it says only which results DVC deleted."""
     script = SIGNAL.format(block="if True:", name=name)
     python = ["python", "-c", script]
     cure = "`dvc checkout && git checkout data` brings them back"
@@ -167,7 +167,7 @@ def test_signal_while_no_row_is_open(tmp_path: Path, name: str) -> None:
 
 
 def test_kill_while_the_store_is_made(reproduced: Clone, tmp_path: Path) -> None:
-    """MLflow's database is made whole or not at all: MLflow never accepts a half-made one."""
+    """MLflow's database is created whole or not at all, as MLflow cannot use a half-made one."""
     clone = reproduced.copy(tmp_path / "clone")
     partial = clone.path / ".mlflow.db.partial"
     for tables in (1, 20, 40):
@@ -196,7 +196,7 @@ def _n_tables(database: Path) -> int:
 def test_orphan_of_a_killed_dvc(reproduced: Clone, tmp_path: Path, shell: str) -> None:
     """A stage whose `dvc` is killed writes nothing more, and its row does not stay RUNNING.
 
-    DVC runs a stage in a shell. The shell may stay between the two, or the stage may replace it.
+    DVC runs a stage in a shell, which may stay between the two or be replaced by the stage.
     """
     clone = reproduced.copy(tmp_path / "clone")
     clone.set({"train.epochs": 100_000})
@@ -245,7 +245,7 @@ def heal(clone: Clone) -> str:
 
 
 def test_files_that_dvc_writes_in_place(reproduced: Clone, tmp_path: Path) -> None:
-    """Whatever a killed `dvc` left cut off is mended: nothing trains again, no edit is touched."""
+    """Files that a killed `dvc` truncated are repaired: nothing retrains, no edit is touched."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro")
     (clone.path / "README.md").write_text("an edit")
@@ -267,7 +267,7 @@ def test_files_that_dvc_writes_in_place(reproduced: Clone, tmp_path: Path) -> No
 
 
 def test_healing_beside_a_live_git(reproduced: Clone, tmp_path: Path) -> None:
-    """An index.lock that a running git may have made is left to it."""
+    """An index.lock that a running git may have made is left alone."""
     clone = reproduced.copy(tmp_path / "clone")
     (clone.path / ".git" / "index.lock").write_text("in use")
     git = Started(clone, "git", "-c", "alias.wait=!sleep 60", "wait")
@@ -281,7 +281,7 @@ def test_healing_beside_a_live_git(reproduced: Clone, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"damaged"], ids=["empty", "bytes"])
 def test_damaged_cache(reproduced: Clone, tmp_path: Path, content: bytes) -> None:
-    """DVC restores a damaged object of its cache again and again, until it is healed."""
+    """DVC restores a damaged object from its cache again and again, until `make heal` runs."""
     clone = reproduced.copy(tmp_path / "clone")
     good = md5(clone.path / MODEL)
     cached = clone.path / ".dvc" / "cache" / "files" / "md5" / good[:2] / good[2:]
@@ -297,7 +297,7 @@ def test_damaged_cache(reproduced: Clone, tmp_path: Path, content: bytes) -> Non
 
 
 def test_rows_are_settled_where_no_stage_runs(reproduced: Clone, tmp_path: Path) -> None:
-    """After a kill DVC may take the result from its cache; `make repro` settles the row then.
+    """After a kill, DVC may take the result from its cache; then `make repro` ends the row.
 
     It also says that MLflow lacks the result.
     """
@@ -318,12 +318,12 @@ def test_rows_are_settled_where_no_stage_runs(reproduced: Clone, tmp_path: Path)
     assert clone.run(sys.executable, "tools/results.py").stderr == ""
 
 
-# Where nobody listens, and where there is no room
+# No reader, and no space
 
 
 @pytest.mark.parametrize("end", [">/dev/full", "2>/dev/full >/dev/full", "2>&1 | true", ">&-"])
 def test_nobody_reads_what_a_stage_says(reproduced: Clone, tmp_path: Path, end: str) -> None:
-    """A training goes on when what it prints goes nowhere, and says so to nobody."""
+    """A training continues, without complaint, when nobody can read what it prints."""
     clone = reproduced.copy(tmp_path / "clone")
     (clone.path / MODEL).unlink()
     script = f"(sleep 1; exec python stages/train.py) {end}; exit ${{PIPESTATUS[0]}}"
@@ -335,9 +335,9 @@ def test_nobody_reads_what_a_stage_says(reproduced: Clone, tmp_path: Path, end: 
 
 
 def test_full_temporary_folder(reproduced: Clone, tmp_path: Path) -> None:
-    """A full TMPDIR costs a training at most what MLflow serves, and that is said."""
+    """A full TMPDIR costs a training at most its record, and the stage says so."""
     clone = reproduced.copy(tmp_path / "clone")
-    clone.run("python", "stages/train.py")  # the store is there
+    clone.run("python", "stages/train.py")  # makes the store
     (clone.path / MODEL).unlink()
     clone.set({"train.epochs": 4})
     disk = tmp_path / "disk"
@@ -355,7 +355,7 @@ def test_full_temporary_folder(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_link_in_the_way(reproduced: Clone, tmp_path: Path) -> None:
-    """A link where a stage writes first is not followed."""
+    """A link in place of a stage's partial file is not followed."""
     clone = reproduced.copy(tmp_path / "clone")
     (tmp_path / "mine").write_text("mine")
     (clone.path / "data" / ".train.npz.partial").symlink_to(tmp_path / "mine")
@@ -364,7 +364,7 @@ def test_link_in_the_way(reproduced: Clone, tmp_path: Path) -> None:
     assert md5(clone.path / "data" / "train.npz") == md5(reproduced.path / "data" / "train.npz")
 
 
-# Edited in mid-run
+# Edited during a run
 
 
 def test_edits_in_mid_run(reproduced: Clone, tmp_path: Path) -> None:
@@ -633,7 +633,7 @@ def test_ui_listens_on_this_machine_only(reproduced: Clone, tmp_path: Path) -> N
 
 
 def test_ui_of_a_port_in_use(reproduced: Clone, tmp_path: Path) -> None:
-    """A busy port is one line, which names another one."""
+    """A port in use gives a one-line error, which names another port."""
     clone = reproduced.copy(tmp_path / "clone")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
@@ -654,7 +654,7 @@ def test_ui_serves_the_store_of_the_stages(reproduced: Clone, tmp_path: Path) ->
         try:
             ui.until(f"All results: http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey")
             mlflow = psutil.Process(ui.process.pid)
-            while "mlflow" not in mlflow.cmdline():  # it takes the place of tools/results.py
+            while "mlflow" not in mlflow.cmdline():  # it replaces tools/results.py
                 time.sleep(0.1)
             store = address or f"sqlite:///{clone.path}/mlflow.db"
             assert mlflow.environ()["MLFLOW_BACKEND_STORE_URI"] == store

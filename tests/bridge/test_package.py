@@ -1,4 +1,4 @@
-"""The bridge as a package: for those who prefer a dependency to a copy."""
+"""The bridge as a package, for those who prefer a dependency to a copy."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def row(clone: Clone, client: MlflowClient, *overrides: str) -> Run:
 
 
 def test_promote(clone: Clone) -> None:
-    """A row's model becomes the champion if it is better on the same test data, else not."""
+    """A row's model becomes the champion only if it is better on the same test data."""
     client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
 
     def champion() -> tuple[str, str]:
@@ -61,7 +61,7 @@ def test_promote(clone: Clone) -> None:
 
 
 def test_nothing_to_promote(clone: Clone) -> None:
-    """What is no row with a result is told in a line, and is no shell command."""
+    """Anything but a row with a result gets a one-line error, and never reaches a shell."""
     unknown = promote(clone, "0123456789abcdef0123456789abcdef")
     assert unknown.returncode
     assert "0123456789abcdef0123456789abcdef" in unknown.stderr

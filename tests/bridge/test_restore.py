@@ -1,4 +1,4 @@
-"""Rows of MLflow, brought back to their bytes in folders of their own."""
+"""Rows of MLflow, restored byte for byte in separate folders."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def status(tree: Path, *stages: str) -> dict[str, object]:
 
 
 def contents(clone: Clone) -> dict[str, bytes]:
-    """Return every file of a clone but those of the tools and those that were restored."""
+    """Return every file of a clone except the tools' own and those that were restored."""
     tools = {".git", "tmp", "restored", "cache", "__pycache__", "mlartifacts"}
     return {
         str(path.relative_to(clone.path)): path.read_bytes()
@@ -91,15 +91,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture
 def clone(made: Clone, tmp_path: Path) -> Clone:
-    """A copy of it, with its rows, to change: its remote is the one of `made`."""
+    """A copy of `made`, with its rows, for a test to change; they share a remote."""
     return Clone(Path(shutil.copytree(made.path, tmp_path / "clone", symlinks=True)))
 
 
 @pytest.mark.parametrize("epochs", ["3", "2", "4"])
 def test_restore(clone: Clone, epochs: str) -> None:
-    """A row's code, params and files come back, and what is worked on stays as it is.
+    """A row's code, params and files are restored, and the working tree stays as it is.
 
-    Nothing runs, no row is added, and a second call says that all is there.
+    Nothing runs, no row is added, and a second call says that the folder exists.
     """
     run = row(clone, train__epochs=epochs)
     clone.set({"train.epochs": 9})
@@ -131,7 +131,7 @@ def test_restore(clone: Clone, epochs: str) -> None:
 
 
 def test_no_row_is_named(clone: Clone) -> None:
-    """`make restore` alone says what to give; so does an id that no row has."""
+    """`make restore` without RUN says what it needs; an unknown id gets a one-line error."""
     done = restore(clone, "", check=False)
     assert done.returncode
     assert done.stderr.splitlines()[0].startswith("RUN must be the run id of a row")
@@ -143,7 +143,7 @@ def test_no_row_is_named(clone: Clone) -> None:
 
 
 def test_rows_of_one_name(clone: Clone) -> None:
-    """Two rows of one name have two folders, and a name cannot lead out of restored/."""
+    """Two rows with the same name get two folders, and a name cannot lead out of restored/."""
     client = client_of(clone)
     restore(clone, "0" * 32, check=False)
     for run in rows(clone):
@@ -156,16 +156,16 @@ def test_rows_of_one_name(clone: Clone) -> None:
 
 
 def forget(clone: Clone, run: Run) -> None:
-    """Remove the cache, and what the row keeps of the files that DVC caches."""
+    """Remove DVC's cache, and the row's copies of cached files."""
     shutil.rmtree(clone.path / ".dvc" / "cache")
     for path in MD5_TAGS.values():
         (clone.path / "mlartifacts" / run.info.run_id / "artifacts" / "files" / path).unlink(True)
 
 
 def test_bytes_from_elsewhere(clone: Clone) -> None:
-    """Bytes that this machine lost come from the row or the remote; those of nobody are named.
+    """Files that this machine lost come from the row or the remote; missing ones are named.
 
-    `dvc repro` in the folder makes these again, and the next call finds them.
+    `dvc repro` in the folder makes those again, and the next call finds them.
     """
     run = row(clone, train__epochs="2")
     clear_cache(clone)
@@ -206,7 +206,7 @@ def test_cache_of_links(clone: Clone) -> None:
 
 @pytest.fixture(scope="module")
 def dirty(made: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with a row of changed code and of a new module, neither of which is committed."""
+    """A clone with a row made by uncommitted code: a changed module and a new one."""
     path = tmp_path_factory.mktemp("dirty") / "clone"
     clone = Clone(Path(shutil.copytree(made.path, path, symlinks=True)))
     code = clone.path / "stages" / "vanilla_lstm" / "task"
@@ -224,7 +224,7 @@ def dirty(made: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_uncommitted_code(dirty: Clone, tmp_path: Path) -> None:
-    """A row of a dirty tree comes back with its code, new files that stages depend on included."""
+    """A row of a dirty tree is restored with its code, including new files among the deps."""
     clone = Clone(Path(shutil.copytree(dirty.path, tmp_path / "clone", symlinks=True)))
     (run,) = [run for run in rows(clone) if run.data.tags["mlflow.source.git.dirty"] == "true"]
     changed = {p: (clone.path / p).read_bytes() for p in CODE}
@@ -240,7 +240,7 @@ def test_uncommitted_code(dirty: Clone, tmp_path: Path) -> None:
 
 
 def test_uncommitted_code_of_somebody_else(dirty: Clone, tmp_path: Path) -> None:
-    """Another user's patch is shown; only if it is asked for, it is applied, and in the folder."""
+    """Another user's patch is shown; it is applied only on request, and only in the folder."""
     clone = Clone(Path(shutil.copytree(dirty.path, tmp_path / "clone", symlinks=True)))
     restore(clone, "0" * 32, check=False)
     (run,) = [run for run in rows(clone) if run.data.tags["mlflow.source.git.dirty"] == "true"]
@@ -292,7 +292,7 @@ new file mode 100644
     "patch", [LINK, ABOVE, ABOVE.replace(b"..", b".git/hooks"), b"no patch", b"\xff" * 1_100_000]
 )
 def test_hostile_patch(dirty: Clone, tmp_path: Path, patch: bytes) -> None:
-    """A patch that leads out of the folder, is damaged or too large leaves nothing behind."""
+    """A patch that leads out of the folder, is damaged or is too large leaves nothing behind."""
     clone = Clone(Path(shutil.copytree(dirty.path, tmp_path / "clone", symlinks=True)))
     (run,) = [run for run in rows(clone) if run.data.tags["mlflow.source.git.dirty"] == "true"]
     (clone.path / "mlartifacts" / run.info.run_id / "artifacts/uncommitted.patch").write_bytes(
@@ -335,7 +335,7 @@ def test_patch_that_is_too_large(clone: Clone) -> None:
     ],
 )
 def test_hostile_tags(clone: Clone, tag: str, value: str) -> None:
-    """A row's tags are anybody's: they reach neither git nor a path outside of the repository."""
+    """Anyone can write a row's tags: they reach neither git nor a path outside the repository."""
     outside = clone.path.parent / "outside"
     outside.mkdir()
     (outside / "params.yaml").write_text("mine")
@@ -364,7 +364,7 @@ def test_hostile_tags(clone: Clone, tag: str, value: str) -> None:
     ],
 )
 def test_hostile_artifacts(clone: Clone, name: str, content: bytes) -> None:
-    """Nor are its artifacts used before they are known to be what they should be."""
+    """A row's artifacts, too, are checked before they are used."""
     run = row(clone, train__epochs="2")
     path = clone.path / "mlartifacts" / run.info.run_id / "artifacts" / name
     path.parent.mkdir(exist_ok=True)
@@ -376,7 +376,7 @@ def test_hostile_artifacts(clone: Clone, name: str, content: bytes) -> None:
 
 
 def test_run_id_is_no_command(clone: Clone, tmp_path: Path) -> None:
-    """What is given as a run id reaches no shell and no path."""
+    """The given run id reaches no shell and no path."""
     done = restore(clone, f"x; touch {tmp_path}/file", check=False)
     assert done.returncode
     assert not (tmp_path / "file").exists()
@@ -384,7 +384,7 @@ def test_run_id_is_no_command(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_environment(clone: Clone) -> None:
-    """What ran the code is part of a row, and a difference from here is named."""
+    """A row names the environment that ran the code, and differences from this one are shown."""
     run = row(clone, train__epochs="2")
     assert run.data.tags["python"] == ".".join(map(str, sys.version_info[:3]))
     assert run.data.tags["requirements.md5"] == md5(clone.path / "requirements.txt")
@@ -402,7 +402,7 @@ def loaded(run: Run) -> Iterator[tuple[str, Path]]:
 
 
 def test_data_sets_load_what_the_row_saw(reproduced: Clone, tmp_path: Path) -> None:
-    """After the data was made anew, the source of a row's data set has the row's bytes or fails."""
+    """After the data was made again, a row's data set loads the row's bytes or fails."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f")
     clone.dvc("exp", "run", "--temp", "-S", "train_data.seed=5", "-S", "test_data.seed=6")
@@ -421,7 +421,7 @@ def test_data_sets_load_what_the_row_saw(reproduced: Clone, tmp_path: Path) -> N
 
 
 def test_data_sets_load_from_the_remote(made: Clone, clone: Clone) -> None:
-    """Where there is a remote, the source is in it, for everybody once `dvc push` has run."""
+    """With a DVC remote, a data set's source is in it, for everyone once `dvc push` has run."""
     clone.dvc("push", "-q")
     clear_cache(clone)
     run = row(clone, train__epochs="3")
@@ -432,7 +432,7 @@ def test_data_sets_load_from_the_remote(made: Clone, clone: Clone) -> None:
 
 
 def test_results_of_a_known_model(clone: Clone, tmp_path: Path) -> None:
-    """A row of another test set, or whose training is in no store, comes back as a whole too."""
+    """A row of another test set, or one whose training was not recorded, is restored whole too."""
     restore(clone, "0" * 32, check=False)
     clone.git("checkout", "-q", ".")
     clone.set({"test_data.n_samples": 30})
@@ -456,9 +456,9 @@ def test_results_of_a_known_model(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_row_of_a_folder(clone: Clone) -> None:
-    """Of a row in properties/ its own four stages are restored, and no other claim's.
+    """For a row in properties/, its own four stages are restored, and no other claim's.
 
-    `dvc exp run` there leaves entries in git's index of files that do not exist.
+    `dvc exp run` there leaves entries in git's index for files that do not exist.
     """
     folder = clone.path / "properties/claims/sequence-prediction"
     shutil.copy(clone.path / "params.yaml", folder)
@@ -480,9 +480,9 @@ def test_row_of_a_folder(clone: Clone) -> None:
 
 
 def test_colleague(clone: Clone, tmp_path: Path) -> None:
-    """Another clone restores every row, of `dvc repro` and of experiments, with nothing trained.
+    """Another clone restores every row, of `dvc repro` and of experiments, without training.
 
-    It has what git and `dvc push` sent, and the tracking server's rows.
+    It has only what git and `dvc push` sent, and the tracking server's rows.
     """
     (clone.path / "mlflow.db").unlink()
     shutil.rmtree(clone.path / "mlartifacts")
@@ -508,7 +508,7 @@ def test_colleague(clone: Clone, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_moved_repository(made: Clone, tmp_path: Path, copied: bool) -> None:
-    """After a move or a copy, rows, models and restored folders work, and the old place is left."""
+    """After a move or a copy, rows, models and restored folders work without the old place."""
     old = Clone(Path(shutil.copytree(made.path, tmp_path / "old", symlinks=True)))
     old.dvc("push", "-q")  # its data sets name the remote
     restore(old, row(old, train__epochs="3"))

@@ -1,4 +1,4 @@
-"""Stores that are not as they should be, opened by real stages: each gets its own cure."""
+"""Broken stores, opened by real stages: each error names its own cure."""
 
 import os
 import re
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def made(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with results in data/ and no store; tests give each stage a store of its own."""
+    """A clone with results in data/ and no store; each test gives its stages a store."""
     return reproduced.copy(tmp_path_factory.mktemp("made") / "clone")
 
 
@@ -35,7 +35,7 @@ def rows(address: str) -> list[Run]:
 
 
 def error_of(clone: Clone, address: str, stage: str = "evaluate") -> str:
-    """Return the one line with which a stage refuses a store."""
+    """Return the one-line error with which a stage refuses a store."""
     done = clone.run(sys.executable, f"stages/{stage}.py", check=False, MLFLOW_TRACKING_URI=address)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -46,7 +46,7 @@ def error_of(clone: Clone, address: str, stage: str = "evaluate") -> str:
 
 
 def test_locked_database(made: Clone, tmp_path: Path) -> None:
-    """A database that another process holds is not to be moved away."""
+    """If another process holds the database, the cure is to wait, not to move it away."""
     address = f"sqlite:///{tmp_path}/rows.db"
     made.run(sys.executable, "stages/evaluate.py", MLFLOW_TRACKING_URI=address)
     with closing(sqlite3.connect(tmp_path / "rows.db")) as holder:
@@ -58,7 +58,7 @@ def test_locked_database(made: Clone, tmp_path: Path) -> None:
 
 
 def test_read_only_database(made: Clone, tmp_path: Path) -> None:
-    """One that may not be written is to be made writable."""
+    """If the database is read-only, the cure is to make it writable."""
     address = f"sqlite:///{tmp_path}/rows.db"
     made.run(sys.executable, "stages/evaluate.py", MLFLOW_TRACKING_URI=address)
     read_only = f"sqlite:///file:{tmp_path}/rows.db?mode=ro&uri=true"
@@ -67,7 +67,7 @@ def test_read_only_database(made: Clone, tmp_path: Path) -> None:
 
 
 def test_full_disk_under_the_store(made: Clone, tmp_path: Path) -> None:
-    """A full disk is to be given room; the database that was there stays."""
+    """If the disk is full, the cure is to make room."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = f"mount -t tmpfs -o size=256k none {disk} && exec {sys.executable} stages/evaluate.py"
@@ -86,7 +86,7 @@ def test_full_disk_under_the_store(made: Clone, tmp_path: Path) -> None:
 
 
 def test_database_gets_its_files_beside_it(reproduced: Clone, tmp_path: Path) -> None:
-    """With a database as the store, models outlive the temporary copy of an experiment."""
+    """If the store is a database, models outlive the temporary copy of an experiment."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc(
         *("exp", "run", "--temp", "-S", "train.epochs=2"), MLFLOW_TRACKING_URI="sqlite:///rows.db"
@@ -138,7 +138,7 @@ def text(content: bytes) -> Answer:
 
 
 def trickle(handler: BaseHTTPRequestHandler) -> None:
-    """Begin a long answer, and send a byte of it a second."""
+    """Begin a long answer, and send one byte of it per second."""
     try:
         handler.send_response(200)
         handler.send_header("Content-Length", "100000")
@@ -164,17 +164,17 @@ def trickle(handler: BaseHTTPRequestHandler) -> None:
     ids=["2.17", "list", "null", "types", "numbers", "page", "trickle"],
 )
 def test_server_that_is_none(made: Clone, answer: Answer, end: str) -> None:
-    """What answers but is no MLflow server of today is refused in one line, before training."""
+    """A server that is not MLflow, or too old, is refused in one line, before training."""
     with server(answer) as address:
         started = time.monotonic()
         line = error_of(made, address)
-        assert time.monotonic() - started < 60  # a minute and a half were trickled
+        assert time.monotonic() - started < 60  # the whole answer takes 100 s
     assert line.startswith(f"MLflow at {address}: ")
     assert end in line
 
 
 def test_no_secret_of_an_address_is_shown(made: Clone) -> None:
-    """Neither the password of an address nor a token among its options."""
+    """Neither a password nor a token in an address is shown."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -240,7 +240,7 @@ with training(store, stage, model, Data(TRAIN_DATA), params={}):
 
 
 def test_two_checkouts_on_one_database(reproduced: Clone, tmp_path: Path) -> None:
-    """Two clones that log the same data for the first time, at once, both have their row."""
+    """Two clones that log the same new data at the same time both get their rows."""
     address = f"sqlite:///{tmp_path}/rows.db"
     clones = [reproduced.copy(tmp_path / name) for name in ("one", "two")]
     clones[0].run(sys.executable, "stages/evaluate.py", MLFLOW_TRACKING_URI=address)
@@ -267,7 +267,7 @@ def test_two_checkouts_on_one_database(reproduced: Clone, tmp_path: Path) -> Non
 
 
 def store_of(folder: Path, git_dir: str = "") -> Path:
-    """Return where the store of a stage is that runs in `folder`, with this GIT_DIR."""
+    """Return where a stage in `folder` finds its store, with this GIT_DIR."""
     code = "import sys; sys.path.insert(0, 'stages')\n"
     code += "from bridge.record.store import address; print(address())"
     set_git_dir = [f"GIT_DIR={git_dir}"] if git_dir else []
@@ -276,7 +276,7 @@ def store_of(folder: Path, git_dir: str = "") -> Path:
 
 
 def test_where_the_store_is(tmp_path: Path) -> None:
-    """In the project of the main repository, however git keeps it, and whatever GIT_DIR says."""
+    """The store is in the main repository's project, however git keeps it, whatever GIT_DIR is."""
     clone = make_clone(tmp_path / "clone")
     assert store_of(clone.path) == clone.path / "mlflow.db"
     assert store_of(clone.path, f"{tmp_path}/none") == clone.path / "mlflow.db"
@@ -310,7 +310,7 @@ def test_where_the_store_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["what?", "100%20", "a#b"])
 def test_path_that_mlflow_would_misread(reproduced: Clone, tmp_path: Path, name: str) -> None:
-    """A path that is another one in an address is refused in one line, and nothing is made."""
+    """A path that MLflow would misread in an address is refused, and nothing is created."""
     clone = reproduced.copy(tmp_path / name)
     done = clone.run(sys.executable, "stages/evaluate.py", check=False)
     assert done.returncode == 1
@@ -323,7 +323,7 @@ def test_path_that_mlflow_would_misread(reproduced: Clone, tmp_path: Path, name:
 
 
 def test_damaged_artifacts(reproduced: Clone, tmp_path: Path) -> None:
-    """A cut-off params.yaml keeps no result out; a cut-off model is stored again."""
+    """An empty params.yaml does not keep a result out; an empty model is stored again."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f", "-s", "train")
     address = f"sqlite:///{clone.path}/mlflow.db"

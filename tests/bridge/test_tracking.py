@@ -60,7 +60,7 @@ def values(run: Run) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with one result, to which the tests below add more in their order."""
+    """A clone with one result, to which the tests below add more, in their order."""
     clone = make_clone(tmp_path_factory.mktemp("tracked") / "clone")
     done = clone.dvc("repro")
     clone.commit("The result")
@@ -195,7 +195,7 @@ def test_same_model_with_other_params(reproduced: Clone, tmp_path: Path) -> None
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f")
     (before,) = rows(clone)
-    clone.dvc("exp", "run", "-S", "train.keep=best")  # of so few epochs the last is the best
+    clone.dvc("exp", "run", "-S", "train.keep=best")  # after so few epochs the last is the best
     new, old = rows(clone)
     assert values(old) == values(before)
     assert new.data.params == old.data.params | {"train.keep": "best"}
@@ -222,7 +222,7 @@ def test_standard_tags(tracked: Clone) -> None:
 
 
 def test_evaluation_killed_half_way(reproduced: Clone, tmp_path: Path) -> None:
-    """What a killed evaluation of other test data left behind blocks no result."""
+    """The remains of a killed evaluation of other test data do not block a result."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.dvc("repro", "-f", "-s", "train")
     (half,) = rows(clone)
@@ -338,7 +338,7 @@ def test_eight_at_once(clone: Clone) -> None:
 
 
 def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
-    """With a silent server, training fails within 15 s, before it begins, and shows no password."""
+    """With a silent server, training fails in seconds, before it begins, and shows no password."""
     clone = reproduced.copy(tmp_path / "clone")
     before = (clone.path / "data" / "model.keras").read_bytes()
     with socket.socket() as silent:
@@ -363,7 +363,7 @@ def test_no_server(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_no_database(reproduced: Clone, tmp_path: Path) -> None:
-    """A password in the query string of an address is not shown either."""
+    """A password in an address's query string is not shown either."""
     clone = reproduced.copy(tmp_path / "clone")
     address = "postgresql+psycopg://127.0.0.1:1/rows?user=me&password=pa55word"
     done = clone.run(sys.executable, "stages/train.py", check=False, MLFLOW_TRACKING_URI=address)
@@ -387,7 +387,7 @@ def test_no_git(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_server_goes_away(reproduced: Clone, tmp_path: Path) -> None:
-    """If the server stops during training, only the record is lost, and it can be made up later."""
+    """If the server stops during training, only the record is lost, and it can be added later."""
     clone = reproduced.copy(tmp_path / "clone")
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
     store += ["--artifacts-destination", str(tmp_path / "artifacts")]

@@ -51,7 +51,7 @@ class Team:
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
 
     def command(self, *words: str, clones: str = "clones") -> list[str]:
-        """Return the command of a sweep over the nodes, of overrides and options."""
+        """Return the command of a sweep over the nodes, with overrides and options."""
         grid: list[str] = []
         for before, word in pairwise(["", *words]):
             grid += ["-S", word] if "=" in word and before != "--optuna" else [word]
@@ -81,12 +81,12 @@ class Team:
         self._up.enter_context(self.server.up())
 
     def training(self) -> int:
-        """Return how many trials are in their training now."""
+        """Return how many trials are training now."""
         said = [log.read_text() for log in self.folder.glob("clones/*/*.log")]
         return sum(text.rstrip().endswith("sequences") and "train.py" in text for text in said)
 
     def ran(self, clones: str) -> list[list[str]]:
-        """Return the stages that ran in each of the clones in its last trial."""
+        """Return the stages that ran in each clone's last trial."""
         logs = [log.read_text() for log in (self.folder / clones).glob("*/*.log")]
         return [re.findall(r"^Running stage '(.+)':", log, re.M) for log in logs]
 
@@ -96,11 +96,11 @@ class Team:
         return sorted(line.rpartition("/")[2] for line in lines)
 
     def rows(self, name: str, value: object) -> list[Run]:
-        """Return the rows of the tracking server that have a value of a param."""
+        """Return the tracking server's rows with this value of a param."""
         return self.search(f"params.`{name}` = '{value}'")
 
     def search(self, query: str) -> list[Run]:
-        """Return the rows of the tracking server that a query finds."""
+        """Return the tracking server's rows that a query finds."""
         client = MlflowClient(self.server.client["MLFLOW_TRACKING_URI"])
         experiment = client.get_experiment_by_name("vanilla-lstm")
         return list(client.search_runs([experiment.experiment_id], query))
@@ -134,7 +134,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def swept(team: Team) -> tuple[Team, str]:
-    """A sweep of two trials that has ended, and what it said."""
+    """A finished sweep of two trials, and what it printed."""
     return team, team.sweep("model.units=3,5").stdout
 
 
@@ -144,11 +144,11 @@ def test_small_grid(swept: tuple[Team, str]) -> None:
     assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
     assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)
     names = re.findall(r"^(sweep-\S+) [\d.]+ \(model.units=[35]\)$", said, re.M)
-    assert len(re.findall("^sweep-", said, re.M)) == 4  # a line each, and the table
+    assert len(re.findall("^sweep-", said, re.M)) == 4  # one line each, and the table
     assert sorted(names) == team.experiments()
     assert len(names) == 2
     clones = [path for path in team.folder.glob("clones/*/*") if path.is_dir()]
-    assert len(clones) == 2  # one for each node's one core
+    assert len(clones) == 2  # each node has one core
     for units in (3, 5):
         (row,) = team.rows("model.units", units)
         assert row.info.status == "FINISHED"
@@ -186,7 +186,7 @@ def test_one_thing(swept: tuple[Team, str]) -> None:
 
 
 def test_no_secrets(swept: tuple[Team, str]) -> None:
-    """The password of the tracking server stands in nothing that a sweep or Ray writes down."""
+    """The tracking server's password is in nothing that a sweep or Ray writes."""
     team, said = swept
     password = team.server.client["MLFLOW_TRACKING_PASSWORD"]
     assert password not in said
@@ -213,7 +213,7 @@ def test_bytes(swept: tuple[Team, str], tmp_path: Path) -> None:
 
 
 def test_larger_grid(swept: tuple[Team, str]) -> None:
-    """A larger grid runs what is new, on a new node only what no experiment has, as one sweep."""
+    """A larger grid runs only what is new, even on a new node, and all its rows are one sweep."""
     team, _ = swept
     said = team.sweep("model.units=6,5,3", "--name", "larger", clones="new").stdout
     assert re.search(r"^larger: trials of commit \w{7}, 2 found, 1 new$", said, re.M)
@@ -262,7 +262,7 @@ def test_stale_config(swept: tuple[Team, str]) -> None:
 
 
 def test_bad_trial(swept: tuple[Team, str]) -> None:
-    """A trial with bad params is told with its stage's own line, once; the others run."""
+    """A trial with bad params is reported once, with its stage's error; the others run."""
     team, _ = swept
     done = team.sweep("model.units=-1,3", "test_data.seed=7", check=False)
     assert done.returncode == 1
@@ -274,7 +274,7 @@ def test_bad_trial(swept: tuple[Team, str]) -> None:
 
 
 def test_node_killed(team: Team) -> None:
-    """What a killed node had begun is done by another, once; no row is left running."""
+    """Another node runs what a killed node had begun, once; no row is left running."""
     before = len(team.experiments())
     process = team.start("train.seed=1,2")
     wait_until(lambda: team.training() == 2, process)
@@ -291,7 +291,7 @@ def test_node_killed(team: Team) -> None:
 
 
 def test_driver_killed(team: Team) -> None:
-    """A sweep whose driver was killed goes on when it is started again."""
+    """A sweep whose driver was killed continues when it is started again."""
     before, grid = len(team.experiments()), "test_data.n_samples=range(21,24)"
     process = team.start(grid)
     wait_until(lambda: len(team.experiments()) > before, process)
@@ -306,7 +306,7 @@ def test_driver_killed(team: Team) -> None:
 
 
 def test_two_drivers(team: Team) -> None:
-    """Of two sweeps that do the same trial at the same time the first result stands, once."""
+    """If two sweeps run the same trial at the same time, the first result stands, once."""
     before = len(team.experiments())
     both = [team.start("train.seed=5") for _ in range(2)]
     said = [process.communicate()[0] for process in both]
@@ -320,7 +320,7 @@ def test_two_drivers(team: Team) -> None:
 
 
 def test_rows_settled(team: Team) -> None:
-    """What a lost node or a second driver left in MLflow is put right by the next sweep."""
+    """The next sweep cleans up what a lost node or a second driver left in MLflow."""
     client = MlflowClient(team.server.client["MLFLOW_TRACKING_URI"])
     (row,) = team.rows("train.seed", 5)
     copied = ("dvc.exp_name", "mlflow.source.git.commit", "model.md5")
@@ -359,7 +359,7 @@ def test_remote_away(team: Team) -> None:
 
 
 def test_server_restarted(team: Team) -> None:
-    """While the tracking server restarts no trial fails, and every one is recorded as a whole."""
+    """While the tracking server restarts, no trial fails, and each is recorded completely."""
     process = team.start("train.seed=3,4")
     wait_until(lambda: team.rows("train.seed", 3) or team.rows("train.seed", 4), process)
     team.restart_server()
@@ -373,9 +373,9 @@ def test_server_restarted(team: Team) -> None:
 
 
 def test_on_this_machine(swept: tuple[Team, str]) -> None:
-    """Without an address this machine is the cluster, and rows are in the repository's store.
+    """Without an address, this machine is the cluster, and rows are in the repository's store.
 
-    The trial's result is in the DVC remote, but this store has no row of it: it is made again.
+    The trial's result is in the DVC remote, but this store has no row of it, so it runs again.
     """
     team, _ = swept
     command = [sys.executable, "cluster/sweep.py", "-S", "model.units=3", "-S", "model.cell=lstm"]
@@ -388,7 +388,7 @@ def test_on_this_machine(swept: tuple[Team, str]) -> None:
 
 
 def test_killed_search(team: Team) -> None:
-    """An adaptive search whose driver was killed twice ends with one row for each point, once."""
+    """An adaptive search whose driver was killed twice ends with one row for each point."""
     pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
     before = len(team.experiments())
     space = ("--optuna", "train.learning_rate=log(1e-4,1e-2)", "--optuna", "model.units=3,4,5")
@@ -412,7 +412,7 @@ def test_killed_search(team: Team) -> None:
 
 
 def trainings(team: Team) -> list[psutil.Process]:
-    """Return the processes that train in the clones of the nodes."""
+    """Return the processes that train in the nodes' clones."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -450,7 +450,7 @@ def test_interrupted(team: Team) -> None:
 
 
 def test_unfit_nodes(team: Team) -> None:
-    """A node without a disk, or with another Keras, gets no more trials; none loses a try."""
+    """A node without a disk, or with another Keras, gets no more trials; none loses a retry."""
     old = team.folder / "old"
     (old / "keras-3.12.0.dist-info").mkdir(parents=True)
     about = "Metadata-Version: 2.1\nName: keras\nVersion: 3.12.0\n"
@@ -471,7 +471,7 @@ def test_unfit_nodes(team: Team) -> None:
 
 
 def test_node_without_git_remote(team: Team) -> None:
-    """A node that does not know that it is to blame gets no more trials if others do well."""
+    """A node that keeps failing for an unknown reason gets no more trials if others succeed."""
     folder = team.folder / "programs"
     folder.mkdir()
     (folder / "git").write_text("#!/bin/sh\necho no route to the git server >&2\nexit 128\n")
@@ -488,7 +488,7 @@ def test_node_without_git_remote(team: Team) -> None:
 
 
 def test_too_many_cores(team: Team) -> None:
-    """What no node can run is refused at once."""
+    """A trial that no node can run is refused at once."""
     done = team.sweep("train.seed=40", "--cpus", "2", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "--cpus 2: the largest node has 1"

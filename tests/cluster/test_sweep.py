@@ -1,4 +1,4 @@
-"""Sweeps before anything starts: their trials, and the mistakes that are told in one line."""
+"""Sweeps before anything starts: their trials, and mistakes reported in one line."""
 
 import ast
 import json
@@ -44,7 +44,7 @@ def sweep(clone: Clone, *arguments: str, **more: str) -> Done:
 
 
 def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
-    """A grid has the trials that `dvc exp run --queue` makes of the same overrides."""
+    """A grid has the trials that `dvc exp run --queue` makes from the same overrides."""
     overrides = ["train.learning_rate=0.001,0.003", "model.units=range(5,30,5)"]
     clone = make_clone(tmp_path / "clone")
     options = [option for override in overrides for option in ("-S", override)]
@@ -56,7 +56,7 @@ def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    """A name says commit and params, whatever was typed: equal params are one trial."""
+    """A name depends on commit and params, not on what was typed: equal params are one trial."""
 
     def names(commit: str, *overrides: str) -> list[str]:
         return [trial.name for trial in expand([*overrides], commit)]
@@ -81,7 +81,7 @@ def test_names() -> None:
     ],
 )
 def test_bad_overrides(override: str, words: str) -> None:
-    """An override that no trial could use is told with its text."""
+    """An override that no trial could use is reported with its text."""
     options, nowhere = Namespace(set_param=[override], optuna=[]), cast("Any", None)
     with pytest.raises(StageError) as error:
         make_search(options, "", "c0ffee", nowhere)
@@ -117,7 +117,7 @@ def no_git_remote(clone: Clone) -> None:
     ],
 )
 def test_repository_not_ready(spoil: Callable[[Clone], Any], line: str, tmp_path: Path) -> None:
-    """What nodes could not clone or push to stops a sweep before it starts, in one line."""
+    """If nodes could not clone or push, the sweep stops before it starts, in one line."""
     clone = repository(tmp_path, f"{tmp_path}/files")
     spoil(clone)
     done = sweep(clone, "-S", "model.units=3")
@@ -144,7 +144,7 @@ def test_masked() -> None:
 
 
 def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names of trials never change, or those that exist would run again."""
+    """The names of trials never change; otherwise existing trials would run again."""
     (tmp_path / "params.yaml").write_text("model: {units: 3, cell: lstm}\ntrain: {rate: 1e-3}\n")
     monkeypatch.chdir(tmp_path)
     (trial,) = expand(["model.units=5"], "c0ffee")
@@ -153,7 +153,7 @@ def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The experiments of the commit are those that the git remote has now, with their files."""
+    """A commit's experiments are those now in the git remote, with their files."""
     monkeypatch.chdir(clone.path)
     commit = clone.git("rev-parse", "HEAD")
     folder = f"refs/exps/{commit[:2]}/{commit[2:]}"
@@ -170,7 +170,7 @@ def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_donors(clone: Clone) -> None:
-    """A stage is taken from an experiment with the same params of it and of all before it."""
+    """A stage is taken from an experiment with the same params for it and all stages before it."""
     stages = parse(clone.lock)["stages"]
     params = {k: v for one in stages.values() for k, v in one["params"]["params.yaml"].items()}
     there = {"first": Experiment({}, stages)}
@@ -185,7 +185,7 @@ def test_donors(clone: Clone) -> None:
 @pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium-driver")
 def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address of a sweep opens the table with its columns, and with its rows only."""
+    """A sweep's address opens the table with the usual columns and only the sweep's rows."""
     monkeypatch.chdir(clone.path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     rows = Rows(clone.git("rev-parse", "HEAD"))
@@ -201,7 +201,7 @@ def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_private_names() -> None:
-    """The code leans on no private name of DVC, Ray, Optuna or Hydra, and on no subclass."""
+    """The code uses no private name of DVC, Ray, Optuna or Hydra, and subclasses none of them."""
     for path in sorted((ROOT / "cluster").rglob("*.py")):
         assert private_names(path.read_text()) == [], path
 
@@ -217,12 +217,12 @@ def test_no_private_names() -> None:
     ],
 )
 def test_private_name_is_found(line: str) -> None:
-    """The test above would find it."""
+    """The test above can fail."""
     assert private_names(line)
 
 
 def private_names(source: str) -> list[str]:
-    """Return what a module uses of others that begins with an underscore, and its foreign bases."""
+    """Return the private names that a module uses from others, and its foreign base classes."""
     found, own = [], {"Exception", "NamedTuple"}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -240,7 +240,7 @@ def private_names(source: str) -> list[str]:
 
 
 def test_no_cluster(clone: Clone) -> None:
-    """An address without a cluster is told in one line."""
+    """An address without a cluster is reported in one line."""
     with serving(clone, "server", "--workers", "1") as server:
         store = server.replace("://", "://user:secret@")
         where = ("--address", "127.0.0.1:9")
@@ -260,7 +260,7 @@ def test_no_cluster(clone: Clone) -> None:
     ],
 )
 def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search space that Optuna cannot use is told in one line, with its text."""
+    """A search space that Optuna cannot use is reported in one line, with its text."""
     pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
     done = sweep(clone, "--optuna", space)
     assert done.returncode == 1
@@ -270,7 +270,7 @@ def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.Mon
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is seen: a line for each event, how many trials are where, and a table at the end."""
+    """A sweep prints a line per event, its progress now and then, and a table at the end."""
     trials = expand(["model.units=1,2,3,4"], "c0ffee")
     names = [trial.name for trial in trials]
     report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {})})

@@ -39,7 +39,7 @@ def post_model(seed: int = 1, **changed: Any) -> keras.Model:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize(("cell", "n_symbols"), COUNTS)
 def test_parameter_count(cell: str, n_symbols: int, per_step: bool) -> None:
-    """Each architecture has as many parameters as its equations."""
+    """Each architecture has as many parameters as its equations say."""
     model = post_model(cell=cell, insert=1 if n_symbols == 10 else 0, per_step=per_step)
     assert model.count_params() == COUNTS[cell, n_symbols]
     assert f"{COUNTS[cell, n_symbols]:,}" in summary(model)

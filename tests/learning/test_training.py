@@ -72,7 +72,7 @@ print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdiges
 
 @pytest.mark.parametrize("size", [("32", "25"), ("8192", "25"), ("512", "64")])
 def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
-    """The number of cores changes no weight, even where TensorFlow would use all of them."""
+    """The number of cores changes no weight, even if TensorFlow would use all of them."""
     made = [
         subprocess.run(
             [*prefix, sys.executable, "-c", ONE_FIT, *size],
@@ -291,7 +291,7 @@ def test_stop_needs_two_in_a_row() -> None:
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_keep(keep: Any) -> None:
-    """The model kept is the one with the least validation loss, or the last one."""
+    """The model kept is the one with the lowest validation loss, or the last one."""
     x, y = data(45)
     model = small_model()
     history = fit(model, x, y, recipe(30, 0.1, keep=keep))
