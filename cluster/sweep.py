@@ -2,7 +2,7 @@
 
     python cluster/sweep.py -S 'train.learning_rate=0.001,0.003' -S 'model.units=range(5,30,5)'
 
-What it does, and what it needs on a cluster, is in cluster/README.md.
+cluster/README.md says what it does and what it needs on a cluster.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description="Run a sweep of DVC experiments on Ray.")
     add = parser.add_argument
-    add("-S", "--set-param", action="append", default=[], help="as of `dvc exp run --queue`")
+    add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
     add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,…")
     add("--trials", type=int, default=40, help="of an --optuna search (default: 40)")
     add("--name", help="of the sweep in MLflow (default: a hash of what it is)")
@@ -47,11 +47,11 @@ def main() -> None:
     except (StageError, ModuleNotFoundError) as error:
         sys.exit(masked(f"{error}"))
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where this one ended")
+        sys.exit("stopped; the same command continues where this one ended")
 
 
 def sweep(options: argparse.Namespace) -> bool:
-    """Run what the git remote does not have yet; return whether a trial has failed."""
+    """Run what the git remote does not have yet; return whether a trial failed or lacks a row."""
     commit = git("rev-parse", "HEAD")
     what = [commit, sorted(options.set_param), options.optuna, options.optuna and options.metric]
     title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"

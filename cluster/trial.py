@@ -27,19 +27,19 @@ def main() -> None:
     """Do the trial that stdin describes; its metrics are then where its commit has them."""
     if sys.platform == "linux":  # killed with the worker that waits for it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    order = json.load(sys.stdin)  # cut short if the worker was gone before that
+    order = json.load(sys.stdin)  # incomplete if the worker died before that
     try:
         _trial(order)
     except (DvcException, OSError, subprocess.CalledProcessError) as error:
         if isinstance(error.__cause__, StageCmdFailedError):
             sys.exit(FAILED)
-        # Else it is DVC's remote or git's, also if DVC met with it inside of a stage.
+        # Otherwise DVC's or git's remote is to blame, even if DVC ran into it within a stage.
         sys.exit(masked(getattr(error, "stderr", "") or f"{error}"))
 
 
 def _trial(order: dict[str, Any]) -> None:
     ref, force = order["refs"] + order["name"], order["force"]
-    if not force and git("ls-remote", "origin", ref):  # another was quicker
+    if not force and git("ls-remote", "origin", ref):  # another node was quicker
         git("fetch", "-q", "origin", ref)
         git("restore", "--source=FETCH_HEAD", "--worktree", *FILES)
         return
@@ -47,22 +47,22 @@ def _trial(order: dict[str, Any]) -> None:
     repo = Repo()
     with repo.config.edit("local") as config:
         config.update(order["dvc"])
-    for old in list(repo.scm.iter_refs("refs/exps/")):  # of trials that are pushed, or began before
+    for old in list(repo.scm.iter_refs("refs/exps/")):  # of earlier trials
         repo.scm.remove_ref(old)
     _take(order["refs"], order["restore"])
     repo.experiments.run(params=order["overrides"], name=order["name"], pull=True, force=force)
-    if not force:  # else git has it, and only MLflow did not
+    if not force:  # otherwise git has it, and only MLflow lacked it
         repo.push()
-        # Refused if the ref is there by now: of two that did the same trial, the first one counts.
+        # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
         git("push", "-q", f"--force-with-lease={ref}:", "origin", ref)
 
 
 def _take(refs: str, donors: dict[str, str]) -> None:
-    """Put in place what other experiments have of stages: their locks, and the files in git.
+    """Take stages from other experiments: their entries in dvc.lock, and their files in git.
 
-    DVC then finds a stage unchanged, if it is, and pulls the other files.
+    If such a stage really is unchanged, DVC then skips it and pulls its other files.
     """
-    with suppress(subprocess.CalledProcessError, KeyError):  # not there any more: the stages run
+    with suppress(subprocess.CalledProcessError, KeyError):  # gone by now: the stages run
         git("fetch", "-q", "origin", *{f"+{refs}{x}:refs/donors/{x}" for x in donors.values()})
         for stage, name in donors.items():
             source = f"refs/donors/{name}"

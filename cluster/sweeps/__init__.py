@@ -1,1 +1,1 @@
-"""What sweep.py on the driver and trial.py on a node are made of."""
+"""The parts of sweep.py, which runs on the driver, and of trial.py, which runs on nodes."""

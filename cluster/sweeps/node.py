@@ -1,4 +1,4 @@
-"""What a node does for a trial. Sent to it by value, so it stands on the standard library alone."""
+"""Run a trial on a node. This module is sent there by value: it needs the standard library only."""
 
 import fcntl
 import importlib.metadata
@@ -19,12 +19,12 @@ FILES = ("data/metrics.json", "dvc.lock")  # of an experiment, which git has: wh
 FAILED = 3  # the exit status of cluster/trial.py if a stage has failed, and said why
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
-# What would reach into another repository or row. How a node logs in to git stays.
+# These would point to another repository or row. A node's own git credentials stay.
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
-    """Do a trial in a clone of this node that no other process uses; return what came of it.
+    """Run a trial in one of this node's clones that no other process uses; return the outcome.
 
     The `status` is `done`, `failed` if the trial is to blame, `again` if a service is, and `unfit`
     if this node is.
@@ -45,7 +45,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def git(*arguments: str, **where: Any) -> str:
-    """Return what git prints; raises `CalledProcessError`."""
+    """Run git and return what it prints; raises `CalledProcessError`."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, **where)
     return str(done.stdout).rstrip()
 
@@ -66,7 +66,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     with _free_clone(order) as lock:
         path, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
         at: dict[str, Any] = {"cwd": path, "env": environment}
-        if not clean.exists():  # the trial before did not end: nobody knows in what state it is
+        if not clean.exists():  # the last trial did not end, so the clone's state is unknown
             shutil.rmtree(path, ignore_errors=True)
             git("clone", "-q", "--no-checkout", order["url"], f"{path}", env=environment)
         clean.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
         clean.touch()
         if status == 0:
             return {"status": "done", "files": [(path / name).read_text() for name in FILES]}
-    # Of a node's clone nobody misses the earlier results.
+    # Nobody needs the earlier results in a node's clone.
     lines = [x for x in said.splitlines() if x and not x.startswith("the earlier results")]
     last = "; ".join(lines[-3:])
     if status == FAILED and "MLflow at " not in last:  # if it names its store, that is to blame
@@ -103,7 +103,7 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End what is left of a trial's process group; a training marks its row KILLED before."""
+    """End what is left of a trial's process group; a training has time to mark its row KILLED."""
     deadline = time.monotonic() + GRACE
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -118,7 +118,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 def _free_clone(order: dict[str, Any]) -> IO[str]:
     """Return the lock of a clone beside it, which its last holder frees by ending."""
     folder = Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git keeps a password of the URL in it
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git stores a password in the URL there
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")
     for number in itertools.count():

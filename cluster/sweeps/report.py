@@ -1,4 +1,4 @@
-"""What is seen of a sweep: a line for each event, one a minute, and a table at the end."""
+"""What a sweep prints: a line for each event, one a minute, and a table at the end."""
 
 import time
 from collections.abc import Collection, Container
@@ -62,7 +62,7 @@ class Report:
         return not faults
 
     def best_first(self) -> list[Trial]:
-        """Return the trials that have the metric."""
+        """Return the trials that have the metric, best first."""
         measured = [trial for trial in self.trials if self.value(trial) is not None]
         return sorted(measured, key=self.value, reverse=not self.lowest)
 

@@ -85,7 +85,7 @@ def _refs(commit: str) -> str:
 def donors(params: dict[str, Any], there: Experiments) -> dict[str, str]:
     """Return for each stage an experiment with the same params of it and of all before it.
 
-    If code or data differ nevertheless, DVC runs the stage.
+    If code or data differ anyway, DVC runs the stage.
     """
     found: dict[str, str] = {}
     for name, (_, stages) in there.items():
@@ -100,7 +100,7 @@ def donors(params: dict[str, Any], there: Experiments) -> dict[str, str]:
 
 
 def _environment(shared: bool) -> dict[str, str]:
-    """Return what a trial's environment must have: the tracking server, and who commits."""
+    """Return the variables that a trial needs: for the tracking server, the user and git."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     if shared and not given.startswith(_SHARED):
         must = "must name a server or database that every node reaches"

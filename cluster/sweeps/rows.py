@@ -17,18 +17,18 @@ _NAME = provenance.EXPERIMENT_NAME
 
 
 class Rows:
-    """The rows of a commit's experiments; opened before any runs, as two would make the store."""
+    """The rows of a commit's experiments; opened before the trials, which would collide here."""
 
     def __init__(self, commit: str) -> None:
         self.store = Store(EXPERIMENT, COLUMNS)
         self._commit = commit
-        # A stage fails at once if the server is away; the driver can wait, as MLflow itself would.
+        # A stage fails at once if the server is down; the driver can wait, as MLflow itself would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
     def of(self, there: Experiments) -> dict[str, Run]:
-        """Return the row of each experiment's result, with its training, if MLflow has it.
+        """Return the row of each experiment's result, if MLflow has it complete with its training.
 
-        Experiments have one row in common if what they differ in decides no result.
+        Experiments share a row if they differ only in what decides no result.
         """
         rows, found = self._rows(), {}
         for name, experiment in there.items():
@@ -46,10 +46,10 @@ class Rows:
         """Leave one row for each result of these trials, tagged as the sweep's, and return it.
 
         The tag names all sweeps that a row belongs to, with a space between them.
-        None pretends to run. A stage ends the lost rows of its own host, but a node that is lost
-        never starts one again. And a stage knows of a result that was there before, but not of one
-        at the same time on another host. The experiment's name does not tell the results apart: of
-        trials that share a training, one completes the row that the other's training opened.
+        Rows of lost nodes are ended: a stage ends only those of its own host. Duplicates are
+        deleted: a stage finds earlier results, but none recorded at the same time on another host.
+        An experiment's name does not identify its result: of two trials that share a training, one
+        completes the row that the other's training opened.
         """
         client, names = self.store.client, {trial.name for trial in trials}
         results = self.of({name: there[name] for name in names & there.keys()})
@@ -70,9 +70,9 @@ class Rows:
         return results
 
     def url(self, sweep: str) -> str:
-        """Return the address of a sweep's table: a view of its own.
+        """Return the address of a sweep's table, which is a separate view.
 
-        A filter in the address would hide the columns of the view of all rows.
+        With a filter in its address, the view of all rows would lose its columns.
         """
         tags = view.tags(COLUMNS, sweep, f"tags.{provenance.SWEEP} LIKE '%{sweep}%'")
         for key, value in tags.items():

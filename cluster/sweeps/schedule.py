@@ -1,4 +1,4 @@
-"""The trials on Ray: a task each, on a node that the driver chooses."""
+"""Run trials on Ray: each is a task on a node that the driver chooses."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ class Cluster:
 
     def __init__(self, options: Namespace, trials: list[Trial], search: Search) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's own next default; the one of today comes with a warning.
+        # Ray's future default; today's comes with a warning.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray.autoscaler.sdk
 
@@ -41,7 +41,7 @@ class Cluster:
         self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
         self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
         self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
-        self._good = 0.0  # when a trial has ended last, wherever
+        self._good = 0.0  # when a trial last ended, on any node
         where = options.address or "local"
         host, _, port = where.rpartition("://")[2].rpartition(":")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -55,7 +55,7 @@ class Cluster:
         if not 0 < self._cpus <= (most or self._cpus):
             raise StageError(f"--cpus {self._cpus:g}: the largest node has {most:g}")
         ray.cloudpickle.register_pickle_by_value(node)
-        # Retried here and not by Ray, so that it is seen and counted with the other faults.
+        # Retried here, not by Ray, so that retries are shown and counted with the other failures.
         self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
         room = [{"CPU": self._cpus}] * (len(trials) + search.left)
         ray.autoscaler.sdk.request_resources(bundles=room)
@@ -117,7 +117,8 @@ class Cluster:
             row.clear()
             return trial, outcome
         row.append(self._good)
-        # Its own fault: it says so, or others did well between its faults. No trial loses a try.
+        # The node is to blame: it says so, or others succeeded between its failures. This costs
+        # a trial no retry.
         dropped = known == math.inf or status == "unfit" or len({*row}) >= LIMIT
         self._rest[on] = math.inf if dropped else now + REST * len(row)
         self._faults[trial.name].append(on)

@@ -18,7 +18,7 @@ from bridge.record.store import Store
 from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, read
 
-_REPEATS = 100  # points in a row that were asked for before: nothing is left to ask for
+_REPEATS = 100  # known points in a row: the space is taken to be exhausted
 
 
 class Trial(NamedTuple):
@@ -50,7 +50,7 @@ class Search:
         self._store, self._tag = store, f"sweep.{title}."
         points = self._points()
         self.left = max(self._n - len(points), 0)
-        # Another seed than that of the driver before, which would ask for the same again.
+        # A new seed for each driver: with an earlier one's, Optuna would suggest the same again.
         sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
         direction = "minimize" if options.metric.startswith("-") else "maximize"
         self._study = optuna.create_study(sampler=sampler, direction=direction)
@@ -84,7 +84,7 @@ class Search:
         return None
 
     def tell(self, trial: Trial, value: float | None) -> None:
-        """Take the result of a trial; none if it has failed."""
+        """Take the value of a trial, None if it failed."""
         if trial.asked:
             state = self._fail if value is None else None
             self._study.tell(trial.asked, value, state=state, skip_if_finished=True)
@@ -128,7 +128,7 @@ def make_trial(overrides: list[str], commit: str, asked: Any = None) -> Trial:
 
 
 def digest(values: object) -> str:
-    """Return a short hash of plain values, in which 1 and 1.0 are the same."""
+    """Return a short hash of plain values, the same for 1 and 1.0."""
     plain = json.loads(json.dumps(values, default=str), parse_int=float)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -281,7 +281,7 @@ def test_node_killed(team: Team) -> None:
     team.cluster.remove_node(team.nodes.pop(), allow_graceful=False)
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    assert "begins once more" in said
+    assert "will be retried" in said
     assert len(team.experiments()) == before + 2
     for seed in (1, 2):
         rows = [row for row in team.rows("train.seed", seed) if row.info.status == "FINISHED"]
@@ -342,13 +342,13 @@ def test_rows_settled(team: Team) -> None:
 
 
 def test_remote_away(team: Team) -> None:
-    """A trial that cannot push begins once more, and finds the remote when it is back."""
+    """A trial that cannot push is retried, and finds the remote when it is back."""
     git, away = team.folder / "git", team.folder / "away"
     process = team.start("train.seed=6")
     assert process.stdout
     wait_until(lambda: team.rows("train.seed", 6), process)
     git.rename(away)
-    said = next(line for line in process.stdout if "begins once more" in line)
+    said = next(line for line in process.stdout if "will be retried" in line)
     away.rename(git)
     rest, _ = process.communicate()
     assert f"'{git}' does not appear to be a git repository" in said
@@ -466,7 +466,7 @@ def test_unfit_nodes(team: Team) -> None:
     assert dropped[0].startswith("[Errno 20] Not a directory: '/dev/null/clones/")
     assert dropped[1].startswith("keras 3.12.0 is not 3.")
     assert len(dropped) == 2
-    assert "begins once more" not in said
+    assert "will be retried" not in said
     assert "4 done, 0 running, 0 failed, 0 left" in said
 
 

@@ -289,7 +289,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     best = "best 0.5 (model.units=1)"
     longest = f"longest {names[1]} on b: 0:01:10"
     assert said[0] == f"  1 done, 1 running, 0 failed, 2 left, {best}, {longest}"
-    assert said[1] == f"{names[1]} begins once more; a: lost"
+    assert said[1] == f"{names[1]} will be retried; a: lost"
     assert said[2] == "a gets no more trials: full"
     assert said[3] == f"{names[1]} done on a in 2.0 s: 0.25 (model.units=2)"
     assert said[4] == f"{names[2]} failed on a in 2.0 s: model.units: too small"
