@@ -31,12 +31,12 @@ def main() -> None:
     add = parser.add_argument
     add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
     add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,…")
-    add("--trials", type=int, default=40, help="of an --optuna search (default: 40)")
-    add("--name", help="of the sweep in MLflow (default: a hash of what it is)")
-    add("--address", help="of a running Ray cluster, or auto; without, one is started here")
-    add("--cpus", type=float, default=1, help="cores of a trial (default: 1)")
-    add("--timeout", type=float, default=86400, help="seconds of a trial (default: 86400, a day)")
-    add("--metric", default="accuracy", help="what best is; lowest: --metric=-loss")
+    add("--trials", type=int, default=40, help="number of --optuna trials (default: 40)")
+    add("--name", help="the sweep's name in MLflow (default: a hash of its settings)")
+    add("--address", help="of a running Ray cluster, or auto (default: start one here)")
+    add("--cpus", type=float, default=1, help="cores per trial (default: 1)")
+    add("--timeout", type=float, default=86400, help="seconds per trial (default: 86400, a day)")
+    add("--metric", default="accuracy", help="what best means; --metric=-loss is the lowest loss")
     add("--clones", default="/tmp", help="folder on each node for its clones, such as '$SCRATCH'")  # noqa: S108
     options = parser.parse_args()
     if not re.fullmatch(r"[\w.-]*", options.name or ""):

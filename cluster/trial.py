@@ -25,7 +25,7 @@ from sweeps.node import FAILED, FILES, git, masked
 
 def main() -> None:
     """Do the trial that stdin describes; its metrics are then where its commit has them."""
-    if sys.platform == "linux":  # killed with the worker that waits for it
+    if sys.platform == "linux":  # dies with the worker that waits for it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     order = json.load(sys.stdin)  # incomplete if the worker died before that
     try:

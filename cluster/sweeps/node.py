@@ -39,7 +39,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         outcome = {"status": "failed", "message": f"ended after {error.timeout:g} s (--timeout)"}
     message = masked(outcome.get("message", ""))[-400:]
-    if "No space left on device" in message:  # whoever met with it
+    if "No space left on device" in message:  # whichever program ran into it
         outcome["status"] = "unfit"
     return {**outcome, "message": message, "seconds": time.monotonic() - started}
 
@@ -87,7 +87,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
-    """Run cluster/trial.py, as it is at the sweep's commit; return its status and its errors."""
+    """Run cluster/trial.py, as of the sweep's commit; return its exit status and stderr."""
     command = [sys.executable, "cluster/trial.py"]
     # A process group of its own; the lock is held also by what outlives this worker.
     at = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}

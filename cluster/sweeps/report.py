@@ -13,7 +13,7 @@ SHOWN = 20  # trials in the table at the end; MLflow has all of them
 
 
 class Report:
-    """Prints what comes of a sweep's trials, and keeps it: what is there, and what has failed."""
+    """Prints the outcomes of a sweep's trials and keeps them: the experiments and the failures."""
 
     def __init__(self, metric: str, trials: list[Trial], there: Experiments) -> None:
         self.metric, self.lowest = metric.removeprefix("-"), metric.startswith("-")
@@ -22,12 +22,12 @@ class Report:
         self._told = time.monotonic()
 
     def event(self, trial: Trial, outcome: dict[str, Any]) -> bool:
-        """Print what came of a trial, or of a node; return whether the trial has ended."""
+        """Print what happened to a trial or a node; return whether the trial has ended."""
         status, host, why = outcome["status"], outcome["host"], outcome["message"]
         if status == "dropped":
             print(f"{host} gets no more trials: {why}", flush=True)
         elif status == "again":
-            print(f"{trial.name} begins once more; {host}: {why}", flush=True)
+            print(f"{trial.name} will be retried; {host}: {why}", flush=True)
         else:
             if status == "failed":
                 self.failed[trial.name] = why
@@ -38,7 +38,7 @@ class Report:
         return status in {"done", "failed"}
 
     def state(self, left: int, running: Collection[Running], every: float = 60) -> None:
-        """Print how many trials are where, unless that was printed a short time ago."""
+        """Print how many trials are in each state, at most once in `every` seconds."""
         now = time.monotonic()
         if now - self._told < every:
             return
@@ -67,7 +67,7 @@ class Report:
         return sorted(measured, key=self.value, reverse=not self.lowest)
 
     def value(self, trial: Trial) -> Any:
-        """Return what a trial has of the metric, if anything."""
+        """Return a trial's value of the metric, if it has one."""
         there = self.there.get(trial.name)
         return there and there.metrics.get(self.metric)
 

@@ -58,11 +58,11 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
 
 
 def experiments(commit: str) -> Experiments:
-    """Return the experiments that the git remote has of a commit, by name."""
+    """Return a commit's experiments in the git remote, by name."""
     here = f"refs/sweeps/{commit}/"  # apart from the user's own experiments
     git("fetch", "-q", "--prune", "origin", f"+{_refs(commit)}*:{here}*")
     refs = git("for-each-ref", "--format=%(refname)", here).split()
-    # In the answer each file has a line with its name, kind and size before it.
+    # In the answer, a line with name, type and size comes before each file.
     wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in node.FILES)
     answer = git("cat-file", "--batch", text=wanted)
     texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
@@ -73,17 +73,17 @@ def experiments(commit: str) -> Experiments:
 
 
 def read(metrics: str, lock: str) -> Experiment:
-    """Return an experiment, of the text of its files."""
+    """Return an experiment from the text of its files."""
     return Experiment(json.loads(metrics), parse(lock)["stages"])
 
 
 def _refs(commit: str) -> str:
-    """Return where DVC keeps the experiments of a commit."""
+    """Return the git namespace in which DVC keeps a commit's experiments."""
     return f"refs/exps/{commit[:2]}/{commit[2:]}/"
 
 
 def donors(params: dict[str, Any], there: Experiments) -> dict[str, str]:
-    """Return for each stage an experiment with the same params of it and of all before it.
+    """Return, by stage, an experiment with the same params for it and all stages before it.
 
     If code or data differ anyway, DVC runs the stage.
     """
@@ -123,5 +123,5 @@ def _versions() -> dict[str, str]:
 
 
 def git(*arguments: str, text: str = "") -> str:
-    """Return what git prints in the working directory; raises `StageError`."""
+    """Run git in the working directory and return what it prints; raises `StageError`."""
     return provenance.git(*arguments, text=text.encode()).decode().rstrip()

@@ -63,7 +63,7 @@ class Rows:
             same = (_result(run), run.data.params) in kept.values()
             if name in results and (same or TEST_DATA_MD5 not in run.data.tags):
                 client.delete_run(run_id)
-        for run in results.values():  # also those that another sweep has made
+        for run in results.values():  # also those of another sweep
             sweeps = run.data.tags.get(provenance.SWEEP, "").split()
             if sweep not in sweeps:
                 client.set_tag(run.info.run_id, provenance.SWEEP, " ".join([*sweeps, sweep]))

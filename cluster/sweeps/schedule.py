@@ -14,7 +14,7 @@ from bridge.run.errors import StageError
 from sweeps import node
 from sweeps.search import Search, Trial
 
-# Seconds before a trial begins once more, if it is nodes or services that fail and not it.
+# Seconds before each retry of a trial, if a node or a service failed and not the trial.
 PAUSES = (2, 30, 120, 480)
 LIMIT = 3  # faults in a row after which a node gets no more trials, if others do well meanwhile
 REST = 2  # seconds that a node gets no trials after a fault, times the faults in a row
@@ -37,7 +37,7 @@ class Cluster:
 
         self._ray, self._cpus, self._search = ray, options.cpus, search
         self.running: dict[Any, Running] = {}
-        self.waiting = [(0.0, trial) for trial in trials]  # with when to begin
+        self.waiting = [(0.0, trial) for trial in trials]  # with their earliest start
         self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
         self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
         self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
@@ -88,7 +88,7 @@ class Cluster:
         return bool(self.running or self.waiting or self._search.left)
 
     def ended(self) -> list[tuple[Trial, dict[str, Any]]]:
-        """Return what came of a trial, if one ends within a second."""
+        """Return the outcomes of the trials that end within a second."""
         if not self.running:
             time.sleep(1)
             return []
@@ -96,7 +96,7 @@ class Cluster:
         return [self._outcome(ref) for ref in ended]
 
     def _next(self, on: str, nodes: Set[str]) -> Trial | None:
-        """Return a trial that waits, rather not where it has failed before."""
+        """Return a waiting trial, if possible one that has not failed on this node."""
         for i, (start, trial) in enumerate(self.waiting):
             failed_on = self._faults[trial.name]
             if start <= time.monotonic() and (on not in failed_on or nodes <= {*failed_on}):
@@ -104,7 +104,7 @@ class Cluster:
         return None
 
     def _outcome(self, ref: Any) -> tuple[Trial, dict[str, Any]]:
-        """Return what a node says of a trial: `dropped` if the node gets no more of them."""
+        """Return the outcome of a trial; `dropped` if the node gets no more trials."""
         trial, on, host, _ = self.running.pop(ref)
         outcome = {"host": host, "status": "again", "seconds": 0.0}
         try:

@@ -55,7 +55,7 @@ class Search:
         direction = "minimize" if options.metric.startswith("-") else "maximize"
         self._study = optuna.create_study(sampler=sampler, direction=direction)
         self._fail = optuna.trial.TrialState.FAIL
-        # Hydra's own Optuna sweeper writes the log as a tag.
+        # As in Hydra's own Optuna sweeper, log is a tag.
         text = [re.sub(r"=log\((.*)\)$", r"=tag(log,interval(\1))", x) for x in options.optuna]
         spaces, kinds = to_hydra_overrides(text), optuna.distributions
         self._space = {space.key_or_group: _distribution(kinds, space) for space in spaces}

@@ -258,7 +258,7 @@ def test_stale_config(swept: tuple[Team, str]) -> None:
         )
     done = team.sweep("model.units=3", "test_data.seed=9", clones="restored")
     assert "1 done, 0 running, 0 failed, 0 left" in done.stdout
-    assert "begins once more" not in done.stdout
+    assert "will be retried" not in done.stdout
 
 
 def test_bad_trial(swept: tuple[Team, str]) -> None:
@@ -268,7 +268,7 @@ def test_bad_trial(swept: tuple[Team, str]) -> None:
     assert done.returncode == 1
     line = "params.yaml: model.units: must be at least 1; received -1"
     assert len(re.findall(rf"^sweep-\S+ failed on .*{re.escape(line)}$", done.stdout, re.M)) == 1
-    assert "begins once more" not in done.stdout
+    assert "will be retried" not in done.stdout
     assert re.search(r"1 done, 0 running, 1 failed, 0 left", done.stdout)
     assert "Traceback" not in done.stdout + done.stderr
 
