@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 
 from bridge.record.store import Store
 from bridge.run.errors import StageError
-from bridge.run.params import PARAMS, read
+from bridge.run.params import PARAMS, flatten, read
 
 _REPEATS = 100  # known points in a row: the space is taken to be exhausted
 
@@ -57,8 +57,9 @@ class Search:
         self._fail = optuna.trial.TrialState.FAIL
         # As in Hydra's own Optuna sweeper, log is a tag.
         text = [re.sub(r"=log\((.*)\)$", r"=tag(log,interval(\1))", x) for x in options.optuna]
-        spaces, kinds = to_hydra_overrides(text), optuna.distributions
-        self._space = {space.key_or_group: _distribution(kinds, space) for space in spaces}
+        spaces, kinds, now = to_hydra_overrides(text), optuna.distributions, flatten(read()[0])
+        named = {space.key_or_group: space for space in spaces}
+        self._space = {k: _distribution(kinds, space, now.get(k)) for k, space in named.items()}
         make_trial(self._fixed, commit)  # or raise what is wrong with it
         for point in points.values():
             self._study.enqueue_trial(point)
@@ -133,9 +134,11 @@ def digest(values: object) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _distribution(kinds: Any, override: Any) -> Any:
+def _distribution(kinds: Any, override: Any, now: Any) -> Any:
+    """Return a space of whole numbers where the params file has one, as Hydra drops the type."""
     value = override.value()
     if isinstance(value, IntervalSweep):
-        kind = kinds.IntDistribution if isinstance(value.start, int) else kinds.FloatDistribution
+        whole = isinstance(now, int) and value.start % 1 == value.end % 1 == 0
+        kind = kinds.IntDistribution if whole else kinds.FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -391,7 +391,8 @@ def test_killed_search(team: Team) -> None:
     """An adaptive search whose driver was killed twice ends with one row for each point."""
     pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
     before = len(team.experiments())
-    space = ("--optuna", "train.learning_rate=log(1e-4,1e-2)", "--optuna", "model.units=3,4,5")
+    space = ["--optuna", "train.learning_rate=log(1e-4,1e-2)"]
+    space += ["--optuna", "model.units=interval(3,6)"]
     search = [*space, "--trials", "6", "--name", "search"]
     for n in (before + 1, before + 3):
         process = team.start(*search)
@@ -408,7 +409,7 @@ def test_killed_search(team: Team) -> None:
         (row.data.params["train.learning_rate"], row.data.params["model.units"]) for row in rows
     }
     assert len(points) == 6
-    assert all(1e-4 <= float(rate) <= 1e-2 for rate, _ in points)
+    assert all(1e-4 <= float(rate) <= 1e-2 and int(units) in range(3, 7) for rate, units in points)
 
 
 def trainings(team: Team) -> list[psutil.Process]:
