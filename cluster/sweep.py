@@ -44,8 +44,10 @@ def main() -> None:
     os.chdir(ROOT)
     try:
         sys.exit(sweep(options))
-    except (StageError, ModuleNotFoundError) as error:
+    except StageError as error:
         sys.exit(masked(f"{error}"))
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}: `make cluster-setup`")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command continues where this one ended")
 
