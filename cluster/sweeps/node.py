@@ -36,8 +36,9 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         outcome = {"status": "unfit", "message": f"{error}"}
     except subprocess.CalledProcessError as error:
         outcome = {"status": "again", "message": error.stderr}
-    except subprocess.TimeoutExpired as error:
-        outcome = {"status": "failed", "message": f"ended after {error.timeout:g} s (--timeout)"}
+    except subprocess.TimeoutExpired:  # whose own number can be what was left of the time
+        message = f"ended after {order['timeout']:g} s (--timeout)"
+        outcome = {"status": "failed", "message": message}
     message = masked(outcome.get("message", ""))[-400:]
     if "No space left on device" in message:  # whichever program ran into it
         outcome["status"] = "unfit"
