@@ -200,7 +200,7 @@ def test_cache_of_links(clone: Clone) -> None:
     restore(clone, run)
     (tree,) = (clone.path / "restored").iterdir()
     assert (tree / "data/model.keras").is_symlink()
-    assert "is there" in restore(clone, run).stdout
+    assert "already exists" in restore(clone, run).stdout
     assert status(tree) == {}
 
 
