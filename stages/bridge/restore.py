@@ -60,6 +60,7 @@ def restore(root: Path, row: Row, apply: bool) -> None:
         _check_patch(row, apply)
         _make(root, tree, row)
     shown = tree.relative_to(root)
+    # The folder comes from the row, and its commit could make a link of it that leads elsewhere.
     with chdir(_target(tree, f"{row.folder}/dvc.yaml").parent):
         restored, problems = _fill(tree, row)
     print(f"{shown}: {'already exists' if exists else 'created'}, at commit {row.commit}")
