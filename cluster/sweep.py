@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sweeps.report import Report
 from sweeps.repository import donors, experiments, git, order
 from sweeps.rows import Rows
 from sweeps.schedule import Cluster
-from sweeps.search import Trial, digest, make_search
+from sweeps.search import Search, Trial, digest
 
 
 def main() -> None:
@@ -39,8 +40,6 @@ def main() -> None:
     add("--metric", default="accuracy", help="what best means; --metric=-loss is the lowest loss")
     add("--clones", default="/tmp", help="folder on each node for its clones, such as '$SCRATCH'")  # noqa: S108
     options = parser.parse_args()
-    if not re.fullmatch(r"[\w.-]*", options.name or ""):
-        parser.error("--name: letters, digits, '.', '_' and '-' only")
     os.chdir(ROOT)
     try:
         sys.exit(sweep(options))
@@ -56,19 +55,17 @@ def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial failed or lacks a row."""
     commit = git("rev-parse", "HEAD")
     what = [commit, sorted(options.set_param), options.optuna, options.optuna and options.metric]
-    title = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
+    name = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"
+    title = re.sub(r"[^\w.-]+", "-", name)  # part of an address
     fixed = order(commit, title, options)
     rows, there = Rows(commit), experiments(commit)
     with rows.store.errors_reported():
         recorded = rows.of(there)
     # Those without a row are of another store: they run again, and nothing is taken from them.
     unrecorded = {name: there.pop(name) for name in there.keys() - recorded.keys()}
-    search = make_search(options, title, commit, rows.store)
+    search = Search(options, title, commit, rows.store)
     trials, report = search.trials, Report(options.metric, search.trials, there)
-    new = [trial for trial in trials if trial.name not in there]
-    for trial in trials:
-        if trial.name in there:
-            search.tell(trial, report.value(trial))
+    new = [trial for name, trial in trials.items() if name not in there]
     found = f"{len(trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {commit[:7]}, {found}", flush=True)
 
@@ -78,19 +75,19 @@ def sweep(options: argparse.Namespace) -> bool:
 
     try:
         if new or search.left:
-            with closing(Cluster(options, new, search)) as cluster:
-                while cluster.begin(ordered):
+            ask = partial(search.ask, report.values)
+            with closing(Cluster(options, new, ask)) as cluster:
+                while cluster.begin(ordered) or search.left:
                     for trial, outcome in cluster.ended():
-                        if report.event(trial, outcome):
-                            search.tell(trial, report.value(trial))
+                        report.event(trial, outcome)
                     report.state(len(cluster.waiting) + search.left, cluster.running.values())
     finally:
         report.there = experiments(commit)
         with rows.store.errors_reported():
-            results, address = rows.settle(title, trials, report.there), rows.url(title)
+            results, address = rows.settle(title, trials.keys(), report.there), rows.url(title)
     complete = report.end(results)
     print(f"\nIn MLflow: {address}")
-    if best := next((results[x.name] for x in report.best_first() if x.name in results), None):
+    if best := next((results[name] for name in report.values() if name in results), None):
         model = rows.store.model_uri(best.info.run_id)
         print(f"The best: make restore RUN={best.info.run_id}, its model is {model}")
     print("All of them, with their files: dvc exp pull origin", flush=True)

@@ -1,1 +1,1 @@
-"""The parts of sweep.py, which runs on the driver, and of trial.py, which runs on nodes."""
+"""The parts of sweep.py: node.py runs on the nodes, the others on the driver."""

@@ -1,5 +1,12 @@
-"""Run a trial on a node. This module is sent there by value: it needs the standard library only."""
+"""Trials on a node: `run` is Ray's task, and this file, run as a script, does the trial.
 
+The task is sent to the nodes by value, and uses the standard library only. The script runs in a
+clone, as of the sweep's commit. It takes from other experiments the stages that would be the same,
+runs `dvc exp run`, and pushes the files and, last of all, the experiment: one that the git remote
+has is complete.
+"""
+
+import ctypes
 import fcntl
 import importlib.metadata
 import itertools
@@ -15,8 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from dvc.dvcfile import LOCK_FILE
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage.exceptions import StageCmdFailedError
+from dvc.utils.serialize import modify_yaml, parse_yaml
+
 FILES = ("data/metrics.json", "dvc.lock")  # of an experiment, which git has: what it has come to
-FAILED = 3  # the exit status of cluster/trial.py if a stage has failed, and said why
+FAILED = 3  # the exit status of the script if a stage has failed, and said why
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
 # These would point to another repository or row. A node's own git credentials stay.
@@ -57,9 +70,6 @@ def masked(text: str) -> str:
 
 
 def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
-    for package, pin in order["versions"].items():
-        if (version := importlib.metadata.version(package)) != pin:
-            return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
     inherited = {k: v for k, v in os.environ.items() if not _LEAVES_THE_CLONE.match(k)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     own = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"}
@@ -75,7 +85,11 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
             git("fetch", "-q", "origin", **at)
         git("checkout", "-q", "--force", "--detach", order["commit"], **at)
         git("clean", "-fdq", **at)
-        status, said = _trial(order, path.with_suffix(".log"), at, lock)
+        pins = (path / "requirements.txt").read_text()
+        for package, pin in re.findall(r"^([\w.-]+)==(\S+) \\$", pins, re.M):
+            if (version := importlib.metadata.version(package)) != pin:
+                return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
+        status, said = _script(order, path.with_suffix(".log"), at, lock)
         clean.touch()
         if status == 0:
             return {"status": "done", "files": [(path / name).read_text() for name in FILES]}
@@ -87,16 +101,15 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     return {"status": "again", "message": f"exit status {status}: {last}"}
 
 
-def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
-    """Run cluster/trial.py, as of the sweep's commit; return its exit status and stderr."""
-    command = [sys.executable, "cluster/trial.py"]
+def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
+    """Run this file as a script in the clone; return its exit status and stderr."""
     # A process group of its own; the lock is held also by what outlives this worker.
     at = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
-    at |= {"stdin": subprocess.PIPE, "errors": "replace"}
-    with log.open("w") as said, log.with_suffix(".errors").open("w+") as errors:
-        process = subprocess.Popen(command, stdout=said, stderr=errors, **at)
-        try:
-            process.communicate(json.dumps(order), order["timeout"])  # Ray can interrupt it
+    with log.open("w") as out, log.with_suffix(".errors").open("w+", errors="replace") as errors:
+        at |= {"stdin": subprocess.PIPE, "stdout": out, "stderr": errors}
+        process = subprocess.Popen([sys.executable, "cluster/sweeps/node.py"], **at)
+        try:  # Ray interrupts Python, but not a wait for output: stderr must not be a pipe
+            process.communicate(json.dumps(order), order["timeout"])
         finally:
             _end(process)
         errors.seek(0)
@@ -105,10 +118,9 @@ def _trial(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) 
 
 def _end(process: "subprocess.Popen[str]") -> None:
     """End what is left of a trial's process group; a training has time to mark its row KILLED."""
-    deadline = time.monotonic() + GRACE
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
+        for _ in range(int(GRACE / 0.05)):
             process.poll()
             os.killpg(process.pid, 0)
             time.sleep(0.05)
@@ -129,3 +141,57 @@ def _free_clone(order: dict[str, Any]) -> IO[str]:
             return lock
         lock.close()
     raise AssertionError
+
+
+def main() -> None:
+    """Do the trial that stdin describes; its metrics are then where its commit has them."""
+    if sys.platform == "linux":  # dies with the worker that waits for it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    order = json.load(sys.stdin)  # incomplete if the worker died before that
+    try:
+        _trial(order)
+    except (DvcException, OSError, subprocess.CalledProcessError) as error:
+        if isinstance(error.__cause__, StageCmdFailedError):
+            sys.exit(FAILED)
+        # Otherwise DVC's or git's remote is to blame, even if DVC ran into it within a stage.
+        sys.exit(masked(getattr(error, "stderr", "") or f"{error}"))
+
+
+def _trial(order: dict[str, Any]) -> None:
+    ref, force = order["refs"] + order["name"], order["force"]
+    if not force and git("ls-remote", "origin", ref):  # another node was quicker
+        git("fetch", "-q", "origin", ref)
+        git("restore", "--source=FETCH_HEAD", "--worktree", *FILES)
+        return
+    Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
+    repo = Repo()
+    with repo.config.edit("local") as config:
+        config.update(order["dvc"])
+    repo.experiments.remove(all_commits=True)  # of earlier trials
+    _take(order["refs"], order["restore"])
+    repo.experiments.run(params=order["overrides"], name=order["name"], pull=True, force=force)
+    if not force:  # otherwise git has it, and only MLflow lacked it
+        repo.push()
+        # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
+        git("push", "-q", f"--force-with-lease={ref}:", "origin", ref)
+
+
+def _take(refs: str, donors: dict[str, str]) -> None:
+    """Take stages from other experiments: their entries in dvc.lock, and their files in git.
+
+    If such a stage really is unchanged, DVC then skips it and pulls its other files.
+    """
+    with suppress(subprocess.CalledProcessError, KeyError):  # gone by now: the stages run
+        git("fetch", "-q", "origin", *{f"+{refs}{x}:refs/donors/{x}" for x in donors.values()})
+        for stage, name in donors.items():
+            source = f"refs/donors/{name}"
+            theirs = parse_yaml(git("show", f"{source}:{LOCK_FILE}"), LOCK_FILE)["stages"][stage]
+            with modify_yaml(LOCK_FILE) as ours:
+                ours["stages"][stage] = theirs
+            paths = [out["path"] for out in theirs["outs"]]
+            if in_git := git("ls-tree", "--name-only", source, "--", *paths).split():
+                git("restore", f"--source={source}", "--worktree", "--", *in_git)
+
+
+if __name__ == "__main__":
+    main()

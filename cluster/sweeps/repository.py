@@ -4,14 +4,12 @@ import getpass
 import json
 import os
 import re
-import tomllib
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.repo import Repo
-
 from bridge.record import provenance
+from bridge.record.files import dvc_config
 from bridge.record.store import address
 from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, parse
@@ -40,11 +38,10 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
     git("fetch", "-q", "origin")
     if not git("branch", "-r", "--contains", commit, "--list", "origin/*"):
         raise StageError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
-    with Repo() as repo:
-        name = repo.config["core"].get("remote")
-        if not name:
-            raise StageError("no DVC remote: `dvc remote add -d NAME URL` first")
-        config = {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}}
+    known = dvc_config(Path.cwd())
+    if not (name := known["core"].get("remote")):
+        raise StageError("no DVC remote: `dvc remote add -d NAME URL` first")
+    config = {"core": {"remote": name}, "remote": {name: known["remote"][name]}}
     return {
         "commit": commit,
         "refs": _refs(commit),
@@ -53,7 +50,6 @@ def order(commit: str, sweep: str, options: Namespace) -> dict[str, Any]:
         "environment": {**_environment(shared=bool(options.address)), "SWEEP": sweep},
         "timeout": options.timeout,
         "clones": f"{options.clones}/dvc-sweep-{digest(url)}",
-        "versions": _versions(),
     }
 
 
@@ -62,14 +58,12 @@ def experiments(commit: str) -> Experiments:
     here = f"refs/sweeps/{commit}/"  # apart from the user's own experiments
     git("fetch", "-q", "--prune", "origin", f"+{_refs(commit)}*:{here}*")
     refs = git("for-each-ref", "--format=%(refname)", here).split()
-    # In the answer, a line with name, type and size comes before each file.
     wanted = "".join(f"{ref}:{file}\n" for ref in refs for file in node.FILES)
-    answer = git("cat-file", "--batch", text=wanted)
-    texts = re.split(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", answer, flags=re.M)[1:]
-    files = zip(refs, texts[::2], texts[1::2], strict=True)
-    return {
-        ref.removeprefix(here): read(*both) for ref, *both in files if all(map(str.strip, both))
-    }
+    # In the answer, a line with name, type and size comes before each file.
+    before = re.compile(r"^(?:\w{40,64} blob \d+|refs/\S+ missing)$", re.M)
+    texts = map(str.strip, before.split(git("cat-file", "--batch", text=wanted))[1:])
+    files = zip(refs, *[iter(texts)] * len(node.FILES), strict=True)
+    return {ref.removeprefix(here): read(*both) for ref, *both in files if all(both)}
 
 
 def read(metrics: str, lock: str) -> Experiment:
@@ -108,18 +102,10 @@ def _environment(shared: bool) -> dict[str, str]:
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     passed["MLFLOW_TRACKING_URI"] = address()  # the driver's, not one of each clone
     passed["LOGNAME"] = getpass.getuser()  # the row's user
+    name, email = git("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
     for role in ("AUTHOR", "COMMITTER"):
-        name, _, rest = git("var", f"GIT_{role}_IDENT").partition(" <")
-        passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": rest.partition(">")[0]}
+        passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}
     return passed
-
-
-def _versions() -> dict[str, str]:
-    """Return the pinned versions of the packages that the project itself names."""
-    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
-    direct = {re.split(r"[^\w.-]", line)[0].replace(".", "-") for line in project}
-    pins = re.findall(r"^([\w-]+)==([^\s;]+)", Path("requirements.txt").read_text(), re.M)
-    return {name: pin for name, pin in pins if name in direct}
 
 
 def git(*arguments: str, text: str = "") -> str:

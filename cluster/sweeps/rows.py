@@ -1,12 +1,12 @@
 """A sweep's rows in MLflow."""
 
 import os
+from collections.abc import Set
 
 from bridge.record import provenance, view
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
 from sweeps.repository import Experiments
-from sweeps.search import Trial
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA
 
@@ -31,18 +31,17 @@ class Rows:
         Experiments share a row if they differ only in what decides no result.
         """
         rows, found = self._rows(), {}
-        for name, experiment in there.items():
-            outs = [out for stage in experiment.stages.values() for out in stage["outs"]]
-            md5s = {out["path"]: out["md5"] for out in outs}
+        for name, (_, stages) in there.items():
+            md5s = {out["path"]: out["md5"] for one in stages.values() for out in one["outs"]}
             result = md5s.get(f"{MODEL}", ""), md5s.get(f"{TEST_DATA}", "")
             same = [run for run in rows if _result(run) == result]
-            if not same:  # made by another commit
-                same = [x for x in self.store.results_of(result[0]) if _result(x) == result]
+            # Otherwise another commit may have made it.
+            same = same or [x for x in self.store.results_of(result[0]) if _result(x) == result]
             if same:  # its own row, if it has one
                 found[name] = min(same, key=lambda run: run.data.tags.get(_NAME) != name)
         return found
 
-    def settle(self, sweep: str, trials: list[Trial], there: Experiments) -> dict[str, Run]:
+    def settle(self, sweep: str, names: Set[str], there: Experiments) -> dict[str, Run]:
         """Leave one row for each result of these trials, tagged as the sweep's, and return it.
 
         The tag names all sweeps that a row belongs to, with a space between them.
@@ -51,7 +50,7 @@ class Rows:
         An experiment's name does not identify its result: of two trials that share a training, one
         completes the row that the other's training opened.
         """
-        client, names = self.store.client, {trial.name for trial in trials}
+        client = self.store.client
         results = self.of({name: there[name] for name in names & there.keys()})
         kept = {run.info.run_id: (_result(run), run.data.params) for run in results.values()}
         for run in self._rows():

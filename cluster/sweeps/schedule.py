@@ -12,30 +12,30 @@ from typing import Any
 
 from bridge.run.errors import StageError
 from sweeps import node
-from sweeps.search import Search, Trial
+from sweeps.search import Trial
 
 # Seconds before each retry of a trial, if a node or a service failed and not the trial.
 PAUSES = (2, 30, 120, 480)
 LIMIT = 3  # faults in a row after which a node gets no more trials, if others do well meanwhile
 REST = 2  # seconds that a node gets no trials after a fault, times the faults in a row
 
-
+Ask = Callable[[], Trial | None]
 Running = tuple[Trial, str, str, float]  # with the node that it was given to, its host, and when
 
 
 class Cluster:
     """A running Ray cluster, or one started on this machine, until it is closed.
 
-    It runs the given trials, and those that the search asks for.
+    It runs the given trials and, when a node has room left, those that it asks for.
     """
 
-    def __init__(self, options: Namespace, trials: list[Trial], search: Search) -> None:
+    def __init__(self, options: Namespace, trials: list[Trial], ask: Ask) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's future default; today's comes with a warning.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray.autoscaler.sdk
+        import ray
 
-        self._ray, self._cpus, self._search = ray, options.cpus, search
+        self._ray, self._cpus, self._ask = ray, options.cpus, ask
         self.running: dict[Any, Running] = {}
         self.waiting = [(0.0, trial) for trial in trials]  # with their earliest start
         self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
@@ -57,12 +57,9 @@ class Cluster:
         ray.cloudpickle.register_pickle_by_value(node)
         # Retried here, not by Ray, so that retries are shown and counted with the other failures.
         self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
-        room = [{"CPU": self._cpus}] * (len(trials) + search.left)
-        ray.autoscaler.sdk.request_resources(bundles=room)
 
     def close(self) -> None:
         """End the trials that run."""
-        self._ray.autoscaler.sdk.request_resources(bundles=[])
         for ref in self.running:
             self._ray.cancel(ref)
         if n := len(self.running):
@@ -80,12 +77,12 @@ class Cluster:
         free.subtract(on for _, on, _, _ in self.running.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         for key in [*free] * max(free.values(), default=0):
-            if free[key] > 0 and (trial := self._next(key, free.keys()) or self._search.ask()):
+            if free[key] > 0 and (trial := self._next(key, free.keys()) or self._ask()):
                 free[key] -= 1
                 there = self._task.options(scheduling_strategy=strategy(key, soft=False))
                 ref, host = there.remote(order(trial)), nodes[key]["NodeManagerHostname"]
                 self.running[ref] = trial, key, host, time.monotonic()
-        return bool(self.running or self.waiting or self._search.left)
+        return bool(self.running or self.waiting)
 
     def ended(self) -> list[tuple[Trial, dict[str, Any]]]:
         """Return the outcomes of the trials that end within a second."""

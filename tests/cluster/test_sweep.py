@@ -21,7 +21,7 @@ from sweeps.node import masked
 from sweeps.report import Report
 from sweeps.repository import Experiment, donors, experiments
 from sweeps.rows import Rows
-from sweeps.search import expand, make_search
+from sweeps.search import Search, expand
 
 pytestmark = pytest.mark.pipeline
 
@@ -51,7 +51,7 @@ def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
     said = clone.dvc("exp", "run", "--queue", *options).stdout
     trials = expand(overrides, "c0ffee")
     assert len(trials) == 10
-    for trial in trials:
+    for trial in trials.values():
         assert f"{{'params.yaml': {list(trial.overrides)}}}" in said
 
 
@@ -59,7 +59,7 @@ def test_names() -> None:
     """A name depends on commit and params, not on what was typed: equal params are one trial."""
 
     def names(commit: str, *overrides: str) -> list[str]:
-        return [trial.name for trial in expand([*overrides], commit)]
+        return [*expand([*overrides], commit)]
 
     (name,) = names("c0ffee", "model.units=5", "train.learning_rate=0.001")
     assert names("c0ffee", "train.learning_rate=1e-3", "model.units=5") == [name]
@@ -84,7 +84,7 @@ def test_bad_overrides(override: str, words: str) -> None:
     """An override that no trial could use is reported with its text."""
     options, nowhere = Namespace(set_param=[override], optuna=[]), cast("Any", None)
     with pytest.raises(StageError) as error:
-        make_search(options, "", "c0ffee", nowhere)
+        Search(options, "", "c0ffee", nowhere)
     assert words in masked(str(error.value))
     assert f"'{override}'" in masked(str(error.value))
 
@@ -147,7 +147,7 @@ def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of trials never change; otherwise existing trials would run again."""
     (tmp_path / "params.yaml").write_text("model: {units: 3, cell: lstm}\ntrain: {rate: 1e-3}\n")
     monkeypatch.chdir(tmp_path)
-    (trial,) = expand(["model.units=5"], "c0ffee")
+    (trial,) = expand(["model.units=5"], "c0ffee").values()
     assert trial.name == "sweep-3eb67749912f"
     assert trial.params == {"model": {"units": 5, "cell": "lstm"}, "train": {"rate": 0.001}}
 
@@ -270,20 +270,20 @@ def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.Mon
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """A sweep prints a line per event, its progress now and then, and a table at the end."""
-    trials = expand(["model.units=1,2,3,4"], "c0ffee")
-    names = [trial.name for trial in trials]
-    report = Report("-loss", trials, {names[0]: Experiment({"loss": 0.5}, {})})
+    """A sweep prints a line per event, its progress now and then, and at the end what failed."""
+    found = expand(["model.units=1,2,3,4"], "c0ffee")
+    names, trials = [*found], [*found.values()]
+    report = Report("-loss", found, {names[0]: Experiment({"loss": 0.5}, {})})
     report.state(2, [])  # printed at most once a minute
     report.state(2, [(trials[1], "id", "b", time.monotonic() - 70)], every=0)
     ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
-    assert not report.event(trials[1], {**ended, "status": "again", "message": "lost"})
-    assert not report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
+    report.event(trials[1], {**ended, "status": "again", "message": "lost"})
+    report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
     files = ['{"loss": 0.25}', "stages: {}"]
-    assert report.event(trials[1], {**ended, "status": "done", "files": files})
+    report.event(trials[1], {**ended, "status": "done", "files": files})
     fault = {**ended, "status": "failed", "message": "model.units: too small"}
-    assert report.event(trials[2], fault)
-    assert [report.value(trial) for trial in trials] == [0.5, 0.25, None, None]
+    report.event(trials[2], fault)
+    assert [*report.values().items()] == [(names[1], 0.25), (names[0], 0.5)]
     assert not report.end([names[1]])
     said = capsys.readouterr().out.splitlines()
     best = "best 0.5 (model.units=1)"
@@ -294,9 +294,6 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[3] == f"{names[1]} done on a in 2.0 s: 0.25 (model.units=2)"
     assert said[4] == f"{names[2]} failed on a in 2.0 s: model.units: too small"
     assert said[5] == "  2 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
-    table = said[said.index("") + 1 :]
-    assert table[0].split() == ["experiment", "loss"]
-    assert table[1:3] == [f"{names[1]} 0.25 (model.units=2)", f"{names[0]} 0.5 (model.units=1)"]
-    assert table[3] == f"{names[2]} failed: model.units: too small"
-    assert table[4] == f"{names[0]} has no row in MLflow"
+    assert said[6] == f"{names[2]} failed: model.units: too small"
+    assert said[7] == f"{names[0]} failed: it has no row in MLflow"
     assert report.failed == {names[2]: "model.units: too small"}
