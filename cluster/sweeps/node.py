@@ -52,10 +52,10 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:  # whose own number can be what was left of the time
         message = f"ended after {order['timeout']:g} s (--timeout)"
         outcome = {"status": "failed", "message": message}
-    message = masked(outcome.get("message", ""))[-400:]
-    if "No space left on device" in message:  # whichever program ran into it
+    message = masked(outcome.get("message", ""))
+    if re.search("(?i)no space left|out of diskspace|quota exceeded", message):  # any program's
         outcome["status"] = "unfit"
-    return {**outcome, "message": message, "seconds": time.monotonic() - started}
+    return {**outcome, "message": message[-400:], "seconds": time.monotonic() - started}
 
 
 def git(*arguments: str, **where: Any) -> str:

@@ -100,7 +100,8 @@ def _environment(shared: bool) -> dict[str, str]:
         must = "must name a server or database that every node reaches"
         raise StageError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
-    passed["MLFLOW_TRACKING_URI"] = address()  # the driver's, not one of each clone
+    # The driver's own store, not one in each clone.
+    passed["MLFLOW_TRACKING_URI"] = address(provenance.main_repository())
     passed["LOGNAME"] = getpass.getuser()  # the row's user
     name, email = git("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
     for role in ("AUTHOR", "COMMITTER"):

@@ -409,6 +409,20 @@ def test_model_is_a_folder(models: Clone) -> None:
         assert run.data.params["model.tree.depth"] == name[-1]
 
 
+def test_one_file_for_training_and_test(models: Clone) -> None:
+    """A row on other test data keeps the training's file, even if the first test used it too."""
+    evaluate = [sys.executable, "scripts/evaluate.py", "models/tree-1"]
+    models.dvc("repro", "train@tree-1")
+    models.run(*evaluate)
+    (models.path / "other.csv").write_text("b\n2\n")
+    (models.path / evaluate[1]).write_text(EVALUATE.replace("table.csv", "other.csv"))
+    models.run(*evaluate)
+    new, _ = rows(models, "models")
+    files = f"{new.info.artifact_uri}/files"
+    assert artifacts.load_text(f"{files}/train/table.csv") == "a\n1\n"
+    assert artifacts.load_text(f"{files}/test/other.csv") == "b\n2\n"
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [

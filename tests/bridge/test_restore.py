@@ -357,10 +357,13 @@ def test_hostile_tags(clone: Clone, tag: str, value: str) -> None:
     [
         ("params.yaml", b"a: &a [*a]\nb: {"),
         ("params.yaml", b"a: 1\n" + b"#" * 30_000),
-        ("files/data/model.keras.dvc", b"outs: 1"),
-        ("files/data/model.keras.dvc", b'outs:\n- {md5: "../../../../etc", path: x}\n'),
-        ("files/data/metrics.json", b"x" * 1_100_000),
-        ("files/.git/config.dvc", b"outs:\n- {md5: 0123456789abcdef0123456789abcdef, path: x}\n"),
+        ("files/train/data/model.keras.dvc", b"outs: 1"),
+        ("files/train/data/model.keras.dvc", b'outs:\n- {md5: "../../../../etc", path: x}\n'),
+        ("files/test/data/metrics.json", b"x" * 1_100_000),
+        (
+            "files/test/.git/config.dvc",
+            b"outs:\n- {md5: 0123456789abcdef0123456789abcdef, path: x}\n",
+        ),
     ],
 )
 def test_hostile_artifacts(clone: Clone, name: str, content: bytes) -> None:

@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 def read(root: Path, run_id: str) -> Row:
     """Return a row; raise `StageError` if the store or this clone lacks it, or if it is invalid."""
-    store = address()
+    store = address(root)
     try:
         if store == own_address(root):
             if not (root / "mlflow.db").exists():
@@ -58,7 +58,7 @@ def read(root: Path, run_id: str) -> Row:
     tags, patch = run.data.tags, held.pop(patches.PATCH, None)
     commit, folder = tags.get(provenance.COMMIT, ""), tags.get(provenance.FOLDER, ".")
     params = held.pop(name, b"")
-    files = {name.removeprefix(f"{FILES}/"): content for name, content in held.items()}
+    files = {name.split("/", 2)[-1]: content for name, content in held.items()}
     listed = [name for name in files if name.endswith(".dvc")]
     md5s = {name.removesuffix(".dvc"): _md5_in(files.pop(name)) for name in listed}
     named = {k: v for k, v in tags.items() if k == MODEL_MD5 or k.endswith("_data.md5")}

@@ -53,7 +53,7 @@ def folder() -> Path:
     return Path.cwd().relative_to(checkout())
 
 
-def tags(params: Path) -> dict[str, str]:
+def tags(root: Path, params: Path) -> dict[str, str]:
     """Return the tags of a run: MLflow's own for user, source and commit, and where it was made.
 
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
@@ -74,7 +74,7 @@ def tags(params: Path) -> dict[str, str]:
         STAGE: os.environ.get("DVC_STAGE", ""),
         SWEEP: os.environ.get("SWEEP", ""),
         FOLDER: "/".join(folder().parts),
-        **processes.tags(main_repository()),
+        **processes.tags(root),
         PARAMS_FILE: str(params) if params != PARAMS else "",
         **environment(),
     }

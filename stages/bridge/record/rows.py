@@ -24,6 +24,7 @@ from .faults import ERRORS, tracking_error
 from .files import Data, Serve, log_model, packed, renew_model
 from .kept import log_files
 from .runs import (
+    TRAIN,
     TRAIN_DATA_MD5,
     Params,
     context,
@@ -102,7 +103,7 @@ def training(
             given = data.as_input("training")
             tags = {TRAIN_DATA_MD5: given.dataset.digest}
             run_id = create(store, params, tags, texts, [given])
-            log_files(store, run_id, [data.path])
+            log_files(store, run_id, [data.path], TRAIN)
         row = Row(store, stage, run_id)
         yield row
         stage.check()
@@ -140,8 +141,8 @@ def evaluation(
     """
     if not isinstance(model, str | os.PathLike):
         raise StageError("an evaluation has one model: record one for each")
-    if name == "train" or not re.fullmatch(r"[\w-]+", name):
-        rule = "one word other than `train`, which the training uses"
+    if name == TRAIN or not re.fullmatch(r"[\w-]+", name):
+        rule = f"one word other than `{TRAIN}`, which the training uses"
         raise StageError(f"evaluation: name must be {rule}; received {name!r}")
     model, client, tag = Path(model), store.client, data_md5(name)
     tested_on = data.as_input(context(name))
@@ -214,7 +215,7 @@ def _complete_training(
         client.delete_run(run_id)
         return
     log_model(store, run_id, model, package)
-    log_files(store, run_id, [model, *files])
+    log_files(store, run_id, [model, *files], TRAIN)
     client.set_tag(run_id, MODEL_MD5, model_md5)
     # DVC takes an evaluation of the same bytes from its cache, so no stage would record it.
     for run in [run for run in runs if evaluations(run)][:1]:

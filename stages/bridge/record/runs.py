@@ -23,7 +23,10 @@ from .patches import PATCH, log_patch
 Params = Mapping[str, Mapping[str, Any]]
 """Params by section, as in params.yaml."""
 
-TRAIN_DATA_MD5 = "train_data.md5"
+TRAIN = "train"
+"""The training's split; the others are named as their evaluations."""
+
+TRAIN_DATA_MD5 = f"{TRAIN}_data.md5"
 TEST_DATA_MD5 = "test_data.md5"
 
 
@@ -41,7 +44,7 @@ def evaluations(run: Run) -> list[str]:
     """Return the names of the evaluations that a row has."""
     end = data_md5("")
     found = {tag.removesuffix(end) for tag in run.data.tags if tag.endswith(end)}
-    return sorted(found - {TRAIN_DATA_MD5.removesuffix(end)})
+    return sorted(found - {TRAIN})
 
 
 def create(
@@ -54,7 +57,7 @@ def create(
     """Open a row with these params, named after what differs from the committed ones."""
     values, text = _read_params(store)
     title = provenance.title(flatten({**values, **params}), store.params)
-    tags = {**tags, **provenance.tags(store.params)}
+    tags = {**tags, **provenance.tags(store.root, store.params)}
     run = store.client.create_run(store.experiment_id, run_name=title, tags=tags)
     run_id = str(run.info.run_id)
     mlflow.log_params(flatten(params), run_id=run_id)
@@ -105,7 +108,7 @@ def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
     mlflow.log_metrics(curves, run_id=run_id)
-    copy_files(store, run.info.run_id, run_id, [""])
+    copy_files(store, run.info.run_id, run_id, [TRAIN])
     if logged := store.models(run.info.run_id):
         store.client.log_outputs(run_id, logged)
     else:  # it could not be served
@@ -123,7 +126,7 @@ def unrecorded(
     tags = {MODEL_MD5: model_md5, NOTE: "The training was not recorded in this store."}
     run_id = create(store, others, tags, {})
     log_model(store, run_id, model, package)
-    log_files(store, run_id, [model])
+    log_files(store, run_id, [model], TRAIN)
     store.client.set_terminated(run_id)
     return run_id
 

@@ -53,8 +53,8 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.store.db.utils.MAX_RETRY_COUNT = 4
-        self._root = provenance.main_repository()
-        self.address = address()
+        self.root = provenance.main_repository()
+        self.address = address(self.root)
         self._remote = self.address.startswith("http")
         mlflow.set_tracking_uri(self.address)
         self._name = experiment
@@ -62,9 +62,9 @@ class Store:
         with self.lock(), self.errors_reported(_OPENING):
             if self._remote:
                 self._check_version()
-            elif self.address == own_address(self._root):
-                follow(self._root)
-                _create_database(self._root / "mlflow.db")
+            elif self.address == own_address(self.root):
+                follow(self.root)
+                _create_database(self.root / "mlflow.db")
             self.client = mlflow.MlflowClient()
             self.experiment_id = once_more(lambda: self._experiment(name, view.tags(columns)))
             self._end_rows("KILLED", processes.has_ended)
@@ -84,7 +84,7 @@ class Store:
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the store against other stages on this machine."""
-        return exclusive(self._root / ".dvc" / "tmp", "another stage writes to MLflow")
+        return exclusive(self.root / ".dvc" / "tmp", "another stage writes to MLflow")
 
     def end_own_rows(self, status: str, why: str = "") -> None:
         """Give the rows that this process left RUNNING another status, if the store works.
@@ -131,7 +131,7 @@ class Store:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             # A server chooses a place for files; a database would use the current folder.
-            location = None if self._remote else (self._root / "mlartifacts").as_uri()
+            location = None if self._remote else (self.root / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, location, tags))
         if experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
@@ -146,7 +146,7 @@ class Store:
         """End this clone's RUNNING rows, in any folder, if `ended` is true of their tags."""
         like = f"name LIKE '{self._name}%'"
         experiments = self.client.search_experiments(filter_string=like)
-        clone = f"tags.{processes.CLONE} = '{processes.clone(self._root)}'"
+        clone = f"tags.{processes.CLONE} = '{processes.clone(self.root)}'"
         running = f"attributes.status = 'RUNNING' and {clone}"
         for run in self.client.search_runs([e.experiment_id for e in experiments], running):
             if ended(run.data.tags):
@@ -155,13 +155,12 @@ class Store:
                 self.client.set_terminated(run.info.run_id, status)
 
 
-def address() -> str:
+def address(root: Path) -> str:
     """Return the address of the store: `MLFLOW_TRACKING_URI`, or the main repository's own.
 
     A relative path is taken from the main repository, because DVC's temporary copies are deleted.
     Raises `TrackingError` if MLflow would misread the repository's path.
     """
-    root = provenance.main_repository()
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not given and set("?#%") & set(str(root)):
         error = ValueError("the path of the repository must not contain ?, # or %")
