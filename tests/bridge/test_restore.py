@@ -158,8 +158,10 @@ def test_rows_of_one_name(clone: Clone) -> None:
 def forget(clone: Clone, run: Run) -> None:
     """Remove DVC's cache, and the row's copies of cached files."""
     shutil.rmtree(clone.path / ".dvc" / "cache")
+    kept = clone.path / "mlartifacts" / run.info.run_id / "artifacts" / "files"
     for path in MD5_TAGS.values():
-        (clone.path / "mlartifacts" / run.info.run_id / "artifacts" / "files" / path).unlink(True)
+        for file in kept.glob(f"*/{path}"):
+            file.unlink()
 
 
 def test_bytes_from_elsewhere(clone: Clone) -> None:

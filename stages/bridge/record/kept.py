@@ -8,8 +8,8 @@ their md5. Without `.dvc` it is the file itself, for files that nobody has pushe
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..run.files import AnyPath, md5
@@ -37,11 +37,9 @@ def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str) -
         store.client.log_artifacts(run_id, folder, f"{FILES}/{split}")
 
 
-def copy_files(store: Store, source: str, run_id: str, splits: Collection[str]) -> None:
-    """Add to a row the files that another row keeps of these splits."""
-    client = store.client
-    for kept in client.list_artifacts(source, FILES):  # none in a row of an older version
-        if PurePosixPath(kept.path).name in splits:
-            with TemporaryDirectory() as folder:
-                client.download_artifacts(source, kept.path, folder)
-                client.log_artifacts(run_id, folder)
+def copy_files(store: Store, source: str, run_id: str, split: str) -> None:
+    """Add to a row the files that another row keeps of a split."""
+    client, kept = store.client, f"{FILES}/{split}"
+    if any(folder.path == kept for folder in client.list_artifacts(source, FILES)):
+        with TemporaryDirectory() as folder:
+            client.log_artifacts(run_id, client.download_artifacts(source, kept, folder), kept)

@@ -35,9 +35,9 @@ def data_md5(name: str) -> str:
     return f"{name}_data.md5"
 
 
-def context(name: str) -> str:
-    """Return the context that MLflow shows for the data of an evaluation."""
-    return "testing" if name == "test" else name
+def context(split: str) -> str:
+    """Return the context that MLflow shows for the data of a split."""
+    return {TRAIN: "training", "test": "testing"}.get(split, split)
 
 
 def evaluations(run: Run) -> list[str]:
@@ -78,17 +78,10 @@ def inherit(store: Store, run_id: str, known: Run, params: Mapping[str, Any]) ->
             if artifact.path not in had:
                 client.download_artifacts(known.info.run_id, artifact.path, folder)
         client.log_artifacts(run_id, folder)
-    names = sorted({*evaluations(known)} - {*evaluations(own)})
-    copy_files(store, known.info.run_id, run_id, names)
     mlflow.log_params({**params, **own.data.params}, run_id=run_id)
-    for name in names:
-        inputs = known.inputs.dataset_inputs
-        tested_on = [i for i in inputs if i.tags[0].value == context(name)]
-        store.log_inputs(run_id, tested_on)
+    for name in sorted({*evaluations(known)} - {*evaluations(own)}):
         metrics = {k: v for k, v in known.data.metrics.items() if k.startswith(f"{name}/")}
-        dataset = tested_on[0].dataset if tested_on else None
-        mlflow.log_metrics(metrics, run_id=run_id, dataset=dataset)
-        client.set_tag(run_id, data_md5(name), known.data.tags[data_md5(name)])
+        _copy_split(store, known, run_id, name, metrics)
 
 
 def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
@@ -96,25 +89,31 @@ def copy(store: Store, run: Run, model: Path, params: Params, name: str) -> str:
 
     It gets none of that row's evaluations: they may not hold for it.
     """
-    tags = run.data.tags
-    run_id = create(
-        store,
-        params,
-        {k: tags[k] for k in (MODEL_MD5, TRAIN_DATA_MD5, NOTE) if k in tags},
-        {store.params.name: params_text(store, run.info.run_id)},
-        [i for i in run.inputs.dataset_inputs if i.tags[0].value == "training"],
-    )
+    tags = {key: run.data.tags[key] for key in (MODEL_MD5, NOTE) if key in run.data.tags}
+    texts = {store.params.name: params_text(store, run.info.run_id)}
+    run_id = create(store, params, tags, texts)
     mlflow.log_params({**run.data.params, **flatten(params)}, run_id=run_id)
     scores = tuple(f"{other}/" for other in [name, *evaluations(run)])
     curves = {k: v for k, v in run.data.metrics.items() if not k.startswith(scores)}
-    mlflow.log_metrics(curves, run_id=run_id)
-    copy_files(store, run.info.run_id, run_id, [TRAIN])
+    _copy_split(store, run, run_id, TRAIN, curves)
     if logged := store.models(run.info.run_id):
         store.client.log_outputs(run_id, logged)
     else:  # it could not be served
         log_model(store, run_id, model, None)
     store.client.set_terminated(run_id)
     return run_id
+
+
+def _copy_split(
+    store: Store, run: Run, run_id: str, split: str, metrics: Mapping[str, float]
+) -> None:
+    """Add to a row what another one has of a split: data, its md5, files and these metrics."""
+    inputs = [i for i in run.inputs.dataset_inputs if i.tags[0].value == context(split)]
+    store.log_inputs(run_id, inputs)
+    copy_files(store, run.info.run_id, run_id, split)
+    mlflow.log_metrics(metrics, run_id=run_id, dataset=inputs[0].dataset if inputs else None)
+    if (tag := data_md5(split)) in run.data.tags:
+        store.client.set_tag(run_id, tag, run.data.tags[tag])
 
 
 def unrecorded(
