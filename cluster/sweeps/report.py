@@ -59,9 +59,9 @@ class Report:
 
     def values(self) -> dict[str, float]:
         """Return the metric of each trial that has it, the best first."""
-        there = {name: self.there[name].metrics for name in self._trials if name in self.there}
-        found = {name: one[self._metric] for name, one in there.items() if self._metric in one}
-        return dict(sorted(found.items(), key=itemgetter(1), reverse=not self._lowest))
+        found = {k: v.metrics.get(self._metric) for k, v in self.there.items() if k in self._trials}
+        measured = [(name, value) for name, value in found.items() if value is not None]
+        return dict(sorted(measured, key=itemgetter(1), reverse=not self._lowest))
 
     def _shown(self, name: str) -> str:
         value = self.there[name].metrics.get(self._metric)
