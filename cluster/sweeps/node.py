@@ -77,7 +77,9 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     with _free_clone(order) as lock:
         path, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
         at: dict[str, Any] = {"cwd": path, "env": environment}
-        if not clean.exists():  # the last trial did not end, so the clone's state is unknown
+        # Otherwise the last trial did not end, or failed: DVC may keep a training there that the
+        # tracking server could not record.
+        if not clean.exists():
             shutil.rmtree(path, ignore_errors=True)
             git("clone", "-q", "--no-checkout", order["url"], f"{path}", env=environment)
         clean.unlink(missing_ok=True)
@@ -90,8 +92,8 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
             if (version := importlib.metadata.version(package)) != pin:
                 return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
         status, said = _script(order, path.with_suffix(".log"), at, lock)
-        clean.touch()
         if status == 0:
+            clean.touch()
             return {"status": "done", "files": [(path / name).read_text() for name in FILES]}
     # Nobody needs the earlier results in a node's clone.
     lines = [x for x in said.splitlines() if x and not x.startswith("the earlier results")]

@@ -28,7 +28,7 @@ from clone import environment  # noqa: E402
 from servers import serving  # noqa: E402
 from services import repository  # noqa: E402
 
-SLEEPING = "    return time.sleep(0.1)\n"
+SLEEPING = "    return time.sleep(0.1)\\n"
 """Begins `_trial` in cluster/sweeps/node.py, so that a thousand trials end within minutes."""
 
 SECONDS = re.compile(r"^sweep-\S+ done on \S+ in ([\d.]+) s", re.M)
@@ -144,8 +144,8 @@ class Bench:
 
     def sleeping(self) -> None:
         """Measure what the driver, Ray and the clones cost for trials that do nothing."""
-        node, begin = self.clone.path / "cluster/sweeps/node.py", "def _trial(.*:\n"
-        node.write_text(re.sub(begin, lambda found: found[0] + SLEEPING, node.read_text()))
+        node, begin = self.clone.path / "cluster/sweeps/node.py", r"(def _trial\(.*:\n)"
+        node.write_text(re.sub(begin, rf"\1{SLEEPING}", node.read_text()))
         self.clone.commit("Trials that sleep")
         self.clone.git("push", "-q", "origin", "main")
         self.store.clear()
