@@ -22,11 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dvc.dvcfile import LOCK_FILE
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.stage.exceptions import StageCmdFailedError
-from dvc.utils.serialize import modify_yaml, parse_yaml
+if __name__ == "__main__":
+    from dvc.dvcfile import LOCK_FILE
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
+    from dvc.utils.serialize import modify_yaml, parse_yaml
 
 FILES = ("data/metrics.json", "dvc.lock")  # of an experiment, which git has: what it has come to
 FAILED = 3  # the exit status of the script if a stage has failed, and said why
@@ -149,9 +150,8 @@ def main() -> None:
     """Do the trial that stdin describes; its metrics are then where its commit has them."""
     if sys.platform == "linux":  # dies with the worker that waits for it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    order = json.load(sys.stdin)  # incomplete if the worker died before that
     try:
-        _trial(order)
+        _trial(json.load(sys.stdin))  # incomplete if the worker died before that
     except (DvcException, OSError, subprocess.CalledProcessError) as error:
         if isinstance(error.__cause__, StageCmdFailedError):
             sys.exit(FAILED)

@@ -241,6 +241,7 @@ def private_names(source: str) -> list[str]:
 
 def test_no_cluster(clone: Clone) -> None:
     """An address without a cluster is reported in one line."""
+    pytest.importorskip("ray", reason="not installed: the extra `cluster` (make cluster-setup)")
     with serving(clone, "server", "--workers", "1") as server:
         store = server.replace("://", "://user:secret@")
         where = ("--address", "127.0.0.1:9")
