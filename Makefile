@@ -74,9 +74,12 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	uv pip compile pyproject.toml --extra cluster --universal --python-version 3.11 --generate-hashes -q -c requirements-dev.txt -o requirements-cluster.txt
 	uv pip compile tests/bridge/oldest.in --exclude-newer 2025-06-20 --universal --python-version 3.11 --generate-hashes -q -o tests/bridge/oldest.txt
 
+# The lists are complete. Python 3.11's own pip would look for a newer fsspec for `fsspec[http]`.
+PIP_INSTALL = pip install -q --disable-pip-version-check --no-deps --require-hashes -r
+
 .venv-oldest/run: tests/bridge/oldest.txt
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@.venv-oldest/bin/python -m $(PIP_INSTALL) $<
 	@touch $@
 
 .venv/run: requirements.txt
@@ -95,6 +98,6 @@ define install
 		echo "Python cannot make .venv: it lacks the module venv (Debian: apt install python3-venv)"; exit 1; }
 	@echo "installing $(1) into .venv: half a minute with uv, a few minutes with pip"
 	@if command -v uv >/dev/null; then uv pip install -q --compile-bytecode --python .venv/bin/python --require-hashes -r $(1); \
-	else .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $(1); fi
+	else .venv/bin/python -m $(PIP_INSTALL) $(1); fi
 	@touch $@
 endef

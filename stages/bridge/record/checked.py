@@ -16,7 +16,7 @@ from .moved import follow
 from .store import MODEL_MD5, address, own_address  # before MLflow, which it sets up
 
 # isort: split
-from mlflow import MlflowClient
+from mlflow import MlflowClient, set_tracking_uri
 
 _MOST = 1000  # files and folders
 _WAIT = 120  # seconds, to read a whole row
@@ -47,8 +47,9 @@ def read(root: Path, run_id: str) -> Row:
             if not (root / "mlflow.db").exists():
                 raise StageError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
             follow(root)
+        set_tracking_uri(store)  # MLflow 3.0 looks for a run's artifacts there
         with deadline(_WAIT):
-            client = MlflowClient(store)
+            client = MlflowClient()
             run = client.get_run(run_id)
             params_file = run.data.tags.get(provenance.PARAMS_FILE, str(PARAMS))
             name = PurePosixPath(params_file).name
