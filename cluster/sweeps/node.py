@@ -78,7 +78,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     with _free_clone(order) as lock:
         path, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
         at: dict[str, Any] = {"cwd": path, "env": environment}
-        # Otherwise the last trial did not end, or failed: DVC may keep a training there that the
+        # After a trial that failed or did not end, DVC may keep a training in the clone that the
         # tracking server could not record.
         if not clean.exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -46,6 +46,7 @@ class Search:
         try:
             if options.optuna:
                 self._space, points = _space(options.optuna), self._points()
+                # Made only to raise what is wrong with them.
                 self._study(points, {})
                 make_trial(options.set_param, commit)
                 self.left = max(options.trials - len(points), 0)

@@ -100,7 +100,7 @@ def training(
     with stage.stoppable(), _ending_rows(store, stage):
         # Locked: two stages that log the same new data set at once would collide.
         with store.lock(), store.errors_reported():
-            given = data.as_input("training")
+            given = data.as_input(context(TRAIN))
             tags = {TRAIN_DATA_MD5: given.dataset.digest}
             run_id = create(store, params, tags, texts, [given])
             log_files(store, run_id, [data.path], TRAIN)

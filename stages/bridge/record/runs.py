@@ -26,13 +26,13 @@ Params = Mapping[str, Mapping[str, Any]]
 TRAIN = "train"
 """The training's split; the others are named as their evaluations."""
 
-TRAIN_DATA_MD5 = f"{TRAIN}_data.md5"
-TEST_DATA_MD5 = "test_data.md5"
+
+def data_md5(split: str) -> str:
+    """Return the tag with the md5 of the data of a split."""
+    return f"{split}_data.md5"
 
 
-def data_md5(name: str) -> str:
-    """Return the tag with the md5 of the data of the evaluation `name`."""
-    return f"{name}_data.md5"
+TRAIN_DATA_MD5, TEST_DATA_MD5 = data_md5(TRAIN), data_md5("test")
 
 
 def context(split: str) -> str:
