@@ -100,7 +100,7 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
     lines = [x for x in said.splitlines() if x and not x.startswith("the earlier results")]
     last = "; ".join(lines[-3:])
     if status == FAILED and "MLflow at " not in last:  # if it names its store, that is to blame
-        return {"status": "failed", "message": last}
+        return {"status": "failed", "message": last or "a stage failed without a message"}
     return {"status": "again", "message": f"exit status {status}: {last}"}
 
 
@@ -153,10 +153,12 @@ def main() -> None:
     try:
         _trial(json.load(sys.stdin))  # incomplete if the worker died before that
     except (DvcException, OSError, subprocess.CalledProcessError) as error:
-        if isinstance(error.__cause__, StageCmdFailedError):
+        # Signals end a stage from outside, as when memory runs out; its exit status is a failure.
+        killed = re.search(r" exited with -\d+$", why := f"{error.__cause__}")
+        if isinstance(error.__cause__, StageCmdFailedError) and not killed:
             sys.exit(FAILED)
         # Otherwise DVC's or git's remote is to blame, even if DVC ran into it within a stage.
-        sys.exit(masked(getattr(error, "stderr", "") or f"{error}"))
+        sys.exit(masked(getattr(error, "stderr", "") or (why if killed else f"{error}")))
 
 
 def _trial(order: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ class Report:
                 self.failed[name] = why
             else:
                 self.there[name] = read(*outcome["files"])
-            where = f"on {host} in {outcome['seconds']:.1f} s"
-            print(f"{name} {status} {where}: {why or self._shown(name)}", flush=True)
+                why = self._shown(name)
+            print(f"{name} {status} on {host} in {outcome['seconds']:.1f} s: {why}", flush=True)
 
     def state(self, left: int, running: Collection[Running], every: float = 60) -> None:
         """Print how many trials are in each state, at most once in `every` seconds."""

@@ -80,11 +80,6 @@ class Team:
         time.sleep(3)
         self._up.enter_context(self.server.up())
 
-    def training(self) -> int:
-        """Return how many trials are training now."""
-        said = [log.read_text() for log in self.folder.glob("clones/*/*.log")]
-        return sum(text.rstrip().endswith("sequences") and "train.py" in text for text in said)
-
     def ran(self, clones: str) -> list[list[str]]:
         """Return the stages that ran in each clone's last trial."""
         logs = [log.read_text() for log in (self.folder / clones).glob("*/*.log")]
@@ -110,6 +105,17 @@ def locked(clone: Clone) -> dict[str, str]:
     """Return the md5 of everything that the pipeline made."""
     stages = YAML(typ="safe").load(clone.lock)["stages"].values()
     return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def trainings(team: Team) -> list[psutil.Process]:
+    """Return the processes that train in the nodes' clones."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            ours = process.cwd().startswith(f"{team.folder}")
+            if ours and "stages/train.py" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
@@ -277,17 +283,38 @@ def test_node_killed(team: Team) -> None:
     """Another node runs what a killed node had begun, once; no row is left running."""
     before = len(team.experiments())
     process = team.start("train.seed=1,2")
-    wait_until(lambda: team.training() == 2, process)
-    team.cluster.remove_node(team.nodes.pop(), allow_graceful=False)
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
-    assert "will be retried" in said
+    assert process.stdout
+    wait_until(lambda: trainings(team), process)
+    training = trainings(team)[0]
+    training.suspend()  # so that it cannot end before its node
+    above = {parent.pid for parent in training.parents()}
+    node = next(n for n in team.nodes if above & {p.pid for _, p in n.live_processes()})
+    team.nodes.remove(node)
+    team.cluster.remove_node(node, allow_graceful=False)
+    said = next(line for line in process.stdout if "will be retried" in line)
+    assert "the node it was running on is dead" in said
+    training.kill()
+    rest, _ = process.communicate()
+    assert process.returncode == 0, rest
     assert len(team.experiments()) == before + 2
     for seed in (1, 2):
         rows = [row for row in team.rows("train.seed", seed) if row.info.status == "FINISHED"]
         assert len(rows) == 1
         assert not [row for row in team.rows("train.seed", seed) if row.info.status == "RUNNING"]
     team.nodes.append(team.cluster.add_node(num_cpus=1))
+
+
+def test_stage_killed(team: Team) -> None:
+    """A trial is retried if a signal ended its stage, as when the node's memory is used up."""
+    process = team.start("train.seed=8")
+    wait_until(lambda: trainings(team), process)
+    trainings(team)[0].kill()
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert re.search(r" will be retried; .*: .*stages/train\.py, exited with -9$", said, re.M)
+    assert "1 done, 0 running, 0 failed, 0 left" in said
+    rows = team.rows("train.seed", 8)
+    assert [row.info.status for row in rows] == ["FINISHED"]
 
 
 def test_driver_killed(team: Team) -> None:
@@ -411,21 +438,9 @@ def test_killed_search(team: Team) -> None:
     assert all(1e-4 <= float(rate) <= 1e-2 and int(units) in range(3, 7) for rate, units in points)
 
 
-def trainings(team: Team) -> list[psutil.Process]:
-    """Return the processes that train in the nodes' clones."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if "stages/train.py" in process.cmdline() and process.cwd().startswith(
-                f"{team.folder}"
-            ):
-                found.append(process)
-    return found
-
-
 def test_hanging_trial(team: Team) -> None:
     """A trial that hangs is ended with its processes after the timeout, and its row is KILLED."""
-    process = team.start("train.seed=7", "--timeout", "60")
+    process = team.start("train.epochs=100000", "train.seed=7", "--timeout", "60")
     wait_until(lambda: team.rows("train.seed", 7), process)
     (training,) = trainings(team)
     training.send_signal(signal.SIGSTOP)
