@@ -53,6 +53,8 @@ def main() -> None:
 
 def sweep(options: argparse.Namespace) -> bool:
     """Run what the git remote does not have yet; return whether a trial failed or lacks a row."""
+    if not 1 <= options.timeout <= 2e6:  # Python cannot wait longer than 24 days
+        raise StageError(f"--timeout: must be from 1 to 2000000 s; received {options.timeout:g}")
     commit = git("rev-parse", "HEAD")
     what = [commit, sorted(options.set_param), options.optuna, options.optuna and options.metric]
     name = options.name or f"{'optuna' if options.optuna else 'grid'}-{digest(what)}"

@@ -6,6 +6,7 @@ from datetime import timedelta
 from operator import itemgetter
 from typing import Any
 
+from bridge.run.errors import StageError
 from sweeps.repository import Experiments, read
 from sweeps.schedule import Running
 from sweeps.search import Trial
@@ -21,19 +22,19 @@ class Report:
         self._told = time.monotonic()
 
     def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        """Print what happened to a trial or a node, and keep how the trial ended."""
-        name, status, host, why = trial.name, *[outcome[k] for k in ("status", "host", "message")]
-        if status == "dropped":
-            print(f"{host} gets no more trials: {why}", flush=True)
-        elif status == "again":
-            print(f"{name} will be retried; {host}: {why}", flush=True)
-        else:
-            if status == "failed":
-                self.failed[name] = why
-            else:
-                self.there[name] = read(*outcome["files"])
-                why = self._shown(name)
-            print(f"{name} {status} on {host} in {outcome['seconds']:.1f} s: {why}", flush=True)
+        """Print what happened to a trial or a node, and keep how the trial ended.
+
+        Raises `StageError` if it has no such metric.
+        """
+        name, status, on, why = trial.name, *[outcome[k] for k in ("status", "host", "message")]
+        other = {"dropped": f"{on} gets no more trials", "again": f"{name} will be retried; {on}"}
+        if status == "failed":
+            self.failed[name] = why
+        elif status == "done":
+            self.there[name] = read(*outcome["files"])
+            why = self._shown(name)
+        what = other.get(status, f"{name} {status} on {on} in {outcome['seconds']:.1f} s")
+        print(f"{what}: {why}", flush=True)
 
     def state(self, left: int, running: Collection[Running], every: float = 60) -> None:
         """Print how many trials are in each state, at most once in `every` seconds."""
@@ -64,6 +65,8 @@ class Report:
         return dict(sorted(measured, key=itemgetter(1), reverse=not self._lowest))
 
     def _shown(self, name: str) -> str:
-        value = self.there[name].metrics.get(self._metric)
-        overrides = " ".join(self._trials[name].overrides)
+        if self._metric not in (metrics := self.there[name].metrics):
+            rule = f"must be one of {', '.join(metrics)}"
+            raise StageError(f"--metric: {rule}; received '{self._metric}'")
+        value, overrides = metrics[self._metric], " ".join(self._trials[name].overrides)
         return f"{'-' if value is None else f'{value:.4g}'} ({overrides})"

@@ -67,8 +67,8 @@ def experiments(commit: str) -> Experiments:
 
 
 def read(metrics: str, lock: str) -> Experiment:
-    """Return an experiment from the text of its files."""
-    return Experiment(json.loads(metrics), parse(lock)["stages"])
+    """Return an experiment from the text of its files; a NaN or infinite metric is None."""
+    return Experiment(json.loads(metrics, parse_constant=lambda _: None), parse(lock)["stages"])
 
 
 def _refs(commit: str) -> str:

@@ -53,7 +53,7 @@ class Cluster:
             raise StageError(f"Ray at {where}: {error}") from None
         most = max(found["Resources"].get("CPU", 0) for found in ray.nodes() if found["Alive"])
         if not 0 < self._cpus <= (most or self._cpus):
-            raise StageError(f"--cpus {self._cpus:g}: the largest node has {most:g}")
+            raise StageError(f"--cpus: the largest node has {most:g}; received {self._cpus:g}")
         ray.cloudpickle.register_pickle_by_value(node)
         # Retried here, not by Ray, so that retries are shown and counted with the other failures.
         self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)

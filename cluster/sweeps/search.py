@@ -46,12 +46,10 @@ class Search:
         try:
             if options.optuna:
                 self._space, points = _space(options.optuna), self._points()
-                # Made only to raise what is wrong with them.
-                self._study(points, {})
-                make_trial(options.set_param, commit)
+                # Made only to raise what is wrong with the options.
+                self._trial(self._study(points, {}).ask(self._space).params)
                 self.left = max(options.trials - len(points), 0)
-                trials = [self._trial(point) for point in points.values()]
-                self.trials = {trial.name: trial for trial in trials}
+                self.trials = {one.name: one for one in map(self._trial, points.values())}
             else:
                 self.trials = expand(options.set_param, commit)
         except (DvcException, HydraException, ValueError) as error:

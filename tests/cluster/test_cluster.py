@@ -507,4 +507,4 @@ def test_too_many_cores(team: Team) -> None:
     """A trial that no node can run is refused at once."""
     done = team.sweep("train.seed=40", "--cpus", "2", check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "--cpus 2: the largest node has 1"
+    assert done.stderr.splitlines()[-1] == "--cpus: the largest node has 1; received 2"

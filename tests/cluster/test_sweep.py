@@ -258,6 +258,7 @@ def test_no_cluster(clone: Clone) -> None:
         ("model.units=3", "Can only enumerate CHOICE and RANGE sweeps"),
         ("model.units=log(0,3)", "low"),
         ("model.units=cos(0,3)", "Unknown function 'cos'"),
+        ("model.nope=3,4", "Could not override 'model.nope'"),
     ],
 )
 def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +269,24 @@ def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.Mon
     assert words in done.stderr.splitlines()[-1]
     assert f"'{space}'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9"])
+def test_bad_timeout(seconds: str, clone: Clone) -> None:
+    """A timeout that Python could not wait for is refused before anything runs."""
+    done = sweep(clone, "-S", "model.units=3", "--timeout", seconds)
+    assert done.returncode == 1
+    rule = "--timeout: must be from 1 to 2000000 s; received "
+    assert done.stderr.splitlines()[-1] == f"{rule}{float(seconds):g}"
+
+
+def test_no_such_metric() -> None:
+    """A metric that trials do not have ends the sweep at its first result."""
+    (trial,) = expand(["model.units=1"], "c0ffee").values()
+    files = ['{"loss": 0.25, "accuracy": 1}', "stages: {}"]
+    outcome = {"host": "a", "status": "done", "seconds": 2.0, "message": "", "files": files}
+    with pytest.raises(StageError, match="--metric: must be one of loss, accuracy; received 'los'"):
+        Report("-los", {trial.name: trial}, {}).event(trial, outcome)
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,8 +303,9 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     report.event(trials[1], {**ended, "status": "done", "files": files})
     fault = {**ended, "status": "failed", "message": "model.units: too small"}
     report.event(trials[2], fault)
+    report.event(trials[3], {**ended, "status": "done", "files": ['{"loss": NaN}', "stages: {}"]})
     assert [*report.values().items()] == [(names[1], 0.25), (names[0], 0.5)]
-    assert not report.end([names[1]])
+    assert not report.end([names[1], names[3]])
     said = capsys.readouterr().out.splitlines()
     best = "best 0.5 (model.units=1)"
     longest = f"longest {names[1]} on b: 0:01:10"
@@ -294,7 +314,8 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[2] == "a gets no more trials: full"
     assert said[3] == f"{names[1]} done on a in 2.0 s: 0.25 (model.units=2)"
     assert said[4] == f"{names[2]} failed on a in 2.0 s: model.units: too small"
-    assert said[5] == "  2 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
-    assert said[6] == f"{names[2]} failed: model.units: too small"
-    assert said[7] == f"{names[0]} failed: it has no row in MLflow"
+    assert said[5] == f"{names[3]} done on a in 2.0 s: - (model.units=4)"
+    assert said[6] == "  3 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
+    assert said[7] == f"{names[2]} failed: model.units: too small"
+    assert said[8] == f"{names[0]} failed: it has no row in MLflow"
     assert report.failed == {names[2]: "model.units: too small"}
