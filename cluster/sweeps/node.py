@@ -51,8 +51,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     except subprocess.CalledProcessError as error:
         outcome = {"status": "again", "message": error.stderr}
     except subprocess.TimeoutExpired:  # whose own number can be what was left of the time
-        message = f"ended after {order['timeout']:g} s (--timeout)"
-        outcome = {"status": "failed", "message": message}
+        outcome = {"status": "failed", "message": f"ended after {order['timeout']:g} s (--timeout)"}
     message = masked(outcome.get("message", ""))
     if re.search("(?i)no space left|out of diskspace|quota exceeded", message):  # any program's
         outcome["status"] = "unfit"
@@ -153,12 +152,12 @@ def main() -> None:
     try:
         _trial(json.load(sys.stdin))  # incomplete if the worker died before that
     except (DvcException, OSError, subprocess.CalledProcessError) as error:
-        # Signals end a stage from outside, as when memory runs out; its exit status is a failure.
-        killed = re.search(r" exited with -\d+$", why := f"{error.__cause__}")
-        if isinstance(error.__cause__, StageCmdFailedError) and not killed:
+        stage = error.__cause__ if isinstance(error.__cause__, StageCmdFailedError) else None
+        # A negative status is a signal: the stage was ended from outside, as when memory runs out.
+        if stage and not re.search(r" exited with -\d+$", f"{stage}"):
             sys.exit(FAILED)
         # Otherwise DVC's or git's remote is to blame, even if DVC ran into it within a stage.
-        sys.exit(masked(getattr(error, "stderr", "") or (why if killed else f"{error}")))
+        sys.exit(masked(getattr(error, "stderr", "") or f"{stage or error}"))
 
 
 def _trial(order: dict[str, Any]) -> None:

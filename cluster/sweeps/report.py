@@ -32,6 +32,9 @@ class Report:
             self.failed[name] = why
         elif status == "done":
             self.there[name] = read(*outcome["files"])
+            if self._metric not in (metrics := self.there[name].metrics):
+                rule = f"must be one of {', '.join(metrics)}"
+                raise StageError(f"--metric: {rule}; received '{self._metric}'")
             why = self._shown(name)
         what = other.get(status, f"{name} {status} on {on} in {outcome['seconds']:.1f} s")
         print(f"{what}: {why}", flush=True)
@@ -65,8 +68,6 @@ class Report:
         return dict(sorted(measured, key=itemgetter(1), reverse=not self._lowest))
 
     def _shown(self, name: str) -> str:
-        if self._metric not in (metrics := self.there[name].metrics):
-            rule = f"must be one of {', '.join(metrics)}"
-            raise StageError(f"--metric: {rule}; received '{self._metric}'")
-        value, overrides = metrics[self._metric], " ".join(self._trials[name].overrides)
+        value = self.there[name].metrics[self._metric]
+        overrides = " ".join(self._trials[name].overrides)
         return f"{'-' if value is None else f'{value:.4g}'} ({overrides})"

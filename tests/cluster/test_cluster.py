@@ -118,14 +118,15 @@ def trainings(team: Team) -> list[psutil.Process]:
     return found
 
 
-def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait for a condition, as long as the process lives."""
+def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> Any:
+    """Wait for a condition, as long as the process lives; return its true value."""
     deadline = time.monotonic() + 300
-    while not met():
+    while not (value := met()):
         assert time.monotonic() < deadline, "not met in time"
         if process and process.poll() is not None:
             raise AssertionError(process.communicate()[0])
         time.sleep(0.05)
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -284,8 +285,7 @@ def test_node_killed(team: Team) -> None:
     before = len(team.experiments())
     process = team.start("train.seed=1,2")
     assert process.stdout
-    wait_until(lambda: trainings(team), process)
-    training = trainings(team)[0]
+    training = wait_until(lambda: trainings(team), process)[0]
     training.suspend()  # so that it cannot end before its node
     above = {parent.pid for parent in training.parents()}
     node = next(n for n in team.nodes if above & {p.pid for _, p in n.live_processes()})
@@ -307,8 +307,7 @@ def test_node_killed(team: Team) -> None:
 def test_stage_killed(team: Team) -> None:
     """A trial is retried if a signal ended its stage, as when the node's memory is used up."""
     process = team.start("train.seed=8")
-    wait_until(lambda: trainings(team), process)
-    trainings(team)[0].kill()
+    wait_until(lambda: trainings(team), process)[0].kill()
     said = process.communicate()[0]
     assert process.returncode == 0, said
     assert re.search(r" will be retried; .*: .*stages/train\.py, exited with -9$", said, re.M)
@@ -443,7 +442,7 @@ def test_hanging_trial(team: Team) -> None:
     process = team.start("train.epochs=100000", "train.seed=7", "--timeout", "60")
     wait_until(lambda: team.rows("train.seed", 7), process)
     (training,) = trainings(team)
-    training.send_signal(signal.SIGSTOP)
+    training.suspend()
     said = process.communicate()[0]
     assert process.returncode == 1
     assert re.search(r"^sweep-\S+ failed on .*: ended after 60 s \(--timeout\)$", said, re.M)
