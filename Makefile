@@ -75,21 +75,33 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	uv pip compile tests/bridge/oldest.in --exclude-newer 2025-06-20 --universal --python-version 3.11 --generate-hashes -q -o tests/bridge/oldest.txt
 
 # The lists are complete. Python 3.11's own pip would look for a newer fsspec for `fsspec[http]`.
-PIP_INSTALL = pip install -q --disable-pip-version-check --no-deps --require-hashes -r
+PIP_INSTALL = pip install -q --disable-pip-version-check --no-deps
+TOOL = --no-build-isolation -e
 
-.venv-oldest/run: tests/bridge/oldest.txt
+.venv-oldest/run: tests/bridge/oldest.txt dvc_mlflow/pyproject.toml
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	@.venv-oldest/bin/python -m $(PIP_INSTALL) $<
+	@.venv-oldest/bin/python -m $(PIP_INSTALL) --require-hashes -r $<
+	@.venv-oldest/bin/python -m $(PIP_INSTALL) $(TOOL) dvc_mlflow
 	@touch $@
 
-.venv/run: requirements.txt
+# .venv names the tool beside it, and here itself, by an absolute path: a moved one needs it again.
+ifneq ($(shell cat .venv/run 2>/dev/null),$(realpath .venv/..))
+.PHONY: .venv/run
+endif
+
+.venv/run: requirements.txt dvc_mlflow/pyproject.toml
 	$(call install,requirements.txt)
+	@beside=$$(cd -P .venv/.. && pwd -P); tool="$$beside/dvc_mlflow"; \
+	if command -v uv >/dev/null; then uv pip install -q --python .venv/bin/python --no-deps $(TOOL) "$$tool"; \
+	else .venv/bin/python -m $(PIP_INSTALL) $(TOOL) "$$tool"; fi && echo "$$beside" > $@
 
 .venv/dev: requirements-dev.txt .venv/run
 	$(call install,requirements-dev.txt)
+	@touch $@
 
 .venv/cluster: requirements-cluster.txt .venv/run
 	$(call install,requirements-cluster.txt)
+	@touch $@
 
 define install
 	@test -x .venv/bin/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) \
@@ -98,6 +110,5 @@ define install
 		echo "Python cannot make .venv: it lacks the module venv (Debian: apt install python3-venv)"; exit 1; }
 	@echo "installing $(1) into .venv: half a minute with uv, a few minutes with pip"
 	@if command -v uv >/dev/null; then uv pip install -q --compile-bytecode --python .venv/bin/python --require-hashes -r $(1); \
-	else .venv/bin/python -m $(PIP_INSTALL) $(1); fi
-	@touch $@
+	else .venv/bin/python -m $(PIP_INSTALL) --require-hashes -r $(1); fi
 endef

@@ -16,7 +16,8 @@ def imported_names(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = path.parents[node.level - 1].parts[len(STAGES.parts) :] if node.level else ()
+            root = STAGES if STAGES in path.parents else ROOT
+            above = path.parents[node.level - 1].parts[len(root.parts) :] if node.level else ()
             name = ".".join([*above, *([node.module] if node.module else [])])
             yield name
             yield from (f"{name}.{alias.name}" for alias in node.names)

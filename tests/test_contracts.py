@@ -20,6 +20,7 @@ from vanilla_lstm.task.params import Params, PhaseParams, Section, parse_params
 
 LIBRARY = sorted(path for path in STAGES.rglob("*.py") if path.parent != STAGES)
 SCRIPTS = sorted(STAGES.glob("*.py"))
+TOOL = ROOT / "dvc_mlflow"
 NAMES = {path.stem for path in SCRIPTS}
 DVC: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 LOCK: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.lock")
@@ -35,30 +36,27 @@ def importers(package: str, paths: Iterable[Path]) -> set[Path]:
 
 
 def modules(part: str) -> list[Path]:
-    """Return the modules of a part, which is a folder in stages/ or a single module."""
-    path = STAGES / part
+    """Return the modules of a part: the tool, or a folder or a single module in stages/."""
+    path = TOOL if part == TOOL.name else STAGES / part
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 # Each part with the packages that nothing in it may import.
+SCIENCE = ["vanilla_lstm", "keras", "tensorflow", "numpy", "pydantic"]
+RECORDING = ["bridge.record", "dvc_mlflow", "mlflow"]
 RULES = {
-    "bridge": ["vanilla_lstm", "keras", "tensorflow", "numpy", "pydantic"],
-    "bridge/run": ["bridge.record", "mlflow"],
-    "vanilla_lstm/task": [
-        "bridge.record",
-        "mlflow",
-        "vanilla_lstm.learning",
-        "keras",
-        "tensorflow",
-    ],
-    "vanilla_lstm/learning": ["bridge.record", "mlflow", "vanilla_lstm.serving"],
+    "dvc_mlflow": ["bridge", "sweeps", *SCIENCE],
+    "bridge": SCIENCE,
+    "bridge/run": RECORDING,
+    "vanilla_lstm/task": [*RECORDING, "vanilla_lstm.learning", "keras", "tensorflow"],
+    "vanilla_lstm/learning": [*RECORDING, "vanilla_lstm.serving"],
     "vanilla_lstm": ["ray", "sweeps", *sorted(NAMES)],
 }
 
 
 @pytest.mark.parametrize(("part", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
 def test_what_a_part_never_imports(part: str, package: str) -> None:
-    """Code that decides bytes never imports recording, and the bridge never imports the science."""
+    """Code that decides bytes imports no recording; the tool and the bridge import no science."""
     assert modules(part)
     assert importers(package, modules(part)) == set()
 
@@ -79,20 +77,24 @@ def test_what_a_part_never_imports_can_fail(
 
 def test_relative_imports_are_found(tmp_path: Path) -> None:
     """The bridge's own imports are relative, so its folder can have any name."""
-    sneaky = STAGES / "bridge" / "run" / "sneaky.py"
-    sneaky.write_text("from ..record import store\n")
-    try:
-        assert sneaky in importers("bridge.record", modules("bridge/run"))
-    finally:
-        sneaky.unlink()
+    for part, line, package in [
+        ("bridge/run", "from ..record import store\n", "bridge.record"),
+        ("dvc_mlflow", "from . import store\n", "dvc_mlflow.store"),
+    ]:
+        sneaky = modules(part)[0].with_name("sneaky.py")
+        sneaky.write_text(line)
+        try:
+            assert sneaky in importers(package, modules(part))
+        finally:
+            sneaky.unlink()
     for path in modules("bridge"):
         assert not importers("bridge", [path]) or "import bridge" not in path.read_text()
 
 
 @pytest.mark.parametrize("word", ["lstm", "keras", "tensorflow", "digit", "epoch", "accuracy"])
 def test_the_bridge_knows_no_science(word: str) -> None:
-    """The bridge does not even mention these words: all it knows of a project is an argument."""
-    for path in (STAGES / "bridge").rglob("*"):
+    """Tool and bridge do not even mention these words: all they know of a project is given."""
+    for path in [*TOOL.rglob("*"), *(STAGES / "bridge").rglob("*")]:
         if path.suffix in {".py", ".md"}:
             assert word not in path.read_text().lower(), path
 

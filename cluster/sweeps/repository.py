@@ -13,6 +13,7 @@ from bridge.record.files import dvc_config
 from bridge.record.store import address
 from bridge.run.errors import StageError
 from bridge.run.params import PARAMS, parse
+from dvc_mlflow.repository import main_repository
 from sweeps import node
 from sweeps.search import digest
 
@@ -101,7 +102,7 @@ def _environment(shared: bool) -> dict[str, str]:
         raise StageError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     # The driver's own store, not one in each clone.
-    passed["MLFLOW_TRACKING_URI"] = address(provenance.main_repository())
+    passed["MLFLOW_TRACKING_URI"] = address(main_repository())
     passed["LOGNAME"] = getpass.getuser()  # the row's user
     name, email = git("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
     for role in ("AUTHOR", "COMMITTER"):

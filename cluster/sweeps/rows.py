@@ -3,9 +3,10 @@
 import os
 from collections.abc import Set
 
-from bridge.record import provenance, view
+from bridge.record import provenance
 from bridge.record.runs import TEST_DATA_MD5, TRAIN_DATA_MD5
 from bridge.record.store import MODEL_MD5, Store  # before MLflow, which it sets up
+from dvc_mlflow import view
 from sweeps.repository import Experiments
 from vanilla_lstm.project import COLUMNS, EXPERIMENT
 from vanilla_lstm.task.artifacts import MODEL, TEST_DATA

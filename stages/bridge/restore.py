@@ -27,6 +27,8 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.meta import Meta
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
+from dvc_mlflow.repository import main_repository
+
 from .record.files import dvc_config
 from .record.provenance import git
 from .run.errors import StageError
@@ -45,7 +47,7 @@ def main() -> None:
         if not re.fullmatch(r"\w+", given.run):
             rule = "RUN must be the run id of a row, as shown on its page in MLflow"
             raise StageError(f"{rule}; received {given.run!r}")
-        root = provenance.main_repository().resolve()
+        root = main_repository().resolve()
         row = read(root, given.run)
         with exclusive(root / "restored", "another row is being restored"):
             restore(root, row, given.apply)

@@ -452,7 +452,7 @@ def test_name_that_mlflow_refuses(models: Clone) -> None:
     done = models.run("python", "scripts/evaluate.py", "models/tree-1", check=False)
     assert done.returncode == 1
     assert "test/f1@0.5" in done.stderr.splitlines()[-1]
-    assert done.stderr.endswith("; change what the stage records\n")
+    assert done.stderr.endswith("; change what is recorded\n")
     script.write_text(EVALUATE)
     models.run("python", "scripts/evaluate.py", "models/tree-1")
     (run,) = rows(models, "models")

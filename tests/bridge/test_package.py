@@ -24,6 +24,7 @@ pytestmark = [
 TRAIN = """
 from pathlib import Path
 import bridge
+import dvc_mlflow
 from bridge.record import Data, Store, evaluation, training
 from bridge.run import run
 
@@ -32,7 +33,7 @@ def main(stage):
     with training(store, stage, "model", data, params={"train": {"rate": 1}}):
         stage.write("model", b"a model")
     evaluation(store, stage, "model", data, params={}, metrics={"score": 1})
-    Path("where").write_text(bridge.__file__)
+    Path("where").write_text(f"{bridge.__file__}\\n{dvc_mlflow.__file__}")
 
 run(main, reads=["table.csv"])
 """
@@ -46,14 +47,14 @@ stages:
 
 
 def test_installed(tmp_path: Path) -> None:
-    """`pip install "git+…#subdirectory=stages/bridge"` is enough for a pipeline without a copy."""
+    """Two lines of requirements, for the tool and the bridge, are enough for a pipeline."""
     source = make_clone(tmp_path / "source")
-    address = f"git+file://{source.path}#subdirectory=stages/bridge"
+    address = f"git+file://{source.path}#subdirectory="
     project = Clone(tmp_path / "project")
     project.path.mkdir()
     for name, text in [("train.py", TRAIN), ("dvc.yaml", DVC_YAML), ("table.csv", "1\n")]:
         (project.path / name).write_text(text)
-    (project.path / "requirements.txt").write_text(f"{address}\n")
+    (project.path / "requirements.txt").write_text(f"{address}dvc_mlflow\n{address}stages/bridge\n")
     environment = project.path.parent / "environment"
     project.run(sys.executable, "-m", "venv", "--without-pip", str(environment))
     others = sysconfig.get_path("purelib")  # what the bridge depends on
@@ -67,8 +68,9 @@ def test_installed(tmp_path: Path) -> None:
     # Its python comes first, then the one that has dvc.
     path = [f"{environment}/bin", str(Path(sys.executable).parent), os.environ["PATH"]]
     project.dvc("repro", PATH=os.pathsep.join(path), PYTHONPATH=others)
-    installed = Path((project.path / "where").read_text()).parent
+    installed, tool = (Path(line).parent for line in (project.path / "where").open())
     assert installed.is_relative_to(environment)
+    assert tool.is_relative_to(environment)
     assert {p.relative_to(installed) for p in installed.rglob("*.py")} == {
         p.relative_to(BRIDGE) for p in BRIDGE.rglob("*.py")
     }
@@ -85,12 +87,12 @@ def test_packages_are_the_folders() -> None:
     folders = {path.parent.relative_to(BRIDGE) for path in BRIDGE.rglob("*.py")}
     packages = {".".join(["bridge", *folder.parts]) for folder in folders}
     assert {*PYPROJECT["tool"]["setuptools"]["packages"]} == packages
-    needed = {"dvc": True, "mlflow": True, "psutil": True, "yaml": True}
+    needed = {"dvc": True, "dvc_mlflow": True, "mlflow": True, "yaml": True}
     code = "".join(path.read_text() for path in BRIDGE.rglob("*.py"))
     for module, imported in needed.items():
         assert (f"import {module}" in code or f"from {module}" in code) == imported, module
     required = {name.partition(">")[0] for name in PYPROJECT["project"]["dependencies"]}
-    assert required == {"dvc", "mlflow", "psutil", "pyyaml"}
+    assert required == {"dvc", "dvc-mlflow", "mlflow", "pyyaml"}
 
 
 def test_any_name(tmp_path: Path) -> None:

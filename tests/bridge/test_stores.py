@@ -269,7 +269,7 @@ def test_two_checkouts_on_one_database(reproduced: Clone, tmp_path: Path) -> Non
 def store_of(folder: Path, git_dir: str = "") -> Path:
     """Return where a stage in `folder` finds its store, with this GIT_DIR."""
     code = "import sys; sys.path.insert(0, 'stages')\n"
-    code += "from bridge.record.provenance import main_repository\n"
+    code += "from dvc_mlflow.repository import main_repository\n"
     code += "from bridge.record.store import address; print(address(main_repository()))"
     set_git_dir = [f"GIT_DIR={git_dir}"] if git_dir else []
     done = Clone(folder).run("env", *set_git_dir, sys.executable, "-c", code)

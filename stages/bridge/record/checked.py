@@ -7,16 +7,18 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from mlflow import MlflowClient, set_tracking_uri
+
+from dvc_mlflow.faults import ERRORS, deadline, store_error
+from dvc_mlflow.moved import follow
+from dvc_mlflow.repository import address, own_address
+
 from ..run.errors import StageError
 from ..run.params import MAX_BYTES, PARAMS, parse
 from . import patches, provenance
-from .faults import ERRORS, deadline, tracking_error
+from .errors import stage_errors
 from .kept import FILES, LARGEST
-from .moved import follow
-from .store import MODEL_MD5, address, own_address  # before MLflow, which it sets up
-
-# isort: split
-from mlflow import MlflowClient, set_tracking_uri
+from .store import MODEL_MD5
 
 _MOST = 1000  # files and folders
 _WAIT = 120  # seconds, to read a whole row
@@ -39,6 +41,7 @@ class Row(NamedTuple):
     """The content of the small files."""
 
 
+@stage_errors()
 def read(root: Path, run_id: str) -> Row:
     """Return a row; raise `StageError` if the store or this clone lacks it, or if it is invalid."""
     store = address(root)
@@ -55,7 +58,7 @@ def read(root: Path, run_id: str) -> Row:
             name = PurePosixPath(params_file).name
             held = _artifacts(client, run_id, {FILES, patches.PATCH, name})
     except ERRORS as error:
-        raise tracking_error(store, error) from None
+        raise store_error(store, error) from None
     tags, patch = run.data.tags, held.pop(patches.PATCH, None)
     commit, folder = tags.get(provenance.COMMIT, ""), tags.get(provenance.FOLDER, ".")
     params = held.pop(name, b"")

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dvc_mlflow.repository import checkout
+
 from ..run.files import AnyPath, md5
-from . import provenance
 from .store import Store
 
 FILES = "files"
@@ -22,7 +23,7 @@ LARGEST = 1_000_000  # bytes, of a file or a patch
 
 def log_files(store: Store, run_id: str, paths: Sequence[AnyPath], split: str) -> None:
     """Record the md5 of each file of a split, and keep the files that are small enough."""
-    root = provenance.checkout()
+    root = checkout()
     with TemporaryDirectory() as folder:
         for path in map(Path, paths):
             here = Path(os.path.abspath(path))  # noqa: PTH100  (links are not followed)

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dvc_mlflow.repository import checkout
+
 from ..run.errors import StageError
 from . import provenance
 from .kept import LARGEST
@@ -40,7 +42,7 @@ def _uncommitted(params: Path) -> bytes:
     Params and results are left out, because a row has its own copy of them.
     """
     names = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
-    untracked = [provenance.checkout() / os.fsdecode(name) for name in names.split(b"\0")[:-1]]
+    untracked = [checkout() / os.fsdecode(name) for name in names.split(b"\0")[:-1]]
     deps = _deps() if untracked else []
     new = [str(p) for p in untracked if any(p.is_relative_to(dep) for dep in deps)]
     with TemporaryDirectory() as folder:

@@ -2,18 +2,18 @@
 
 import getpass
 import os
-import platform
-import re
-import subprocess
 import sys
 from pathlib import Path
 
 from mlflow.utils import mlflow_tags
 
+from dvc_mlflow import processes, repository
+from dvc_mlflow.repository import ask, checkout
+
 from ..run.errors import StageError
 from ..run.files import md5
 from ..run.params import PARAMS, flatten, parse
-from . import processes
+from .errors import stage_errors
 
 COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT
 DIRTY = "mlflow.source.git.dirty"  # MLflow 3.0 has no constant for it
@@ -23,29 +23,7 @@ SWEEP = "sweep"
 FOLDER = "folder"
 PARAMS_FILE = "params_file"
 
-
-def checkout() -> Path:
-    """Return the root of the current checkout, which may be a git worktree or DVC's copy."""
-    here = Path.cwd()
-    return next((path for path in (here, *here.parents) if (path / ".git").exists()), here)
-
-
-def main_repository() -> Path:
-    """Return the project in the main repository, even from a git worktree or DVC's copy.
-
-    The project is the outermost DVC project of the checkout, which need not be the checkout's root.
-    """
-    here = checkout()
-    dvc_root = os.environ.get("DVC_ROOT")  # may be stale, inherited from a shell
-    if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
-        here = Path(dvc_root)
-    parents = [Path.cwd(), *Path.cwd().parents]
-    projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
-    inner = projects[-1].relative_to(here) if projects else Path()
-    first = _git("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
-    main = Path(first.removeprefix("worktree "), inner)
-    # For a submodule git lists its folder in .git, for a bare repository the repository itself.
-    return main if first and (main / ".dvc").is_dir() else here / inner
+git = stage_errors()(repository.git)
 
 
 def folder() -> Path:
@@ -59,8 +37,8 @@ def tags(root: Path, params: Path) -> dict[str, str]:
     `MlflowClient.create_run` sets none of them. A tree is dirty if anything differs from the commit
     except what a run has its own copy of (params and results) and DVC's .gitignore files.
     """
-    commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--", ":/", *recorded(params)).splitlines()
+    commit = ask("rev-parse", "HEAD")
+    changed = ask("status", "--porcelain", "--", ":/", *recorded(params)).splitlines()
     # `AD` is neither in the commit nor on disk: in a DVC project below git's root, `dvc exp run`
     # adds the stages' deps to git's index under paths that do not exist.
     dirty = any(not line.startswith("AD ") for line in changed)
@@ -82,14 +60,9 @@ def tags(root: Path, params: Path) -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the tags of what runs the code: Python, the pinned packages and the processor."""
-    requirements, info = checkout() / "requirements.txt", Path("/proc/cpuinfo")
-    known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return {
-        "python": platform.python_version(),
-        "requirements.md5": md5(requirements) if requirements.is_file() else "",
-        "processor": known[1] if known else platform.processor() or platform.machine(),
-    }
+    """Return the tags of what runs the code, with the md5 of requirements.txt if there is one."""
+    requirements = checkout() / "requirements.txt"
+    return repository.environment(md5(requirements) if requirements.is_file() else "")
 
 
 def recorded(params: Path) -> list[str]:
@@ -106,7 +79,7 @@ def title(params: dict[str, object], file: Path) -> str:
     key = os.environ.get("DVC_STAGE", "").partition("@")[2]
     names = [name for name in dict.fromkeys([folder().name, key]) if name]
     try:
-        before = flatten(parse(_git("show", f"HEAD:./{file}")))
+        before = flatten(parse(ask("show", f"HEAD:./{file}")))
     except StageError:
         return " ".join(names) or "not committed"
     shorts = [key.split(".")[-1] for key in before]
@@ -129,27 +102,3 @@ def _outs() -> list[str]:
         return []
     inside = [out for out in outs if not {"..", "/"} & {*Path(out).parts}]
     return [name for out in inside for name in (out, f"{out}/**")]
-
-
-def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
-    """Run git with `text` as its input, and return what it prints; raises `StageError`.
-
-    It uses the current repository, whatever a git hook has set; `more` is added to its environment.
-    """
-    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    env = {key: value for key, value in os.environ.items() if key not in elsewhere} | more
-    done = subprocess.run(
-        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=env
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        raise StageError(f"git {arguments[0]}: {said or done.returncode}")
-    return done.stdout
-
-
-def _git(*arguments: str) -> str:
-    """Return git's output, or "" if git is missing, fails or refuses the repository."""
-    try:
-        return os.fsdecode(git(*arguments)).strip()
-    except (OSError, StageError):
-        return ""

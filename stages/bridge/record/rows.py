@@ -16,11 +16,12 @@ from .store import MODEL_MD5, Store  # before MLflow, which it sets up
 import mlflow
 from mlflow.entities import Metric, Run
 
+from dvc_mlflow.faults import ERRORS, store_error
+
 from ..run.errors import FileError, StageError
 from ..run.files import AnyPath, md5
 from ..run.params import flatten, updated
 from ..run.stage import Stage
-from .faults import ERRORS, tracking_error
 from .files import Data, Serve, log_model, packed, renew_model
 from .kept import log_files
 from .runs import (
@@ -117,7 +118,7 @@ def training(
             except ERRORS as error:
                 again = f"dvc repro -f --downstream {os.environ.get('DVC_STAGE', '<stage>')}"
                 cure = f"the training is kept but not recorded; run `{again}` to record it"
-                print(f"warning: {tracking_error(store.address, error, cure)}", file=sys.stderr)
+                print(f"warning: {store_error(store.address, error, cure)}", file=sys.stderr)
                 store.end_own_rows("FAILED", "the training is kept but not recorded")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .store import MODEL_MD5, NOTE, Store  # before MLflow, which it sets up
+from dvc_mlflow.store import NOTE  # before MLflow, which it sets up
+
+from .store import MODEL_MD5, Store
 
 # isort: split
 import mlflow

@@ -2,11 +2,8 @@
 
 import os
 import socket
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-
-import psutil
 
 HOST = "host"
 CLONE = "clone"
@@ -28,7 +25,8 @@ def clone(root: Path) -> str:
     """Return the unique name of the clone at `root`, kept in a file outside git."""
     path = root / ".dvc" / "tmp" / "clone"
     if not path.exists():
-        path.write_text(uuid.uuid4().hex)
+        path.with_suffix(".partial").write_text(os.urandom(16).hex())
+        path.with_suffix(".partial").replace(path)
     return path.read_text()
 
 
@@ -38,21 +36,38 @@ def system() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # not Linux
+        import psutil
+
         return f"{psutil.boot_time():.0f} "
 
 
 def process(pid: int) -> str:
     """Return a unique name of a process (ids are reused), or "" if it has ended."""
     try:
+        # In ticks since the boot, because the clock may be set while it runs.
+        state, *_, began = _stat(pid)[:20]
+    except OSError:
+        return "" if Path("/proc/self/stat").exists() else _elsewhere(pid)
+    return "" if state == "Z" else f"{pid}@{began}"  # a zombie only waits for its parent
+
+
+def parent(pid: int) -> int:
+    """Return the id of a process's parent; raises `OSError`."""
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of a Linux process from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _elsewhere(pid: int) -> str:
+    import psutil  # only where there is no /proc: `run` has no time for it
+
+    try:
         found = psutil.Process(pid)
-        stat = Path(f"/proc/{pid}/stat")
-        # On Linux in ticks since the boot, because the clock may be set while it runs.
-        began = (
-            stat.read_text().split(")")[-1].split()[19] if stat.exists() else found.create_time()
-        )
-        # A zombie has ended, but its parent has not collected its status yet.
-        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{began}"
-    except (OSError, psutil.Error):
+        return "" if found.status() == psutil.STATUS_ZOMBIE else f"{pid}@{found.create_time()}"
+    except psutil.Error:
         return ""
 
 

@@ -4,13 +4,15 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+import mlflow
 from google.protobuf import json_format
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..run.errors import TrackingError
+from .errors import StoreError
 
 ERRORS = (
     *(MlflowException, SQLAlchemyError, OSError, ImportError),
@@ -20,15 +22,19 @@ ERRORS = (
 """Raised if a store is missing, damaged, locked or full, lacks its driver, or is not MLflow's."""
 
 _CURES = {
-    "^INVALID_PARAMETER_VALUE ": "change what the stage records",
+    "Supported URI schemes|filesystem tracking backend": (
+        "set MLFLOW_TRACKING_URI to a database or a server, or unset it"
+    ),
+    "^INVALID_PARAMETER_VALUE ": "change what is recorded",
     "locked|busy|serialize access|too many c(lients|onnections)": "run it again when it is free",
     "disk is full|disk full|No space left|quota": "make room on its disk",
     "(?i)read-?only|permission denied|unable to open": "make it writable for you",
     "not a database|malformed|no such (table|column)": (
         "restore a backup, or move it away to start a new store"
     ),
+    "no folder": "make it, or correct MLFLOW_TRACKING_URI",
+    "Can't locate revision|newer than": "use the version of MLflow that last wrote to it",
     "out-of-date database schema": "back it up, and run `mlflow db upgrade` on it",
-    "Can't locate revision": "use the version of MLflow that last wrote to it",
     "older than": "upgrade it, or unset MLFLOW_TRACKING_URI",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
     "refused|timed out|resol(ve|ution)|unreachable|no full answer|HTTPConn|error code 5": (
@@ -36,25 +42,31 @@ _CURES = {
     ),
     "No module named|NoSuchModule|Can't load plugin": "install its driver",
 }
+_MIGRATIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 _OTHERWISE = "check that its address is that of an MLflow store"
 
 _T = TypeVar("_T")
 
 
-def tracking_error(address: str, error: Exception, cure: str = "") -> TrackingError:
+def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
     """Return a store error as the user sees it: one line, without passwords.
 
     Without `cure`, the known one for this error is used.
     """
-    cause = " ".join(masked(str(error)).split())[:300] or type(error).__name__
+    text = re.split(r"\. (?=[A-Z])", " ".join(masked(str(error)).split()))[0]  # then comes advice
+    cause = text[:300] or type(error).__name__
     fault = f"{getattr(error, 'error_code', '')} {error}"
+    schema = re.search(r"schema \(found version (\w+)", fault)
+    if schema and not [*_MIGRATIONS.glob(f"{schema[1]}_*.py")]:
+        fault = "newer than this MLflow"
     known = (text for pattern, text in _CURES.items() if re.search(pattern, fault))
-    return TrackingError(masked(address), cause, cure or next(known, _OTHERWISE))
+    return StoreError(masked(address), cause, cure or next(known, _OTHERWISE))
 
 
 def masked(text: str) -> str:
     """Return the text with the user names, passwords and tokens in its addresses masked."""
-    text = re.sub(r"(?<=://)[^\s/]*(?=@)", "***", text)
+    # A password may have `/` and `@` in it.
+    text = re.sub(r"(?<=://)([^\s/:@]*:\S*|[^\s/@]*)(?=@)", "***", text)
     return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|key))=[^\s&]+", r"\1=***", text)
 
 

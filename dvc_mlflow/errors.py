@@ -1,0 +1,39 @@
+"""Errors that are not bugs: each ends a command with its message, one line, and exit status 1.
+
+ToolError
+├── ProjectError          DVC cannot read the pipeline, or git the repository
+└── StoreError            the MLflow store cannot be used
+"""
+
+import sys
+
+
+class ToolError(Exception):
+    """A user's mistake, or a failure outside the program; the message is for the user."""
+
+
+class ProjectError(ToolError):
+    """DVC or git cannot read this repository."""
+
+
+class StoreError(ToolError):
+    """The MLflow store at `address` cannot be used."""
+
+    def __init__(self, address: str, problem: str, cure: str) -> None:
+        self.address, self.problem, self.cure = address, problem, cure
+        super().__init__(f"MLflow at {address}: {problem}; {cure}")
+
+
+def warn(text: str) -> None:
+    """Tell the user something, on one line."""
+    print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line of a command's result."""
+    print(plain(text))
+
+
+def plain(text: str) -> str:
+    """Return a text with `?` for what a terminal would obey; a name in a store can be anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,125 @@
+"""Git: the checkout, the main repository, and where a result comes from."""
+
+import os
+import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
+
+from .errors import ProjectError, StoreError
+
+DEFAULT = "dvc.default"
+"""The tag of a project's default experiment, whatever the repository is called now: its folder."""
+
+
+def checkout(here: Path | None = None) -> Path:
+    """Return the root of the current checkout, which may be a git worktree or DVC's copy.
+
+    Without git that is the DVC project.
+    """
+    here = here or Path.cwd()
+    parents = (here, *here.parents)
+    marked = [path for mark in (".git", ".dvc") for path in parents if (path / mark).exists()]
+    return marked[0] if marked else here
+
+
+def main_repository() -> Path:
+    """Return the project in the main repository, even from a git worktree or DVC's copy.
+
+    The project is the outermost DVC project of the checkout, which need not be the checkout's root.
+    """
+    here = checkout()
+    dvc_root = os.environ.get("DVC_ROOT")  # may be stale, inherited from a shell
+    if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
+        here = Path(dvc_root)
+    parents = [Path.cwd(), *Path.cwd().parents]
+    projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
+    inner = projects[-1].relative_to(here) if projects else Path()
+    first = ask("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
+    main = Path(first.removeprefix("worktree "), inner)
+    # For a submodule git lists its folder in .git, for a bare repository the repository itself.
+    return main if first and (main / ".dvc").is_dir() else here / inner
+
+
+def environment(requirements_md5: str) -> dict[str, str]:
+    """Return the tags of what runs the code: Python, the pinned packages and the processor."""
+    import platform
+    import re
+
+    info = Path("/proc/cpuinfo")
+    known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return {
+        "python": platform.python_version(),
+        "requirements.md5": requirements_md5,
+        "processor": known[1] if known else platform.processor() or platform.machine(),
+    }
+
+
+def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
+    """Run git with `text` as its input, and return what it prints; raises `ProjectError`.
+
+    It uses the current repository, whatever a git hook has set; `more` is added to its environment.
+    """
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    env = {key: value for key, value in os.environ.items() if key not in elsewhere} | more
+    done = subprocess.run(
+        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=env
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise ProjectError(f"git {arguments[0]}: {said or done.returncode}")
+    return done.stdout
+
+
+def ask(*arguments: str) -> str:
+    """Return git's output, or "" if git is missing, fails or refuses the repository."""
+    try:
+        return os.fsdecode(git(*arguments)).strip()
+    except (OSError, ProjectError):
+        return ""
+
+
+def address(root: Path) -> str:
+    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the main repository's own.
+
+    A relative path is taken from the main repository, because DVC's temporary copies are deleted.
+    Raises `StoreError` if MLflow would misread the repository's path.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    scheme, slashes, path = given.partition(":///")
+    is_relative = scheme == "sqlite" and slashes and not path.startswith(("/", "file:"))
+    if (is_relative or not given) and set("?#%") & set(str(root)):
+        rule = "the path of the repository must not contain ?, # or %"
+        raise StoreError(str(root), rule, "move it, or set MLFLOW_TRACKING_URI")
+    if is_relative:
+        return f"sqlite:///{root / path}"
+    return given or own_address(root)
+
+
+def own_address(root: Path) -> str:
+    """Return the address of the database in the main repository."""
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def default_experiment(root: Path, folder: str = "") -> str:
+    """Return the name of the experiment of the repository at `root`, or of a nested project's.
+
+    In its own store, that is the one with the tag, as the repository may have been renamed since.
+    """
+    database = root / "mlflow.db"
+    if address(root) == own_address(root) and database.exists():
+        import sqlite3
+
+        tagged = "SELECT name FROM experiments JOIN experiment_tags USING (experiment_id)"
+        values = [DEFAULT, folder or "."]
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
+            if row := store.execute(f"{tagged} WHERE key = ? AND value = ?", values).fetchone():
+                return str(row[0])
+    return "/".join(filter(None, [checkout(root.resolve()).name, folder]))
+
+
+def project_folder() -> str:
+    """Return the folder of the DVC project around the working directory, or "" at the top."""
+    top, here = checkout(), Path.cwd()
+    projects = [path for path in (here, *here.parents) if (path / ".dvc").is_dir()]
+    inside = projects and projects[0].is_relative_to(top)
+    return projects[0].relative_to(top).as_posix().removeprefix(".") if inside else ""

@@ -1,0 +1,232 @@
+"""The MLflow store: where it is, how it is opened, and how its errors are reported."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+# MLflow would pack lock files of the working directory with each model.
+os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+import mlflow
+import mlflow.store.db.utils
+from mlflow.entities import Experiment, ViewType
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from packaging.version import InvalidVersion, Version
+
+from . import processes, view
+from .faults import ERRORS, deadline, masked, once_more, store_error
+from .moved import follow
+from .repository import DEFAULT, address, default_experiment, own_address
+
+NOTE = "mlflow.note.content"
+
+_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
+_OLDEST = "3.0"  # the first version that stores models separately from runs
+_OPENING, _WRITING = 15, 120  # seconds, at most
+
+
+class Store:
+    """An experiment in an MLflow store, opened and ready to write; raises `StoreError`.
+
+    `root` is the main repository. Without a name, `experiment` is the default one of the project
+    in the repository's `folder`. `columns` are those of the experiment's table, such as
+    "metrics.test/loss", sorted by the first: the highest value first, or the lowest with a `-`
+    before the name. Without `create`, nothing is written, and `experiment_id` is "" if there is no
+    such experiment yet.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        experiment: str = "",
+        columns: Sequence[str] = (),
+        *,
+        folder: str = "",
+        create: bool = True,
+    ) -> None:
+        _quiet()
+        self.root = root
+        self.experiment = experiment or default_experiment(root, folder)
+        self.address = address(self.root)
+        self._remote = self.address.startswith("http")
+        self._default = "" if experiment or self.address != own_address(root) else folder or "."
+        if not (create or exists(root)):
+            self.experiment_id = ""
+            return
+        _use(self.address, self.root)
+        with self.lock(), self.errors_reported(_OPENING):
+            if self._remote:
+                self._check_version()
+            elif create and (database := _database(self.address)):
+                if self.address == own_address(self.root):
+                    follow(self.root)
+                _create_database(database)
+            self.client = mlflow.MlflowClient()
+            if create:
+                self.experiment_id = once_more(lambda: self._create(columns))
+                self.end_rows("KILLED", processes.has_ended)
+            else:
+                found = self._find()
+                self.experiment_id = str(found.experiment_id) if found else ""
+
+    @contextmanager
+    def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
+        """Turn errors of the store, and a server's delay, into `StoreError`."""
+        try:
+            with self.within(seconds):
+                yield
+        except ERRORS as error:
+            raise store_error(self.address, error) from None
+
+    def within(self, seconds: int) -> AbstractContextManager[object]:
+        """Raise `TimeoutError` if a server holds up the block for longer."""
+        return deadline(seconds) if self._remote else ExitStack()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the store against others who write to it from this clone."""
+        path = self.root / ".dvc" / "tmp"
+        with ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)  # in a worktree's main repository
+                folder = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise store_error(str(path), error) from None
+            opened.callback(os.close, folder)  # the operating system releases a dead process's lock
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+
+    def experiments(self) -> list[str]:
+        """Return the experiments in which this repository's runs can be.
+
+        In its own database that is any, because a script can choose another.
+        """
+        if self.address != own_address(self.root):
+            return [self.experiment_id]
+        return [str(e.experiment_id) for e in self.client.search_experiments()]
+
+    def end_rows(
+        self, status: str, ended: Callable[[Mapping[str, str]], bool], note: str = ""
+    ) -> None:
+        """End this clone's RUNNING rows, in any experiment, if `ended` is true of their tags."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        clone = f"tags.{processes.CLONE} = '{processes.clone(self.root)}'"
+        running = f"attributes.status = 'RUNNING' and {clone}"
+        for run in self.client.search_runs(experiments, running):
+            if ended(run.data.tags):
+                if note:
+                    self.client.set_tag(run.info.run_id, NOTE, note)
+                self.client.set_terminated(run.info.run_id, status)
+
+    def end_own_rows(self, status: str, why: str = "") -> None:
+        """Give the rows that this process left RUNNING another status, if the store works.
+
+        `why` is an error's last line, which becomes the row's note.
+        """
+        own, note = processes.process(os.getpid()), " ".join(masked(why).split())[:1000]
+        with suppress(*ERRORS), self.within(_OPENING):
+            self.end_rows(status, lambda tags: tags.get(processes.PROCESS) == own, note)
+
+    def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
+        """Return the address of a row, or of a view of the table: by default all, best first."""
+        start = masked(self.address.rstrip("/")) if self._remote else _UI
+        page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
+        where = f"experiments/{self.experiment_id}/runs{page}"
+        return f"{start}/#/{where}workflowType=machine_learning"
+
+    def _check_version(self) -> None:
+        answer = http_request(get_default_host_creds(self.address), "/version", "GET")
+        with suppress(InvalidVersion):  # e.g. a gateway's page
+            if Version(answer.text[:40]) < Version(_OLDEST):
+                raise ValueError(f"its version is {answer.text}, older than {_OLDEST}")
+
+    def show(self, columns: Sequence[str]) -> None:
+        """Let the table show these columns, unless somebody has chosen others."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        for key, value in view.tags(columns).items():
+            if key not in experiment.tags:
+                self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    def _find(self) -> Experiment | None:
+        """Return the experiment, if it exists; a default one was named after the old repository."""
+        if self._default:
+            for found in self.client.search_experiments(ViewType.ALL):
+                if found.tags.get(DEFAULT) == self._default:
+                    self.experiment = found.name
+                    return found
+        return self.client.get_experiment_by_name(self.experiment)
+
+    def _create(self, columns: Sequence[str]) -> str:
+        """Return the experiment's id; create it if it does not exist, or restore it."""
+        experiment, tags = self._find(), view.tags(columns)
+        if self._default:
+            tags[DEFAULT] = self._default
+        if experiment is None:
+            # A server chooses a place for files; a database would use the current folder.
+            location = None if self._remote else (self.root / "mlartifacts").as_uri()
+            return str(self.client.create_experiment(self.experiment, location, tags))
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        for key, value in tags.items():
+            if experiment.tags.get(key) != value:
+                self.client.set_experiment_tag(experiment.experiment_id, key, value)
+        return str(experiment.experiment_id)
+
+
+def exists(root: Path) -> bool:
+    """Whether there is a store: a database is made for its first row."""
+    database = _database(address(root))
+    return database is None or database.exists()
+
+
+def _use(uri: str, root: Path) -> None:
+    """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
+
+    Without it, MLflow 3.0 looks for the artifacts of a server's runs elsewhere.
+    """
+    # MLflow 3.0 makes this folder, by default mlruns/ in the working directory.
+    mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = (
+        f"{root}/mlartifacts"
+    )
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if given is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+def _quiet() -> None:
+    """Let MLflow neither log what it raises here, nor wait minutes for a store that is away."""
+    logging.disable(logging.ERROR)  # MLflow 3.0 lets alembic set the loggers' own levels
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.store.db.utils.MAX_RETRY_COUNT = 4
+
+
+def _database(address: str) -> Path | None:
+    """Return the file of an SQLite database, or None if the store is another one."""
+    scheme, _, path = address.partition(":///")
+    is_file = scheme == "sqlite" and path and not path.startswith("file:")
+    return Path(path.partition("?")[0]) if is_file else None
+
+
+def _create_database(path: Path) -> None:
+    """Create MLflow's database, whole or not at all, if it does not exist.
+
+    MLflow creates it table by table and can neither use nor complete a half-made one.
+    """
+    if not path.parent.is_dir():  # MLflow would make it, also where a disk is not mounted
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.replace(path)
