@@ -1,0 +1,316 @@
+"""What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .identity import Row, normal
+from .pipeline import Output, Params, Pipeline, Plot, Stage, overlap
+from .project import File, Project, parse
+from .tables import Curve, curves, is_table, numbers
+
+SMALL = 1_000_000  # bytes of an output that is kept whole
+_LARGEST = 50_000_000  # bytes of a file of plots or metrics that is read
+_LONGEST_VALUE, _LONGEST_KEY = 6000, 250  # characters, in MLflow
+
+
+class Point(NamedTuple):
+    """A value of a metric."""
+
+    key: str
+    value: float
+    step: int
+    is_final: bool = False
+    """Whether it is of a metrics file, and so what the table shows."""
+
+
+class Input(NamedTuple):
+    """A data set that a stage reads."""
+
+    path: str
+    md5: str
+    stage: str
+
+
+@dataclass
+class Content:
+    """What a row gets of one stage."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list[Input] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    """Files whose bytes are not here, without which the row is not complete."""
+    notes: list[str] = field(default_factory=list)
+    """What cannot be recorded, one line each."""
+
+
+def params_of(row: Row, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the params of these members by MLflow's key, and what cannot be recorded of them.
+
+    Keys are decided by dvc.yaml, so that no column moves when a value changes.
+    """
+    called = labels(row)
+    found: dict[str, str] = {}
+    notes: list[str] = []
+
+    def add(key: str, stage: Stage, value: object) -> None:
+        key, text = _allowed(key), str(normal(value))
+        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+            key = _allowed(f"{called[stage.name]}.{key}")
+        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+            notes.append(f"param {key!r} has two values; one is left out")
+        elif len(text) > _LONGEST_VALUE:
+            notes.append(f"param {key!r} has {len(text)} characters, cut to {_LONGEST_VALUE}")
+        found.setdefault(key, text[:_LONGEST_VALUE])
+
+    for name, stage, params, key in named_params(row, names):
+        add(name, stage, params.values[key])
+    declared = [params for stage in row.scope() for params in stage.params]
+    for name in names:
+        stage = row.members[name]
+        if stage.item and name == stage.group:  # else the item is in the name of the stage
+            for key, value in stage.item_values.items():
+                clash = any(_reads(params, key) for params in declared)
+                add(f"{called[stage.name]}.{key}" if clash else key, stage, value)
+    return found, notes
+
+
+def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, Params, str]]:
+    """Yield the params of these members by name: the stage, and the file's own key.
+
+    A key of params.yaml stays as it is; one of another file has that file's stem before it, or its
+    path where the stage reads that key from two files. A key that two stages read from different
+    files has the stage's name before it.
+    """
+    called = labels(row)
+    declared = [(stage, params) for stage in row.scope() for params in stage.params]
+    for stage, params in ((s, p) for s in row.scope(names) for p in s.params):
+        others = [(s, p) for s, p in declared if p.file != params.file]
+        for key in params.values:
+            name = f"{_start(params)}{key}"
+            readers = [s for s, p in others if _reads(p, name)]
+            if stage in readers:
+                name = f"{params.file}.{key}"
+            if any(reader is not stage for reader in readers):
+                name = f"{called[stage.name]}.{name}"
+            yield name, stage, params, key
+
+
+def content_of(project: Project, pipeline: Pipeline, row: Row, name: str) -> Content:
+    """Return what a row gets of the stage with this name in the row."""
+    content, called = Content(), labels(row)
+    for stage in row.parts[name]:
+        label = called[stage.name]
+        content.tags |= {f"md5.{out.path}": out.md5 for out in stage.outs}
+        for dep in stage.deps:
+            if dep.md5 and (dep.makers or dep.is_data):
+                content.inputs.append(Input(dep.path, dep.md5, label))
+        _read(project, pipeline, stage, label, stage is row.members[name], content)
+    for key in [key for key in content.tags if len(_allowed(key)) < len(key)]:
+        content.notes.append(f"tag {key[:60]!r} is too long")
+    content.tags = {_allowed(key): value for key, value in content.tags.items()}
+    return content
+
+
+def _read(
+    project: Project,
+    pipeline: Pipeline,
+    stage: Stage,
+    label: str,
+    keeps_files: bool,
+    content: Content,
+) -> None:
+    """Add the metrics, curves and files of a stage to a row's content."""
+    start, stems = prefix(stage, label), file_prefixes(pipeline, stage)
+    metrics: dict[str, float] = {}
+    last: dict[str, int] = {}  # where in content.points each curve ends
+    for output, file, body in _files(project, pipeline, stage, keeps_files, content):
+        plot = pipeline.plot(file.path)
+        drawn = plot is not None and _add_curves(plot, file, body, start, stems, content, last)
+        if declared := pipeline.metrics_path(output, file.path):
+            inner = "" if file.path == declared else f"{_base(file.path, declared)}/"
+            before = f"{start}{stems.get(declared, '')}{inner}"
+            _add_metrics(file, body, before, content, metrics)
+        small = keeps_files and output.size <= SMALL and len(body) <= SMALL
+        is_inside = "://" not in file.path and not file.path.startswith("../")
+        if is_inside and (small or (plot and not drawn)):
+            content.files[file.path] = body
+    for key, value in metrics.items():
+        end = content.points[last[key]] if key in last else Point(key, value, 0)
+        point = Point(key, value, end.step, is_final=True)
+        if key in last and end.value == value:
+            content.points[last[key]] = point
+        else:
+            content.points.append(point)
+
+
+def _files(
+    project: Project, pipeline: Pipeline, stage: Stage, keeps_files: bool, content: Content
+) -> Iterator[tuple[Output, File, bytes]]:
+    """Yield what a row shows or keeps of a stage's outputs, and note what is not here."""
+    for output in stage.outs:
+        small = keeps_files and output.size <= SMALL
+        files = project.files(output) if small or _is_shown(pipeline, output) else []
+        if files is None:
+            if _is_shown(pipeline, output):
+                content.lacking.append(output.path)
+            continue
+        for file in files:
+            shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
+            if not (small or shown):
+                continue
+            if file.size > _LARGEST:
+                content.notes.append(f"{file.path} has more than 50 MB; it is left out")
+            elif (body := project.read(output, file)) is not None:
+                yield output, file, body
+            elif shown:
+                content.lacking.append(file.path)
+
+
+def _add_curves(
+    plot: Plot,
+    file: File,
+    body: bytes,
+    start: str,
+    stems: Mapping[str, str],
+    content: Content,
+    last: dict[str, int],
+) -> bool:
+    """Add the curves in a file of plots; return whether it has any."""
+    text = body.decode("utf-8-sig", errors="replace")
+    found = keyed_curves(plot, file.path, text, start, stems)
+    for key, curve in found:
+        if key in last:
+            content.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
+            continue
+        content.points += [Point(key, value, step) for step, value in curve.points]
+        last[key] = len(content.points) - 1
+    return bool(found)
+
+
+def keyed_curves(
+    plot: Plot, path: str, text: str, start: str, stems: Mapping[str, str]
+) -> list[tuple[str, Curve]]:
+    """Return the curves in a file of plots with their keys in MLflow.
+
+    `start` and `stems` are what stands before a stage's keys, and before those of each file.
+    """
+    can_draw = plot.draws_lines and is_table(path)
+    found = curves(path, text, plot.x, header=plot.header) if can_draw else []
+    base, keyed = _base(path, plot.path), []
+    for curve in found:
+        if path == plot.path:
+            stem = stems.get(path, "")
+            inner = "" if stem == f"{curve.column}/" else stem
+            key = f"{start}{inner}{curve.column}"
+        else:  # in a folder, a file for each metric
+            one = len(found) == 1 and posixpath.basename(base) == curve.column
+            key = f"{start}{base}" if one else f"{start}{base}/{curve.column}"
+        keyed.append((_allowed(key), curve))
+    return keyed
+
+
+def _add_metrics(
+    file: File, body: bytes, start: str, content: Content, metrics: dict[str, float]
+) -> None:
+    try:
+        found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
+    except ValueError as error:
+        content.notes.append(f"metrics {file.path} cannot be read: {error}")
+        return
+    for key, value in found:
+        allowed = _allowed(f"{start}{key}")
+        if allowed in metrics:
+            content.notes.append(f"metric {key!r} of {file.path} has another's key {allowed!r}")
+        metrics.setdefault(allowed, value)
+        if value in (float("inf"), float("-inf")):
+            content.notes.append(
+                f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308"
+            )
+    if others:
+        content.notes.append(f"metrics {others[:5]} of {file.path} are no numbers")
+
+
+def _is_shown(pipeline: Pipeline, output: Output) -> bool:
+    """Whether MLflow shows something in an output as metrics, curves or plots."""
+    shown = [*pipeline.metrics, *(plot.path for plot in pipeline.plots)]
+    return output.metric or any(overlap(path, output.path) for path in shown)
+
+
+def prefix(stage: Stage, label: str) -> str:
+    """Return what stands before the keys of a stage's metrics and curves."""
+    return f"{label}/" if stage.settings.prefix is None else stage.settings.prefix
+
+
+def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
+    """Return what stands before the keys of each file, if a stage has several metrics or curves."""
+    own = [o.path for o in stage.outs if o.metric]
+    own += [p for p in pipeline.metrics if any(overlap(p, o.path) for o in stage.outs)]
+    tables = [plot.path for plot in pipeline.plots_of(stage) if is_table(plot.path)]
+    found: dict[str, str] = {}
+    for paths in (sorted({*own}), sorted({*tables})):
+        if len(paths) > 1:
+            found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
+    return found
+
+
+def _told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """Return for each path the shortest name that no other has: stem, path without end, path."""
+    found = dict(zip(paths, paths, strict=True))
+    for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
+        pairs = zip(paths, names, strict=True)
+        found |= {path: name for path, name in pairs if names.count(name) == 1}
+    return found
+
+
+def labels(row: Row) -> dict[str, str]:
+    """Return the names of a row's stages, for keys: without the item, where one item is in it."""
+    names = {stage.name: name for name, stage in row.members.items()}
+    scope = row.scope()
+    groups = [stage.group for stage in scope]
+    for stage in scope:
+        alone = groups.count(stage.group) == 1
+        names.setdefault(stage.name, stage.group if alone else stage.label)
+    return names
+
+
+def _start(params: Params) -> str:
+    name = posixpath.basename(params.file)
+    return "" if name == "params.yaml" else f"{_stem(name)}."
+
+
+def _reads(params: Params, key: str) -> bool:
+    """Whether dvc.yaml lets a stage read a key, under its name in MLflow."""
+    start = _start(params)
+    if not params.declared:
+        return key.startswith(start)
+    names = [f"{start}{name}" for name in params.declared]
+    return any(key == n or key.startswith(f"{n}.") or n.startswith(f"{key}.") for n in names)
+
+
+def _allowed(key: str) -> str:
+    """Return a key as MLflow allows it: without other characters than these, and not a path."""
+    key = re.sub(r"[^\w/. -]", "_", key)
+    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
+    key = re.sub(r"^\.\.", "__", "/".join(parts))
+    return (key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY].rstrip("/.")) or "_"
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def _base(path: str, folder: str) -> str:
+    """Return a file's path in a folder, without its extension."""
+    return posixpath.splitext(posixpath.relpath(path, folder))[0]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the shortest name of each dotted key that tells it from the others."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {k: e if ends.count(e) == 1 else k for k, e in zip(keys, ends, strict=True)}

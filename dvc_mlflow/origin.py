@@ -1,0 +1,133 @@
+"""Where a result comes from: commit, branch, author, time; and the name of its row."""
+
+import getpass
+import os
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from .content import named_params, short_names
+from .errors import ProjectError
+from .faults import masked
+from .identity import Row, normal
+from .pipeline import Pipeline
+from .project import Project, parse
+from .repository import ask, git
+from .tables import flatten
+
+_COMMIT, _DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
+_BRANCH, _REPOSITORY = "mlflow.source.git.branch", "mlflow.source.git.repoURL"
+
+
+class Origin(NamedTuple):
+    """Where the results of one dvc.lock come from."""
+
+    commit: str
+    branch: str
+    experiment: str
+    """DVC's name of the experiment, if it is one."""
+    user: str
+    time: int
+    """Milliseconds since 1970."""
+    is_dirty: bool
+
+    def tags(self) -> dict[str, str]:
+        """Return MLflow's standard tags."""
+        found = {
+            "mlflow.user": self.user,
+            "mlflow.source.type": "LOCAL",
+            _COMMIT: self.commit,
+            _DIRTY: str(self.is_dirty).lower() if self.commit else "",
+            _BRANCH: self.branch,
+            _REPOSITORY: masked(ask("config", "--get", "remote.origin.url")),
+            "dvc.exp_name": self.experiment,
+        }
+        return {key: value for key, value in found.items() if value}
+
+
+def of_commit(commit: str, given: str) -> Origin:
+    """Return the origin of a commit's results; `given` is what the user called the commit."""
+    refs = ask("for-each-ref", "--format=%(refname)", f"--points-at={commit}", "refs/exps")
+    experiments = [ref.rpartition("/")[2] for ref in refs.splitlines() if ref.count("/") == 4]
+    is_branch = bool(ask("rev-parse", "--verify", "-q", f"refs/heads/{given}"))
+    experiment = given if given in experiments else next(iter(experiments), "")
+    return _committed(commit, given if is_branch else "", experiment)
+
+
+def of_workspace(project: Project, pipeline: Pipeline, began: int = 0) -> Origin:
+    """Return the origin of the workspace's results, or of a stage that `began` (in ns) to run.
+
+    If dvc.lock is committed, results are those of the commit that changed it last. Else they are
+    this user's, and the checkout is dirty if anything has changed that a row does not have: params
+    and outputs.
+    """
+    stages = pipeline.stages.values()
+    files = sorted({posixpath.join(posixpath.dirname(s.group), "dvc.lock") for s in stages})
+    locks = [project.root / file for file in files if (project.root / file).exists()]
+    paths = [str(lock) for lock in locks]
+    branch = ask("symbolic-ref", "--short", "-q", "HEAD")
+    commit = ask("log", "-1", "--format=%H", "--", *paths) if locks and not began else ""
+    if commit and not ask("status", "--porcelain", "--", *paths):
+        return _committed(commit, branch, "")
+    own = {out.path for stage in stages for out in stage.outs}
+    own |= {params.file for stage in stages for params in stage.params}
+    excluded = [f":(exclude,literal){path}" for path in (*paths, *(project.root / p for p in own))]
+    changed = ask("status", "--porcelain", "-uno", "--", ":/", *excluded).splitlines()
+    # `AD` is neither in the commit nor on disk: in a DVC project below git's root, `dvc exp run`
+    # adds the stages' deps to git's index under paths that do not exist.
+    dirty = any(not line.startswith("AD ") for line in changed)
+    head = ask("rev-parse", "-q", "--verify", "HEAD")
+    if began:
+        experiment = os.environ.get("DVC_EXP_NAME", "")
+        return Origin(head, branch, experiment, _user(), began // 1_000_000, dirty)
+    time = max((lock.stat().st_mtime for lock in locks), default=0)
+    return Origin(head, branch, "", _user(), int(time * 1000), dirty)
+
+
+def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> str:
+    """Return a name that tells a row from others: its item, and params that are not committed.
+
+    Where there are none, that is the experiment, or the branch and the short commit.
+    """
+    folder = project.folder.rpartition("/")[2]
+    items = [
+        stage.item for name, stage in row.members.items() if stage.item and name == stage.group
+    ]
+    parts = list(dict.fromkeys(part for part in [folder, *items] if part))
+    values, changed = {}, []
+    for name, _, params, key in named_params(row, names):
+        values[name] = normal(params.values[key])
+        before = _committed_params(project.root, origin.commit, params.file)
+        if before is not None and normal(before.get(key)) != values[name]:
+            changed.append(name)
+    short = short_names([*values])
+    parts += [f"{short[name]}={values[name]}" for name in dict.fromkeys(changed)]
+    if not changed:
+        parts += [origin.experiment or origin.branch, origin.commit[:7]]
+    return re.sub(r"\s+", " ", " ".join(part for part in parts if part))[:100] or "not in git"
+
+
+@cache
+def _committed_params(root: Path, commit: str, file: str) -> Mapping[str, object] | None:
+    """Return the values in a params file of a commit, or None if it has no such file."""
+    try:
+        text = git("show", f"{commit}:./{file}", cwd=root) if commit else b""
+        found = parse(text.decode(), file)
+        return flatten(found) if isinstance(found, Mapping) else None
+    except (OSError, ValueError, ProjectError):
+        return None
+
+
+def _committed(commit: str, branch: str, experiment: str) -> Origin:
+    user, _, time = ask("log", "-1", "--format=%an%x00%ct", commit).partition("\0")
+    return Origin(commit, branch, experiment, user, int(time or 0) * 1000, False)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an id without a name, as in some containers
+        return ""

@@ -1,0 +1,179 @@
+"""A pipeline and its results as plain values: what dvc.yaml and dvc.lock say, and nothing else.
+
+All paths are relative to the root of the DVC project, with `/` between their parts.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .settings import Model, Settings
+from .tables import is_table
+
+_LINES = ("", "linear", "simple", "smooth")  # DVC's plot templates that draw lines
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or a folder that a stage writes."""
+
+    path: str
+    md5: str
+    """As in dvc.lock; "" if the stage has no result. A folder's ends in `.dir`."""
+    size: int
+    cached: bool
+    metric: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A file or a folder that a stage reads, and where it comes from."""
+
+    path: str
+    md5: str
+    """As in dvc.lock: the content that the stage has read."""
+    makers: Sequence[str] = ()
+    """The stages that write it, or a part of it."""
+    outdated: bool = False
+    """Whether dvc.lock has another content for what the makers have written since."""
+    is_data: bool = False
+    """Whether it is tracked by a .dvc file."""
+    is_outside: bool = False
+    """Whether it is outside the project."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a stage reads of one params file."""
+
+    file: str
+    declared: Sequence[str]
+    """Keys or sections, as in dvc.yaml; empty for the whole file."""
+    values: Mapping[str, Any]
+    """By dotted key, as in dvc.lock."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A file or a folder of plots, as dvc.yaml declares it."""
+
+    path: str
+    x: str = ""
+    template: str = ""
+    header: bool = True
+    """Whether the first line of a table has the names of its columns."""
+
+    @property
+    def draws_lines(self) -> bool:
+        """Whether it is a table, or a folder with tables, that DVC draws as lines."""
+        is_folder = "." not in posixpath.basename(self.path)
+        return self.template in _LINES and (is_folder or is_table(self.path))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml, or one item of a foreach or a matrix."""
+
+    name: str
+    """Unique in the project: `train`, `train@item`, or `folder/train` in a folder's dvc.yaml."""
+    group: str
+    """The name that the items of a foreach or a matrix share."""
+    item: str
+    command: str
+    frozen: bool
+    has_result: bool
+    """Whether dvc.lock has an entry for it."""
+    params: Sequence[Params]
+    item_values: Mapping[str, Any]
+    """Values of a foreach or a matrix by dvc.yaml's names, such as `item.model`."""
+    deps: Sequence[Dependency]
+    outs: Sequence[Output]
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def label(self) -> str:
+        """Return the name as MLflow allows it in a key."""
+        return f"{self.group}/{self.item}" if self.item else self.group
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a DVC project, and what the top of its dvc.yaml files declares."""
+
+    folder: str
+    """Of a nested project, relative to the root of the checkout; else ""."""
+    stages: Mapping[str, Stage]
+    """Each stage after those that it depends on."""
+    metrics: frozenset[str] = frozenset()
+    plots: Sequence[Plot] = ()
+    models: Sequence[Model] = ()
+    problems: Sequence[str] = ()
+    """What is wrong in dvc.yaml, one line each; the rest is recorded."""
+
+    @cached_property
+    def _above(self) -> Mapping[str, frozenset[str]]:
+        above: dict[str, frozenset[str]] = {}
+        for stage in self.stages.values():
+            makers = self.makers(stage)
+            above[stage.name] = frozenset(makers).union(*(above[name] for name in makers))
+        return above
+
+    def makers(self, stage: Stage) -> list[str]:
+        """Return the stages that a stage depends on directly; a frozen one depends on none."""
+        deps = () if stage.frozen else stage.deps
+        return list(dict.fromkeys(name for dep in deps for name in dep.makers))
+
+    def upstream(self, stage: Stage) -> list[Stage]:
+        """Return all stages that a stage depends on, each after those that it depends on."""
+        return [s for s in self.stages.values() if s.name in self._above[stage.name]]
+
+    def is_upstream(self, stage: Stage, of: Stage) -> bool:
+        """Whether the second stage depends on the first."""
+        return stage.name in self._above[of.name]
+
+    def nearest(self, stage: Stage, among: Sequence[Stage]) -> list[Stage]:
+        """Return those `among` that are upstream of a stage, behind no other of them."""
+        above = [s for s in among if self.is_upstream(s, of=stage)]
+        return [s for s in above if not any(self.is_upstream(s, of=other) for other in above)]
+
+    def metrics_of(self, stage: Stage) -> list[Output]:
+        """Return the outputs of a stage that are metrics, or that hold metrics files."""
+        return [o for o in stage.outs if o.metric or any(overlap(o.path, p) for p in self.metrics)]
+
+    def metrics_path(self, output: Output, path: str) -> str:
+        """Return what declares a file of an output as metrics: its own path, or a folder's."""
+        declared = [*self.metrics, *([output.path] if output.metric else [])]
+        return max((each for each in declared if is_below(each, path)), key=len, default="")
+
+    def plot(self, path: str) -> Plot | None:
+        """Return the declaration of the plots in a file, the nearest one, if there is any."""
+        found = [plot for plot in self.plots if is_below(plot.path, path)]
+        return max(found, key=lambda plot: (len(plot.path), bool(plot.x)), default=None)
+
+    def plots_of(self, stage: Stage) -> list[Plot]:
+        """Return the plots that a stage writes."""
+        return [p for p in self.plots if any(overlap(p.path, o.path) for o in stage.outs)]
+
+    def models_of(self, stage: Stage) -> Iterator[tuple[Model, Output]]:
+        """Yield the models that a stage makes: of its own settings, and of `artifacts`."""
+        for model in (*stage.settings.models, *self.models):
+            for output in stage.outs:
+                if model.path == output.path:
+                    yield model, output
+
+
+def is_below(folder: str, path: str) -> bool:
+    """Whether a path is a folder's, or that of a file or a folder in it."""
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or in it."""
+    return is_below(one, other) or is_below(other, one)

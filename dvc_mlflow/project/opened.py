@@ -1,0 +1,99 @@
+"""A DVC project, opened in the workspace or at a commit; and how DVC's errors are reported."""
+
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from dvc.utils.serialize import PARSERS, ParseError
+
+from ..errors import ProjectError
+from ..repository import checkout
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Turn DVC's errors into `ProjectError`, one line each."""
+    try:
+        yield
+    except (DvcException, SCMError) as error:
+        raise ProjectError(" ".join(str(error).split())[:500] or type(error).__name__) from None
+
+
+class Opened:
+    """The DVC project around the working directory, with names and paths as the tool has them."""
+
+    def __init__(self) -> None:
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+        with errors_reported():
+            self._repo = Repo()
+        self.root = Path(self._repo.root_dir)
+        top = checkout()
+        inside = self.root.is_relative_to(top)
+        self.folder = self.root.relative_to(top).as_posix().removeprefix(".") if inside else ""
+        self._running: Any = None
+        self._has_finished = False
+        self._outs: dict[str, Any] = {}
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close DVC's databases."""
+        self._repo.close()
+
+    @contextmanager
+    def at(self, revision: str) -> Iterator[str]:
+        """Read from a commit in the block; yield its hash. With "", read from the workspace."""
+        with ExitStack() as switched:
+            commit = ""
+            if revision:
+                with errors_reported():
+                    commit = switched.enter_context(self._repo.switch(revision))
+            yield commit
+
+    def _name(self, stage: Any) -> str:
+        own = getattr(stage, "name", None) or Path(stage.path).stem
+        return posixpath.join(posixpath.dirname(self._relative(stage.path)), own)
+
+    def _path(self, item: Any) -> str:
+        """Return the path of an output or a dependency; an address outside stays as it is."""
+        if item.fs.protocol != self._repo.fs.protocol and not item.is_in_repo:
+            return str(item.def_path)
+        return self._relative(item.fs_path)
+
+    def _beside(self, file: str, path: str) -> str:
+        folder = posixpath.dirname(self._relative(file))
+        return posixpath.normpath(posixpath.join(folder, path))
+
+    def _relative(self, path: str) -> str:
+        found = os.path.relpath(path, self._repo.root_dir).replace(os.sep, "/")
+        return "" if found == "." else found
+
+    def _absolute(self, path: str) -> str:
+        return str(self._repo.fs.join(self._repo.root_dir, *path.split("/")))
+
+
+def parse(text: str, path: str) -> Any:
+    """Return what a params or metrics file says, as DVC reads it; raises `ValueError`."""
+    try:
+        found = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
+    except ParseError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(cause[:200]) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())
+    return 0 if is_zero else found  # DVC's parsers make {} of both 0 and nothing

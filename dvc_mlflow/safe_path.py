@@ -1,0 +1,42 @@
+"""Import nothing of the user's checkout, which may hold a yaml.py or folders json/ and mlflow/.
+
+Only what Python itself has imported by then is imported here.
+"""
+
+# ruff: noqa: PTH110, PTH120  (pathlib imports a dozen modules)
+import os
+import sys
+
+
+def leave_out_checkout() -> None:
+    """Search neither the working directory nor what PYTHONPATH names in its checkout."""
+    inside = _inside()
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) not in inside]
+
+
+def python_path() -> str:
+    """Return PYTHONPATH without what it names in the checkout."""
+    inside = _inside()
+    return os.pathsep.join(entry for entry in _entries() if os.path.realpath(entry) not in inside)
+
+
+def _entries() -> list[str]:
+    return os.environ.get("PYTHONPATH", "").split(os.pathsep)
+
+
+def _inside() -> set[str]:
+    here = os.path.realpath("")
+    top = f"{_checkout(here)}{os.sep}"
+    return {here} | {
+        path for path in map(os.path.realpath, _entries()) if f"{path}{os.sep}".startswith(top)
+    }
+
+
+def _checkout(here: str) -> str:
+    parents = [here]
+    while (above := os.path.dirname(parents[-1])) != parents[-1]:
+        parents.append(above)
+    marked = (
+        path for mark in (".git", ".dvc") for path in parents if os.path.exists(f"{path}/{mark}")
+    )
+    return next(marked, here)

@@ -1,0 +1,46 @@
+"""Where the tool touches what it records: DVC and MLflow's internals each have one place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clone import ROOT
+from imports import imported_names
+
+TOOL = ROOT / "dvc_mlflow"
+RULES = {
+    "dvc": ["project/*"],
+    "dvc_data": ["project/*"],
+    "mlflow.store": ["store.py"],
+    "mlflow.utils": ["store.py"],
+    "mlflow.tracking": [],
+    "mlflow.pyfunc": ["models.py"],
+    "sqlalchemy": ["faults.py"],
+}
+"""The modules that may import a package, and nothing else may."""
+
+
+def importers(package: str, paths: Sequence[Path]) -> list[Path]:
+    """Return the modules that import a package, or something in it."""
+    return [
+        path
+        for path in paths
+        if any(f"{name}.".startswith(f"{package}.") for name in imported_names(path))
+    ]
+
+
+@pytest.mark.parametrize(("package", "allowed"), RULES.items())
+def test_one_place(package: str, allowed: list[str]) -> None:
+    """One place touches DVC, and one MLflow's internals: a new version is met there."""
+    found = importers(package, sorted(TOOL.rglob("*.py")))
+    others = [path for path in found if not any(path.match(f"dvc_mlflow/{p}") for p in allowed)]
+    assert others == []
+    assert bool(found) == bool(allowed)
+
+
+def test_one_place_can_fail(tmp_path: Path) -> None:
+    """An import is found wherever it stands in a module."""
+    sneaky = tmp_path / "sneaky.py"
+    sneaky.write_text("def f():\n    from dvc.repo import Repo\n    return Repo\n")
+    assert importers("dvc", [sneaky]) == [sneaky]
