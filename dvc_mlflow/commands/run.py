@@ -1,0 +1,278 @@
+"""`dvc-mlflow run COMMAND`: run a stage's command, recorded by the recorder of its `dvc`.
+
+Nothing slow is imported here: the command starts at once, while the recorder imports DVC and
+MLflow. Streams, signals and exit status are the command's own.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import processes
+from ..errors import warn
+from ..protocol import TOKEN, Link, LostError, Request, connect
+from ..repository import (
+    address,
+    default_experiment,
+    main_repository,
+    own_address,
+    project_folder,
+)
+
+_STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_SIGNALS = {*_STOPPING, signal.SIGCHLD}
+_Mask = set[int | signal.Signals]
+_GRACE = 10  # seconds that a stopped command has to end
+_SILENCE = 20  # seconds; a recorder sends something each second
+_LATER = "`dvc-mlflow record` records it later"
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command as a stage; return its exit status, or 1 if its inputs changed meanwhile."""
+    if "DVC_STAGE" not in os.environ:
+        warn("not started by dvc, so nothing is recorded")
+        return _become(command, os.environ)
+    if not hasattr(signal, "sigtimedwait"):
+        warn(f"recording while a stage runs needs Linux; {_LATER}")
+        return _become(command, os.environ)
+    began, starter = time.time_ns(), os.getppid()
+    _end_with_parent(signal.SIGTERM)
+    if os.getppid() != starter or os.getpgid(starter) != os.getpgrp():
+        warn("the dvc that started this stage is gone")
+        return 1
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    stage = _Stage(began)
+    return stage.run(command, mask)
+
+
+class _Stage:
+    """A stage while its command runs."""
+
+    def __init__(self, began: int) -> None:
+        self._dvc = _dvc()
+        self._dvc_mark = processes.process(self._dvc)
+        self._link: Link | None = None
+        self._heard = time.monotonic()
+        self._run_id: str | None = None
+        self._answer: dict[str, Any] | None = None
+        self._stopped = 0
+        token = os.urandom(8).hex()
+        settings = _settings(self._dvc)
+        self._env, is_new = _environment(settings, token)
+        self._opens_first = settings.get("open") == "first"
+        self._waits = is_new or self._opens_first
+        try:
+            self._link = connect(self._dvc)
+            params = Path("params.yaml")
+            text = params.read_text(errors="replace") if params.is_file() else ""
+            stage = os.environ["DVC_STAGE"]
+            self._link.send(Request(stage, f"{Path.cwd()}", began, token, text)._asdict())
+        except (LostError, OSError) as error:
+            self._lose(error)
+
+    def run(self, command: Sequence[str], mask: _Mask) -> int:
+        """Run the command to its end, and wait until its row is complete."""
+        if self._waits:
+            self._wait_for_row()
+        if self._stopped:
+            return 128 + self._stopped
+        said = _Said()
+        child = _start(command, self._env, mask, said.end)
+        said.follow()
+        code = self._wait(child)
+        status = code if code >= 0 else 128 - code
+        if self._stopped:
+            status = status or 128 + self._stopped
+        return self._complete(code, status, said.last_line())
+
+    def _wait_for_row(self) -> None:
+        """Let the recorder make the store, or open the row, before the command begins."""
+        while self._link and self._run_id is None and self._answer is None and not self._stopped:
+            self._listen(0.2)
+            if got := signal.sigtimedwait(_STOPPING, 0):
+                self._stopped = got.si_signo
+        if self._opens_first and self._run_id:
+            self._env["MLFLOW_RUN_ID"] = self._run_id
+
+    def _wait(self, child: int) -> int:
+        """Wait for the command, and pass signals on; return its exit code, or minus its signal."""
+        deadline = None
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            got = signal.sigtimedwait(_SIGNALS, 1)
+            number = got.si_signo if got else 0
+            if not got and processes.process(self._dvc) != self._dvc_mark:
+                number = 0 if self._stopped else signal.SIGTERM  # a shell can stand between us
+            if number in _STOPPING:
+                self._stopped = number
+                deadline = deadline or time.monotonic() + _GRACE
+                # A terminal signals the whole group, a process only us.
+                if not got or got.si_code <= 0:
+                    os.kill(child, number)
+            if deadline and time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def _complete(self, code: int, status: int, said: str) -> int:
+        """Wait until the row is complete; a second Ctrl-C does not wait."""
+        try:
+            if self._link:
+                self._heard = time.monotonic()
+                self._link.send({"code": code, "signal": self._stopped, "said": said})
+            while self._link and self._answer is None:
+                self._listen(0.2)
+                if got := signal.sigtimedwait(_STOPPING, 0):
+                    warn(f"stopped while the row was being completed; {_LATER}")
+                    return status or 128 + got.si_signo
+        except LostError as error:
+            self._lose(error)
+        answer = self._answer or {"say": [], "code": 0}
+        for line in answer["say"]:
+            warn(line)
+        return status or int(answer["code"])
+
+    def _listen(self, seconds: float) -> None:
+        """Take in what the recorder says; wait that long for something."""
+        try:
+            if not self._link or not select.select([self._link], [], [], seconds)[0]:
+                if time.monotonic() - self._heard > _SILENCE:
+                    raise LostError("it does not answer")
+                return
+            self._heard = time.monotonic()
+            for message in self._link.receive():
+                self._run_id = message.get("run_id", self._run_id)
+                if "say" in message:
+                    self._answer = message
+        except LostError as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        warn(f"the stage is not recorded, as its recorder was lost: {error}; {_LATER}")
+        self._link = None
+
+
+def _start(command: Sequence[str], env: Mapping[str, str], mask: _Mask, stderr: int | None) -> int:
+    """Start the command as a child that does not outlive this process; return its id."""
+    me = os.getpid()
+    if child := os.fork():
+        return child
+    try:
+        _end_with_parent(signal.SIGKILL)
+        if os.getppid() != me:
+            os._exit(137)
+        if stderr is not None:
+            os.dup2(stderr, 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os._exit(_become(command, env))
+    finally:
+        os._exit(127)
+
+
+def _become(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Replace this process by the command; return the exit status if there is no such command."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], [*command], dict(env))  # noqa: S606  (the stage's own command)
+    except OSError as error:
+        warn(f"{command[0]}: {error.strerror}")
+    return 127
+
+
+def _end_with_parent(number: int) -> None:
+    """Let the kernel send this process a signal when its parent has ended (Linux)."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, number)
+
+
+def _dvc() -> int:
+    """Return the `dvc` of this stage: the nearest ancestor that is not itself part of the stage."""
+    pid, own = os.getppid(), f"DVC_STAGE={os.environ['DVC_STAGE']}".encode()
+    try:
+        while own in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            pid = processes.parent(pid)
+    except OSError:  # another user's
+        pass
+    return pid
+
+
+def _settings(dvc: int) -> Mapping[str, Any]:
+    """Return the stage's `meta.mlflow` in dvc.yaml, without DVC: only what the command needs."""
+    file, _, name = os.environ["DVC_STAGE"].rpartition(":")
+    try:
+        folder = Path(f"/proc/{dvc}/cwd").readlink()
+        text = Path(folder, file or "dvc.yaml").read_text()
+    except (OSError, ValueError):
+        return {}
+    if "mlflow" not in text.replace("dvc-mlflow", ""):
+        return {}
+    import yaml
+
+    try:
+        stage = yaml.load(text, yaml.CSafeLoader)["stages"][name.partition("@")[0]]
+        found = stage.get("do", stage)["meta"]["mlflow"]
+    except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
+        return {}  # the recorder says what is wrong
+    return found if isinstance(found, Mapping) else {}
+
+
+def _environment(settings: Mapping[str, Any], token: str) -> tuple[dict[str, str], bool]:
+    """Return the command's environment, in which plain MLflow calls land in the stage's row.
+
+    Also return whether the repository's own store has to be made first.
+    """
+    env, root = dict(os.environ), main_repository()
+    is_new = address(root) == own_address(root) and not (root / "mlflow.db").exists()
+    env["MLFLOW_TRACKING_URI"] = address(root)
+    if "MLFLOW_EXPERIMENT_ID" not in env:
+        name = settings.get("experiment") or default_experiment(root, project_folder())
+        env.setdefault("MLFLOW_EXPERIMENT_NAME", f"{name}")
+    try:
+        given = json.loads(env.get("MLFLOW_RUN_CONTEXT", "{}"))
+    except ValueError:
+        given = {}
+    env["MLFLOW_RUN_CONTEXT"] = json.dumps({**given, TOKEN: token})
+    return env, is_new
+
+
+class _Said:
+    """Passes the command's stderr on, where that is no terminal, and keeps its last line."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.end: int | None = None
+        if not os.isatty(2):
+            self._reader, self.end = os.pipe()
+
+    def follow(self) -> None:
+        """Pass on what is written, from a thread."""
+        if self.end is not None:
+            os.close(self.end)
+            self._thread = threading.Thread(target=self._copy, daemon=True)
+            self._thread.start()
+
+    def last_line(self) -> str:
+        """Return the last line, when the command has ended."""
+        if self.end is None:
+            return ""
+        self._thread.join(0.2)
+        if self._thread.is_alive():  # a process that the command has left behind may still write
+            streams = [(os.POSIX_SPAWN_DUP2, self._reader, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
+            os.posix_spawnp("cat", ["cat"], os.environ, file_actions=streams, setsid=True)
+        lines = self._tail.decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
+
+    def _copy(self) -> None:
+        while got := os.read(self._reader, 1 << 16):
+            self._tail = (self._tail + got)[-4096:]
+            while got:
+                try:
+                    got = got[os.write(2, got) :]
+                except OSError:  # nobody reads it any more
+                    got = b""

@@ -1,0 +1,158 @@
+"""The recorder of one `dvc` process: it records each of its stages, and ends soon after it.
+
+DVC and MLflow take seconds to import; here that is done once, while the first command runs.
+`python -P -m dvc_mlflow.recorder DESCRIPTOR FOLDER DVC NAME`; protocol.py starts it.
+"""
+
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .protocol import Link, LostError, Place, Request
+
+_LATER = "`dvc-mlflow record` records it later"
+
+
+class Session:
+    """The talk with one running stage."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._request: Request | None = None
+        self._end: dict[str, Any] | None = None
+        self._row: Any = None
+        self._error = ""
+
+    def hear(self) -> bool:
+        """Take in what the stage says; return whether it is still there."""
+        try:
+            for message in self.link.receive():
+                if self._request is None:
+                    self._request = Request(**message)
+                else:
+                    self._end = message
+        except LostError:
+            return False
+        return True
+
+    def work(self, stores: Any, is_there: bool) -> bool:
+        """Do what is to do for the stage now; return whether there is more to do later.
+
+        An error is never the stage's problem: it is kept for the end.
+        """
+        if self._request is None:
+            return is_there
+        try:
+            if self._row is None and not self._error:
+                self._begin(stores, self._request)
+            if self._end is not None:
+                self._finish(self._end)
+                return False
+            if not is_there:
+                if self._row:
+                    self._row.drop()
+                return False
+            if self._row and not self._error:
+                self._row.follow()
+        except Exception as error:
+            self._fail(error)
+            if self._end is not None:
+                self._answer([], 0)
+            return is_there and self._end is None
+        return True
+
+    def _begin(self, stores: Any, request: Request) -> None:
+        from .live import LiveRow
+
+        run_id = ""
+        try:
+            self._row = LiveRow(stores, request)
+            self._row.open()
+            run_id = self._row.run_id
+        finally:
+            self._tell({"run_id": run_id})
+
+    def _finish(self, end: dict[str, Any]) -> None:
+        if self._row is None:
+            self._answer([], 0)
+            return
+        ended = self._row.finish(end["code"], end["signal"], end["said"])
+        self._answer(ended.say, ended.code)
+
+    def _answer(self, say: list[str], code: int) -> None:
+        why = [f"the stage is not recorded: {self._error}; {_LATER}"] if self._error else []
+        self._tell({"say": [*say, *why], "code": code})
+
+    def _fail(self, error: Exception) -> None:
+        self._error = " ".join(f"{error}".split())[:500] or type(error).__name__
+
+    def _tell(self, message: object) -> None:
+        with suppress(LostError):  # the stage is gone; the next `hear` says so
+            self.link.send(message)
+
+
+def main() -> None:
+    """Record stages until the `dvc` process has ended and no row is open."""
+    descriptor, folder, dvc, name = sys.argv[1:]
+    end = socket.socket(fileno=int(descriptor))
+    sessions: dict[int, Session] = {}
+    threading.Thread(target=_say_alive, args=[sessions], daemon=True).start()
+    if folder == "private":
+        sessions[end.fileno()] = Session(Link(end))
+        _serve(None, None, sessions)
+        return
+    watch = os.pidfd_open(int(dvc))
+    while True:
+        _serve(end, watch, sessions)
+        with Place(folder, name).lock() as path:
+            if not select.select([end], [], [], 0)[0]:  # else a stage came meanwhile
+                Path(path).unlink(missing_ok=True)
+                return
+
+
+def _serve(listener: socket.socket | None, dvc: int | None, sessions: dict[int, Session]) -> None:
+    """Work for the stages that come, until the `dvc` process has ended and all are done."""
+    poll = select.poll()
+    for descriptor in (listener and listener.fileno(), dvc, *sessions):
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+    stores: Any = None
+    is_gone = listener is None
+    while sessions or not is_gone:
+        ready = {descriptor for descriptor, _ in poll.poll(500 if sessions else None)}
+        if listener and listener.fileno() in ready:
+            session = Session(Link(listener.accept()[0]))
+            sessions[session.link.fileno()] = session
+            poll.register(session.link, select.POLLIN)
+        if dvc is not None and dvc in ready:
+            is_gone = True
+            poll.unregister(dvc)
+        if stores is None:
+            from .live import Stores
+
+            stores = Stores()
+        for descriptor, session in list(sessions.items()):
+            is_there = session.hear() if descriptor in ready else True
+            if not session.work(stores, is_there):
+                poll.unregister(descriptor)
+                del sessions[descriptor]
+                session.link.close()
+
+
+def _say_alive(sessions: dict[int, Session]) -> None:
+    """Let the stages know each second that this process still runs."""
+    while True:
+        time.sleep(1)
+        for session in list(sessions.values()):
+            with suppress(LostError):
+                session.link.send()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Measure what `dvc-mlflow run` costs: each pipeline with the prefix and without, in turn.
+
+`python tests/benchmarks/recording.py` prints the table and writes it to RESULTS-recording.md; with
+`--quick` it measures everything once and small. CPU time includes the recorder's: this process
+adopts it, and waits for it after each run.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
+
+from clone import environment  # noqa: E402
+from pipelines import Repository, Stages, repository  # noqa: E402
+from processor import processor  # noqa: E402
+
+BECOME_SUBREAPER = 36  # prctl's: the recorder's parent has ended, so it becomes our child
+
+LIKE_OURS = """
+import sys
+import numpy as np
+sys.path.insert(0, {stages!r})
+from vanilla_lstm.learning.model import build_model, predict
+from vanilla_lstm.learning.model_file import read_model, write_model
+from vanilla_lstm.learning.training import fit
+from vanilla_lstm.task.params import read_params
+from vanilla_lstm.task.sequences import generate
+from pathlib import Path
+
+params = read_params(Path({params!r}))
+x, y = generate(1000, 1, n_max=5, n_steps=10, targets=[1], insert=0)
+if sys.argv[1] == "train":
+    model = build_model(params.data, params.model, 1)
+    with open("training.csv", "w", buffering=1) as file:
+        file.write("epoch,loss\\n")
+        for i, epoch in enumerate(fit(model, x, y, params.train, lambda epochs: None)):
+            file.write(f"{{i}},{{epoch.loss}}\\n")
+    write_model(Path("model.keras"), model)
+else:
+    right = predict(read_model(Path("model.keras")), x, 1000).argmax(-1) == y
+    Path("metrics.json").write_text('{{"right": %d}}' % right.sum())
+"""
+
+
+class Cost(NamedTuple):
+    """What a run took."""
+
+    wall: float
+    cpu: float
+
+
+def measure(project: Repository, *arguments: str) -> Cost:
+    """Return what `dvc repro` costs, with all that it leaves behind."""
+    before, started = os.times(), time.perf_counter()
+    subprocess.run(
+        ["dvc", "repro", "-q", *arguments],
+        cwd=project.path,
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
+    wall = time.perf_counter() - started
+    try:
+        while True:
+            os.wait()
+    except ChildProcessError:
+        pass
+    after = os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])
+    return Cost(wall, cpu)
+
+
+def prefixed(stages: Stages) -> Stages:
+    """Return the stages with `dvc-mlflow run` before their commands."""
+    return {
+        name: {**stage, "cmd": f"exec dvc-mlflow run sh -c {shlex.quote(stage['cmd'])}"}
+        for name, stage in stages.items()
+    }
+
+
+class Bench:
+    """The measurements, in the order of the table."""
+
+    def __init__(self, folder: Path, repeats: int, scale: float) -> None:
+        self.folder, self.repeats, self.scale = folder, repeats, scale
+        self.rows: list[tuple[str, ...]] = []
+
+    def compare(
+        self,
+        what: str,
+        stages: Stages,
+        make: Callable[[Repository], None] = lambda _: None,
+        before: Callable[[Repository], None] = lambda _: None,
+        target: str = "",
+        **options: Any,
+    ) -> None:
+        """Measure a pipeline with the prefix and without; `before` each run, untimed, once made."""
+        pair = []
+        for kind, given in (("bare", stages), ("recorded", prefixed(stages))):
+            project = repository(self.folder / f"{len(self.rows)}-{kind}", given, **options)
+            make(project)
+            measure(project, "-f")  # the store is made once
+            pair.append(project)
+        costs: list[list[Cost]] = [[], []]
+        for _ in range(self.repeats):
+            for project, found in zip(pair, costs, strict=True):
+                before(project)
+                found.append(measure(project, "-f"))
+        (bare, bare_cpu), (wall, cpu) = (
+            [statistics.median(values) for values in zip(*each, strict=True)] for each in costs
+        )
+        self.row(
+            what,
+            f"{bare:.2f} / {bare_cpu:.2f}",
+            f"{wall:.2f} / {cpu:.2f}",
+            f"{wall - bare:+.2f} / {cpu - bare_cpu:+.2f}",
+            f"{wall / bare:.2f}",
+            target,
+        )
+
+    def row(self, *cells: str) -> None:
+        """Add a row to the table and print it."""
+        self.rows.append(cells)
+        print(*cells, sep=" | ", flush=True)
+
+    def everything(self) -> None:
+        """Measure everything."""
+        ours = {
+            "stages": str(HERE.parents[1] / "stages"),
+            "params": str(HERE.parents[1] / "params.yaml"),
+        }
+        script, python = LIKE_OURS.format(**ours), shlex.quote(sys.executable)
+        train = {
+            "cmd": f"{python} script.py train",
+            "deps": ["script.py"],
+            "params": ["rate"],
+            "outs": ["model.keras"],
+            "plots": [{"training.csv": {"cache": False, "x": "epoch"}}],
+        }
+        evaluate = {
+            "cmd": f"{python} script.py evaluate",
+            "deps": ["model.keras"],
+            "metrics": [{"metrics.json": {"cache": False}}],
+        }
+        self.compare(
+            "a pipeline like this repository's",
+            {"train": train, "evaluate": evaluate},
+            files={"script.py": script},
+            target="at most 1.15",
+        )
+        self.compare("a stage of 1 s", {"one": stage("sleep 1", 0)})
+        eight = {f"s{i}": stage("sleep 0.5", i) for i in range(8)}
+        self.compare("eight stages of 0.5 s", eight)
+        many = {f"s{i}": stage("true", i) for i in range(max(2, int(100 * self.scale)))}
+        self.compare(f"{len(many)} stages that do nothing", many)
+        size = int(2e9 * self.scale)
+        reads = {"one": {**stage("sleep 1", 0), "deps": ["large"]}}
+
+        def make_file(project: Repository) -> None:
+            (project.path / "large").write_bytes(os.urandom(1 << 20) * (size >> 20))
+
+        label = f"a dep of {size / 1e9:.1f} GB"
+        self.compare(f"{label}, known to DVC", reads, make_file)
+        self.compare(
+            f"{label}, new", reads, make_file, lambda project: touch([project.path / "large"])
+        )
+        count = int(20_000 * self.scale)
+
+        def make_folder(project: Repository) -> None:
+            (project.path / "large").mkdir()
+            for i in range(count):
+                (project.path / "large" / f"{i}").write_text(f"{i}\n")
+
+        label = f"a folder of {count:,} files"
+        self.compare(f"{label}, known to DVC", reads, make_folder)
+        self.compare(
+            f"{label}, new",
+            reads,
+            make_folder,
+            lambda project: touch(sorted((project.path / "large").iterdir())),
+        )
+        alone = [Cost(*usage(["dvc-mlflow", "run", "true"])) for _ in range(5 * self.repeats)]
+        cpu = 1000 * statistics.median(cost.cpu for cost in alone)
+        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "at most 60 ms")
+
+    def text(self) -> str:
+        """Return the table and a description of the machine."""
+        heads = ("`dvc repro -f` of", "bare", "recorded", "more", "ratio", "target")
+        return "\n".join(
+            [
+                "# What recording costs",
+                "",
+                f"- {datetime.datetime.now(tz=datetime.UTC).date()}, wall / CPU seconds, medians of "
+                f"{self.repeats} in turn; CPU includes the recorder's",
+                f"- {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+                f"dvc {version('dvc')}, mlflow {version('mlflow')}",
+                "",
+                "| " + " | ".join(heads) + " |",
+                "|---|---:|---:|---:|---:|---|",
+                *("| " + " | ".join(cells) + " |" for cells in self.rows),
+                "",
+            ]
+        )
+
+
+def stage(command: str, number: int) -> dict[str, Any]:
+    """Return a stage that runs a command and has a metric."""
+    return {
+        "cmd": f"{command}; echo '{{\"n\": {number}}}' > m{number}.json",
+        "metrics": [{f"m{number}.json": {"cache": False}}],
+    }
+
+
+def touch(files: Sequence[Path]) -> None:
+    """Let DVC hash files anew."""
+    for file in files:
+        os.utime(file)
+
+
+def usage(command: Sequence[str]) -> tuple[float, float]:
+    """Return the wall and CPU seconds of a process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return time.perf_counter() - started, used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    """Measure everything, and write the table unless `--quick` is given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")
+    options = parser.parse_args()
+    ctypes.CDLL(None).prctl(BECOME_SUBREAPER, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), *((1, 0.02) if options.quick else (5, 1.0)))
+        bench.everything()
+    if not options.quick:
+        (HERE / "RESULTS-recording.md").write_text(bench.text())
+
+
+if __name__ == "__main__":
+    main()
