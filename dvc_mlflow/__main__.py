@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the command line, or `arguments`, names; return its exit status."""
-    leave_out_checkout()
+    try:
+        leave_out_checkout()
+    except FileNotFoundError:
+        warn("the working directory does not exist any more; go to another one")
+        return 1
     words = sys.argv[1:] if arguments is None else [*arguments]
     if words[:1] == ["run"] and (stage := _stage_command(words[1:])):
         from .commands.run import run  # without argparse: a stage's command waits for it
@@ -70,6 +74,20 @@ def _parser() -> "argparse.ArgumentParser":
         "with the same streams, signals and exit status, and its row in MLflow shows it live.",
     )
     run.add_argument("-c", metavar="TEXT", help="a shell's command line")
+    restore = commands.add_parser(
+        "restore",
+        help="bring a row's code, params and files back, in a folder of their own",
+        description="Make the folder restored/<name of the row> with the code, params and files of "
+        "a row, checked by md5. Nothing runs, no row is added, and nothing else is touched.",
+    )
+    forget = commands.add_parser(
+        "forget",
+        help="delete a row, and what git keeps for it alone",
+        description="Move a row to MLflow's trash, and delete the git ref that keeps its code, "
+        "which may be an untracked file with a secret in it, unless another row needs the ref.",
+    )
+    for command in (restore, forget):
+        command.add_argument("run", metavar="RUN", help="the run id on its page in MLflow")
     return parser
 
 

@@ -22,6 +22,7 @@ ERRORS = (
 """Raised if a store is missing, damaged, locked or full, lacks its driver, or is not MLflow's."""
 
 _CURES = {
+    "^RESOURCE_DOES_NOT_EXIST ": "check the run id",
     "Supported URI schemes|filesystem tracking backend": (
         "set MLFLOW_TRACKING_URI to a database or a server, or unset it"
     ),

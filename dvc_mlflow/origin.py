@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .content import named_params, short_names
 from .errors import ProjectError
 from .faults import masked
-from .identity import Row, normal
+from .identity import Row, as_key, normal
 from .pipeline import Pipeline
 from .project import Project, parse
 from .repository import ask, git
@@ -33,6 +33,8 @@ class Origin(NamedTuple):
     time: int
     """Milliseconds since 1970."""
     is_dirty: bool
+    is_committed: bool = False
+    """Whether the commit has the results."""
 
     def tags(self) -> dict[str, str]:
         """Return MLflow's standard tags."""
@@ -94,7 +96,9 @@ def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> s
     """
     folder = project.folder.rpartition("/")[2]
     items = [
-        stage.item for name, stage in row.members.items() if stage.item and name == stage.group
+        stage.item
+        for name, stage in row.members.items()
+        if stage.item and name == as_key(stage.group)
     ]
     parts = list(dict.fromkeys(part for part in [folder, *items] if part))
     values, changed = {}, []
@@ -123,7 +127,7 @@ def _committed_params(root: Path, commit: str, file: str) -> Mapping[str, object
 
 def _committed(commit: str, branch: str, experiment: str) -> Origin:
     user, _, time = ask("log", "-1", "--format=%an%x00%ct", commit).partition("\0")
-    return Origin(commit, branch, experiment, user, int(time or 0) * 1000, False)
+    return Origin(commit, branch, experiment, user, int(time or 0) * 1000, False, is_committed=True)
 
 
 def _user() -> str:

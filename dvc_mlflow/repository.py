@@ -1,7 +1,9 @@
 """Git: the checkout, the main repository, and where a result comes from."""
 
 import os
+import shutil
 import subprocess
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -54,20 +56,39 @@ def environment(requirements_md5: str) -> dict[str, str]:
     }
 
 
-def git(*arguments: str, cwd: Path | None = None, text: bytes = b"", **more: str) -> bytes:
+def git(
+    *arguments: str,
+    cwd: Path | None = None,
+    text: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> bytes:
     """Run git with `text` as its input, and return what it prints; raises `ProjectError`.
 
-    It uses the current repository, whatever a git hook has set; `more` is added to its environment.
+    It uses the current repository, whatever a git hook has set; `env` is added to its environment.
     """
-    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    env = {key: value for key, value in os.environ.items() if key not in elsewhere} | more
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
+    own = {key: value for key, value in os.environ.items() if key not in elsewhere}
     done = subprocess.run(
-        ["git", *arguments], cwd=cwd, input=text, capture_output=True, check=False, env=env
+        ["git", *arguments],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        check=False,
+        env={**own, **(env or {})},
     )
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
         raise ProjectError(f"git {arguments[0]}: {said or done.returncode}")
     return done.stdout
+
+
+def check_git() -> None:
+    """Raise `ProjectError` if this is a git checkout, and git is not installed or refuses it."""
+    top = checkout()
+    if (top / ".git").exists():
+        if not shutil.which("git"):
+            raise ProjectError("git is not on PATH: install it, or add its folder to PATH")
+        git("rev-parse", "--git-dir", cwd=top)  # it refuses that of another user
 
 
 def ask(*arguments: str) -> str:

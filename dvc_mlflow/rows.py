@@ -23,8 +23,9 @@ from mlflow.entities import (
     ViewType,
 )
 
-from . import models, processes
+from . import models, processes, trees
 from .content import Content, Input, Point, content_of, params_of
+from .errors import ProjectError
 from .faults import once_more
 from .identity import Known, Place, Row, place
 from .models import UnservableModelError
@@ -40,6 +41,11 @@ _T = TypeVar("_T")
 
 REPRODUCED, REPRODUCES, PARENT = "reproduced", "reproduces", "mlflow.parentRunId"
 """How often a result was made again; the run with the same result; a run's parent."""
+
+TREE, KEPT = "tree.", "kept."
+"""The tags with the git tree of each stage's result, and the commit that keeps it."""
+LACKS = "tree.lacks"
+"""The tag with what of a checkout is not in its tree."""
 
 _MOST_METRICS, _MOST_OTHERS = 1000, 100  # in one request
 
@@ -105,10 +111,11 @@ def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
         known = where.has.run_id
         if where.has.is_deleted:
             store.client.restore_run(known)
-        count = store.client.get_run(known).data.tags.get(REPRODUCED, "")
+        run = store.client.get_run(known)
+        count = run.data.tags.get(REPRODUCED, "")
         store.client.set_tag(known, REPRODUCED, str(int(count) + 1 if count.isdecimal() else 1))
         leave(store, live, {REPRODUCES: known})
-        return Written("", "", known, [])
+        return Written("", run.info.run_name, known, [])
     joins = where.joins
     new = [name for name in wanted if not (joins and name in joins.complete)]
     if joins is not None:
@@ -164,7 +171,7 @@ def _fill(
     wanted, complete = state.wanted(row), {}
     content = {name: content_of(state.project, state.pipeline, row, name) for name in names}
     points = [point for each in content.values() for point in each.points]
-    notes: list[str] = []
+    tree_tags, notes = _keep(store, state, row, names)
     if live and not live.is_used and not live.sent <= {*map(comparable, points)}:
         store.client.delete_run(run_id)  # a curve was written anew
         run_id, live = open_run(store, state, row, [*wanted]), Live()
@@ -184,17 +191,36 @@ def _fill(
         _log_content(store, state.project, run_id, replace(content[name], points=new), at)
         notes += content[name].notes + _log_models(store, state, row, run_id, name)
         if lacking := content[name].lacking:
-            bring = "`dvc checkout` or `dvc pull` brings them back; then record again"
+            bring = "bring them back with dvc checkout, dvc pull or git checkout, and record again"
             notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {bring}")
         else:
             complete[f"{COMPLETE}{name}"] = wanted[name]
     if run.info.status != "FINISHED" or live:
         store.client.set_terminated(run_id, end_time=at)
-    log(store, run_id, tags=complete)
+    log(store, run_id, tags={**tree_tags, **complete})
     scores = [f"metrics.{point.key}" for point in points if point.is_final]
     columns = [*scores[:6], *(f"params.{key}" for key in params)][:12]
     verb = "completed" if joins else "added"
     return Written(verb, run.info.run_name, run_id, names, notes, columns)
+
+
+def _keep(
+    store: Store, state: State, row: Row, names: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Keep the results of a row as a git tree; return its tags, and what could not be kept."""
+    try:
+        kept = trees.of_results(state, row, store.root)
+    except (ProjectError, OSError) as error:
+        return {}, [f"the row cannot be restored: {error}"]
+    if kept is None:
+        return {}, []
+    tags = {
+        f"{start}{name}": value
+        for name in names
+        for start, value in ((TREE, kept.tree), (KEPT, kept.commit))
+    }
+    notes = [f"not kept for `dvc-mlflow restore`: {what}" for what in kept.lacks]
+    return tags | ({LACKS: "; ".join(kept.lacks)[:5000]} if kept.lacks else {}), notes
 
 
 def _sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
@@ -241,7 +267,7 @@ def find(store: Store, wanted: Mapping[str, str]) -> Place:
             runs |= {run.info.run_id: run for run in page}
             if not (token := page.token):
                 break
-    oldest = sorted(runs.values(), key=lambda run: (run.info.start_time, run.info.run_id))
+    oldest = sorted(runs.values(), key=lambda run: (run.info.start_time or 0, run.info.run_id))
     return place(wanted, map(_known, oldest))
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,13 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import mlflow
 import mlflow.store.db.utils
-from mlflow.entities import Experiment, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from packaging.version import InvalidVersion, Version
 
 from . import processes, view
+from .errors import ToolError
 from .faults import ERRORS, deadline, masked, once_more, store_error
 from .moved import follow
 from .repository import DEFAULT, address, default_experiment, own_address
@@ -112,6 +114,15 @@ class Store:
             return [self.experiment_id]
         return [str(e.experiment_id) for e in self.client.search_experiments()]
 
+    def runs(self) -> Iterator[Run]:
+        """Yield all runs in the experiments of this repository."""
+        token = None
+        while True:
+            page = self.client.search_runs(self.experiments(), page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
     def end_rows(
         self, status: str, ended: Callable[[Mapping[str, str]], bool], note: str = ""
     ) -> None:
@@ -178,6 +189,18 @@ class Store:
             if experiment.tags.get(key) != value:
                 self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
+
+
+def read_run(root: Path, run_id: str) -> Run:
+    """Return a run of the store; raises `ToolError` if there is none with this id."""
+    if not re.fullmatch(r"\w+", run_id):
+        rule = "RUN must be the run id of a row, as its page in MLflow shows it"
+        raise ToolError(f"{rule}; received {run_id!r}")
+    if not exists(root):
+        raise ToolError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
+    store = Store(root, create=False)
+    with store.errors_reported():
+        return store.client.get_run(run_id)
 
 
 def exists(root: Path) -> bool:

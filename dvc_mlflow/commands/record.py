@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ..errors import say, warn
 from ..project import Project
-from ..repository import main_repository
+from ..repository import check_git, main_repository
 from ..rows import Written, write
 from ..state import State, columns, experiment, read
 from ..store import Store, exists
@@ -14,6 +14,7 @@ from ..store import Store, exists
 def run(given: argparse.Namespace) -> int:
     """Record the results of the workspace, or of one commit; return the exit status."""
     chosen = [name.strip() for name in given.stages.split(",") if name.strip()]
+    check_git()
     root = main_repository()
     stores: dict[str, Store] = {}
     with Project() as project, project.at(given.rev) as commit:

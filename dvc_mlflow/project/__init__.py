@@ -1,11 +1,12 @@
 """The DVC project: all that touches DVC, most of which is its internal API.
 
-Nothing here takes DVC's lock, runs a stage or writes into the work tree, so it works beside a
+Nothing here but `restoring` takes DVC's lock, or writes into a work tree, so it works beside a
 running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 
-from .files import File
+from .files import SMALL, File
 from .opened import parse
-from .running import Project
+from .restoring import restore, share
+from .running import Checkout, Project
 
-__all__ = ["File", "Project", "parse"]
+__all__ = ["SMALL", "Checkout", "File", "Project", "parse", "restore", "share"]

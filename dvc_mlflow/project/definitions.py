@@ -49,12 +49,12 @@ class Definitions(Files):
                 own, wrong = settings.read_artifacts(artifacts, name, posixpath.dirname(name))
                 models += own
                 problems += wrong
+            ordered = {name: stages[name] for name in TopologicalSorter(graph).static_order()}
         for model in models:
             if model.loader_module and not any(
                 model.path == out.path for stage in stages.values() for out in stage.outs
             ):
                 problems.append(f"artifacts: {model.path!r} is no output of a stage")
-        ordered = {name: stages[name] for name in TopologicalSorter(graph).static_order()}
         return Pipeline(
             self.folder,
             ordered,

@@ -14,6 +14,8 @@ from dvc_data.hashfile.hash import fobj_md5
 from ..pipeline import Output
 from .opened import Opened
 
+SMALL = 1_000_000
+"""Bytes of an output that is kept whole, beside DVC's cache."""
 _UNREADABLE = (OSError, ValueError, DvcException)  # a file that is missing, damaged or elsewhere
 
 
@@ -41,6 +43,7 @@ class Files(Opened):
         return [
             File("/".join((output.path, *key)), info.value, (meta and meta.size) or 0)
             for key, meta, info in tree
+            if not {"", ".", ".."} & {*key}  # as anybody could write the list
         ]
 
     def read(self, output: Output, file: File) -> bytes | None:

@@ -6,10 +6,11 @@ import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from graphlib import CycleError
 from pathlib import Path
 from typing import Any, Self
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, PrettyDvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.utils.serialize import PARSERS, ParseError
@@ -23,8 +24,12 @@ def errors_reported() -> Iterator[None]:
     """Turn DVC's errors into `ProjectError`, one line each."""
     try:
         yield
-    except (DvcException, SCMError) as error:
-        raise ProjectError(" ".join(str(error).split())[:500] or type(error).__name__) from None
+    except CycleError as error:
+        raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
+    except (DvcException, SCMError, OSError) as error:
+        text = " ".join(str(error).split())[:500] or type(error).__name__
+        says_more = isinstance(error, PrettyDvcException)
+        raise ProjectError(f"{text}; `dvc status` says more" if says_more else text) from None
 
 
 class Opened:

@@ -2,21 +2,48 @@
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from dvc.dependency import ParamsDependency
+from dvc.dvcfile import Lockfile
 from dvc_data.hashfile.hash import hash_file
 
 from ..errors import ProjectError
 from ..tables import flatten
 from .definitions import Definitions
+from .files import SMALL
 from .opened import errors_reported, parse
+
+
+class Checkout(NamedTuple):
+    """What a stage's result needs of the checkout, by absolute paths."""
+
+    deps: Sequence[Path]
+    """What any stage reads."""
+    files: frozenset[Path]
+    """DVC's own files: dvc.yaml, .dvc files, settings, and the .gitignore beside outputs."""
+    cached: Sequence[Path]
+    """The outputs that DVC keeps, which are never in git."""
+    uncached: Sequence[Path]
+    """The outputs of the stage, and of those upstream, that DVC leaves to git."""
+    lock_file: Path
+    lock: bytes
+    """Its content with the stage's result."""
+    small: Mapping[str, Path | bytes]
+    """The small outputs that DVC keeps, and the lists of small folders, by md5."""
 
 
 class Project(Definitions):
     """The DVC project around the working directory; raises `ProjectError`."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether DVC is running a stage, for which this project was opened."""
+        return self._running is not None
 
     def begin(self, address: str, folder: str) -> str:
         """Return the name of the stage that DVC runs in a folder, as `DVC_STAGE` calls it.
@@ -88,6 +115,41 @@ class Project(Definitions):
             changed = getattr(stage, "cmd_changed", False) or stage.always_changed
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
+    def checkout(self, name: str) -> Checkout:
+        """Return what a stage's result needs of the checkout, to keep it as a git tree."""
+        repo = self._repo
+        with errors_reported():
+            stage = next(s for s in repo.index.stages if s.cmd and self._name(s) == name)
+            above = repo.stage.collect(stage.addressing, with_deps=True)
+            own = [stage, *(s for s in above if s.addressing != stage.addressing)]
+            outs = [out for s in own for out in s.outs if out.is_in_repo and out.exists]
+            files = {Path(s.path) for s in repo.index.stages}
+            files |= {Path(out.fs_path).with_name(".gitignore") for out in outs}
+            files |= {self.root / path for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore")}
+            deps = [dep for s in repo.index.stages for dep in s.deps]
+            lock_file = Path(stage.path).with_suffix(".lock")
+            return Checkout(
+                [Path(dep.fs_path) for dep in deps if dep.fs.protocol == "local"],
+                frozenset(files),
+                [Path(out.fs_path) for out in repo.index.outs if out.use_cache],
+                [Path(out.fs_path) for out in outs if not out.use_cache],
+                lock_file,
+                self._lock(stage, lock_file),
+                _small([out for out in outs if out.use_cache]),
+            )
+
+    def _lock(self, stage: Any, file: Path) -> bytes:
+        """Return dvc.lock with the result of a running stage, as DVC is about to write it."""
+        if not (self._has_finished and stage is self._running):
+            return file.read_bytes() if file.exists() else b""
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, "dvc.lock")
+            if file.exists():
+                shutil.copyfile(file, copy)
+            Lockfile(self._repo, str(copy)).dump_stages([stage])
+            self._repo.scm_context.files_to_track.clear()
+            return copy.read_bytes()
+
     def _known_before(self, dep: Any, began: int) -> dict[str, str]:
         """Return the files of an input that changed since then, with the md5s that DVC knew."""
         found, walk = {}, self._repo.dvcignore.walk
@@ -100,6 +162,20 @@ class Project(Definitions):
                     entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
                     found[str(file)] = entry.get("hash_info", {}).get("md5", "")
         return found
+
+
+def _small(outs: Sequence[Any]) -> dict[str, Path | bytes]:
+    """Return the small ones of these outputs by md5; of a folder each file, and their list."""
+    found: dict[str, Path | bytes] = {}
+    for out in outs:
+        if not out.hash_info or out.hash_name != "md5" or (out.meta.size or 0) > SMALL:
+            continue
+        if not out.hash_info.isdir:
+            found[out.hash_info.value] = Path(out.fs_path)
+        elif tree := out.obj or out.get_obj():
+            found |= {info.value: Path(out.fs_path, *key) for key, _, info in tree}
+            found[out.hash_info.value] = tree.as_bytes()
+    return {oid: c for oid, c in found.items() if isinstance(c, bytes) or c.is_file()}
 
 
 def _is_among(key: str, declared: Sequence[str]) -> bool:

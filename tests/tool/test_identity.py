@@ -198,7 +198,8 @@ def test_matrix(tmp_path: Path) -> None:
     """Items of a matrix are rows with the matrix's values as params."""
     stage = {
         "matrix": {"size": [1, 2], "data": ["p", "q"]},
-        "cmd": "echo ${item.size}${item.data} > out-${key}.txt; echo '{\"n\": ${item.size}}' > ${key}.json",
+        "cmd": "echo ${item.size}${item.data} > out-${key}.txt; "
+        "echo '{\"n\": ${item.size}}' > ${key}.json",
         "outs": ["out-${key}.txt"],
         "metrics": [{"${key}.json": {"cache": False}}],
     }

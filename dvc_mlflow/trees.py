@@ -1,0 +1,226 @@
+"""A result as a git tree: the checkout as it was when a stage ended, kept by a commit of its own.
+
+The tree is that of the commit that `dvc exp run` makes of the result, and of the user's own commit
+of it. So any branch, tag or experiment with that tree can restore it; `refs/rows/<commit>` keeps
+what nobody commits. The commit's second parent holds the small outputs by their md5s.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from .errors import ProjectError
+from .identity import Row
+from .project import Checkout, Project
+from .repository import git
+from .state import State
+
+REFS = "refs/rows"
+
+_LARGEST = 1_000_000  # bytes of an untracked file, or of an output that the second parent holds
+_LARGEST_OUTPUT = 50_000_000  # bytes of an output that DVC leaves to git
+# Two processes that keep the same result make the same commit.
+_WHO = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in {
+        "NAME": "dvc-mlflow",
+        "EMAIL": "dvc-mlflow@localhost",
+        "DATE": "2000-01-01T00:00:00Z",
+    }.items()
+}
+
+# The user's hooks and monitors see nothing of it.
+_QUIET = {
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+    "GIT_CONFIG_KEY_1": "core.fsmonitor",
+    "GIT_CONFIG_VALUE_1": "false",
+}
+
+
+class Kept(NamedTuple):
+    """A git tree, and the commit that keeps it."""
+
+    commit: str
+    tree: str
+    lacks: Sequence[str] = ()
+    """What of the checkout is not in it, and why."""
+
+
+def of_results(state: State, row: Row, root: Path) -> Kept | None:
+    """Return the tree of a row's results; None outside git, or if its code has changed since.
+
+    `root` is the main repository. Raises `ProjectError`.
+    """
+    commit, project = state.origin.commit, state.project
+    if state.origin.is_committed:
+        return Kept(commit, _text(git("rev-parse", f"{commit}^{{tree}}", cwd=project.root)))
+    if not _ask("rev-parse", "--git-dir", cwd=project.root):
+        return None
+    stages = row.scope(state.wanted(row))
+    if not project.is_running and not all(project.holds(stage.name) for stage in stages):
+        return None
+    return keep(project, root, stages[-1].name)
+
+
+def keep(project: Project, root: Path, stage: str) -> Kept:
+    """Write the checkout with the result of a stage as a tree, and keep it by a ref.
+
+    `root` is the main repository: from DVC's temporary copies and from git worktrees the objects go
+    there, too. Nothing in the checkout changes. Raises `ProjectError`.
+    """
+    checkout = project.checkout(stage)
+    here = project.root
+    top = Path(_text(git("rev-parse", "--show-toplevel", cwd=here)))
+    main = _text(git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root))
+    with TemporaryDirectory() as folder:
+        own = {
+            **_QUIET,
+            "GIT_INDEX_FILE": f"{folder}/index",
+            # Never as an alternate: git may then leave out objects that go with the copy.
+            "GIT_OBJECT_DIRECTORY": f"{main}/objects",
+        }
+        head = _ask("rev-parse", "--verify", "-q", "HEAD", cwd=here)
+        try:  # git's own index knows which files have not changed
+            index = _text(
+                git("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here)
+            )
+            shutil.copyfile(index, f"{folder}/index")
+            tree, lacks = _write(top, checkout, own)
+        except (OSError, ProjectError):  # it names objects that only the copy has, or there is none
+            Path(f"{folder}/index").unlink(missing_ok=True)
+            if head:
+                git("read-tree", head, cwd=top, env=own)
+            tree, lacks = _write(top, checkout, own)
+        small = _small_outputs(top, checkout, own, Path(folder))
+        outputs = [_commit(top, small, [], "small outputs", own)] if small else []
+        commit = _commit(top, tree, [*([head] if head else []), *outputs], stage, own)
+    git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit, env=_QUIET)
+    return Kept(commit, tree, lacks)
+
+
+def forget(root: Path, commit: str) -> bool:
+    """Delete the ref of a commit, if it has one; return whether it had."""
+    if not _ask("rev-parse", "--verify", "-q", f"{REFS}/{commit}", cwd=root):
+        return False
+    git("update-ref", "-d", f"{REFS}/{commit}", cwd=root, env=_QUIET)
+    return True
+
+
+def find(root: Path, kept: Kept) -> str:
+    """Return a commit with this tree that a branch, tag, experiment or row of this clone names.
+
+    If there is none, fetch the row's own from the git remote. Raises `ProjectError`.
+    """
+    ours = ("--branches", "--tags", "--remotes", "--glob=refs/exps", f"--glob={REFS}")
+    for _ in range(2):
+        lines = _ask("log", "--format=%T %H", *ours, cwd=root).splitlines()
+        found = [line.partition(" ")[2] for line in lines if line.startswith(f"{kept.tree} ")]
+        if found:
+            return kept.commit if kept.commit in found else found[0]
+        ref = f"{REFS}/{kept.commit}"
+        with suppress(ProjectError):
+            git("fetch", "-q", "--no-write-fetch-head", _remote(root), f"{ref}:{ref}", cwd=root)
+    where = f"neither in this clone nor in {REFS} of its git remote"
+    cure = "its maker can commit it, or push it: `dvc exp push`, or `git push origin 'refs/rows/*'`"
+    raise ProjectError(f"the git tree {kept.tree} is {where}; {cure}")
+
+
+def small_outputs(root: Path, commit: str) -> Iterable[tuple[str, bytes]]:
+    """Yield the small outputs that a row's commit keeps, by their md5s, checked by the user."""
+    for line in _ask("ls-tree", "-r", f"{commit}^2", cwd=root).splitlines():
+        blob, path = line.split()[2:]
+        if path.startswith("files/md5/"):
+            yield (
+                path.removeprefix("files/md5/").replace("/", ""),
+                git("cat-file", "blob", blob, cwd=root),
+            )
+
+
+def _write(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[str, list[str]]:
+    """Write the checkout as a tree; return it, and what it lacks."""
+    git("add", "-u", cwd=top, env=own)
+    lacks, new = [], []
+    for name in _names(git("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own)):
+        path = top / name
+        if any(path.is_relative_to(out) for out in checkout.cached):
+            continue
+        if path in checkout.files or any(path.is_relative_to(dep) for dep in checkout.deps):
+            if name.endswith("/"):
+                lacks.append(f"{name}: it is a git repository of its own")
+            elif path.lstat().st_size > _LARGEST:
+                lacks.append(f"{name}: it is larger than {_LARGEST:,} bytes, and not tracked")
+            else:
+                new.append(name)
+    for out in checkout.uncached:  # in git, even where an untracked .gitignore hides them
+        for file in [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file()):
+            name = file.relative_to(top).as_posix()
+            if file.stat().st_size > _LARGEST_OUTPUT:
+                lacks.append(f"{name}: it is larger than {_LARGEST_OUTPUT:,} bytes")
+            else:
+                new.append(name)
+    if new:
+        text = os.fsencode("\0".join(new) + "\0")
+        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=text, env=own)
+    if checkout.lock:
+        options = ("hash-object", "-w", "--no-filters", "--stdin")
+        blob = _text(git(*options, cwd=top, text=checkout.lock, env=own))
+        name = checkout.lock_file.relative_to(top).as_posix()
+        git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", cwd=top, env=own)
+    return _text(git("write-tree", cwd=top, env=own)), lacks
+
+
+def _small_outputs(top: Path, checkout: Checkout, own: dict[str, str], folder: Path) -> str:
+    """Return a tree of small outputs by their md5s, as in DVC's cache; or "" if there are none."""
+    if not checkout.small:
+        return ""
+    own = {**own, "GIT_INDEX_FILE": f"{folder}/small"}
+    paths = []
+    for oid, content in checkout.small.items():
+        if isinstance(content, bytes):
+            paths.append(folder / oid)
+            paths[-1].write_bytes(content)
+        else:
+            paths.append(content)
+    text = os.fsencode("".join(f"{path}\n" for path in paths))
+    options = ("hash-object", "-w", "--no-filters", "--stdin-paths")
+    blobs = _text(git(*options, cwd=top, text=text, env=own)).split("\n")
+    lines = [
+        f"100644 {blob}\tfiles/md5/{oid[:2]}/{oid[2:]}"
+        for oid, blob in zip(checkout.small, blobs, strict=True)
+    ]
+    text = "\n".join(lines).encode()
+    git("update-index", "--add", "--index-info", cwd=top, text=text, env=own)
+    return _text(git("write-tree", cwd=top, env=own))
+
+
+def _commit(top: Path, tree: str, parents: Sequence[str], message: str, own: dict[str, str]) -> str:
+    options = [f"-p{parent}" for parent in parents]
+    return _text(git("commit-tree", tree, *options, "-m", message, cwd=top, env={**own, **_WHO}))
+
+
+def _remote(root: Path) -> str:
+    """Return the name of the git remote, `origin` if there are several."""
+    remotes = _ask("remote", cwd=root).split()
+    return "origin" if "origin" in remotes or not remotes else remotes[0]
+
+
+def _names(listed: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def _text(printed: bytes) -> str:
+    return os.fsdecode(printed).strip("\n")
+
+
+def _ask(*arguments: str, cwd: Path) -> str:
+    try:
+        return _text(git(*arguments, cwd=cwd))
+    except (OSError, ProjectError):
+        return ""
