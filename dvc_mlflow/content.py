@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .identity import Row, normal
+from .identity import Row, as_key, normal
 from .pipeline import Output, Params, Pipeline, Plot, Stage, overlap
-from .project import File, Project, parse
+from .project import SMALL, File, Project, parse
 from .tables import Curve, curves, is_table, numbers
 
-SMALL = 1_000_000  # bytes of an output that is kept whole
 _LARGEST = 50_000_000  # bytes of a file of plots or metrics that is read
 _LONGEST_VALUE, _LONGEST_KEY = 6000, 250  # characters, in MLflow
 
@@ -73,7 +72,7 @@ def params_of(row: Row, names: Sequence[str]) -> tuple[dict[str, str], list[str]
     declared = [params for stage in row.scope() for params in stage.params]
     for name in names:
         stage = row.members[name]
-        if stage.item and name == stage.group:  # else the item is in the name of the stage
+        if stage.item and name == as_key(stage.group):  # else the item is in the name of the stage
             for key, value in stage.item_values.items():
                 clash = any(_reads(params, key) for params in declared)
                 add(f"{called[stage.name]}.{key}" if clash else key, stage, value)
@@ -260,7 +259,7 @@ def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
 
 
 def _told_apart(paths: Sequence[str]) -> dict[str, str]:
-    """Return for each path the shortest name that no other has: stem, path without end, path."""
+    """Return the shortest name of each path that no other has: stem, path, path with extension."""
     found = dict(zip(paths, paths, strict=True))
     for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
         pairs = zip(paths, names, strict=True)

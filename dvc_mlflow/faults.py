@@ -21,6 +21,9 @@ ERRORS = (
 )
 """Raised if a store is missing, damaged, locked or full, lacks its driver, or is not MLflow's."""
 
+AWAY = "start it, or unset MLFLOW_TRACKING_URI"
+"""The cure for a store that does not answer."""
+
 _CURES = {
     "^RESOURCE_DOES_NOT_EXIST ": "check the run id",
     "Supported URI schemes|filesystem tracking backend": (
@@ -38,9 +41,7 @@ _CURES = {
     "out-of-date database schema": "back it up, and run `mlflow db upgrade` on it",
     "older than": "upgrade it, or unset MLFLOW_TRACKING_URI",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
-    "refused|timed out|resol(ve|ution)|unreachable|no full answer|HTTPConn|error code 5": (
-        "start it, or unset MLFLOW_TRACKING_URI"
-    ),
+    "refused|timed out|resol(ve|ution)|unreachable|no full answer|HTTPConn|error code 5": (AWAY),
     "No module named|NoSuchModule|Can't load plugin": "install its driver",
 }
 _MIGRATIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
@@ -54,7 +55,11 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
 
     Without `cure`, the known one for this error is used.
     """
-    text = re.split(r"\. (?=[A-Z])", " ".join(masked(str(error)).split()))[0]  # then comes advice
+    said = masked(str(error))
+    if password := re.search(r"://[^\s/:@]*:(\S*)@", address):
+        for part in re.split("[/@]", password[1]):  # of which requests takes some for the path
+            said = said.replace(part, "***") if len(part) > 2 else said
+    text = re.split(r"\. (?=[A-Z])", " ".join(said.split()))[0]  # then comes advice
     cause = text[:300] or type(error).__name__
     fault = f"{getattr(error, 'error_code', '')} {error}"
     schema = re.search(r"schema \(found version (\w+)", fault)

@@ -107,6 +107,14 @@ def normal(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def as_key(name: str) -> str:
+    """Return a stage's name as a key of MLflow: with a digest, where MLflow does not allow it."""
+    parts = re.sub(r"[^\w/. -]", "_", name).split("/")
+    key = "/".join(part if part.strip(".") else "_" for part in parts)[:150]
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return name if key == name else f"{key}-{digest[:6]}"
+
+
 def recorded(pipeline: Pipeline, chosen: Sequence[str] = ()) -> list[Stage]:
     """Return the stages that have rows, each after those that it depends on.
 
@@ -189,7 +197,7 @@ def _row(pipeline: Pipeline, own: Sequence[Stage], recorded: Sequence[Stage], he
     for stage in own:
         # Items that share a row, now or once dvc.yaml has more of them, are told apart.
         shared = (stage is not head and not head.item) or groups.count(stage.group) > 1
-        name = stage.label if shared else stage.group
+        name = as_key(stage.label if shared else stage.group)
         upstream = pipeline.upstream(stage)
         first = [r for r in recorded if r in upstream]
         above = [

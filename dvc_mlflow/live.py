@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Run
 from . import identity, rows, state
 from .curves import Follower
 from .errors import StoreError
-from .faults import masked
+from .faults import AWAY, masked
 from .identity import Row
 from .project import Project
 from .protocol import TOKEN, Request
@@ -23,9 +23,10 @@ from .rows import PARENT, Live
 
 
 class Stores:
-    """The stores of one `dvc` process, each opened once; an error is remembered to its end.
+    """The stores of one `dvc` process, each opened once.
 
-    So a store that hangs costs its time-out once, not in every stage.
+    One that is away is asked no more: a store that hangs costs its time-out once, not in every
+    stage.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,8 @@ class Stores:
             with self._opened[key].lock(), self._opened[key].errors_reported():
                 yield self._opened[key]
         except StoreError as error:
-            self._error = error
+            if key not in self._opened or error.cure == AWAY:
+                self._error = error
             raise
 
 
@@ -95,7 +97,8 @@ class LiveRow:
                 return Ended([], 0)
             if changed := self._changed():
                 what = f"{', '.join(changed[:3])} changed while the stage ran"
-                self._end("FAILED", what)
+                with suppress(StoreError):  # the result is wrong, whether MLflow has it or not
+                    self._end("FAILED", what)
                 return Ended([f"{what}; run `dvc repro` again"], 1)
             if self._project.lacks_outputs():
                 self._end("FAILED", "an output is missing")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from . import processes
 from .safe_path import python_path
 
+LATER = "`dvc-mlflow record` records it later"
 TOKEN = "dvc.token"  # noqa: S105  (no password)
 """The tag of the runs that a stage's command itself opens in MLflow."""
 

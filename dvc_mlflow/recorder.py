@@ -14,9 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .protocol import Link, LostError, Place, Request
-
-_LATER = "`dvc-mlflow record` records it later"
+from .protocol import LATER, Link, LostError, Place, Request
 
 
 class Session:
@@ -86,8 +84,10 @@ class Session:
         self._answer(ended.say, ended.code)
 
     def _answer(self, say: list[str], code: int) -> None:
-        why = [f"the stage is not recorded: {self._error}; {_LATER}"] if self._error else []
-        self._tell({"say": [*say, *why], "code": code})
+        if self._error:
+            has_result = self._end is not None and not self._end["code"]
+            say = [*say, f"the stage is not recorded: {self._error}{f'; {LATER}' * has_result}"]
+        self._tell({"say": say, "code": code})
 
     def _fail(self, error: Exception) -> None:
         self._error = " ".join(f"{error}".split())[:500] or type(error).__name__

@@ -31,7 +31,7 @@ NOTE = "mlflow.note.content"
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first version that stores models separately from runs
-_OPENING, _WRITING = 15, 120  # seconds, at most
+_OPENING, _WRITING = 8, 120  # seconds, at most
 
 
 class Store:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import processes
 from ..errors import warn
-from ..protocol import TOKEN, Link, LostError, Request, connect
+from ..protocol import LATER, TOKEN, Link, LostError, Request, connect
 from ..repository import (
     address,
     default_experiment,
@@ -31,7 +31,6 @@ _SIGNALS = {*_STOPPING, signal.SIGCHLD}
 _Mask = set[int | signal.Signals]
 _GRACE = 10  # seconds that a stopped command has to end
 _SILENCE = 20  # seconds; a recorder sends something each second
-_LATER = "`dvc-mlflow record` records it later"
 
 
 def run(command: Sequence[str]) -> int:
@@ -40,7 +39,7 @@ def run(command: Sequence[str]) -> int:
         warn("not started by dvc, so nothing is recorded")
         return _become(command, os.environ)
     if not hasattr(signal, "sigtimedwait"):
-        warn(f"recording while a stage runs needs Linux; {_LATER}")
+        warn(f"recording while a stage runs needs Linux; {LATER}")
         return _become(command, os.environ)
     began, starter = time.time_ns(), os.getppid()
     _end_with_parent(signal.SIGTERM)
@@ -128,7 +127,7 @@ class _Stage:
             while self._link and self._answer is None:
                 self._listen(0.2)
                 if got := signal.sigtimedwait(_STOPPING, 0):
-                    warn(f"stopped while the row was being completed; {_LATER}")
+                    warn(f"stopped while the row was being completed; {LATER}")
                     return status or 128 + got.si_signo
         except LostError as error:
             self._lose(error)
@@ -153,7 +152,7 @@ class _Stage:
             self._lose(error)
 
     def _lose(self, error: Exception) -> None:
-        warn(f"the stage is not recorded, as its recorder was lost: {error}; {_LATER}")
+        warn(f"the stage is not recorded, as its recorder was lost: {error}; {LATER}")
         self._link = None
 
 

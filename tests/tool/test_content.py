@@ -26,6 +26,10 @@ pytestmark = [
 ]
 
 UNCACHED = {"cache": False}
+BRING = (
+    "not as in dvc.lock; bring them back with dvc checkout, dvc pull or git checkout, "
+    "and record again"
+)
 
 
 def ran(path: Path, stages: Stages, *arguments: Any, **more: Any) -> Repository:
@@ -325,9 +329,8 @@ def test_edited_metrics(tmp_path: Path) -> None:
     assert found["folder"].data.metrics == {"folder/n": 3}
     assert found["uncached"].data.metrics == {}
     assert "lock.uncached" not in found["uncached"].data.tags
-    bring = "not as in dvc.lock; `dvc checkout` or `dvc pull` brings them back; then record again"
-    assert lines(said) == [f"b.json: {bring}"]
-    assert lines(project.record()) == [f"b.json: {bring}"]
+    assert lines(said) == [f"b.json: {BRING}"]
+    assert lines(project.record()) == [f"b.json: {BRING}"]
     project.git("checkout", "b.json")
     said = project.record()
     assert "completed" in said.out
@@ -348,8 +351,7 @@ def test_metrics_that_are_not_here(tmp_path: Path) -> None:
     project.dvc("push", "-q")
     for path in ("a.json", "m", "out", "model", ".dvc/cache"):
         project.run("rm", "-r", path)
-    bring = "not as in dvc.lock; `dvc checkout` or `dvc pull` brings them back; then record again"
-    assert {*lines(project.record())} == {f"a.json: {bring}", f"out: {bring}"}
+    assert {*lines(project.record())} == {f"a.json: {BRING}", f"out: {BRING}"}
     project.dvc("pull", "-q")
     said = project.record()
     assert (said.error, said.out.count(": completed")) == ("", 2)
@@ -487,24 +489,25 @@ def test_long_curve(tmp_path: Path) -> None:
 
 
 def test_artifacts(tmp_path: Path) -> None:
-    """Small outputs and all plots are artifacts under their own paths, none outside of the row."""
+    """Small outputs and all plots are artifacts under their own paths; none is outside the row."""
     outside = tmp_path / "absolute.txt"
     files = {"m.json": '{"n": 1}', "d/a b/#ü%.txt": "odd", "d/e": "", "small.bin": "s"}
     stage = makes(
         files,
         outs=["d", "small.bin", "large.bin", "f", {"../x.txt": UNCACHED}, {str(outside): UNCACHED}],
         metrics=["m.json", {"../m.json": UNCACHED}],
-        plots=["large.png"],
+        plots=["large.png", "huge.csv"],
     )
     large = (
         "; head -c 1000001 /dev/zero | tee large.png > large.bin; mkdir f; cp large.bin m.json f"
     )
+    large += "; truncate -s 51M huge.csv"
     stage["cmd"] += f"{large}; cp m.json ../; echo x > ../x.txt; echo x > {outside}"
     project = ran(tmp_path, {"train": stage})
     row, said = recorded(project)
     assert project.artifacts(row) == ["d/a b/#ü%.txt", "d/e", "large.png", "m.json", "small.bin"]
     assert row.data.metrics == {"train/m/n": 1, "train/_/m/n": 1}
-    assert said.error == ""
+    assert lines(said) == ["huge.csv has more than 50 MB; it is left out"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "absolute.txt",
         "m.json",

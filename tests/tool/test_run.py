@@ -366,6 +366,63 @@ def test_plain_mlflow(tmp_path: Path, first: bool) -> None:
     assert project.client.get_run(row.info.run_id).data.tags["reproduced"] == "1"
 
 
+LOGGING = """
+import mlflow
+mlflow.set_experiment("theirs")
+mlflow.sklearn.autolog()
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run():
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    mlflow.log_metric("mine", 2)
+    mlflow.sklearn.log_model(model, name="again", serialization_format="pickle")
+open("out.txt", "w").write("1")
+"""
+
+
+def test_autolog_and_set_experiment(tmp_path: Path) -> None:
+    """What autolog and log_model log, in an experiment that the script chooses, is the row."""
+    stages = one("python script.py", deps=["script.py"], outs=["out.txt"])
+    project = repository(tmp_path / "project", stages, files={"script.py": LOGGING})
+    project.dvc("repro", "-q")
+    (row,) = [run for run in project.rows() if "lock.one" in run.data.tags]
+    assert project.client.get_experiment(row.info.experiment_id).name == "theirs"
+    assert row.data.params["fit_intercept"] == "True"
+    assert row.data.params["rate"] == "1"
+    assert row.data.metrics["mine"] == 2
+    assert row.outputs.model_outputs
+    assert len(project.rows()) == 1
+    assert project.record().out.startswith("nothing to do")
+
+
+DVCLIVE = """
+import json, pathlib, time
+folder = pathlib.Path("dvclive/plots/metrics/train")
+folder.mkdir(parents=True)
+with open(folder / "loss.tsv", "w", buffering=1) as file:
+    file.write("step\\tloss\\n")
+    for i in range(4):
+        file.write(f"{i}\\t{8 - i}\\n")
+pathlib.Path("dvclive/metrics.json").write_text(json.dumps({"train": {"loss": 5}, "step": 3}))
+"""
+
+
+def test_dvclive(tmp_path: Path) -> None:
+    """What DVCLive writes shows as curves; its summary is at their last step."""
+    stages = one("python script.py", deps=["script.py"], outs=["dvclive"])
+    project = repository(
+        tmp_path / "project",
+        stages,
+        files={"script.py": DVCLIVE},
+        metrics=["dvclive/metrics.json"],
+        plots=[{"dvclive/plots/metrics": {"x": "step"}}],
+    )
+    project.dvc("repro", "-q")
+    (row,) = project.rows()
+    history = project.client.get_metric_history(row.info.run_id, "one/train/loss")
+    assert sorted({(m.step, m.value) for m in history}) == [(0, 8), (1, 7), (2, 6), (3, 5)]
+    assert row.data.metrics == {"one/train/loss": 5, "one/step": 3}
+
+
 # Faults
 
 
@@ -532,3 +589,20 @@ def test_run_imports_nothing_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+def test_input_changes_while_the_store_is_away(tmp_path: Path) -> None:
+    """A result that nobody could use fails its stage, whether MLflow answers or not."""
+    script = "touch started; sleep 6; echo 1 > out.txt"
+    project = repository(
+        tmp_path / "project",
+        one("sh script", deps=["script", "raw.txt"], outs=["out.txt"]),
+        files={"script": script},
+    )
+    with reproducing(project, MLFLOW_TRACKING_URI="http://127.0.0.1:9") as dvc:
+        wait((project.path / "started").exists, 60)
+        time.sleep(4)
+        project.write({"raw.txt": "other\n"})
+        out, _ = dvc.communicate(timeout=60)
+    assert dvc.returncode != 0
+    assert "raw.txt changed while the stage ran; run `dvc repro` again" in out
