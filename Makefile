@@ -42,8 +42,8 @@ test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
-test-oldest: .venv-oldest/run  ## run the bridge's tests with the oldest DVC and MLflow that it supports
-	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py
+test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool and the bridge support
+	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py tests/tool/test_identity.py tests/tool/test_places.py
 
 check: .venv/dev  ## check format, lint and types
 	python -m ruff format --check .
@@ -54,8 +54,9 @@ format: .venv/dev  ## format the code
 	python -m ruff format .
 	python -m ruff check --fix .
 
-bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS.md
+bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS*.md
 	python tests/benchmarks/run.py
+	python tests/benchmarks/recording.py
 
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py

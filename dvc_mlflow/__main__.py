@@ -26,13 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from importlib import import_module
 
     given = _parser().parse_args(words)
-    # Only the command's own imports: those of DVC and MLflow take seconds.
-    command = import_module(f".commands.{given.command}", __package__)
     try:
+        # Only the command's own imports: those of DVC and MLflow take seconds.
+        command = import_module(f".commands.{given.command}", __package__)
         return int(command.run(given))
     except ToolError as error:
         warn(f"{error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _stage_command(words: Sequence[str]) -> list[str]:

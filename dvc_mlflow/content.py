@@ -87,8 +87,8 @@ def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, P
     files has the stage's name before it.
     """
     called = labels(row)
-    declared = [(stage, params) for stage in row.scope() for params in stage.params]
-    for stage, params in ((s, p) for s in row.scope(names) for p in s.params):
+    declared = [(s, p) for s in row.scope() for p in (*s.params, *s.variables)]
+    for stage, params in ((s, p) for s in row.scope(names) for p in (*s.params, *s.variables)):
         others = [(s, p) for s, p in declared if p.file != params.file]
         for key in params.values:
             name = f"{_start(params)}{key}"

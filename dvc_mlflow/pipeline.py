@@ -96,6 +96,8 @@ class Stage:
     deps: Sequence[Dependency]
     outs: Sequence[Output]
     settings: Settings = field(default_factory=Settings)
+    variables: Sequence[Params] = ()
+    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`; shown, but no identity."""
 
     @property
     def label(self) -> str:

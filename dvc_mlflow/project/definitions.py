@@ -95,7 +95,22 @@ class Definitions(Files):
             deps,
             tuple(outs),
             wanted,
+            self._variables(stage, {self._path(dep) for dep in params}),
         )
+
+    def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
+        """Return the values in a stage's command, but those of params files that it `read`s.
+
+        dvc.lock has the command only; while that is dvc.yaml's, so are the values.
+        """
+        if getattr(stage, "cmd_changed", False):
+            return ()
+        found = []
+        for file, values in getattr(stage, "tracked_vars", {}).items():
+            path = self._relative(self._repo.fs.abspath(file))
+            if path not in read:
+                found.append(Params(path, tuple(values), flatten(values)))
+        return tuple(found)
 
     def _is_locked(self, stage: Any) -> bool:
         if self._has_finished and stage is self._running:

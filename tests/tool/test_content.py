@@ -146,6 +146,21 @@ def test_params_of_two_files(tmp_path: Path) -> None:
     assert newest == {**expected, "sub/b.rate": "7", "a.model.units": "8"}
 
 
+def test_values_in_commands(tmp_path: Path) -> None:
+    """A value that dvc.yaml puts into a command is a param, as in `dvc params show`."""
+    stages: Stages = {"fit": {"cmd": "echo ${rate} > model.txt", "outs": ["model.txt"]}}
+    stages["fit"]["cmd"] += "; echo '{\"n\": 1}' > n.json"
+    stages["fit"]["metrics"] = [{"n.json": UNCACHED}]
+    project = ran(tmp_path, stages)
+    row, said = recorded(project)
+    assert row.data.params == {"rate": "1"}
+    project.set({"rate": 2})
+    assert project.record().out.startswith("nothing to do")
+    project.dvc("repro", "-q")
+    project.record()
+    assert [run.data.params["rate"] for run in project.rows()] == ["1", "2"]
+
+
 def test_items(tmp_path: Path) -> None:
     """The values of a foreach or a matrix are params by the names that dvc.yaml has for them."""
 

@@ -291,6 +291,19 @@ def test_killed_at_any_time(project: Repository, expected: list[Any], slow: bool
         assert contents(project) == expected
 
 
+def test_interrupted(project: Repository, expected: list[Any]) -> None:
+    """Ctrl-C ends `record` without a word; the next one completes the row."""
+    for seconds in (1.0, 2.0, 2.5):
+        with started(project) as record:
+            time.sleep(seconds)
+            record.send_signal(signal.SIGINT)
+            _, error = record.communicate()
+        assert error == ""
+        assert record.returncode in (0, 130)
+    assert project.run("dvc-mlflow", "record").stderr == ""
+    assert contents(project) == expected
+
+
 @contextmanager
 def started(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
     """Start `dvc-mlflow record` in a project."""

@@ -604,12 +604,12 @@ def test_hostile_store(recorded: Repository, tmp_path: Path) -> None:
         for number, odd in enumerate(ODD_TEXTS):
             for status in ("RUNNING", "FINISHED"):
                 run_id = f"{number:031x}{status[0]}"
-                changed = {
+                run = {
                     **dict(zip(columns, values, strict=True)),
                     **{"run_uuid": run_id, "name": odd[:250], "status": status, "end_time": None},
                 }
                 marks = ", ".join("?" * len(columns))
-                store.execute(f"INSERT INTO runs VALUES ({marks})", [*changed.values()])  # noqa: S608
+                store.execute(f"INSERT INTO runs VALUES ({marks})", [*run.values()])  # noqa: S608
                 tags = dict(own) if number % 2 else dict.fromkeys(own, odd)
                 tags |= dict.fromkeys(["process", "host", "system", "mlflow.user", odd[:250]], odd)
                 tags |= {f"begun.{odd[:200]}": odd, f"lock.{odd[:200]}": odd, "reproduced": odd}
