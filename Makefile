@@ -85,16 +85,18 @@ TOOL = --no-build-isolation -e
 	@.venv-oldest/bin/python -m $(PIP_INSTALL) $(TOOL) dvc_mlflow
 	@touch $@
 
-# .venv names the tool beside it, and here itself, by an absolute path: a moved one needs it again.
+# .venv names the tool, and here itself, by an absolute path: a moved one installs it again. A link
+# to another checkout's .venv uses that one's.
 ifneq ($(shell cat .venv/run 2>/dev/null),$(realpath .venv/..))
 .PHONY: .venv/run
 endif
 
 .venv/run: requirements.txt dvc_mlflow/pyproject.toml
 	$(call install,requirements.txt)
-	@beside=$$(cd -P .venv/.. && pwd -P); tool="$$beside/dvc_mlflow"; \
-	if command -v uv >/dev/null; then uv pip install -q --python .venv/bin/python --no-deps $(TOOL) "$$tool"; \
-	else .venv/bin/python -m $(PIP_INSTALL) $(TOOL) "$$tool"; fi && echo "$$beside" > $@
+	@test -L .venv || if command -v uv >/dev/null; \
+	then uv pip install -q --python .venv/bin/python --no-deps $(TOOL) "$(CURDIR)/dvc_mlflow"; \
+	else .venv/bin/python -m $(PIP_INSTALL) $(TOOL) "$(CURDIR)/dvc_mlflow"; fi
+	@(cd -P .venv/.. && pwd -P) > $@
 
 .venv/dev: requirements-dev.txt .venv/run
 	$(call install,requirements-dev.txt)

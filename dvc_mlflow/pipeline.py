@@ -97,7 +97,7 @@ class Stage:
     outs: Sequence[Output]
     settings: Settings = field(default_factory=Settings)
     variables: Sequence[Params] = ()
-    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`; shown, but no identity."""
+    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`: shown, no identity."""
 
     @property
     def label(self) -> str:

@@ -29,6 +29,8 @@ from .repository import DEFAULT, address, default_experiment, own_address
 
 NOTE = "mlflow.note.content"
 
+_SHOWN, _MOST_SHOWN = "dvc.columns", 8
+"""The tag with the columns that the tool has chosen, and how many of metrics and of params."""
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first version that stores models separately from runs
 _OPENING, _WRITING = 8, 120  # seconds, at most
@@ -159,10 +161,17 @@ class Store:
                 raise ValueError(f"its version is {answer.text}, older than {_OLDEST}")
 
     def show(self, columns: Sequence[str]) -> None:
-        """Let the table show these columns, unless somebody has chosen others."""
-        experiment = self.client.get_experiment(self.experiment_id)
-        for key, value in view.tags(columns).items():
-            if key not in experiment.tags:
+        """Let the table show these columns, too, unless somebody has chosen its columns."""
+        tags = self.client.get_experiment(self.experiment_id).tags
+        shown = tags.get(_SHOWN, "").splitlines()
+        if tags.get(view.KEY) != view.tags(shown).get(view.KEY):
+            return
+        every = list(dict.fromkeys([*shown, *columns]))
+        metrics = [name for name in every if name.startswith("metrics.")][:_MOST_SHOWN]
+        params = [name for name in every if name not in metrics and name.startswith("params.")]
+        wanted = [*metrics, *params[:_MOST_SHOWN]]
+        for key, value in {_SHOWN: "\n".join(wanted), **view.tags(wanted)}.items():
+            if tags.get(key) != value:
                 self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def _find(self) -> Experiment | None:

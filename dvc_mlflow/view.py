@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 
 RESULTS = "results"
+KEY = f"mlflow.sharedViewState.{RESULTS}"
 
 
 def tags(columns: Sequence[str], key: str = RESULTS, search: str = "") -> dict[str, str]:

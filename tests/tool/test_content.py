@@ -862,6 +862,19 @@ def test_settings(tmp_path: Path) -> None:
     }
 
 
+def test_default_columns_grow(tmp_path: Path) -> None:
+    """The table shows a stage's scores once it has run, though its model was recorded before."""
+    stages = {"train": train("raw.txt"), "a": evaluate("a")}
+    project = repository(tmp_path / "project", stages)
+    project.dvc("repro", "-q", "train")
+    row, _ = recorded(project)
+    assert columns(project, row)["selectedColumns"] == ["params.`rate`"]
+    project.dvc("repro", "-q")
+    project.record()
+    shown = ["metrics.`a/score`", "params.`rate`", "params.`a`"]
+    assert columns(project, row)["selectedColumns"] == shown
+
+
 def test_default_columns(tmp_path: Path) -> None:
     """Without a choice the table shows the final metrics and the params; a choice stays."""
     files = {"m.json": '{"f1": 0.5, "loss": 2}', "a.csv": "step,cost\n0,1\n1,2\n"}

@@ -1,5 +1,7 @@
 """Where the tool touches what it records: DVC and MLflow's internals each have one place."""
 
+import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,3 +46,13 @@ def test_one_place_can_fail(tmp_path: Path) -> None:
     sneaky = tmp_path / "sneaky.py"
     sneaky.write_text("def f():\n    from dvc.repo import Repo\n    return Repo\n")
     assert importers("dvc", [sneaky]) == [sneaky]
+
+
+def test_packages_are_the_folders() -> None:
+    """No folder of the tool is left out of its package, and what it imports is required."""
+    project = tomllib.loads((TOOL / "pyproject.toml").read_text())
+    folders = {path.parent.relative_to(TOOL.parent) for path in TOOL.rglob("*.py")}
+    packages = {".".join(folder.parts) for folder in folders}
+    assert {*project["tool"]["setuptools"]["packages"]} == packages
+    required = {re.split("[<>=]", name)[0] for name in project["project"]["dependencies"]}
+    assert required == {"dvc", "mlflow", "psutil", "pyyaml"}

@@ -246,7 +246,7 @@ def test_stopped_at_every_event(
     assert contents(first) == expected
     number = int((tmp_path / "0" / "events").read_text())
     assert number > 15
-    for at in range(1, number + 1, 1 if slow or events == "calls" else 4):
+    for at in range(1, number + 1, 1 if slow else 4):
         project = Repository(finished.copy(tmp_path / f"{at}" / "project").path)
         assert recording(project, events, at, how) == (1 if how == "raises" else -signal.SIGKILL)
         check_half_rows(project)
