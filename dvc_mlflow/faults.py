@@ -2,12 +2,14 @@
 
 import re
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import mlflow
+from alembic.util.exc import CommandError
 from google.protobuf import json_format
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .errors import StoreError
 
 ERRORS = (
-    *(MlflowException, SQLAlchemyError, OSError, ImportError),
+    *(MlflowException, SQLAlchemyError, CommandError, OSError, ImportError),
     # From inside MLflow's client, if something other than an MLflow server answers.
     *(AttributeError, LookupError, RuntimeError, TypeError, ValueError, json_format.Error),
 )
@@ -67,6 +69,14 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
         fault = "newer than this MLflow"
     known = (text for pattern, text in _CURES.items() if re.search(pattern, fault))
     return StoreError(masked(address), cause, cure or next(known, _OTHERWISE))
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Whether an error comes from MLflow, its database or its server, rather than from the tool."""
+    if isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("mlflow.") for frame, _ in frames)
 
 
 def masked(text: str) -> str:

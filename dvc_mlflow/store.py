@@ -16,6 +16,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 import mlflow
 import mlflow.store.db.utils
+import sqlalchemy
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -23,7 +24,7 @@ from packaging.version import InvalidVersion, Version
 
 from . import processes, view
 from .errors import ToolError
-from .faults import ERRORS, deadline, masked, once_more, store_error
+from .faults import ERRORS, deadline, is_of_store, masked, once_more, store_error
 from .moved import follow
 from .repository import DEFAULT, address, default_experiment, own_address
 
@@ -66,9 +67,12 @@ class Store:
             return
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
+            database = _database(self.address)
             if self._remote:
                 self._check_version()
-            elif create and (database := _database(self.address)):
+            elif database is None or database.exists():
+                _check_schema(self.address)
+            if create and database:
                 if self.address == own_address(self.root):
                     follow(self.root)
                 _create_database(database)
@@ -87,6 +91,8 @@ class Store:
             with self.within(seconds):
                 yield
         except ERRORS as error:
+            if not is_of_store(error):
+                raise
             raise store_error(self.address, error) from None
 
     def within(self, seconds: int) -> AbstractContextManager[object]:
@@ -248,6 +254,17 @@ def _database(address: str) -> Path | None:
     scheme, _, path = address.partition(":///")
     is_file = scheme == "sqlite" and path and not path.startswith("file:")
     return Path(path.partition("?")[0]) if is_file else None
+
+
+def _check_schema(address: str) -> None:
+    """Refuse a database of another MLflow, which this one would migrate without a backup."""
+    if re.match("(mssql|mysql|postgresql|sqlite)[:+]", address):
+        engine = sqlalchemy.create_engine(address)
+        try:
+            if mlflow.store.db.utils._get_schema_version(engine):
+                mlflow.store.db.utils._verify_schema(engine)
+        finally:
+            engine.dispose()
 
 
 def _create_database(path: Path) -> None:

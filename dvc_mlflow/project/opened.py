@@ -65,8 +65,11 @@ class Opened:
         with ExitStack() as switched:
             commit = ""
             if revision:
-                with errors_reported():
-                    commit = switched.enter_context(self._repo.switch(revision))
+                try:
+                    with errors_reported():
+                        commit = switched.enter_context(self._repo.switch(revision))
+                except ValueError:  # from an older library for git
+                    raise ProjectError(f"unknown Git revision {revision!r}") from None
             yield commit
 
     def _name(self, stage: Any) -> str:

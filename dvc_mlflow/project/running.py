@@ -146,7 +146,11 @@ class Project(Definitions):
             copy = Path(folder, "dvc.lock")
             if file.exists():
                 shutil.copyfile(file, copy)
-            Lockfile(self._repo, str(copy)).dump_stages([stage])
+            lock = Lockfile(self._repo, str(copy))
+            if hasattr(lock, "dump_stages"):
+                lock.dump_stages([stage])
+            else:  # DVC 3.49
+                lock.dump(stage)
             self._repo.scm_context.files_to_track.clear()
             return copy.read_bytes()
 
