@@ -43,7 +43,8 @@ test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
 test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool and the bridge support
-	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py tests/tool/test_identity.py tests/tool/test_places.py
+	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py \
+		$(addprefix tests/tool/test_,identity.py places.py restore.py run.py)
 
 check: .venv/dev  ## check format, lint and types
 	python -m ruff format --check .

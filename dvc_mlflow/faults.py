@@ -57,11 +57,12 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
 
     Without `cure`, the known one for this error is used.
     """
-    said = masked(str(error))
+    said = re.sub(r"^\(\w+\.\w+\) ", "", masked(str(error)))
     if password := re.search(r"://[^\s/:@]*:(\S*)@", address):
         for part in re.split("[/@]", password[1]):  # of which requests takes some for the path
             said = said.replace(part, "***") if len(part) > 2 else said
-    text = re.split(r"\. (?=[A-Z])", " ".join(said.split()))[0]  # then comes advice
+    # Behind the cause come advice, a statement or a link.
+    text = re.split(r"\. (?=[A-Z])| \[SQL: | \(Background on ", " ".join(said.split()))[0]
     cause = text[:300] or type(error).__name__
     fault = f"{getattr(error, 'error_code', '')} {error}"
     schema = re.search(r"schema \(found version (\w+)", fault)

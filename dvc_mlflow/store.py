@@ -164,7 +164,7 @@ class Store:
         answer = http_request(get_default_host_creds(self.address), "/version", "GET")
         with suppress(InvalidVersion):  # e.g. a gateway's page
             if Version(answer.text[:40]) < Version(_OLDEST):
-                raise ValueError(f"its version is {answer.text}, older than {_OLDEST}")
+                raise OSError(f"its version is {answer.text}, older than {_OLDEST}")
 
     def show(self, columns: Sequence[str]) -> None:
         """Let the table show these columns, too, unless somebody has chosen its columns."""
