@@ -277,5 +277,8 @@ def _create_database(path: Path) -> None:
     if not path.exists():
         partial = path.with_name(f".{path.name}.partial")
         partial.unlink(missing_ok=True)
-        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        partial.replace(path)
+        try:
+            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

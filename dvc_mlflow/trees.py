@@ -66,16 +66,16 @@ def of_results(state: State, row: Row, root: Path) -> Kept | None:
     stages = row.scope(state.wanted(row))
     if not project.is_running and not all(project.holds(stage.name) for stage in stages):
         return None
-    return keep(project, root, stages[-1].name)
+    return keep(project, root, [stage.name for stage in stages])
 
 
-def keep(project: Project, root: Path, stage: str) -> Kept:
-    """Write the checkout with the result of a stage as a tree, and keep it by a ref.
+def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
+    """Write the checkout with the result of the last stage as a tree, and keep it by a ref.
 
     `root` is the main repository: from DVC's temporary copies and from git worktrees the objects go
     there, too. Nothing in the checkout changes. Raises `ProjectError`.
     """
-    checkout = project.checkout(stage)
+    checkout = project.checkout(stages)
     here = project.root
     top = Path(_text(git("rev-parse", "--show-toplevel", cwd=here)))
     main = _text(git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root))
@@ -100,7 +100,7 @@ def keep(project: Project, root: Path, stage: str) -> Kept:
             tree, lacks = _write(top, checkout, own)
         small = _small_outputs(top, checkout, own, Path(folder))
         outputs = [_commit(top, small, [], "small outputs", own)] if small else []
-        commit = _commit(top, tree, [*([head] if head else []), *outputs], stage, own)
+        commit = _commit(top, tree, [*([head] if head else []), *outputs], stages[-1], own)
     git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit, env=_QUIET)
     return Kept(commit, tree, lacks)
 

@@ -46,6 +46,7 @@ class Opened:
         self.folder = self.root.relative_to(top).as_posix().removeprefix(".") if inside else ""
         self._running: Any = None
         self._has_finished = False
+        self._hashed: dict[str, tuple[Any, Any]] = {}
         self._outs: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
 

@@ -81,7 +81,10 @@ class Project(Definitions):
                     found[path] = {k: v for k, v in values.items() if _is_among(k, dep.params)}
                 elif dep.fs.protocol == "local":
                     before = self._known_before(dep, began) if began else {}
-                    found[path] = dep.get_hash().value if dep.exists else ""
+                    found[path] = ""
+                    if dep.exists:
+                        self._hashed[path] = self._hash(dep)
+                        found[path] = self._hashed[path][1].hash_info.value
                     locked = dep.hash_info.value if dep.hash_info else None
                     if found[path] != locked and any(
                         hash_file(f, dep.fs, dep.hash_name, self._repo.state)[1].value != md5
@@ -94,15 +97,20 @@ class Project(Definitions):
         """Hash the outputs of the running stage, as DVC will do next: it then finds them hashed."""
         with errors_reported():
             for item in (*self._running.outs, *self._running.deps):
-                if isinstance(item, ParamsDependency):
-                    continue
-                odb = item.cache if item.is_in_repo and item.use_cache else item.local_cache
-                options = {"ignore": item.dvcignore, "dry_run": not item.use_cache}
-                _, item.meta, item.obj = item._build(
-                    odb, item.fs_path, item.fs, item.hash_name, no_progress_bar=True, **options
-                )
-                item.hash_info = item.obj.hash_info
+                if not isinstance(item, ParamsDependency):
+                    known = self._hashed.get(self._path(item))
+                    item.meta, item.obj = known or self._hash(item)
+                    item.hash_info = item.obj.hash_info
         self._has_finished = True
+
+    def _hash(self, item: Any) -> tuple[Any, Any]:
+        """Return size and hash of a file or a folder, with the list of its files."""
+        odb = item.cache if item.is_in_repo and item.use_cache else item.local_cache
+        options = {"ignore": item.dvcignore, "dry_run": not item.use_cache}
+        _, meta, found = item._build(
+            odb, item.fs_path, item.fs, item.hash_name, no_progress_bar=True, **options
+        )
+        return meta, found
 
     def lacks_outputs(self) -> bool:
         """Whether the running stage has not written all its outputs; DVC says which."""
@@ -115,13 +123,15 @@ class Project(Definitions):
             changed = getattr(stage, "cmd_changed", False) or stage.always_changed
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
-    def checkout(self, name: str) -> Checkout:
-        """Return what a stage's result needs of the checkout, to keep it as a git tree."""
+    def checkout(self, names: Sequence[str]) -> Checkout:
+        """Return what the result of the last of these stages needs of the checkout.
+
+        The others are those upstream.
+        """
         repo = self._repo
         with errors_reported():
-            stage = next(s for s in repo.index.stages if s.cmd and self._name(s) == name)
-            above = repo.stage.collect(stage.addressing, with_deps=True)
-            own = [stage, *(s for s in above if s.addressing != stage.addressing)]
+            own = [s for s in repo.index.stages if s.cmd and self._name(s) in names]
+            stage = next(s for s in own if self._name(s) == names[-1])
             outs = [out for s in own for out in s.outs if out.is_in_repo and out.exists]
             files = {Path(s.path) for s in repo.index.stages}
             files |= {Path(out.fs_path).with_name(".gitignore") for out in outs}

@@ -193,7 +193,8 @@ def test_read_only_folder(project: Repository, folder: str) -> None:
 def on_small_disk(project: Repository, size: str, place: Path, **more: str) -> Done:
     """Record with a small file system at a place."""
     place.mkdir()
-    command = f"mount -t tmpfs -o size={size} none '{place}' && exec '{SCRIPT}' record"
+    command = f"mount -t tmpfs -o size={size} none '{place}' && '{SCRIPT}' record"
+    command += f" || {{ ls -A '{place}'; exit 1; }}"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command],
         cwd=project.path,
@@ -211,7 +212,7 @@ def test_full_disk(project: Repository, tmp_path: Path) -> None:
     """A full disk below the database, or the artifacts, is said; there is one row in the end."""
     address = f"sqlite:///{tmp_path}/disk/rows.db"
     done = on_small_disk(project, "256k", tmp_path / "disk", MLFLOW_TRACKING_URI=address)
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")  # nothing is left there
     assert done.stderr.count("\n") == 1
     assert done.stderr.endswith("; make room on its disk\n")
     done = on_small_disk(project, "4k", project.path / "mlartifacts")
