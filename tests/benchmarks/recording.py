@@ -8,7 +8,6 @@ adopts it, and waits for it after each run.
 import argparse
 import ctypes
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -205,8 +204,8 @@ class Bench:
             [
                 "# What recording costs",
                 "",
-                f"- {datetime.datetime.now(tz=datetime.UTC).date()}, wall / CPU seconds, medians of "
-                f"{self.repeats} in turn; CPU includes the recorder's",
+                f"- {datetime.datetime.now(tz=datetime.UTC).date()}, wall / CPU seconds, medians "
+                f"of {self.repeats} in turn; CPU includes the recorder's",
                 f"- {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
                 f"dvc {version('dvc')}, mlflow {version('mlflow')}",
                 "",

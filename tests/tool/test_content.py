@@ -152,7 +152,7 @@ def test_values_in_commands(tmp_path: Path) -> None:
     stages["fit"]["cmd"] += "; echo '{\"n\": 1}' > n.json"
     stages["fit"]["metrics"] = [{"n.json": UNCACHED}]
     project = ran(tmp_path, stages)
-    row, said = recorded(project)
+    row, _ = recorded(project)
     assert row.data.params == {"rate": "1"}
     project.set({"rate": 2})
     assert project.record().out.startswith("nothing to do")
