@@ -43,8 +43,9 @@ class Stores:
             if key not in self._opened:
                 store = Store(main_repository(), key[0], state.columns(row), folder=folder)
                 self._opened[key] = store
-            with self._opened[key].lock(), self._opened[key].errors_reported():
-                yield self._opened[key]
+            store = self._opened[key]
+            with store.lock(), store.errors_reported(rows.AT_MOST):
+                yield store
         except StoreError as error:
             if key not in self._opened or error.cure == AWAY:
                 self._error = error

@@ -47,6 +47,9 @@ TREE, KEPT = "tree.", "kept."
 LACKS = "tree.lacks"
 """The tag with what of a checkout is not in its tree."""
 
+AT_MOST = 600
+"""Seconds that a server may take for a row; a model can have a few GB."""
+
 _MOST_METRICS, _MOST_OTHERS = 1000, 100  # in one request
 
 

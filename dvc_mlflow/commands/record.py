@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ..errors import say, warn
 from ..project import Project
 from ..repository import check_git, main_repository
-from ..rows import Written, write
+from ..rows import AT_MOST, Written, write
 from ..state import State, columns, experiment, read
 from ..store import Store, exists
 
@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> int:
                     root, name, columns(row), folder=project.folder, create=not given.dry_run
                 )
             store = stores[name]
-            with store.lock(), store.errors_reported():
+            with store.lock(), store.errors_reported(AT_MOST):
                 written.append(write(store, state, row, dry=given.dry_run, undelete=given.deleted))
                 if shown := written[-1].columns:
                     store.show(shown)
