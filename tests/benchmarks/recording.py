@@ -247,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(BECOME_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), *((1, 0.02) if options.quick else (5, 1.0)))
+        bench = Bench(Path(folder), *((1, 0.02) if options.quick else (3, 1.0)))
         bench.everything()
     if not options.quick:
         (HERE / "RESULTS-recording.md").write_text(bench.text())
