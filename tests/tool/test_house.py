@@ -18,7 +18,7 @@ RULES = {
     "mlflow.utils": ["store.py"],
     "mlflow.tracking": [],
     "mlflow.pyfunc": ["models.py"],
-    "sqlalchemy": ["faults.py"],
+    "sqlalchemy": ["faults.py", "store.py"],
 }
 """The modules that may import a package, and nothing else may."""
 
