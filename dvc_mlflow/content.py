@@ -37,7 +37,6 @@ class Input(NamedTuple):
 class Content:
     """What a row gets of one stage."""
 
-    params: dict[str, str] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)

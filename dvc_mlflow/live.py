@@ -142,13 +142,12 @@ class LiveRow:
         """End the run of a stage that has no result; if it has none yet, open it first."""
         self.follow()
         with self._stores.use(self._rows[0], self._project.folder) as store:
-            own = self._adopt(store)
-        if not own.run_id:
+            self._adopt(store)
+        if not self.run_id:
             self._open()
         with self._stores.use(self._rows[0], self._project.folder) as store:
-            run_id = own.run_id or self.run_id
-            store.client.set_tag(run_id, NOTE, masked(why).strip(": ")[:1000])
-            store.client.set_terminated(run_id, status)
+            store.client.set_tag(self.run_id, NOTE, masked(why).strip(": ")[:1000])
+            store.client.set_terminated(self.run_id, status)
 
     def _complete(self) -> list[str]:
         self._project.finish()
