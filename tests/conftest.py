@@ -1,7 +1,10 @@
 """Fixtures that the test modules share; clone.py makes the clones."""
 
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -76,6 +79,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header() -> str:
     return f"processor: {processor()}"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Undo what a test or MLflow (`set_tracking_uri`) writes to the environment of this process."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
