@@ -99,6 +99,21 @@ def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, P
             yield name, stage, params, key
 
 
+def fetch(project: Project, pipeline: Pipeline, row: Row, names: Sequence[str]) -> list[str]:
+    """Fetch what rows show or keep of these members' outputs, and DVC's cache lacks.
+
+    Returns what cannot be fetched, one line each.
+    """
+    notes = []
+    for name in names:
+        for stage in row.parts[name]:
+            models = [output.path for _, output in pipeline.models_of(stage)]
+            for out in stage.outs:
+                if out.size <= SMALL or out.path in models or _is_shown(pipeline, out):
+                    notes += project.fetch(out)
+    return notes
+
+
 def content_of(project: Project, pipeline: Pipeline, row: Row, name: str) -> Content:
     """Return what a row gets of the stage with this name in the row."""
     content, called = Content(), labels(row)

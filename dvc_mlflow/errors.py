@@ -6,6 +6,7 @@ ToolError
 """
 
 import sys
+from contextlib import suppress
 
 
 class ToolError(Exception):
@@ -25,8 +26,9 @@ class StoreError(ToolError):
 
 
 def warn(text: str) -> None:
-    """Tell the user something, on one line."""
-    print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
+    """Tell the user something, on one line; a stage must not fail where nobody can read it."""
+    with suppress(OSError):
+        print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .pipeline import Pipeline, Stage
+from .prefix import is_prefixed
 
-_PREFIX = re.compile(r"(^|[\s;&|(/])dvc-mlflow\s+run\s")
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 
 
@@ -47,6 +47,7 @@ class Known:
     is_deleted: bool = False
     is_open: bool = False
     """Whether a process is at work on it."""
+    n_models: int = 0
 
 
 class Place(NamedTuple):
@@ -124,7 +125,7 @@ def recorded(pipeline: Pipeline, chosen: Sequence[str] = ()) -> list[Stage]:
     stages = list(pipeline.stages.values())
     if chosen:
         return [stage for stage in stages if {stage.name, stage.group} & {*chosen}]
-    if prefixed := [stage for stage in stages if _PREFIX.search(f"{stage.command} ")]:
+    if prefixed := [stage for stage in stages if is_prefixed(stage.command)]:
         return prefixed
     return [
         stage
@@ -151,7 +152,7 @@ def rows(pipeline: Pipeline, stages: Sequence[Stage]) -> list[Row]:
         begins = (stage.item or _draws_curves(pipeline, stage)) and not above
         if len(above) > 1:
             meetings.add(stage.name)
-        if len(above) > 1 or begins or _makes_model(pipeline, stage):
+        if len(above) > 1 or begins or makes_model(pipeline, stage):
             heads.append(stage)
             row_of[stage.name] = [stage]
         elif above:
@@ -226,7 +227,7 @@ def _declares(pipeline: Pipeline, stage: Stage) -> bool:
     return any(pipeline.models_of(stage))
 
 
-def _makes_model(pipeline: Pipeline, stage: Stage) -> bool:
+def makes_model(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether a stage makes a model: it is declared, or an output has the word in its name."""
     plots = [plot.path for plot in pipeline.plots]
     names = [

@@ -128,7 +128,7 @@ class LiveRow:
         names = [name for name, stage in row.members.items() if stage.name == self._name]
         with self._stores.use(row, self._project.folder) as store:
             tags = self._tags()
-            self.run_id = rows.open_run(store, self._state, row, names, tags)
+            self.run_id = rows.open_run(store, self._state, row, names, tags).info.run_id
 
     def _tags(self) -> dict[str, str]:
         found = environment(self._project.md5("requirements.txt"))

@@ -65,9 +65,8 @@ def log(
                 raise UnservableModelError("its bytes are neither here nor in DVC's cache")
             spec = _load(package)
             if logged is None:
-                title = re.sub(r"[/:.%\"']", "_", name)  # what MLflow allows
                 logged = store.client.create_logged_model(
-                    store.experiment_id, title, run_id, tags={_IDENTITY: identity}
+                    store.experiment_id, logged_name(name), run_id, tags={_IDENTITY: identity}
                 )
             model_id = logged.model_id
             spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
@@ -77,6 +76,11 @@ def log(
     outputs = store.client.get_run(run_id).outputs
     if logged.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else ())]:
         store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+
+
+def logged_name(name: str) -> str:
+    """Return the name of a model of the stage with this name in the row: what MLflow allows."""
+    return re.sub(r"[/:.%\"']", "_", name)
 
 
 def _code(project: Project, model: Model) -> dict[str, bytes]:

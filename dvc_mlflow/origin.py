@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .content import named_params, short_names
-from .errors import ProjectError
 from .faults import masked
 from .identity import Row, as_key, normal
 from .pipeline import Pipeline
 from .project import Project, parse
-from .repository import ask, git
+from .repository import ask
 from .tables import flatten
 
-_COMMIT, _DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
+COMMIT, EXPERIMENT, SWEEP = "mlflow.source.git.commit", "dvc.exp_name", "sweep"
+"""The tags with the commit, DVC's name of the experiment, and the sweeps that a row belongs to."""
+SWEEP_VARIABLE = "SWEEP"
+"""The environment variable with the name of the sweep for which this process works."""
+
+_DIRTY = "mlflow.source.git.dirty"
 _BRANCH, _REPOSITORY = "mlflow.source.git.branch", "mlflow.source.git.repoURL"
 
 
@@ -33,19 +37,25 @@ class Origin(NamedTuple):
     time: int
     """Milliseconds since 1970."""
     is_dirty: bool
-    is_committed: bool = False
-    """Whether the commit has the results."""
+    kept: str = ""
+    """The commit that has the results, if there is one."""
+    tree: str = ""
+    """That commit's tree."""
+    names: Sequence[str] = ()
+    """The branches, tags and experiments that have the results."""
 
     def tags(self) -> dict[str, str]:
         """Return MLflow's standard tags."""
         found = {
             "mlflow.user": self.user,
             "mlflow.source.type": "LOCAL",
-            _COMMIT: self.commit,
+            COMMIT: self.commit,
             _DIRTY: str(self.is_dirty).lower() if self.commit else "",
             _BRANCH: self.branch,
-            _REPOSITORY: masked(ask("config", "--get", "remote.origin.url")),
-            "dvc.exp_name": self.experiment,
+            _REPOSITORY: masked(_remote(Path.cwd())),
+            EXPERIMENT: self.experiment,
+            "git.names": ", ".join(self.names)[:5000],
+            SWEEP: os.environ.get(SWEEP_VARIABLE, ""),
         }
         return {key: value for key, value in found.items() if value}
 
@@ -104,7 +114,7 @@ def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> s
     values, changed = {}, []
     for name, _, params, key in named_params(row, names):
         values[name] = normal(params.values[key])
-        before = _committed_params(project.root, origin.commit, params.file)
+        before = _committed_params(project, origin.commit, params.file)
         if before is not None and normal(before.get(key)) != values[name]:
             changed.append(name)
     short = short_names([*values])
@@ -114,20 +124,24 @@ def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> s
     return re.sub(r"\s+", " ", " ".join(part for part in parts if part))[:100] or "not in git"
 
 
-@cache
-def _committed_params(root: Path, commit: str, file: str) -> Mapping[str, object] | None:
+def _committed_params(project: Project, commit: str, file: str) -> Mapping[str, object] | None:
     """Return the values in a params file of a commit, or None if it has no such file."""
     try:
-        text = git("show", f"{commit}:./{file}", cwd=root) if commit else b""
-        found = parse(text.decode(), file)
+        found = parse((project.committed(commit, file) or b"").decode(), file)
         return flatten(found) if isinstance(found, Mapping) else None
-    except (OSError, ValueError, ProjectError):
+    except (KeyError, ValueError):
         return None
 
 
 def _committed(commit: str, branch: str, experiment: str) -> Origin:
-    user, _, time = ask("log", "-1", "--format=%an%x00%ct", commit).partition("\0")
-    return Origin(commit, branch, experiment, user, int(time or 0) * 1000, False, is_committed=True)
+    text = ask("log", "-1", "--format=%an%x00%ct%x00%T", commit)
+    user, time, tree = text.split("\0") if text else ("", "0", "")
+    return Origin(commit, branch, experiment, user, int(time) * 1000, False, commit, tree)
+
+
+@cache
+def _remote(folder: Path) -> str:
+    return ask("-C", str(folder), "config", "--get", "remote.origin.url")
 
 
 def _user() -> str:

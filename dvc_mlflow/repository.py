@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from .errors import ProjectError, StoreError
 
@@ -66,20 +67,70 @@ def git(
 
     It uses the current repository, whatever a git hook has set; `env` is added to its environment.
     """
-    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
-    own = {key: value for key, value in os.environ.items() if key not in elsewhere}
     done = subprocess.run(
         ["git", *arguments],
         cwd=cwd,
         input=text,
         capture_output=True,
         check=False,
-        env={**own, **(env or {})},
+        env={**_own_environment(), **(env or {})},
     )
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
         raise ProjectError(f"git {arguments[0]}: {said or done.returncode}")
     return done.stdout
+
+
+def _own_environment() -> dict[str, str]:
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
+    return {key: value for key, value in os.environ.items() if key not in elsewhere}
+
+
+class Blobs:
+    """The files of all commits, read by one `git cat-file` until they are closed."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._process: subprocess.Popen[bytes] | None = None
+        self._input: BinaryIO
+        self._output: BinaryIO
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file by its git object, or as `<commit>:<path>`; None if there is none."""
+        if "\n" in name:
+            return None
+        if self._process is None:
+            self._start()
+        try:
+            self._input.write(os.fsencode(f"{name}\n"))
+            self._input.flush()
+        except BrokenPipeError:  # git refuses this repository
+            return None
+        head = self._output.readline().split()
+        if head[-1:] in ([], [b"missing"], [b"ambiguous"]):
+            return None
+        content = self._output.read(int(head[-1]))
+        self._output.read(1)
+        return content if head[1] == b"blob" else None
+
+    def _start(self) -> None:
+        pipe, command = subprocess.PIPE, ["git", "cat-file", "--batch"]
+        self._process = subprocess.Popen(
+            command,
+            cwd=self._top,
+            env=_own_environment(),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+        )
+        self._input = cast("BinaryIO", self._process.stdin)
+        self._output = cast("BinaryIO", self._process.stdout)
+
+    def close(self) -> None:
+        """End git."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
 
 
 def check_git() -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -20,22 +20,19 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
-    ViewType,
 )
 
 from . import models, processes, trees
 from .content import Content, Input, Point, content_of, params_of
 from .errors import ProjectError
 from .faults import once_more
-from .identity import Known, Place, Row, place
+from .identity import Known, Row
 from .models import UnservableModelError
 from .origin import title
 from .pipeline import Stage
+from .placing import BEGUN, COMPLETE, Index, find, n_models
 from .project import Project
 from .state import State
-
-BEGUN, COMPLETE = "begun.", "lock."
-"""The tags of a run with the digests of its stages: what it is for, and, written last, has."""
 
 _T = TypeVar("_T")
 
@@ -50,8 +47,6 @@ LACKS = "tree.lacks"
 AT_MOST = 600
 """Seconds that a server may take for a row; a model can have a few GB."""
 
-_MOST_METRICS, _MOST_OTHERS = 1000, 100  # in one request
-
 
 class Written(NamedTuple):
     """What was done for a row."""
@@ -65,6 +60,8 @@ class Written(NamedTuple):
     """What could not be recorded, one line each."""
     columns: Sequence[str] = ()
     """What a table of such rows shows, if nobody has chosen its columns."""
+    known: Known | None = None
+    """What the run holds now, if something was written."""
 
 
 class Live(NamedTuple):
@@ -78,7 +75,13 @@ class Live(NamedTuple):
 
 
 def write(
-    store: Store, state: State, row: Row, *, dry: bool = False, undelete: bool = False
+    store: Store,
+    state: State,
+    row: Row,
+    *,
+    dry: bool = False,
+    undelete: bool = False,
+    index: Index | None = None,
 ) -> Written:
     """Bring the results of a row into the store, unless they are there; `dry` writes nothing.
 
@@ -86,20 +89,46 @@ def write(
     the same run. Raises what the store raises.
     """
     wanted = state.wanted(row)
-    where = find(store, wanted)
+    where = index.find(wanted) if index else find(store, wanted)
     if where.has is not None:
-        if not where.has.is_deleted:
-            return Written("", "", where.has.run_id, [])
-        if undelete and not dry:
-            store.client.restore_run(where.has.run_id)
-        return Written("restored" if undelete else "deleted", "", where.has.run_id, [*wanted])
+        return _revisit(store, state, row, where.has, dry=dry, undelete=undelete)
     joins = where.joins
     new = [name for name in wanted if not (joins and name in joins.complete)]
     if dry:
         name = title(state.project, row, [*wanted], state.origin)
         return Written("completed" if joins else "added", name, joins.run_id if joins else "", new)
-    run_id = joins.run_id if joins else open_run(store, state, row, [*wanted], _begun(wanted))
-    return _fill(store, state, row, run_id, new, joins=joins)
+    return _fill(store, state, row, new, joins=joins)
+
+
+def _revisit(
+    store: Store, state: State, row: Row, has: Known, *, dry: bool, undelete: bool
+) -> Written:
+    """Restore a run from the trash, or add models that were not here, or not declared, before."""
+    names = [*state.wanted(row)]
+    if has.is_deleted:
+        if undelete and not dry:
+            _undelete(store, state, row, has.run_id)
+        return Written("restored" if undelete else "deleted", "", has.run_id, names)
+    if dry or has.n_models >= n_declared(state, row):
+        return Written("", "", has.run_id, [])
+    notes = [note for name in names for note in _log_models(store, state, row, has.run_id, name)]
+    run = store.client.get_run(has.run_id)
+    verb = "completed" if n_models(run) > has.n_models else ""
+    return Written(verb, run.info.run_name, has.run_id, names, notes)
+
+
+def n_declared(state: State, row: Row) -> int:
+    """Return how many models a row's results have that dvc.yaml says how to load."""
+    stages = [stage for name in state.wanted(row) for stage in row.parts[name]]
+    models_of = state.pipeline.models_of
+    return sum(bool(model.loader_module) for s in stages for model, _ in models_of(s))
+
+
+def _undelete(store: Store, state: State, row: Row, run_id: str) -> None:
+    """Restore a run from the trash, and keep its results again: `forget` may have let them go."""
+    store.client.restore_run(run_id)
+    tags, _ = _keep(store, state, row, [*state.wanted(row)])
+    log(store, run_id, tags=tags)
 
 
 def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
@@ -113,7 +142,7 @@ def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
     if where.has is not None:
         known = where.has.run_id
         if where.has.is_deleted:
-            store.client.restore_run(known)
+            _undelete(store, state, row, known)
         run = store.client.get_run(known)
         count = run.data.tags.get(REPRODUCED, "")
         store.client.set_tag(known, REPRODUCED, str(int(count) + 1 if count.isdecimal() else 1))
@@ -123,9 +152,8 @@ def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
     new = [name for name in wanted if not (joins and name in joins.complete)]
     if joins is not None:
         leave(store, live, {PARENT: joins.run_id})
-        return _fill(store, state, row, joins.run_id, new, joins=joins)
-    run_id = live.run_id or open_run(store, state, row, [*wanted])
-    return _fill(store, state, row, run_id, new, live=live)
+        return _fill(store, state, row, new, joins=joins)
+    return _fill(store, state, row, new, live=live)
 
 
 def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
@@ -134,17 +162,17 @@ def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
         log(store, live.run_id, tags=tags)
         store.client.set_terminated(live.run_id)
     elif live.run_id:
+        store.client.set_terminated(live.run_id)
         store.client.delete_run(live.run_id)
 
 
 def open_run(
     store: Store, state: State, row: Row, names: Sequence[str], tags: Mapping[str, str] = {}
-) -> str:
-    """Open a run for the results of these members, and return its id."""
+) -> Run:
+    """Open a run for the results of these members."""
     tags = {**origin_tags(store, state, row.members[names[-1]]), **tags}
     name = title(state.project, row, names, state.origin)
-    run = store.client.create_run(store.experiment_id, state.origin.time, tags, name)
-    return str(run.info.run_id)
+    return store.client.create_run(store.experiment_id, state.origin.time, tags, name)
 
 
 def origin_tags(store: Store, state: State, head: Stage) -> dict[str, str]:
@@ -164,47 +192,64 @@ def _fill(
     store: Store,
     state: State,
     row: Row,
-    run_id: str,
     names: Sequence[str],
     *,
     joins: Known | None = None,
     live: Live | None = None,
 ) -> Written:
     """Give a run what it lacks of these members, and end it; the members' tags are written last."""
-    wanted, complete = state.wanted(row), {}
+    wanted = state.wanted(row)
     content = {name: content_of(state.project, state.pipeline, row, name) for name in names}
     points = [point for each in content.values() for point in each.points]
-    tree_tags, notes = _keep(store, state, row, names)
+    kept, notes = _keep(store, state, row, names)
+    tags = {**_begun(wanted), **kept}
+    for each in content.values():
+        tags |= each.tags
     if live and not live.is_used and not live.sent <= {*map(comparable, points)}:
-        store.client.delete_run(run_id)  # a curve was written anew
-        run_id, live = open_run(store, state, row, [*wanted]), Live()
-    run = store.client.get_run(run_id)
+        store.client.delete_run(live.run_id)  # a curve was written anew
+        live = Live()
+    run_id = joins.run_id if joins else live.run_id if live else ""
+    if run_id:
+        run = store.client.get_run(run_id)
+    else:
+        run, tags = open_run(store, state, row, [*wanted], tags), {}
+        run_id = run.info.run_id
     was_killed = joins is not None and joins.begun.keys() > joins.complete.keys()
     sent = live.sent if live else _sent(store, run) if was_killed else frozenset()
-    log(store, run_id, tags=_begun(wanted))
     params, wrong = params_of(row, [*wanted])
     for key, value in params.items():
         if (given := run.data.params.get(key, value)) != value:
             wrong.append(f"param {key!r}: the script logged {given!r}, DVC has {value!r}")
-    notes += wrong
-    log(store, run_id, params={k: v for k, v in params.items() if k not in run.data.params})
+    new = {key: value for key, value in params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else state.origin.time
+    # Of two values at one step, the table shows the later one.
+    metrics = [
+        Metric(point.key, point.value, at + point.is_final, point.step)
+        for point in points
+        if comparable(point) not in sent
+    ]
+    log(store, run_id, metrics, new, tags)
+    _log_files(store, state.project, run, [*content.values()])
+    notes += wrong
+    complete = {}
     for name in names:
-        new = [p for p in content[name].points if comparable(p) not in sent]
-        _log_content(store, state.project, run_id, replace(content[name], points=new), at)
         notes += content[name].notes + _log_models(store, state, row, run_id, name)
         if lacking := content[name].lacking:
             bring = "bring them back with dvc checkout, dvc pull or git checkout, and record again"
+            if state.project.is_past:
+                bring = "with --fetch they come from DVC's remote"
             notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {bring}")
         else:
-            complete[f"{COMPLETE}{name}"] = wanted[name]
+            complete[name] = wanted[name]
     if run.info.status != "FINISHED" or live:
         store.client.set_terminated(run_id, end_time=at)
-    log(store, run_id, tags={**tree_tags, **complete})
+    log(store, run_id, tags={f"{COMPLETE}{name}": digest for name, digest in complete.items()})
     scores = [f"metrics.{point.key}" for point in points if point.is_final]
     columns = [*scores[:6], *(f"params.{key}" for key in params)][:12]
     verb = "completed" if joins else "added"
-    return Written(verb, run.info.run_name, run_id, names, notes, columns)
+    before = joins or Known(run_id, {}, {})
+    known = Known(run_id, {**before.begun, **wanted}, {**before.complete, **complete})
+    return Written(verb, run.info.run_name, run_id, names, notes, columns, known)
 
 
 def _keep(
@@ -252,54 +297,17 @@ def _log_models(store: Store, state: State, row: Row, run_id: str, name: str) ->
     return notes
 
 
-def find(store: Store, wanted: Mapping[str, str]) -> Place:
-    """Return where results go, by their digests."""
-    runs: dict[str, Run] = {}
-    if not store.experiment_id:
-        return Place()
-    experiments = store.experiments()
-    for name, digest in wanted.items():
-        token = None
-        while True:
-            page = store.client.search_runs(
-                experiments,
-                f"tags.`{BEGUN}{name}` = '{digest}'",
-                ViewType.ALL,
-                page_token=token,
-            )
-            runs |= {run.info.run_id: run for run in page}
-            if not (token := page.token):
-                break
-    oldest = sorted(runs.values(), key=lambda run: (run.info.start_time or 0, run.info.run_id))
-    return place(wanted, map(_known, oldest))
-
-
-def _known(run: Run) -> Known:
-    tags = run.data.tags
-    begun, complete = (
-        {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}
-        for start in (BEGUN, COMPLETE)
-    )
-    deleted = run.info.lifecycle_stage == "deleted"
-    at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
-    return Known(run.info.run_id, begun, complete, deleted, at_work)
-
-
-def _log_content(store: Store, project: Project, run_id: str, content: Content, at: int) -> None:
-    """Give a run the metrics, curves, files, data sets and md5s of a stage."""
-    # Of two values at one step, the table shows the later one.
-    points = [Metric(p.key, p.value, at + p.is_final, p.step) for p in content.points]
-    log(store, run_id, points, tags=content.tags)
-    if content.inputs:
-        inputs = [_input(project, each) for each in content.inputs]
-        once_more(lambda: store.client.log_inputs(run_id, inputs))
-    if content.files:
+def _log_files(store: Store, project: Project, run: Run, content: Sequence[Content]) -> None:
+    """Give a run the data sets and the files of its stages."""
+    if inputs := [_input(project, each) for some in content for each in some.inputs]:
+        once_more(lambda: store.client.log_inputs(run.info.run_id, inputs))
+    if files := {path: body for some in content for path, body in some.files.items()}:
         with TemporaryDirectory() as folder:
-            for path, body in content.files.items():
+            for path, body in files.items():
                 file = Path(folder, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(body)
-            store.client.log_artifacts(run_id, folder)
+            store.client.log_artifacts(run.info.run_id, folder)
 
 
 def _input(project: Project, given: Input) -> DatasetInput:
@@ -320,13 +328,12 @@ def log(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Log any number of metrics, params and tags."""
-    for some in _batches(metrics, _MOST_METRICS):
-        store.client.log_batch(run_id, metrics=some)
-    for pairs in _batches(list((params or {}).items()), _MOST_OTHERS):
-        store.client.log_batch(run_id, params=[Param(*pair) for pair in pairs])
-    for pairs in _batches(list((tags or {}).items()), _MOST_OTHERS):
-        store.client.log_batch(run_id, tags=[RunTag(*pair) for pair in pairs])
+    """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
+    pairs = [Param(*pair) for pair in (params or {}).items()]
+    labels = [RunTag(*pair) for pair in (tags or {}).items()]
+    parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
+    for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
+        store.client.log_batch(run_id, some_metrics, some_params, some_tags)
 
 
 def _batches(items: Sequence[_T], most: int) -> Iterator[list[_T]]:

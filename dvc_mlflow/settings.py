@@ -33,13 +33,18 @@ class Settings:
     data: Sequence[str] = ()
     open: str = ""
     models: Sequence[Model] = ()
+    promote: Sequence[str] = ()
+    """Metrics that decide which row is better, compared in turn; with a `-`, lower is better."""
 
 
-def read(meta: object, where: str, folder: str, outs: Sequence[str]) -> tuple[Settings, list[str]]:
+def read(
+    meta: object, where: str, folder: str, outs: Sequence[str], project: str = ""
+) -> tuple[Settings, list[str]]:
     """Return the settings in a stage's `meta`, and what is wrong with them.
 
     `where` names the stage for messages. Paths are relative to `folder`, the stage's working
-    directory. `outs` are the outputs that can be a model, relative to the project.
+    directory, and may lead out of the project, which is the repository's folder `project`. `outs`
+    are the outputs that can be a model, relative to the project.
     """
     problems: list[str] = []
     given = meta.get("mlflow") if isinstance(meta, Mapping) else None
@@ -51,14 +56,16 @@ def read(meta: object, where: str, folder: str, outs: Sequence[str]) -> tuple[Se
     values = _checked(given, _SETTINGS, where, problems)
     _refuse_unknown(given, [*_SETTINGS, "model"], where, problems)
     if "data" in values:
-        values["data"] = _inside(values["data"], folder, f"{where}.data", problems)
+        values["data"] = _inside(values["data"], folder, f"{where}.data", problems, project)
     if "model" in given:
-        values["models"] = tuple(_model(given["model"], f"{where}.model", folder, outs, problems))
+        values["models"] = tuple(
+            _model(given["model"], f"{where}.model", folder, outs, problems, project)
+        )
     return Settings(**values), problems
 
 
 def read_artifacts(
-    artifacts: Mapping[str, Any], file: str, folder: str
+    artifacts: Mapping[str, Any], file: str, folder: str, project: str = ""
 ) -> tuple[list[Model], list[str]]:
     """Return the models among the `artifacts` of a dvc.yaml, and what is wrong with them."""
     models: list[Model] = []
@@ -74,7 +81,7 @@ def read_artifacts(
                     problems.append(f"{where}.meta.{key}: unknown key; did you mean {near[0]}?")
             own = {key: value for key, value in meta.items() if key in _MODEL}
             given = {**own, "path": artifact.get("path")}
-            models += _model(given, where, folder, None, problems, within=".meta")
+            models += _model(given, where, folder, None, problems, project, within=".meta")
     return models, problems
 
 
@@ -84,6 +91,7 @@ def _model(
     folder: str,
     outs: Sequence[str] | None,
     problems: list[str],
+    project: str,
     within: str = "",
 ) -> list[Model]:
     if not isinstance(given, Mapping):
@@ -92,7 +100,7 @@ def _model(
     _refuse_unknown(given, ["path", *_MODEL], where, problems)
     found: Sequence[str] = outs or ()
     if outs is None:
-        found = _inside([str(given["path"])], folder, f"{where}.path", problems)
+        found = _inside([str(given["path"])], folder, f"{where}.path", problems, project)
     elif "path" in given:
         found = [posixpath.normpath(posixpath.join(folder, str(given["path"])))]
     if outs is not None and not (len(found) == 1 and found[0] in outs):
@@ -103,11 +111,11 @@ def _model(
     where += within
     values = _checked(given, _MODEL, where, problems)
     values["code_paths"] = _inside(
-        values.get("code_paths", ()), folder, f"{where}.code_paths", problems
+        values.get("code_paths", ()), folder, f"{where}.code_paths", problems, project
     )
     requirements = values.get("pip_requirements")
     if isinstance(requirements, str):
-        kept_file = _inside([requirements], folder, f"{where}.pip_requirements", problems)
+        kept_file = _inside([requirements], folder, f"{where}.pip_requirements", problems, project)
         values["pip_requirements"] = kept_file[0] if kept_file else ()
     if values.get("loader_module") and "pip_requirements" not in given:
         rule = "must list the packages that loading the model needs"
@@ -117,15 +125,17 @@ def _model(
     return [Model(path, **values) for path in found]
 
 
-def _inside(paths: Sequence[str], folder: str, where: str, problems: list[str]) -> tuple[str, ...]:
-    """Return paths relative to the project, without those that lead out of it."""
+def _inside(
+    paths: Sequence[str], folder: str, where: str, problems: list[str], project: str
+) -> tuple[str, ...]:
+    """Return paths relative to the project, without those that lead out of the repository."""
     found = []
     for path in paths:
-        joined = posixpath.normpath(posixpath.join(folder, path))
+        joined = posixpath.normpath(posixpath.join(project, folder, path))
         if joined.startswith(("../", "/")) or joined == "..":
-            problems.append(_problem(where, "must be in the project", path))
+            problems.append(_problem(where, "must be in the repository", path))
         else:
-            found.append(joined)
+            found.append(posixpath.relpath(joined, project or "."))
     return tuple(found)
 
 
@@ -170,6 +180,10 @@ def _is_columns(value: Any) -> bool:
     return _is_list(value) and all(name.removeprefix("-").startswith(kinds) for name in value)
 
 
+def _is_metrics(value: Any) -> bool:
+    return _is_list(value) and not any(name.startswith(("metrics.", "-metrics.")) for name in value)
+
+
 def _is_requirements(value: Any) -> bool:
     # An option such as `-r file` would make MLflow read a file of this machine.
     lines = [line for each in value for line in each.splitlines()] if _is_list(value) else []
@@ -191,6 +205,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "columns": ("a list such as [-metrics.test/loss, params.train.rate]", _is_columns),
     "data": ("a list of paths", _is_list),
     "open": ("`first`", lambda value: value == "first"),
+    "promote": ("a list of metrics such as [test/score, -test/loss]", _is_metrics),
 }
 _MODEL: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "loader_module": ("the name of a module", _is_text),

@@ -54,9 +54,14 @@ def read(
     for name in chosen:
         if name not in known:
             raise ProjectError(f"--stages: no stage is named {name!r}; known are {sorted(known)}")
+    origin = of_commit(commit, called) if commit else of_workspace(project, pipeline, began)
+    return of(project, pipeline, origin, chosen)
+
+
+def of(project: Project, pipeline: Pipeline, origin: Origin, chosen: Sequence[str] = ()) -> State:
+    """Return the state of a pipeline in a project; `chosen` are the stages to record, by name."""
     stages = identity.recorded(pipeline, chosen)
     digests, reasons = identity.results(pipeline)
-    origin = of_commit(commit, called) if commit else of_workspace(project, pipeline, began)
     return State(project, pipeline, stages, digests, reasons, origin)
 
 
@@ -64,6 +69,13 @@ def experiment(row: Row) -> str:
     """Return the name of a row's experiment, or "" for the project's default one."""
     given = [stage.settings.experiment for stage in row.members.values()]
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
+
+
+def table(project: Project) -> tuple[str, list[str]]:
+    """Return the experiment and the columns of a project's first row, whatever has a result."""
+    pipeline = project.pipeline()
+    found = identity.rows(pipeline, identity.recorded(pipeline))
+    return (experiment(found[0]), columns(found[0])) if found else ("", [])
 
 
 def columns(row: Row) -> list[str]:

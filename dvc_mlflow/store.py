@@ -60,6 +60,7 @@ class Store:
         self.root = root
         self.experiment = experiment or default_experiment(root, folder)
         self.address = address(self.root)
+        self._asked: set[str] = set()
         self._remote = self.address.startswith("http")
         self._default = "" if experiment or self.address != own_address(root) else folder or "."
         if not (create or exists(root)):
@@ -112,6 +113,19 @@ class Store:
             opened.callback(os.close, folder)  # the operating system releases a dead process's lock
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
+
+    def changes(self) -> int | None:
+        """Return a number that differs after any change of the store, if it has such a one.
+
+        SQLite counts the transactions in the header of its file, but not while it keeps a log.
+        """
+        database = _database(self.address)
+        if database is None or not database.exists():
+            return None
+        if database.with_name(f"{database.name}-wal").exists():
+            return None
+        with database.open("rb") as file:
+            return int.from_bytes(file.read(28)[24:])
 
     def experiments(self) -> list[str]:
         """Return the experiments in which this repository's runs can be.
@@ -168,6 +182,9 @@ class Store:
 
     def show(self, columns: Sequence[str]) -> None:
         """Let the table show these columns, too, unless somebody has chosen its columns."""
+        if {*columns} <= self._asked:
+            return
+        self._asked.update(columns)
         tags = self.client.get_experiment(self.experiment_id).tags
         shown = tags.get(_SHOWN, "").splitlines()
         if tags.get(view.KEY) != view.tags(shown).get(view.KEY):
@@ -275,10 +292,16 @@ def _create_database(path: Path) -> None:
     if not path.parent.is_dir():  # MLflow would make it, also where a disk is not mounted
         raise FileNotFoundError(f"there is no folder {path.parent}")
     if not path.exists():
-        partial = path.with_name(f".{path.name}.partial")
+        # Clones that share a database can make it at the same moment.
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         partial.unlink(missing_ok=True)
         try:
             mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-            partial.replace(path)
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -58,9 +58,9 @@ def of_results(state: State, row: Row, root: Path) -> Kept | None:
 
     `root` is the main repository. Raises `ProjectError`.
     """
-    commit, project = state.origin.commit, state.project
-    if state.origin.is_committed:
-        return Kept(commit, _text(git("rev-parse", f"{commit}^{{tree}}", cwd=project.root)))
+    project = state.project
+    if state.origin.kept:
+        return Kept(state.origin.kept, state.origin.tree)
     if not _ask("rev-parse", "--git-dir", cwd=project.root):
         return None
     stages = row.scope(state.wanted(row))
@@ -118,7 +118,8 @@ def find(root: Path, kept: Kept) -> str:
 
     If there is none, fetch the row's own from the git remote. Raises `ProjectError`.
     """
-    ours = ("--branches", "--tags", "--remotes", "--glob=refs/exps", f"--glob={REFS}")
+    globs = ("refs/exps", "refs/sweeps", REFS)
+    ours = ("--branches", "--tags", "--remotes", *(f"--glob={each}" for each in globs))
     for _ in range(2):
         lines = _ask("log", "--format=%T %H", *ours, cwd=root).splitlines()
         found = [line.partition(" ")[2] for line in lines if line.startswith(f"{kept.tree} ")]

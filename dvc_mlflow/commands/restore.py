@@ -14,9 +14,10 @@ from .. import state, trees
 from ..content import content_of, params_of
 from ..errors import ProjectError, ToolError, say, warn
 from ..identity import Row
+from ..placing import COMPLETE
 from ..project import Project, restore, share
 from ..repository import environment, git, main_repository
-from ..rows import COMPLETE, KEPT, TREE
+from ..rows import KEPT, TREE
 from ..store import read_run
 from ..trees import Kept
 
@@ -27,6 +28,8 @@ def run(given: argparse.Namespace) -> int:
     row = read_run(root, given.run)
     results = _tagged(row, COMPLETE)
     kept = _kept(row)
+    if not results and row.info.status != "FINISHED":
+        raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
     if not kept or not results:
         reason = "an older version, or a pipeline outside git, has made it"
         raise ToolError(f"{given.run}: this row names no git tree; {reason}")

@@ -26,7 +26,8 @@ class Definitions(Files):
             index = self._repo.index
             found = [s for s in index.stages if s.cmd]
             trie = index.outs_trie
-            self._files = {}
+            if self._locks is None:
+                self._files = {}
             self._outs = {self._path(out): out for out in index.outs}
             problems: list[str] = []
             stages = {s.name: s for s in (self._stage(each, trie, problems) for each in found)}
@@ -46,7 +47,9 @@ class Definitions(Files):
             models = []
             for file, artifacts in index._artifacts.items():
                 name = self._relative(file)
-                own, wrong = settings.read_artifacts(artifacts, name, posixpath.dirname(name))
+                own, wrong = settings.read_artifacts(
+                    artifacts, name, posixpath.dirname(name), self.folder
+                )
                 models += own
                 problems += wrong
             ordered = {name: stages[name] for name in TopologicalSorter(graph).static_order()}
@@ -74,7 +77,8 @@ class Definitions(Files):
         wdir = self._relative(stage.wdir)
         results = [out for out in stage.outs if not (out.metric or out.plot) and out.is_in_repo]
         where = f"{self._relative(stage.path)}: stages.{group or own}"
-        wanted, wrong = settings.read(stage.meta, where, wdir, [*map(self._path, results)])
+        paths = [*map(self._path, results)]
+        wanted, wrong = settings.read(stage.meta, where, wdir, paths, self.folder)
         params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
         others = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
         deps = tuple(self._dependency(dep, trie, wanted.data) for dep in others)
@@ -82,7 +86,7 @@ class Definitions(Files):
             if not any(is_below(path, dep.path) for dep in deps):
                 wrong.append(f"{where}.meta.mlflow.data: {path!r} is no dep of the stage")
         problems += [line for line in wrong if line not in problems]
-        command = stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd)
+        command = stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd))
         return Stage(
             name,
             label,
@@ -117,6 +121,9 @@ class Definitions(Files):
             return True
         if not hasattr(stage, "name"):  # a .dvc file is its own lock
             return True
+        if self._locks is not None:
+            lock = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+            return stage.name in self._locks.get(lock, {})
         locked = self._file(stage.path).lockfile_contents
         return stage.name in (locked or {}).get("stages", {})
 

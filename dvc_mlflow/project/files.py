@@ -1,8 +1,11 @@
 """The bytes of a project: outputs by their md5s, code and texts, in the checkout or a commit."""
 
+import hashlib
 import io
+import os
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from dvc_data.hashfile.hash import fobj_md5
+from dvc_data.hashfile.tree import Tree
 
 from ..pipeline import Output
+from ..repository import git
 from .opened import Opened
 
 SMALL = 1_000_000
@@ -49,15 +54,22 @@ class Files(Opened):
     def read(self, output: Output, file: File) -> bytes | None:
         """Return a file's content from the checkout, git or DVC's cache, if its md5 is there."""
         out = self._outs[output.path]
-        for fs, path in self._places(out, file):
-            try:
-                with fs.open(path, "rb") as opened:
-                    content: bytes = opened.read()
-            except _UNREADABLE:
-                continue
+        for content in self._contents(out, file):
             if fobj_md5(io.BytesIO(content), name=out.hash_name) == file.md5:
                 return content
         return None
+
+    def fetch(self, output: Output) -> list[str]:
+        """Fetch an output that DVC's cache lacks; return what is wrong, one line at most."""
+        out = self._outs[output.path]
+        if not (out.use_cache and out.hash_info) or out.cache.exists(out.hash_info.value):
+            return []
+        try:
+            failed = self._repo.cloud.pull([out.hash_info]).failed
+            return [f"{output.path} cannot be fetched: the remote lacks it"] if failed else []
+        except Exception as error:  # whatever a remote's library raises
+            text = " ".join(str(error).split())[:200] or type(error).__name__
+            return [f"{output.path} cannot be fetched: {text}"]
 
     def export(self, output: Output, target: Path) -> bool:
         """Make `target` the output with its bytes in dvc.lock; return False if they are not here.
@@ -68,18 +80,10 @@ class Files(Opened):
         for file in files or ():
             place = target.joinpath(*Path(file.path).relative_to(output.path).parts)
             place.parent.mkdir(parents=True, exist_ok=True)
-            for fs, path in self._places(out, file):
-                try:
-                    with fs.open(path, "rb") as opened:
-                        same = fobj_md5(opened, name=out.hash_name) == file.md5
-                    if same and isinstance(fs, LocalFileSystem):
-                        place.symlink_to(Path(path).resolve())
-                    elif same:
-                        place.write_bytes(fs.cat_file(path))
-                except _UNREADABLE:
-                    continue
-                if same:
-                    break
+            if path := next((p for p in self._here(out, file) if _has(p, out, file)), None):
+                place.symlink_to(path.resolve())
+            elif (content := self.read(output, file)) is not None:
+                place.write_bytes(content)
             else:
                 return False
         return files is not None
@@ -89,6 +93,8 @@ class Files(Opened):
 
         Files that git or DVC ignores and links that lead elsewhere are left out.
         """
+        if self._commit:
+            return self._committed_code(path)
         fs, start = self._repo.fs, self._absolute(path)
         if fs.isfile(start):
             return {path: fs.cat_file(start)} if self._is_inside(start) else {}
@@ -100,33 +106,42 @@ class Files(Opened):
                     found[self._relative(file)] = fs.cat_file(file)
         return found
 
+    def _committed_code(self, path: str) -> dict[str, bytes]:
+        start = posixpath.normpath(posixpath.join(self.folder, path))
+        options = ("ls-tree", "-r", "-z", "--full-tree", self._commit, "--", start)
+        found = {}
+        for entry in filter(None, os.fsdecode(git(*options, cwd=self.top)).split("\0")):
+            mode, _, blob = entry.partition("\t")[0].split()
+            name = posixpath.relpath(entry.partition("\t")[2], self.folder or ".")
+            ignored = self._repo.dvcignore.is_ignored_file(self._absolute(name))
+            is_cache = "__pycache__" in name.split("/")
+            content = None if ignored or is_cache else self.blobs.read(blob)
+            if mode.startswith("100") and content is not None:
+                found[name] = content
+        return found
+
     def _is_ignored(self, path: str) -> bool:
         """Whether a file or a folder of the checkout is in no commit, as a rule."""
         is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
-        is_checkout = isinstance(self._repo.fs, LocalFileSystem)  # else git's tree
-        return is_cache or (is_checkout and bool(self._repo.scm.is_ignored(path)))
+        return is_cache or bool(self._repo.scm.is_ignored(path))
 
     def _is_inside(self, path: str) -> bool:
-        """Whether a path is in the project, also where it is a link."""
-        if not isinstance(self._repo.fs, LocalFileSystem):
-            return True
-        return Path(path).resolve().is_relative_to(self.root.resolve())
+        """Whether a path of the checkout is in the repository, also where it is a link."""
+        return Path(path).resolve().is_relative_to(self.top.resolve())
 
     def md5(self, path: str) -> str:
         """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
         try:
-            with self._repo.fs.open(self._absolute(path), "rb") as file:
-                return str(fobj_md5(file))
+            return _md5(self._content(path))
         except _UNREADABLE:
             return ""
 
     def text(self, path: str) -> str | None:
         """Return the text of a file of the checkout or the commit, if there is one."""
-        if not self._is_inside(self._absolute(path)):
+        if not (self._commit or self._is_inside(self._absolute(path))):
             return None
         try:
-            with self._repo.fs.open(self._absolute(path), encoding="utf-8") as file:
-                return str(file.read())
+            return self._content(path).decode()
         except _UNREADABLE:
             return None
 
@@ -152,6 +167,8 @@ class Files(Opened):
         """Return the list of a folder's files as in dvc.lock: from DVC's cache or the checkout."""
         if out.use_cache and (tree := out.get_obj()) is not None:
             return tree
+        if self._commit:
+            return None if out.use_cache else self._committed_tree(out)
         odb = out.cache if out.use_cache else out.local_cache
         options = {"ignore": out.dvcignore, "dry_run": True, "no_progress_bar": True}
         try:
@@ -160,8 +177,58 @@ class Files(Opened):
             return None
         return tree if tree.hash_info == out.hash_info else None
 
-    def _places(self, out: Any, file: File) -> Iterator[tuple[Any, str]]:
-        yield self._repo.fs, self._absolute(file.path)
+    def _committed_tree(self, out: Any) -> Any:
+        folder = self._path(out)
+        files = [
+            {"relpath": posixpath.relpath(path, folder), "md5": _md5(content)}
+            for path, content in self._committed_code(folder).items()
+        ]
+        tree = Tree.from_list(files, hash_name="md5")
+        tree.digest()
+        return tree if tree.hash_info.value == out.hash_info.value else None
+
+    def _contents(self, out: Any, file: File) -> Iterator[bytes]:
+        """Yield what may be the content of an output's file."""
+        with suppress(*_UNREADABLE):
+            yield self._content(file.path)
         if out.is_in_repo:
             cache = out.cache if out.use_cache else out.local_cache
-            yield cache.fs, cache.oid_to_path(file.md5)
+            with suppress(*_UNREADABLE):
+                yield cache.fs.cat_file(cache.oid_to_path(file.md5))
+        if self._commit and not out.use_cache:  # it can be committed before dvc.lock, or after
+            yield from self._versions(file.path, file.md5)
+
+    def _versions(self, path: str, md5: str) -> Iterator[bytes]:
+        """Yield the version of a file that git has with this md5, in whatever commit."""
+        if path not in self._known_versions:
+            name = posixpath.normpath(posixpath.join(self.folder, path))
+            options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
+            log = git("log", *options, "--", f":(top,literal){name}", cwd=self.top).decode()
+            blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
+            found = {blob: self.blobs.read(blob) for blob in sorted(blobs)}
+            self._known_versions[path] = {
+                _md5(content): blob for blob, content in found.items() if content is not None
+            }
+        if blob := self._known_versions[path].get(md5):
+            yield self.blobs.read(blob) or b""
+
+    def _here(self, out: Any, file: File) -> Iterator[Path]:
+        """Yield the local files that may have the content of an output's file."""
+        if not self._commit:
+            yield Path(self._absolute(file.path))
+        cache = out.cache if out.use_cache else out.local_cache
+        if out.is_in_repo and isinstance(cache.fs, LocalFileSystem):
+            yield Path(cache.oid_to_path(file.md5))
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _has(path: Path, out: Any, file: File) -> bool:
+    """Whether a local file has the content of an output's file."""
+    try:
+        with path.open("rb") as opened:
+            return bool(fobj_md5(opened, name=out.hash_name) == file.md5)
+    except OSError:
+        return False

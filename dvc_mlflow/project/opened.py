@@ -16,7 +16,7 @@ from dvc.scm import SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
 from ..errors import ProjectError
-from ..repository import checkout
+from ..repository import Blobs, checkout
 
 
 @contextmanager
@@ -26,6 +26,8 @@ def errors_reported() -> Iterator[None]:
         yield
     except CycleError as error:
         raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
+    except RecursionError:
+        raise ProjectError("DVC's files are nested too deeply") from None
     except (DvcException, SCMError, OSError) as error:
         text = " ".join(str(error).split())[:500] or type(error).__name__
         says_more = isinstance(error, PrettyDvcException)
@@ -41,14 +43,23 @@ class Opened:
         with errors_reported():
             self._repo = Repo()
         self.root = Path(self._repo.root_dir)
-        top = checkout()
-        inside = self.root.is_relative_to(top)
-        self.folder = self.root.relative_to(top).as_posix().removeprefix(".") if inside else ""
+        self.top = checkout()
+        inside = self.root.is_relative_to(self.top)
+        self.folder = self.root.relative_to(self.top).as_posix().removeprefix(".") if inside else ""
+        self.blobs = Blobs(self.top)
+        self._commit = ""
+        self._locks: dict[str, dict[str, Any]] | None = None
         self._running: Any = None
         self._has_finished = False
         self._hashed: dict[str, tuple[Any, Any]] = {}
         self._outs: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
+        self._known_versions: dict[str, dict[str, str]] = {}
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it is read from a commit, not from the checkout."""
+        return bool(self._commit)
 
     def __enter__(self) -> Self:
         return self
@@ -59,19 +70,35 @@ class Opened:
     def close(self) -> None:
         """Close DVC's databases."""
         self._repo.close()
+        self.blobs.close()
 
     @contextmanager
     def at(self, revision: str) -> Iterator[str]:
         """Read from a commit in the block; yield its hash. With "", read from the workspace."""
         with ExitStack() as switched:
-            commit = ""
+            before, self._commit = self._commit, ""
+            switched.callback(setattr, self, "_commit", before)
             if revision:
                 try:
+                    config = self._repo.config  # the remotes and the cache of today
                     with errors_reported():
-                        commit = switched.enter_context(self._repo.switch(revision))
+                        self._commit = switched.enter_context(self._repo.switch(revision))
+                    self._repo.__dict__["config"] = config
                 except ValueError:  # from an older library for git
                     raise ProjectError(f"unknown Git revision {revision!r}") from None
-            yield commit
+            yield self._commit
+
+    def committed(self, commit: str, path: str) -> bytes | None:
+        """Return a file of a commit, or None if there is none."""
+        return self.blobs.read(f"{commit}:{posixpath.normpath(posixpath.join(self.folder, path))}")
+
+    def _content(self, path: str) -> bytes:
+        """Return a file of the checkout or the commit; raises `OSError`."""
+        if not self._commit:
+            return bytes(self._repo.fs.cat_file(self._absolute(path)))
+        if (content := self.committed(self._commit, path)) is None:
+            raise FileNotFoundError(path)
+        return content
 
     def _name(self, stage: Any) -> str:
         own = getattr(stage, "name", None) or Path(stage.path).stem
@@ -92,7 +119,8 @@ class Opened:
         return "" if found == "." else found
 
     def _absolute(self, path: str) -> str:
-        return str(self._repo.fs.join(self._repo.root_dir, *path.split("/")))
+        joined = self._repo.fs.join(self._repo.root_dir, *path.split("/"))
+        return posixpath.normpath(str(joined))
 
 
 def parse(text: str, path: str) -> Any:

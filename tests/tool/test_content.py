@@ -754,6 +754,26 @@ def test_model_of_a_stage(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("revision", [[], ["--rev", "HEAD"]])
+def test_code_beside_a_nested_project(tmp_path: Path, revision: list[str]) -> None:
+    """A project in a folder serves its model with code and requirements from elsewhere in git."""
+    outer = repository(tmp_path / "project", {})
+    outer.write({"shared/beside.py": loader("beside", tmp_path / "mark"), "needs.txt": "six\n"})
+    model = {"loader_module": "beside", "code_paths": ["../shared/beside.py"]}
+    model["pip_requirements"] = "../needs.txt"
+    fit = {"cmd": "echo 1 > model.txt", "outs": ["model.txt"], "meta": {"mlflow": {"model": model}}}
+    outer.write({"inner/dvc.yaml": json.dumps({"stages": {"fit": fit}})})
+    (outer.path / "inner" / ".gitignore").write_text("/model.txt\n")
+    inner = Repository(outer.path / "inner")
+    inner.dvc("init", "-q", "--subdir")
+    inner.dvc("repro", "-q")
+    outer.commit("A nested project")
+    said = outer.record(*revision, folder="inner")
+    assert said.error == ""
+    (row,) = outer.rows()
+    assert predictions(outer, row) == ["beside 1 1"]
+
+
 def test_model_that_mlflow_has_saved(tmp_path: Path) -> None:
     """A folder with an MLmodel file is logged as it is."""
     made = tmp_path / "made"
@@ -786,9 +806,12 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
     good = {"loader_module": "m", "code_paths": ["m.py"], "pip_requirements": ["six"]}
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "bare": ({"loader_module": "m"}, "pip_requirements: must list the packages"),
-        "outside": ({**good, "code_paths": ["../secret.py"]}, "code_paths: must be in the project"),
+        "outside": (
+            {**good, "code_paths": ["../secret.py"]},
+            "code_paths: must be in",
+        ),
         "option": ({**good, "pip_requirements": ["-r /etc/passwd"]}, "without options, or a path"),
-        "list": ({**good, "pip_requirements": "/etc/passwd"}, "must be in the project"),
+        "list": ({**good, "pip_requirements": "/etc/passwd"}, "must be in the repository"),
         "link": ({**good, "code_paths": ["link.py"]}, "code_paths: 'link.py' is not there"),
         "links": ({**good, "code_paths": ["links"]}, "code_paths: 'links' is not there"),
         "listed": ({**good, "pip_requirements": "link.py"}, "'link.py' is not there"),
@@ -906,7 +929,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
     row, said = recorded(project)
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
     assert project.client.get_experiment(row.info.experiment_id).name == "mine"
-    known = "known are experiment, prefix, columns, data, open, model"
+    known = "known are experiment, prefix, columns, data, open, promote, model"
     start = "dvc.yaml: stages."
     assert {*lines(said)} == {
         f"{start}train.meta.mlflow.colums: unknown key; {known}",

@@ -350,6 +350,8 @@ def test_relative_database(
     assert ": would add" in project.record("--dry-run").out
     assert not list(tmp_path.rglob("rows.db"))
     assert ": added" in Repository(tmp_path / "tree").record().out
+    # The model is in the main repository only.
+    assert ": completed" in project.record(folder="some").out
     assert project.record(folder="some").out == NOTHING
     assert not list(tmp_path.rglob("mlflow.db"))
     assert [*tmp_path.rglob("rows.db")] == [project.path / "rows.db"]

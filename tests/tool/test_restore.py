@@ -330,6 +330,9 @@ def test_old_row(project: Repository) -> None:
     client = project.client
     run = client.create_run(last(project).info.experiment_id)
     said = restore(project, run.info.run_id)
+    assert "has no result to restore; it is RUNNING" in said.error
+    client.set_terminated(run.info.run_id)
+    said = restore(project, run.info.run_id)
     assert (said.status, said.error) == (
         1,
         f"dvc-mlflow: {run.info.run_id}: this row names no git tree; an older version, or a "

@@ -213,6 +213,7 @@ def settings(given: object, outs: tuple[str, ...] = ("m.bin",)) -> tuple[Setting
 LOADED = {"loader_module": "load", "pip_requirements": ["numpy"]}
 AN_OUTPUT = "must be an output of the stage"
 PACKAGES = "must list the packages that loading the model needs"
+METRICS = "must be a list of metrics such as [test/score, -test/loss]"
 
 
 def test_all_settings() -> None:
@@ -224,6 +225,7 @@ def test_all_settings() -> None:
             "columns": ["-metrics.test/loss", "params.rate"],
             "data": ["raw.txt", "../b/raw.txt"],
             "open": "first",
+            "promote": ["test/score", "-test/loss"],
             "model": {
                 **LOADED,
                 "code_paths": ["src/"],
@@ -242,6 +244,7 @@ def test_all_settings() -> None:
         ("a/raw.txt", "b/raw.txt"),
         "first",
         (Model("a/m.bin", "load", ("a/src",), "a/requirements.txt", {"inputs": []}),),
+        ["test/score", "-test/loss"],
     )
 
 
@@ -260,9 +263,11 @@ def test_no_settings(meta: object) -> None:
         ({"experiment": " "}, ".experiment: must be a name; received ' '"),
         ({"prefix": None}, ".prefix: must be text, or empty for no prefix; received None"),
         ({"data": "raw.txt"}, ".data: must be a list of paths; received 'raw.txt'"),
-        ({"data": ["/etc/passwd"]}, ".data: must be in the project; received '/etc/passwd'"),
-        ({"data": ["a/../../b"]}, ".data: must be in the project; received 'a/../../b'"),
+        ({"data": ["/etc/passwd"]}, ".data: must be in the repository; received '/etc/passwd'"),
+        ({"data": ["a/../../b"]}, ".data: must be in the repository; received 'a/../../b'"),
         ({"open": "last"}, ".open: must be `first`; received 'last'"),
+        ({"promote": "test/loss"}, f".promote: {METRICS}; received 'test/loss'"),
+        ({"promote": ["-metrics.loss"]}, f".promote: {METRICS}; received ['-metrics.loss']"),
         ({"model": "m.bin"}, ".model: must be a mapping; received 'm.bin'"),
         ({"model": {"path": "n.bin"}}, f".model.path: {AN_OUTPUT}; received 'n.bin'"),
         ({"model": {"path": ["m.bin"]}}, f".model.path: {AN_OUTPUT}; received ['m.bin']"),
@@ -272,11 +277,11 @@ def test_no_settings(meta: object) -> None:
         ),
         (
             {"model": {**LOADED, "code_paths": ["../src"]}},
-            ".model.code_paths: must be in the project; received '../src'",
+            ".model.code_paths: must be in the repository; received '../src'",
         ),
         (
             {"model": {**LOADED, "pip_requirements": "/etc/passwd"}},
-            ".model.pip_requirements: must be in the project; received '/etc/passwd'",
+            ".model.pip_requirements: must be in the repository; received '/etc/passwd'",
         ),
     ],
 )
@@ -309,7 +314,7 @@ def test_unknown_settings() -> None:
     """An unknown key is named with the known ones; the others count."""
     found, problems = settings({"experiment": "mine", "colums": [], 5: 6, "model": {"loader": "x"}})
     assert found == Settings("mine", models=(Model("m.bin"),))
-    known = "known are experiment, prefix, columns, data, open, model"
+    known = "known are experiment, prefix, columns, data, open, promote, model"
     start = "dvc.yaml: stages.train.meta.mlflow"
     assert problems == [
         f"{start}.colums: unknown key; {known}",
@@ -365,7 +370,7 @@ def test_wrong_artifacts() -> None:
     assert problems == [
         f"{start}.one.meta.loader_modul: unknown key; did you mean loader_module?",
         f"{start}.one.meta.pip_requirments: unknown key; did you mean pip_requirements?",
-        f"{start}.two.path: must be in the project; received '../m.bin'",
+        f"{start}.two.path: must be in the repository; received '../m.bin'",
         f"{start}.three.meta.pip_requirements: {PACKAGES}; received None",
     ]
 

@@ -1,0 +1,90 @@
+"""Where results go: which run of the store has them, or is theirs to join."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from .store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Run, ViewType
+
+from . import processes
+from .identity import Known, Place, place
+from .origin import SWEEP_VARIABLE
+
+BEGUN, COMPLETE = "begun.", "lock."
+"""The tags of a run with the digests of its stages: what it is for, and, written last, has."""
+
+
+def find(store: Store, wanted: Mapping[str, str]) -> Place:
+    """Return where results go, by their digests."""
+    runs: dict[str, Run] = {}
+    if store.experiment_id:
+        for name, digest in wanted.items():
+            found = _search(store, f"tags.`{BEGUN}{name}` = '{digest}'")
+            runs |= {run.info.run_id: run for run in found}
+    return place(wanted, [_known(run, store) for run in sorted(runs.values(), key=_age)])
+
+
+class Index:
+    """All runs of a store by their results: for many results, where each search would cost much.
+
+    The lock of the store must be held while it is used.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: dict[tuple[str, str], dict[str, tuple[int, Known]]] = defaultdict(dict)
+        self._changes = store.changes()
+        for run in _search(store) if store.experiment_id else ():
+            self._add(run.info.start_time or 0, _known(run, store))
+
+    def find(self, wanted: Mapping[str, str]) -> Place:
+        """Return where results go, by their digests."""
+        runs = {key: run for pair in wanted.items() for key, run in self._runs[pair].items()}
+        oldest = sorted(runs.values(), key=lambda run: (run[0], run[1].run_id))
+        there = place(wanted, [known for _, known in oldest])
+        if there.has is not None or self._store.changes() == self._changes is not None:
+            return there
+        return find(self._store, wanted)  # somebody else has written to the store
+
+    def update(self, start: int, known: Known) -> None:
+        """Take in a run that has been written, and when it started."""
+        self._add(start, known)
+        self._changes = self._store.changes()
+
+    def _add(self, start: int, known: Known) -> None:
+        for pair in known.begun.items():
+            self._runs[pair][known.run_id] = start, known
+
+
+def _search(store: Store, query: str = "") -> Iterator[Run]:
+    experiments, token = store.experiments(), None
+    while True:
+        page = store.client.search_runs(experiments, query, ViewType.ALL, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _age(run: Run) -> tuple[int, str]:
+    return run.info.start_time or 0, run.info.run_id
+
+
+def _known(run: Run, store: Store) -> Known:
+    tags = run.data.tags
+    begun, complete = (
+        {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}
+        for start in (BEGUN, COMPLETE)
+    )
+    deleted = run.info.lifecycle_stage == "deleted"
+    at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
+    if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
+        at_work |= tags.get(processes.CLONE) != processes.clone(store.root)
+    return Known(run.info.run_id, begun, complete, deleted, at_work, n_models(run))
+
+
+def n_models(run: Run) -> int:
+    """Return how many models a run has."""
+    return len(run.outputs.model_outputs) if run.outputs else 0
