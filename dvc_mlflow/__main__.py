@@ -1,5 +1,6 @@
 """`dvc-mlflow COMMAND`: parse the command line, and report errors in one place."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,9 @@ from .safe_path import leave_out_checkout
 
 if TYPE_CHECKING:
     import argparse
+
+_OPTIONS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}
+"""With which DVC starts a shell, so that it reads no settings of the user's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,13 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stage_command(words: Sequence[str]) -> list[str]:
     """Return the command that `run` is to start, or nothing if the words are none."""
     if words[:1] == ["-c"] and len(words) == 2:
-        return ["/bin/sh", "-c", words[1]]
+        shell = os.environ.get("SHELL") or "/bin/sh"  # as DVC has it
+        return [shell, *_OPTIONS.get(shell.rpartition("/")[2].lower(), []), "-c", words[1]]
     command = [*words[1:]] if words[:1] == ["--"] else [*words]
     return [] if command[0:1] and command[0].startswith("-") else command
 
 
 def _parser() -> "argparse.ArgumentParser":
     import argparse
+
+    from .sweep.options import add_sweep_to
 
     parser = argparse.ArgumentParser(
         prog="dvc-mlflow", description="Record any DVC pipeline in MLflow."
@@ -59,7 +66,21 @@ def _parser() -> "argparse.ArgumentParser":
         "and nothing that is there changes, so it is safe at any time. The pipeline needs no "
         "change.",
     )
-    record.add_argument("--rev", default="", help="a commit, branch, tag or experiment of DVC's")
+    which = record.add_mutually_exclusive_group()
+    which.add_argument(
+        "--rev",
+        default="",
+        help="a commit, branch, tag or experiment of DVC's, or a range such as v1..main",
+    )
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="every result that a branch, tag, experiment or row in git has, or had once",
+    )
+    which.add_argument("--experiments", action="store_true", help="the experiments of DVC's in git")
+    record.add_argument(
+        "--fetch", action="store_true", help="fetch what is not here from DVC's remote"
+    )
     record.add_argument(
         "--stages",
         default="",
@@ -76,6 +97,27 @@ def _parser() -> "argparse.ArgumentParser":
         "with the same streams, signals and exit status, and its row in MLflow shows it live.",
     )
     run.add_argument("-c", metavar="TEXT", help="a shell's command line")
+    init = commands.add_parser(
+        "init",
+        help="record the stages of this project: put `dvc-mlflow run` before their commands",
+        description="Put `dvc-mlflow run` before the commands of the stages with metrics, curves "
+        "or a model, in dvc.yaml and in dvc.lock, so that nothing runs again, and MLflow's files "
+        "into .gitignore and .dvcignore. Nothing else changes. It shows the changes and asks "
+        "before it writes them; `dvc-mlflow deinit` takes them back.",
+    )
+    init.add_argument(
+        "--stages", default="", help="the stages to record instead, such as train,evaluate"
+    )
+    deinit = commands.add_parser(
+        "deinit",
+        help="take back what init has put into this project's files",
+        description="Take `dvc-mlflow run` away from all commands in dvc.yaml and dvc.lock, so "
+        "that nothing runs again, and the lines of `dvc-mlflow init` out of .gitignore and "
+        ".dvcignore. Nothing else changes. It shows the changes and asks before it writes them.",
+    )
+    for command in (init, deinit):
+        command.add_argument("--yes", action="store_true", help="write without asking")
+        command.add_argument("--dry-run", action="store_true", help="only show the changes")
     restore = commands.add_parser(
         "restore",
         help="bring a row's code, params and files back, in a folder of their own",
@@ -88,9 +130,65 @@ def _parser() -> "argparse.ArgumentParser":
         description="Move a row to MLflow's trash, and delete the git ref that keeps its code, "
         "which may be an untracked file with a secret in it, unless another row needs the ref.",
     )
-    for command in (restore, forget):
+    ui = commands.add_parser(
+        "ui",
+        help="show the rows in MLflow, on this machine only",
+        description="Print the address of the table of this repository's rows, and serve it on "
+        "this machine only, until Ctrl-C. If MLFLOW_TRACKING_URI is a server, that serves it.",
+    )
+    ui.add_argument(
+        "--port", type=_port, default=5000, help="where to listen on 127.0.0.1 (default: 5000)"
+    )
+    promote = commands.add_parser(
+        "promote",
+        help="make a row's model the champion, if it is better on the same data",
+        description="Register a row's model under the name of its experiment, and move the alias "
+        "`champion` to it, if the row is better than the champion's on the same data. In dvc.yaml, "
+        "the stage that measures says what better means: `meta: {mlflow: {promote: [test/score, "
+        "-test/loss]}}` compares these metrics in turn; with a `-`, lower is better. Then "
+        "`mlflow models serve -m models:/NAME@champion` serves it.",
+    )
+    heal = commands.add_parser(
+        "heal",
+        help="repair what a killed dvc or git left behind",
+        description="Repair what a killed dvc or git left behind, and say what was changed. A "
+        "dvc.lock that was cut off comes back from git. Lock tables of DVC's that were cut off go, "
+        "and so does git's index.lock if nobody uses it. Damaged files in DVC's cache are moved "
+        "aside. Nothing that is intact is touched.",
+    )
+    heal.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="DVC projects (default: the one here)"
+    )
+    report = commands.add_parser(
+        "report",
+        help="say in Markdown what has changed since a commit, for a pull request",
+        description="Print as Markdown which metrics and params of the repository's DVC projects "
+        "have changed since a commit, and whether the committed dvc.lock is what the code makes. "
+        "If not, the exit status is 1. Run `dvc repro` first: files that are not here count as a "
+        "failure in this project, but not in those of other folders.",
+    )
+    report.add_argument(
+        "base",
+        nargs="?",
+        default="",
+        metavar="BASE",
+        help="a commit, branch or tag (default: where this branch left the remote's default one, "
+        "or else HEAD)",
+    )
+    for command in (restore, forget, promote):
         command.add_argument("run", metavar="RUN", help="the run id on its page in MLflow")
+    for command in (promote, report):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    add_sweep_to(commands)
     return parser
+
+
+def _port(text: str) -> int:
+    import argparse
+
+    if not (text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535; received {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

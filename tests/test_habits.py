@@ -1,6 +1,5 @@
 """The workflow, hooks and other files that GitHub, git and Docker expect in a repository."""
 
-import json
 import re
 import sys
 import tomllib
@@ -76,38 +75,3 @@ def test_commit_hook(clone: Clone) -> None:
     assert done.returncode
     assert "tools/unformatted.py" in done.stderr
     assert "would be reformatted" in done.stderr
-
-
-@pytest.mark.pipeline
-def test_pull_request_report(reproduced: Clone, tmp_path: Path) -> None:
-    """A report shows the changed param and metrics, and whether dvc.lock is what the code makes."""
-    clone = reproduced.copy(tmp_path / "clone")
-
-    def report(base: str) -> tuple[int, str]:
-        done = clone.run("python", "tools/pr_report.py", base, check=False)
-        return done.returncode, done.stdout
-
-    def loss() -> str:
-        return f"{json.loads((clone.path / 'data/metrics.json').read_text())['loss']:.6f}"
-
-    before = loss()
-    clone.set({"model.units": 5})
-    clone.commit("Change a param and run nothing")
-    status, text = report("HEAD^")
-    assert status == 1
-    assert "not made by this code and these params" in text
-
-    clone.dvc("repro")
-    status, text = report("HEAD^")
-    assert status == 1
-    assert "has changed data/metrics.json, data/training.csv, dvc.lock: commit them" in text
-
-    clone.commit("Commit what the code made of it")
-    status, text = report("HEAD~2")
-    assert status == 0, text
-    assert "It is what the code makes" in text
-    cells = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines()]
-    assert ["params.yaml", "model.units", "4", "5"] in cells
-    [row] = [row for row in cells if row[:2] == ["data/metrics.json", "loss"]]
-    assert [f"{float(value):.6f}" for value in row[2:4]] == [before, loss()]
-    assert before != loss()

@@ -126,7 +126,7 @@ def _wrong(out: Any) -> dict[Path, tuple[str, str]]:
     found = {}
     for key, info in files:
         file = Path(out.fs_path, *key)
-        here = _md5(file) if file.is_file() else "nothing"
+        here = md5_of(file) if file.is_file() else "nothing"
         if here != info.value and out.hash_name == "md5":
             found[file] = (here, str(info.value))
     return found
@@ -145,6 +145,7 @@ def _give(repo: Any, small: Iterable[tuple[str, bytes]]) -> None:
             partial.replace(target)
 
 
-def _md5(file: Path) -> str:
+def md5_of(file: Path) -> str:
+    """Return the md5 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "md5").hexdigest()

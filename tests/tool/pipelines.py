@@ -106,9 +106,13 @@ class Repository(Clone):
 
     def record(self, *arguments: str, folder: str = ".") -> Said:
         """Run `dvc-mlflow record` in this process, as the console script does."""
+        return self.tool("record", *arguments, folder=folder)
+
+    def tool(self, *arguments: str, folder: str = ".") -> Said:
+        """Run `dvc-mlflow` in this process."""
         out, error = StringIO(), StringIO()
         with chdir(self.path / folder), redirect_stdout(out), redirect_stderr(error):
-            status = main(["record", *arguments])
+            status = main([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
 
     def write(self, files: Mapping[str, str]) -> None:
