@@ -1,4 +1,4 @@
-"""A team's real services on loopback, in temporary folders, set up as in cluster/README.md."""
+"""A team's real services on loopback, in temporary folders, set up as in docs/SWEEP.md."""
 
 import os
 import shutil

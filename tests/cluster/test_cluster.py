@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -22,6 +21,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from clone import TINY, Clone, Done, environment, make_clone
+from dvc_mlflow.protocol import TOKEN
 from services import MISSING, TrackingServer, postgresql, repository, ssh
 
 pytestmark = [
@@ -29,6 +29,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # what Ray and MLflow warn of in the test's process
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
+
+
+RESULTS = ({"lock.train"}, {"lock.train", "lock.evaluate"})
 
 
 class Team:
@@ -56,12 +59,16 @@ class Team:
         for before, word in pairwise(["", *words]):
             grid += ["-S", word] if "=" in word and before != "--optuna" else [word]
         at = ["--address", self.cluster.address, "--clones", f"$SCRATCH/{clones}"]
-        return [sys.executable, "cluster/sweep.py", *grid, *at]
+        return ["dvc-mlflow", "sweep", *grid, *at]
 
     def sweep(self, *words: str, clones: str = "clones", check: bool = True) -> Done:
         """Run a sweep to its end."""
         command = self.command(*words, clones=clones)
         return self.clone.run(*command, check=check, **self.server.client)
+
+    def restore(self, run_id: str) -> Done:
+        """Restore a row."""
+        return self.clone.run("dvc-mlflow", "restore", run_id, check=True, **self.server.client)
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Begin a sweep."""
@@ -113,7 +120,7 @@ def trainings(team: Team) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             ours = process.cwd().startswith(f"{team.folder}")
-            if ours and "stages/train.py" in process.cmdline():
+            if ours and process.cmdline()[1:] == ["stages/train.py"]:
                 found.append(process)
     return found
 
@@ -163,6 +170,7 @@ def test_small_grid(swept: tuple[Team, str]) -> None:
         assert row.data.tags["mlflow.source.git.commit"] == team.clone.git("rev-parse", "HEAD")
         assert row.data.tags["mlflow.source.git.dirty"] == "false"
         assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
+        assert row.data.tags.keys() >= {"lock.train", "lock.evaluate"}
         assert row.data.tags["mlflow.user"] == getpass.getuser()
 
 
@@ -176,14 +184,14 @@ def test_one_thing(swept: tuple[Team, str]) -> None:
     assert address
     assert address[1].startswith(team.server.client["MLFLOW_TRACKING_URI"])
     assert f"viewStateShareKey={title}&" in address[1]
-    best = max(rows, key=lambda row: float(row.data.metrics["test/accuracy"]))
-    accuracies = [row.data.metrics["test/accuracy"] for row in rows]
-    run_id, model = re.findall(r"make restore RUN=(\w+), its model is models:/(\S+)$", said, re.M)[
-        0
-    ]
-    assert run_id == best.info.run_id or accuracies[0] == accuracies[1]
+    best = min(rows, key=lambda row: float(row.data.metrics["test/loss"]))
+    pattern = r"^The best: dvc-mlflow restore (\w+), its model is models:/(\S+)$"
+    ((run_id, model),) = re.findall(pattern, said, re.M)
+    assert run_id == best.info.run_id
     (found,) = [row for row in rows if row.info.run_id == run_id]
     assert [output.model_id for output in found.outputs.model_outputs] == [model]
+    restored = team.restore(run_id)
+    assert "`dvc status` there reports that its stages are up to date" in restored.stdout
     team.clone.dvc("exp", "pull", "origin")
     lines = team.clone.dvc("exp", "show", "--csv").stdout.splitlines()
     in_dvc = {line["Experiment"]: line["accuracy"] for line in csv.DictReader(lines)}
@@ -239,7 +247,7 @@ def test_training_restored(swept: tuple[Team, str]) -> None:
     assert len(team.experiments()) == before + 1
     (row,) = team.rows("test_data.seed", 8)
     (first,) = [run for run in team.rows("model.units", 3) if run.info.run_id != row.info.run_id]
-    assert row.data.tags["model.md5"] == first.data.tags["model.md5"]
+    assert row.data.tags["md5.data/model.keras"] == first.data.tags["md5.data/model.keras"]
     assert row.data.metrics["train/loss"] == first.data.metrics["train/loss"]
 
 
@@ -259,7 +267,7 @@ def test_redone(swept: tuple[Team, str]) -> None:
 def test_stale_config(swept: tuple[Team, str]) -> None:
     """A clone that is left over from another DVC remote does no harm."""
     team, _ = swept
-    for clone in (team.folder / "restored").glob("*/*/"):
+    for clone in (team.folder / "restored").glob("*/*/*/"):
         (clone / ".dvc" / "config.local").write_text(
             "['remote \"team\"']\nkeyfile = /nowhere\nnone = 1\n"
         )
@@ -310,7 +318,7 @@ def test_stage_killed(team: Team) -> None:
     wait_until(lambda: trainings(team), process)[0].kill()
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    assert re.search(r" will be retried; .*: .*stages/train\.py, exited with -9$", said, re.M)
+    assert re.search(r" will be retried; .*: .*stages/train\.py, exited with 137$", said, re.M)
     assert "1 done, 0 running, 0 failed, 0 left" in said
     rows = team.rows("train.seed", 8)
     assert [row.info.status for row in rows] == ["FINISHED"]
@@ -348,22 +356,25 @@ def test_rows_settled(team: Team) -> None:
     """The next sweep cleans up what a lost node or a second driver left in MLflow."""
     client = MlflowClient(team.server.client["MLFLOW_TRACKING_URI"])
     (row,) = team.rows("train.seed", 5)
-    copied = ("dvc.exp_name", "mlflow.source.git.commit", "model.md5")
-    same = {name: row.data.tags[name] for name in copied}
-    result = {name: row.data.tags[name] for name in ("train_data.md5", "test_data.md5")}
-    another = {**result, "test_data.md5": "of a trial that shares the training"}
-    leftovers = [("FINISHED", {}), ("FINISHED", result), ("FINISHED", another), ("RUNNING", {})]
-    for status, more in leftovers:
+    tags = row.data.tags
+    same = {name: tags[name] for name in ("dvc.exp_name", "mlflow.source.git.commit")}
+    training, result = ({k: v for k, v in tags.items() if k in names} for names in RESULTS)
+    another = {**result, "lock.evaluate": "of a trial that shares the training"}
+    leftovers = [("FINISHED", training), ("FINISHED", result), ("FINISHED", another)]
+    for status, more in [*leftovers, ("RUNNING", {}), ("KILLED", {})]:
         run = client.create_run(row.info.experiment_id, tags={**same, **more})
         for name, value in row.data.params.items():
             client.log_param(run.info.run_id, name, value)
         if status != "RUNNING":
             client.set_terminated(run.info.run_id, status)
+    script = client.create_run(row.info.experiment_id, tags={**same, **result, TOKEN: "a"})
     said = team.sweep("train.seed=5").stdout
     assert "1 found, 0 new" in said
     left = {run.info.run_id: run.info.status for run in team.rows("train.seed", 5)}
     assert left.pop(row.info.run_id) == "FINISHED"
     assert [*left.values()] == ["FINISHED"]  # the result on other test data
+    # What a script has logged by itself could not be made again.
+    assert client.get_run(script.info.run_id).data.tags["reproduces"] == row.info.run_id
 
 
 def test_remote_away(team: Team) -> None:
@@ -394,22 +405,34 @@ def test_server_restarted(team: Team) -> None:
     for seed in (3, 4):
         (row,) = [r for r in team.rows("train.seed", seed) if r.info.status == "FINISHED"]
         assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
-        assert {"train_data.md5", "test_data.md5"} <= row.data.tags.keys()
+        assert row.data.tags.keys() >= {"lock.train", "lock.evaluate"}
 
 
 def test_on_this_machine(swept: tuple[Team, str]) -> None:
     """Without an address, this machine is the cluster, and rows are in the repository's store.
 
-    The trial's result is in the DVC remote, but this store has no row of it, so it runs again.
+    One result is in the DVC remote, but this store has no row of it: it is recorded, not run again.
     """
     team, _ = swept
-    command = [sys.executable, "cluster/sweep.py", "-S", "model.units=3", "-S", "model.cell=lstm"]
-    said = team.clone.run(*command, "--clones", f"{team.folder}/clones").stdout
-    assert "1 done, 0 running, 0 failed, 0 left" in said
+    overrides = ["-S", "model.units=3,8", "-S", "model.cell=lstm"]
+    command = ["dvc-mlflow", "sweep", *overrides, "--clones", f"{team.folder}/clones"]
+    said = team.clone.run(*command).stdout
+    assert re.search(r" 1 found, 1 new$", said, re.M)
+    assert len(re.findall("^sweep-.* is recorded from git and DVC", said, re.M)) == 1
+    assert len(re.findall("^sweep-.* done on ", said, re.M)) == 1
+    assert "2 done, 0 running, 0 failed, 0 left" in said
     client = MlflowClient(f"sqlite:///{team.clone.path}/mlflow.db")
-    (row,) = client.search_runs([client.get_experiment_by_name("vanilla-lstm").experiment_id])
-    assert row.data.params["model.units"] == "3"
+    here = client.search_runs([client.get_experiment_by_name("vanilla-lstm").experiment_id])
+    assert len(here) == 2
+    (there,) = (row for row in team.rows("model.units", 3) if "larger" in row.data.tags["sweep"])
+    (row,) = (row for row in here if row.data.params["model.units"] == "3")
     assert row.info.artifact_uri.startswith((team.clone.path / "mlartifacts").as_uri())
+    assert row.info.run_name == there.info.run_name
+    for what in ("params", "metrics"):
+        assert getattr(row.data, what) == getattr(there.data, what)
+    shown = ("lock.", "md5.", "tree.", "dvc.exp_name", "mlflow.source.git.commit")
+    tags = [{k: v for k, v in run.data.tags.items() if k.startswith(shown)} for run in (row, there)]
+    assert tags[0] == tags[1]
 
 
 def test_killed_search(team: Team) -> None:
@@ -439,27 +462,29 @@ def test_killed_search(team: Team) -> None:
 
 def test_hanging_trial(team: Team) -> None:
     """A trial that hangs is ended with its processes after the timeout, and its row is KILLED."""
-    process = team.start("train.epochs=100000", "train.seed=7", "--timeout", "60")
-    wait_until(lambda: team.rows("train.seed", 7), process)
+    words = ["train.epochs=100000", "train.seed=7", "--timeout", "60", "--name", "hanging"]
+    process = team.start(*words)
+    wait_until(lambda: team.search("tags.sweep = 'hanging'"), process)
     (training,) = trainings(team)
     training.suspend()
     said = process.communicate()[0]
     assert process.returncode == 1
     assert re.search(r"^sweep-\S+ failed on .*: ended after 60 s \(--timeout\)$", said, re.M)
     assert not trainings(team)
-    assert [row.info.status for row in team.rows("train.seed", 7)] == ["KILLED"]
+    rows = team.search("tags.sweep = 'hanging'")
+    assert [row.info.status for row in rows] == ["KILLED"]
 
 
 def test_interrupted(team: Team) -> None:
     """Ctrl-C ends the trials on every node, and no row is left running."""
-    process = team.start("train.epochs=1000000", "train.seed=1,2")
-    wait_until(lambda: len(team.rows("train.epochs", 1000000)) == 2, process)
+    process = team.start("train.epochs=1000000", "train.seed=1,2", "--name", "interrupted")
+    wait_until(lambda: len(team.search("tags.sweep = 'interrupted'")) == 2, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[0]
-    assert said.splitlines()[-1].startswith("stopped; ")
+    assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
     assert "Traceback" not in said
     assert not trainings(team)
-    rows = team.rows("train.epochs", 1000000)
+    rows = team.search("tags.sweep = 'interrupted'")
     notes = [row.data.tags.get("mlflow.note.content", "") for row in rows]
     assert [row.info.status for row in rows] == ["KILLED", "KILLED"], notes
 
@@ -506,4 +531,4 @@ def test_too_many_cores(team: Team) -> None:
     """A trial that no node can run is refused at once."""
     done = team.sweep("train.seed=40", "--cpus", "2", check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "--cpus: the largest node has 1; received 2"
+    assert done.stderr.splitlines()[-1] == "dvc-mlflow: --cpus: the largest node has 1; received 2"

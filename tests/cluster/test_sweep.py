@@ -1,7 +1,6 @@
 """Sweeps before anything starts: their trials, and mistakes reported in one line."""
 
 import ast
-import json
 import sys
 import time
 from argparse import Namespace
@@ -10,20 +9,26 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from dvc.repo import Repo as DvcRepo
+from mlflow import MlflowClient
 
-from bridge.run.errors import StageError
-from bridge.run.params import parse
 from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
+from dvc_mlflow.errors import ToolError
+from dvc_mlflow.project import Project
+from dvc_mlflow.sweep.node import masked
+from dvc_mlflow.sweep.report import Report
+from dvc_mlflow.sweep.results import donors, read
+from dvc_mlflow.sweep.search import Search, Trial, Trials
+from dvc_mlflow.sweep.start import Experiments
+from imports import imported_names
 from servers import serving
 from services import repository
-from sweeps.node import masked
-from sweeps.report import Report
-from sweeps.repository import Experiment, donors, experiments
-from sweeps.rows import Rows
-from sweeps.search import Search, expand
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # DVC's index
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,12 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sweep(clone: Clone, *arguments: str, **more: str) -> Done:
-    return clone.run(sys.executable, "cluster/sweep.py", *arguments, check=False, **more)
+    return clone.run("dvc-mlflow", "sweep", *arguments, check=False, **more)
+
+
+def expand(overrides: list[str], commit: str) -> dict[str, Trial]:
+    with Project() as project:
+        return Trials(project, commit).expand(overrides)
 
 
 def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
@@ -83,8 +93,8 @@ def test_names() -> None:
 def test_bad_overrides(override: str, words: str) -> None:
     """An override that no trial could use is reported with its text."""
     options, nowhere = Namespace(set_param=[override], optuna=[]), cast("Any", None)
-    with pytest.raises(StageError) as error:
-        Search(options, "", "c0ffee", nowhere)
+    with Project() as project, pytest.raises(ToolError) as error:
+        Search(options, "", Trials(project, "c0ffee"), nowhere)
     assert words in masked(str(error.value))
     assert f"'{override}'" in masked(str(error.value))
 
@@ -133,7 +143,7 @@ def test_store_that_nodes_do_not_reach(clone: Clone, address: str) -> None:
     done = sweep(clone, "-S", "model.units=3", "--address", "auto", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("MLFLOW_TRACKING_URI: must name a server or database")
+    assert line.startswith("dvc-mlflow: MLFLOW_TRACKING_URI: must name a server or database")
     assert f"received '{address}'" in line
 
 
@@ -146,63 +156,102 @@ def test_masked() -> None:
 def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of trials never change; otherwise existing trials would run again."""
     (tmp_path / "params.yaml").write_text("model: {units: 3, cell: lstm}\ntrain: {rate: 1e-3}\n")
+    (tmp_path / "more.toml").write_text("[data]\nrows = 4\n")
     monkeypatch.chdir(tmp_path)
+    DvcRepo.init(no_scm=True).close()
     (trial,) = expand(["model.units=5"], "c0ffee").values()
     assert trial.name == "sweep-3eb67749912f"
-    assert trial.params == {"model": {"units": 5, "cell": "lstm"}, "train": {"rate": 0.001}}
+    content = {"model.units": 5, "model.cell": "lstm", "train.rate": 0.001}
+    assert trial.params == {"params.yaml": content}
+    assert [*expand(["model.units=5", "more.toml:data.rows=4"], "c0ffee")] == [trial.name]
+    (other,) = expand(["model.units=5", "more.toml:data.rows=5"], "c0ffee").values()
+    assert other.name == "sweep-fab1a09501bc"
+    assert other.params == {"params.yaml": content, "more.toml": {"data.rows": 5}}
 
 
 def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit's experiments are those now in the git remote, with their files."""
+    """A commit's experiments are those now in the git remote, with their results."""
     monkeypatch.chdir(clone.path)
     commit = clone.git("rev-parse", "HEAD")
     folder = f"refs/exps/{commit[:2]}/{commit[2:]}"
-    assert experiments(commit) == {}
-    for name in ("sweep-a", "sweep-b"):
-        clone.git("push", "-q", "origin", f"HEAD:{folder}/{name}")
-    found = experiments(commit)
-    assert found.keys() == {"sweep-a", "sweep-b"}
-    assert found["sweep-a"].metrics == json.loads((clone.path / "data/metrics.json").read_text())
-    assert found["sweep-b"].stages == parse(clone.lock)["stages"]
-    clone.git("push", "-q", "origin", f":{folder}/sweep-a")
-    assert experiments(commit).keys() == {"sweep-b"}
+    with Project() as project:
+        found = Experiments(project, commit)
+        assert found.read() == {}
+        for name in ("sweep-a", "sweep-b"):
+            clone.git("push", "-q", "origin", f"HEAD:{folder}/{name}")
+        result = read(project)
+        assert found.read() == {"sweep-a": result, "sweep-b": result}
+        assert found.commits == {"sweep-a": commit, "sweep-b": commit}
+        clone.git("push", "-q", "origin", f":{folder}/sweep-a")
+        assert found.read().keys() == {"sweep-b"}
     clone.git("push", "-q", "origin", f":{folder}/sweep-b")
 
 
-def test_donors(clone: Clone) -> None:
+def test_result() -> None:
+    """A result has the digests by which its row is found, and the stages to take from it."""
+    with Project() as project:
+        ((experiment, digests),), stages = read(project)
+    assert experiment == "vanilla-lstm"
+    assert digests.keys() == {"train", "evaluate"}
+    assert stages["evaluate"][1] == ["train", "generate-test-data"]
+    assert stages["evaluate"][0] == {"params.yaml": {"evaluate.batch_size": 1000}}
+
+
+def test_donors() -> None:
     """A stage is taken from an experiment with the same params for it and all stages before it."""
-    stages = parse(clone.lock)["stages"]
-    params = {k: v for one in stages.values() for k, v in one["params"]["params.yaml"].items()}
-    there = {"first": Experiment({}, stages)}
-    assert donors(params, there) == dict.fromkeys(stages, "first")
-    other_test = donors({**params, "test_data": {}}, there)
-    assert other_test == {"generate-train-data": "first", "train": "first"}
-    other_model = donors({**params, "model": {}}, there)
-    assert other_model.keys() == {"generate-train-data", "generate-test-data"}
-    assert donors({**params, "data": {}}, there) == {}
+    with Project() as project:
+        there = {"first": read(project)}
+    stages = there["first"].stages
+    params = {k: v for files, _ in stages.values() for k, v in files["params.yaml"].items()}
+
+    def taken(**other: object) -> dict[str, str]:
+        changed = {key.replace("__", "."): value for key, value in other.items()}
+        return donors({"params.yaml": {**params, **changed}}, there)
+
+    assert taken() == dict.fromkeys(stages, "first")
+    assert taken(test_data__seed=0) == {"generate-train-data": "first", "train": "first"}
+    assert taken(model__units=0).keys() == {"generate-train-data", "generate-test-data"}
+    assert taken(data__n_max=0) == {}
 
 
 @pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium-driver")
 def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep's address opens the table with the usual columns and only the sweep's rows."""
+    from dvc_mlflow.sweep.table import Table  # it imports what MLflow warns of
+
     monkeypatch.chdir(clone.path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    rows = Rows(clone.git("rev-parse", "HEAD"))
-    client, experiment = rows.store.client, rows.store.experiment_id
+    trials = expand(["model.units=3,4"], "c0ffee").values()
+    client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
+    with Project() as project:
+        (address,) = Table(project, clone.git("rev-parse", "HEAD")).urls(
+            "one", "-test/loss", trials
+        )
+    experiment = client.get_experiment_by_name("vanilla-lstm").experiment_id
     for sweeps in ("one", "two one", "two"):
         run_id = client.create_run(experiment, tags={"sweep": sweeps}).info.run_id
         client.log_param(run_id, "model.units", 3)
         client.log_metric(run_id, "test/accuracy", 1.0)
-    page = rows.url("one").partition("/#/")[2]
-    with serving(clone, "ui") as address, browser(2600, 900) as driver:
-        driver.get(f"{address}/#/{page}")
+    page = address.partition("/#/")[2]
+    with serving(clone, "ui") as server, browser(2600, 900) as driver:
+        driver.get(f"{server}/#/{page}")
         wait_for(driver, "2 matching runs", "test/accuracy", "model.units")
+
+
+def test_what_nodes_need() -> None:
+    """One module imports Ray, and the code sent to nodes needs only Python there."""
+    modules = sorted((ROOT / "dvc_mlflow").rglob("*.py"))
+    tops = {path: {name.partition(".")[0] for name in imported_names(path)} for path in modules}
+    assert [path.name for path in modules if "ray" in tops[path]] == ["schedule.py"]
+    (node,) = (path for path in modules if path.name == "node.py")
+    assert tops[node] <= sys.stdlib_module_names
 
 
 def test_no_private_names() -> None:
     """The code uses no private name of DVC, Ray, Optuna or Hydra, and subclasses none of them."""
-    for path in sorted((ROOT / "cluster").rglob("*.py")):
+    tool = ROOT / "dvc_mlflow"
+    for path in [tool / "project/experiments.py", *sorted((tool / "sweep").glob("*.py"))]:
         assert private_names(path.read_text()) == [], path
 
 
@@ -223,7 +272,8 @@ def test_private_name_is_found(line: str) -> None:
 
 def private_names(source: str) -> list[str]:
     """Return the private names that a module uses from others, and its foreign base classes."""
-    found, own = [], {"Exception", "NamedTuple"}
+    found, own = [], {"Exception", "NamedTuple", "Protocol", "ProjectError"}
+    ours = {"_repo", "_name", "_replace"}  # of the tool's Project, and of a NamedTuple
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if "._" in alias.name]
@@ -232,7 +282,7 @@ def private_names(source: str) -> list[str]:
             found += [name for name in names if "._" in name]
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             by_name = isinstance(node.value, ast.Name) and node.value.id == "self"
-            if not by_name and not node.attr.startswith("__"):
+            if not by_name and not node.attr.startswith("__") and node.attr not in ours:
                 found.append(node.attr)
         elif isinstance(node, ast.ClassDef):
             found += [base for base in map(ast.unparse, node.bases) if base not in own]
@@ -247,7 +297,7 @@ def test_no_cluster(clone: Clone) -> None:
         where = ("--address", "127.0.0.1:9")
         done = sweep(clone, "-S", "model.units=3", *where, MLFLOW_TRACKING_URI=store)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Ray at 127.0.0.1:9: ")
+    assert done.stderr.splitlines()[-1].startswith("dvc-mlflow: Ray at 127.0.0.1:9: ")
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
 
@@ -276,36 +326,41 @@ def test_bad_timeout(seconds: str, clone: Clone) -> None:
     """A timeout that Python could not wait for is refused before anything runs."""
     done = sweep(clone, "-S", "model.units=3", "--timeout", seconds)
     assert done.returncode == 1
-    rule = "--timeout: must be from 1 to 2000000 s; received "
+    rule = "dvc-mlflow: --timeout: must be from 1 to 2000000 s; received "
     assert done.stderr.splitlines()[-1] == f"{rule}{float(seconds):g}"
 
 
 def test_no_such_metric() -> None:
-    """A metric that trials do not have ends the sweep at its first result."""
+    """A metric that rows do not have ends the sweep at its first result."""
     (trial,) = expand(["model.units=1"], "c0ffee").values()
-    files = ['{"loss": 0.25, "accuracy": 1}', "stages: {}"]
-    outcome = {"host": "a", "status": "done", "seconds": 2.0, "message": "", "files": files}
-    with pytest.raises(StageError, match="--metric: must be one of loss, accuracy; received 'los'"):
-        Report("-los", {trial.name: trial}, {}).event(trial, outcome)
+    outcome = {"host": "a", "status": "done", "seconds": 2.0, "message": ""}
+    report = Report("-los", {trial.name: trial})
+    report.metrics[trial.name] = []  # its rows could not be looked at
+    report.event(trial, outcome)
+    report.metrics[trial.name] = [{"loss": 0.25}, {"rate": 1.0}]
+    with pytest.raises(ToolError, match="--metric: must be one of loss, rate; received 'los'"):
+        report.event(trial, outcome)
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep prints a line per event, its progress now and then, and at the end what failed."""
-    found = expand(["model.units=1,2,3,4"], "c0ffee")
+    found = expand(["model.units=1,2,3,4,5"], "c0ffee")
     names, trials = [*found], [*found.values()]
-    report = Report("-loss", found, {names[0]: Experiment({"loss": 0.5}, {})})
+    report = Report("-loss", found)
+    report.metrics[names[0]] = [{"loss": 0.5}]
     report.state(2, [])  # printed at most once a minute
     report.state(2, [(trials[1], "id", "b", time.monotonic() - 70)], every=0)
-    ended: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
-    report.event(trials[1], {**ended, "status": "again", "message": "lost"})
-    report.event(trials[1], {**ended, "status": "dropped", "message": "full"})
-    files = ['{"loss": 0.25}', "stages: {}"]
-    report.event(trials[1], {**ended, "status": "done", "files": files})
-    fault = {**ended, "status": "failed", "message": "model.units: too small"}
-    report.event(trials[2], fault)
-    report.event(trials[3], {**ended, "status": "done", "files": ['{"loss": NaN}', "stages: {}"]})
+    outcome: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
+    report.event(trials[1], {**outcome, "status": "again", "message": "lost"})
+    report.event(trials[1], {**outcome, "status": "dropped", "message": "full"})
+    report.metrics[names[1]] = [{"loss": 0.75}, {"loss": 0.25}]  # of two rows the better one counts
+    report.event(trials[1], {**outcome, "status": "done"})
+    report.event(trials[2], {**outcome, "status": "failed", "message": "model.units: too small"})
+    report.metrics[names[3]] = [{"loss": float("nan")}]
+    report.event(trials[3], {**outcome, "status": "done"})
+    report.metrics[names[4]] = []
     assert [*report.values().items()] == [(names[1], 0.25), (names[0], 0.5)]
-    assert not report.end([names[1], names[3]])
+    assert not report.end()
     said = capsys.readouterr().out.splitlines()
     best = "best 0.5 (model.units=1)"
     longest = f"longest {names[1]} on b: 0:01:10"
@@ -315,7 +370,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[3] == f"{names[1]} done on a in 2.0 s: 0.25 (model.units=2)"
     assert said[4] == f"{names[2]} failed on a in 2.0 s: model.units: too small"
     assert said[5] == f"{names[3]} done on a in 2.0 s: - (model.units=4)"
-    assert said[6] == "  3 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
+    assert said[6] == "  4 done, 0 running, 1 failed, 0 left, best 0.25 (model.units=2)"
     assert said[7] == f"{names[2]} failed: model.units: too small"
-    assert said[8] == f"{names[0]} failed: it has no row in MLflow"
+    assert said[8] == f"{names[4]} failed: it has no row in MLflow"
     assert report.failed == {names[2]: "model.units: too small"}

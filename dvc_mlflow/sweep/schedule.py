@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Set
 from typing import Any
 
-from bridge.run.errors import StageError
-from sweeps import node
-from sweeps.search import Trial
+from ..errors import ToolError
+from . import node
+from .search import Trial
 
 # Seconds before each retry of a trial, if a node or a service failed and not the trial.
 PAUSES = (2, 30, 120, 480)
@@ -46,14 +46,14 @@ class Cluster:
         host, _, port = where.rpartition("://")[2].rpartition(":")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            if port.isdigit():  # Ray would wait for minutes if nothing listens there
+            if port.isdecimal():  # Ray would wait for minutes if nothing listens there
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(where, include_dashboard=None if options.address else False, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise StageError(f"Ray at {where}: {error}") from None
+            raise ToolError(f"Ray at {where}: {error}") from None
         most = max(found["Resources"].get("CPU", 0) for found in ray.nodes() if found["Alive"])
         if not 0 < self._cpus <= (most or self._cpus):
-            raise StageError(f"--cpus: the largest node has {most:g}; received {self._cpus:g}")
+            raise ToolError(f"--cpus: the largest node has {most:g}; received {self._cpus:g}")
         ray.cloudpickle.register_pickle_by_value(node)
         # Retried here, not by Ray, so that retries are shown and counted with the other failures.
         self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
@@ -72,7 +72,7 @@ class Cluster:
         room = {k: int(one["Resources"].get("CPU", 0) // self._cpus) for k, one in nodes.items()}
         fit = [key for key in nodes if room[key] and self._rest[key] < math.inf]
         if not fit and math.inf in self._rest.values():
-            raise StageError("no node is left that can run trials")
+            raise ToolError("no node is left that can run trials")
         free = Counter({key: room[key] for key in fit if self._rest[key] <= time.monotonic()})
         free.subtract(on for _, on, _, _ in self.running.values())
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy

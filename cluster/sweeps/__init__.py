@@ -1,1 +1,0 @@
-"""The parts of sweep.py: node.py runs on the nodes, the others on the driver."""

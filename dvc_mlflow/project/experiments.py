@@ -1,0 +1,140 @@
+"""DVC's experiments: the points that overrides stand for, and one of them run."""
+
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.stage.exceptions import StageCmdFailedError
+from dvc.utils.cli_parse import to_path_overrides
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
+from dvc.utils.serialize import modify_yaml
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from ..errors import ProjectError
+from ..repository import git
+from .opened import errors_reported, parse
+from .running import Project
+
+PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
+
+# Ended by a signal: Popen has it with a minus, a shell and `dvc-mlflow run` as 128 + its number.
+_SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
+
+
+class StageFailedError(ProjectError):
+    """A stage has failed by itself, and has said why."""
+
+
+def grid(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each point, in the order of `dvc exp run --queue`.
+
+    Raises `ProjectError`.
+    """
+    with _overrides_reported():
+        points = get_hydra_sweeps(to_path_overrides(overrides))
+    return [
+        [text if file == PARAMS else f"{file}:{text}" for file in point for text in point[file]]
+        for point in points
+    ]
+
+
+def parsed(overrides: Sequence[str]) -> list[tuple[str, Override]]:
+    """Return overrides as Hydra reads them, each after its params file; raises `ProjectError`."""
+    with _overrides_reported():
+        found = to_path_overrides(overrides).items()
+        return [(file, each) for file, texts in found for each in to_hydra_overrides(texts)]
+
+
+def overridden(project: Project, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the content of each params file that these overrides change; nothing is written.
+
+    Raises `ProjectError`.
+    """
+    found = {}
+    with _overrides_reported(), TemporaryDirectory() as folder:
+        copy = Path(folder, "params.json")  # read faster than YAML, whatever the file itself is
+        for file, texts in to_path_overrides(overrides).items():
+            copy.write_text(json.dumps(content(project, file), default=str))
+            apply_overrides(copy, texts)
+            found[file] = json.loads(copy.read_text())
+    return found
+
+
+def content(project: Project, file: str) -> Any:
+    """Return what a params file says; raises `ProjectError`."""
+    if (text := project.text(file)) is None:
+        raise ProjectError(f"{file}: there is no such params file")
+    try:
+        return parse(text, file)
+    except (KeyError, ValueError) as error:
+        raise ProjectError(f"{file}: {error}") from None
+
+
+@contextmanager
+def _overrides_reported() -> Iterator[None]:
+    try:
+        yield
+    except (DvcException, HydraException, ValueError) as error:
+        raise ProjectError(f"{error.__cause__ or error}") from None
+
+
+def remote(project: Project) -> dict[str, Any]:
+    """Return the config that another clone needs for the default remote, if there is one."""
+    config = project._repo.config
+    if not (name := config["core"].get("remote")):
+        return {}
+    own = {"core": {"remote": name}, "remote": {name: config["remote"][name]}}
+    found: dict[str, Any] = json.loads(json.dumps(own, default=str))  # a path as text
+    return found
+
+
+def take(project: Project, donors: Mapping[str, str]) -> None:
+    """Take stages from the commits of other experiments: their entries in dvc.lock, and files.
+
+    If such a stage really is unchanged, DVC then skips it, and pulls the files that git lacks. The
+    project must be opened again.
+    """
+    stages, folder = project.pipeline().stages, project.root
+    for stage, source in donors.items():
+        directory, name = posixpath.split(stage)
+        lock = posixpath.join(directory, "dvc.lock")
+        with suppress(ProjectError, KeyError):  # gone by now: the stage runs
+            theirs = parse(git("show", f"{source}:./{lock}", cwd=folder).decode(), "dvc.lock")
+            with modify_yaml(str(folder / lock)) as ours:
+                ours.setdefault("schema", theirs["schema"])
+                ours.setdefault("stages", {})[name] = theirs["stages"][name]
+            for out in stages[stage].outs:
+                if not out.cached:
+                    git("restore", f"--source={source}", "--worktree", "--", out.path, cwd=folder)
+
+
+def run(project: Project, name: str, overrides: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Run an experiment in this clone, and push its files to the remote that `config` names.
+
+    Earlier experiments are removed. Raises `ProjectError`, or `StageFailedError` if a stage is to
+    blame.
+    """
+    repo = project._repo
+    logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
+    with errors_reported():
+        try:
+            with repo.config.edit("local") as local:
+                local.update(config)
+            repo.experiments.remove(all_commits=True)
+            repo.experiments.run(params=[*overrides], name=name, pull=True)
+            repo.push()
+        except DvcException as error:
+            stage = error.__cause__
+            if not isinstance(stage, StageCmdFailedError):
+                raise
+            kind = ProjectError if _SIGNALLED.search(f"{stage}") else StageFailedError
+            raise kind(f"{stage}") from None

@@ -1,0 +1,32 @@
+"""The command line of `dvc-mlflow sweep`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_sweep_to(commands: Any) -> None:
+    """Add the command to an argument parser's commands."""
+    sweep: argparse.ArgumentParser = commands.add_parser(
+        "sweep",
+        help="run many DVC experiments, here or on a Ray cluster",
+        description="Run a sweep of DVC experiments, as `dvc exp run` would, on the cores of this "
+        "machine or on a Ray cluster. What the git remote has of them already does not run again.",
+    )
+    add = sweep.add_argument
+    add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
+    add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,...")
+    add("--trials", type=int, default=40, help="number of --optuna trials (default: 40)")
+    add("--name", help="the sweep's name in MLflow (default: a hash of its settings)")
+    add("--address", help="of a running Ray cluster, or auto (default: start one here)")
+    add("--cpus", type=float, default=1, help="cores per trial (default: 1)")
+    add("--timeout", type=float, default=86400, help="seconds per trial (default: 86400, a day)")
+    metric = "a row's metric that says what best is; --metric=-KEY is the lowest (default: the "
+    add("--metric", help=f"{metric}first in dvc.yaml's meta.mlflow.columns)")
+    clones = "folder on each node for its clones, such as '$SCRATCH' (default: /tmp)"
+    add("--clones", default="/tmp", help=clones)  # noqa: S108
+    pins = (
+        "file with the packages that nodes must have (default: requirements.txt, if there is one)"
+    )
+    add("--pins", default="", help=pins)

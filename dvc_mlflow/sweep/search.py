@@ -1,0 +1,169 @@
+"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna asks for."""
+
+import argparse
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hydra.errors import HydraException
+
+from ..errors import ProjectError, ToolError
+from ..project import Project
+from ..project.experiments import PARAMS, content, grid, overridden, parsed
+from ..store import Store
+from ..tables import flatten
+from .results import Files
+
+_REPEATS = 100  # known points in a row: the space is taken to be exhausted
+
+
+class Trial(NamedTuple):
+    """One point of a sweep."""
+
+    name: str  # of its DVC experiment: the same commit and the same params always give the same
+    overrides: tuple[str, ...]  # as for `dvc exp run -S`
+    params: Files  # all of them, overridden or not
+
+
+class Trials:
+    """Makes the trials of one commit, whose params files are those of the working directory."""
+
+    def __init__(self, project: Project, commit: str) -> None:
+        self._project, self._commit = project, commit
+        stages = project.pipeline().stages.values()
+        read = {params.file for stage in stages for params in stage.params}
+        if project.text(PARAMS) is not None:
+            read.add(PARAMS)
+        self._content = {file: content(project, file) for file in read if project.text(file)}
+        self.now = {file: flatten(values or {}) for file, values in self._content.items()}
+
+    def expand(self, overrides: Sequence[str]) -> dict[str, Trial]:
+        """Return the trials of a grid, in the order in which `dvc exp run --queue` has them."""
+        trials = [self.trial(point) for point in grid(overrides)]
+        return {trial.name: trial for trial in trials}
+
+    def trial(self, overrides: Sequence[str]) -> Trial:
+        """Return the trial of one point."""
+        found = overridden(self._project, overrides)
+        changed = {posixpath.normpath(file): values for file, values in found.items()}
+        what: list[Any] = [self._commit, changed.get(PARAMS, self._content.get(PARAMS, {}))]
+        others = {f: v for f, v in changed.items() if f != PARAMS and self._differs(f, v)}
+        what += [part for part in (others, self._project.folder) if part]
+        params = {**self.now, **{file: flatten(values) for file, values in changed.items()}}
+        return Trial(f"sweep-{digest(what)}", tuple(overrides), params)
+
+    def _differs(self, file: str, values: Any) -> bool:
+        if file not in self._content:
+            self._content[file] = content(self._project, file)
+        return digest(values) != digest(self._content[file])
+
+
+class Search:
+    """The trials of a grid, or of a study of Optuna's that any driver can continue.
+
+    MLflow knows all of a study: each point is written down before it runs, as a tag of the MLflow
+    experiment, and its value is that of its row. Optuna's own storages are not used: its tables
+    cannot share a database with MLflow's, and `mlflow.optuna` drops what it cannot send.
+    """
+
+    def __init__(self, given: argparse.Namespace, title: str, make: Trials, store: Store) -> None:
+        """Raise `ToolError`, with what is typed in the options, if no trial could use them."""
+        self._given, self._make, self._store = given, make, store
+        self._tag, self.left = f"sweep.{title}.", 0  # how many points are still to be asked for
+        try:
+            if given.optuna:
+                self._space, points = _space(given.optuna, make.now), self._points()
+                # Made only to raise what is wrong with the options.
+                self._trial(self._study(points, {}).ask(self._space).params)
+                self.left = max(given.trials - len(points), 0)
+                self.trials = {one.name: one for one in map(self._trial, points.values())}
+            else:
+                self.trials = make.expand(given.set_param)
+        except (ProjectError, HydraException, ValueError) as error:
+            shown = " ".join(f"'{override}'" for override in given.set_param + given.optuna)
+            raise ToolError(f"{shown}: {error}") from None
+
+    def ask(self, values: Callable[[], Mapping[str, float]]) -> Trial | None:
+        """Return a trial that no driver has asked for, if one is left; `values` are by trial."""
+        if not self.left:
+            return None
+        points = self._points()  # also of another driver
+        study, self.left = self._study(points, values()), max(self._given.trials - len(points), 0)
+        for _ in range(_REPEATS if self.left else 0):
+            point = study.ask(self._space).params
+            trial = self._trial(point)
+            if (key := self._tag + trial.name) not in points:
+                with self._store.errors_reported():
+                    at = self._store.experiment_id
+                    self._store.client.set_experiment_tag(at, key, json.dumps(point))
+                self.left -= 1
+                self.trials[trial.name] = trial
+                return trial
+        self.left = 0
+        return None
+
+    def _study(self, points: Mapping[str, Any], values: Mapping[str, float]) -> Any:
+        """Return Optuna's study of these points; those without a value count as running."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
+        direction = "minimize" if self._given.metric.startswith("-") else "maximize"
+        study = optuna.create_study(sampler=sampler, direction=direction)
+        for key, point in points.items():
+            value = values.get(key.removeprefix(self._tag))
+            state = optuna.trial.TrialState["RUNNING" if value is None else "COMPLETE"]
+            known: dict[str, Any] = {"params": point, "distributions": self._space}
+            study.add_trial(optuna.trial.create_trial(state=state, value=value, **known))
+        return study
+
+    def _trial(self, point: Mapping[str, Any]) -> Trial:
+        overrides = [f"{key}={value}" for key, value in point.items()]
+        return self._make.trial([*self._given.set_param, *overrides])
+
+    def _points(self) -> dict[str, dict[str, Any]]:
+        """Return the points that were asked for, by their tags."""
+        with self._store.errors_reported():
+            tags = self._store.client.get_experiment(self._store.experiment_id).tags
+        return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
+
+
+def varied(trials: Iterable[Trial]) -> Iterator[str]:
+    """Yield the params that differ between trials, by their keys in MLflow."""
+    first, *others = trials
+    for file, values in first.params.items():
+        start = "" if file == PARAMS else f"{posixpath.basename(file).rpartition('.')[0]}."
+        for key, value in values.items():
+            if any(trial.params.get(file, {}).get(key) != value for trial in others):
+                yield start + key
+
+
+def digest(values: object) -> str:
+    """Return a short hash of plain values, the same for 1 and 1.0."""
+    plain = json.loads(json.dumps(values, default=str), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _space(texts: Sequence[str], now: Files) -> dict[str, Any]:
+    """Return Optuna's distribution of each key that is searched."""
+    from hydra.core.override_parser.types import IntervalSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    # As in Hydra's own Optuna sweeper, log is a tag.
+    texts = [re.sub(r"=log\((.*)\)$", r"=tag(log,interval(\1))", text) for text in texts]
+    space = {}
+    for file, override in parsed(texts):
+        own, value = override.key_or_group, override.value()
+        key = own if file == PARAMS else f"{file}:{own}"
+        if isinstance(value, IntervalSweep):
+            # Hydra drops the type: whole numbers where the params file has one.
+            is_whole = isinstance(now.get(posixpath.normpath(file), {}).get(own), int)
+            is_whole = is_whole and value.start % 1 == value.end % 1 == 0
+            kind = IntDistribution if is_whole else FloatDistribution
+            space[key] = kind(value.start, value.end, log="log" in value.tags)
+        else:
+            space[key] = CategoricalDistribution([*override.sweep_string_iterator()])
+    return space

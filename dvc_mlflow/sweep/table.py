@@ -1,0 +1,189 @@
+"""A sweep's rows in MLflow."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+
+from ..store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Run
+
+from .. import identity, placing, rows, state, view
+from ..content import fetch
+from ..errors import ProjectError, warn
+from ..origin import COMMIT, EXPERIMENT, SWEEP, title
+from ..placing import BEGUN, COMPLETE
+from ..project import Project
+from ..protocol import TOKEN
+from ..repository import main_repository
+from ..rows import KEPT, REPRODUCES, TREE
+from .results import Result
+from .search import Trial, varied
+
+Found = Mapping[str, Sequence[Run]]
+"""The rows of trials, by name; each has one for each of its results, or none."""
+
+
+class Table:
+    """The rows of a commit's experiments; opened before the trials, which would collide here."""
+
+    def __init__(self, project: Project, commit: str) -> None:
+        self._project, self._commit = project, commit
+        self._stores: dict[str, Store] = {}
+        self.columns: list[str] = []
+        """As dvc.yaml chooses them."""
+        here = state.read(project)
+        for row in identity.rows(here.pipeline, here.stages):
+            self._store(state.experiment(row), state.columns(row))
+            self.columns += state.columns(row)
+        if not self._stores:
+            raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
+        self.store = next(iter(self._stores.values()))
+        # Stages do not wait for a server that is down; the driver can, as MLflow itself would.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
+
+    def _store(self, experiment: str, columns: Sequence[str] = ()) -> Store:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
+        if name not in self._stores:
+            root, folder = main_repository(), self._project.folder
+            self._stores[name] = Store(root, name, columns, folder=folder)
+        return self._stores[name]
+
+    def find(
+        self, there: Mapping[str, Result], commits: Mapping[str, str], *, at_once: bool
+    ) -> Found:
+        """Return the rows of each trial whose results MLflow has completely.
+
+        What it lacks is recorded from the experiments' `commits`. All rows are read `at_once`, or
+        for a few trials one by one.
+        """
+        by_tag: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        for _, run in self._runs() if at_once else ():
+            for tag in _tagged(run, COMPLETE).items():
+                by_tag[tag].append(run)
+        found = {}
+        for name, result in there.items():
+            own = [self._row(name, *row, by_tag) for row in result.rows]
+            if None in own:
+                self._record(name, commits[name])
+                own = [self._row(name, *row, by_tag) for row in result.rows]
+            found[name] = [run for run in own if run] if None not in own else []
+        return found
+
+    def _row(
+        self,
+        name: str,
+        experiment: str,
+        digests: Mapping[str, str],
+        by_tag: Mapping[tuple[str, str], Sequence[Run]],
+    ) -> Run | None:
+        """Return the row with a result: that of the experiment itself, if it has one."""
+        wanted = digests.items()
+        same = by_tag.get([*wanted][-1], ())
+        same = [run for run in same if wanted <= _tagged(run, COMPLETE).items()]
+        if same:
+            return min(same, key=lambda run: run.data.tags.get(EXPERIMENT) != name)
+        store = self._store(experiment)
+        with store.errors_reported():  # otherwise another commit may have made it
+            has = placing.find(store, digests).has
+            return store.client.get_run(has.run_id) if has and not has.is_deleted else None
+
+    def _record(self, name: str, commit: str) -> None:
+        """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
+        print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
+        with self._project.at(commit):
+            found = state.read(self._project, commit, name)
+            found = replace(found, origin=found.origin._replace(experiment=name))
+            for row in found.rows():
+                notes = fetch(self._project, found.pipeline, row, [*found.wanted(row)])
+                store = self._store(state.experiment(row), state.columns(row))
+                with store.lock(), store.errors_reported(rows.AT_MOST):
+                    written = rows.write(store, found, row, undelete=True)
+                    if written.verb == "added":  # as if the trial itself had made it
+                        origin = found.origin._replace(commit=self._commit)
+                        called = title(self._project, row, written.stages, origin)
+                        store.client.update_run(written.run_id, name=called)
+                        store.client.set_tag(written.run_id, COMMIT, self._commit)
+                for note in (*notes, *written.notes):
+                    warn(f"{name}: {note}")
+
+    def settle(
+        self,
+        sweep: str,
+        names: Set[str],
+        found: Found,
+        commits: Mapping[str, str],
+        trees: Mapping[str, str],
+    ) -> None:
+        """Leave one row for each result of these trials, tagged as the sweep's.
+
+        The tag names all sweeps that a row belongs to, with a space between them. Rows of lost
+        nodes are ended: the tool ends only those of its own clone. Duplicates are deleted: a stage
+        finds earlier results, but none recorded at the same time on another node. A row names its
+        experiment's commit, which everybody can fetch, and not one that only a node has.
+        """
+        pairs = [(run, name) for name, own in found.items() for run in own]
+        pairs.sort(key=lambda pair: pair[0].data.tags.get(EXPERIMENT) == pair[1])
+        kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own name is the last
+        for store, run in [*self._runs()]:
+            tags, run_id = run.data.tags, run.info.run_id
+            if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
+                continue
+            has = {**_tagged(run, BEGUN), **_tagged(run, COMPLETE)}.items()
+            same = [r for r in found.get(name, ()) if has <= _tagged(r, COMPLETE).items()]
+            with store.errors_reported():
+                if run.info.status == "RUNNING":
+                    store.client.set_terminated(run_id, "KILLED")
+                if same and TOKEN in tags:  # a script's own run: only the script can make it again
+                    store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
+                elif same:
+                    store.client.delete_run(run_id)
+        with self.store.errors_reported():
+            for run, name in kept.values():  # also those of another sweep
+                sweeps = run.data.tags.get(SWEEP, "").split()
+                new = {} if sweep in sweeps else {SWEEP: " ".join([*sweeps, sweep])}
+                is_own = run.data.tags.get(COMMIT) == self._commit  # not an earlier commit's
+                for stage in _tagged(run, COMPLETE) if is_own else ():
+                    new |= {f"{TREE}{stage}": trees[name], f"{KEPT}{stage}": commits[name]}
+                if not new.items() <= run.data.tags.items():
+                    rows.log(self.store, run.info.run_id, tags=new)
+
+    def urls(self, sweep: str, metric: str, trials: Iterable[Trial]) -> Iterator[str]:
+        """Yield the addresses of a sweep's tables, which are separate views.
+
+        They show the metric, what dvc.yaml chooses, and what the sweep varies. With a filter in its
+        address, the view of all rows would lose its columns.
+        """
+        first = f"metrics.{metric.removeprefix('-')}"
+        others = [name for name in self.columns if name.removeprefix("-") != first]
+        others += [f"params.{key}" for key in varied(trials)]
+        columns = ["-" * metric.startswith("-") + first, *dict.fromkeys(others)]
+        tags = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'")
+        for store in self._stores.values():
+            with store.errors_reported():
+                for key, value in tags.items():
+                    store.client.set_experiment_tag(store.experiment_id, key, value)
+            yield store.url(table=sweep)
+
+    def model(self, run: Run) -> str:
+        """Return the address of a row's model, or "" if MLflow has none."""
+        with self.store.errors_reported():
+            outputs = self.store.client.get_run(run.info.run_id).outputs
+        models = outputs.model_outputs if outputs else []
+        return f"models:/{models[0].model_id}" if models else ""
+
+    def _runs(self) -> Iterator[tuple[Store, Run]]:
+        """Yield the rows of the commit, the oldest first, each with its store."""
+        of_commit = f"tags.`{COMMIT}` = '{self._commit}'"
+        for store in self._stores.values():
+            with store.errors_reported():
+                search = store.client.search_runs
+                found = search([store.experiment_id], of_commit, max_results=50_000)
+            yield from ((store, run) for run in [*found][::-1])
+
+
+def _tagged(run: Run, start: str) -> dict[str, str]:
+    tags = run.data.tags.items()
+    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}

@@ -1,0 +1,54 @@
+"""The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
+
+It takes from other experiments the stages that would be the same, runs `dvc exp run`, and pushes
+the files and, last of all, the experiment: one that the git remote has is complete.
+"""
+
+import ctypes
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProjectError
+from ..project import Project
+from ..project.experiments import StageFailedError, run, take
+from ..repository import git
+from .node import FAILED, masked
+
+
+def main() -> None:
+    """Do the trial."""
+    if sys.platform == "linux":  # dies with the worker that waits for it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    try:
+        _trial(json.load(sys.stdin))  # incomplete if the worker died before that
+    except StageFailedError:
+        sys.exit(FAILED)
+    except (ProjectError, OSError) as error:
+        # DVC's or git's remote is to blame, even if DVC ran into it within a stage.
+        sys.exit(masked(f"{error}"))
+
+
+def _trial(order: dict[str, Any]) -> None:
+    ref = order["refs"] + order["name"]
+    if git("ls-remote", "origin", ref):  # another node was quicker
+        return
+    Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
+    given = order["donors"]
+    sources = {name: f"refs/donors/{name}" for name in given.values()}
+    with suppress(ProjectError), Project() as project:  # gone by now: the stages run
+        if given:
+            refs = [f"+{order['refs']}{name}:{to}" for name, to in sources.items()]
+            git("fetch", "-q", "origin", *refs)
+            take(project, {stage: sources[name] for stage, name in given.items()})
+    with Project() as project:
+        run(project, order["name"], order["overrides"], order["dvc"])
+    # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
+    git("push", "-q", f"--force-with-lease={ref}:", "origin", ref)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Sweeps of other DVC projects, on this machine: nothing in a sweep knows this repository's one."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from clone import Clone
+from services import MISSING
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.rest,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+SCORE = """
+import json, sys
+x, y = (float(value) for value in sys.argv[2:4])
+with open(sys.argv[1], "w") as file:
+    json.dump({"score": (x - 2) ** 2 + y}, file)
+"""
+"""score.py FILE X Y."""
+
+
+class Project(Clone):
+    """A DVC project in a git repository, with remotes that are folders."""
+
+    def __init__(self, path: Path, files: Mapping[str, object], folder: str = "") -> None:
+        super().__init__(path / "flowers" / folder)
+        self.path.mkdir(parents=True)
+        self.top = Clone(path / "flowers")
+        self.top.git("init", "-q", "-b", "main")
+        self.dvc("init", "-q", *(["--subdir"] if folder else []))
+        self.dvc("remote", "add", "-q", "-d", "files", f"{path}/files")
+        for name, content in files.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            text = content if isinstance(content, str) else json.dumps(content, indent=1)
+            (self.path / name).write_text(text)
+        subprocess.run(["git", "init", "-q", "--bare", path / "git"], check=True)
+        self.top.git("remote", "add", "origin", f"{path}/git")
+        self.top.commit("A project")
+        self.top.git("push", "-q", "origin", "main")
+        self.clones = path / "clones"
+
+    def sweep(self, *words: str, check: bool = True) -> str:
+        """Sweep over the trials that `words` say, and return what was printed."""
+        command = ["dvc-mlflow", "sweep", *words, "--clones", f"{self.clones}"]
+        done = self.run(*command, check=check)
+        return done.stdout + done.stderr
+
+    def rows(self) -> list[Run]:
+        """Return the rows that a sweep has left, in any experiment."""
+        client = MlflowClient(f"sqlite:///{self.path}/mlflow.db")
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(ids))
+
+
+def stage(command: str, name: str, *params: Any, **more: Any) -> dict[str, Any]:
+    """Return a stage that writes its score to a metrics file of its name."""
+    metrics = [{f"{name}.json": {"cache": False}}]
+    return {"cmd": command, "deps": ["score.py"], "params": [*params], "metrics": metrics, **more}
+
+
+def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
+    """Return the values of these params in each row, sorted."""
+    return sorted(tuple(row.data.params[key] for key in keys) for row in rows)
+
+
+def check(project: Project, said: str, n: int) -> list[Run]:
+    """Return the rows of a sweep of four trials, which are all there, live and once each."""
+    assert "4 done, 0 running, 0 failed, 0 left" in said
+    assert "is recorded from git" not in said
+    title = said.partition(":")[0]
+    rows = project.rows()
+    assert [row.info.status for row in rows] == ["FINISHED"] * n
+    assert {row.data.tags["sweep"] for row in rows} == {title}
+    names = [row.data.tags["dvc.exp_name"] for row in rows]
+    assert len({*names}) == 4
+    refs = project.git("ls-remote", "origin", "refs/exps/*").splitlines()
+    assert {ref.rpartition("/")[2] for ref in refs} == {*names}
+    return rows
+
+
+def test_project_below_git_root(tmp_path: Path) -> None:
+    """A DVC project in a folder of the repository is swept from there, and has its own rows."""
+    command = "exec dvc-mlflow run python score.py a.json ${x} ${y}"
+    files = {"dvc.yaml": {"stages": {"a": stage(command, "a", "x", "y")}}, "score.py": SCORE}
+    folder = "models/roses"
+    project = Project(tmp_path, {**files, "params.yaml": {"x": 0, "y": 0}}, folder)
+    said = project.sweep("-S", "x=1,2", "-S", "y=0,1", "--metric=-a/score")
+    assert "best 0 (x=2 y=0)" in said
+    rows = check(project, said, 4)
+    assert values(rows, "x", "y") == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
+    assert {row.data.tags["folder"] for row in rows} == {folder}
+    client = MlflowClient(f"sqlite:///{project.path}/mlflow.db")
+    assert client.get_experiment(rows[0].info.experiment_id).name == f"flowers/{folder}"
+    # Nothing runs again, though mlflow.db and mlartifacts are in no .gitignore.
+    again = project.sweep("-S", "x=1,2", "-S", "y=0,1", "--metric=-a/score")
+    assert re.search(r" 4 found, 0 new$", again, re.M)
+    assert {row.info.run_id for row in project.rows()} == {row.info.run_id for row in rows}
+
+
+def test_foreach(tmp_path: Path) -> None:
+    """Each item of a foreach is a row of the trial; the best of them is the trial's metric."""
+    item = {
+        "cmd": "exec dvc-mlflow run python score.py ${key}.json ${x} ${item}",
+        "deps": ["score.py"],
+        "params": ["x"],
+        "metrics": [{"${key}.json": {"cache": True}}],
+    }
+    dvc = {"stages": {"a": {"foreach": "${offsets}", "do": item}}}
+    params = {"x": 0, "offsets": {"red": 5, "blue": 7}}
+    project = Project(tmp_path, {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": params})
+    said = project.sweep("-S", "x=1,2,3,4", "--metric=-a/score")
+    assert "best 5 (x=2)" in said
+    rows = check(project, said, 8)
+    assert values(rows, "x", "key") == [(x, key) for x in "1234" for key in ("blue", "red")]
+    # A trial with other items has other rows.
+    said = project.sweep("-S", "x=2", "-S", "offsets.red=-1", "--metric=-a/score")
+    assert "best -1 (x=2 offsets.red=-1)" in said
+    assert len(project.rows()) == 9
+
+
+def test_several_params_files(tmp_path: Path) -> None:
+    """Params of any file can be varied and searched; no stage needs the prefix to have a row."""
+    command = "exec python score.py a.json ${x} ${data.y}"
+    own = stage(command, "a", "x", {"conf/more.toml": ["data.y"]})
+    dvc = {"vars": ["conf/more.toml"], "stages": {"a": own}}
+    files = {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}}
+    project = Project(tmp_path, {**files, "conf/more.toml": "[data]\ny = 3\n"})
+    said = project.sweep("-S", "x=1,2", "-S", "conf/more.toml:data.y=3,4", "--metric=-a/score")
+    assert "best 3 (x=2 conf/more.toml:data.y=3)" in said
+    assert len(re.findall("^sweep-.* is recorded from git and DVC", said, re.M)) == 4
+    rows = check(project, re.sub(".* is recorded from git .*", "", said).lstrip(), 4)
+    keys = ("x", "more.data.y")
+    assert values(rows, *keys) == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
+    assert {row.info.run_name for row in rows} == {"x=1", "x=2", "x=1 y=4", "x=2 y=4"}
+    space = ["--optuna", "conf/more.toml:data.y=interval(1,9)", "--optuna", "x=2,3"]
+    said = project.sweep(*space, "--trials", "4", "--metric=-a/score")
+    assert re.search(r"4 done, 0 running, 0 failed, 0 left, best \d+ ", said)
+    searched = [row for row in project.rows() if row.data.tags["sweep"].startswith("optuna-")]
+    assert all(row.data.params["more.data.y"] in "123456789" for row in searched)
+
+
+PLAIN = """
+import mlflow, yaml
+x = yaml.safe_load(open("params.yaml"))["x"]
+with mlflow.start_run():
+    mlflow.log_param("depth", 3)
+    mlflow.log_metric("own", 10 - x)
+open("model.txt", "w").write(str(x))
+"""
+
+
+def test_plain_mlflow_script(tmp_path: Path) -> None:
+    """A script that calls MLflow itself has one row for each trial, with what it has logged."""
+    train = {
+        "cmd": "exec dvc-mlflow run python train.py",
+        "deps": ["train.py"],
+        "params": ["x"],
+        "outs": ["model.txt"],
+    }
+    dvc = {"stages": {"train": train}}
+    project = Project(
+        tmp_path, {"dvc.yaml": dvc, "train.py": PLAIN, "params.yaml": {"x": 0, "unused": 1}}
+    )
+    said = project.sweep("-S", "x=1,2,3,4", "--metric=own")
+    rows = check(project, said, 4)
+    assert values(rows, "x", "depth") == [(x, "3") for x in "1234"]
+    assert {row.data.metrics["own"] for row in rows} == {6, 7, 8, 9}
+    assert "best 9 (x=1)" in said
+
+
+def test_no_metric(tmp_path: Path) -> None:
+    """Without columns in dvc.yaml, somebody has to say what best means."""
+    own = stage("exec python score.py a.json ${x} 0", "a", "x")
+    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": SCORE, "params.yaml": {"x": 0}}
+    said = Project(tmp_path, files).sweep("-S", "x=1,2", check=False)
+    assert said.splitlines()[-1].startswith("dvc-mlflow: --metric: name what best means, such as ")
