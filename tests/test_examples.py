@@ -1,0 +1,172 @@
+"""The example in examples/: a plain pipeline, adoption.diff, and the rows that both give."""
+
+import re
+import shutil
+from contextlib import chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import pyfunc
+from ruamel.yaml import YAML
+
+from clone import ROOT, Clone
+from dvc_mlflow.__main__ import main
+from pipelines import Repository
+
+EXAMPLE = ROOT / "examples" / "digits"
+README = (EXAMPLE / "README.md").read_text()
+FOLDERS = ("data/train", "data/validation", "data/test")
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+]
+
+
+def copy_example(path: Path) -> None:
+    """Copy the example without its results, if somebody has run it."""
+    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
+    shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results))
+
+
+def locked(project: Clone) -> dict[str, str]:
+    """Return the md5 of every output in dvc.lock."""
+    stages = YAML(typ="safe").load(project.lock)["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository with the pipeline as it was before the diff, which has run once: `copy` it."""
+    project = Repository(tmp_path_factory.mktemp("plain") / "project")
+    copy_example(project.path)
+    project.git("init", "-q", "-b", "main")
+    project.git("apply", "-R", "adoption.diff")
+    project.commit("My pipeline")
+    project.dvc("repro")
+    project.commit("The results")
+    return project
+
+
+@pytest.fixture(scope="module")
+def adopted(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """That repository with the diff, which has run once more and has a row: `copytree` it."""
+    project = Repository(plain.copy(tmp_path_factory.mktemp("adopted") / "project").path)
+    project.git("apply", "adoption.diff")
+    project.commit("Record the pipeline in MLflow")
+    project.dvc("repro")
+    project.commit("The results")
+    return project
+
+
+@pytest.fixture
+def project(adopted: Repository, tmp_path: Path) -> Repository:
+    """A copy of the adopted pipeline with its store."""
+    return Repository(Path(shutil.copytree(adopted.path, tmp_path / "project", symlinks=True)))
+
+
+def test_diff() -> None:
+    """The diff changes the commands of two stages and what git ignores; README shows it."""
+    diff = (EXAMPLE / "adoption.diff").read_text()
+    changed = re.findall(r"^[-+](?![-+]).*", diff, re.M)
+    commands = [line for line in changed if "cmd:" in line]
+    assert len(commands) == 4
+    assert "\n".join(commands) in README
+    assert changed == ["+/mlflow.db*", "+/mlartifacts/", "+/restored/", *commands]
+    for script in (EXAMPLE / "scripts").iterdir():
+        assert "mlflow" not in script.read_text()
+
+
+def test_record(plain: Repository, adopted: Repository, tmp_path: Path) -> None:
+    """Of the plain pipeline `record` makes the same row, and changes no file."""
+    assert not (plain.path / "mlflow.db").exists()
+    project = Repository(plain.copy(tmp_path / "project").path)
+    said = project.record()
+    assert (said.status, said.error) == (0, "")
+    assert project.table() == adopted.table()
+    assert project.git("status", "--porcelain").split() == ["??", "mlartifacts/", "??", "mlflow.db"]
+    assert "up to date" in project.dvc("status").stdout
+
+
+def test_row(plain: Repository, adopted: Repository) -> None:
+    """A row has the params, the curve, the scores of both splits and the folders of data."""
+    assert adopted.record().out.startswith("nothing to do")
+    outs = locked(adopted)
+    assert outs == locked(plain)  # the tool changes no byte
+    (run,) = adopted.rows()
+    assert run.info.status == "FINISHED"
+    given = YAML(typ="safe").load(adopted.path / "params.yaml")
+    assert run.data.params == {f"{s}.{key}": f"{given[s][key]}" for s in given for key in given[s]}
+    curve = adopted.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in curve] == [*range(30)]
+    scores = YAML(typ="safe").load(adopted.path / "reports" / "metrics.json")
+    assert run.data.metrics == {
+        "train/loss": curve[-1].value,
+        **{f"evaluate/{split}/{key}": v for split in scores for key, v in scores[split].items()},
+    }
+    tags = {key: md5 for key, md5 in run.data.tags.items() if key.startswith("md5.")}
+    assert tags == {f"md5.{path}": md5 for path, md5 in outs.items()}
+    inputs = {i.dataset.name: i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert inputs == {path: outs[path] for path in (*FOLDERS, "data/model.pkl")}
+    assert adopted.artifacts(run) == sorted(path for path in outs if path not in FOLDERS)
+
+
+def test_experiment(project: Repository) -> None:
+    """An experiment adds a row, and `record` finds nothing more to add."""
+    project.dvc("exp", "run", "-S", "train.passes=60")
+    _, run = project.rows()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "passes=60"
+    assert run.data.metrics["train/loss"] < 0.4
+    assert "evaluate/test/accuracy" in run.data.metrics
+    assert run.data.tags["mlflow.source.git.dirty"] == "false"
+    for revision in ("HEAD", run.data.tags["dvc.exp_name"]):
+        assert project.record("--rev", revision).out.startswith("nothing to do")
+
+
+def test_restore(project: Repository) -> None:
+    """A row is restored in a folder of its own, folders of data included, and nothing runs."""
+    (run,) = project.rows()
+    with chdir(project.path), redirect_stdout(StringIO()) as out:
+        assert main(["restore", run.info.run_id]) == 0
+    folder = Clone(project.path / out.getvalue().splitlines()[-1].partition(":")[0])
+    assert "up to date" in folder.dvc("status").stdout
+    assert locked(folder) == locked(project)
+    assert len(project.rows()) == 1
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_served(adopted: Repository, tmp_path: Path) -> None:
+    """With README's `artifacts` MLflow serves the model, and no code is needed."""
+    project = Repository(adopted.copy(tmp_path / "project").path)  # without rows
+    (section,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
+    with (project.path / "dvc.yaml").open("a") as file:
+        file.write(section)
+    assert project.record().error == ""
+    (run,) = project.rows()
+    model = project.client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    images = (project.path / "data" / "test" / "images.csv").read_text().splitlines()
+    labels = (project.path / "data" / "test" / "labels.csv").read_text().split()
+    answers: Any = pyfunc.load_model(model.artifact_location).predict(
+        [[float(value) for value in image.split(",")] for image in images]
+    )
+    right = sum(int(label) == answer for label, answer in zip(labels, answers, strict=True))
+    assert right / len(labels) == run.data.metrics["evaluate/test/accuracy"]
+
+
+def test_in_place(tmp_path: Path) -> None:
+    """Below another DVC project, as here, the example's rows are in that project's store."""
+    root = Repository(tmp_path / "root")
+    copy_example(root.path / "examples" / "digits")
+    root.git("init", "-q", "-b", "main")
+    root.dvc("init", "-q")
+    root.commit("Two projects")
+    example = Clone(root.path / "examples" / "digits")
+    example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
+    (run,) = root.rows()
+    assert run.info.run_name == "digits passes=3"
+    assert "evaluate/test/loss" in run.data.metrics
+    assert root.client.get_experiment(run.info.experiment_id).name == "root/examples/digits"
+    assert not (example.path / "mlflow.db").exists()

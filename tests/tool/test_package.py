@@ -1,0 +1,52 @@
+"""The tool where it is installed, without this repository beside it."""
+
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from clone import ROOT, Clone, environment
+from pipelines import evaluate, repository, train
+from test_run import recorded
+
+TOOL = ROOT / "dvc_mlflow"
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+]
+
+
+def test_installed(tmp_path: Path) -> None:
+    """The package has every module and the command, which records live and after the fact."""
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    source = Clone(Path(shutil.copytree(TOOL, tmp_path / "source", ignore=ignored)))
+    bin_, others = tmp_path / "environment" / "bin", sysconfig.get_path("purelib")
+    source.run(sys.executable, "-m", "venv", "--without-pip", bin_.parent)
+    source.run(
+        *(sys.executable, "-m", "pip", "--python", bin_ / "python", "install", "-q", "--no-index"),
+        *("--no-deps", "--no-build-isolation", "."),
+        PYTHONPATH=others,  # setuptools, which builds it
+    )
+    (packages,) = bin_.parent.glob("lib/*/site-packages")
+    assert modules(packages / "dvc_mlflow") == modules(TOOL)
+    # It finds DVC and MLflow there; this repository's own tool is behind a file *.pth, and unseen.
+    (packages / "others.pth").write_text(others)
+    path = f"{bin_}:{environment()['PATH']}"
+    stages = {**recorded({"train": train("raw.txt")}), "a": evaluate("a")}
+    project = repository(tmp_path / "project", stages)
+    found = project.run("python", "-c", "import dvc_mlflow as d; print(d.__file__)", PATH=path)
+    assert Path(found.stdout).is_relative_to(packages)
+    project.dvc("repro", PATH=path)
+    (row,) = project.rows()
+    assert row.data.metrics == {"train/loss": 0.25}
+    project.run("dvc-mlflow", "record", "--stages", "train,a", PATH=path)
+    (row,) = project.rows()
+    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
+
+
+def modules(folder: Path) -> set[Path]:
+    """Return the paths of all modules below a folder."""
+    return {path.relative_to(folder) for path in folder.rglob("*.py")}
