@@ -10,17 +10,18 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | awk -F: '{name = $$1; sub(/[^:]*:/, ""); printf "make %-14s %s\n", name, $$0}'
 
 repro: heal  ## run the pipeline: whatever has changed, and nothing else
-	python -m dvc repro
-	python tools/results.py
+	PYTHONPATH=stages python -m vanilla_lstm.task.params
+	dvc repro
+	dvc-mlflow record
 
 heal: .venv/run  ## repair what a killed dvc or git left behind
-	python tools/heal.py . properties
+	dvc-mlflow heal . properties
 
 properties: heal  ## measure the post's five claims
-	cd properties && python -m dvc repro
+	cd properties && dvc repro && dvc-mlflow record
 
 ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT=5000
-	python tools/results.py ui $(or $(PORT),5000)
+	dvc-mlflow ui --port $(or $(PORT),5000)
 
 plots: .venv/dev  ## write DVC's plots to a page that needs no network
 	python tools/offline_plots.py
@@ -42,9 +43,9 @@ test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
-test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool and the bridge support
-	.venv-oldest/bin/python -m pytest tests/bridge/test_adoption.py tests/bridge/test_package.py \
-		$(addprefix tests/tool/test_,identity.py places.py restore.py run.py)
+test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool supports
+	.venv-oldest/bin/python -m pytest tests/test_examples.py \
+		$(addprefix tests/tool/test_,history.py identity.py package.py places.py restore.py run.py)
 
 check: .venv/dev  ## check format, lint and types
 	python -m ruff format --check .
@@ -63,24 +64,24 @@ screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
 
 restore: .venv/run  ## restore a row of MLflow in a separate folder: make restore RUN=<run id>
-	@PYTHONPATH=stages python -m bridge.restore $(if $(APPLY),--apply) -- "$$RUN"
+	@dvc-mlflow restore -- "$$RUN"
 
 promote: .venv/run  ## make a row's model the champion if it is better: make promote RUN=<run id>
-	python tools/promote.py "$$RUN"
+	@dvc-mlflow promote -- "$$RUN"
 
-cluster-setup: .venv/cluster  ## install what sweeps on a cluster need (cluster/README.md)
+cluster-setup: .venv/cluster  ## install what sweeps on a cluster need (docs/SWEEP.md)
 
 lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes -q -o requirements.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes -q -c requirements.txt -o requirements-dev.txt
 	uv pip compile pyproject.toml --extra cluster --universal --python-version 3.11 --generate-hashes -q -c requirements-dev.txt -o requirements-cluster.txt
-	uv pip compile tests/bridge/oldest.in --exclude-newer 2025-06-20 --universal --python-version 3.11 --generate-hashes -q -o tests/bridge/oldest.txt
+	uv pip compile tests/tool/oldest.in --exclude-newer 2025-06-20 --universal --python-version 3.11 --generate-hashes -q -o tests/tool/oldest.txt
 
 # The lists are complete. Python 3.11's own pip would look for a newer fsspec for `fsspec[http]`.
 PIP_INSTALL = pip install -q --disable-pip-version-check --no-deps
 TOOL = --no-build-isolation -e
 
-.venv-oldest/run: tests/bridge/oldest.txt dvc_mlflow/pyproject.toml
+.venv-oldest/run: tests/tool/oldest.txt dvc_mlflow/pyproject.toml
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/python -m $(PIP_INSTALL) --require-hashes -r $<
 	@.venv-oldest/bin/python -m $(PIP_INSTALL) $(TOOL) dvc_mlflow

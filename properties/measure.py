@@ -6,38 +6,38 @@ is recorded in MLflow, whose rows are for the folders' own params.
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bridge.run import params as params_file
-from bridge.run.params import PARAMS
-from bridge.run.stage import Stage, run
 from vanilla_lstm.learning.evaluation import evaluate
-from vanilla_lstm.task.artifacts import DataSet, csv_bytes
-from vanilla_lstm.task.params import Params
+from vanilla_lstm.task import params_file
+from vanilla_lstm.task.artifacts import DataSet, write_csv
+from vanilla_lstm.task.schema import Params
 from vanilla_lstm.task.sequences import NO_LABEL, UInt8Array
-from variants import BEST_STEP, LAST_STEP, RESULTS, VARIANTS, Result, read_plan
+from variants import BEST_STEP, LAST_STEP, RESULTS, Plan, Result, read_plan
 
 Score = tuple[int, int, int]
 """The numbers of correctly classified sequences, of all sequences and of epochs."""
 
 
-def main(stage: Stage) -> None:
+def main() -> None:
     """Measure all variants and readers, and write a row for each seed and test."""
-    _, text = params_file.read()
     plan = read_plan(Path())
-    jobs = plan.jobs(text)
+    write_csv(RESULTS, Result._fields, results(plan, plan.jobs(params_file.read())))
+
+
+def results(plan: Plan, jobs: dict[tuple[str, int], list[Params]]) -> Iterator[Result]:
+    """Yield the results of all jobs, which run in one process per CPU."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    rows = []
     with context.Pool(len(os.sched_getaffinity(0))) as pool:
         measured = pool.imap(measure, [(name, tests) for (name, _), tests in jobs.items()])
         for (name, seed), scores in zip(jobs, measured, strict=True):
-            of_job = zip(plan.tests, scores, strict=True)
-            rows += [Result(name, seed, test, *score) for test, score in of_job]
+            for test, score in zip(plan.tests, scores, strict=True):
+                yield Result(name, seed, test, *score)
             print(f"{name}, seed {seed}: {scores[0][0]} of {scores[0][1]}", flush=True)
-    stage.write(RESULTS, csv_bytes(Result._fields, rows))
 
 
 def measure(job: tuple[str, list[Params]]) -> list[Score]:
@@ -50,15 +50,13 @@ def measure(job: tuple[str, list[Params]]) -> list[Score]:
 
 def train_and_test(tests: list[Params]) -> list[Score]:
     """Train and test as the stages do."""
-    from vanilla_lstm.learning.model import build_model, predict
-    from vanilla_lstm.learning.training import fit, set_threads
+    from vanilla_lstm.learning.model import predict
+    from vanilla_lstm.learning.training import fit, new_model
 
     params = tests[0]
-    set_threads(params.train.batch_size, params.model.units)
     dataset = DataSet.draw(params.data, params.train_data)
-    padded = params.train.pads(params.train_data)
-    model = build_model(params.data, params.model, params.train.seed, padded)
-    epochs = len(fit(model, dataset.x, dataset.y, params.train))
+    model = new_model(dataset, params.model, params.train)
+    epochs = len([*fit(model, dataset.x, dataset.y, params.train)])
     scores = []
     for params in tests:
         test = DataSet.draw(params.data, params.test_data)
@@ -98,4 +96,4 @@ def count(symbols: UInt8Array, labels: UInt8Array) -> npt.NDArray[np.int64]:
 
 
 if __name__ == "__main__":
-    run(main, reads=[PARAMS, VARIANTS], code=Path(__file__).parent / "stages")
+    main()

@@ -13,12 +13,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from bridge.run.params import PARAMS, parse
-from bridge.run.stage import Stage, run
-from vanilla_lstm.task.artifacts import METRICS
+from vanilla_lstm.task.artifacts import METRICS, write_text
+from vanilla_lstm.task.params_file import PARAMS, parse
 from variants import BEST_STEP, FRESH, LAST_STEP, Plan, Result, read_plan, read_results
 
-STAGES = Path(__file__).parent / "stages"
 README = Path("README.md")
 CLAIMS, PICTURES = Path("claims"), Path("pictures")
 HOLDS = 0.99  # of the sequences, with every seed
@@ -46,7 +44,7 @@ The seeds 201 to 205 were not used while the recipes were chosen. Run once after
 claim's own task, they gave:"""
 
 
-def main(stage: Stage) -> None:
+def main() -> None:
     """Write one picture for each claim, and README.md."""
     sections, rows, fresh = [], [], []
     for name in FOLDERS:
@@ -58,11 +56,11 @@ def main(stage: Stage) -> None:
         score = span(scores(results, FRESH, plan.tests[0]))
         fresh.append(f"[{name}](#{name}) {score}")
         sections.append(section(name, head, plan, results, committed))
-        stage.write(PICTURES / f"{name}.svg", picture(plan, results))
+        write_text(PICTURES / f"{name}.svg", picture(plan, results))
     header = ["claim", "task", "score", "on untrained lengths", "contrasts", "chance", "time"]
     line = f"{FRESH_SEEDS} {', '.join(fresh)}.\n"
     text = "\n".join([INTRODUCTION, markdown_table(header, rows), line, *sections])
-    stage.write(README, text.encode())
+    write_text(README, text)
 
 
 def read_head(text: str) -> dict[str, str]:
@@ -137,7 +135,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def picture(plan: Plan, results: list[Result]) -> bytes:
+def picture(plan: Plan, results: list[Result]) -> str:
     """Draw the score over the tests: the median of the seeds, and the range from worst to best."""
     tests = sorted(plan.tests)
     places = range(len(tests))
@@ -162,10 +160,10 @@ def picture(plan: Plan, results: list[Result]) -> bytes:
         )
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.BytesIO()
+        buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
 if __name__ == "__main__":
-    run(main, code=STAGES, folder=Path())
+    main()

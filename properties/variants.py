@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.run import params as params_file
-from vanilla_lstm.task.params import Params, parse_params
+from vanilla_lstm.task import params_file
+from vanilla_lstm.task.params import parse_params
+from vanilla_lstm.task.schema import Params
 
 VARIANTS = Path("variants.yaml")
 RESULTS = Path("data/variants.csv")
@@ -72,7 +73,7 @@ class Result(NamedTuple):
 
 def read_plan(folder: Path) -> Plan:
     """Return the plan in `folder`'s variants.yaml."""
-    return Plan(**params_file.read(folder / VARIANTS)[0])
+    return Plan(**params_file.parse(params_file.read(folder / VARIANTS), folder / VARIANTS))
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -2,17 +2,13 @@
 
 import sys
 
-from bridge.run import Stage, run
-from bridge.run.params import PARAMS
-from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, DataSet, dataset_bytes
-from vanilla_lstm.task.memory import check_memory
+from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, DataSet, write_dataset
 from vanilla_lstm.task.params import read_params
 
 
-def main(stage: Stage) -> None:
+def main() -> None:
     """Draw one data set and write it with the parameters that made it."""
     params = read_params()
-    check_memory(params)
     match sys.argv[1:]:
         case ["train"]:
             path, dataset = TRAIN_DATA, DataSet.draw(params.data, params.train_data)
@@ -20,10 +16,10 @@ def main(stage: Stage) -> None:
             path, dataset = TEST_DATA, DataSet.draw(params.data, params.test_data)
         case _:
             sys.exit("usage: python stages/generate_data.py train|test")
-    stage.write(path, dataset_bytes(dataset))
+    write_dataset(path, dataset)
     n_samples, n_steps = dataset.x.shape
     print(f"{path}: {n_samples} sequences of {n_steps} steps")
 
 
 if __name__ == "__main__":
-    run(main, reads=[PARAMS])
+    main()

@@ -1,66 +1,36 @@
-"""Stage `train`: params.yaml, data/train.npz -> data/model.keras, data/training.csv."""
+"""Stage `train`: data/train.npz -> data/model.keras, data/model_summary.txt, data/training.csv."""
 
-from functools import partial
-from itertools import count
+from vanilla_lstm.task.artifacts import (
+    MODEL,
+    MODEL_SUMMARY,
+    TRAIN_DATA,
+    TRAINING,
+    read_dataset,
+    write_csv,
+    write_text,
+)
+from vanilla_lstm.task.params import read_params
 
-from bridge.run import Stage, run
-from bridge.run.params import PARAMS
-from vanilla_lstm.learning.evaluation import Epoch
-from vanilla_lstm.progress import progress
-from vanilla_lstm.project import COLUMNS, CURVES, EXPERIMENT
-from vanilla_lstm.task.artifacts import MODEL, TRAIN_DATA, TRAINING, csv_bytes, read_dataset
-from vanilla_lstm.task.memory import check_memory
-from vanilla_lstm.task.params import as_mapping, read_params
 
-
-def main(stage: Stage) -> None:
-    """Train a model, recording the training in MLflow while it runs."""
+def main() -> None:
+    """Train a model; the curve grows while it learns."""
     params = read_params()
-    check_memory(params)
     dataset = read_dataset(TRAIN_DATA)
 
-    # Slow imports come last, so that mistakes in the files above are reported at once.
-    from bridge.record import Data, Store, training
-
-    store = Store(EXPERIMENT, COLUMNS)  # before TensorFlow, to report a missing store in seconds
-    from vanilla_lstm.learning.model import build_model, summary
+    # TensorFlow takes seconds to load: what is wrong with the files above is reported before.
+    from vanilla_lstm.learning.evaluation import Epoch
+    from vanilla_lstm.learning.model import summary
     from vanilla_lstm.learning.model_file import write_model
-    from vanilla_lstm.learning.training import fit, set_threads
-    from vanilla_lstm.serving import save
+    from vanilla_lstm.learning.progress import progress
+    from vanilla_lstm.learning.training import fit, new_model
 
-    set_threads(params.train.batch_size, params.model.units)
-    # The data set carries its params: data and train_data are the input's, not this stage's.
-    model = build_model(
-        dataset.data, params.model, params.train.seed, params.train.pads(dataset.own)
-    )
+    model = new_model(dataset, params.model, params.train)
+    write_text(MODEL_SUMMARY, summary(model))
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
-    with (
-        training(
-            store,
-            stage,
-            MODEL,
-            Data(TRAIN_DATA, dataset.profile),
-            params=as_mapping({**dataset.sections, "model": params.model, "train": params.train}),
-            serve=partial(save, output_shape=model.output_shape),
-            texts={"model_summary.txt": summary(model)},
-            files=[TRAINING],
-        ) as row,
-        progress(params.train.n_epochs) as report,
-    ):
-        steps = count(1)
-
-        def on_epochs(epochs: list[Epoch]) -> None:
-            for epoch in epochs:
-                curves = {name: getattr(epoch, field) for name, field in CURVES.items()}
-                row.log_metrics(curves, step=next(steps))
-            report(epochs)
-
-        history = fit(model, dataset.x, dataset.y, params.train, on_epochs)
-        with stage.writing(MODEL) as path:
-            write_model(path, model)
-        rows = ((i, *epoch) for i, epoch in enumerate(history, start=1))
-        stage.write(TRAINING, csv_bytes(("epoch", *Epoch._fields), rows))
+    epochs = fit(model, dataset.x, dataset.y, params.train)
+    write_csv(TRAINING, Epoch._fields, progress(epochs, params.train.n_epochs))
+    write_model(MODEL, model)
 
 
 if __name__ == "__main__":
-    run(main, reads=[PARAMS, TRAIN_DATA])
+    main()

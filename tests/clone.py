@@ -1,14 +1,11 @@
 """A temporary clone of this repository, in which tests run the real pipeline."""
 
-import itertools
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "stages"))  # also for the programs that are no tests
 
-from bridge.run.params import flatten
 from sections import RECIPE
+from vanilla_lstm.task.params_file import flatten
 
 TINY: dict[str, Any] = {
     "train_data.n_samples": 40,
@@ -124,20 +121,6 @@ class Clone:
     def lock(self) -> str:
         """The text of dvc.lock, with the md5 of everything that the pipeline read and made."""
         return (self.path / "dvc.lock").read_text()
-
-    def add_rows(self, n: int) -> None:
-        """Add `n` copies of the store's only row, each with a different model."""
-        with closing(sqlite3.connect(self.path / "mlflow.db")) as store, store:
-            for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
-                columns = [column[1] for column in store.execute(f"PRAGMA table_info({table})")]
-                values = store.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
-                for i, row in itertools.product(range(n), values):
-                    copy = dict(zip(columns, row, strict=True)) | {"run_uuid": f"{i:032x}"}
-                    if copy.get("key") == "model.md5":
-                        copy["value"] = f"{i:032x}"
-                    marks = ", ".join("?" * len(columns))
-                    insert = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608
-                    store.execute(insert, [*copy.values()])
 
     def copy(self, path: Path) -> "Clone":
         """Copy the clone with its results but without its MLflow store, whose paths are absolute.

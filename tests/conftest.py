@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 import pytest
 
 from clone import ROOT, Clone, make_clone
@@ -13,28 +14,18 @@ from processor import processor
 
 REST = (
     "tests/cluster/test_cluster.py",
+    "tests/cluster/test_projects.py",
     "tests/cluster/test_sweep.py::test_address",
     "tests/learning/test_processors.py",
     "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size1]",
     "tests/learning/test_training.py::test_same_weights_on_one_core_and_on_more[size2]",
-    "tests/bridge/test_adoption.py",
-    "tests/bridge/test_browser.py",
-    "tests/bridge/test_faults.py::test_experiments_at_once",
-    "tests/bridge/test_faults.py::test_kills[True]",
-    "tests/bridge/test_package.py",
-    "tests/bridge/test_promote.py",
-    "tests/bridge/test_restore.py::test_bytes_from_elsewhere",
-    "tests/bridge/test_restore.py::test_colleague",
-    "tests/bridge/test_restore.py::test_data_sets_load_from_the_remote",
-    "tests/bridge/test_restore.py::test_row_of_a_folder",
-    "tests/bridge/test_restore.py::test_uncommitted_code_of_somebody_else",
-    "tests/bridge/test_restore.py::test_moved_repository",
-    "tests/bridge/test_restore.py::test_results_of_a_known_model",
-    "tests/bridge/test_stores.py::test_server_that_is_none",
-    "tests/bridge/test_stores.py::test_two_checkouts_on_one_database",
-    "tests/bridge/test_stores.py::test_where_the_store_is",
-    "tests/bridge/test_tracking.py::test_server_goes_away",
+    "tests/pipeline/test_browser.py",
+    "tests/pipeline/test_kills.py::test_kills[True]",
+    "tests/tool/test_history.py::test_killed_at_any_time",
+    "tests/tool/test_history.py::test_two_at_once",
     "tests/tool/test_places.py::test_server",
+    "tests/tool/test_promote.py::test_items",
+    "tests/tool/test_promote.py::test_server",
     "tests/tool/test_rebuild.py::test_at_once",
     "tests/tool/test_rebuild.py::test_killed_at_any_time",
     "tests/tool/test_rebuild.py::test_stopped_at_every_event",
@@ -58,7 +49,11 @@ REST = (
     "tests/tool/test_run.py::test_recorder_lost",
     "tests/tool/test_run.py::test_stopped",
     "tests/tool/test_run.py::test_store_hangs",
-    "tests/test_habits.py::test_pull_request_report",
+    "tests/tool/test_run_faults.py::test_broken_store[locked]",
+    "tests/tool/test_run_faults.py::test_experiments_at_once",
+    "tests/tool/test_run_faults.py::test_server_goes_away",
+    "tests/tool/test_shared_store.py::test_clones_at_once",
+    "tests/tool/test_ui.py::test_server",
     "tests/test_properties.py::test_measuring_is_what_the_stages_do",
     "tests/test_readme.py::test_commands_print_what_readme_shows",
     "tests/test_repro.py::test_what_runs[{'data.n_steps': 12}",
@@ -116,18 +111,4 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = make_clone(tmp_path_factory.mktemp("reproduced") / "clone")
     clone.dvc("repro")
     clone.commit("The results")
-    return clone
-
-
-@pytest.fixture(scope="session")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which a queue of eight experiments has run: 1 to 4 epochs by 3 or 4 units.
-
-    They run two at a time, so two temporary copies make the store at once. The data is made first:
-    two copies that make the same file at the same moment can fail in DVC's own run cache.
-    """
-    clone = make_clone(tmp_path_factory.mktemp("sweep") / "clone")
-    clone.dvc("repro", "generate-train-data", "generate-test-data")
-    clone.dvc("exp", "run", "--queue", "-S", "train.epochs=range(1,5)", "-S", "model.units=3,4")
-    clone.run_queue()
     return clone

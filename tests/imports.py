@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
-FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning", "bridge/run")]
+FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning")]
 """The folders whose code can change an output; a stage depends on a folder as a whole."""
 
 
@@ -48,7 +48,7 @@ def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
 def covering(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
     """Return the deps that cover the script's code: whole folders, and modules beside the script.
 
-    All other code changes no output: recording, serving, plots, progress, names.
+    All other code changes no output: serving, and the tool.
     """
     modules = closure(script, roots)
     folders = {folder for folder in FOLDERS if any(folder in path.parents for path in modules)}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vanilla_lstm.task.params import DataParams, ModelParams, TrainParams
+from vanilla_lstm.task.schema import DataParams, ModelParams, TrainParams
 
 RECIPE: dict[str, Any] = {
     "data": {

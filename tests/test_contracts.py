@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 from clone import ROOT, environment
 from imports import STAGES, covering, imported_names
-from vanilla_lstm.task.params import Params, PhaseParams, Section, parse_params
+from vanilla_lstm.task.params import parse_params
+from vanilla_lstm.task.schema import Params, PhaseParams, Section
 
 LIBRARY = sorted(path for path in STAGES.rglob("*.py") if path.parent != STAGES)
 SCRIPTS = sorted(STAGES.glob("*.py"))
@@ -43,20 +44,18 @@ def modules(part: str) -> list[Path]:
 
 # Each part with the packages that nothing in it may import.
 SCIENCE = ["vanilla_lstm", "keras", "tensorflow", "numpy", "pydantic"]
-RECORDING = ["bridge.record", "dvc_mlflow", "mlflow"]
 RULES = {
-    "dvc_mlflow": ["bridge", "sweeps", *SCIENCE],
-    "bridge": SCIENCE,
-    "bridge/run": RECORDING,
-    "vanilla_lstm/task": [*RECORDING, "vanilla_lstm.learning", "keras", "tensorflow"],
-    "vanilla_lstm/learning": [*RECORDING, "vanilla_lstm.serving"],
-    "vanilla_lstm": ["ray", "sweeps", *sorted(NAMES)],
+    "dvc_mlflow": SCIENCE,
+    "vanilla_lstm/task": ["mlflow", "vanilla_lstm.learning", "keras", "tensorflow"],
+    "vanilla_lstm/learning": ["mlflow", "vanilla_lstm.serving"],
+    "vanilla_lstm": ["dvc_mlflow", *sorted(NAMES)],
+    **{f"{name}.py": ["dvc_mlflow", "mlflow", "vanilla_lstm.serving"] for name in sorted(NAMES)},
 }
 
 
 @pytest.mark.parametrize(("part", "package"), [(r, p) for r, ps in RULES.items() for p in ps])
 def test_what_a_part_never_imports(part: str, package: str) -> None:
-    """Code that decides bytes imports no recording; the tool and the bridge import no science."""
+    """The pipeline imports neither MLflow nor the tool, and the tool no science."""
     assert modules(part)
     assert importers(package, modules(part)) == set()
 
@@ -75,26 +74,20 @@ def test_what_a_part_never_imports_can_fail(
     assert importers(package, [*modules(part), sneaky]) == {sneaky}
 
 
-def test_relative_imports_are_found(tmp_path: Path) -> None:
-    """The bridge's own imports are relative, so its folder can have any name."""
-    for part, line, package in [
-        ("bridge/run", "from ..record import store\n", "bridge.record"),
-        ("dvc_mlflow", "from . import store\n", "dvc_mlflow.store"),
-    ]:
-        sneaky = modules(part)[0].with_name("sneaky.py")
-        sneaky.write_text(line)
-        try:
-            assert sneaky in importers(package, modules(part))
-        finally:
-            sneaky.unlink()
-    for path in modules("bridge"):
-        assert not importers("bridge", [path]) or "import bridge" not in path.read_text()
+def test_relative_imports_are_found() -> None:
+    """An import that is written relative to its package is found as well."""
+    sneaky = modules("dvc_mlflow")[0].with_name("sneaky.py")
+    sneaky.write_text("from . import store\n")
+    try:
+        assert sneaky in importers("dvc_mlflow.store", modules("dvc_mlflow"))
+    finally:
+        sneaky.unlink()
 
 
 @pytest.mark.parametrize("word", ["lstm", "keras", "tensorflow", "digit", "epoch", "accuracy"])
-def test_the_bridge_knows_no_science(word: str) -> None:
-    """Tool and bridge do not even mention these words: all they know of a project is given."""
-    for path in [*TOOL.rglob("*"), *(STAGES / "bridge").rglob("*")]:
+def test_the_tool_knows_no_science(word: str) -> None:
+    """The tool does not even mention these words: all that it knows of a project is DVC's."""
+    for path in TOOL.rglob("*"):
         if path.suffix in {".py", ".md"}:
             assert word not in path.read_text().lower(), path
 
@@ -104,35 +97,29 @@ def test_the_bridge_knows_no_science(word: str) -> None:
     [
         ("keras", {"learning/backend.py"}),
         ("tensorflow", {"learning/backend.py"}),
-        ("pydantic", {"task/params.py"}),
-        ("yaml", {"run/params.py"}),
+        ("pydantic", {"task/params.py", "task/schema.py"}),
+        ("yaml", {"task/params_file.py"}),
+        ("mlflow", {"vanilla_lstm/serving.py"}),
         ("ruamel", set()),
     ],
 )
 def test_one_importer(package: str, allowed: set[str]) -> None:
-    """Each of these packages is imported in one module at most, so it can be replaced there."""
+    """Each of these packages is imported in one place at most, so it can be replaced there."""
     found = importers(package, LIBRARY + SCRIPTS)
     assert {f"{path.parent.name}/{path.name}" for path in found} == allowed
 
 
-def test_only_the_bridge_writes_files() -> None:
-    """Only `Stage.write` writes what DVC tracks, so files are whole or missing."""
+def test_where_files_are_written() -> None:
+    """What DVC tracks is written in two modules, which report what goes wrong in one line."""
     writing = re.compile(r"\.(write_text|write_bytes|open\(.w|save\()|\bopen\(")
     found = {
         f"{path.parent.name}/{path.name}"
         for path in LIBRARY + SCRIPTS
-        if STAGES / "bridge" not in path.parents and writing.search(path.read_text())
+        if writing.search(path.read_text())
     }
-    # The former writes to a temporary folder, the latter to /dev/null.
-    assert found == {"learning/model_file.py", "learning/backend.py"}
-
-
-def test_cluster() -> None:
-    """One module in cluster/ imports Ray, and the code sent to nodes needs only Python there."""
-    found = importers("ray", sorted((ROOT / "cluster").glob("**/*.py")))
-    assert {path.name for path in found} == {"schedule.py"}
-    code = "import sys; sys.path.append('cluster'); import sweeps.node"
-    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)
+    # The last reads params.yaml, and the one before it writes to /dev/null.
+    written = {"task/artifacts.py", "learning/model_file.py"}
+    assert found == written | {"learning/backend.py", "task/params_file.py"}
 
 
 def heavy_modules_of(script: str, folder: Path) -> set[str]:
@@ -165,10 +152,9 @@ def test_generating_loads_nothing_heavy_can_fail(tmp_path: Path) -> None:
 
 def script_of(stage: dict[str, Any]) -> Path:
     """Return the script that a stage of dvc.yaml runs."""
-    exec_, python, script, *_ = stage["cmd"].split()
-    # Without `exec` a shell may stay between `dvc` and the stage: `Stage.check`.
-    assert (exec_, python) == ("exec", "python")
-    return ROOT / str(script)
+    start, _, rest = stage["cmd"].partition("python ")
+    assert start in ("exec ", "exec dvc-mlflow run ")
+    return ROOT / str(rest.split()[0])
 
 
 @pytest.mark.parametrize("name", DVC["stages"])
@@ -189,10 +175,10 @@ def test_covering_can_fail(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("def f():\n    from vanilla_lstm.learning.batches import batches\n")
     assert covering(script) == {script, STAGES / "vanilla_lstm" / "learning"}
-    script.write_text("from vanilla_lstm import progress\nimport bridge.record.store\n")
+    script.write_text("from vanilla_lstm import serving\n")
     assert covering(script) == {
         script,
-        *(STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning", "bridge/run")),
+        *(STAGES / "vanilla_lstm" / name for name in ("task", "learning")),
     }
 
 
@@ -200,9 +186,9 @@ def sections_read(source: str, arguments: list[str]) -> set[str]:
     """Return the sections that a stage's script reads: the X of every `params.X` in it.
 
     In a `match` on its arguments, only the case of `arguments` counts. `params` may be used in no
-    other way, so nothing else can read a section, except `check_memory`, which changes no output.
+    other way, so nothing else can read a section.
     """
-    tree = ast.parse(source.replace("check_memory(params)", "pass"))
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Match):
             node.cases = [c for c in node.cases if ast.unparse(c.pattern) == str(arguments)]
@@ -226,7 +212,7 @@ def sections_read(source: str, arguments: list[str]) -> set[str]:
 def test_params_are_the_sections_read(name: str) -> None:
     """A stage re-runs when a param that it reads changes, and for no other param."""
     stage = DVC["stages"][name]
-    arguments = stage["cmd"].split()[3:]
+    arguments = stage["cmd"].partition(".py")[2].split()
     assert set(stage["params"]) == sections_read(script_of(stage).read_text(), arguments)
 
 
@@ -275,7 +261,7 @@ def methods_used(section: type[Section], sources: list[str]) -> list[str]:
 )
 def test_every_key_is_read(section: type[Section]) -> None:
     """Every key of params.yaml has an effect: some code besides the schema reads it."""
-    schema = STAGES / "vanilla_lstm" / "task" / "params.py"
+    schema = STAGES / "vanilla_lstm" / "task" / "schema.py"
     sources = [path.read_text() for path in LIBRARY + SCRIPTS if path != schema]
     assert unread_keys(section, sources + methods_used(section, sources)) == set()
 

@@ -1,52 +1,21 @@
 """The model as MLflow serves it: digits in, probabilities out, anything else refused.
 
-MLflow stores a copy of this package and the bridge with each model, so a model is served by the
-code that trained it.
+MLflow stores a copy of this package with each model (`artifacts` in dvc.yaml), so a model is served
+by the code that trained it.
 """
 
-import warnings
-from collections.abc import Sequence
-from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import numpy.typing as npt
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
 
-import bridge
 from vanilla_lstm.learning.backend import keras
 from vanilla_lstm.learning.model_file import read_model
 
-_CODE = [Path(__file__).parent, Path(bridge.__file__).parent]
 _LONGEST, _MOST = 10_000, 100_000  # answered in seconds; a server gives up after a minute
-_NEEDED = ("keras", "mlflow", "numpy", "pydantic", "pyyaml", "tensorflow")
-
-
-def save(
-    model: Path, *, path: str, mlflow_model: Model, output_shape: Sequence[int | None]
-) -> None:
-    """Write what MLflow serves: the model file, the code it needs and the pinned requirements."""
-    # Digits are objects, because MLflow would turn 1.5 into 1 before `predict` checks it.
-    digits = TensorSpec(np.dtype(object), (-1,))
-    probabilities = TensorSpec(np.dtype(np.float32), tuple(n or -1 for n in output_shape))
-    with warnings.catch_warnings():
-        # The signature is enough; MLflow would run an example through the model.
-        warnings.filterwarnings("ignore", "(?s).*An input example was not provided")
-        mlflow.pyfunc.save_model(
-            path,
-            loader_module=__name__,
-            data_path=str(model),
-            code_paths=[str(folder) for folder in _CODE],
-            mlflow_model=mlflow_model,
-            signature=ModelSignature(Schema([digits]), Schema([probabilities])),
-            # Given explicitly: MLflow would take many seconds to infer them.
-            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
-        )
 
 
 class DigitClassifier:
@@ -82,5 +51,5 @@ class DigitClassifier:
 
 
 def _load_pyfunc(path: str) -> DigitClassifier:
-    """Load the stored model; MLflow calls this function by name."""
+    """Load a model's file; MLflow calls this function by name."""
     return DigitClassifier(read_model(Path(path)))

@@ -30,31 +30,6 @@ from processor import processor  # noqa: E402
 
 BECOME_SUBREAPER = 36  # prctl's: the recorder's parent has ended, so it becomes our child
 
-LIKE_OURS = """
-import sys
-import numpy as np
-sys.path.insert(0, {stages!r})
-from vanilla_lstm.learning.model import build_model, predict
-from vanilla_lstm.learning.model_file import read_model, write_model
-from vanilla_lstm.learning.training import fit
-from vanilla_lstm.task.params import read_params
-from vanilla_lstm.task.sequences import generate
-from pathlib import Path
-
-params = read_params(Path({params!r}))
-x, y = generate(1000, 1, n_max=5, n_steps=10, targets=[1], insert=0)
-if sys.argv[1] == "train":
-    model = build_model(params.data, params.model, 1)
-    with open("training.csv", "w", buffering=1) as file:
-        file.write("epoch,loss\\n")
-        for i, epoch in enumerate(fit(model, x, y, params.train, lambda epochs: None)):
-            file.write(f"{{i}},{{epoch.loss}}\\n")
-    write_model(Path("model.keras"), model)
-else:
-    right = predict(read_model(Path("model.keras")), x, 1000).argmax(-1) == y
-    Path("metrics.json").write_text('{{"right": %d}}' % right.sum())
-"""
-
 
 class Cost(NamedTuple):
     """What a run took."""
@@ -139,29 +114,6 @@ class Bench:
 
     def everything(self) -> None:
         """Measure everything."""
-        ours = {
-            "stages": str(HERE.parents[1] / "stages"),
-            "params": str(HERE.parents[1] / "params.yaml"),
-        }
-        script, python = LIKE_OURS.format(**ours), shlex.quote(sys.executable)
-        train = {
-            "cmd": f"{python} script.py train",
-            "deps": ["script.py"],
-            "params": ["rate"],
-            "outs": ["model.keras"],
-            "plots": [{"training.csv": {"cache": False, "x": "epoch"}}],
-        }
-        evaluate = {
-            "cmd": f"{python} script.py evaluate",
-            "deps": ["model.keras"],
-            "metrics": [{"metrics.json": {"cache": False}}],
-        }
-        self.compare(
-            "a pipeline like this repository's",
-            {"train": train, "evaluate": evaluate},
-            files={"script.py": script},
-            target="at most 1.15",
-        )
         self.compare("a stage of 1 s", {"one": stage("sleep 1", 0)})
         eight = {f"s{i}": stage("sleep 0.5", i) for i in range(8)}
         self.compare("eight stages of 0.5 s", eight)

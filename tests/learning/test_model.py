@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridge.run.errors import FileError
-from making import write_model
 from sections import data_params, model_params
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.model import CELLS, build_model, predict, summary
-from vanilla_lstm.learning.model_file import read_model
+from vanilla_lstm.learning.model_file import read_model, write_model
 from vanilla_lstm.task.artifacts import MODEL
-from vanilla_lstm.task.params import ModelParams
+from vanilla_lstm.task.errors import FileError
+from vanilla_lstm.task.schema import ModelParams
 
 pytestmark = pytest.mark.pipeline
 

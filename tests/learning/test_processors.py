@@ -22,7 +22,7 @@ batch_size, units, n_steps, epochs = map(int, sys.argv[3:])
 x, y = generate(2 * batch_size, 1, n_max=5, n_steps=n_steps, targets=[1], per_step=per_step)
 set_threads(batch_size, units)
 model = build_model(data_params(per_step=per_step), model_params(cell=cell, units=units), seed=1)
-fit(model, x, y, train_params(batch_size=batch_size, epochs=epochs))
+list(fit(model, x, y, train_params(batch_size=batch_size, epochs=epochs)))
 arrays = [*(v.numpy() for v in model.weights), predict(model, x, 1000)]
 print(hashlib.md5(b"".join(a.tobytes() for a in arrays)).hexdigest())
 """

@@ -16,7 +16,8 @@ from vanilla_lstm.learning.model import CELLS, build_model
 from vanilla_lstm.learning.products import LONGEST, product
 from vanilla_lstm.learning.training import _Program
 from vanilla_lstm.task.artifacts import DataSet
-from vanilla_lstm.task.params import Params, read_params
+from vanilla_lstm.task.params import read_params
+from vanilla_lstm.task.schema import Params
 
 pytestmark = pytest.mark.pipeline
 

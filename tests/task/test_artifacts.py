@@ -1,5 +1,6 @@
-"""The files between the stages: whole or missing, and never trusted."""
+"""The files between the stages: written row by row, and never trusted."""
 
+import hashlib
 import io
 import json
 import os
@@ -16,27 +17,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.run.errors import FileError, StageError
-from bridge.run.files import md5
-from bridge.run.stage import Stage
-from making import write_dataset
 from sections import data_params
 from vanilla_lstm.task.artifacts import (
     METRICS,
     TEST_DATA,
     TRAIN_DATA,
     DataSet,
-    csv_bytes,
     read_dataset,
+    write_csv,
+    write_dataset,
+    write_json,
 )
-from vanilla_lstm.task.params import TrainDataParams
+from vanilla_lstm.task.errors import FileError
+from vanilla_lstm.task.schema import TrainDataParams
 from vanilla_lstm.task.sequences import generate
 
 DATA = data_params(n_steps=4)
 
 
-def write(path: Path, content: bytes) -> None:
-    Stage([]).write(path, content)
+def md5(path: Path) -> str:
+    """Return the md5 of a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 OWN = TrainDataParams(n_samples=6, seed=1, min_insert=None)
@@ -232,38 +233,27 @@ def test_any_damage(data: st.DataObject) -> None:
 # Writing
 
 
-def test_failed_write_keeps_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write stopped halfway keeps the old file and leaves nothing half-written."""
-    write(METRICS, b"old")
-    before = files()
+def test_rows_are_there_at_once() -> None:
+    """A row of a table is in its file before the next one is computed, so curves are live."""
+    seen = []
 
-    def orphaned() -> None:
-        raise StageError("the dvc that started this stage is gone")
+    def rows() -> Iterator[tuple[int, float]]:
+        for i in range(3):
+            seen.append(METRICS.read_text())
+            yield i, i / 4
 
-    stage = Stage([])
-    monkeypatch.setattr(stage, "check", orphaned)
-    with pytest.raises(StageError, match="is gone"):
-        stage.write(METRICS, b"new")
-    assert files() == before
-
-
-def test_leftover_of_a_killed_write() -> None:
-    """A killed write's leftover does not pass for the file, and the next write removes it."""
-    leftover = METRICS.with_name(f".{METRICS.name}.partial")
-    leftover.parent.mkdir()
-    leftover.write_bytes(b"much more than what comes next")
-    write(METRICS, b"new")
-    assert [str(path) for path in Path("data").iterdir()] == [str(METRICS)]
-    assert METRICS.read_bytes() == b"new"
+    write_csv(METRICS, ("epoch", "loss"), rows())
+    assert seen == ["epoch,loss\n", "epoch,loss\n0,0.0\n", "epoch,loss\n0,0.0\n1,0.25\n"]
+    assert METRICS.read_text() == "epoch,loss\n0,0.0\n1,0.25\n2,0.5\n"
 
 
 def test_folder_where_a_file_is_to_be() -> None:
     """A folder in place of an output is reported with its path, and stays."""
     METRICS.mkdir(parents=True)
     with pytest.raises(FileError) as caught:
-        write(METRICS, b"new")
-    message = f"{METRICS}: cannot be written (Is a directory); it is left as it was"
-    assert str(caught.value) == message
+        write_json(METRICS, {})
+    cure = "make room on the disk, or make it writable"
+    assert str(caught.value) == f"{METRICS}: cannot be written (Is a directory); {cure}"
     assert METRICS.is_dir()
 
 
@@ -281,22 +271,19 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder / "data"], check=True)
 
 
+LARGE = generate(50_000, 1, **DATA.model_dump())
+
+
 @pytest.mark.parametrize(
     "fill",
     [
-        lambda: write(METRICS, bytes(100_000)),
-        lambda: write(METRICS, csv_bytes(["a"], [[i] for i in range(50_000)])),
+        lambda: write_csv(METRICS, ["a"], [[i] for i in range(50_000)]),
+        lambda: write_dataset(METRICS, DataSet(*LARGE, DATA, OWN)),
     ],
-    ids=["bytes", "table"],
+    ids=["table", "data set"],
 )
-def test_full_disk(small_disk: Path, fill: Callable[[], None]) -> None:
-    """On a full disk the error names the file, the old file stays and the space is freed."""
-    write(METRICS, b"old")
-    with pytest.raises(FileError) as caught:
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk(fill: Callable[[], None]) -> None:
+    """On a full disk the error names the file."""
+    with pytest.raises(FileError, match=f"^{METRICS}: cannot be written .No space left on device"):
         fill()
-    assert str(caught.value) == (
-        "data/metrics.json: cannot be written (No space left on device); it is left as it was"
-    )
-    assert METRICS.read_bytes() == b"old"
-    assert [path.name for path in small_disk.iterdir()] == ["metrics.json"]
-    write(METRICS, bytes(30_000))

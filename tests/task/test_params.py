@@ -14,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from bridge.run.errors import FileError, ParamsError
-from bridge.run.params import flatten, updated
 from clone import ROOT
 from sections import RECIPE
+from vanilla_lstm.task.errors import FileError, ParamsError
 from vanilla_lstm.task.memory import check_memory
-from vanilla_lstm.task.params import Params, as_mapping, parse_params, read_params
+from vanilla_lstm.task.params import parse_params, read_params
+from vanilla_lstm.task.schema import Params
 
 COMMENTED = (ROOT / "params.yaml").read_text()
 TEXT = "".join(
@@ -342,24 +342,6 @@ def test_refusal_is_quick(tmp_path: Path, stage: str) -> None:
     assert done.stderr == "params.yaml: train.epochs: must be at least 1; received 0\n"
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["params.yaml"]
-
-
-def test_flatten_and_update() -> None:
-    """Params go to MLflow under the names that DVC uses, and back into a params file."""
-    params = parse_params(TEXT)
-    assert list(flatten(as_mapping(dict(params)))) == KEYS
-    other = params.train.model_copy(update={"epochs": 7})
-    text = updated(TEXT, as_mapping({"train": other, "data": params.data}))
-    assert parse_params(text) == params.model_copy(update={"train": other})
-
-
-@pytest.mark.parametrize(
-    "path", [ROOT / "params.yaml", *ROOT.glob("properties/claims/*/params.yaml")]
-)
-def test_equal_sections_change_no_byte(path: Path) -> None:
-    """MLflow keeps an unchanged params.yaml byte for byte: `null` stays `null`."""
-    text = path.read_text()
-    assert updated(text, as_mapping(dict(parse_params(text)))) == text
 
 
 # params.yaml as documentation

@@ -13,6 +13,8 @@ _EPSILON = 1e-7  # as in Keras: a probability of 0 gives a large loss, not an in
 class Epoch(NamedTuple):
     """The result of one epoch; losses and accuracies are averages as in `Evaluation`."""
 
+    epoch: int
+    """Its number, from 1."""
     n_steps: int
     """How many steps of the sequences were trained on."""
     loss: float

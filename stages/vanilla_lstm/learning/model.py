@@ -8,7 +8,7 @@ import numpy.typing as npt
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.layers import ChronoInitializer, Dense, OneHot, SimpleRNNCell
 from vanilla_lstm.learning.lstm import LSTM
-from vanilla_lstm.task.params import DataParams, ModelParams
+from vanilla_lstm.task.schema import DataParams, ModelParams
 from vanilla_lstm.task.sequences import UInt8Array
 
 
@@ -64,4 +64,4 @@ def summary(model: keras.Model) -> str:
     """
     lines: list[str] = []
     model.summary(line_length=80, print_fn=lines.append)
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"

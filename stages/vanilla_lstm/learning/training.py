@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ import numpy.typing as npt
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import Indices, batch_lengths, batches, shuffled_batches
 from vanilla_lstm.learning.evaluation import Epoch, significant
-from vanilla_lstm.task.params import PhaseParams, TrainParams
+from vanilla_lstm.learning.model import build_model
+from vanilla_lstm.task.artifacts import DataSet
+from vanilla_lstm.task.schema import ModelParams, PhaseParams, TrainParams
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array
 
 PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
 _CHUNK_EPOCHS = 25
-_CHUNK_SECONDS = 0.5  # between returns to Python, for progress, tracking and signals
+_CHUNK_SECONDS = 0.5  # between returns to Python, for progress, curves and signals
 _CHUNK_INDICES = 1 << 22  # bounds the memory of a chunk's batches
 _VALIDATION_BATCH = 1024
+_N_MEASURES = 4  # loss, accuracy, val_loss, val_accuracy
 
 
 def set_threads(batch_size: int, units: int) -> None:
@@ -35,27 +39,28 @@ def set_threads(batch_size: int, units: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1 if batch_size * units < 16_384 else 2)
 
 
-def fit(
-    model: keras.Model,
-    x: UInt8Array,
-    y: UInt8Array,
-    params: TrainParams,
-    on_epochs: Callable[[list[Epoch]], None] = lambda epochs: None,
-) -> list[Epoch]:
-    """Train `model` in place on digits `[n_samples, n_steps]` and labels.
+def new_model(dataset: DataSet, model: ModelParams, train: TrainParams) -> keras.Model:
+    """Return the model that is to be trained on a data set, with TensorFlow set up for it."""
+    set_threads(train.batch_size, model.units)
+    return build_model(dataset.data, model, train.seed, train.pads(dataset.own))
+
+
+def fit(model: keras.Model, x: UInt8Array, y: UInt8Array, params: TrainParams) -> Iterator[Epoch]:
+    """Train `model` in place on digits `[n_samples, n_steps]` and labels, and yield each epoch.
+
+    It trains while its epochs are taken, and the model is trained when the last one has been.
 
     The phases of the curriculum come first, then one on whole sequences. Each phase has a new Adam
     optimizer with Keras's defaults and its own learning rate. It starts from the weights that the
     previous phase kept: those of its last epoch, or of the one with the lowest validation loss.
     With `stop_at_accuracy` a phase ends once two epochs in a row reach that validation accuracy.
-    With `min_steps` about half of the batches learn only beginnings (`batch_lengths`). `on_epochs`
-    is called with each chunk of epochs when it ends.
+    With `min_steps` about half of the batches learn only beginnings (`batch_lengths`).
     """
     n = params.n_training(len(x))
     whole = PhaseParams(
         n_steps=x.shape[1], epochs=params.epochs, learning_rate=params.learning_rate
     )
-    history: list[Epoch] = []
+    numbers = count(1)
     for i, phase in enumerate([*params.curriculum, whole]):
         # Separate streams per phase: how far the previous phase drew ahead depends on the machine.
         shuffled = shuffled_batches(n, min(params.batch_size, n), [params.seed, i])
@@ -65,10 +70,9 @@ def fit(
         data = [tf.constant(part) for part in (x_phase[:n], y_phase[:n], x_phase[n:], y_phase[n:])]
         program = _Program(model, phase.learning_rate, params)
         for epochs in program.run(data, shuffled, lengths, phase.epochs):
-            history += [Epoch(phase.n_steps, *map(significant, epoch)) for epoch in epochs]
-            on_epochs(history[-len(epochs) :])
+            for measures in epochs:
+                yield Epoch(next(numbers), phase.n_steps, *map(significant, measures))
         program.give_weights()
-    return history
 
 
 class _Program:
@@ -153,7 +157,7 @@ class _Program:
         return tf.while_loop(
             lambda epoch, _: (epoch < size) & (self.successes < PATIENCE),
             train_and_validate,
-            (0, tf.zeros((chunk.shape[0], len(Epoch._fields) - 1), tf.float64)),
+            (0, tf.zeros((chunk.shape[0], _N_MEASURES), tf.float64)),
         )
 
     def _over_batches(self, process: Callable[..., Any], x: Any, y: Any, batches: Any) -> Any:

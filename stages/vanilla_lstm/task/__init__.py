@@ -1,1 +1,1 @@
-"""What is learned: params, sequences and data sets. NumPy and pydantic only."""
+"""What is learned: params, sequences and data sets. NumPy, pydantic and PyYAML only."""

@@ -1,17 +1,17 @@
 """Every path of the pipeline, and its file formats: the same values give the same bytes."""
 
 import csv
-import io
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from bridge.run.errors import FileError
-from vanilla_lstm.task.params import (
+from vanilla_lstm.task.errors import FileError
+from vanilla_lstm.task.schema import (
     DataParams,
     Section,
     TestDataParams,
@@ -24,8 +24,10 @@ TRAIN_DATA = Path("data/train.npz")
 TEST_DATA = Path("data/test.npz")
 MODEL = Path("data/model.keras")
 TRAINING = Path("data/training.csv")
+MODEL_SUMMARY = Path("data/model_summary.txt")
 METRICS = Path("data/metrics.json")
 PREDICTIONS = Path("data/predictions.csv")
+CONFUSION_MATRIX = Path("data/confusion_matrix.html")
 
 
 class DataSet(NamedTuple):
@@ -52,22 +54,16 @@ class DataSet(NamedTuple):
         return self.own.applied_to(self.data)
 
     @property
-    def profile(self) -> dict[str, Any]:
-        """The profile that MLflow shows."""
-        return {"num_rows": len(self.x), "shape": self.x.shape}
-
-    @property
     def sections(self) -> dict[str, Section]:
         """The sections that the data set was drawn from, by their names in params.yaml."""
         return {"data": self.data, self.own.name: self.own}
 
 
-def dataset_bytes(dataset: DataSet) -> memoryview:
-    """Return the content of a data set's file, including its parameters."""
+def write_dataset(path: Path, dataset: DataSet) -> None:
+    """Write a data set, including its parameters; raises `FileError`."""
     params = json.dumps(as_mapping(dataset.sections))
-    buffer = io.BytesIO()
-    np.savez(buffer, x=dataset.x, y=dataset.y, params=np.array(params))
-    return buffer.getbuffer()
+    with writing(path), path.open("wb") as file:
+        np.savez(file, x=dataset.x, y=dataset.y, params=np.array(params))
 
 
 def read_dataset(path: Path) -> DataSet:
@@ -113,18 +109,35 @@ def _check(dataset: DataSet) -> None:
         raise ValueError(f"y holds the label {labels.max()}")
 
 
-def json_bytes(values: dict[str, float]) -> bytes:
-    """Return the content of a JSON file with a small mapping."""
-    return (json.dumps(values, indent=2) + "\n").encode()
+def write_json(path: Path, values: Mapping[str, float]) -> None:
+    """Write a small mapping; raises `FileError`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return the content of a CSV file."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue().encode()
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, each row as soon as `rows` yields it; raises `FileError`."""
+    with writing(path), path.open("w", buffering=1, encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text; raises `FileError`."""
+    with writing(path):
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of a file that the block writes; raise `FileError` if that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        cause = error.strerror or " ".join(str(error).split())[:200]
+        cure = "make room on the disk, or make it writable"
+        raise FileError(path, f"cannot be written ({cause})", cure) from None
 
 
 def unreadable(path: Path, error: Exception) -> FileError:

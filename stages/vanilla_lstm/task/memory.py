@@ -3,15 +3,15 @@
 import os
 from collections.abc import Iterator
 
-from bridge.run.errors import ParamsError, broken_rule
-from bridge.run.params import PARAMS, flatten
-from vanilla_lstm.task.params import Params, as_mapping
+from vanilla_lstm.task.errors import ParamsError, broken_rule
+from vanilla_lstm.task.params_file import PARAMS, flatten
+from vanilla_lstm.task.schema import Params, as_mapping
 
 
 def check_memory(params: Params) -> None:
     """Raise `ParamsError` if something would need more memory than this machine has.
 
-    Separate from the schema, so that a smaller machine can still read a larger one's params.
+    Separate from the rules, so that a smaller machine can still parse a larger one's params.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     values = flatten(as_mapping(dict(params)))

@@ -1,9 +1,8 @@
-"""Errors that are not bugs: each ends a stage with its message and exit status 1.
+"""Errors that are not bugs: each ends a script with its message and exit status 1.
 
 StageError
 ├── ParamsError           a params file breaks a rule
-├── FileError             a file is missing, damaged, changed or not writable
-└── TrackingError         the MLflow store cannot be used
+└── FileError             a file is missing, damaged or not writable
 """
 
 import reprlib
@@ -11,8 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-class StageError(Exception):
-    """A user's mistake, or a failure outside the program; the message is for the user."""
+class StageError(SystemExit):
+    """A user's mistake, or a failure outside the program; the message is for the user.
+
+    Where nobody catches a `SystemExit` with a message, Python prints that and exits with status 1.
+    """
 
 
 class ParamsError(StageError):
@@ -29,13 +31,6 @@ class FileError(StageError):
 
     def __init__(self, path: Path, problem: str, cure: str) -> None:
         super().__init__(f"{path}: {problem}; {cure}")
-
-
-class TrackingError(StageError):
-    """The MLflow store at `address` cannot be used."""
-
-    def __init__(self, address: str, problem: str, cure: str) -> None:
-        super().__init__(f"MLflow at {address}: {problem}; {cure}")
 
 
 def broken_rule(key: str, rule: str, *received: object) -> str:

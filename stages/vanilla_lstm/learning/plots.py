@@ -1,4 +1,4 @@
-"""Figures for MLflow; DVC draws its own from the CSV files."""
+"""Figures; DVC draws its own from the CSV files."""
 
 from typing import Any
 
@@ -19,4 +19,4 @@ def confusion_matrix(pairs: npt.NDArray[np.integer[Any]], n_classes: int) -> str
         shades = row / max(counts.max(), 1) / 2
         style = '<td style="background:rgb(8 48 107 / {:.2f})">{}'
         rows.append(f"<tr><th>{actual}{''.join(map(style.format, shades, row))}")
-    return '<table cellpadding="16" align="center">' + "\n".join(rows) + "</table>"
+    return '<table cellpadding="16" align="center">' + "\n".join(rows) + "</table>\n"

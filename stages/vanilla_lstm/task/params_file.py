@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from .errors import FileError, ParamsError, broken_rule
+from vanilla_lstm.task.errors import FileError, ParamsError, broken_rule
 
 PARAMS = Path("params.yaml")
 MAX_BYTES = 20_000  # small enough that any content is parsed within two seconds
 
 
-def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
-    """Return the mapping in a params file, and its text; raises `FileError` and `ParamsError`."""
+def read(path: Path = PARAMS) -> str:
+    """Return the text of a params file; raises `FileError` and `ParamsError`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -25,7 +25,7 @@ def read(path: Path = PARAMS) -> tuple[dict[str, Any], str]:
         raise FileError(path, f"cannot be read ({cause})", cure) from None
     if len(content) > MAX_BYTES:
         raise ParamsError(path, [broken_rule("", f"must be at most {MAX_BYTES} bytes")])
-    return parse(text, path), text
+    return text
 
 
 def parse(text: str, path: Path = PARAMS) -> dict[str, Any]:
@@ -54,16 +54,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def updated(text: str, sections: Mapping[str, Any]) -> str:
-    """Return the text of a params file with some sections replaced, or the same text if equal."""
-    try:
-        values = parse(text)
-    except ParamsError:  # a damaged copy
-        values = {}
-    result = {**values, **sections}
-    return text if result == values else str(yaml.safe_dump(result, sort_keys=False))
 
 
 class _Loader(yaml.CSafeLoader):

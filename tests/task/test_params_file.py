@@ -9,8 +9,8 @@ from dvc.utils.serialize import parse_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.run.errors import FileError, ParamsError
-from bridge.run.params import flatten, parse, read, updated
+from vanilla_lstm.task.errors import FileError, ParamsError
+from vanilla_lstm.task.params_file import flatten, parse, read
 
 SCALARS = [
     *("1e-3", "1E5", "+1.5e+3", "-.5", "1.", ".inf", "-.INF", ".nan", "1_000", "1_0.5", "1e5_0"),
@@ -79,13 +79,9 @@ def test_another_name(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"other\.yaml: cannot be read"):
         read(tmp_path / "other.yaml")
     (tmp_path / "other.yaml").write_text("a: {b: 1}\n")
-    assert read(tmp_path / "other.yaml") == ({"a": {"b": 1}}, "a: {b: 1}\n")
+    assert read(tmp_path / "other.yaml") == "a: {b: 1}\n"
 
 
-def test_flatten_and_update() -> None:
-    """`flatten` returns values by dotted key; `updated` returns an unchanged file as it is."""
+def test_flatten() -> None:
+    """`flatten` returns values by dotted key."""
     assert flatten({"a": {"b": 1, "c": {"d": []}}, "e": {}}) == {"a.b": 1, "a.c.d": [], "e": {}}
-    text = "a: {b: 1}  # why\n"
-    assert updated(text, {"a": {"b": 1.0}}) == text
-    assert parse(updated(text, {"a": {"b": 2}, "c": [1]})) == {"a": {"b": 2}, "c": [1]}
-    assert parse(updated("damaged: [", {"a": {"b": 2}})) == {"a": {"b": 2}}

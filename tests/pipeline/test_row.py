@@ -1,0 +1,135 @@
+"""The row of this pipeline: what one `dvc repro` says and records, and who else can have it."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from clone import Done, make_clone
+from pipelines import Repository
+from test_restore import restored
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone in which nothing has run."""
+    return Repository(make_clone(tmp_path_factory.mktemp("row") / "clone").path)
+
+
+@pytest.fixture(scope="module")
+def done(project: Repository) -> Done:
+    """The first `dvc repro` in it, whose results are then committed."""
+    done = project.dvc("repro")
+    project.commit("The results")
+    return done
+
+
+@pytest.fixture(scope="module")
+def row(project: Repository, done: Done) -> Run:
+    """The only row that it has made."""
+    (row,) = project.rows()
+    return row
+
+
+def test_row(project: Repository, row: Run) -> None:
+    """One row has all params, metrics, files, md5s and data sets of the four stages."""
+    stages: dict[str, Any] = YAML(typ="safe").load(project.lock)["stages"]
+    sections = {k: v for s in stages.values() for k, v in s["params"]["params.yaml"].items()}
+    params = {f"{s}.{key}": str(v) for s, values in sections.items() for key, v in values.items()}
+    params["model.cell_noise"] = "0"  # whole floats are shown as ints
+    assert len(params) > 25
+    assert row.data.params == params
+    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    tags = row.data.tags
+    assert {k.removeprefix("md5."): v for k, v in tags.items() if k.startswith("md5.")} == outs
+    inputs = {
+        (i.dataset.name, i.tags[0].value): i.dataset.digest for i in row.inputs.dataset_inputs
+    }
+    data = [("train.npz", "train"), ("model.keras", "evaluate"), ("test.npz", "evaluate")]
+    assert inputs == {(f"data/{name}", stage): outs[f"data/{name}"] for name, stage in data}
+    small = ["confusion_matrix.html", "metrics.json", "model.keras", "model_summary.txt"]
+    small += ["predictions.csv", "training.csv"]  # a model of 25 units is small enough, too
+    assert project.artifacts(row) == [f"data/{name}" for name in small]
+    assert row.info.status == "FINISHED"
+    assert project.client.get_experiment(row.info.experiment_id).name == "vanilla-lstm"
+    assert tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD~")
+    assert tags["mlflow.source.git.dirty"] == "false"
+
+
+def test_metrics(project: Repository, row: Run) -> None:
+    """Its final metrics are those of data/metrics.json, its curves those of data/training.csv."""
+    result = json.loads((project.path / "data/metrics.json").read_text())
+    final = {f"test/{key}": value for key, value in result.items()}
+    assert final["test/n_samples"] == 20
+    with (project.path / "data/training.csv").open() as file:
+        epochs = [*csv.DictReader(file)]
+    names = {"n_steps", "loss", "accuracy", "val_loss", "val_accuracy"}
+    for name in names:
+        history = project.client.get_metric_history(row.info.run_id, f"train/{name}")
+        expected = [(int(line["epoch"]), float(line[name])) for line in epochs]
+        assert [(point.step, point.value) for point in history] == expected
+    assert len(epochs) == 3
+    curves = {f"train/{name}": float(epochs[-1][name]) for name in names}
+    assert row.data.metrics == {**final, **curves}
+
+
+def test_model(project: Repository, row: Run) -> None:
+    """Its model is in the repository, with a signature and the code that it needs."""
+    (output,) = row.outputs.model_outputs
+    model = project.client.get_logged_model(output.model_id)
+    assert model.source_run_id == row.info.run_id
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    assert folder.is_relative_to(project.path / "mlartifacts")
+    assert (folder / "data/model.keras").read_bytes() == (
+        project.path / "data/model.keras"
+    ).read_bytes()
+    assert (folder / "code/vanilla_lstm/serving.py").is_file()
+    assert "signature:" in (folder / "MLmodel").read_text()
+
+
+def test_what_is_said(project: Repository, done: Done, row: Run) -> None:
+    """Users see what the scripts print and, once a stage, where its row is; no noise."""
+    for noise in ("Downloading", "Warning", "warning", "alembic", "INFO", "mlflow.store", "it/s"):
+        assert noise not in done.stdout + done.stderr
+    end = done.stdout[done.stdout.index("Accuracy: ") :].splitlines()
+    assert re.fullmatch(r"Accuracy: [01]\.\d{4}", end[0])
+    assert re.fullmatch(r"Correctly classified: \d+ of 20", end[1])
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    for line, start, address in zip(lines, ["row", "all rows"] * 2, ["", "?"] * 2, strict=True):
+        assert line.startswith(f"dvc-mlflow: {start}")
+        assert (row.info.run_id in line) == (not address)
+        assert ("viewStateShareKey=results" in line) == bool(address)
+    assert not (project.path / "mlruns").exists()
+
+
+def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
+    """After `dvc pull` in a fresh clone nothing runs, and `record` makes the row that ran live."""
+    project.git("clone", "-q", ".", str(tmp_path / "fresh"))
+    fresh = Repository(tmp_path / "fresh")
+    for clone, command in ((project, "push"), (fresh, "pull")):
+        clone.dvc("remote", "add", "-q", "--local", "-d", "team", str(tmp_path / "remote"))
+        clone.dvc(command, "-q")
+    assert fresh.repro() == []
+    assert fresh.rows() == []
+    assert fresh.record().error == ""
+    assert fresh.table() == project.table()
+    (again,) = fresh.rows()
+    assert fresh.artifacts(again) == project.artifacts(row)
+
+
+def test_restored(project: Repository, row: Run) -> None:
+    """The row is restored in a folder of its own, where everything is up to date."""
+    folder = restored(project, row)
+    assert folder.repro() == []
+    assert (folder.path / "params.yaml").read_text() == (project.path / "params.yaml").read_text()

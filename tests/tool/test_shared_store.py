@@ -1,0 +1,81 @@
+"""One store that several clones, containers and machines share."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dvc_mlflow import processes
+from pipelines import LOADER, SERVED, Repository, repository
+from test_places import rows_of
+from test_rebuild import started
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A pipeline with a model that has run once: `copy` it."""
+    folder = tmp_path_factory.mktemp("finished")
+    made = repository(folder / "project", SERVED, files={"loader.py": LOADER})
+    made.dvc("repro", "-q")
+    made.commit("The results")
+    return made
+
+
+def test_whose_rows_are_ended(finished: Repository, tmp_path: Path) -> None:
+    """The tool ends the rows of dead processes of its own clone, and no others, whatever tags say.
+
+    Processes of another container or machine cannot be seen; those before a restart are dead.
+    """
+    project = Repository(finished.copy(tmp_path / "project").path)
+    project.record()
+    (result,) = project.rows()
+    own = {key: result.data.tags[key] for key in ("host", "clone", "system", "process")}
+    boot, container = own["system"].split()
+    pid, at = processes.process(os.getpid()).split("@")
+    own["process"] = "1@1"
+    expected = [
+        ("KILLED", own),
+        ("KILLED", own | {"system": f"another-boot {container}"}),
+        ("KILLED", own | {"process": f"{pid}@1"}),
+        ("KILLED", own | {"process": f"{'9' * 5000}@1"}),
+        ("RUNNING", own | {"process": f"{pid}@{at}"}),
+        ("RUNNING", own | {"system": f"{boot} pid:[1]"}),
+        ("RUNNING", own | {"host": "another"}),
+        ("RUNNING", own | {"clone": "another"}),
+        ("RUNNING", own | {"process": "abc"}),
+        ("RUNNING", own | {"process": "-5@1"}),
+        ("RUNNING", {"clone": own["clone"]}),
+        ("RUNNING", {}),
+    ]
+    client, experiment = project.client, result.info.experiment_id
+    ids = [client.create_run(experiment, tags=tags).info.run_id for _, tags in expected]
+    assert project.record().out.startswith("nothing to do")
+    found = [client.get_run(run_id).info.status for run_id in ids]
+    assert found == [status for status, _ in expected]
+
+
+def test_clones_at_once(finished: Repository, tmp_path: Path) -> None:
+    """Clones that record at the same time, with the same new data sets, all get their rows."""
+    address = f"sqlite:///{tmp_path}/rows.db"
+    clones = [Repository(finished.copy(tmp_path / name).path) for name in ("one", "two", "three")]
+    clones[0].run("dvc-mlflow", "record", MLFLOW_TRACKING_URI=address)
+    for i, clone in enumerate(clones):
+        clone.set({"rate": 5, "a": i})
+        clone.dvc("repro", "-q")
+    more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_EXPERIMENT_NAME": "ours"}
+    with ExitStack() as opened:
+        records = [opened.enter_context(started(clone, **more)) for clone in clones]
+        said = [record.communicate() for record in records]
+    assert [record.returncode for record in records] == [0, 0, 0], said
+    *new, _ = rows_of(address)
+    assert {row.info.status for row in new} == {"FINISHED"}
+    assert sorted(row.data.params["a"] for row in new) == ["0", "1", "2"]
+    for row in new:
+        assert "lock.a" in row.data.tags
+        assert [i.dataset.name for i in row.inputs.dataset_inputs] == ["model.txt"]
