@@ -27,7 +27,7 @@ def errors_reported() -> Iterator[None]:
     except CycleError as error:
         raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
     except RecursionError:
-        raise ProjectError("DVC's files are nested too deeply") from None
+        raise ProjectError("dvc.yaml is nested too deeply") from None
     except (DvcException, SCMError, OSError) as error:
         text = " ".join(str(error).split())[:500] or type(error).__name__
         says_more = isinstance(error, PrettyDvcException)
