@@ -59,6 +59,7 @@ format: .venv/dev  ## format the code
 bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS*.md
 	python tests/benchmarks/run.py
 	python tests/benchmarks/recording.py
+	python tests/benchmarks/history.py
 
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py

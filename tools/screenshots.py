@@ -40,7 +40,9 @@ def main() -> None:
         compare = f"compare-runs?runs={compared}&experiments=%5B%221%22%5D"
         with serving(clone, "ui") as address:
             take(address, "comparison", table, 1700, 780, "8 matching runs")
-            take(address, "curves", curves, 1400, 1100, "train\n(2)", search="train|val")
+            take(
+                address, "curves", curves, 1400, 1100, "train\n(5)", search="train.*(loss|accuracy)"
+            )
             take(address, "compare", compare, 1400, 900, "train/loss")
 
 

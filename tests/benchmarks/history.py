@@ -1,0 +1,89 @@
+"""Measure what `dvc-mlflow record --all` costs: part of `make bench`.
+
+Histories of different results, one a commit, go into SQLite and into a local MLflow server. Prints
+the table and writes it to RESULTS-history.md.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
+
+from clone import environment  # noqa: E402
+from histories import history  # noqa: E402
+from processor import processor  # noqa: E402
+from servers import answers, free_port, running  # noqa: E402
+
+COMMAND = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
+
+
+def measure(folder: Path, **more: str) -> tuple[float, float]:
+    """Return the seconds of an import, and its peak memory in megabytes."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        COMMAND, cwd=folder, env=environment(**more), stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{COMMAND} failed in {folder}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1000
+
+
+def main() -> None:
+    """Measure everything, and write the table unless `--quick` is given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="small: is it in order?")
+    options = parser.parse_args()
+    sizes = (20, 100) if options.quick else (1000, 5000)
+    lines = []
+    with tempfile.TemporaryDirectory() as top, ExitStack() as servers:
+        port = free_port()
+        address = f"http://127.0.0.1:{port}"
+        store = f"sqlite:///{top}/server.db"
+        serve = ["mlflow", "server", "--port", str(port), "--backend-store-uri", store]
+        serve += ["--artifacts-destination", f"{top}/artifacts"]
+        ready = partial(answers, f"{address}/health")
+        servers.enter_context(running(serve, ready, cwd=Path(top), env=environment()))
+        for n in sizes:
+            project = history(Path(top, f"project{n}"), n)
+            for name, more in (("SQLite", {}), ("a server", {"MLFLOW_TRACKING_URI": address})):
+                if name == "a server" and n > sizes[0]:
+                    continue
+                seconds, peak = measure(project.path, **more)
+                again, _ = measure(project.path, **more)
+                cells = (f"{n:,}", name, f"{seconds:.1f} s", f"{n / seconds:.0f}", f"{peak:.0f} MB")
+                lines.append(f"| {' | '.join((*cells, f'{again:.1f} s'))} |")
+                print(lines[-1], flush=True)
+    heads = ("commits", "into", "took", "rows a second", "peak memory", "nothing new")
+    text = "\n".join(
+        [
+            "# What importing a history costs",
+            "",
+            f"- {datetime.datetime.now(tz=datetime.UTC).date()}, once each, imports included",
+            f"- {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+            f"dvc {version('dvc')}, mlflow {version('mlflow')}",
+            "",
+            f"| {' | '.join(heads)} |",
+            "|---:|---|---:|---:|---:|---:|",
+            *lines,
+            "",
+        ]
+    )
+    if not options.quick:
+        (HERE / "RESULTS-history.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
