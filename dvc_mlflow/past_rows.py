@@ -91,7 +91,7 @@ class _Importer:
         for store, _ in self._stores.values():
             if store.experiment in self._done and not self._given.dry_run:
                 say(f"all rows: {store.url()}")
-        if not self._done:
+        if not self._done and not self._notes:
             say("nothing to do: MLflow has all results that can be read")
 
     def _rows(
@@ -124,7 +124,7 @@ class _Importer:
 
     def _lacks(self, found: State, row: Row) -> bool:
         _, index = self._store(row)
-        there = index.find(found.wanted(row)).has
+        there = index.known(found.wanted(row)).has
         if there is None or there.is_deleted:
             return there is None or self._given.deleted
         return there.n_models < n_declared(found, row)
@@ -140,6 +140,7 @@ class _Importer:
             if written.known:
                 index.update(found.origin.time, written.known)
                 store.show(written.columns)
-        self._done[store.experiment][written.verb] += 1
+        if written.verb:
+            self._done[store.experiment][written.verb] += 1
         for note in (*notes, *written.notes):
             self._notes[note].append(found.origin.kept)

@@ -28,10 +28,7 @@ def find(store: Store, wanted: Mapping[str, str]) -> Place:
 
 
 class Index:
-    """All runs of a store by their results: for many results, where each search would cost much.
-
-    The lock of the store must be held while it is used.
-    """
+    """All runs of a store by their results: for many results, where each search would cost much."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -40,11 +37,15 @@ class Index:
         for run in _search(store) if store.experiment_id else ():
             self._add(run.info.start_time or 0, _known(run, store))
 
-    def find(self, wanted: Mapping[str, str]) -> Place:
-        """Return where results go, by their digests."""
+    def known(self, wanted: Mapping[str, str]) -> Place:
+        """Return where results went when the runs were read."""
         runs = {key: run for pair in wanted.items() for key, run in self._runs[pair].items()}
         oldest = sorted(runs.values(), key=lambda run: (run[0], run[1].run_id))
-        there = place(wanted, [known for _, known in oldest])
+        return place(wanted, [known for _, known in oldest])
+
+    def find(self, wanted: Mapping[str, str]) -> Place:
+        """Return where results go; the lock of the store must be held."""
+        there = self.known(wanted)
         if there.has is not None or self._store.changes() == self._changes is not None:
             return there
         return find(self._store, wanted)  # somebody else has written to the store

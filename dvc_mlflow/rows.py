@@ -52,7 +52,7 @@ class Written(NamedTuple):
     """What was done for a row."""
 
     verb: str
-    """`added`, `completed`, `restored`, `deleted` (and left so), or "" if nothing was to do."""
+    """`added`, `completed`, `restored`, `deleted` (and left so), or "" if nothing could be done."""
     name: str
     run_id: str
     stages: Sequence[str]
@@ -246,7 +246,7 @@ def _fill(
     log(store, run_id, tags={f"{COMPLETE}{name}": digest for name, digest in complete.items()})
     scores = [f"metrics.{point.key}" for point in points if point.is_final]
     columns = [*scores[:6], *(f"params.{key}" for key in params)][:12]
-    verb = "completed" if joins else "added"
+    verb = ("completed" if complete else "") if joins else "added"
     before = joins or Known(run_id, {}, {})
     known = Known(run_id, {**before.begun, **wanted}, {**before.complete, **complete})
     return Written(verb, run.info.run_name, run_id, names, notes, columns, known)

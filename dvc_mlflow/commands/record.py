@@ -46,7 +46,7 @@ def _record(state: State, root: Path, given: argparse.Namespace) -> int:
         _report(written[-1], store, dry=given.dry_run)
     if not stores and not given.dry_run and exists(root):
         Store(root, folder=folder)  # it ends the rows of dead processes
-    if written and not any(each.verb for each in written):
+    if written and not any(each.verb or each.notes for each in written):
         these = "this result" if len(written) == 1 else f"these {len(written)} results"
         say(f"nothing to do: MLflow has {these}")
     return 0
