@@ -3,14 +3,17 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
-import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 import pytest
 
 from clone import ROOT, Clone, make_clone
 from processor import processor
+
+with suppress(ImportError):  # `make test-oldest` has none
+    import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 
 REST = (
     "tests/cluster/test_cluster.py",
