@@ -109,11 +109,14 @@ def _revisit(
         if undelete and not dry:
             _undelete(store, state, row, has.run_id)
         return Written("restored" if undelete else "deleted", "", has.run_id, names)
-    if dry or has.n_models >= n_declared(state, row):
+    if dry or has.n_models >= (n := n_declared(state, row)):
+        return Written("", "", has.run_id, [])
+    before = n_models(store.client.get_run(has.run_id))  # MLflow 3.0 does not find them by a search
+    if before >= n:
         return Written("", "", has.run_id, [])
     notes = [note for name in names for note in _log_models(store, state, row, has.run_id, name)]
     run = store.client.get_run(has.run_id)
-    verb = "completed" if n_models(run) > has.n_models else ""
+    verb = "completed" if n_models(run) > before else ""
     return Written(verb, run.info.run_name, has.run_id, names, notes)
 
 
