@@ -28,8 +28,8 @@ plots: .venv/dev  ## write DVC's plots to a page that needs no network
 
 PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile -rs
 
-test: .venv/dev  ## run the main tests, in about fifteen minutes on two cores
-	@echo "about fifteen minutes on two cores; \`make test-rest\` runs the deselected tests"
+test: .venv/dev  ## run the main tests, in about eleven minutes on two cores
+	@echo "about eleven minutes on two cores; \`make test-rest\` runs the deselected tests"
 	$(PYTEST) -m "not rest"
 
 test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults

@@ -160,7 +160,8 @@ def _refuse_unknown(
 ) -> None:
     for key in given:
         if key not in known:
-            problems.append(f"{where}.{key}: unknown key; known are {', '.join(known)}")
+            name = key if f"{key}".isprintable() else repr(key)
+            problems.append(f"{where}.{name}: unknown key; known are {', '.join(known)}")
 
 
 def _problem(where: str, rule: str, value: object) -> str:
