@@ -112,9 +112,12 @@ def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> s
     ]
     parts = list(dict.fromkeys(part for part in [folder, *items] if part))
     values, changed = {}, []
+    committed: dict[str, Mapping[str, object] | None] = {}
     for name, _, params, key in named_params(row, names):
         values[name] = normal(params.values[key])
-        before = _committed_params(project, origin.commit, params.file)
+        if params.file not in committed:
+            committed[params.file] = _committed_params(project, origin.commit, params.file)
+        before = committed[params.file]
         if before is not None and normal(before.get(key)) != values[name]:
             changed.append(name)
     short = short_names([*values])

@@ -161,11 +161,12 @@ def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
 
 def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
     """Delete the run of a stage whose results are in another, or tag it if a script has used it."""
-    if live.run_id and live.is_used:
+    if not live.run_id:
+        return
+    store.client.set_terminated(live.run_id)
+    if live.is_used:
         log(store, live.run_id, tags=tags)
-        store.client.set_terminated(live.run_id)
-    elif live.run_id:
-        store.client.set_terminated(live.run_id)
+    else:
         store.client.delete_run(live.run_id)
 
 
