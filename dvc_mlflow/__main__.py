@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from importlib import import_module
 
     given = _parser().parse_args(words)
+    import_module(".mlflow_settings", __package__)  # before any command imports MLflow
     try:
         # Only the command's own imports: those of DVC and MLflow take seconds.
         command = import_module(f".commands.{given.command}", __package__)

@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-# MLflow would pack lock files of the working directory with each model.
-os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
-os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+from . import mlflow_settings  # noqa: F401  (before MLflow)
 
+# isort: split
 import mlflow
 import mlflow.store.db.utils
 import sqlalchemy
