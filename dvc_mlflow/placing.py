@@ -75,15 +75,18 @@ def _age(run: Run) -> tuple[int, str]:
 
 def _known(run: Run, store: Store) -> Known:
     tags = run.data.tags
-    begun, complete = (
-        {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}
-        for start in (BEGUN, COMPLETE)
-    )
+    begun, complete = tagged(run, BEGUN), tagged(run, COMPLETE)
     deleted = run.info.lifecycle_stage == "deleted"
     at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
     if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
         at_work |= tags.get(processes.CLONE) != processes.clone(store.root)
     return Known(run.info.run_id, begun, complete, deleted, at_work, n_models(run))
+
+
+def tagged(run: Run, start: str) -> dict[str, str]:
+    """Return the values of a run's tags that begin so, by what follows: the names of its stages."""
+    tags = run.data.tags.items()
+    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}
 
 
 def n_models(run: Run) -> int:

@@ -14,7 +14,7 @@ from .. import state, trees
 from ..content import content_of, params_of
 from ..errors import ProjectError, ToolError, say, warn
 from ..identity import Row
-from ..placing import COMPLETE
+from ..placing import COMPLETE, tagged
 from ..project import Project, restore, share
 from ..repository import environment, git, main_repository
 from ..rows import KEPT, TREE
@@ -26,7 +26,7 @@ def run(given: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
     root = main_repository().resolve()
     row = read_run(root, given.run)
-    results = _tagged(row, COMPLETE)
+    results = tagged(row, COMPLETE)
     kept = _kept(row)
     if not results and row.info.status != "FINISHED":
         raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
@@ -48,17 +48,12 @@ def run(given: argparse.Namespace) -> int:
 
 def _kept(run: Run) -> list[Kept]:
     """Return the trees of a row, that of its last result first; anyone can have written them."""
-    commits, found = _tagged(run, KEPT), []
-    for name, tree in _tagged(run, TREE).items():
+    commits, found = tagged(run, KEPT), []
+    for name, tree in tagged(run, TREE).items():
         commit = commits.get(name, "")
         if re.fullmatch("[0-9a-f]{40,64}", tree) and re.fullmatch("[0-9a-f]{40,64}", commit):
             found.append(Kept(commit, tree))
     return list(dict.fromkeys(reversed(found)))
-
-
-def _tagged(run: Run, start: str) -> dict[str, str]:
-    tags = run.data.tags.items()
-    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}
 
 
 def _restore(

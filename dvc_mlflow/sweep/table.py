@@ -14,7 +14,7 @@ from .. import identity, placing, rows, state, view
 from ..content import fetch
 from ..errors import ProjectError, warn
 from ..origin import COMMIT, EXPERIMENT, SWEEP, title
-from ..placing import BEGUN, COMPLETE
+from ..placing import BEGUN, COMPLETE, tagged
 from ..project import Project
 from ..protocol import TOKEN
 from ..repository import main_repository
@@ -61,7 +61,7 @@ class Table:
         """
         by_tag: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for _, run in self._runs() if at_once else ():
-            for tag in _tagged(run, COMPLETE).items():
+            for tag in tagged(run, COMPLETE).items():
                 by_tag[tag].append(run)
         found = {}
         for name, result in there.items():
@@ -82,7 +82,7 @@ class Table:
         """Return the row with a result: that of the experiment itself, if it has one."""
         wanted = digests.items()
         same = by_tag.get([*wanted][-1], ())
-        same = [run for run in same if wanted <= _tagged(run, COMPLETE).items()]
+        same = [run for run in same if wanted <= tagged(run, COMPLETE).items()]
         if same:
             return min(same, key=lambda run: run.data.tags.get(EXPERIMENT) != name)
         store = self._store(experiment)
@@ -131,8 +131,8 @@ class Table:
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
-            has = {**_tagged(run, BEGUN), **_tagged(run, COMPLETE)}.items()
-            same = [r for r in found.get(name, ()) if has <= _tagged(r, COMPLETE).items()]
+            has = {**tagged(run, BEGUN), **tagged(run, COMPLETE)}.items()
+            same = [r for r in found.get(name, ()) if has <= tagged(r, COMPLETE).items()]
             with store.errors_reported():
                 if run.info.status == "RUNNING":
                     store.client.set_terminated(run_id, "KILLED")
@@ -145,7 +145,7 @@ class Table:
                 sweeps = run.data.tags.get(SWEEP, "").split()
                 new = {} if sweep in sweeps else {SWEEP: " ".join([*sweeps, sweep])}
                 is_own = run.data.tags.get(COMMIT) == self._commit  # not an earlier commit's
-                for stage in _tagged(run, COMPLETE) if is_own else ():
+                for stage in tagged(run, COMPLETE) if is_own else ():
                     new |= {f"{TREE}{stage}": trees[name], f"{KEPT}{stage}": commits[name]}
                 if not new.items() <= run.data.tags.items():
                     rows.log(self.store, run.info.run_id, tags=new)
@@ -182,8 +182,3 @@ class Table:
                 search = store.client.search_runs
                 found = search([store.experiment_id], of_commit, max_results=50_000)
             yield from ((store, run) for run in [*found][::-1])
-
-
-def _tagged(run: Run, start: str) -> dict[str, str]:
-    tags = run.data.tags.items()
-    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}
