@@ -91,8 +91,9 @@ def find(source: str, command: str, style: str, end: int) -> tuple[int, int]:
         broken.join(re.escape(_encode(character, style)) for character in word)
         for word in command.split()
     )
-    for found in [*re.compile(_space(style).join(words)).finditer(source, 0, end)][-1:]:
-        return found.span()
+    last = re.compile(f"(?=({_space(style).join(words)}))")  # matches can overlap
+    for found in [*last.finditer(source, 0, end)][-1:]:
+        return found.span(1)
     raise ValueError(f"{command!r}: is written in another way")
 
 
