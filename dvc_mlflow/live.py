@@ -13,6 +13,7 @@ from mlflow.entities import Metric, Run
 
 from . import identity, rows, state
 from .curves import Follower
+from .draft import origin_tags
 from .errors import StoreError
 from .faults import AWAY, masked
 from .identity import Row
@@ -20,6 +21,7 @@ from .project import Project
 from .protocol import TOKEN, Request
 from .repository import environment, main_repository
 from .rows import PARENT, Live
+from .sending import comparable, log
 
 
 class Stores:
@@ -86,8 +88,8 @@ class LiveRow:
         if self.run_id and (points := self._curves.read()):
             now = int(time.time() * 1000)
             with self._stores.use(self._rows[0], self._project.folder) as store:
-                rows.log(store, self.run_id, [Metric(p.key, p.value, now, p.step) for p in points])
-            self._sent |= {rows.comparable(point) for point in points}
+                log(store, self.run_id, [Metric(p.key, p.value, now, p.step) for p in points])
+            self._sent |= {comparable(point) for point in points}
 
     def finish(self, code: int, stopped: int, said: str) -> Ended:
         """Complete the row of a command that has ended."""
@@ -199,8 +201,8 @@ class LiveRow:
             if own is not None:
                 store.client.delete_run(self.run_id)
             self._sent.clear()
-            tags = rows.origin_tags(store, self._state, self._state.pipeline.stages[self._name])
-            rows.log(store, first.info.run_id, tags={**tags, **self._tags()})
+            tags = origin_tags(self._state, self._state.pipeline.stages[self._name], store.root)
+            log(store, first.info.run_id, tags={**tags, **self._tags()})
         else:
             return Live(self.run_id, frozenset(self._sent))
         for run in others:

@@ -1,38 +1,72 @@
 """Rows of all results that git's history has: each distinct one once, the oldest first."""
 
 import argparse
+import gc
+import hashlib
+import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from . import history, identity, state
 from .content import fetch
+from .draft import Draft, read
 from .errors import ProjectError, say, warn
 from .history import Commits, Snapshot
 from .identity import Row
 from .placing import Index
 from .project import Past, Project
-from .rows import AT_MOST, n_declared, write
+from .repository import address, ask
+from .rows import AT_MOST, Written, has_models, n_declared, write
 from .state import State
-from .store import Store
+from .store import Store, changes
 
 _Result = frozenset[tuple[str, str]]
 """The digests of a row's results, by their names in the row."""
+
+_NOTHING = "nothing to do: MLflow has all results that can be read"
+_AT_ONCE = 16
+"""How many rows are sent to a server at the same time, as each request to it takes long."""
 
 
 def record_past(
     project: Project, root: Path, chosen: Sequence[str], given: argparse.Namespace
 ) -> int:
     """Record the results of many commits; return the exit status."""
+    chosen = chosen or _recorded_now(project)
+    complete = root / ".dvc" / "tmp" / "dvc-mlflow-complete"  # when there was nothing to do
+    now = _condition(project, root, chosen, given)
+    if now and complete.exists() and complete.read_text() == now:
+        say(_NOTHING)
+        return 0
+    gc.freeze()  # what is imported stays, and is much
     with Past(project) as past:
         importer = _Importer(project, past, root, given)
-        importer.record(chosen or _recorded_now(project), _commits(project.top, given))
-    importer.report()
+        importer.record(chosen, _commits(project.top, given))
+    if importer.report() and complete.parent.is_dir():
+        complete.write_text(_condition(project, root, chosen, given))
     return 0
+
+
+def _condition(
+    project: Project, root: Path, chosen: Sequence[str], given: argparse.Namespace
+) -> str:
+    """Return a digest of all that decides which rows are lacking, or "" if that is not known."""
+    if (count := changes(address(root))) is None:
+        return ""
+    top = str(project.top)
+    refs = ask("-C", top, "for-each-ref"), ask("-C", top, "rev-parse", "-q", "--verify", "HEAD")
+    where = address(root), os.environ.get("MLFLOW_EXPERIMENT_NAME"), project.folder
+    text = json.dumps([version("dvc-mlflow"), count, refs, where, chosen, vars(given)], default=str)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _commits(top: Path, given: argparse.Namespace) -> Commits:
@@ -49,6 +83,16 @@ def _recorded_now(project: Project) -> list[str]:
         return []
 
 
+class _Lacking(NamedTuple):
+    """A row that the store lacks."""
+
+    store: Store
+    known: Index
+    state: State
+    row: Row
+    draft: Draft | None
+
+
 class _Importer:
     """Finds the results that the store lacks, and records them."""
 
@@ -57,6 +101,8 @@ class _Importer:
         self._stores: dict[str, tuple[Store, Index]] = {}
         self._done: dict[str, Counter[str]] = defaultdict(Counter)
         self._notes: dict[str, list[str]] = defaultdict(list)
+        self._pending: list[_Lacking] = []
+        self._bar: tqdm[None]
 
     def record(self, chosen: Sequence[str], commits: Commits) -> None:
         """Record the results that these commits have, and no row."""
@@ -71,16 +117,17 @@ class _Importer:
                 names[result] += snapshot.names
             if lacking:
                 new.append((snapshot, lacking))
-        with tqdm(total=sum(len(lacking) for _, lacking in new), unit="row", disable=None) as bar:
+        total = sum(len(lacking) for _, lacking in new)
+        with tqdm(total=total, unit="row", disable=None) as self._bar:
             for snapshot, lacking in new:
                 for found, row, result in self._rows(snapshot, chosen):
                     if result in lacking:
                         origin = found.origin._replace(names=[*dict.fromkeys(names[result])])
                         self._write(replace(found, origin=origin), row)
-                        bar.update()
+            self._send()
 
-    def report(self) -> None:
-        """Say what was done, and what could not be."""
+    def report(self) -> bool:
+        """Say what was done, and what could not be; return whether there was nothing to do."""
         for text, commits in self._notes.items():
             others = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
             warn(f"{commits[0][:7]}{others}: {text}")
@@ -91,8 +138,10 @@ class _Importer:
         for store, _ in self._stores.values():
             if store.experiment in self._done and not self._given.dry_run:
                 say(f"all rows: {store.url()}")
-        if not self._done and not self._notes:
-            say("nothing to do: MLflow has all results that can be read")
+        if self._done or self._notes:
+            return False
+        say(_NOTHING)
+        return True
 
     def _rows(
         self, snapshot: Snapshot, chosen: Sequence[str]
@@ -130,17 +179,43 @@ class _Importer:
         return there.n_models < n_declared(found, row)
 
     def _write(self, found: State, row: Row) -> None:
+        """Read what a row is to get, and send it with others that have no result in common."""
         store, index = self._store(row)
-        notes = []
+        wanted = found.wanted(row)
         if self._given.fetch:
-            notes = fetch(found.project, found.pipeline, row, [*found.wanted(row)])
-        with store.lock(), store.errors_reported(AT_MOST):
-            dry, undelete = self._given.dry_run, self._given.deleted
-            written = write(store, found, row, dry=dry, undelete=undelete, index=index)
-            if written.known:
-                index.update(found.origin.time, written.known)
-                store.show(written.columns)
-        if written.verb:
-            self._done[store.experiment][written.verb] += 1
-        for note in (*notes, *written.notes):
-            self._notes[note].append(found.origin.kept)
+            for note in fetch(found.project, found.pipeline, row, [*wanted]):
+                self._notes[note].append(found.origin.kept)
+        # What reads more of the project is written while the project is at this commit.
+        alone = self._given.dry_run or self._given.deleted or has_models(found, row)
+        together = all(
+            each.store is store and not each.state.wanted(each.row).items() & wanted.items()
+            for each in self._pending
+        )
+        if alone or not together:
+            self._send()
+        draft = None if alone else read(found, row, [*wanted], self._root)
+        self._pending.append(_Lacking(store, index, found, row, draft))
+        if alone or len(self._pending) == _AT_ONCE:
+            self._send()
+
+    def _send(self) -> None:
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        store = pending[0].store
+        with ThreadPoolExecutor(_AT_ONCE) as pool, store.lock(), store.errors_reported(AT_MOST):
+            send = pool.map if store.is_remote else map  # a database has one writer at a time
+            for each, written in zip(pending, send(self._write_one, pending), strict=True):
+                if written.known:
+                    each.known.update(each.state.origin.time, written.known)
+                    store.show(written.columns)
+                if written.verb:
+                    self._done[store.experiment][written.verb] += 1
+                for note in written.notes:
+                    self._notes[note].append(each.state.origin.kept)
+                self._bar.update()
+
+    def _write_one(self, lacking: _Lacking) -> Written:
+        store, index, found, row, draft = lacking
+        dry, undelete = self._given.dry_run, self._given.deleted
+        return write(store, found, row, dry=dry, undelete=undelete, index=index, given=draft)

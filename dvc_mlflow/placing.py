@@ -4,17 +4,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from .store import Store  # before MLflow, which it sets up
+from .store import Store, changes  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Run, ViewType
 
 from . import processes
-from .identity import Known, Place, place
+from .identity import BEGUN, COMPLETE, Known, Place, place, tagged
 from .origin import SWEEP_VARIABLE
-
-BEGUN, COMPLETE = "begun.", "lock."
-"""The tags of a run with the digests of its stages: what it is for, and, written last, has."""
 
 
 def find(store: Store, wanted: Mapping[str, str]) -> Place:
@@ -33,27 +30,33 @@ class Index:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._runs: dict[tuple[str, str], dict[str, tuple[int, Known]]] = defaultdict(dict)
-        self._changes = store.changes()
+        self._changes = changes(store.address)
         for run in _search(store) if store.experiment_id else ():
             self._add(run.info.start_time or 0, _known(run, store))
 
     def known(self, wanted: Mapping[str, str]) -> Place:
         """Return where results went when the runs were read."""
-        runs = {key: run for pair in wanted.items() for key, run in self._runs[pair].items()}
+        runs: dict[str, tuple[int, Known]] = {}
+        for pair in wanted.items():
+            runs |= self._runs.get(pair, {})
         oldest = sorted(runs.values(), key=lambda run: (run[0], run[1].run_id))
         return place(wanted, [known for _, known in oldest])
 
     def find(self, wanted: Mapping[str, str]) -> Place:
         """Return where results go; the lock of the store must be held."""
         there = self.known(wanted)
-        if there.has is not None or self._store.changes() == self._changes is not None:
+        if there.has is not None or changes(self._store.address) == self._changes is not None:
             return there
-        return find(self._store, wanted)  # somebody else has written to the store
+        # Somebody else has written to the store; whoever has these results has the first of them.
+        name, digest = next(iter(wanted.items()))
+        for run in _search(self._store, f"tags.`{BEGUN}{name}` = '{digest}'"):
+            self._add(run.info.start_time or 0, _known(run, self._store))
+        return self.known(wanted)
 
     def update(self, start: int, known: Known) -> None:
         """Take in a run that has been written, and when it started."""
         self._add(start, known)
-        self._changes = self._store.changes()
+        self._changes = changes(self._store.address)
 
     def _add(self, start: int, known: Known) -> None:
         for pair in known.begun.items():
@@ -75,18 +78,12 @@ def _age(run: Run) -> tuple[int, str]:
 
 def _known(run: Run, store: Store) -> Known:
     tags = run.data.tags
-    begun, complete = tagged(run, BEGUN), tagged(run, COMPLETE)
+    begun, complete = tagged(tags, BEGUN), tagged(tags, COMPLETE)
     deleted = run.info.lifecycle_stage == "deleted"
     at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
     if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
         at_work |= tags.get(processes.CLONE) != processes.clone(store.root)
     return Known(run.info.run_id, begun, complete, deleted, at_work, n_models(run))
-
-
-def tagged(run: Run, start: str) -> dict[str, str]:
-    """Return the values of a run's tags that begin so, by what follows: the names of its stages."""
-    tags = run.data.tags.items()
-    return {key.removeprefix(start): value for key, value in tags if key.startswith(start)}
 
 
 def n_models(run: Run) -> int:

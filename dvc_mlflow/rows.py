@@ -1,48 +1,25 @@
 """Write rows to MLflow: find the run where results go, and give it what it lacks."""
 
-import json
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from .store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Metric,
-    Param,
-    Run,
-    RunTag,
-)
+from mlflow.entities import Metric, Run
 
-from . import models, processes, trees
-from .content import Content, Input, Point, content_of, params_of
-from .errors import ProjectError
-from .faults import once_more
-from .identity import Known, Row
+from . import draft, models
+from .draft import Draft
+from .identity import COMPLETE, Known, Row
 from .models import UnservableModelError
 from .origin import title
-from .pipeline import Stage
-from .placing import BEGUN, COMPLETE, Index, find, n_models
-from .project import Project
+from .placing import Index, find, n_models
+from .sending import comparable, log, log_files, sent
 from .state import State
-
-_T = TypeVar("_T")
 
 REPRODUCED, REPRODUCES, PARENT = "reproduced", "reproduces", "mlflow.parentRunId"
 """How often a result was made again; the run with the same result; a run's parent."""
-
-TREE, KEPT = "tree.", "kept."
-"""The tags with the git tree of each stage's result, and the commit that keeps it."""
-LACKS = "tree.lacks"
-"""The tag with what of a checkout is not in its tree."""
 
 AT_MOST = 600
 """Seconds that a server may take for a row; a model can have a few GB."""
@@ -82,11 +59,13 @@ def write(
     dry: bool = False,
     undelete: bool = False,
     index: Index | None = None,
+    given: Draft | None = None,
 ) -> Written:
     """Bring the results of a row into the store, unless they are there; `dry` writes nothing.
 
-    Everything that is written twice is the same both times, so a write that was killed goes on in
-    the same run. Raises what the store raises.
+    With a draft that was `given`, nothing is read of the project but models. Everything that is
+    written twice is the same both times, so a write that was killed goes on in the same run. Raises
+    what the store raises.
     """
     wanted = state.wanted(row)
     where = index.find(wanted) if index else find(store, wanted)
@@ -97,7 +76,7 @@ def write(
     if dry:
         name = title(state.project, row, [*wanted], state.origin)
         return Written("completed" if joins else "added", name, joins.run_id if joins else "", new)
-    return _fill(store, state, row, new, joins=joins)
+    return _fill(store, state, row, new, joins=joins, given=given)
 
 
 def _revisit(
@@ -120,6 +99,12 @@ def _revisit(
     return Written(verb, run.info.run_name, has.run_id, names, notes)
 
 
+def has_models(state: State, row: Row) -> bool:
+    """Whether results of a row have models, which `write` reads."""
+    stages = [stage for name in state.wanted(row) for stage in row.parts[name]]
+    return any(True for stage in stages for _ in state.pipeline.models_of(stage))
+
+
 def n_declared(state: State, row: Row) -> int:
     """Return how many models a row's results have that dvc.yaml says how to load."""
     stages = [stage for name in state.wanted(row) for stage in row.parts[name]]
@@ -130,8 +115,8 @@ def n_declared(state: State, row: Row) -> int:
 def _undelete(store: Store, state: State, row: Row, run_id: str) -> None:
     """Restore a run from the trash, and keep its results again: `forget` may have let them go."""
     store.client.restore_run(run_id)
-    tags, _ = _keep(store, state, row, [*state.wanted(row)])
-    log(store, run_id, tags=tags)
+    kept, _ = draft.keep(state, row, store.root)
+    log(store, run_id, tags=draft.kept_tags(kept, state.wanted(row)))
 
 
 def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
@@ -174,22 +159,9 @@ def open_run(
     store: Store, state: State, row: Row, names: Sequence[str], tags: Mapping[str, str] = {}
 ) -> Run:
     """Open a run for the results of these members."""
-    tags = {**origin_tags(store, state, row.members[names[-1]]), **tags}
+    tags = {**draft.origin_tags(state, row.members[names[-1]], store.root), **tags}
     name = title(state.project, row, names, state.origin)
     return store.client.create_run(store.experiment_id, state.origin.time, tags, name)
-
-
-def origin_tags(store: Store, state: State, head: Stage) -> dict[str, str]:
-    """Return the tags of a run that say where its results come from."""
-    tags = {**state.origin.tags(), **processes.tags(store.root), "dvc.stage": head.name}
-    if state.pipeline.folder:
-        tags["folder"] = state.pipeline.folder
-    tags["mlflow.source.name"] = head.command.partition("\n")[0][:500]
-    return tags
-
-
-def _begun(wanted: Mapping[str, str]) -> dict[str, str]:
-    return {f"{BEGUN}{name}": digest for name, digest in wanted.items()}
 
 
 def _fill(
@@ -200,13 +172,14 @@ def _fill(
     *,
     joins: Known | None = None,
     live: Live | None = None,
+    given: Draft | None = None,
 ) -> Written:
     """Give a run what it lacks of these members, and end it; the members' tags are written last."""
     wanted = state.wanted(row)
-    content = {name: content_of(state.project, state.pipeline, row, name) for name in names}
+    new = given or draft.read(state, row, names, store.root)
+    content = {name: new.content[name] for name in names}
     points = [point for each in content.values() for point in each.points]
-    kept, notes = _keep(store, state, row, names)
-    tags = {**_begun(wanted), **kept}
+    tags = {**new.begun, **draft.kept_tags(new.kept, names)}
     for each in content.values():
         tags |= each.tags
     if live and not live.is_used and not live.sent <= {*map(comparable, points)}:
@@ -216,25 +189,24 @@ def _fill(
     if run_id:
         run = store.client.get_run(run_id)
     else:
-        run, tags = open_run(store, state, row, [*wanted], tags), {}
-        run_id = run.info.run_id
+        tags |= new.origin
+        run = store.client.create_run(store.experiment_id, new.time, tags, new.title)
+        run_id, tags = run.info.run_id, {}
     was_killed = joins is not None and joins.begun.keys() > joins.complete.keys()
-    sent = live.sent if live else _sent(store, run) if was_killed else frozenset()
-    params, wrong = params_of(row, [*wanted])
-    for key, value in params.items():
-        if (given := run.data.params.get(key, value)) != value:
-            wrong.append(f"param {key!r}: the script logged {given!r}, DVC has {value!r}")
-    new = {key: value for key, value in params.items() if key not in run.data.params}
-    at = int(time.time() * 1000) if live else state.origin.time
+    known = live.sent if live else sent(store, run) if was_killed else frozenset()
+    notes = list(new.notes)
+    for key, value in new.params.items():
+        if (has := run.data.params.get(key, value)) != value:
+            notes.append(f"param {key!r}: the script logged {has!r}, DVC has {value!r}")
+    params = {key: value for key, value in new.params.items() if key not in run.data.params}
+    at = int(time.time() * 1000) if live else new.time
     # Of two values at one step, the table shows the later one.
     metrics = [
         Metric(point.key, point.value, at + point.is_final, point.step)
         for point in points
-        if comparable(point) not in sent
+        if comparable(point) not in known
     ]
-    log(store, run_id, metrics, new, tags)
-    _log_files(store, state.project, run, [*content.values()])
-    notes += wrong
+    log_files(store, run, content.values(), new.sources)
     complete = {}
     for name in names:
         notes += content[name].notes + _log_models(store, state, row, run_id, name)
@@ -245,48 +217,16 @@ def _fill(
             notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {bring}")
         else:
             complete[name] = wanted[name]
+    tags |= {f"{COMPLETE}{name}": digest for name, digest in complete.items()}
+    log(store, run_id, metrics, params, tags)
     if run.info.status != "FINISHED" or live:
         store.client.set_terminated(run_id, end_time=at)
-    log(store, run_id, tags={f"{COMPLETE}{name}": digest for name, digest in complete.items()})
     scores = [f"metrics.{point.key}" for point in points if point.is_final]
-    columns = [*scores[:6], *(f"params.{key}" for key in params)][:12]
+    columns = [*scores[:6], *(f"params.{key}" for key in new.params)][:12]
     verb = ("completed" if complete else "") if joins else "added"
     before = joins or Known(run_id, {}, {})
-    known = Known(run_id, {**before.begun, **wanted}, {**before.complete, **complete})
-    return Written(verb, run.info.run_name, run_id, names, notes, columns, known)
-
-
-def _keep(
-    store: Store, state: State, row: Row, names: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Keep the results of a row as a git tree; return its tags, and what could not be kept."""
-    try:
-        kept = trees.of_results(state, row, store.root)
-    except (ProjectError, OSError) as error:
-        return {}, [f"the row cannot be restored: {error}"]
-    if kept is None:
-        return {}, []
-    tags = {
-        f"{start}{name}": value
-        for name in names
-        for start, value in ((TREE, kept.tree), (KEPT, kept.commit))
-    }
-    notes = [f"not kept for `dvc-mlflow restore`: {what}" for what in kept.lacks]
-    return tags | ({LACKS: "; ".join(kept.lacks)[:5000]} if kept.lacks else {}), notes
-
-
-def _sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
-    """Return the points of a run whose recording was killed."""
-    keys = run.data.metrics
-    found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
-    return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)
-
-
-def comparable(point: Point) -> tuple[str, str, int]:
-    """Return a point as it is equal to others: NaN never is, and a store keeps no infinity."""
-    greatest = sys.float_info.max
-    value = max(-greatest, min(greatest, point.value)) if point.value == point.value else 0.0
-    return point.key, f"{value}" if point.value == point.value else "nan", point.step
+    has_now = Known(run_id, {**before.begun, **wanted}, {**before.complete, **complete})
+    return Written(verb, run.info.run_name, run_id, names, notes, columns, has_now)
 
 
 def _log_models(store: Store, state: State, row: Row, run_id: str, name: str) -> list[str]:
@@ -299,47 +239,3 @@ def _log_models(store: Store, state: State, row: Row, run_id: str, name: str) ->
             except UnservableModelError as error:
                 notes.append(f"model {model.path}: {error}")
     return notes
-
-
-def _log_files(store: Store, project: Project, run: Run, content: Sequence[Content]) -> None:
-    """Give a run the data sets and the files of its stages."""
-    if inputs := [_input(project, each) for some in content for each in some.inputs]:
-        once_more(lambda: store.client.log_inputs(run.info.run_id, inputs))
-    if files := {path: body for some in content for path, body in some.files.items()}:
-        with TemporaryDirectory() as folder:
-            for path, body in files.items():
-                file = Path(folder, path)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(body)
-            store.client.log_artifacts(run.info.run_id, folder)
-
-
-def _input(project: Project, given: Input) -> DatasetInput:
-    """Return a data set whose source has the bytes with its md5, or fails to load.
-
-    The source names DVC's file by the md5; for a folder that is the list of its files.
-    """
-    kind, address = project.address(given.md5)
-    source = json.dumps({"url" if kind == "http" else "uri": address})
-    dataset = Dataset(given.path[-250:], given.md5[:36], kind, source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
-
-
-def log(
-    store: Store,
-    run_id: str,
-    metrics: Sequence[Metric] = (),
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
-    pairs = [Param(*pair) for pair in (params or {}).items()]
-    labels = [RunTag(*pair) for pair in (tags or {}).items()]
-    parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
-    for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
-        store.client.log_batch(run_id, some_metrics, some_params, some_tags)
-
-
-def _batches(items: Sequence[_T], most: int) -> Iterator[list[_T]]:
-    for i in range(0, len(items), most):
-        yield list(items[i : i + most])

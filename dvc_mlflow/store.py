@@ -22,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 from . import processes, view
 from .errors import ToolError
 from .faults import ERRORS, deadline, is_of_store, masked, once_more, store_error
+from .identity import is_complete
 from .moved import follow
 from .repository import DEFAULT, address, default_experiment, own_address
 
@@ -58,7 +59,7 @@ class Store:
         self.experiment = experiment or default_experiment(root, folder)
         self.address = address(self.root)
         self._asked: set[str] = set()
-        self._remote = self.address.startswith("http")
+        self.is_remote = self.address.startswith("http")
         self._default = "" if experiment or self.address != own_address(root) else folder or "."
         if not (create or exists(root)):
             self.experiment_id = ""
@@ -66,7 +67,7 @@ class Store:
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
             database = _database(self.address)
-            if self._remote:
+            if self.is_remote:
                 self._check_version()
             elif database is None or database.exists():
                 _check_schema(self.address)
@@ -95,7 +96,7 @@ class Store:
 
     def within(self, seconds: int) -> AbstractContextManager[object]:
         """Raise `TimeoutError` if a server holds up the block for longer."""
-        return deadline(seconds) if self._remote else ExitStack()
+        return deadline(seconds) if self.is_remote else ExitStack()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -110,19 +111,6 @@ class Store:
             opened.callback(os.close, folder)  # the operating system releases a dead process's lock
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
-
-    def changes(self) -> int | None:
-        """Return a number that differs after any change of the store, if it has such a one.
-
-        SQLite counts the transactions in the header of its file, but not while it keeps a log.
-        """
-        database = _database(self.address)
-        if database is None or not database.exists():
-            return None
-        if database.with_name(f"{database.name}-wal").exists():
-            return None
-        with database.open("rb") as file:
-            return int.from_bytes(file.read(28)[24:])
 
     def experiments(self) -> list[str]:
         """Return the experiments in which this repository's runs can be.
@@ -153,7 +141,9 @@ class Store:
             if ended(run.data.tags):
                 if note:
                     self.client.set_tag(run.info.run_id, NOTE, note)
-                self.client.set_terminated(run.info.run_id, status)
+                # One that was killed just before it was ended has all of its results.
+                has_all = is_complete(run.data.tags)
+                self.client.set_terminated(run.info.run_id, "FINISHED" if has_all else status)
 
     def end_own_rows(self, status: str, why: str = "") -> None:
         """Give the rows that this process left RUNNING another status, if the store works.
@@ -166,7 +156,7 @@ class Store:
 
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first."""
-        start = masked(self.address.rstrip("/")) if self._remote else _UI
+        start = masked(self.address.rstrip("/")) if self.is_remote else _UI
         page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
@@ -210,7 +200,7 @@ class Store:
             tags[DEFAULT] = self._default
         if experiment is None:
             # A server chooses a place for files; a database would use the current folder.
-            location = None if self._remote else (self.root / "mlartifacts").as_uri()
+            location = None if self.is_remote else (self.root / "mlartifacts").as_uri()
             return str(self.client.create_experiment(self.experiment, location, tags))
         if experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
@@ -236,6 +226,20 @@ def exists(root: Path) -> bool:
     """Whether there is a store: a database is made for its first row."""
     database = _database(address(root))
     return database is None or database.exists()
+
+
+def changes(address: str) -> int | None:
+    """Return a number that differs after any change of a store, if it has such a one.
+
+    SQLite counts the transactions in the header of its file, but not while it keeps a log.
+    """
+    database = _database(address)
+    if database is None or not database.exists():
+        return None
+    if database.with_name(f"{database.name}-wal").exists():
+        return None
+    with database.open("rb") as file:
+        return int.from_bytes(file.read(28)[24:])
 
 
 def _use(uri: str, root: Path) -> None:

@@ -3,9 +3,9 @@
 import argparse
 
 from .. import trees
+from ..draft import KEPT
 from ..errors import say
 from ..repository import main_repository
-from ..rows import KEPT
 from ..store import Store, read_run
 
 

@@ -21,10 +21,9 @@ from mlflow.entities import Run
 
 from .. import identity
 from ..errors import ToolError, say, warn
-from ..identity import Row
+from ..identity import COMPLETE, Row
 from ..models import logged_name
 from ..pipeline import Pipeline, Stage
-from ..placing import COMPLETE
 from ..project import Project
 from ..repository import main_repository
 

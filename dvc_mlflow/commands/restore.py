@@ -12,12 +12,11 @@ from mlflow.entities import Run
 
 from .. import state, trees
 from ..content import content_of, params_of
+from ..draft import KEPT, TREE
 from ..errors import ProjectError, ToolError, say, warn
-from ..identity import Row
-from ..placing import COMPLETE, tagged
+from ..identity import COMPLETE, Row, tagged
 from ..project import Project, restore, share
 from ..repository import environment, git, main_repository
-from ..rows import KEPT, TREE
 from ..store import read_run
 from ..trees import Kept
 
@@ -26,7 +25,7 @@ def run(given: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
     root = main_repository().resolve()
     row = read_run(root, given.run)
-    results = tagged(row, COMPLETE)
+    results = tagged(row.data.tags, COMPLETE)
     kept = _kept(row)
     if not results and row.info.status != "FINISHED":
         raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
@@ -48,8 +47,8 @@ def run(given: argparse.Namespace) -> int:
 
 def _kept(run: Run) -> list[Kept]:
     """Return the trees of a row, that of its last result first; anyone can have written them."""
-    commits, found = tagged(run, KEPT), []
-    for name, tree in tagged(run, TREE).items():
+    commits, found = tagged(run.data.tags, KEPT), []
+    for name, tree in tagged(run.data.tags, TREE).items():
         commit = commits.get(name, "")
         if re.fullmatch("[0-9a-f]{40,64}", tree) and re.fullmatch("[0-9a-f]{40,64}", commit):
             found.append(Kept(commit, tree))

@@ -12,13 +12,15 @@ from mlflow.entities import Run
 
 from .. import identity, placing, rows, state, view
 from ..content import fetch
+from ..draft import KEPT, TREE
 from ..errors import ProjectError, warn
+from ..identity import BEGUN, COMPLETE, tagged
 from ..origin import COMMIT, EXPERIMENT, SWEEP, title
-from ..placing import BEGUN, COMPLETE, tagged
 from ..project import Project
 from ..protocol import TOKEN
 from ..repository import main_repository
-from ..rows import KEPT, REPRODUCES, TREE
+from ..rows import REPRODUCES
+from ..sending import log
 from .results import Result
 from .search import Trial, varied
 
@@ -61,7 +63,7 @@ class Table:
         """
         by_tag: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for _, run in self._runs() if at_once else ():
-            for tag in tagged(run, COMPLETE).items():
+            for tag in tagged(run.data.tags, COMPLETE).items():
                 by_tag[tag].append(run)
         found = {}
         for name, result in there.items():
@@ -82,7 +84,7 @@ class Table:
         """Return the row with a result: that of the experiment itself, if it has one."""
         wanted = digests.items()
         same = by_tag.get([*wanted][-1], ())
-        same = [run for run in same if wanted <= tagged(run, COMPLETE).items()]
+        same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
         if same:
             return min(same, key=lambda run: run.data.tags.get(EXPERIMENT) != name)
         store = self._store(experiment)
@@ -131,8 +133,8 @@ class Table:
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
-            has = {**tagged(run, BEGUN), **tagged(run, COMPLETE)}.items()
-            same = [r for r in found.get(name, ()) if has <= tagged(r, COMPLETE).items()]
+            has = {**tagged(run.data.tags, BEGUN), **tagged(run.data.tags, COMPLETE)}.items()
+            same = [r for r in found.get(name, ()) if has <= tagged(r.data.tags, COMPLETE).items()]
             with store.errors_reported():
                 if run.info.status == "RUNNING":
                     store.client.set_terminated(run_id, "KILLED")
@@ -145,10 +147,10 @@ class Table:
                 sweeps = run.data.tags.get(SWEEP, "").split()
                 new = {} if sweep in sweeps else {SWEEP: " ".join([*sweeps, sweep])}
                 is_own = run.data.tags.get(COMMIT) == self._commit  # not an earlier commit's
-                for stage in tagged(run, COMPLETE) if is_own else ():
+                for stage in tagged(run.data.tags, COMPLETE) if is_own else ():
                     new |= {f"{TREE}{stage}": trees[name], f"{KEPT}{stage}": commits[name]}
                 if not new.items() <= run.data.tags.items():
-                    rows.log(self.store, run.info.run_id, tags=new)
+                    log(self.store, run.info.run_id, tags=new)
 
     def urls(self, sweep: str, metric: str, trials: Iterable[Trial]) -> Iterator[str]:
         """Yield the addresses of a sweep's tables, which are separate views.

@@ -1,0 +1,78 @@
+"""Send parts of a row to a run in MLflow: in few requests, and so that a killed one can go on."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from .store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from .content import Content, Input, Point
+from .faults import once_more
+
+_T = TypeVar("_T")
+
+
+def log(
+    store: Store,
+    run_id: str,
+    metrics: Sequence[Metric] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log any number of metrics, params and tags, in as few requests as MLflow allows.
+
+    The tags come last: MLflow writes them last in each request.
+    """
+    pairs = [Param(*pair) for pair in (params or {}).items()]
+    labels = [RunTag(*pair) for pair in (tags or {}).items()]
+    parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
+    backwards = zip_longest(*map(reversed, parts), fillvalue=())
+    for some_metrics, some_params, some_tags in reversed([*backwards]):
+        store.client.log_batch(run_id, some_metrics, some_params, some_tags)
+
+
+def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
+    return [list(items[i : i + most]) for i in range(0, len(items), most)]
+
+
+def log_files(
+    store: Store, run: Run, content: Iterable[Content], sources: Mapping[Input, tuple[str, str]]
+) -> None:
+    """Give a run the data sets and the files of its stages."""
+    content = list(content)
+    if inputs := [_input(each, *sources[each]) for some in content for each in some.inputs]:
+        once_more(lambda: store.client.log_inputs(run.info.run_id, inputs))
+    if files := {path: body for some in content for path, body in some.files.items()}:
+        with TemporaryDirectory() as folder:
+            for path, body in files.items():
+                file = Path(folder, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(body)
+            # The client's `log_artifacts` would ask for the run once more.
+            get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
+
+
+def _input(given: Input, kind: str, source: str) -> DatasetInput:
+    dataset = Dataset(given.path[-250:], given.md5[:36], kind, source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
+
+
+def sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
+    """Return the points of a run whose recording was killed."""
+    keys = run.data.metrics
+    found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
+    return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)
+
+
+def comparable(point: Point) -> tuple[str, str, int]:
+    """Return a point as it is equal to others: NaN never is, and a store keeps no infinity."""
+    greatest = sys.float_info.max
+    value = max(-greatest, min(greatest, point.value)) if point.value == point.value else 0.0
+    return point.key, f"{value}" if point.value == point.value else "nan", point.step
