@@ -17,10 +17,9 @@ from .origin import SWEEP_VARIABLE
 def find(store: Store, wanted: Mapping[str, str]) -> Place:
     """Return where results go, by their digests."""
     runs: dict[str, Run] = {}
-    if store.experiment_id:
-        for name, digest in wanted.items():
-            found = _search(store, f"tags.`{BEGUN}{name}` = '{digest}'")
-            runs |= {run.info.run_id: run for run in found}
+    for name, digest in wanted.items():
+        found = _search(store, f"tags.`{BEGUN}{name}` = '{digest}'")
+        runs |= {run.info.run_id: run for run in found}
     return place(wanted, [_known(run, store) for run in sorted(runs.values(), key=_age)])
 
 
@@ -31,7 +30,7 @@ class Index:
         self._store = store
         self._runs: dict[tuple[str, str], dict[str, tuple[int, Known]]] = defaultdict(dict)
         self._changes = changes(store.address)
-        for run in _search(store) if store.experiment_id else ():
+        for run in _search(store):
             self._add(run.info.start_time or 0, _known(run, store))
 
     def known(self, wanted: Mapping[str, str]) -> Place:
@@ -64,6 +63,8 @@ class Index:
 
 
 def _search(store: Store, query: str = "") -> Iterator[Run]:
+    if not store.experiment_id:
+        return
     experiments, token = store.experiments(), None
     while True:
         page = store.client.search_runs(experiments, query, ViewType.ALL, page_token=token)
