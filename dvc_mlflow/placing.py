@@ -44,13 +44,17 @@ class Index:
     def find(self, wanted: Mapping[str, str]) -> Place:
         """Return where results go; the lock of the store must be held."""
         there = self.known(wanted)
-        if there.has is not None or changes(self._store.address) == self._changes is not None:
+        if there.has is not None or self.is_current():
             return there
         # Somebody else has written to the store; whoever has these results has the first of them.
         name, digest = next(iter(wanted.items()))
         for run in _search(self._store, f"tags.`{BEGUN}{name}` = '{digest}'"):
             self._add(run.info.start_time or 0, _known(run, self._store))
         return self.known(wanted)
+
+    def is_current(self) -> bool:
+        """Whether nobody else has written to the store, as far as that can be told."""
+        return changes(self._store.address) == self._changes is not None
 
     def update(self, start: int, known: Known) -> None:
         """Take in a run that has been written, and when it started."""

@@ -379,11 +379,12 @@ def test_nothing_new_is_known_without_a_look(tmp_path: Path) -> None:
     """An import that had nothing to do reads no commit again, until anything has changed."""
     project = history(tmp_path / "project", 3)
     complete = project.path / ".dvc" / "tmp" / "dvc-mlflow-complete"
-    project.record("--all")
+    assert "3 rows would be added" in project.record("--all", "--dry-run").out
     assert not complete.exists()
-    for _ in range(2):
-        assert project.record("--all").out == NOTHING
-        assert complete.exists()
+    project.record("--all")
+    first = complete.read_text()
+    assert project.record("--all").out == NOTHING
+    assert complete.read_text() == first
     (row, *_) = project.rows()
     project.client.delete_run(row.info.run_id)
     assert "1 row restored" in project.record("--all", "--deleted").out
