@@ -15,6 +15,7 @@ import mlflow
 import mlflow.store.db.utils
 import sqlalchemy
 from mlflow.entities import Experiment, Run, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from packaging.version import InvalidVersion, Version
@@ -153,6 +154,10 @@ class Store:
         own, note = processes.process(os.getpid()), " ".join(masked(why).split())[:1000]
         with suppress(*ERRORS), self.within(_OPENING):
             self.end_rows(status, lambda tags: tags.get(processes.PROCESS) == own, note)
+
+    def log_artifacts(self, run: Run, folder: str) -> None:
+        """Log the files in a folder; the client's own method would ask for the run once more."""
+        get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
 
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first."""

@@ -1,6 +1,7 @@
 """The tool's README and manual are true: their commands run in a pipeline of the user's."""
 
 import re
+import shutil
 import sys
 import sysconfig
 from functools import partial
@@ -62,10 +63,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}/venv/bin:{environment()['PATH']}"
 
 
-def test_commands(pipeline: Repository, path: str) -> None:
+def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    shutil.copytree(TOOL, tmp_path / "dvc_mlflow", ignore=ignored)  # where pip leaves its traces
     for command in [*commands(README), *commands(MANUAL)]:
-        values = {"this repository": str(ROOT), "run id": ""}
+        values = {"this repository": str(tmp_path), "run id": ""}
         if (pipeline.path / "mlflow.db").exists():
             values["run id"] = pipeline.rows()[-1].info.run_id
         for name, value in values.items():
