@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from . import history, identity, state
+from . import database, history, identity, state
 from .content import fetch
 from .draft import Draft, read
 from .errors import ProjectError, say, warn
@@ -27,7 +27,7 @@ from .project import Past, Project
 from .repository import address, ask
 from .rows import AT_MOST, Written, has_models, n_declared, write
 from .state import State
-from .store import Store, changes
+from .store import Store
 
 _Result = frozenset[tuple[str, str]]
 """The digests of a row's results, by their names in the row."""
@@ -67,7 +67,7 @@ def _asked(project: Project, root: Path, chosen: Sequence[str], given: argparse.
 
 def _condition(asked: str, root: Path) -> str:
     """Return a digest of that and of the store's state."""
-    if (count := changes(address(root))) is None:
+    if (count := database.changes(address(root))) is None:
         return _UNKNOWN
     return hashlib.md5(f"{asked} {count}".encode(), usedforsecurity=False).hexdigest()
 

@@ -12,15 +12,14 @@ from mlflow.entities import Run
 
 from .. import identity, placing, rows, state, view
 from ..content import fetch
-from ..draft import KEPT, TREE
 from ..errors import ProjectError, warn
-from ..identity import BEGUN, COMPLETE, tagged
 from ..origin import COMMIT, EXPERIMENT, SWEEP, title
 from ..project import Project
 from ..protocol import TOKEN
 from ..repository import main_repository
 from ..rows import REPRODUCES
 from ..sending import log
+from ..tags import BEGUN, COMPLETE, KEPT, TREE, tagged
 from .results import Result
 from .search import Trial, varied
 
