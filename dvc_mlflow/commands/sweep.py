@@ -62,6 +62,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
             with closing(Cluster(given, new, partial(search.ask, report.values))) as cluster:
                 _run(cluster, fixed, search, experiments, table, report)
     finally:
+        report.close()
         experiments.read()
         report.rows.clear()
         report.add(table.find(search.trials))
@@ -107,7 +108,8 @@ def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report
         best, model = scores[0].row, table.model(scores[0].row)
         print(f"The best: dvc-mlflow restore {best.info.run_id}", end="")
         print(f", its model is {model}" if model else "")
-        print(f"It has a picture of them all: {table.keep(best, title, draw(metric, scores))}")
+        address = table.keep(best, f"sweeps/{title}.png", draw(metric, scores))
+        print(f"A picture of all of them: {address}")
     print("All of them, with their files: dvc exp pull origin", flush=True)
 
 

@@ -44,6 +44,11 @@ class Report:
         """Take in the rows of trials that are done."""
         self.rows |= found
 
+    def close(self) -> None:
+        """End the bar; what is printed from now on are lines."""
+        self._bar.close()
+        self._bar.disable = True
+
     def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
         """Print what happened to a trial or a node, and keep how the trial ended.
 
@@ -80,8 +85,7 @@ class Report:
 
     def end(self) -> bool:
         """Show the trials that failed or have no row; return whether there are none."""
-        self._bar.close()
-        self._bar.disable, self._told = True, -math.inf
+        self._told = -math.inf
         self.state(0, [])
         lacking = [name for name, rows in self.rows.items() if not rows]
         faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}

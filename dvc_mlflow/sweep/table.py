@@ -10,6 +10,7 @@ from ..store import Store  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Run
+from tqdm import tqdm
 
 from .. import identity, placing, rows, state, view
 from ..content import fetch
@@ -69,7 +70,8 @@ class Table:
         for name in [name for name in names if name in self._experiments.there]:
             own = self._rows(name, by_result)
             if None in own:
-                self._record(name)
+                with tqdm.external_write_mode():
+                    self._record(name)
                 own = self._rows(name, by_result)
             found[name] = [run for run in own if run] if None not in own else []
         return found
@@ -161,13 +163,13 @@ class Table:
                     store.client.set_experiment_tag(store.experiment_id, key, value)
             yield store.url(table=sweep)
 
-    def keep(self, run: Run, title: str, picture: "Figure") -> str:
-        """Keep a sweep's picture among the files of a row; return the row's address."""
+    def keep(self, run: Run, path: str, picture: "Figure") -> str:
+        """Keep a picture among the files of a row; return its address."""
         where = run.info.experiment_id
         store = next(each for each in self._stores.values() if each.experiment_id == where)
         with store.errors_reported():
-            store.client.log_figure(run.info.run_id, picture, f"sweeps/{title}.png")
-        return store.url(run.info.run_id)
+            store.client.log_figure(run.info.run_id, picture, path)
+        return store.url(f"{run.info.run_id}/artifacts/{path}")
 
     def model(self, run: Run) -> str:
         """Return the address of a row's model, or "" if MLflow has none."""
