@@ -12,12 +12,12 @@ from ..errors import ProjectError, StoreError, ToolError, warn
 from ..faults import masked
 from ..origin import SWEEP_VARIABLE
 from ..project import Project
-from ..repository import check_git
+from ..repository import check_git, text
 from ..sweep.report import Report
 from ..sweep.results import Experiments
 from ..sweep.schedule import Cluster
 from ..sweep.search import Search, Trial, Trials, digest, varied
-from ..sweep.start import order, text
+from ..sweep.start import order
 from ..sweep.table import Table
 
 
@@ -56,7 +56,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     counts = f"{len(search.trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {commit[:7]}, {counts}", flush=True)
     report = Report(given.metric, search.trials, len(search.trials) + search.left)
-    report.add(table.find(search.trials))
+    report.rows |= table.find(search.trials)
     try:
         if new or search.left:
             with closing(Cluster(given, new, partial(search.ask, report.values))) as cluster:
@@ -65,7 +65,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
         report.close()
         experiments.read()
         report.rows.clear()
-        report.add(table.find(search.trials))
+        report.rows |= table.find(search.trials)
         table.settle(title, search.trials.keys(), report.rows)
     complete = report.end()
     _show(given.metric, title, [*search.trials.values()], table, report)
@@ -89,10 +89,10 @@ def _run(
     while cluster.begin(ordered) or search.left:
         ended = cluster.ended()
         if done := [trial.name for trial, outcome in ended if outcome["status"] == "done"]:
-            report.add(dict.fromkeys(done, ()))
+            report.rows |= dict.fromkeys(done, ())
             with suppress(ProjectError, StoreError):  # away: done again in the end
                 experiments.read(*done)
-                report.add(table.find(done, at_once=False))
+                report.rows |= table.find(done, at_once=False)
         for trial, outcome in ended:
             report.event(trial, outcome)
         report.state(len(cluster.waiting) + search.left, cluster.running.values())

@@ -40,10 +40,6 @@ class Report:
         self._bar = tqdm(total=total, bar_format=_BAR, leave=False, disable=None)
         self._told = time.monotonic()
 
-    def add(self, found: Mapping[str, Sequence[Run]]) -> None:
-        """Take in the rows of trials that are done."""
-        self.rows |= found
-
     def close(self) -> None:
         """End the bar; what is printed from now on are lines."""
         self._bar.close()

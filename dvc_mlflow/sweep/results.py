@@ -8,9 +8,8 @@ from typing import NamedTuple
 from .. import state
 from ..origin import Origin
 from ..project import Past, Project
-from ..repository import ask, git
+from ..repository import ask, git, text
 from .search import Files, digest
-from .start import text
 
 
 class Result(NamedTuple):

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from ..errors import ProjectError, ToolError
 from ..project import Project
 from ..project.experiments import remote
-from ..repository import address, checkout, default_experiment, git, main_repository
+from ..repository import address, checkout, default_experiment, git, main_repository, text
 from .search import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
@@ -89,8 +89,3 @@ def _environment(root: Path, *, shared: bool) -> dict[str, str]:
     for role in ("AUTHOR", "COMMITTER"):
         passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}
     return passed
-
-
-def text(*arguments: str) -> str:
-    """Run git in the working directory and return what it prints; raises `ProjectError`."""
-    return os.fsdecode(git(*arguments)).rstrip()

@@ -76,22 +76,20 @@ class Table:
             found[name] = [run for run in own if run] if None not in own else []
         return found
 
-    def _rows(
-        self, name: str, by_result: Mapping[tuple[str, str], Sequence[Run]]
-    ) -> list[Run | None]:
+    def _rows(self, name: str, by_result: Mapping[tuple[str, str], list[Run]]) -> list[Run | None]:
         """Return the row with each result of a trial: that of the trial itself, if it has one."""
         found: list[Run | None] = []
         for experiment, digests in self._experiments.there[name].rows:
             wanted, store = digests.items(), self._store(experiment)
-            same = by_result.get([*wanted][-1], ())
+            same = by_result.get([*wanted][-1], [])
             same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
-            if same:
-                found.append(min(same, key=lambda run: run.data.tags.get(EXPERIMENT) != name))
-                continue
-            with store.errors_reported():  # otherwise another commit may have made it
-                has = placing.find(store, digests).has
-                is_there = has and not has.is_deleted
-                found.append(store.client.get_run(has.run_id) if has and is_there else None)
+            if not same:  # another commit may have made it
+                with store.errors_reported():
+                    has = placing.find(store, digests).has
+                    if has and not has.is_deleted:
+                        same = [store.client.get_run(has.run_id)]
+            own = (run for run in same if run.data.tags.get(EXPERIMENT) == name)
+            found.append(next(own, same[0] if same else None))
         return found
 
     def _record(self, name: str) -> None:
