@@ -5,7 +5,7 @@ In a terminal, the progress is a bar; in a file or a pipe, a line a minute.
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -89,23 +89,27 @@ class Report:
             print(f"{name} failed: {why}")
         return not faults
 
-    def scores(self) -> list[Score]:
-        """Return the metric of each trial that has it, the best first."""
-        return self._sorted(score for name in self.rows for score in self._score(name))
+    def scores(self, *names: str) -> list[Score]:
+        """Return the metric of each trial, or of these, that has it, the best first.
+
+        Of a trial's rows the best one counts.
+        """
+        found = []
+        for name in names or self.rows:
+            for row in self.rows[name]:
+                value = row.data.metrics.get(self._metric, math.nan)
+                if math.isfinite(value):
+                    found.append(Score(value, row, self._trials[name]))
+        found.sort(key=itemgetter(0), reverse=not self._lowest)
+        best: dict[str, Score] = {}
+        for score in found:
+            best.setdefault(score.trial.name, score)
+        return [*best.values()]
 
     def values(self) -> dict[str, float]:
         """Return the metric of each trial that has it."""
         return {score.trial.name: score.value for score in self.scores()}
 
-    def _score(self, name: str) -> list[Score]:
-        """Return a trial's metric, if it has it; of several rows the best one counts."""
-        rows = [row for row in self.rows[name] if self._metric in row.data.metrics]
-        found = [Score(row.data.metrics[self._metric], row, self._trials[name]) for row in rows]
-        return self._sorted(score for score in found if math.isfinite(score.value))[:1]
-
-    def _sorted(self, scores: Iterable[Score]) -> list[Score]:
-        return sorted(scores, key=itemgetter(0), reverse=not self._lowest)
-
     def _shown(self, name: str) -> str:
-        value = "".join(f"{score.value:.4g}" for score in self._score(name)) or "-"
+        value = "".join(f"{score.value:.4g}" for score in self.scores(name)) or "-"
         return f"{value} ({' '.join(self._trials[name].overrides)})"
