@@ -57,10 +57,25 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     print(f"{title}: trials of commit {commit[:7]}, {counts}", flush=True)
     report = Report(given.metric, search.trials, len(search.trials) + search.left)
     report.rows |= table.find(search.trials)
+
+    def ordered(trial: Trial) -> dict[str, Any]:
+        own = {"name": trial.name, "overrides": trial.overrides, "refs": experiments.refs}
+        return {**fixed, **own, "donors": experiments.donors(trial.params)}
+
     try:
         if new or search.left:
             with closing(Cluster(given, new, partial(search.ask, report.values))) as cluster:
-                _run(cluster, fixed, search, experiments, table, report)
+                # What a trial costs here must not depend on how many there are.
+                while cluster.begin(ordered) or search.left:
+                    ended = cluster.ended()
+                    if done := [one.name for one, how in ended if how["status"] == "done"]:
+                        report.rows |= dict.fromkeys(done, ())
+                        with suppress(ProjectError, StoreError):  # away: done again in the end
+                            experiments.read(*done)
+                            report.rows |= table.find(done, at_once=False)
+                    for trial, outcome in ended:
+                        report.event(trial, outcome)
+                    report.state(len(cluster.waiting) + search.left, cluster.running.values())
     finally:
         report.close()
         experiments.read()
@@ -70,32 +85,6 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     complete = report.end()
     _show(given.metric, title, [*search.trials.values()], table, report)
     return complete
-
-
-def _run(
-    cluster: Cluster,
-    fixed: dict[str, Any],
-    search: Search,
-    experiments: Experiments,
-    table: Table,
-    report: Report,
-) -> None:
-    """Run trials until none is left; what one costs must not depend on how many there are."""
-
-    def ordered(trial: Trial) -> dict[str, Any]:
-        own = {"name": trial.name, "overrides": trial.overrides, "refs": experiments.refs}
-        return {**fixed, **own, "donors": experiments.donors(trial.params)}
-
-    while cluster.begin(ordered) or search.left:
-        ended = cluster.ended()
-        if done := [trial.name for trial, outcome in ended if outcome["status"] == "done"]:
-            report.rows |= dict.fromkeys(done, ())
-            with suppress(ProjectError, StoreError):  # away: done again in the end
-                experiments.read(*done)
-                report.rows |= table.find(done, at_once=False)
-        for trial, outcome in ended:
-            report.event(trial, outcome)
-        report.state(len(cluster.waiting) + search.left, cluster.running.values())
 
 
 def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report: Report) -> None:

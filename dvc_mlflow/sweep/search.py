@@ -36,9 +36,7 @@ class Trials:
     def __init__(self, project: Project, commit: str) -> None:
         self._project, self._commit = project, commit
         stages = project.pipeline().stages.values()
-        read = {params.file for stage in stages for params in stage.params}
-        if project.text(PARAMS) is not None:
-            read.add(PARAMS)
+        read = {PARAMS, *(params.file for stage in stages for params in stage.params)}
         self._content = {file: content(project, file) for file in read if project.text(file)}
         self.now = {file: flatten(values or {}) for file, values in self._content.items()}
 
@@ -136,7 +134,7 @@ class Search:
 def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:
     """Return the values of the params that differ between trials, by their keys in MLflow."""
     found = {}
-    for file, values in trials[0].params.items():
+    for file, values in (trials[0].params if trials else {}).items():
         start = "" if file == PARAMS else f"{posixpath.basename(file).rpartition('.')[0]}."
         for key in values:
             own = [trial.params.get(file, {}).get(key) for trial in trials]
