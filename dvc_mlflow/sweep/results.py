@@ -11,6 +11,8 @@ from ..project import Past, Project
 from ..repository import ask, git, text
 from .search import Files, digest
 
+_EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
+
 
 class Result(NamedTuple):
     """What an experiment has come to."""
@@ -30,6 +32,9 @@ class Experiments:
         stages = project.pipeline().stages.values()
         folders = {posixpath.join(project.folder, posixpath.dirname(s.group)) for s in stages}
         self._locks = [posixpath.join(folder, "dvc.lock") for folder in folders]
+        is_template = ask("grep", "-lF", "${", commit, "--", f"{_EVERY}dvc.yaml")
+        kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
+        self._decisive = [_EVERY + kind for kind in kinds]
         self._donors: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, str]]
         self._donors = defaultdict(dict)
         """By a stage and params, by file and key: by their values, an experiment that has both."""
@@ -69,12 +74,9 @@ class Experiments:
 
     def _others(self, commits: Iterable[str]) -> set[str]:
         """Return those of these commits whose pipelines can differ in more than dvc.lock."""
-        every = ":(top,glob)**/"
-        is_template = ask("grep", "-lF", "${", self._commit, "--", f"{every}dvc.yaml")
-        kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
         pairs = "".join(f"{commit} {self._commit}\n" for commit in commits).encode()
-        paths = [every + kind for kind in kinds]
-        return {*git("diff-tree", "--stdin", "-r", "-s", "--", *paths, text=pairs).decode().split()}
+        options = ("--stdin", "-r", "-s", "--", *self._decisive)
+        return {*git("diff-tree", *options, text=pairs).decode().split()}
 
     def _result(self, past: Past, name: str, commit: str, tree: str, definitions: str) -> Result:
         pipeline = past.at(commit, definitions, {lock: f"{commit}:{lock}" for lock in self._locks})
