@@ -89,11 +89,11 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
 
 def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report: Report) -> None:
     """Print where the results are, and draw them."""
-    from ..sweep.picture import draw  # slow
-
     for address in table.urls(title, metric, varied(trials)):
         print(f"\nIn MLflow: {address}")
     if scores := report.scores():
+        from ..sweep.picture import draw  # slow
+
         best, model = scores[0].row, table.model(scores[0].row)
         print(f"The best: dvc-mlflow restore {best.info.run_id}", end="")
         print(f", its model is {model}" if model else "")

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import state
@@ -38,6 +38,7 @@ class Experiments:
         self._donors: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, str]]
         self._donors = defaultdict(dict)
         """By a stage and params, by file and key: by their values, an experiment that has both."""
+        self._known: dict[str, Result] = {}  # by commit, also of those that are gone
         self.there: dict[str, Result] = {}
         """By name."""
 
@@ -49,16 +50,15 @@ class Experiments:
         form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
         lines = text("for-each-ref", form, *own or [here]).splitlines()
         found = [line.removeprefix(here).split() for line in lines]
-        before = self.there
-        self.there = {**before} if names else {}
-        others = self._others(commit for _, commit, _ in found)
+        if not names:
+            self.there = {}
+        others = self._others([commit for _, commit, _ in found if commit not in self._known])
         with Past(self._project) as past:
             for name, commit, tree in found:
-                known = before.get(name)
-                if known is None or known.commit != commit:
+                if commit not in self._known:
                     definitions = commit if commit in others else self._commit
-                    known = self._result(past, name, commit, tree, definitions)
-                self.there[name] = known
+                    self._known[commit] = self._result(past, name, commit, tree, definitions)
+                self.there[name] = self._known[commit]
 
     def donors(self, params: Files) -> dict[str, str]:
         """Return, by stage, an experiment with the same params for it and all stages before it.
@@ -72,8 +72,10 @@ class Experiments:
                 found[stage] = names[own]
         return found
 
-    def _others(self, commits: Iterable[str]) -> set[str]:
+    def _others(self, commits: Sequence[str]) -> set[str]:
         """Return those of these commits whose pipelines can differ in more than dvc.lock."""
+        if not commits:
+            return set()
         pairs = "".join(f"{commit} {self._commit}\n" for commit in commits).encode()
         options = ("--stdin", "-r", "-s", "--", *self._decisive)
         return {*git("diff-tree", *options, text=pairs).decode().split()}
