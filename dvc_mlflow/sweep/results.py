@@ -46,7 +46,8 @@ class Experiments:
         """Look which are there now, or whether those with these names are."""
         here = f"refs/sweeps/{self._commit}/"  # apart from the user's own
         wanted = [f"+{self.refs}{name}*:{here}{name}*" for name in names or [""]]
-        git("fetch", "-q", "--prune", "--no-tags", "origin", *wanted)
+        how = f"--negotiation-tip={self._commit}" if names else "--prune"  # not through all refs
+        git("fetch", "-q", how, "--no-tags", "origin", *wanted)
         form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
         lines = text("for-each-ref", form, *own or [here]).splitlines()
         found = [line.removeprefix(here).split() for line in lines]
