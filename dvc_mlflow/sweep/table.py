@@ -164,7 +164,8 @@ class Table:
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
         """Keep a picture among the files of a row; return its address."""
         where = run.info.experiment_id
-        store = next(each for each in self._stores.values() if each.experiment_id == where)
+        own = (each for each in self._stores.values() if each.experiment_id == where)
+        store = next(own, self.store)
         with store.errors_reported():
             store.client.log_figure(run.info.run_id, picture, path)
         return store.url(f"{run.info.run_id}/artifacts/{path}")
