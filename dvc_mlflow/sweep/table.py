@@ -70,8 +70,7 @@ class Table:
         for name in [name for name in names if name in self._experiments.there]:
             own = self._rows(name, by_result)
             if None in own:
-                with tqdm.external_write_mode():
-                    self._record(name)
+                self._record(name)
                 own = self._rows(name, by_result)
             found[name] = [run for run in own if run] if None not in own else []
         return found
@@ -94,7 +93,8 @@ class Table:
 
     def _record(self, name: str) -> None:
         """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
-        print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
+        with tqdm.external_write_mode():  # which DVC's threads must not wait for
+            print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
         commit = self._experiments.there[name].commit
         with self._project.at(commit):
             found = state.read(self._project, commit)
@@ -106,8 +106,9 @@ class Table:
                 store = self._store(state.experiment(row), state.columns(row))
                 with store.lock(), store.errors_reported(rows.AT_MOST):
                     notes += rows.write(store, found, row, undelete=True).notes
-                for note in notes:
-                    warn(f"{name}: {note}")
+                with tqdm.external_write_mode():
+                    for note in notes:
+                        warn(f"{name}: {note}")
 
     def settle(self, sweep: str, names: Set[str], found: Found) -> None:
         """Leave one row for each result of these trials, tagged as the sweep's.
