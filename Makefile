@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro heal properties ui plots restore promote test test-rest test-all test-fast test-slow test-oldest check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore promote test test-rest test-all test-fast test-slow test-oldest test-newest check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,9 +43,19 @@ test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
+TOOL_TESTS = tests/test_examples.py \
+	$(addprefix tests/tool/test_,history.py identity.py package.py places.py restore.py run.py)
+
 test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool supports
-	.venv-oldest/bin/python -m pytest tests/test_examples.py \
-		$(addprefix tests/tool/test_,history.py identity.py package.py places.py restore.py run.py)
+	.venv-oldest/bin/python -m pytest $(TOOL_TESTS)
+
+test-newest:  ## build the tool's package, and run tests with the newest DVC and MLflow that there are
+	@test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install -q --upgrade build twine $$(sed s/==.*// tests/tool/oldest.in)
+	.venv-newest/bin/python -m build -o .venv-newest/dist dvc_mlflow
+	.venv-newest/bin/python -m twine check --strict .venv-newest/dist/*
+	.venv-newest/bin/python -m pip install -q --force-reinstall --no-deps .venv-newest/dist/*.whl
+	.venv-newest/bin/python -m pytest $(TOOL_TESTS)
 
 check: .venv/dev  ## check format, lint and types
 	python -m ruff format --check .

@@ -1,18 +1,26 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
-import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .identity import Row, as_key, normal
-from .pipeline import Output, Params, Pipeline, Plot, Stage, overlap
+from .keys import (
+    allowed_key,
+    base_of,
+    file_prefixes,
+    keyed_curves,
+    labels,
+    named_params,
+    prefix,
+    reads,
+)
+from .pipeline import Output, Pipeline, Plot, Stage, overlap
 from .project import SMALL, File, Project, parse
-from .tables import Curve, curves, is_table, numbers
+from .tables import numbers
 
 _LARGEST = 50_000_000  # bytes of a file of plots or metrics that is read
-_LONGEST_VALUE, _LONGEST_KEY = 6000, 250  # characters, in MLflow
+_LONGEST_VALUE = 6000  # characters, in MLflow
 
 
 class Point(NamedTuple):
@@ -57,9 +65,9 @@ def params_of(row: Row, names: Sequence[str]) -> tuple[dict[str, str], list[str]
     notes: list[str] = []
 
     def add(key: str, stage: Stage, value: object) -> None:
-        key, text = _allowed(key), str(normal(value))
+        key, text = allowed_key(key), str(normal(value))
         if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
-            key = _allowed(f"{called[stage.name]}.{key}")
+            key = allowed_key(f"{called[stage.name]}.{key}")
         if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
             notes.append(f"param {key!r} has two values; one is left out")
         elif len(text) > _LONGEST_VALUE:
@@ -73,30 +81,9 @@ def params_of(row: Row, names: Sequence[str]) -> tuple[dict[str, str], list[str]
         stage = row.members[name]
         if stage.item and name == as_key(stage.group):  # else the item is in the name of the stage
             for key, value in stage.item_values.items():
-                clash = any(_reads(params, key) for params in declared)
+                clash = any(reads(params, key) for params in declared)
                 add(f"{called[stage.name]}.{key}" if clash else key, stage, value)
     return found, notes
-
-
-def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, Params, str]]:
-    """Yield the params of these members by name: the stage, and the file's own key.
-
-    A key of params.yaml stays as it is; one of another file has that file's stem before it, or its
-    path where the stage reads that key from two files. A key that two stages read from different
-    files has the stage's name before it.
-    """
-    called = labels(row)
-    declared = [(s, p) for s in row.scope() for p in (*s.params, *s.variables)]
-    for stage, params in ((s, p) for s in row.scope(names) for p in (*s.params, *s.variables)):
-        others = [(s, p) for s, p in declared if p.file != params.file]
-        for key in params.values:
-            name = f"{_start(params)}{key}"
-            readers = [s for s, p in others if _reads(p, name)]
-            if stage in readers:
-                name = f"{params.file}.{key}"
-            if any(reader is not stage for reader in readers):
-                name = f"{called[stage.name]}.{name}"
-            yield name, stage, params, key
 
 
 def fetch(project: Project, pipeline: Pipeline, row: Row, names: Sequence[str]) -> list[str]:
@@ -124,9 +111,9 @@ def content_of(project: Project, pipeline: Pipeline, row: Row, name: str) -> Con
             if dep.md5 and (dep.makers or dep.is_data):
                 content.inputs.append(Input(dep.path, dep.md5, label))
         _read(project, pipeline, stage, label, stage is row.members[name], content)
-    for key in [key for key in content.tags if len(_allowed(key)) < len(key)]:
+    for key in [key for key in content.tags if len(allowed_key(key)) < len(key)]:
         content.notes.append(f"tag {key[:60]!r} is too long")
-    content.tags = {_allowed(key): value for key, value in content.tags.items()}
+    content.tags = {allowed_key(key): value for key, value in content.tags.items()}
     return content
 
 
@@ -146,7 +133,7 @@ def _read(
         plot = pipeline.plot(file.path)
         drawn = plot is not None and _add_curves(plot, file, body, start, stems, content, last)
         if declared := pipeline.metrics_path(output, file.path):
-            inner = "" if file.path == declared else f"{_base(file.path, declared)}/"
+            inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
             before = f"{start}{stems.get(declared, '')}{inner}"
             _add_metrics(file, body, before, content, metrics)
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
@@ -206,28 +193,6 @@ def _add_curves(
     return bool(found)
 
 
-def keyed_curves(
-    plot: Plot, path: str, text: str, start: str, stems: Mapping[str, str]
-) -> list[tuple[str, Curve]]:
-    """Return the curves in a file of plots with their keys in MLflow.
-
-    `start` and `stems` are what stands before a stage's keys, and before those of each file.
-    """
-    can_draw = plot.draws_lines and is_table(path)
-    found = curves(path, text, plot.x, header=plot.header) if can_draw else []
-    base, keyed = _base(path, plot.path), []
-    for curve in found:
-        if path == plot.path:
-            stem = stems.get(path, "")
-            inner = "" if stem == f"{curve.column}/" else stem
-            key = f"{start}{inner}{curve.column}"
-        else:  # in a folder, a file for each metric
-            one = len(found) == 1 and posixpath.basename(base) == curve.column
-            key = f"{start}{base}" if one else f"{start}{base}/{curve.column}"
-        keyed.append((_allowed(key), curve))
-    return keyed
-
-
 def _add_metrics(
     file: File, body: bytes, start: str, content: Content, metrics: dict[str, float]
 ) -> None:
@@ -237,7 +202,7 @@ def _add_metrics(
         content.notes.append(f"metrics {file.path} cannot be read: {error}")
         return
     for key, value in found:
-        allowed = _allowed(f"{start}{key}")
+        allowed = allowed_key(f"{start}{key}")
         if allowed in metrics:
             content.notes.append(f"metric {key!r} of {file.path} has another's key {allowed!r}")
         metrics.setdefault(allowed, value)
@@ -253,77 +218,3 @@ def _is_shown(pipeline: Pipeline, output: Output) -> bool:
     """Whether MLflow shows something in an output as metrics, curves or plots."""
     shown = [*pipeline.metrics, *(plot.path for plot in pipeline.plots)]
     return output.metric or any(overlap(path, output.path) for path in shown)
-
-
-def prefix(stage: Stage, label: str) -> str:
-    """Return what stands before the keys of a stage's metrics and curves."""
-    return f"{label}/" if stage.settings.prefix is None else stage.settings.prefix
-
-
-def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
-    """Return what stands before the keys of each file, if a stage has several metrics or curves."""
-    own = [o.path for o in stage.outs if o.metric]
-    own += [p for p in pipeline.metrics if any(overlap(p, o.path) for o in stage.outs)]
-    tables = [plot.path for plot in pipeline.plots_of(stage) if is_table(plot.path)]
-    found: dict[str, str] = {}
-    for paths in (sorted({*own}), sorted({*tables})):
-        if len(paths) > 1:
-            found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
-    return found
-
-
-def _told_apart(paths: Sequence[str]) -> dict[str, str]:
-    """Return the shortest name of each path that no other has: stem, path, path with extension."""
-    found = dict(zip(paths, paths, strict=True))
-    for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
-        pairs = zip(paths, names, strict=True)
-        found |= {path: name for path, name in pairs if names.count(name) == 1}
-    return found
-
-
-def labels(row: Row) -> dict[str, str]:
-    """Return the names of a row's stages, for keys: without the item, where one item is in it."""
-    names = {stage.name: name for name, stage in row.members.items()}
-    scope = row.scope()
-    groups = [stage.group for stage in scope]
-    for stage in scope:
-        alone = groups.count(stage.group) == 1
-        names.setdefault(stage.name, stage.group if alone else stage.label)
-    return names
-
-
-def _start(params: Params) -> str:
-    name = posixpath.basename(params.file)
-    return "" if name == "params.yaml" else f"{_stem(name)}."
-
-
-def _reads(params: Params, key: str) -> bool:
-    """Whether dvc.yaml lets a stage read a key, under its name in MLflow."""
-    start = _start(params)
-    if not params.declared:
-        return key.startswith(start)
-    names = [f"{start}{name}" for name in params.declared]
-    return any(key == n or key.startswith(f"{n}.") or n.startswith(f"{key}.") for n in names)
-
-
-def _allowed(key: str) -> str:
-    """Return a key as MLflow allows it: without other characters than these, and not a path."""
-    key = re.sub(r"[^\w/. -]", "_", key)
-    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
-    key = re.sub(r"^\.\.", "__", "/".join(parts))
-    return (key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY].rstrip("/.")) or "_"
-
-
-def _stem(path: str) -> str:
-    return posixpath.splitext(posixpath.basename(path))[0]
-
-
-def _base(path: str, folder: str) -> str:
-    """Return a file's path in a folder, without its extension."""
-    return posixpath.splitext(posixpath.relpath(path, folder))[0]
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest name of each dotted key that tells it from the others."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return {k: e if ends.count(e) == 1 else k for k, e in zip(keys, ends, strict=True)}

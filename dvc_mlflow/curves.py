@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .content import Point, file_prefixes, keyed_curves, labels, prefix
+from .content import Point
 from .identity import Row
+from .keys import file_prefixes, keyed_curves, labels, prefix
 from .pipeline import Pipeline, Plot, Stage
 from .tables import is_table
 

@@ -8,15 +8,14 @@ from typing import NamedTuple
 from . import processes, trees
 from .content import Content, Input, content_of, params_of
 from .errors import ProjectError
-from .identity import BEGUN, Row
+from .identity import Row
 from .origin import title
 from .pipeline import Stage
 from .project import Project
 from .state import State
+from .tags import BEGUN, KEPT, TREE
 from .trees import Kept
 
-TREE, KEPT = "tree.", "kept."
-"""The tags with the git tree of each stage's result, and the commit that keeps it."""
 _LACKS = "tree.lacks"
 """The tag with what of a checkout is not in its tree."""
 

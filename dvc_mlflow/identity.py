@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 from .pipeline import Pipeline, Stage
 from .prefix import is_prefixed
 
-BEGUN, COMPLETE = "begun.", "lock."
-"""The tags of a run with the digests of its stages: what it is for, and, written last, has."""
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 
 
@@ -191,17 +189,6 @@ def place(wanted: Mapping[str, str], known: Iterable[Known]) -> Place:
     free = [run for run in runs if not (run.is_deleted or run.is_open)]
     joins = [run for run in free if {**run.begun, **run.complete}.items() <= wanted.items()]
     return Place(joins=max(joins, key=lambda run: len(run.begun), default=None))
-
-
-def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:
-    """Return those of a run's tags that begin so, by what follows: the names of its stages."""
-    return {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}
-
-
-def is_complete(tags: Mapping[str, str]) -> bool:
-    """Whether a run with these tags has all results that it was begun for."""
-    begun = tagged(tags, BEGUN)
-    return bool(begun) and begun == tagged(tags, COMPLETE)
 
 
 def _row(pipeline: Pipeline, own: Sequence[Stage], recorded: Sequence[Stage], head: Stage) -> Row:

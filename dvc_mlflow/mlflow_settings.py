@@ -1,5 +1,6 @@
 """MLflow's settings in the tool's own process; MLflow reads some when it is imported."""
 
+import logging
 import os
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -7,3 +8,8 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 # MLflow would pack lock files of the working directory with each model.
 os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+# A stage does not wait minutes for a store that is away.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+# It would log what it raises; MLflow 3.0 lets alembic set the loggers' own levels.
+logging.disable(logging.ERROR)

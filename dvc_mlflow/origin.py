@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .content import named_params, short_names
 from .faults import masked
 from .identity import Row, as_key, normal
+from .keys import named_params, short_names
 from .pipeline import Pipeline
 from .project import Project, parse
 from .repository import ask

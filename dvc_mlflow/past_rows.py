@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from . import history, identity, state
+from . import database, history, identity, state
 from .content import fetch
 from .draft import Draft, read
 from .errors import ProjectError, say, warn
@@ -27,12 +27,13 @@ from .project import Past, Project
 from .repository import address, ask
 from .rows import AT_MOST, Written, has_models, n_declared, write
 from .state import State
-from .store import Store, changes
+from .store import Store
 
 _Result = frozenset[tuple[str, str]]
 """The digests of a row's results, by their names in the row."""
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
+_UNKNOWN = ""
 _AT_ONCE = 16
 """How many rows are sent to a server at the same time, as each request to it takes long."""
 
@@ -42,9 +43,9 @@ def record_past(
 ) -> int:
     """Record the results of many commits; return the exit status."""
     chosen = chosen or _recorded_now(project)
-    complete = root / ".dvc" / "tmp" / "dvc-mlflow-complete"  # when there was nothing to do
-    now = _condition(project, root, chosen, given)
-    if now and complete.exists() and complete.read_text() == now:
+    complete = root / ".dvc" / "tmp" / "dvc-mlflow-complete"  # with what MLflow had all results
+    asked = _asked(project, root, chosen, given)
+    if complete.exists() and complete.read_text() == _condition(asked, root) != _UNKNOWN:
         say(_NOTHING)
         return 0
     gc.freeze()  # what is imported stays, and is much
@@ -52,21 +53,23 @@ def record_past(
         importer = _Importer(project, past, root, given)
         importer.record(chosen, _commits(project.top, given))
     if importer.report() and complete.parent.is_dir():
-        complete.write_text(_condition(project, root, chosen, given))
+        complete.write_text(_condition(asked, root))
     return 0
 
 
-def _condition(
-    project: Project, root: Path, chosen: Sequence[str], given: argparse.Namespace
-) -> str:
-    """Return a digest of all that decides which rows are lacking, or "" if that is not known."""
-    if (count := changes(address(root))) is None:
-        return ""
+def _asked(project: Project, root: Path, chosen: Sequence[str], given: argparse.Namespace) -> str:
+    """Return all that decides which results MLflow should have."""
     top = str(project.top)
     refs = ask("-C", top, "for-each-ref"), ask("-C", top, "rev-parse", "-q", "--verify", "HEAD")
     where = address(root), os.environ.get("MLFLOW_EXPERIMENT_NAME"), project.folder
-    text = json.dumps([version("dvc-mlflow"), count, refs, where, chosen, vars(given)], default=str)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return json.dumps([version("dvc-mlflow"), refs, where, chosen, vars(given)], default=str)
+
+
+def _condition(asked: str, root: Path) -> str:
+    """Return a digest of that and of the store's state."""
+    if (count := database.changes(address(root))) is None:
+        return _UNKNOWN
+    return hashlib.md5(f"{asked} {count}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _commits(top: Path, given: argparse.Namespace) -> Commits:
@@ -127,7 +130,7 @@ class _Importer:
             self._send()
 
     def report(self) -> bool:
-        """Say what was done, and what could not be; return whether there was nothing to do."""
+        """Say what was done, and what could not be; return whether MLflow has all results now."""
         for text, commits in self._notes.items():
             others = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
             warn(f"{commits[0][:7]}{others}: {text}")
@@ -138,10 +141,11 @@ class _Importer:
         for store, _ in self._stores.values():
             if store.experiment in self._done and not self._given.dry_run:
                 say(f"all rows: {store.url()}")
-        if self._done or self._notes:
+        if not self._done and not self._notes:
+            say(_NOTHING)
+        if self._notes or (self._done and self._given.dry_run):
             return False
-        say(_NOTHING)
-        return True
+        return all(index.is_current() for _, index in self._stores.values())
 
     def _rows(
         self, snapshot: Snapshot, chosen: Sequence[str]
@@ -207,8 +211,8 @@ class _Importer:
             send = pool.map if store.is_remote else map  # a database has one writer at a time
             for each, written in zip(pending, send(self._write_one, pending), strict=True):
                 if written.known:
-                    each.known.update(each.state.origin.time, written.known)
                     store.show(written.columns)
+                    each.known.update(each.state.origin.time, written.known)
                 if written.verb:
                     self._done[store.experiment][written.verb] += 1
                 for note in written.notes:

@@ -2,25 +2,25 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from .store import Store, changes  # before MLflow, which it sets up
+from .store import Store  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Run, ViewType
 
-from . import processes
-from .identity import BEGUN, COMPLETE, Known, Place, place, tagged
+from . import database, processes
+from .identity import Known, Place, place
 from .origin import SWEEP_VARIABLE
+from .tags import BEGUN, COMPLETE, tagged
 
 
 def find(store: Store, wanted: Mapping[str, str]) -> Place:
     """Return where results go, by their digests."""
     runs: dict[str, Run] = {}
-    if store.experiment_id:
-        for name, digest in wanted.items():
-            found = _search(store, f"tags.`{BEGUN}{name}` = '{digest}'")
-            runs |= {run.info.run_id: run for run in found}
+    for name, digest in wanted.items():
+        found = store.runs(f"tags.`{BEGUN}{name}` = '{digest}'", ViewType.ALL)
+        runs |= {run.info.run_id: run for run in found}
     return place(wanted, [_known(run, store) for run in sorted(runs.values(), key=_age)])
 
 
@@ -30,8 +30,8 @@ class Index:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._runs: dict[tuple[str, str], dict[str, tuple[int, Known]]] = defaultdict(dict)
-        self._changes = changes(store.address)
-        for run in _search(store) if store.experiment_id else ():
+        self._changes = database.changes(store.address)
+        for run in store.runs(view=ViewType.ALL):
             self._add(run.info.start_time or 0, _known(run, store))
 
     def known(self, wanted: Mapping[str, str]) -> Place:
@@ -45,31 +45,26 @@ class Index:
     def find(self, wanted: Mapping[str, str]) -> Place:
         """Return where results go; the lock of the store must be held."""
         there = self.known(wanted)
-        if there.has is not None or changes(self._store.address) == self._changes is not None:
+        if there.has is not None or self.is_current():
             return there
         # Somebody else has written to the store; whoever has these results has the first of them.
         name, digest = next(iter(wanted.items()))
-        for run in _search(self._store, f"tags.`{BEGUN}{name}` = '{digest}'"):
+        for run in self._store.runs(f"tags.`{BEGUN}{name}` = '{digest}'", ViewType.ALL):
             self._add(run.info.start_time or 0, _known(run, self._store))
         return self.known(wanted)
+
+    def is_current(self) -> bool:
+        """Whether nobody else has written to the store, as far as that can be told."""
+        return database.changes(self._store.address) == self._changes is not None
 
     def update(self, start: int, known: Known) -> None:
         """Take in a run that has been written, and when it started."""
         self._add(start, known)
-        self._changes = changes(self._store.address)
+        self._changes = database.changes(self._store.address)
 
     def _add(self, start: int, known: Known) -> None:
         for pair in known.begun.items():
             self._runs[pair][known.run_id] = start, known
-
-
-def _search(store: Store, query: str = "") -> Iterator[Run]:
-    experiments, token = store.experiments(), None
-    while True:
-        page = store.client.search_runs(experiments, query, ViewType.ALL, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
 
 
 def _age(run: Run) -> tuple[int, str]:

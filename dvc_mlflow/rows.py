@@ -11,12 +11,13 @@ from mlflow.entities import Metric, Run
 
 from . import draft, models
 from .draft import Draft
-from .identity import COMPLETE, Known, Row
+from .identity import Known, Row
 from .models import UnservableModelError
 from .origin import title
 from .placing import Index, find, n_models
 from .sending import comparable, log, log_files, sent
 from .state import State
+from .tags import COMPLETE
 
 REPRODUCED, REPRODUCES, PARENT = "reproduced", "reproduces", "mlflow.parentRunId"
 """How often a result was made again; the run with the same result; a run's parent."""

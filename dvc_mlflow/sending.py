@@ -11,7 +11,6 @@ from .store import Store  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from .content import Content, Input, Point
 from .faults import once_more
@@ -55,8 +54,7 @@ def log_files(
                 file = Path(folder, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(body)
-            # The client's `log_artifacts` would ask for the run once more.
-            get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
+            store.log_artifacts(run, folder)
 
 
 def _input(given: Input, kind: str, source: str) -> DatasetInput:

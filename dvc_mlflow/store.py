@@ -1,7 +1,6 @@
 """The MLflow store: where it is, how it is opened, and how its errors are reported."""
 
 import fcntl
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,18 +12,18 @@ from . import mlflow_settings  # noqa: F401  (before MLflow)
 # isort: split
 import mlflow
 import mlflow.store.db.utils
-import sqlalchemy
 from mlflow.entities import Experiment, Run, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from packaging.version import InvalidVersion, Version
 
-from . import processes, view
+from . import database, processes, view
 from .errors import ToolError
 from .faults import ERRORS, deadline, is_of_store, masked, once_more, store_error
-from .identity import is_complete
 from .moved import follow
 from .repository import DEFAULT, address, default_experiment, own_address
+from .tags import is_complete
 
 NOTE = "mlflow.note.content"
 
@@ -54,7 +53,6 @@ class Store:
         folder: str = "",
         create: bool = True,
     ) -> None:
-        _quiet()
         self.root = root
         self.experiment = experiment or default_experiment(root, folder)
         self.address = address(self.root)
@@ -66,15 +64,15 @@ class Store:
             return
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
-            database = _database(self.address)
+            file = database.file_of(self.address)
             if self.is_remote:
                 self._check_version()
-            elif database is None or database.exists():
-                _check_schema(self.address)
-            if create and database:
+            elif file is None or file.exists():
+                database.check_schema(self.address)
+            if create and file:
                 if self.address == own_address(self.root):
                     follow(self.root)
-                _create_database(database)
+                database.create(file)
             self.client = mlflow.MlflowClient()
             if create:
                 self.experiment_id = once_more(lambda: self._create(columns))
@@ -121,11 +119,13 @@ class Store:
             return [self.experiment_id]
         return [str(e.experiment_id) for e in self.client.search_experiments()]
 
-    def runs(self) -> Iterator[Run]:
-        """Yield all runs in the experiments of this repository."""
-        token = None
+    def runs(self, query: str = "", view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+        """Yield the runs in the experiments of this repository."""
+        if not self.experiment_id:
+            return
+        experiments, token = self.experiments(), None
         while True:
-            page = self.client.search_runs(self.experiments(), page_token=token)
+            page = self.client.search_runs(experiments, query, view, page_token=token)
             yield from page
             if not (token := page.token):
                 return
@@ -153,6 +153,10 @@ class Store:
         own, note = processes.process(os.getpid()), " ".join(masked(why).split())[:1000]
         with suppress(*ERRORS), self.within(_OPENING):
             self.end_rows(status, lambda tags: tags.get(processes.PROCESS) == own, note)
+
+    def log_artifacts(self, run: Run, folder: str) -> None:
+        """Log the files in a folder; the client's own method would ask for the run once more."""
+        get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
 
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first.
@@ -227,22 +231,8 @@ def read_run(root: Path, run_id: str) -> Run:
 
 def exists(root: Path) -> bool:
     """Whether there is a store: a database is made for its first row."""
-    database = _database(address(root))
-    return database is None or database.exists()
-
-
-def changes(address: str) -> int | None:
-    """Return a number that differs after any change of a store, if it has such a one.
-
-    SQLite counts the transactions in the header of its file, but not while it keeps a log.
-    """
-    database = _database(address)
-    if database is None or not database.exists():
-        return None
-    if database.with_name(f"{database.name}-wal").exists():
-        return None
-    with database.open("rb") as file:
-        return int.from_bytes(file.read(28)[24:])
+    file = database.file_of(address(root))
+    return file is None or file.exists()
 
 
 def _use(uri: str, root: Path) -> None:
@@ -260,52 +250,3 @@ def _use(uri: str, root: Path) -> None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
         os.environ["MLFLOW_TRACKING_URI"] = given
-
-
-def _quiet() -> None:
-    """Let MLflow neither log what it raises here, nor wait minutes for a store that is away."""
-    logging.disable(logging.ERROR)  # MLflow 3.0 lets alembic set the loggers' own levels
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.store.db.utils.MAX_RETRY_COUNT = 4
-
-
-def _database(address: str) -> Path | None:
-    """Return the file of an SQLite database, or None if the store is another one."""
-    scheme, _, path = address.partition(":///")
-    is_file = scheme == "sqlite" and path and not path.startswith("file:")
-    return Path(path.partition("?")[0]) if is_file else None
-
-
-def _check_schema(address: str) -> None:
-    """Refuse a database of another MLflow, which this one would migrate without a backup."""
-    if re.match("(mssql|mysql|postgresql|sqlite)[:+]", address):
-        engine = sqlalchemy.create_engine(address)
-        try:
-            if mlflow.store.db.utils._get_schema_version(engine):
-                mlflow.store.db.utils._verify_schema(engine)
-        finally:
-            engine.dispose()
-
-
-def _create_database(path: Path) -> None:
-    """Create MLflow's database, whole or not at all, if it does not exist.
-
-    MLflow creates it table by table and can neither use nor complete a half-made one.
-    """
-    if not path.parent.is_dir():  # MLflow would make it, also where a disk is not mounted
-        raise FileNotFoundError(f"there is no folder {path.parent}")
-    if not path.exists():
-        # Clones that share a database can make it at the same moment.
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.unlink(missing_ok=True)
-        try:
-            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

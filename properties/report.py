@@ -124,9 +124,23 @@ def section(
 By {AXES[plan.test_key]} (the model is trained with {trained}; {plan.tests[0]} is the claim's task):
 
 {markdown_table(["", *map(str, tests)], rows)}
+{head["Lengths"]} {where_it_stops(plan, results)}
+
 With the seeds of [params.yaml]({CLAIMS}/{name}/params.yaml): {committed["correctly_classified"]} of
 {committed["n_samples"]}. {head["Note"]} Source: {head["Source"]}
 """
+
+
+def where_it_stops(plan: Plan, results: list[Result]) -> str:
+    """Return a sentence with the tests in which some seed of the claim's model does not hold."""
+    model, *_ = plan.variants
+    n_samples, tests = results[0].n_samples, sorted(plan.tests)
+    worst = {t: min(scores(results, model, t) + scores(results, FRESH, t)) for t in tests}
+    stops = [f"{test} ({low})" for test, low in worst.items() if low < HOLDS * n_samples]
+    if not stops:
+        return f"It holds wherever it was tested, from {tests[0]} to {tests[-1]}."
+    limit = f"{HOLDS * n_samples:.0f} of {n_samples:,}"
+    return f"Its worst seed falls below {limit} at {', '.join(stops)}."
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -43,7 +43,7 @@ def test_params_are_valid(folder: Path) -> None:
     assert len(set(plan.seeds)) == 5
     assert plan.fresh_seeds == [201, 202, 203, 204, 205]
     assert not set(plan.seeds) & {params.train.seed, params.train_data.seed, *plan.fresh_seeds}
-    assert {"Claim", "Task", "Example", "Chance", "Time", "Note", "Source"} <= set(
+    assert {"Claim", "Task", "Example", "Chance", "Time", "Lengths", "Note", "Source"} <= set(
         report.read_head(text)
     )
 

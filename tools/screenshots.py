@@ -1,11 +1,11 @@
 """Take README's pictures in a temporary clone: `make screenshots` (needs Chromium)."""
 
-import json
+import shutil
 import sys
 import tempfile
 import time
-import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -13,14 +13,24 @@ sys.path.insert(0, str(ROOT / "tests"))
 from mlflow import MlflowClient
 
 from browser import browser, wait_for
-from clone import make_clone
+from clone import Clone, make_clone
 from servers import serving
 
+TABLE = "experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
 SETTLED = 8  # seconds that MLflow needs to draw its charts
 NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 """
+
+
+class Picture(NamedTuple):
+    """A picture of a page at this address, of this size."""
+
+    address: str
+    file: str
+    width: int
+    height: int
 
 
 def main() -> None:
@@ -34,22 +44,38 @@ def main() -> None:
             ["1"], order_by=["metrics.`test/loss` ASC"]
         )
         ids = [run.info.run_id for run in runs]
-        compared = urllib.parse.quote(json.dumps(ids[:4]))
-        table = "experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
         curves = f"experiments/1/runs/{ids[0]}/model-metrics?workflowType=machine_learning"
-        compare = f"compare-runs?runs={compared}&experiments=%5B%221%22%5D"
         with serving(clone, "ui") as address:
-            take(address, "comparison", table, 1700, 780, "8 matching runs")
-            take(
-                address, "curves", curves, 1400, 1100, "train\n(5)", search="train.*(loss|accuracy)"
-            )
-            take(address, "compare", compare, 1400, 900, "train/loss")
+            picture = Picture(address, "docs/comparison.png", 1700, 780)
+            take(picture, TABLE, "8 matching runs")
+            picture = Picture(address, "docs/curves.png", 1400, 1100)
+            take(picture, curves, "train\n(5)", search="train.*(loss|accuracy)")
+        example = history(Path(folder, "digits"))
+        with serving(example, "ui") as address:
+            take(Picture(address, "dvc_mlflow/table.png", 1700, 760), TABLE, "5 matching runs")
 
 
-def take(
-    address: str, name: str, page: str, width: int, height: int, text: str, search: str = ""
-) -> None:
+def history(path: Path) -> Clone:
+    """Make a history of the example in examples/ without the tool, and record all of it."""
+    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
+    ignored = shutil.ignore_patterns(*results)
+    project = Clone(Path(shutil.copytree(ROOT / "examples" / "digits", path, ignore=ignored)))
+    project.git("init", "-q", "-b", "main")
+    project.git("apply", "-R", "adoption.diff")
+    project.commit("My pipeline")
+    committed = {"train.rate": 0.001, "train.passes": 30, "prepare.seed": 7}
+    for change in ({}, {"train.rate": 0.01}, {"train.passes": 60}, {"prepare.seed": 8}):
+        project.set(committed | change)
+        project.dvc("repro")
+        project.commit(f"{change}")
+    project.dvc("exp", "run", "-S", "train.rate=0.0001")
+    project.run("dvc-mlflow", "record", "--all")
+    return project
+
+
+def take(picture: Picture, page: str, text: str, search: str = "") -> None:
     """Take a picture of a page once it shows `text`, with only the charts that match `search`."""
+    address, name, width, height = picture
     with browser(width, height) as driver:
         driver.get(address)
         driver.execute_script(NO_ASSISTANT)
@@ -60,7 +86,7 @@ def take(
             box = "input[placeholder='Search metric charts']"
             driver.find_element("css selector", box).send_keys(search)
         time.sleep(SETTLED)
-        driver.save_screenshot(str(ROOT / "docs" / f"{name}.png"))
+        driver.save_screenshot(str(ROOT / name))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import argparse
 
 from .. import trees
-from ..draft import KEPT
 from ..errors import say
 from ..repository import main_repository
 from ..store import Store, read_run
+from ..tags import KEPT
 
 
 def run(given: argparse.Namespace) -> int:

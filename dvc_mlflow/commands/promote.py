@@ -21,11 +21,12 @@ from mlflow.entities import Run
 
 from .. import identity
 from ..errors import ToolError, say, warn
-from ..identity import COMPLETE, Row
+from ..identity import Row
 from ..models import logged_name
 from ..pipeline import Pipeline, Stage
 from ..project import Project
 from ..repository import main_repository
+from ..tags import COMPLETE
 
 ALIAS = "champion"
 ROW = "dvc.row"

@@ -12,12 +12,12 @@ from mlflow.entities import Run
 
 from .. import state, trees
 from ..content import content_of, params_of
-from ..draft import KEPT, TREE
 from ..errors import ProjectError, ToolError, say, warn
-from ..identity import COMPLETE, Row, tagged
+from ..identity import Row
 from ..project import Project, restore, share
 from ..repository import environment, git, main_repository
 from ..store import read_run
+from ..tags import COMPLETE, KEPT, TREE, tagged
 from ..trees import Kept
 
 

@@ -4,18 +4,16 @@ Nothing slow is imported here: the command starts at once, while the recorder im
 MLflow. Streams, signals and exit status are the command's own.
 """
 
-import ctypes
 import json
 import os
 import select
 import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import processes
+from .. import child, processes
 from ..errors import warn
 from ..protocol import LATER, TOKEN, Link, LostError, Request, connect
 from ..repository import (
@@ -28,7 +26,6 @@ from ..repository import (
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SIGNALS = {*_STOPPING, signal.SIGCHLD}
-_Mask = set[int | signal.Signals]
 _GRACE = 10  # seconds that a stopped command has to end
 _SILENCE = 20  # seconds; a recorder sends something each second
 
@@ -37,12 +34,12 @@ def run(command: Sequence[str]) -> int:
     """Run a command as a stage; return its exit status, or 1 if its inputs changed meanwhile."""
     if "DVC_STAGE" not in os.environ:
         warn("not started by dvc, so nothing is recorded")
-        return _become(command, os.environ)
+        return child.become(command, os.environ)
     if not hasattr(signal, "sigtimedwait"):
         warn(f"recording while a stage runs needs Linux; {LATER}")
-        return _become(command, os.environ)
+        return child.become(command, os.environ)
     began, starter = time.time_ns(), os.getppid()
-    _end_with_parent(signal.SIGTERM)
+    child.end_with_parent(signal.SIGTERM)
     if os.getppid() != starter or os.getpgid(starter) != os.getpgrp():
         warn("the dvc that started this stage is gone")
         return 1
@@ -76,16 +73,16 @@ class _Stage:
         except (LostError, OSError) as error:
             self._lose(error)
 
-    def run(self, command: Sequence[str], mask: _Mask) -> int:
+    def run(self, command: Sequence[str], mask: child.Mask) -> int:
         """Run the command to its end, and wait until its row is complete."""
         if self._waits:
             self._wait_for_row()
         if self._stopped:
             return 128 + self._stopped
-        said = _Said()
-        child = _start(command, self._env, mask, said.end)
+        said = child.Said()
+        started = child.start(command, self._env, mask, said.end)
         said.follow()
-        code = self._wait(child)
+        code = self._wait(started)
         status = code if code >= 0 else 128 - code
         if self._stopped:
             status = status or 128 + self._stopped
@@ -100,10 +97,10 @@ class _Stage:
         if self._opens_first and self._run_id:
             self._env["MLFLOW_RUN_ID"] = self._run_id
 
-    def _wait(self, child: int) -> int:
+    def _wait(self, started: int) -> int:
         """Wait for the command, and pass signals on; return its exit code, or minus its signal."""
         deadline = None
-        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        while not (ended := os.waitpid(started, os.WNOHANG))[0]:
             got = signal.sigtimedwait(_SIGNALS, 1)
             number = got.si_signo if got else 0
             if not got and processes.process(self._dvc) != self._dvc_mark:
@@ -113,9 +110,9 @@ class _Stage:
                 deadline = deadline or time.monotonic() + _GRACE
                 # A terminal signals the whole group, a process only us.
                 if not got or got.si_code <= 0:
-                    os.kill(child, number)
+                    os.kill(started, number)
             if deadline and time.monotonic() > deadline:
-                os.kill(child, signal.SIGKILL)
+                os.kill(started, signal.SIGKILL)
         return os.waitstatus_to_exitcode(ended[1])
 
     def _complete(self, code: int, status: int, said: str) -> int:
@@ -154,40 +151,6 @@ class _Stage:
     def _lose(self, error: Exception) -> None:
         warn(f"the stage is not recorded, as its recorder was lost: {error}; {LATER}")
         self._link = None
-
-
-def _start(command: Sequence[str], env: Mapping[str, str], mask: _Mask, stderr: int | None) -> int:
-    """Start the command as a child that does not outlive this process; return its id."""
-    me = os.getpid()
-    if child := os.fork():
-        return child
-    try:
-        _end_with_parent(signal.SIGKILL)
-        if os.getppid() != me:
-            os._exit(137)
-        if stderr is not None:
-            os.dup2(stderr, 2)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os._exit(_become(command, env))
-    finally:
-        os._exit(127)
-
-
-def _become(command: Sequence[str], env: Mapping[str, str]) -> int:
-    """Replace this process by the command; return the exit status if there is no such command."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        os.execvpe(command[0], [*command], dict(env))  # noqa: S606  (the stage's own command)
-    except OSError as error:
-        warn(f"{command[0]}: {error.strerror}")
-    return 127
-
-
-def _end_with_parent(number: int) -> None:
-    """Let the kernel send this process a signal when its parent has ended (Linux)."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, number)
 
 
 def _dvc() -> int:
@@ -238,40 +201,3 @@ def _environment(settings: Mapping[str, Any], token: str) -> tuple[dict[str, str
         given = {}
     env["MLFLOW_RUN_CONTEXT"] = json.dumps({**given, TOKEN: token})
     return env, is_new
-
-
-class _Said:
-    """Passes the command's stderr on, where that is no terminal, and keeps its last line."""
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self.end: int | None = None
-        if not os.isatty(2):
-            self._reader, self.end = os.pipe()
-
-    def follow(self) -> None:
-        """Pass on what is written, from a thread."""
-        if self.end is not None:
-            os.close(self.end)
-            self._thread = threading.Thread(target=self._copy, daemon=True)
-            self._thread.start()
-
-    def last_line(self) -> str:
-        """Return the last line, when the command has ended."""
-        if self.end is None:
-            return ""
-        self._thread.join(0.2)
-        if self._thread.is_alive():  # a process that the command has left behind may still write
-            streams = [(os.POSIX_SPAWN_DUP2, self._reader, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
-            os.posix_spawnp("cat", ["cat"], os.environ, file_actions=streams, setsid=True)
-        lines = self._tail.decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
-
-    def _copy(self) -> None:
-        while got := os.read(self._reader, 1 << 16):
-            self._tail = (self._tail + got)[-4096:]
-            while got:
-                try:
-                    got = got[os.write(2, got) :]
-                except OSError:  # nobody reads it any more
-                    got = b""

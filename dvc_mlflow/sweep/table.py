@@ -14,15 +14,14 @@ from tqdm import tqdm
 
 from .. import identity, placing, rows, state, view
 from ..content import fetch
-from ..draft import KEPT, TREE
 from ..errors import ProjectError, warn
-from ..identity import BEGUN, COMPLETE, tagged
 from ..origin import COMMIT, EXPERIMENT, SWEEP
 from ..project import Project
 from ..protocol import TOKEN
 from ..repository import main_repository
 from ..rows import REPRODUCES
 from ..sending import log
+from ..tags import BEGUN, COMPLETE, KEPT, TREE, tagged
 from .results import Experiments
 
 if TYPE_CHECKING:

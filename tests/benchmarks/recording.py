@@ -28,6 +28,14 @@ from clone import environment  # noqa: E402
 from pipelines import Repository, Stages, repository  # noqa: E402
 from processor import processor  # noqa: E402
 
+MODEL = {
+    "m": {
+        "path": "model.bin",
+        "type": "model",
+        "meta": {"loader_module": "loader", "pip_requirements": ["numpy"]},
+    }
+}
+"""How MLflow would load the model of a stage."""
 BECOME_SUBREAPER = 36  # prctl's: the recorder's parent has ended, so it becomes our child
 
 
@@ -117,9 +125,28 @@ class Bench:
         self.compare("a stage of 1 s", {"one": stage("sleep 1", 0)})
         eight = {f"s{i}": stage("sleep 0.5", i) for i in range(8)}
         self.compare("eight stages of 0.5 s", eight)
-        many = {f"s{i}": stage("true", i) for i in range(max(2, int(100 * self.scale)))}
+        for half in (0.5, 1.0):  # two sizes show how a cost grows
+            self.growing(half * self.scale)
+        alone = [Cost(*usage(["dvc-mlflow", "run", "true"])) for _ in range(5 * self.repeats)]
+        cpu = 1000 * statistics.median(cost.cpu for cost in alone)
+        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "at most 60 ms")
+
+    def growing(self, scale: float) -> None:
+        """Measure what grows with the size of a pipeline."""
+        many = {f"s{i}": stage("true", i) for i in range(int(2 + 100 * scale))}
         self.compare(f"{len(many)} stages that do nothing", many)
-        size = int(2e9 * self.scale)
+        outs = [f"out{i}" for i in range(int(2 + 50 * scale))]
+        writes = {"one": {**stage(f"for f in {' '.join(outs)}; do echo $f > $f; done", 0)}}
+        writes["one"]["outs"] = outs
+        self.compare(f"{len(outs)} outputs", writes)
+        lines = int(100_000 * scale)
+        script = f"(echo step,loss; seq {lines} | sed 's/$/,0.5/') > curve.csv"
+        curve = {**stage(script, 0), "plots": [{"curve.csv": {"x": "step", "cache": False}}]}
+        self.compare(f"a curve of {lines:,} lines", {"one": curve})
+        size = int(1e9 * scale)
+        model = {**stage(f"head -c {size} /dev/zero > model.bin", 0), "outs": ["model.bin"]}
+        self.compare(f"a model of {size / 1e9:.1f} GB", {"one": model}, artifacts=MODEL)
+        size = int(2e9 * scale)
         reads = {"one": {**stage("sleep 1", 0), "deps": ["large"]}}
 
         def make_file(project: Repository) -> None:
@@ -130,7 +157,7 @@ class Bench:
         self.compare(
             f"{label}, new", reads, make_file, lambda project: touch([project.path / "large"])
         )
-        count = int(20_000 * self.scale)
+        count = int(20_000 * scale)
 
         def make_folder(project: Repository) -> None:
             (project.path / "large").mkdir()
@@ -145,9 +172,6 @@ class Bench:
             make_folder,
             lambda project: touch(sorted((project.path / "large").iterdir())),
         )
-        alone = [Cost(*usage(["dvc-mlflow", "run", "true"])) for _ in range(5 * self.repeats)]
-        cpu = 1000 * statistics.median(cost.cpu for cost in alone)
-        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "at most 60 ms")
 
     def text(self) -> str:
         """Return the table and a description of the machine."""

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clone import ROOT, environment
+from hlo import compiled
 from sections import data_params, model_params, train_params
 from vanilla_lstm.learning import training
-from vanilla_lstm.learning.backend import keras
+from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import batch_lengths, shuffled_batches
 from vanilla_lstm.learning.evaluation import Epoch, evaluate, significant
 from vanilla_lstm.learning.model import CELLS, build_model, predict
 from vanilla_lstm.task.schema import PhaseParams, TrainParams
-from vanilla_lstm.task.sequences import NO_LABEL, UInt8Array, generate
+from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array, generate
 
 pytestmark = pytest.mark.pipeline
 
@@ -363,6 +364,13 @@ def test_beginnings(per_step: bool) -> None:
     assert [row.loss for row in beginnings] == pytest.approx([row.loss for row in alone], rel=1e-5)
     for ours, theirs in zip(whole.weights, cut.weights, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_each_length_is_learned_by_one_program() -> None:
+    """XLA compiles the same program whatever length is drawn, and so compiles it once."""
+    x = tf.constant(data(2)[0])
+    beginnings = tf.function(lambda n: training._beginnings(x, n, PAD), jit_compile=True)
+    assert compiled(beginnings, tf.constant(2)) == compiled(beginnings, tf.constant(3))
 
 
 def test_min_steps_changes_the_training() -> None:

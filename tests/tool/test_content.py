@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mlflow.entities import Run
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
-from dvc_mlflow.content import _allowed
+from dvc_mlflow.keys import allowed_key
 from dvc_mlflow.project import Project
 from pipelines import Repository, Said, Stages, evaluate, makes, repository, train
 
@@ -218,15 +218,15 @@ def test_many_and_odd_params(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("a./ @~é\n:") | st.characters(), max_size=20), st.integers(1, 300))
-def test_every_key_is_allowed(start: str, times: int) -> None:
+def test_every_key_isallowed_key(start: str, times: int) -> None:
     """MLflow takes every key that the tool makes, and a usual one stays as it is."""
-    key = _allowed((start * times)[:400])
+    key = allowed_key((start * times)[:400])
     _validate_metric_name(key)
     _validate_param_name(key)
     _validate_tag_name(key)
-    assert _allowed(key) == key
+    assert allowed_key(key) == key
     assert len(key) <= 250
-    assert _allowed("train/model.units - 1") == "train/model.units - 1"
+    assert allowed_key("train/model.units - 1") == "train/model.units - 1"
 
 
 # Metrics

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from clone import environment
+from clone import Clone, environment
 from histories import FIRST, STAGES, history, result
 from pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
+from servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -350,6 +352,45 @@ def test_two_at_once(tmp_path: Path) -> None:
     running = [subprocess.Popen(command, cwd=project.path, env=environment()) for _ in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     assert len(by("rate", project)) == 40
+
+
+def test_into_a_server(tmp_path: Path) -> None:
+    """A server gets several rows at once: each whole, and once, also from two imports."""
+    project = history(tmp_path / "project", 40)
+    command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
+    with serving(Clone(tmp_path), "server") as address:
+        more = environment(MLFLOW_TRACKING_URI=address)
+        with subprocess.Popen(command, cwd=project.path, env=more) as killed:
+            time.sleep(4)
+            killed.kill()
+        both = [subprocess.Popen(command, cwd=project.path, env=more) for _ in range(2)]
+        assert [process.wait() for process in both] == [0, 0]
+        client = MlflowClient(address)
+        rows = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(40)]
+        for row in rows:
+            score = int(row.data.params["rate"]) / 1000
+            assert (row.info.status, row.data.metrics["evaluate/score"]) == ("FINISHED", score)
+            assert {"lock.train", "lock.evaluate"} <= row.data.tags.keys()
+            assert len(client.get_metric_history(row.info.run_id, "train/loss")) == 20
+
+
+def test_nothing_new_is_known_without_a_look(tmp_path: Path) -> None:
+    """An import that had nothing to do reads no commit again, until anything has changed."""
+    project = history(tmp_path / "project", 3)
+    complete = project.path / ".dvc" / "tmp" / "dvc-mlflow-complete"
+    assert "3 rows would be added" in project.record("--all", "--dry-run").out
+    assert not complete.exists()
+    project.record("--all")
+    first = complete.read_text()
+    assert project.record("--all").out == NOTHING
+    assert complete.read_text() == first
+    (row, *_) = project.rows()
+    project.client.delete_run(row.info.run_id)
+    assert "1 row restored" in project.record("--all", "--deleted").out
+    project.git("tag", "extra")
+    project.run("rm", "mlflow.db")
+    assert "3 rows added" in project.run("dvc-mlflow", "record", "--all").stdout
 
 
 def test_nested_project(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ TOOL = ROOT / "dvc_mlflow"
 RULES = {
     "dvc": ["project/*"],
     "dvc_data": ["project/*"],
-    "mlflow.store": ["store.py"],
+    "mlflow.store": ["database.py", "store.py"],
     "mlflow.utils": ["store.py"],
     "mlflow.tracking": [],
     "mlflow.pyfunc": ["models.py"],
-    "sqlalchemy": ["faults.py", "store.py"],
+    "sqlalchemy": ["database.py", "faults.py"],
 }
 """The modules that may import a package, and nothing else may."""
 

@@ -227,8 +227,10 @@ class _Program:
 
 def _beginnings(values: Any, n_steps: Any, padding: int) -> Any:
     """Return the first `n_steps` of sequences `[batch, all]`, padded on the left to that shape."""
-    padded = tf.concat([tf.fill(values.shape, tf.constant(padding, values.dtype)), values], 1)
-    return tf.slice(padded, [0, n_steps], values.shape)
+    # Not `tf.slice`: XLA would compile the whole program again for each value of `n_steps`.
+    n_padded = values.shape[1] - n_steps
+    moved = tf.roll(values, n_padded, axis=1)
+    return tf.where(tf.range(values.shape[1]) < n_padded, tf.constant(padding, values.dtype), moved)
 
 
 def _joined(tensors: Sequence[Any]) -> Any:

@@ -1,0 +1,69 @@
+"""The database behind a store that is no server: its file, its schema, its changes."""
+
+import os
+import re
+from pathlib import Path
+
+from . import mlflow_settings  # noqa: F401  (before MLflow)
+
+# isort: split
+import mlflow
+import mlflow.store.db.utils
+import sqlalchemy
+
+mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
+
+
+def changes(address: str) -> int | None:
+    """Return a number that differs after any change of a store, if it has such a one.
+
+    SQLite counts the transactions in the header of its file, but not while it keeps a log.
+    """
+    database = file_of(address)
+    if database is None or not database.exists():
+        return None
+    if database.with_name(f"{database.name}-wal").exists():
+        return None
+    with database.open("rb") as file:
+        return int.from_bytes(file.read(28)[24:])
+
+
+def file_of(address: str) -> Path | None:
+    """Return the file of an SQLite database, or None if the store is another one."""
+    scheme, _, path = address.partition(":///")
+    is_file = scheme == "sqlite" and path and not path.startswith("file:")
+    return Path(path.partition("?")[0]) if is_file else None
+
+
+def check_schema(address: str) -> None:
+    """Refuse a database of another MLflow, which this one would migrate without a backup."""
+    if re.match("(mssql|mysql|postgresql|sqlite)[:+]", address):
+        engine = sqlalchemy.create_engine(address)
+        try:
+            if mlflow.store.db.utils._get_schema_version(engine):
+                mlflow.store.db.utils._verify_schema(engine)
+        finally:
+            engine.dispose()
+
+
+def create(path: Path) -> None:
+    """Create MLflow's database, whole or not at all, if it does not exist.
+
+    MLflow creates it table by table and can neither use nor complete a half-made one.
+    """
+    if not path.parent.is_dir():  # MLflow would make it, also where a disk is not mounted
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    if not path.exists():
+        # Clones that share a database can make it at the same moment.
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.unlink(missing_ok=True)
+        try:
+            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

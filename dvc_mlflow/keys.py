@@ -1,0 +1,128 @@
+"""What params, metrics and curves are called in a row: decided by dvc.yaml, never by a value."""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from .identity import Row
+from .pipeline import Params, Pipeline, Plot, Stage, overlap
+from .tables import Curve, curves, is_table
+
+_LONGEST = 250  # characters, in MLflow
+
+
+def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, Params, str]]:
+    """Yield the params of these members by name: the stage, and the file's own key.
+
+    A key of params.yaml stays as it is; one of another file has that file's stem before it, or its
+    path where the stage reads that key from two files. A key that two stages read from different
+    files has the stage's name before it.
+    """
+    called = labels(row)
+    declared = [(s, p) for s in row.scope() for p in (*s.params, *s.variables)]
+    for stage, params in ((s, p) for s in row.scope(names) for p in (*s.params, *s.variables)):
+        others = [(s, p) for s, p in declared if p.file != params.file]
+        for key in params.values:
+            name = f"{_start(params)}{key}"
+            readers = [s for s, p in others if reads(p, name)]
+            if stage in readers:
+                name = f"{params.file}.{key}"
+            if any(reader is not stage for reader in readers):
+                name = f"{called[stage.name]}.{name}"
+            yield name, stage, params, key
+
+
+def keyed_curves(
+    plot: Plot, path: str, text: str, start: str, stems: Mapping[str, str]
+) -> list[tuple[str, Curve]]:
+    """Return the curves in a file of plots with their keys in MLflow.
+
+    `start` and `stems` are what stands before a stage's keys, and before those of each file.
+    """
+    can_draw = plot.draws_lines and is_table(path)
+    found = curves(path, text, plot.x, header=plot.header) if can_draw else []
+    base, keyed = base_of(path, plot.path), []
+    for curve in found:
+        if path == plot.path:
+            stem = stems.get(path, "")
+            inner = "" if stem == f"{curve.column}/" else stem
+            key = f"{start}{inner}{curve.column}"
+        else:  # in a folder, a file for each metric
+            one = len(found) == 1 and posixpath.basename(base) == curve.column
+            key = f"{start}{base}" if one else f"{start}{base}/{curve.column}"
+        keyed.append((allowed_key(key), curve))
+    return keyed
+
+
+def prefix(stage: Stage, label: str) -> str:
+    """Return what stands before the keys of a stage's metrics and curves."""
+    return f"{label}/" if stage.settings.prefix is None else stage.settings.prefix
+
+
+def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
+    """Return what stands before the keys of each file, if a stage has several metrics or curves."""
+    own = [o.path for o in stage.outs if o.metric]
+    own += [p for p in pipeline.metrics if any(overlap(p, o.path) for o in stage.outs)]
+    tables = [plot.path for plot in pipeline.plots_of(stage) if is_table(plot.path)]
+    found: dict[str, str] = {}
+    for paths in (sorted({*own}), sorted({*tables})):
+        if len(paths) > 1:
+            found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
+    return found
+
+
+def _told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """Return the shortest name of each path that no other has: stem, path, path with extension."""
+    found = dict(zip(paths, paths, strict=True))
+    for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
+        pairs = zip(paths, names, strict=True)
+        found |= {path: name for path, name in pairs if names.count(name) == 1}
+    return found
+
+
+def labels(row: Row) -> dict[str, str]:
+    """Return the names of a row's stages, for keys: without the item, where one item is in it."""
+    names = {stage.name: name for name, stage in row.members.items()}
+    scope = row.scope()
+    groups = [stage.group for stage in scope]
+    for stage in scope:
+        alone = groups.count(stage.group) == 1
+        names.setdefault(stage.name, stage.group if alone else stage.label)
+    return names
+
+
+def _start(params: Params) -> str:
+    name = posixpath.basename(params.file)
+    return "" if name == "params.yaml" else f"{_stem(name)}."
+
+
+def reads(params: Params, key: str) -> bool:
+    """Whether dvc.yaml lets a stage read a key, under its name in MLflow."""
+    start = _start(params)
+    if not params.declared:
+        return key.startswith(start)
+    names = [f"{start}{name}" for name in params.declared]
+    return any(key == n or key.startswith(f"{n}.") or n.startswith(f"{key}.") for n in names)
+
+
+def allowed_key(key: str) -> str:
+    """Return a key as MLflow allows it: without other characters than these, and not a path."""
+    key = re.sub(r"[^\w/. -]", "_", key)
+    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
+    key = re.sub(r"^\.\.", "__", "/".join(parts))
+    return (key if len(key) <= _LONGEST else key[:_LONGEST].rstrip("/.")) or "_"
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def base_of(path: str, folder: str) -> str:
+    """Return a file's path in a folder, without its extension."""
+    return posixpath.splitext(posixpath.relpath(path, folder))[0]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the shortest name of each dotted key that tells it from the others."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {k: e if ends.count(e) == 1 else k for k, e in zip(keys, ends, strict=True)}

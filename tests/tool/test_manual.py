@@ -1,0 +1,118 @@
+"""The tool's README and manual are true: their commands run in a pipeline of the user's."""
+
+import re
+import shutil
+import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from clone import ROOT, Clone, environment
+from dvc_mlflow.prefix import PREFIX
+from pipelines import Repository
+from servers import answers, running
+from test_examples import EXAMPLE, copy_example
+
+TOOL = ROOT / "dvc_mlflow"
+README, MANUAL = ((TOOL / name).read_text() for name in ("README.md", "MANUAL.md"))
+
+pytestmark = pytest.mark.pipeline
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of a page, in order."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The example as it was before the tool, with results in two commits, and no row."""
+    project = Repository(tmp_path_factory.mktemp("own") / "project")
+    copy_example(project.path)
+    project.git("init", "-q", "-b", "main")
+    project.git("apply", "-R", "adoption.diff")
+    (section,) = re.findall(
+        r"^```yaml\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S
+    )
+    file = project.path / "dvc.yaml"
+    measures = "  evaluate:\n"
+    promote = "    meta: {mlflow: {promote: [-evaluate/test/loss]}}\n"
+    file.write_text(file.read_text().replace(measures, f"{measures}{promote}") + section)
+    for passes in (3, 4):
+        Clone(project.path).set({"train.passes": passes})
+        project.dvc("repro")
+        project.commit(f"{passes} passes")
+    return project
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The PATH of an environment that has all packages but the tool."""
+    folder = tmp_path_factory.mktemp("environment")
+    Clone(folder).run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    (packages,) = folder.glob("venv/lib/*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    pip = folder / "venv" / "bin" / "pip"
+    python = folder / "venv" / "bin" / "python"
+    pip.write_text(f'#!/bin/sh\nexec {python} -m pip "$@"\n')
+    pip.chmod(0o755)
+    return f"{folder}/venv/bin:{environment()['PATH']}"
+
+
+def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
+    """A stranger who types the commands of both pages in order sees no error."""
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    shutil.copytree(TOOL, tmp_path / "dvc_mlflow", ignore=ignored)  # where pip leaves its traces
+    for command in [*commands(README), *commands(MANUAL)]:
+        values = {"this repository": str(tmp_path), "run id": ""}
+        if (pipeline.path / "mlflow.db").exists():
+            values["run id"] = pipeline.rows()[-1].info.run_id
+        for name, value in values.items():
+            command = command.replace(f"<{name}>", value)  # noqa: PLW2901
+        if command.startswith("dvc-mlflow ui"):
+            ready = partial(answers, "http://127.0.0.1:5000")
+            shown = environment(PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
+            with running(["bash", "-c", f"exec {command}"], ready, cwd=pipeline.path, env=shown):
+                continue
+        if command.startswith("dvc-mlflow report"):
+            pipeline.commit("What init has changed")
+        if command == "dvc-mlflow init":  # it asks, and only at a terminal
+            command = f"echo y | python -c 'import pty, sys; pty.spawn(sys.argv[1:])' {command}"  # noqa: PLW2901
+        pipeline.run(
+            "bash",
+            "-c",
+            command,
+            PATH=path,
+            PIP_NO_INDEX="1",
+            PIP_NO_DEPS="1",
+            PIP_NO_BUILD_ISOLATION="0",
+        )
+        if command == "dvc-mlflow record --all":
+            assert len(pipeline.rows()) == 2
+        if command == "dvc repro":
+            assert (pipeline.path / "dvc.yaml").read_text().count(PREFIX) == 2
+
+
+def test_what_the_readmes_share() -> None:
+    """Both READMEs have the same first three commands; the tool's shows what `init` writes."""
+    (block,) = re.findall(r"^```sh\n(pip .*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert block.splitlines() == commands(README)[:3]
+    (stage,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
+    assert YAML(typ="safe").load(stage)["train"]["cmd"].startswith(PREFIX)
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file and picture that the pages point to is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", f"{README}{MANUAL}"):
+        assert (TOOL / target).exists(), target
+
+
+def test_every_command_is_explained() -> None:
+    """The manual names each command that `--help` lists."""
+    listed = Clone(Path.cwd()).run("dvc-mlflow", "--help").stdout
+    for name in re.findall(r"^    (\w+) ", listed, re.M):
+        assert re.search(rf"`(?:dvc-mlflow )?{name}\b|dvc-mlflow {name}\b", MANUAL), name
