@@ -81,6 +81,11 @@ def git(
     return done.stdout
 
 
+def text(*arguments: str) -> str:
+    """Run git in the working directory, and return what it prints; raises `ProjectError`."""
+    return os.fsdecode(git(*arguments)).rstrip()
+
+
 def _own_environment() -> dict[str, str]:
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
     return {key: value for key, value in os.environ.items() if key not in elsewhere}
@@ -145,7 +150,7 @@ def check_git() -> None:
 def ask(*arguments: str) -> str:
     """Return git's output, or "" if git is missing, fails or refuses the repository."""
     try:
-        return os.fsdecode(git(*arguments)).strip()
+        return text(*arguments).strip()
     except (OSError, ProjectError):
         return ""
 

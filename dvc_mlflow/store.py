@@ -159,7 +159,10 @@ class Store:
         get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
 
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
-        """Return the address of a row, or of a view of the table: by default all, best first."""
+        """Return the address of a row, or of a view of the table: by default all, best first.
+
+        `<run id>/artifacts/<path>` is a file of the row.
+        """
         start = masked(self.address.rstrip("/")) if self.is_remote else _UI
         page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
         where = f"experiments/{self.experiment_id}/runs{page}"

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -12,13 +12,13 @@ from ..errors import ProjectError, StoreError, ToolError, warn
 from ..faults import masked
 from ..origin import SWEEP_VARIABLE
 from ..project import Project
-from ..repository import check_git
+from ..repository import check_git, text
 from ..sweep.report import Report
-from ..sweep.results import donors
+from ..sweep.results import Experiments
 from ..sweep.schedule import Cluster
-from ..sweep.search import Search, Trial, Trials, digest
-from ..sweep.start import Experiments, order, text
-from ..sweep.table import Found, Table
+from ..sweep.search import Search, Trial, Trials, digest, varied
+from ..sweep.start import order
+from ..sweep.table import Table
 
 
 def run(given: argparse.Namespace) -> int:
@@ -43,67 +43,69 @@ def run(given: argparse.Namespace) -> int:
 
 def _sweep(project: Project, given: argparse.Namespace) -> bool:
     commit = text("rev-parse", "HEAD")
-    fixed = order(project, commit, given)
-    table, experiments = Table(project, commit), Experiments(project, commit)
+    fixed, experiments = order(project, commit, given), Experiments(project, commit)
+    table = Table(project, commit, experiments)
     given.metric = given.metric or _default_metric(table.columns)
     what = [commit, sorted(given.set_param), given.optuna, given.optuna and given.metric]
     kind = "optuna" if given.optuna else "grid"
     title = re.sub(r"[^\w.-]+", "-", given.name or f"{kind}-{digest(what)}")  # part of an address
     fixed["environment"][SWEEP_VARIABLE] = os.environ[SWEEP_VARIABLE] = title
     search = Search(given, title, Trials(project, commit), table.store)
-    report, there = Report(given.metric, search.trials), experiments.read()
-    new = [trial for name, trial in search.trials.items() if name not in there]
+    experiments.read()
+    new = [trial for name, trial in search.trials.items() if name not in experiments.there]
     counts = f"{len(search.trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {commit[:7]}, {counts}", flush=True)
-
-    def measure(names: Iterable[str], *, at_once: bool = True) -> Found:
-        """Find, or make, the rows of those of these trials that git has."""
-        own = {name: there[name] for name in names if name in experiments.commits}
-        found = table.find(own, experiments.commits, at_once=at_once)
-        report.metrics |= {name: [run.data.metrics for run in found[name]] for name in found}
-        return found
+    report = Report(given.metric, search.trials, len(search.trials) + search.left)
+    report.rows |= table.find(search.trials)
 
     def ordered(trial: Trial) -> dict[str, Any]:
-        one = {"name": trial.name, "overrides": trial.overrides}
-        return {**fixed, **one, "donors": donors(trial.params, there)}
+        own = {"name": trial.name, "overrides": trial.overrides, "refs": experiments.refs}
+        return {**fixed, **own, "donors": experiments.donors(trial.params)}
 
-    measure(search.trials)
     try:
         if new or search.left:
-            ask = partial(search.ask, report.values)
-            with closing(Cluster(given, new, ask)) as cluster:
+            with closing(Cluster(given, new, partial(search.ask, report.values))) as cluster:
+                # What a trial costs here must not depend on how many there are.
                 while cluster.begin(ordered) or search.left:
                     ended = cluster.ended()
                     if done := [one.name for one, how in ended if how["status"] == "done"]:
-                        report.metrics |= dict.fromkeys(done, ())
+                        report.rows |= dict.fromkeys(done, ())
                         with suppress(ProjectError, StoreError):  # away: done again in the end
-                            there |= experiments.read()
-                            measure(done, at_once=False)
+                            experiments.read(*done)
+                            report.rows |= table.find(done, at_once=False)
                     for trial, outcome in ended:
                         report.event(trial, outcome)
                     report.state(len(cluster.waiting) + search.left, cluster.running.values())
     finally:
-        there = experiments.read()
-        report.metrics.clear()
-        found = measure(search.trials)
-        kept = experiments.commits, experiments.trees
-        table.settle(title, search.trials.keys(), found, *kept)
+        report.close()
+        experiments.read()
+        report.rows.clear()
+        report.rows |= table.find(search.trials)
+        table.settle(title, search.trials.keys(), report.rows)
     complete = report.end()
-    for address in table.urls(title, given.metric, search.trials.values()):
-        print(f"\nIn MLflow: {address}")
-    for run in [run for name in [*report.values()][:1] for run in found[name]]:
-        model = table.model(run)
-        print(f"The best: dvc-mlflow restore {run.info.run_id}", end="")
-        print(f", its model is {model}" if model else "")
-    print("All of them, with their files: dvc exp pull origin", flush=True)
+    _show(given.metric, title, [*search.trials.values()], table, report)
     return complete
+
+
+def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report: Report) -> None:
+    """Print where the results are, and draw them."""
+    for address in table.urls(title, metric, varied(trials)):
+        print(f"\nIn MLflow: {address}")
+    if scores := report.scores():
+        from ..sweep.picture import draw  # slow
+
+        best, model = scores[0].row, table.model(scores[0].row)
+        print(f"The best: dvc-mlflow restore {best.info.run_id}", end="")
+        print(f", its model is {model}" if model else "")
+        address = table.keep(best, f"sweeps/{title}.png", draw(metric, scores))
+        print(f"A picture of all of them: {address}")
+    print("All of them, with their files: dvc exp pull origin", flush=True)
 
 
 def _default_metric(columns: list[str]) -> str:
     """Return the first metric that dvc.yaml wants in the table."""
     for name in columns:
-        sign = "-" if name.startswith("-") else ""
         if name.removeprefix("-").startswith("metrics."):
-            return sign + name.removeprefix("-").removeprefix("metrics.")
+            return name.replace("metrics.", "", 1)
     rule = "name what best means, such as --metric=-evaluate/loss"
     raise ToolError(f"--metric: {rule}; dvc.yaml has no metric among meta.mlflow.columns")

@@ -26,7 +26,5 @@ def add_sweep_to(commands: Any) -> None:
     add("--metric", help=f"{metric}first in dvc.yaml's meta.mlflow.columns)")
     clones = "folder on each node for its clones, such as '$SCRATCH' (default: /tmp)"
     add("--clones", default="/tmp", help=clones)  # noqa: S108
-    pins = (
-        "file with the packages that nodes must have (default: requirements.txt, if there is one)"
-    )
-    add("--pins", default="", help=pins)
+    pins = "file that pins the packages that nodes must have (default: requirements.txt, or else "
+    add("--pins", default="", help=f"{pins}uv.lock or poetry.lock)")

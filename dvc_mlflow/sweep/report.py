@@ -1,27 +1,49 @@
-"""What a sweep prints: a line for each event, one a minute, and what went wrong at the end."""
+"""What a sweep prints: a line for each event, its progress, and what went wrong at the end.
+
+In a terminal, the progress is a bar; in a file or a pipe, a line a minute.
+"""
 
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
+
+from mlflow.entities import Run
+from tqdm import tqdm
 
 from ..errors import ToolError
 from .schedule import Running
 from .search import Trial
 
+_BAR = "{percentage:3.0f}% |{bar:20}| {elapsed} {desc}"
+
+
+class Score(NamedTuple):
+    """What a trial has come to."""
+
+    value: float
+    row: Run
+    trial: Trial
+
 
 class Report:
     """Prints the outcomes of a sweep's trials, and keeps how they ended."""
 
-    def __init__(self, metric: str, trials: Mapping[str, Trial]) -> None:
+    def __init__(self, metric: str, trials: Mapping[str, Trial], total: int) -> None:
         self._metric, self._lowest = metric.removeprefix("-"), metric.startswith("-")
         self._trials = trials
         self.failed: dict[str, str] = {}
-        self.metrics: dict[str, Sequence[Mapping[str, float]]] = {}
-        """Of the rows of each trial that is done; none, as long as MLflow lacks one."""
+        self.rows: dict[str, Sequence[Run]] = {}
+        """Of each trial that is done; none, as long as MLflow lacks one."""
+        self._bar = tqdm(total=total, bar_format=_BAR, leave=False, disable=None)
         self._told = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar; what is printed from now on are lines."""
+        self._bar.close()
+        self._bar.disable = True
 
     def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
         """Print what happened to a trial or a node, and keep how the trial ended.
@@ -33,47 +55,61 @@ class Report:
         if status == "failed":
             self.failed[name] = why
         elif status == "done":
-            known = {key: key for row in self.metrics[name] for key in row}
+            known = {key: key for row in self.rows[name] for key in row.data.metrics}
             if known and self._metric not in known:
                 rule = f"must be one of {', '.join(known)}"
                 raise ToolError(f"--metric: {rule}; received '{self._metric}'")
             why = self._shown(name)
         what = other.get(status, f"{name} {status} on {on} in {outcome['seconds']:.1f} s")
-        print(f"{what}: {why}", flush=True)
+        with tqdm.external_write_mode():
+            print(f"{what}: {why}", flush=True)
 
-    def state(self, left: int, running: Collection[Running], every: float = 60) -> None:
-        """Print how many trials are in each state, at most once in `every` seconds."""
-        now = time.monotonic()
-        if now - self._told < every:
+    def state(self, left: int, running: Collection[Running]) -> None:
+        """Show how many trials are in each state."""
+        now, done = time.monotonic(), len(self.rows)
+        if self._bar.disable and now - self._told < 60:
             return
-        self._told, done = now, len(self.metrics)
-        line = f"  {done} done, {len(running)} running, {len(self.failed)} failed, {left} left"
-        for name in [*self.values()][:1]:
-            line += f", best {self._shown(name)}"
+        line = f"{done} done, {len(running)} running, {len(self.failed)} failed, {left} left"
+        for score in self.scores()[:1]:
+            line += f", best {self._shown(score.trial.name)}"
         for trial, _, host, since in [*running][:1]:
             line += f", longest {trial.name} on {host}: {timedelta(seconds=round(now - since))}"
-        print(line, flush=True)
+        self._told, self._bar.n = now, done + len(self.failed)
+        self._bar.set_description_str(line)
+        if self._bar.disable:
+            print(f"  {line}", flush=True)
 
     def end(self) -> bool:
         """Show the trials that failed or have no row; return whether there are none."""
-        self.state(0, [], every=0)
-        lacking = [name for name, rows in self.metrics.items() if not rows]
+        self._told = -math.inf
+        self.state(0, [])
+        lacking = [name for name, rows in self.rows.items() if not rows]
         faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}
         for name, why in faults.items():
             print(f"{name} failed: {why}")
         return not faults
 
+    def scores(self, *names: str) -> list[Score]:
+        """Return the metric of each trial, or of these, that has it, the best first.
+
+        Of a trial's rows the best one counts.
+        """
+        found = []
+        for name in names or self.rows:
+            for row in self.rows[name]:
+                value = row.data.metrics.get(self._metric, math.nan)
+                if math.isfinite(value):
+                    found.append(Score(value, row, self._trials[name]))
+        found.sort(key=itemgetter(0), reverse=not self._lowest)
+        best: dict[str, Score] = {}
+        for score in found:
+            best.setdefault(score.trial.name, score)
+        return [*best.values()]
+
     def values(self) -> dict[str, float]:
-        """Return the metric of each trial that has it, the best first; of several rows the best."""
-        found = {}
-        for name, rows in self.metrics.items():
-            own = [
-                row[self._metric] for row in rows if math.isfinite(row.get(self._metric, math.nan))
-            ]
-            if own:
-                found[name] = (min if self._lowest else max)(own)
-        return dict(sorted(found.items(), key=itemgetter(1), reverse=not self._lowest))
+        """Return the metric of each trial that has it."""
+        return {score.trial.name: score.value for score in self.scores()}
 
     def _shown(self, name: str) -> str:
-        value, overrides = self.values().get(name), " ".join(self._trials[name].overrides)
-        return f"{'-' if value is None else f'{value:.4g}'} ({overrides})"
+        value = "".join(f"{score.value:.4g}" for score in self.scores(name)) or "-"
+        return f"{value} ({' '.join(self._trials[name].overrides)})"

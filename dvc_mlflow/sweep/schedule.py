@@ -85,11 +85,12 @@ class Cluster:
         return bool(self.running or self.waiting)
 
     def ended(self) -> list[tuple[Trial, dict[str, Any]]]:
-        """Return the outcomes of the trials that end within a second."""
+        """Wait, at most a second, until a trial has ended; return the outcomes of all that have."""
         if not self.running:
             time.sleep(1)
             return []
-        ended, _ = self._ray.wait([*self.running], timeout=1)
+        self._ray.wait([*self.running], timeout=1)
+        ended, _ = self._ray.wait([*self.running], num_returns=len(self.running), timeout=0)
         return [self._outcome(ref) for ref in ended]
 
     def _next(self, on: str, nodes: Set[str]) -> Trial | None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
@@ -15,7 +15,9 @@ from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden, parsed
 from ..store import Store
 from ..tables import flatten
-from .results import Files
+
+Files = Mapping[str, Mapping[str, Any]]
+"""The values of params by file and dotted key."""
 
 _REPEATS = 100  # known points in a row: the space is taken to be exhausted
 
@@ -34,9 +36,7 @@ class Trials:
     def __init__(self, project: Project, commit: str) -> None:
         self._project, self._commit = project, commit
         stages = project.pipeline().stages.values()
-        read = {params.file for stage in stages for params in stage.params}
-        if project.text(PARAMS) is not None:
-            read.add(PARAMS)
+        read = {PARAMS, *(params.file for stage in stages for params in stage.params)}
         self._content = {file: content(project, file) for file in read if project.text(file)}
         self.now = {file: flatten(values or {}) for file, values in self._content.items()}
 
@@ -131,14 +131,16 @@ class Search:
         return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
 
 
-def varied(trials: Iterable[Trial]) -> Iterator[str]:
-    """Yield the params that differ between trials, by their keys in MLflow."""
-    first, *others = trials
-    for file, values in first.params.items():
+def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:
+    """Return the values of the params that differ between trials, by their keys in MLflow."""
+    found = {}
+    for file, values in (trials[0].params if trials else {}).items():
         start = "" if file == PARAMS else f"{posixpath.basename(file).rpartition('.')[0]}."
-        for key, value in values.items():
-            if any(trial.params.get(file, {}).get(key) != value for trial in others):
-                yield start + key
+        for key in values:
+            own = [trial.params.get(file, {}).get(key) for trial in trials]
+            if any(value != own[0] for value in own):
+                found[start + key] = own
+    return found
 
 
 def digest(values: object) -> str:

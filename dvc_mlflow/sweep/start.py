@@ -4,20 +4,24 @@ import argparse
 import getpass
 import os
 import re
-from importlib.metadata import version
+import tomllib
+from collections import defaultdict
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from ..errors import ProjectError, ToolError
 from ..project import Project
 from ..project.experiments import remote
-from ..repository import address, checkout, default_experiment, git, main_repository
-from .results import Result, read
+from ..repository import address, checkout, default_experiment, git, main_repository, text
 from .search import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
-_PIN = re.compile(r"^([\w.-]+)(?:\[[\w,.-]*\])?==([\w.!+]+)[ \\]*$", re.M)
+_PIN = re.compile(r"^(?: *- )?([\w.-]+)(?:\[[\w,.-]*\])?==([\w.!+]+)[ \\]*$", re.M)
+_PINNING = ("requirements.txt", "uv.lock", "poetry.lock")
 _OWN = ("mlflow.db*", "mlartifacts", "restored")  # of the tool, wherever they are not ignored
 
 
@@ -37,7 +41,6 @@ def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str,
         "commit": commit,
         "folder": project.folder,
         "pins": [*_pins(project.root, given.pins), ("dvc-mlflow", version("dvc-mlflow"))],
-        "refs": _refs(commit),
         "repository": default_experiment(root).replace("/", "-"),
         "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
         "dvc": config,
@@ -48,12 +51,29 @@ def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str,
 
 
 def _pins(root: Path, given: str) -> list[tuple[str, str]]:
-    """Return the packages that nodes must have, and their versions; without those for some only."""
-    places = [folder / (given or "requirements.txt") for folder in (root, checkout(root))]
+    """Return the packages that nodes must have, and their versions; raises `ToolError`.
+
+    A list's lines count that are for any node. A lock also has what is for other platforms, Pythons
+    or extras: of it, what is installed here counts, and of a package's versions the one here.
+    """
+    names = [given] if given else _PINNING
+    places = [folder / name for name in names for folder in (root, checkout(root))]
     file = next((place for place in places if place.is_file()), None)
-    if given and not file:
-        raise ToolError(f"--pins: there is no such file; received '{given}'")
-    return _PIN.findall(file.read_text()) if file else []
+    if not file:
+        if given:
+            raise ToolError(f"--pins: there is no such file; received '{given}'")
+        return []
+    if file.suffix != ".lock":
+        return _PIN.findall(file.read_text())
+    locked = defaultdict(list)
+    try:
+        for package in tomllib.loads(file.read_text())["package"]:
+            if not {"editable", "virtual"} & package.get("source", {}).keys():  # the project itself
+                locked[canonicalize_name(package["name"])].append(package["version"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ToolError(f"--pins: must be a lock of uv or Poetry; received '{file}'") from None
+    here = {canonicalize_name(one.name): one.version for one in distributions() if one.name}
+    return [(k, here[k] if here[k] in v else v[0]) for k, v in locked.items() if k in here]
 
 
 def _environment(root: Path, *, shared: bool) -> dict[str, str]:
@@ -69,37 +89,3 @@ def _environment(root: Path, *, shared: bool) -> dict[str, str]:
     for role in ("AUTHOR", "COMMITTER"):
         passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}
     return passed
-
-
-class Experiments:
-    """A commit's experiments in the git remote."""
-
-    def __init__(self, project: Project, commit: str) -> None:
-        self._project, self._commit = project, commit
-        self._known: dict[str, Result] = {}  # by commit
-        self.commits: dict[str, str] = {}
-        self.trees: dict[str, str] = {}
-        """Git's objects by the names of the experiments."""
-
-    def read(self) -> dict[str, Result]:
-        """Return the results of those that are there now, by name."""
-        here = f"refs/sweeps/{self._commit}/"  # apart from the user's own experiments
-        git("fetch", "-q", "--prune", "origin", f"+{_refs(self._commit)}*:{here}*")
-        lines = text("for-each-ref", "--format=%(refname) %(objectname) %(tree)", here).splitlines()
-        found = [line.removeprefix(here).split() for line in lines]
-        self.commits = {name: commit for name, commit, _ in found}
-        self.trees = {name: tree for name, _, tree in found}
-        for commit in {*self.commits.values()} - self._known.keys():
-            with self._project.at(commit):
-                self._known[commit] = read(self._project)
-        return {name: self._known[commit] for name, commit in self.commits.items()}
-
-
-def _refs(commit: str) -> str:
-    """Return the git namespace in which DVC keeps a commit's experiments."""
-    return f"refs/exps/{commit[:2]}/{commit[2:]}/"
-
-
-def text(*arguments: str) -> str:
-    """Run git in the working directory and return what it prints; raises `ProjectError`."""
-    return os.fsdecode(git(*arguments)).rstrip()

@@ -4,24 +4,28 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..store import Store  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Run
+from tqdm import tqdm
 
 from .. import identity, placing, rows, state, view
 from ..content import fetch
 from ..errors import ProjectError, warn
-from ..origin import COMMIT, EXPERIMENT, SWEEP, title
+from ..origin import COMMIT, EXPERIMENT, SWEEP
 from ..project import Project
 from ..protocol import TOKEN
 from ..repository import main_repository
 from ..rows import REPRODUCES
 from ..sending import log
 from ..tags import BEGUN, COMPLETE, KEPT, TREE, tagged
-from .results import Result
-from .search import Trial, varied
+from .results import Experiments
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Found = Mapping[str, Sequence[Run]]
 """The rows of trials, by name; each has one for each of its results, or none."""
@@ -30,8 +34,8 @@ Found = Mapping[str, Sequence[Run]]
 class Table:
     """The rows of a commit's experiments; opened before the trials, which would collide here."""
 
-    def __init__(self, project: Project, commit: str) -> None:
-        self._project, self._commit = project, commit
+    def __init__(self, project: Project, commit: str, experiments: Experiments) -> None:
+        self._project, self._commit, self._experiments = project, commit, experiments
         self._stores: dict[str, Store] = {}
         self.columns: list[str] = []
         """As dvc.yaml chooses them."""
@@ -46,78 +50,66 @@ class Table:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
     def _store(self, experiment: str, columns: Sequence[str] = ()) -> Store:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
-        if name not in self._stores:
+        if experiment not in self._stores:
             root, folder = main_repository(), self._project.folder
-            self._stores[name] = Store(root, name, columns, folder=folder)
-        return self._stores[name]
+            self._stores[experiment] = Store(root, experiment, columns, folder=folder)
+        return self._stores[experiment]
 
-    def find(
-        self, there: Mapping[str, Result], commits: Mapping[str, str], *, at_once: bool
-    ) -> Found:
-        """Return the rows of each trial whose results MLflow has completely.
+    def find(self, names: Iterable[str], *, at_once: bool = True) -> Found:
+        """Return the rows of those trials that git has, if MLflow has all their results.
 
-        What it lacks is recorded from the experiments' `commits`. All rows are read `at_once`, or
-        for a few trials one by one.
+        What it lacks is recorded from git. All rows are read `at_once`, or for a few trials one by
+        one.
         """
-        by_tag: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        by_result: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for _, run in self._runs() if at_once else ():
-            for tag in tagged(run.data.tags, COMPLETE).items():
-                by_tag[tag].append(run)
+            for result in tagged(run.data.tags, COMPLETE).items():
+                by_result[result].append(run)
         found = {}
-        for name, result in there.items():
-            own = [self._row(name, *row, by_tag) for row in result.rows]
+        for name in [name for name in names if name in self._experiments.there]:
+            own = self._rows(name, by_result)
             if None in own:
-                self._record(name, commits[name])
-                own = [self._row(name, *row, by_tag) for row in result.rows]
+                self._record(name)
+                own = self._rows(name, by_result)
             found[name] = [run for run in own if run] if None not in own else []
         return found
 
-    def _row(
-        self,
-        name: str,
-        experiment: str,
-        digests: Mapping[str, str],
-        by_tag: Mapping[tuple[str, str], Sequence[Run]],
-    ) -> Run | None:
-        """Return the row with a result: that of the experiment itself, if it has one."""
-        wanted = digests.items()
-        same = by_tag.get([*wanted][-1], ())
-        same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
-        if same:
-            return min(same, key=lambda run: run.data.tags.get(EXPERIMENT) != name)
-        store = self._store(experiment)
-        with store.errors_reported():  # otherwise another commit may have made it
-            has = placing.find(store, digests).has
-            return store.client.get_run(has.run_id) if has and not has.is_deleted else None
+    def _rows(self, name: str, by_result: Mapping[tuple[str, str], list[Run]]) -> list[Run | None]:
+        """Return the row with each result of a trial: that of the trial itself, if it has one."""
+        found: list[Run | None] = []
+        for experiment, digests in self._experiments.there[name].rows:
+            wanted, store = digests.items(), self._store(experiment)
+            same = by_result.get([*wanted][-1], [])
+            same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
+            if not same:  # another commit may have made it
+                with store.errors_reported():
+                    has = placing.find(store, digests).has
+                    if has and not has.is_deleted:
+                        same = [store.client.get_run(has.run_id)]
+            own = (run for run in same if run.data.tags.get(EXPERIMENT) == name)
+            found.append(next(own, same[0] if same else None))
+        return found
 
-    def _record(self, name: str, commit: str) -> None:
+    def _record(self, name: str) -> None:
         """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
-        print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
+        with tqdm.external_write_mode():  # which DVC's threads must not wait for
+            print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
+        commit = self._experiments.there[name].commit
         with self._project.at(commit):
-            found = state.read(self._project, commit, name)
-            found = replace(found, origin=found.origin._replace(experiment=name))
+            found = state.read(self._project, commit)
+            # As if the trial itself had made it.
+            origin = found.origin._replace(commit=self._commit, experiment=name)
+            found = replace(found, origin=origin)
             for row in found.rows():
                 notes = fetch(self._project, found.pipeline, row, [*found.wanted(row)])
                 store = self._store(state.experiment(row), state.columns(row))
                 with store.lock(), store.errors_reported(rows.AT_MOST):
-                    written = rows.write(store, found, row, undelete=True)
-                    if written.verb == "added":  # as if the trial itself had made it
-                        origin = found.origin._replace(commit=self._commit)
-                        called = title(self._project, row, written.stages, origin)
-                        store.client.update_run(written.run_id, name=called)
-                        store.client.set_tag(written.run_id, COMMIT, self._commit)
-                for note in (*notes, *written.notes):
-                    warn(f"{name}: {note}")
+                    notes += rows.write(store, found, row, undelete=True).notes
+                with tqdm.external_write_mode():
+                    for note in notes:
+                        warn(f"{name}: {note}")
 
-    def settle(
-        self,
-        sweep: str,
-        names: Set[str],
-        found: Found,
-        commits: Mapping[str, str],
-        trees: Mapping[str, str],
-    ) -> None:
+    def settle(self, sweep: str, names: Set[str], found: Found) -> None:
         """Leave one row for each result of these trials, tagged as the sweep's.
 
         The tag names all sweeps that a row belongs to, with a space between them. Rows of lost
@@ -132,7 +124,7 @@ class Table:
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
-            has = {**tagged(run.data.tags, BEGUN), **tagged(run.data.tags, COMPLETE)}.items()
+            has = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}.items()
             same = [r for r in found.get(name, ()) if has <= tagged(r.data.tags, COMPLETE).items()]
             with store.errors_reported():
                 if run.info.status == "RUNNING":
@@ -143,23 +135,24 @@ class Table:
                     store.client.delete_run(run_id)
         with self.store.errors_reported():
             for run, name in kept.values():  # also those of another sweep
-                sweeps = run.data.tags.get(SWEEP, "").split()
-                new = {} if sweep in sweeps else {SWEEP: " ".join([*sweeps, sweep])}
-                is_own = run.data.tags.get(COMMIT) == self._commit  # not an earlier commit's
-                for stage in tagged(run.data.tags, COMPLETE) if is_own else ():
-                    new |= {f"{TREE}{stage}": trees[name], f"{KEPT}{stage}": commits[name]}
-                if not new.items() <= run.data.tags.items():
+                tags, result = run.data.tags, self._experiments.there[name]
+                sweeps = [*dict.fromkeys([*tags.get(SWEEP, "").split(), sweep])]
+                new = {SWEEP: " ".join(sweeps)}
+                is_own = tags.get(COMMIT) == self._commit  # not an earlier commit's
+                for stage in tagged(tags, COMPLETE) if is_own else ():
+                    new |= {f"{TREE}{stage}": result.tree, f"{KEPT}{stage}": result.commit}
+                if not new.items() <= tags.items():
                     log(self.store, run.info.run_id, tags=new)
 
-    def urls(self, sweep: str, metric: str, trials: Iterable[Trial]) -> Iterator[str]:
+    def urls(self, sweep: str, metric: str, varied: Iterable[str]) -> Iterator[str]:
         """Yield the addresses of a sweep's tables, which are separate views.
 
-        They show the metric, what dvc.yaml chooses, and what the sweep varies. With a filter in its
-        address, the view of all rows would lose its columns.
+        They show the metric, what dvc.yaml chooses, and the params that the sweep varies. With a
+        filter in its address, the view of all rows would lose its columns.
         """
         first = f"metrics.{metric.removeprefix('-')}"
         others = [name for name in self.columns if name.removeprefix("-") != first]
-        others += [f"params.{key}" for key in varied(trials)]
+        others += [f"params.{key}" for key in varied]
         columns = ["-" * metric.startswith("-") + first, *dict.fromkeys(others)]
         tags = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'")
         for store in self._stores.values():
@@ -167,6 +160,15 @@ class Table:
                 for key, value in tags.items():
                     store.client.set_experiment_tag(store.experiment_id, key, value)
             yield store.url(table=sweep)
+
+    def keep(self, run: Run, path: str, picture: "Figure") -> str:
+        """Keep a picture among the files of a row; return its address."""
+        where = run.info.experiment_id
+        own = (each for each in self._stores.values() if each.experiment_id == where)
+        store = next(own, self.store)
+        with store.errors_reported():
+            store.client.log_figure(run.info.run_id, picture, path)
+        return store.url(f"{run.info.run_id}/artifacts/{path}")
 
     def model(self, run: Run) -> str:
         """Return the address of a row's model, or "" if MLflow has none."""

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def stage(command: str, name: str, *params: Any, **more: Any) -> dict[str, Any]:
     return {"cmd": command, "deps": ["score.py"], "params": [*params], "metrics": metrics, **more}
 
 
+def small(path: Path, files: Mapping[str, object] = {}) -> Project:
+    """Return a project with a stage without the prefix, a param, and these files."""
+    dvc = {"stages": {"a": stage("exec python score.py a.json ${x} 0", "a", "x")}}
+    return Project(path, {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}, **files})
+
+
 def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
     """Return the values of these params in each row, sorted."""
     return sorted(tuple(row.data.params[key] for key in keys) for row in rows)
@@ -89,10 +96,39 @@ def check(project: Project, said: str, n: int) -> list[Run]:
     return rows
 
 
+LOCK = """
+[[package]]
+name = "tqdm"
+version = "{tqdm}"
+
+[[package]]
+name = "PyYAML"
+version = "1.0"
+
+[[package]]
+name = "pyyaml"
+version = "{yaml}"
+
+[[package]]
+name = "only-on-windows"
+version = "1.0"
+
+[[package]]
+name = "flowers"
+version = "1.0"
+source = {{ virtual = "." }}
+"""
+"""Two packages that are installed here, one of them in two versions, and two that are not."""
+
+FIT = LOCK.format(tqdm=version("tqdm"), yaml=version("pyyaml"))
+UNFIT = LOCK.format(tqdm="1.0", yaml=version("pyyaml"))
+
+
 def test_project_below_git_root(tmp_path: Path) -> None:
     """A DVC project in a folder of the repository is swept from there, and has its own rows."""
     command = "exec dvc-mlflow run python score.py a.json ${x} ${y}"
     files = {"dvc.yaml": {"stages": {"a": stage(command, "a", "x", "y")}}, "score.py": SCORE}
+    files["uv.lock"] = FIT
     folder = "models/roses"
     project = Project(tmp_path, {**files, "params.yaml": {"x": 0, "y": 0}}, folder)
     said = project.sweep("-S", "x=1,2", "-S", "y=0,1", "--metric=-a/score")
@@ -122,6 +158,12 @@ def test_foreach(tmp_path: Path) -> None:
     said = project.sweep("-S", "x=1,2,3,4", "--metric=-a/score")
     assert "best 5 (x=2)" in said
     rows = check(project, said, 8)
+    # The best row has a picture of the sweep.
+    ((run_id, picture),) = re.findall(r"^A picture .*/(\w+)/artifacts/(sweeps/\S+)\?", said, re.M)
+    (best,) = [row for row in rows if row.info.run_id == run_id]
+    assert best.data.metrics == {"a/score": 5}
+    artifacts = Path(best.info.artifact_uri.removeprefix("file://"))
+    assert (artifacts / picture).read_bytes().startswith(b"\x89PNG")
     assert values(rows, "x", "key") == [(x, key) for x in "1234" for key in ("blue", "red")]
     # A trial with other items has other rows.
     said = project.sweep("-S", "x=2", "-S", "offsets.red=-1", "--metric=-a/score")
@@ -179,9 +221,49 @@ def test_plain_mlflow_script(tmp_path: Path) -> None:
     assert "best 9 (x=1)" in said
 
 
+def test_terminal(tmp_path: Path) -> None:
+    """In a terminal, a bar shows the progress, and lines stand alone."""
+    project = small(tmp_path)
+    command = f"dvc-mlflow sweep -S x=1,2 --metric=-a/score --clones {project.clones}"
+    said = project.run("script", "-qec", f"stty rows 40 cols 140; {command}", "/dev/null").stdout
+    lines = [line.strip() for line in re.split(r"[\r\n]+", said)]
+    (bar, *_) = [line for line in lines if line.startswith("100% |") and " best " in line]
+    assert re.search(r"\| 0\d:\d\d 2 done, 0 running, 0 failed, 0 left, best 0 \(x=2\)", bar)
+    whole = r"sweep-\w+ (is recorded from git and DVC, .*|done on .* in .* s: [01] \(x=[12]\))"
+    assert len([line for line in lines if re.fullmatch(whole, line)]) == 4
+    assert "2 done, 0 running, 0 failed, 0 left, best 0 (x=2)" in lines
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("uv.lock", UNFIT),
+        ("poetry.lock", UNFIT),
+        ("environment.yml", "dependencies:\n  - pip:\n      - tqdm==1.0\n"),
+    ],
+)
+def test_pins(file: str, content: str, tmp_path: Path) -> None:
+    """A node must have what is pinned, in whatever file; an option names an unusual one."""
+    project = small(tmp_path, {file: content})
+    pins = ["--pins", file] * (not file.endswith(".lock"))
+    said = project.sweep("-S", "x=1,2", "--metric=-a/score", *pins, check=False)
+    assert f" gets no more trials: tqdm {version('tqdm')} is not 1.0" in said
+    assert said.splitlines()[-1] == "dvc-mlflow: no node is left that can run trials"
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("nowhere.txt", "there is no such file"), ("bad.lock", "must be a lock of")]
+)
+def test_bad_pins(file: str, words: str, tmp_path: Path) -> None:
+    """A file that cannot be read is reported before anything runs."""
+    project = small(tmp_path, {"bad.lock": "[[package]]\n"})
+    said = project.sweep("-S", "x=1,2", "--metric=-a/score", "--pins", file, check=False)
+    (line,) = said.splitlines()
+    assert line.startswith(f"dvc-mlflow: --pins: {words}")
+    assert file in line
+
+
 def test_no_metric(tmp_path: Path) -> None:
     """Without columns in dvc.yaml, somebody has to say what best means."""
-    own = stage("exec python score.py a.json ${x} 0", "a", "x")
-    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": SCORE, "params.yaml": {"x": 0}}
-    said = Project(tmp_path, files).sweep("-S", "x=1,2", check=False)
+    said = small(tmp_path).sweep("-S", "x=1,2", check=False)
     assert said.splitlines()[-1].startswith("dvc-mlflow: --metric: name what best means, such as ")

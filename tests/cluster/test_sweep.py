@@ -4,13 +4,14 @@ import ast
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from dvc.repo import Repo as DvcRepo
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Run, RunData, RunInfo
 
 from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
@@ -18,9 +19,8 @@ from dvc_mlflow.errors import ToolError
 from dvc_mlflow.project import Project
 from dvc_mlflow.sweep.node import masked
 from dvc_mlflow.sweep.report import Report
-from dvc_mlflow.sweep.results import donors, read
-from dvc_mlflow.sweep.search import Search, Trial, Trials
-from dvc_mlflow.sweep.start import Experiments
+from dvc_mlflow.sweep.results import Experiments
+from dvc_mlflow.sweep.search import Search, Trial, Trials, varied
 from imports import imported_names
 from servers import serving
 from services import repository
@@ -169,47 +169,66 @@ def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert other.params == {"params.yaml": content, "more.toml": {"data.rows": 5}}
 
 
-def test_experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit's experiments are those now in the git remote, with their results."""
+@pytest.fixture
+def experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Experiments]:
+    """Those of the clone's commit, among which `sweep-a` and `sweep-b` are that commit itself."""
     monkeypatch.chdir(clone.path)
+    with Project() as project:
+        found = Experiments(project, clone.git("rev-parse", "HEAD"))
+        found.read()
+        assert found.there == {}
+        clone.git("push", "-q", "origin", *(f"HEAD:{found.refs}sweep-{name}" for name in "ab"))
+        yield found
+    clone.git("push", "-q", "origin", *(f":{found.refs}sweep-{name}" for name in "ab"))
+
+
+def test_experiments(clone: Clone, experiments: Experiments) -> None:
+    """A commit's experiments are those now in the git remote, or of these the named ones."""
     commit = clone.git("rev-parse", "HEAD")
-    folder = f"refs/exps/{commit[:2]}/{commit[2:]}"
-    with Project() as project:
-        found = Experiments(project, commit)
-        assert found.read() == {}
-        for name in ("sweep-a", "sweep-b"):
-            clone.git("push", "-q", "origin", f"HEAD:{folder}/{name}")
-        result = read(project)
-        assert found.read() == {"sweep-a": result, "sweep-b": result}
-        assert found.commits == {"sweep-a": commit, "sweep-b": commit}
-        clone.git("push", "-q", "origin", f":{folder}/sweep-a")
-        assert found.read().keys() == {"sweep-b"}
-    clone.git("push", "-q", "origin", f":{folder}/sweep-b")
+    experiments.read("sweep-b")
+    assert {name: one.commit for name, one in experiments.there.items()} == {"sweep-b": commit}
+    experiments.read()
+    assert experiments.there.keys() == {"sweep-a", "sweep-b"}
+    clone.git("push", "-q", "origin", f":{experiments.refs}sweep-a")
+    experiments.read()
+    assert experiments.there.keys() == {"sweep-b"}
+    clone.git("push", "-q", "origin", f"HEAD:{experiments.refs}sweep-a")
 
 
-def test_result() -> None:
-    """A result has the digests by which its row is found, and the stages to take from it."""
-    with Project() as project:
-        ((experiment, digests),), stages = read(project)
+def test_result(experiments: Experiments) -> None:
+    """A result has the digests by which its row is found."""
+    experiments.read()
+    ((experiment, digests),) = experiments.there["sweep-a"].rows
     assert experiment == "vanilla-lstm"
     assert digests.keys() == {"train", "evaluate"}
-    assert stages["evaluate"][1] == ["train", "generate-test-data"]
-    assert stages["evaluate"][0] == {"params.yaml": {"evaluate.batch_size": 1000}}
 
 
-def test_donors() -> None:
+def test_other_pipeline(clone: Clone, experiments: Experiments) -> None:
+    """An experiment of the user's own is read with its own dvc.yaml."""
+    file, commit = clone.path / "dvc.yaml", clone.git("rev-parse", "HEAD")
+    file.write_text(file.read_text().replace("vanilla-lstm", "another"))
+    clone.commit()
+    clone.git("push", "-q", "--force", "origin", f"HEAD:{experiments.refs}sweep-b")
+    clone.git("reset", "-q", "--hard", commit)
+    experiments.read()
+    names = {name: one.rows[0][0] for name, one in experiments.there.items()}
+    assert names == {"sweep-a": "vanilla-lstm", "sweep-b": "another"}
+
+
+def test_donors(experiments: Experiments, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage is taken from an experiment with the same params for it and all stages before it."""
+    experiments.read("sweep-a")
+    monkeypatch.chdir(ROOT)  # its params made the dvc.lock that the clone has, too
     with Project() as project:
-        there = {"first": read(project)}
-    stages = there["first"].stages
-    params = {k: v for files, _ in stages.values() for k, v in files["params.yaml"].items()}
+        params = Trials(project, "c0ffee").now["params.yaml"]
+        stages = project.pipeline().stages
 
     def taken(**other: object) -> dict[str, str]:
         changed = {key.replace("__", "."): value for key, value in other.items()}
-        return donors({"params.yaml": {**params, **changed}}, there)
+        return experiments.donors({"params.yaml": {**params, **changed}})
 
-    assert taken() == dict.fromkeys(stages, "first")
-    assert taken(test_data__seed=0) == {"generate-train-data": "first", "train": "first"}
+    assert taken() == dict.fromkeys(stages, "sweep-a")
+    assert taken(test_data__seed=0) == dict.fromkeys(["generate-train-data", "train"], "sweep-a")
     assert taken(model__units=0).keys() == {"generate-train-data", "generate-test-data"}
     assert taken(data__n_max=0) == {}
 
@@ -222,12 +241,13 @@ def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(clone.path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    trials = expand(["model.units=3,4"], "c0ffee").values()
+    varies = varied([*expand(["model.units=3,4"], "c0ffee").values()])
+    assert varies == {"model.units": [3, 4]}
     client = MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
+    commit = clone.git("rev-parse", "HEAD")
     with Project() as project:
-        (address,) = Table(project, clone.git("rev-parse", "HEAD")).urls(
-            "one", "-test/loss", trials
-        )
+        table = Table(project, commit, Experiments(project, commit))
+        (address,) = table.urls("one", "-test/loss", varies)
     experiment = client.get_experiment_by_name("vanilla-lstm").experiment_id
     for sweeps in ("one", "two one", "two"):
         run_id = client.create_run(experiment, tags={"sweep": sweeps}).info.run_id
@@ -330,35 +350,43 @@ def test_bad_timeout(seconds: str, clone: Clone) -> None:
     assert done.stderr.splitlines()[-1] == f"{rule}{float(seconds):g}"
 
 
+def row(**metrics: float) -> Run:
+    """Return a row that only has these metrics."""
+    info = RunInfo("a", "1", "me", "FINISHED", 0, 1, "active")
+    return Run(info, RunData([Metric(key, value, 0, 0) for key, value in metrics.items()]))
+
+
 def test_no_such_metric() -> None:
     """A metric that rows do not have ends the sweep at its first result."""
     (trial,) = expand(["model.units=1"], "c0ffee").values()
     outcome = {"host": "a", "status": "done", "seconds": 2.0, "message": ""}
-    report = Report("-los", {trial.name: trial})
-    report.metrics[trial.name] = []  # its rows could not be looked at
+    report = Report("-los", {trial.name: trial}, 1)
+    report.rows[trial.name] = []  # they could not be looked at
     report.event(trial, outcome)
-    report.metrics[trial.name] = [{"loss": 0.25}, {"rate": 1.0}]
+    report.rows[trial.name] = [row(loss=0.25), row(rate=1.0)]
     with pytest.raises(ToolError, match="--metric: must be one of loss, rate; received 'los'"):
         report.event(trial, outcome)
 
 
-def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep prints a line per event, its progress now and then, and at the end what failed."""
+    now = time.monotonic()
     found = expand(["model.units=1,2,3,4,5"], "c0ffee")
     names, trials = [*found], [*found.values()]
-    report = Report("-loss", found)
-    report.metrics[names[0]] = [{"loss": 0.5}]
+    report = Report("-loss", found, 5)
+    report.rows[names[0]] = [row(loss=0.5)]
     report.state(2, [])  # printed at most once a minute
-    report.state(2, [(trials[1], "id", "b", time.monotonic() - 70)], every=0)
+    monkeypatch.setattr("time.monotonic", lambda: now + 61)
+    report.state(2, [(trials[1], "id", "b", now - 9)])
     outcome: dict[str, Any] = {"host": "a", "seconds": 2.0, "message": ""}
     report.event(trials[1], {**outcome, "status": "again", "message": "lost"})
     report.event(trials[1], {**outcome, "status": "dropped", "message": "full"})
-    report.metrics[names[1]] = [{"loss": 0.75}, {"loss": 0.25}]  # of two rows the better one counts
+    report.rows[names[1]] = [row(loss=0.75), row(loss=0.25)]  # of two rows the better one counts
     report.event(trials[1], {**outcome, "status": "done"})
     report.event(trials[2], {**outcome, "status": "failed", "message": "model.units: too small"})
-    report.metrics[names[3]] = [{"loss": float("nan")}]
+    report.rows[names[3]] = [row(loss=float("nan"))]
     report.event(trials[3], {**outcome, "status": "done"})
-    report.metrics[names[4]] = []
+    report.rows[names[4]] = []
     assert [*report.values().items()] == [(names[1], 0.25), (names[0], 0.5)]
     assert not report.end()
     said = capsys.readouterr().out.splitlines()
