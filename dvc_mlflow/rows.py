@@ -207,6 +207,9 @@ def _fill(
         for point in points
         if comparable(point) not in known
     ]
+    if live:  # a row that cannot be completed has them at least; an import saves the request
+        log(store, run_id, metrics, params)
+        metrics, params = [], {}
     log_files(store, run, content.values(), new.sources)
     complete = {}
     for name in names:
