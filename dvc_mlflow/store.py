@@ -145,15 +145,6 @@ class Store:
                 has_all = is_complete(run.data.tags)
                 self.client.set_terminated(run.info.run_id, "FINISHED" if has_all else status)
 
-    def end_own_rows(self, status: str, why: str = "") -> None:
-        """Give the rows that this process left RUNNING another status, if the store works.
-
-        `why` is an error's last line, which becomes the row's note.
-        """
-        own, note = processes.process(os.getpid()), " ".join(masked(why).split())[:1000]
-        with suppress(*ERRORS), self.within(_OPENING):
-            self.end_rows(status, lambda tags: tags.get(processes.PROCESS) == own, note)
-
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder; the client's own method would ask for the run once more."""
         get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)

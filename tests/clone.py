@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ruamel.yaml import YAML
 
@@ -122,13 +122,13 @@ class Clone:
         """The text of dvc.lock, with the md5 of everything that the pipeline read and made."""
         return (self.path / "dvc.lock").read_text()
 
-    def copy(self, path: Path) -> "Clone":
+    def copy(self, path: Path) -> Self:
         """Copy the clone with its results but without its MLflow store, whose paths are absolute.
 
         For tests that change params or files in a clone that other tests share.
         """
         ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
-        return Clone(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
+        return type(self)(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
 
 
 def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:

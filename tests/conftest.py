@@ -110,6 +110,12 @@ def clone(tmp_path: Path) -> Clone:
     return make_clone(tmp_path / "clone")
 
 
+@pytest.fixture
+def project(made: Clone, tmp_path: Path) -> Clone:
+    """A copy, with an empty store, of the pipeline that the test's module has `made`."""
+    return made.copy(tmp_path / "project")
+
+
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which `dvc repro` has run once for all tests: read it, or `copy` it."""

@@ -53,7 +53,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture(scope="module")
 def adopted(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """That repository with the diff, which has run once more and has a row: `copytree` it."""
-    project = Repository(plain.copy(tmp_path_factory.mktemp("adopted") / "project").path)
+    project = plain.copy(tmp_path_factory.mktemp("adopted") / "project")
     project.git("apply", "adoption.diff")
     project.commit("Record the pipeline in MLflow")
     project.dvc("repro")
@@ -69,7 +69,7 @@ def project(adopted: Repository, tmp_path: Path) -> Repository:
 
 def test_diff(plain: Repository, tmp_path: Path) -> None:
     """The diff is what `init` writes; README shows its commands, and no script knows MLflow."""
-    project = Repository(plain.copy(tmp_path / "project").path)
+    project = plain.copy(tmp_path / "project")
     assert project.tool("init", "--yes").status == 0
     diff = (EXAMPLE / "adoption.diff").read_text()
     assert project.git("diff", "--", ":!dvc.lock") == diff.strip()
@@ -83,7 +83,7 @@ def test_diff(plain: Repository, tmp_path: Path) -> None:
 def test_record(plain: Repository, adopted: Repository, tmp_path: Path) -> None:
     """Of the plain pipeline `record` makes the same row, and changes no file."""
     assert not (plain.path / "mlflow.db").exists()
-    project = Repository(plain.copy(tmp_path / "project").path)
+    project = plain.copy(tmp_path / "project")
     said = project.record()
     assert (said.status, said.error) == (0, "")
     assert project.table() == adopted.table()
@@ -141,7 +141,7 @@ def test_restore(project: Repository) -> None:
 
 def test_served(adopted: Repository, tmp_path: Path) -> None:
     """With README's `artifacts` MLflow serves the model, and no code is needed."""
-    project = Repository(adopted.copy(tmp_path / "project").path)  # without rows
+    project = adopted.copy(tmp_path / "project")  # without rows
     (section,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
     with (project.path / "dvc.yaml").open("a") as file:
         file.write(section)

@@ -185,6 +185,14 @@ def repository(
     return made
 
 
+def finished(path: Path, stages: Stages, *arguments: Any, **more: Any) -> Repository:
+    """Make a repository with these stages, which have run, and commit the results."""
+    made = repository(path, stages, *arguments, **more)
+    made.dvc("repro", "-q")
+    made.commit("The results")
+    return made
+
+
 @cache
 def _initialized() -> Path:
     """Return a repository in which nothing is, for all tests of this process to copy."""

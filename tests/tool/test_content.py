@@ -704,7 +704,7 @@ def test_model(tmp_path: Path) -> None:
     assert ids["3"] != [model_id]
     assert not mark.exists()
     # Of a commit, the code is the commit's.
-    copy = Repository(project.copy(tmp_path / "copy").path)
+    copy = project.copy(tmp_path / "copy")
     copy.record("--rev", "HEAD")
     (of_commit,) = copy.rows()
     assert of_commit.data.params["a"] == "1"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clone import environment
-from pipelines import Repository, Stages, evaluate, makes, repository, train
+from pipelines import Repository, Stages, evaluate, finished, makes, repository, train
 
 pytestmark = pytest.mark.pipeline
 
@@ -26,16 +26,7 @@ TABLES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that has run, with its results committed."""
-    project = repository(tmp_path_factory.mktemp("made") / "project", PIPELINE)
-    project.dvc("repro", "-q")
-    project.commit("The results")
-    return project
-
-
-@pytest.fixture
-def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it."""
-    return Repository(made.copy(tmp_path / "project").path)
+    return finished(tmp_path_factory.mktemp("made") / "project", PIPELINE)
 
 
 def heal(project: Repository, *folders: str) -> list[str]:

@@ -131,7 +131,7 @@ def test_what_was_recorded_live(lived: Repository) -> None:
 
 def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
     """If the store is lost, `record --all` makes the same table, also of what nobody committed."""
-    copy = Repository(lived.copy(tmp_path / "project").path)
+    copy = lived.copy(tmp_path / "project")
     said = copy.record("--all")
     assert (said.status, said.error) == (0, "")
     assert copy.table() == lived.table()
@@ -147,14 +147,14 @@ def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
 
 def test_experiments_only(lived: Repository, tmp_path: Path) -> None:
     """`--experiments` records DVC's experiments, and no commit of a branch."""
-    copy = Repository(lived.copy(tmp_path / "project").path)
+    copy = lived.copy(tmp_path / "project")
     copy.record("--experiments")
     assert {row.data.tags["dvc.exp_name"] for row in copy.rows()} == {"wide", "temporary"}
 
 
 def test_as_dvc_shows_it(lived: Repository, tmp_path: Path) -> None:
     """Params and metrics are those of `dvc exp show --all-commits`."""
-    copy = Repository(lived.copy(tmp_path / "project").path)
+    copy = lived.copy(tmp_path / "project")
     copy.record("--all")
     rows = {row.data.tags["kept.train"]: row for row in copy.rows()}
     shown = json.loads(copy.dvc("exp", "show", "--all-commits", "--json").stdout)

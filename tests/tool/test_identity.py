@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from pipelines import TWO_EVALUATIONS, Repository, evaluate, prepare, repository, train
+from pipelines import TWO_EVALUATIONS, Repository, evaluate, finished, prepare, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -18,18 +18,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with two evaluations that has run once, for all tests: `copy` it."""
-    made = repository(tmp_path_factory.mktemp("finished") / "project", TWO_EVALUATIONS)
-    made.dvc("repro", "-q")
-    made.commit("The results")
-    return made
-
-
-@pytest.fixture
-def project(finished: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository, with an empty store."""
-    return Repository(finished.copy(tmp_path / "project").path)
+    return finished(tmp_path_factory.mktemp("made") / "project", TWO_EVALUATIONS)
 
 
 def results(run: Run) -> set[str]:
@@ -119,13 +110,13 @@ def test_only_what_ran_together(project: Repository) -> None:
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(["train", "a", "b"])])
-def test_stage_by_stage(tmp_path: Path, finished: Repository, order: tuple[str, ...]) -> None:
+def test_stage_by_stage(tmp_path: Path, made: Repository, order: tuple[str, ...]) -> None:
     """Results that come one by one join one row, in whatever order they come."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
     for stage in order:
         project.dvc("repro", "-q", stage)
         project.record()
-    whole = Repository(finished.copy(tmp_path / "whole").path)
+    whole = made.copy(tmp_path / "whole")
     whole.record()
     assert project.table() == whole.table()
 

@@ -258,7 +258,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of it."""
-    return Repository(made.copy(tmp_path / "project").path)
+    return made.copy(tmp_path / "project")
 
 
 def changed_lines(project: Repository, *paths: str) -> list[str]:
@@ -582,7 +582,7 @@ def test_matrix_and_foreach(tmp_path: Path) -> None:
 
 def test_results_from_before(project: Repository) -> None:
     """Results from before have rows by `record`, and stay as they are; none is made again."""
-    table = Repository(project.copy(project.path.with_name("other")).path)
+    table = project.copy(project.path.with_name("other"))
     assert table.tool("record").status == 0
     assert project.tool("init", "--yes").status == 0
     assert project.tool("record").status == 0

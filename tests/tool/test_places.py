@@ -19,6 +19,7 @@ from pipelines import (
     TWO_EVALUATIONS,
     Repository,
     evaluate,
+    finished,
     prepare,
     repository,
     train,
@@ -34,19 +35,10 @@ NOTHING = "nothing to do: MLflow has this result\n"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with a model that has run once, for all tests: `copy` it."""
-    folder = tmp_path_factory.mktemp("finished")
-    made = repository(folder / "project", SERVED, files={"loader.py": LOADER})
-    made.dvc("repro", "-q")
-    made.commit("The results")
-    return made
-
-
-@pytest.fixture
-def project(finished: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository, with an empty store."""
-    return Repository(finished.copy(tmp_path / "project").path)
+    folder = tmp_path_factory.mktemp("made")
+    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
 
 
 def rows_of(address: str) -> list[Run]:
@@ -264,9 +256,9 @@ def test_renamed_experiment(project: Repository) -> None:
     assert experiments(project) == ["My experiment"]
 
 
-def test_without_git(finished: Repository, tmp_path: Path) -> None:
+def test_without_git(made: Repository, tmp_path: Path) -> None:
     """Without git a project has its rows in its own folder, wherever in it `record` is called."""
-    project = Repository(finished.copy(tmp_path / "project").path)
+    project = made.copy(tmp_path / "project")
     shutil.rmtree(project.path / ".git")
     project.dvc("config", "core.no_scm", "true")
     project.write({"some/folder/file": ""})
@@ -297,9 +289,9 @@ def test_without_commits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "ümläut"])
-def test_path(finished: Repository, tmp_path: Path, name: str) -> None:
+def test_path(made: Repository, tmp_path: Path, name: str) -> None:
     """A path may have spaces and letters of any alphabet."""
-    project = Repository(finished.copy(tmp_path / name).path)
+    project = made.copy(tmp_path / name)
     project.record()
     (row,) = project.rows()
     check_loads(project, row)
@@ -312,14 +304,14 @@ def test_path(finished: Repository, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["what?", "100%20", "a#b"])
 @pytest.mark.parametrize("address", ["", "sqlite:///rows.db"], ids=["own", "relative"])
 def test_path_that_mlflow_would_misread(
-    finished: Repository,
+    made: Repository,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     address: str,
 ) -> None:
     """A path that MLflow would misread in an address is refused, and nothing is created."""
-    project = Repository(finished.copy(tmp_path / name).path)
+    project = made.copy(tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     before = files(tmp_path)
     said = project.record()

@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from clone import environment
-from pipelines import LOADER, SERVED, Repository, evaluate, repository
+from pipelines import LOADER, SERVED, Repository, evaluate, finished
 from servers import serving
 
 pytestmark = [
@@ -33,32 +33,23 @@ STAGES["b"]["cmd"] += "; echo text > b.txt"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with a model and two evaluations that has run once: `copy` it."""
-    folder = tmp_path_factory.mktemp("finished")
-    made = repository(folder / "project", STAGES, files={"loader.py": LOADER})
-    made.dvc("repro", "-q")
-    made.commit("The results")
-    return made
+    folder = tmp_path_factory.mktemp("made")
+    return finished(folder / "project", STAGES, files={"loader.py": LOADER})
 
 
 @pytest.fixture(scope="session")
-def expected(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def expected(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What an undisturbed `record` makes of that pipeline."""
-    project = Repository(finished.copy(tmp_path_factory.mktemp("expected") / "project").path)
+    project = made.copy(tmp_path_factory.mktemp("expected") / "project")
     assert project.record().status == 0
-    made = contents(project)
-    (row,) = made
+    rows = contents(project)
+    (row,) = rows
     assert {*row["points"]} == {"train/loss", "a/score", "b/score"}
     assert {*row["artifacts"]} == {"model.txt", "curve.csv", "a.json", "b.json", "b.txt"}
     assert len(row["models"]) == 1
-    return made
-
-
-@pytest.fixture
-def project(finished: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository, with an empty store."""
-    return Repository(finished.copy(tmp_path / "project").path)
+    return rows
 
 
 def contents(project: Repository, address: str = "") -> list[dict[str, Any]]:
@@ -235,19 +226,19 @@ def recording(project: Repository, events: str, at: int, how: str) -> int:
     ("events", "how"), [("calls", "kills"), ("calls", "raises"), ("files", "kills")]
 )
 def test_stopped_at_every_event(
-    finished: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
+    made: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
 ) -> None:
     """Whatever `record` was doing when it was killed, or its store failed, the next completes it.
 
     There is one row then, the same as of an undisturbed one, and one model; none stays RUNNING.
     """
-    first = Repository(finished.copy(tmp_path / "0" / "project").path)
+    first = made.copy(tmp_path / "0" / "project")
     assert recording(first, events, 0, how) == 0
     assert contents(first) == expected
     number = int((tmp_path / "0" / "events").read_text())
     assert number > 15
     for at in range(1, number + 1, 1 if slow else 4):
-        project = Repository(finished.copy(tmp_path / f"{at}" / "project").path)
+        project = made.copy(tmp_path / f"{at}" / "project")
         assert recording(project, events, at, how) == (1 if how == "raises" else -signal.SIGKILL)
         check_half_rows(project)
         assert in_child(lambda: project.record().status) == 0  # noqa: B023
@@ -264,13 +255,13 @@ def check_half_rows(project: Repository) -> None:
             "SELECT run_uuid, key FROM tags WHERE key LIKE 'lock.%'"
         ).fetchall()
         logged = {*store.execute("SELECT run_uuid, key FROM latest_metrics")}
-        finished = {
+        ended = {
             run_id
             for (run_id,) in store.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
         }
     needed = {"lock.train": "train/loss", "lock.a": "a/score", "lock.b": "b/score"}
     for run_id, key in complete:
-        assert run_id in finished
+        assert run_id in ended
         assert (run_id, needed[key]) in logged
 
 

@@ -55,7 +55,7 @@ def recorded(finished: Repository, tmp_path: Path) -> Repository:
 @pytest.fixture
 def project(finished: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository without a store."""
-    return Repository(finished.copy(tmp_path / "project").path)
+    return finished.copy(tmp_path / "project")
 
 
 def record(project: Repository, *arguments: str | Path, **more: str) -> Done:

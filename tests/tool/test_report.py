@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import Repository, Stages, evaluate, makes, repository, train
+from pipelines import Repository, Stages, evaluate, finished, makes, train
 
 pytestmark = pytest.mark.pipeline
 
@@ -18,16 +18,7 @@ SAME = "It is what the code makes: the same bytes."
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that has run, with its results committed, for all tests: copy it."""
-    project = repository(tmp_path_factory.mktemp("made") / "project", PIPELINE)
-    project.dvc("repro", "-q")
-    project.commit("The results")
-    return project
-
-
-@pytest.fixture
-def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it."""
-    return Repository(made.copy(tmp_path / "project").path)
+    return finished(tmp_path_factory.mktemp("made") / "project", PIPELINE)
 
 
 def report(project: Repository, *arguments: str, folder: str = ".") -> tuple[int, str]:

@@ -166,7 +166,7 @@ def test_rows_are_those_of_record(tmp_path: Path, start: str) -> None:
         live.commit("Results")
     assert "nothing to do" in live.record().out
     assert len(live.rows()) == 4
-    later = Repository(live.copy(tmp_path / "later").path)
+    later = live.copy(tmp_path / "later")
     for revision in reversed(later.git("log", "-4", "--format=%H").split()):
         later.record("--rev", revision)
     assert live.table() == later.table()
@@ -202,7 +202,7 @@ def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 def test_experiments(prefixed: Repository, tmp_path: Path) -> None:
     """`exp run`, `--temp` and a queue of two at a time record into the repository's own store."""
-    project = Repository(prefixed.copy(tmp_path / "project").path)
+    project = prefixed.copy(tmp_path / "project")
     project.dvc("exp", "run", "-q", "-S", "rate=2", "-n", "here")
     project.dvc("exp", "run", "-q", "--temp", "-S", "rate=3", "-n", "copy")
     project.dvc("exp", "run", "-q", "--queue", "-S", "rate=4,5")

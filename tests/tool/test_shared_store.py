@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dvc_mlflow import processes
-from pipelines import LOADER, SERVED, Repository, repository
+from pipelines import LOADER, SERVED, Repository, finished
 from test_places import rows_of
 from test_rebuild import started
 
@@ -18,21 +18,18 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with a model that has run once: `copy` it."""
-    folder = tmp_path_factory.mktemp("finished")
-    made = repository(folder / "project", SERVED, files={"loader.py": LOADER})
-    made.dvc("repro", "-q")
-    made.commit("The results")
-    return made
+    folder = tmp_path_factory.mktemp("made")
+    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
 
 
-def test_whose_rows_are_ended(finished: Repository, tmp_path: Path) -> None:
+def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
     """The tool ends the rows of dead processes of its own clone, and no others, whatever tags say.
 
     Processes of another container or machine cannot be seen; those before a restart are dead.
     """
-    project = Repository(finished.copy(tmp_path / "project").path)
+    project = made.copy(tmp_path / "project")
     project.record()
     (result,) = project.rows()
     own = {key: result.data.tags[key] for key in ("host", "clone", "system", "process")}
@@ -60,10 +57,10 @@ def test_whose_rows_are_ended(finished: Repository, tmp_path: Path) -> None:
     assert found == [status for status, _ in expected]
 
 
-def test_clones_at_once(finished: Repository, tmp_path: Path) -> None:
+def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
     """Clones that record at the same time, with the same new data sets, all get their rows."""
     address = f"sqlite:///{tmp_path}/rows.db"
-    clones = [Repository(finished.copy(tmp_path / name).path) for name in ("one", "two", "three")]
+    clones = [made.copy(tmp_path / name) for name in ("one", "two", "three")]
     clones[0].run("dvc-mlflow", "record", MLFLOW_TRACKING_URI=address)
     for i, clone in enumerate(clones):
         clone.set({"rate": 5, "a": i})
