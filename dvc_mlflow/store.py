@@ -3,7 +3,7 @@
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Store:
             self.client = mlflow.MlflowClient()
             if create:
                 self.experiment_id = once_more(lambda: self._create(columns))
-                self.end_rows("KILLED", processes.has_ended)
+                self._end_dead_rows()
             else:
                 found = self._find()
                 self.experiment_id = str(found.experiment_id) if found else ""
@@ -130,20 +130,16 @@ class Store:
             if not (token := page.token):
                 return
 
-    def end_rows(
-        self, status: str, ended: Callable[[Mapping[str, str]], bool], note: str = ""
-    ) -> None:
-        """End this clone's RUNNING rows, in any experiment, if `ended` is true of their tags."""
+    def _end_dead_rows(self) -> None:
+        """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
         experiments = [e.experiment_id for e in self.client.search_experiments()]
         clone = f"tags.{processes.CLONE} = '{processes.clone(self.root)}'"
         running = f"attributes.status = 'RUNNING' and {clone}"
         for run in self.client.search_runs(experiments, running):
-            if ended(run.data.tags):
-                if note:
-                    self.client.set_tag(run.info.run_id, NOTE, note)
+            if processes.has_ended(run.data.tags):
                 # One that was killed just before it was ended has all of its results.
-                has_all = is_complete(run.data.tags)
-                self.client.set_terminated(run.info.run_id, "FINISHED" if has_all else status)
+                status = "FINISHED" if is_complete(run.data.tags) else "KILLED"
+                self.client.set_terminated(run.info.run_id, status)
 
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder; the client's own method would ask for the run once more."""
