@@ -26,7 +26,8 @@ ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT
 plots: .venv/dev  ## write DVC's plots to a page that needs no network
 	python tools/offline_plots.py
 
-PYTEST = python -m pytest -n logical --maxprocesses 8 --dist loadfile -rs
+# Tests also wait, so there are half as many workers again as processors.
+PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 3 / 2 ))) --maxprocesses 8 --dist loadfile -rs
 
 test: .venv/dev  ## run the main tests, in about eleven minutes on two cores
 	@echo "about eleven minutes on two cores; \`make test-rest\` runs the deselected tests"
