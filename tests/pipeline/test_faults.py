@@ -84,7 +84,7 @@ def test_stopped_training(project: Repository) -> None:
         began = time.monotonic()
         os.killpg(dvc.pid, signal.SIGINT)
         dvc.communicate(timeout=60)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     assert dvc.returncode
     assert project.lock == lock
     (row,) = project.rows()
