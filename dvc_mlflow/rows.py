@@ -207,9 +207,7 @@ def _fill(
         for point in points
         if comparable(point) not in known
     ]
-    if live:  # a row that cannot be completed has them at least; an import saves the request
-        log(store, run_id, metrics, params)
-        metrics, params = [], {}
+    log(store, run_id, metrics, params, tags)
     log_files(store, run, content.values(), new.sources)
     complete = {}
     for name in names:
@@ -221,10 +219,9 @@ def _fill(
             notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {bring}")
         else:
             complete[name] = wanted[name]
-    tags |= {f"{COMPLETE}{name}": digest for name, digest in complete.items()}
-    log(store, run_id, metrics, params, tags)
     if run.info.status != "FINISHED" or live:
         store.client.set_terminated(run_id, end_time=at)
+    log(store, run_id, tags={f"{COMPLETE}{name}": digest for name, digest in complete.items()})
     scores = [f"metrics.{point.key}" for point in points if point.is_final]
     columns = [*scores[:6], *(f"params.{key}" for key in new.params)][:12]
     verb = ("completed" if complete else "") if joins else "added"

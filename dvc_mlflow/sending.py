@@ -25,15 +25,11 @@ def log(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Log any number of metrics, params and tags, in as few requests as MLflow allows.
-
-    The tags come last: MLflow writes them last in each request.
-    """
+    """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
     pairs = [Param(*pair) for pair in (params or {}).items()]
     labels = [RunTag(*pair) for pair in (tags or {}).items()]
     parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
-    backwards = zip_longest(*map(reversed, parts), fillvalue=())
-    for some_metrics, some_params, some_tags in reversed([*backwards]):
+    for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
         store.client.log_batch(run_id, some_metrics, some_params, some_tags)
 
 

@@ -23,7 +23,6 @@ from .errors import ToolError
 from .faults import ERRORS, deadline, is_of_store, masked, once_more, store_error
 from .moved import follow
 from .repository import DEFAULT, address, default_experiment, own_address
-from .tags import is_complete
 
 NOTE = "mlflow.note.content"
 
@@ -137,9 +136,7 @@ class Store:
         running = f"attributes.status = 'RUNNING' and {clone}"
         for run in self.client.search_runs(experiments, running):
             if processes.has_ended(run.data.tags):
-                # One that was killed just before it was ended has all of its results.
-                status = "FINISHED" if is_complete(run.data.tags) else "KILLED"
-                self.client.set_terminated(run.info.run_id, status)
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder; the client's own method would ask for the run once more."""

@@ -11,9 +11,3 @@ TREE, KEPT = "tree.", "kept."
 def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:
     """Return those of a run's tags that begin so, by what follows: the names of its stages."""
     return {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}
-
-
-def is_complete(tags: Mapping[str, str]) -> bool:
-    """Whether a run with these tags has all results that it was begun for."""
-    begun = tagged(tags, BEGUN)
-    return bool(begun) and begun == tagged(tags, COMPLETE)
