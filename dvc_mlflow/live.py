@@ -17,6 +17,7 @@ from .draft import origin_tags
 from .errors import StoreError
 from .faults import AWAY, masked
 from .identity import Row
+from .origin import title
 from .project import Project
 from .protocol import TOKEN, Request
 from .repository import environment, main_repository
@@ -128,9 +129,14 @@ class LiveRow:
     def _open(self) -> None:
         row = self._rows[0]
         names = [name for name, stage in row.members.items() if stage.name == self._name]
+        origin = self._state.origin
         with self._stores.use(row, self._project.folder) as store:
-            tags = self._tags()
-            self.run_id = rows.open_run(store, self._state, row, names, tags).info.run_id
+            own = origin_tags(self._state, row.members[names[-1]], store.root)
+            name = title(self._project, row, names, origin)
+            opened = store.client.create_run(
+                store.experiment_id, origin.time, {**own, **self._tags()}, name
+            )
+            self.run_id = opened.info.run_id
 
     def _tags(self) -> dict[str, str]:
         found = environment(self._project.md5("requirements.txt"))

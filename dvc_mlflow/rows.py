@@ -1,13 +1,13 @@
 """Write rows to MLflow: find the run where results go, and give it what it lacks."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 
 from . import draft, models
 from .draft import Draft
@@ -16,6 +16,7 @@ from .models import UnservableModelError
 from .origin import title
 from .placing import Index, find, n_models
 from .sending import comparable, log, log_files, sent
+from .settings import Model
 from .state import State
 from .tags import COMPLETE
 
@@ -102,15 +103,18 @@ def _revisit(
 
 def has_models(state: State, row: Row) -> bool:
     """Whether results of a row have models, which `write` reads."""
-    stages = [stage for name in state.wanted(row) for stage in row.parts[name]]
-    return any(True for stage in stages for _ in state.pipeline.models_of(stage))
+    return any(True for _ in _models(state, row))
 
 
 def n_declared(state: State, row: Row) -> int:
     """Return how many models a row's results have that dvc.yaml says how to load."""
-    stages = [stage for name in state.wanted(row) for stage in row.parts[name]]
-    models_of = state.pipeline.models_of
-    return sum(bool(model.loader_module) for s in stages for model, _ in models_of(s))
+    return sum(bool(model.loader_module) for model in _models(state, row))
+
+
+def _models(state: State, row: Row) -> Iterator[Model]:
+    for name in state.wanted(row):
+        for stage in row.parts[name]:
+            yield from (model for model, _ in state.pipeline.models_of(stage))
 
 
 def _undelete(store: Store, state: State, row: Row, run_id: str) -> None:
@@ -154,15 +158,6 @@ def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
         log(store, live.run_id, tags=tags)
     else:
         store.client.delete_run(live.run_id)
-
-
-def open_run(
-    store: Store, state: State, row: Row, names: Sequence[str], tags: Mapping[str, str] = {}
-) -> Run:
-    """Open a run for the results of these members."""
-    tags = {**draft.origin_tags(state, row.members[names[-1]], store.root), **tags}
-    name = title(state.project, row, names, state.origin)
-    return store.client.create_run(store.experiment_id, state.origin.time, tags, name)
 
 
 def _fill(

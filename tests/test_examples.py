@@ -11,11 +11,11 @@ import pytest
 from mlflow import pyfunc
 from ruamel.yaml import YAML
 
-from clone import ROOT, Clone
+from clone import Clone
 from dvc_mlflow.__main__ import main
+from example import EXAMPLE, copy_example, plain_example
 from pipelines import Repository
 
-EXAMPLE = ROOT / "examples" / "digits"
 README = (EXAMPLE / "README.md").read_text()
 FOLDERS = ("data/train", "data/validation", "data/test")
 
@@ -23,12 +23,6 @@ pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
 ]
-
-
-def copy_example(path: Path) -> None:
-    """Copy the example without its results, if somebody has run it."""
-    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
-    shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results))
 
 
 def locked(project: Clone) -> dict[str, str]:
@@ -40,10 +34,7 @@ def locked(project: Clone) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository with the pipeline as it was before the diff, which has run once: `copy` it."""
-    project = Repository(tmp_path_factory.mktemp("plain") / "project")
-    copy_example(project.path)
-    project.git("init", "-q", "-b", "main")
-    project.git("apply", "-R", "adoption.diff")
+    project = Repository(plain_example(tmp_path_factory.mktemp("plain") / "project").path)
     project.commit("My pipeline")
     project.dvc("repro")
     project.commit("The results")

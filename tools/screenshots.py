@@ -1,6 +1,5 @@
 """Take README's pictures in a temporary clone: `make screenshots` (needs Chromium)."""
 
-import shutil
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from mlflow import MlflowClient
 
 from browser import browser, wait_for
 from clone import Clone, make_clone
+from example import plain_example
 from servers import serving
 
 TABLE = "experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
@@ -57,11 +57,7 @@ def main() -> None:
 
 def history(path: Path) -> Clone:
     """Make a history of the example in examples/ without the tool, and record all of it."""
-    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
-    ignored = shutil.ignore_patterns(*results)
-    project = Clone(Path(shutil.copytree(ROOT / "examples" / "digits", path, ignore=ignored)))
-    project.git("init", "-q", "-b", "main")
-    project.git("apply", "-R", "adoption.diff")
+    project = plain_example(path)
     project.commit("My pipeline")
     committed = {"train.rate": 0.001, "train.passes": 30, "prepare.seed": 7}
     for change in ({}, {"train.rate": 0.01}, {"train.passes": 60}, {"prepare.seed": 8}):

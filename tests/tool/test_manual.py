@@ -1,7 +1,6 @@
 """The tool's README and manual are true: their commands run in a pipeline of the user's."""
 
 import re
-import shutil
 import sys
 import sysconfig
 from functools import partial
@@ -12,11 +11,11 @@ from ruamel.yaml import YAML
 
 from clone import ROOT, Clone, environment
 from dvc_mlflow.prefix import PREFIX
+from example import EXAMPLE, plain_example
 from pipelines import Repository
 from servers import answers, running
-from test_examples import EXAMPLE, copy_example
+from test_package import TOOL, copy_tool
 
-TOOL = ROOT / "dvc_mlflow"
 README, MANUAL = ((TOOL / name).read_text() for name in ("README.md", "MANUAL.md"))
 
 pytestmark = pytest.mark.pipeline
@@ -31,10 +30,7 @@ def commands(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The example as it was before the tool, with results in two commits, and no row."""
-    project = Repository(tmp_path_factory.mktemp("own") / "project")
-    copy_example(project.path)
-    project.git("init", "-q", "-b", "main")
-    project.git("apply", "-R", "adoption.diff")
+    project = Repository(plain_example(tmp_path_factory.mktemp("own") / "project").path)
     (section,) = re.findall(
         r"^```yaml\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S
     )
@@ -65,8 +61,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
-    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    shutil.copytree(TOOL, tmp_path / "dvc_mlflow", ignore=ignored)  # where pip leaves its traces
+    copy_tool(tmp_path / "dvc_mlflow")
     for command in [*commands(README), *commands(MANUAL)]:
         values = {"this repository": str(tmp_path), "run id": ""}
         if (pipeline.path / "mlflow.db").exists():

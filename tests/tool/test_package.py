@@ -19,10 +19,15 @@ pytestmark = [
 ]
 
 
+def copy_tool(path: Path) -> Clone:
+    """Copy the tool without what an installation leaves in its folder, to install it from there."""
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    return Clone(shutil.copytree(TOOL, path, ignore=ignored))
+
+
 def test_installed(tmp_path: Path) -> None:
     """The package has every module and the command, which records live and after the fact."""
-    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    source = Clone(Path(shutil.copytree(TOOL, tmp_path / "source", ignore=ignored)))
+    source = copy_tool(tmp_path / "source")
     bin_, others = tmp_path / "environment" / "bin", sysconfig.get_path("purelib")
     source.run(sys.executable, "-m", "venv", "--without-pip", bin_.parent)
     source.run(

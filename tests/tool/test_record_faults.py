@@ -21,7 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from clone import Done, environment
-from pipelines import LOADER, MODEL, SERVED, Repository, repository, train
+from pipelines import LOADER, MODEL, SERVED, Repository, finished, repository, train
 from servers import answers, free_port, running
 
 pytestmark = [
@@ -34,28 +34,20 @@ SCRIPT = Path(sys.executable).with_name("dvc-mlflow")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that has run once and has a row, for all tests: `shutil.copytree` it."""
-    folder = tmp_path_factory.mktemp("finished")
-    made = repository(folder / "project", SERVED, files={"loader.py": LOADER})
-    made.dvc("repro", "-q")
-    made.commit("The results")
-    made.run("dvc-mlflow", "record")
-    return made
+    folder = tmp_path_factory.mktemp("made")
+    project = finished(folder / "project", SERVED, files={"loader.py": LOADER})
+    project.run("dvc-mlflow", "record")
+    return project
 
 
 @pytest.fixture
-def recorded(finished: Repository, tmp_path: Path) -> Repository:
+def recorded(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository with its store, which follows it."""
-    copy = Repository(shutil.copytree(finished.path, tmp_path / "project", symlinks=True))
+    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     assert copy.record().out.startswith("nothing to do")
     return copy
-
-
-@pytest.fixture
-def project(finished: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository without a store."""
-    return finished.copy(tmp_path / "project")
 
 
 def record(project: Repository, *arguments: str | Path, **more: str) -> Done:
