@@ -1,7 +1,8 @@
-"""Measure what `dvc-mlflow record --all` costs: part of `make bench`.
+"""Measure what `dvc-mlflow record --all` costs, and a store of many rows: part of `make bench`.
 
-Histories of different results, one a commit, go into SQLite and into a local MLflow server. Prints
-the table and writes it to RESULTS-history.md.
+Histories of different results, one a commit, go into SQLite and into a local MLflow server. Then
+one more result is recorded, and the table's first page is read. Prints the table and writes it to
+RESULTS-history.md.
 """
 
 import argparse
@@ -20,25 +21,49 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
 
+from mlflow import MlflowClient  # noqa: E402
+
 from clone import environment  # noqa: E402
-from histories import history  # noqa: E402
+from histories import history, result  # noqa: E402
+from pipelines import Repository  # noqa: E402
 from processor import processor  # noqa: E402
 from servers import answers, free_port, running  # noqa: E402
 
-COMMAND = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
+RECORD = [sys.executable, "-P", "-m", "dvc_mlflow", "record"]
 
 
-def measure(folder: Path, **more: str) -> tuple[float, float]:
-    """Return the seconds of an import, and its peak memory in megabytes."""
+def measure(folder: Path, *options: str, **more: str) -> tuple[float, float]:
+    """Return the seconds of `dvc-mlflow record`, and its peak memory in megabytes."""
     started = time.perf_counter()
+    command = [*RECORD, *options]
     process = subprocess.Popen(
-        COMMAND, cwd=folder, env=environment(**more), stdout=subprocess.DEVNULL
+        command, cwd=folder, env=environment(**more), stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{COMMAND} failed in {folder}")
+        raise SystemExit(f"{command} failed in {folder}")
     return time.perf_counter() - started, usage.ru_maxrss / 1000
+
+
+def seconds_of_one_more(project: Repository, n: int, **more: str) -> float:
+    """Return the seconds of `dvc-mlflow record` for a result that comes after `n` others."""
+    project.write(result(n))
+    project.commit(f"Result {n}")
+    seconds, _ = measure(project.path, **more)
+    return seconds
+
+
+def seconds_of_a_page(store: str) -> float:
+    """Return the seconds in which a store answers with the first page of its largest table."""
+    client = MlflowClient(store)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    client.search_runs(ids)  # opens the store
+    started = time.perf_counter()
+    page = client.search_runs(ids, max_results=100, order_by=["attributes.start_time DESC"])
+    seconds = time.perf_counter() - started
+    assert len(page) > 0, f"{store} is empty"
+    return seconds
 
 
 def main() -> None:
@@ -46,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="small: is it in order?")
     options = parser.parse_args()
-    sizes = (20, 100) if options.quick else (1000, 5000)
+    sizes = (20, 100) if options.quick else (1000, 10_000)
     lines = []
     with tempfile.TemporaryDirectory() as top, ExitStack() as servers:
         port = free_port()
@@ -61,12 +86,16 @@ def main() -> None:
             for name, more in (("SQLite", {}), ("a server", {"MLFLOW_TRACKING_URI": address})):
                 if name == "a server" and n > sizes[0]:
                     continue
-                seconds, peak = measure(project.path, **more)
-                again, _ = measure(project.path, **more)
+                seconds, peak = measure(project.path, "--all", **more)
+                again, _ = measure(project.path, "--all", **more)
+                another = seconds_of_one_more(project, n + len(more), **more)
+                page = seconds_of_a_page(*more.values() or [f"sqlite:///{project.path}/mlflow.db"])
                 cells = (f"{n:,}", name, f"{seconds:.1f} s", f"{n / seconds:.0f}", f"{peak:.0f} MB")
-                lines.append(f"| {' | '.join((*cells, f'{again:.1f} s'))} |")
+                cells += (f"{again:.1f} s", f"{another:.1f} s", f"{1000 * page:.0f} ms")
+                lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     heads = ("commits", "into", "took", "rows a second", "peak memory", "nothing new")
+    heads += ("one more", "100 rows of the table")
     text = "\n".join(
         [
             "# What importing a history costs",
@@ -76,7 +105,7 @@ def main() -> None:
             f"dvc {version('dvc')}, mlflow {version('mlflow')}",
             "",
             f"| {' | '.join(heads)} |",
-            "|---:|---|---:|---:|---:|---:|",
+            "|---:|---|---:|---:|---:|---:|---:|---:|",
             *lines,
             "",
         ]
