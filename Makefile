@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | awk -F: '{name = $$1; sub(/[^:]*:/, ""); printf "make %-14s %s\n", name, $$0}'
 
-repro: heal  ## run the pipeline: whatever has changed, and nothing else
+repro: heal  ## run the stages that have changed, and add the rows that MLflow lacks
 	PYTHONPATH=stages python -m vanilla_lstm.task.params
 	dvc repro
 	dvc-mlflow record
@@ -17,7 +17,7 @@ repro: heal  ## run the pipeline: whatever has changed, and nothing else
 heal: .venv/run  ## repair what a killed dvc or git left behind
 	dvc-mlflow heal . properties
 
-properties: heal  ## measure the post's five claims
+properties: heal  ## measure the post's five claims (properties/README.md)
 	cd properties && dvc repro && dvc-mlflow record
 
 ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT=5000
@@ -41,16 +41,16 @@ test-all: test test-rest  ## run every test
 test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 	python -m pytest -m "not pipeline"
 
-test-slow: .venv/dev  ## run every test with larger numbers
+test-slow: .venv/dev  ## run every test with larger numbers: hundreds of kills, all committed results
 	python -m pytest --slow
 
 TOOL_TESTS = tests/test_examples.py \
 	$(addprefix tests/tool/test_,history.py identity.py package.py places.py restore.py run.py)
 
-test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool supports
+test-oldest: .venv-oldest/run  ## test the tool with the oldest DVC and MLflow that it supports
 	.venv-oldest/bin/python -m pytest $(TOOL_TESTS)
 
-test-newest:  ## build the tool's package, and run tests with the newest DVC and MLflow that there are
+test-newest:  ## build the tool's package, and test it with the newest DVC and MLflow
 	@test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install -q --upgrade build twine $$(sed s/==.*// tests/tool/oldest.in)
 	.venv-newest/bin/python -m build -o .venv-newest/dist dvc_mlflow
@@ -75,7 +75,7 @@ bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS*.md
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
 
-restore: .venv/run  ## restore a row of MLflow in a separate folder: make restore RUN=<run id>
+restore: .venv/run  ## restore a row's code and files in a separate folder: make restore RUN=<run id>
 	@dvc-mlflow restore -- "$$RUN"
 
 promote: .venv/run  ## make a row's model the champion if it is better: make promote RUN=<run id>
