@@ -117,9 +117,7 @@ class _File:
             for name, command in self._of(stages).items():
                 wanted[name] = changed(command, change)
                 if is_kept(name, command) and not is_kept(name, wanted[name]):
-                    raise ValueError(
-                        "DVC would lose one of two spaces, where it breaks its long command"
-                    )
+                    raise ValueError("DVC would break its long command at two spaces, and lose one")
                 if locked.get(name, {}).get("cmd") == command:
                     in_lock["stages", name, "cmd"] = change
         text, lock = rewrite(self._text, in_yaml), rewrite(self._lock, in_lock)
@@ -136,7 +134,7 @@ def _reason(own: Mapping[str, Command], names: Collection[str], change: Change) 
     if others:
         return f"{others[0]} has the same command, in the same place"
     if change is None and not all(map(is_taken, texts)):
-        return "its shell text is quoted in a way of its own"
+        return "its shell text is quoted in an unusual way"
     return ""
 
 

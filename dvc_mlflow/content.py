@@ -204,14 +204,15 @@ def _add_metrics(
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
         if allowed in metrics:
-            content.notes.append(f"metric {key!r} of {file.path} has another's key {allowed!r}")
+            taken = f"the key {allowed!r} is taken; it is left out"
+            content.notes.append(f"metric {key!r} of {file.path}: {taken}")
         metrics.setdefault(allowed, value)
         if value in (float("inf"), float("-inf")):
             content.notes.append(
                 f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308"
             )
     if others:
-        content.notes.append(f"metrics {others[:5]} of {file.path} are no numbers")
+        content.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
 
 
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:

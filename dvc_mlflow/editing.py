@@ -94,7 +94,7 @@ def locate(root: Any, keys: Keys) -> Any:
     for key in keys:
         found = _value(root, key)
         if found is None:
-            raise ValueError(f"{key}: is not where it should be")
+            raise ValueError(f"YAML has no key {key!r} there")
         root = found
     return root
 
@@ -133,7 +133,7 @@ def _source(
     except ValueError:
         pass
     if change is not None:
-        raise ValueError("a command is written in a way that could not be brought back")
+        raise ValueError("a command is written in a way that `deinit` could not restore")
     # Without the prefix the text may need quotes. DVC has written dvc.lock since, or a user did so.
     quoted = json.dumps(new, ensure_ascii=False)
     return quoted if "\n" in new else "'{}'".format(new.replace("'", "''"))

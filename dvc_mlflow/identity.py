@@ -72,10 +72,10 @@ def results(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
         if not stage.has_result:
             reasons[stage.name] = "dvc.lock has no result of it"
         elif lacking:
-            reasons[stage.name] = f"stage {lacking[0]} before it must run first"
+            reasons[stage.name] = f"stage {lacking[0]}, upstream of it, must run first"
         elif outdated:
             by = f"{' and '.join(outdated[0].makers)} has written"
-            reasons[stage.name] = f"it has read another {outdated[0].path} than {by}"
+            reasons[stage.name] = f"it has read a different {outdated[0].path} than {by}"
         else:
             above = sorted(digests[name] for name in makers)
             digests[stage.name] = _digest(pipeline.folder, stage, above)

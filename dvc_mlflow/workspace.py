@@ -26,7 +26,7 @@ def read(file: Path) -> str | None:
         if not file.exists():
             return None
         if not file.is_file() or file.stat().st_size > _LARGE:
-            raise ToolError(f"{file}: is no file, or is larger than {_LARGE // 1_000_000} MB")
+            raise ToolError(f"{file}: is not a file, or is larger than {_LARGE // 1_000_000} MB")
         return file.read_bytes().decode(errors="surrogateescape")
     except OSError as error:
         raise ToolError(f"{file}: {error.strerror}") from None

@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     if not results and row.info.status != "FINISHED":
         raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
     if not kept or not results:
-        reason = "an older version, or a pipeline outside git, has made it"
+        reason = "it was made by an older version, or outside git"
         raise ToolError(f"{given.run}: this row names no git tree; {reason}")
     folder, exists = _place(root, row)
     if not exists:

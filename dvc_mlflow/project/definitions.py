@@ -37,7 +37,7 @@ class Definitions(Files):
                 self._beside(file, path) for file, ps in index._metrics.items() for path in ps
             }
             problems += [
-                f"metrics: {path!r} is no output of a stage"
+                f"metrics: {path!r} is not an output of a stage"
                 for path in sorted(metrics)
                 if not any(overlap(path, self._path(out)) for s in found for out in s.outs)
             ]
@@ -57,7 +57,7 @@ class Definitions(Files):
             if model.loader_module and not any(
                 model.path == out.path for stage in stages.values() for out in stage.outs
             ):
-                problems.append(f"artifacts: {model.path!r} is no output of a stage")
+                problems.append(f"artifacts: {model.path!r} is not an output of a stage")
         return Pipeline(
             self.folder,
             ordered,
@@ -84,7 +84,7 @@ class Definitions(Files):
         deps = tuple(self._dependency(dep, trie, wanted.data) for dep in others)
         for path in wanted.data:
             if not any(is_below(path, dep.path) for dep in deps):
-                wrong.append(f"{where}.meta.mlflow.data: {path!r} is no dep of the stage")
+                wrong.append(f"{where}.meta.mlflow.data: {path!r} is not a dep of the stage")
         problems += [line for line in wrong if line not in problems]
         command = stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd))
         return Stage(
