@@ -1,6 +1,7 @@
-"""Files of the user's checkout that a command edits: read, shown as a diff, asked for, written.
+"""Edit files of the user's checkout: read them, show a diff, ask, and write.
 
-All is known before the first one is written. Links are refused, as they may lead elsewhere.
+All new texts are known before the first file is written. Links are refused, as they may lead
+elsewhere.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""`dvc-mlflow deinit`: take back what `dvc-mlflow init` has put into a project's files."""
+"""`dvc-mlflow deinit`: undo what `dvc-mlflow init` changed in a project's files."""
 
 import argparse
 

@@ -50,7 +50,7 @@ def _say_what_next(stages: Sequence[Stage], has_lock: bool) -> None:
 
 
 def _stages(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
-    """Return the stages to record; raises `ProjectError` if there are none, or not the chosen."""
+    """Return the stages to record; raises `ProjectError` if there are none, or one is unknown."""
     known = {name for stage in pipeline.stages.values() for name in (stage.name, stage.group)}
     for name in chosen:
         if name not in known:

@@ -21,7 +21,7 @@ class Definitions(Files):
     """A project's stages."""
 
     def pipeline(self) -> Pipeline:
-        """Return the stages with what dvc.lock knows of them."""
+        """Return the stages with what dvc.lock says of them; raises `ProjectError`."""
         with errors_reported():
             index = self._repo.index
             found = [s for s in index.stages if s.cmd]
@@ -103,9 +103,9 @@ class Definitions(Files):
         )
 
     def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
-        """Return the values in a stage's command, but those of params files that it `read`s.
+        """Return the values in a stage's command, except from the params files that it `read`s.
 
-        dvc.lock has the command only; while that is dvc.yaml's, so are the values.
+        dvc.lock has only the command: while that is the same as in dvc.yaml, so are the values.
         """
         if getattr(stage, "cmd_changed", False):
             return ()
@@ -138,7 +138,7 @@ class Definitions(Files):
         value = getattr(value, "value", value)
         is_mapping = isinstance(value, Mapping)
         found = flatten({"item": dict(value) if is_mapping else value})
-        # DVC names an item of a list of mappings by its number; of a mapping by its key.
+        # DVC names an item by its number in a list of mappings, and by its key in a mapping.
         return found if [*map(str, found.values())] == [item] else {"key": item, **found}
 
     def _params(self, dep: Any) -> Params:
@@ -170,7 +170,7 @@ class Definitions(Files):
         key = dep.fs.parts(dep.fs_path)
         outs = [node.value for node in trie.prefixes(key)]
         outs += trie.values(prefix=key) if trie.has_subtrie(key) else []
-        # Who never ran a frozen stage has its files from elsewhere, as with a .dvc file.
+        # The files of a frozen stage that never ran come from elsewhere, as with a .dvc file.
         made = [o for o in outs if o.stage.cmd and (o.hash_info or not o.stage.frozen)]
         return Dependency(
             path,
