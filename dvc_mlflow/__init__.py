@@ -1,5 +1,5 @@
 """Record any DVC pipeline in MLflow: a row is a function of what DVC knows.
 
-dvc.yaml says what a stage reads, which params made it and which of its files are metrics, curves
-or models; dvc.lock says it with md5s. So nothing is said twice, and no script changes.
+dvc.yaml says what a stage reads, which params it uses and which of its files are metrics, curves
+or models; dvc.lock adds their md5s. So nothing is declared twice, and no script changes.
 """

@@ -1,4 +1,4 @@
-"""What changes in a project's files when its stages are to be recorded, or not any more."""
+"""What `init` and `deinit` change in a project's files."""
 
 import posixpath
 import re
@@ -18,7 +18,7 @@ from .workspace import Edits, read
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
 _IGNORED = ("/mlflow.db*", "/mlartifacts/", "/restored/")
 _Changes = Mapping[tuple[str, ...], Change]
-"""By the stages whose command is written in one place."""
+"""The change of a command, by the stages that share it in one place."""
 
 
 @contextmanager
@@ -90,7 +90,7 @@ class _File:
         return self._edits(good), refused
 
     def _sharing(self) -> list[tuple[str, ...]]:
-        """Return all stages, those together whose command is written in one place."""
+        """Return all stages, in groups that share one command in one place, as by an anchor."""
         root = compose(self._text)
         found: dict[int, list[str]] = {}
         for stage in self._document.get("stages") or {}:
@@ -107,7 +107,7 @@ class _File:
         return {n: c for n, c in known if n in stages or n.rpartition("@")[0] in stages}
 
     def _edits(self, changes: _Changes) -> Edits:
-        """Return how both change; raises an error if anything else would change, or would run."""
+        """Return how both change; raises an error if anything else would change or run."""
         locked = parse(self._lock, "dvc.yaml").get("stages") or {}
         wanted = dict(self._commands)
         in_yaml: dict[tuple[str, ...], Change] = {}
@@ -117,9 +117,7 @@ class _File:
             for name, command in self._of(stages).items():
                 wanted[name] = changed(command, change)
                 if is_kept(name, command) and not is_kept(name, wanted[name]):
-                    raise ValueError(
-                        "DVC would lose one of two spaces, where it breaks its long command"
-                    )
+                    raise ValueError("DVC would break its long command at two spaces, and lose one")
                 if locked.get(name, {}).get("cmd") == command:
                     in_lock["stages", name, "cmd"] = change
         text, lock = rewrite(self._text, in_yaml), rewrite(self._lock, in_lock)
@@ -136,12 +134,12 @@ def _reason(own: Mapping[str, Command], names: Collection[str], change: Change) 
     if others:
         return f"{others[0]} has the same command, in the same place"
     if change is None and not all(map(is_taken, texts)):
-        return "its shell text is quoted in a way of its own"
+        return "its shell text is quoted in an unusual way"
     return ""
 
 
 def ignore_files(*, away: bool) -> Edits:
-    """Return how the ignore files change that are beside the store of this checkout."""
+    """Return how the ignore files beside the store of this checkout change."""
     top, here = checkout(), Path.cwd()
     inside = [path for path in (here, *here.parents) if path.is_relative_to(top)]
     root = [top, *(path for path in inside if (path / ".dvc").is_dir())][-1]
@@ -161,7 +159,7 @@ def _hidden(text: str | None) -> str | None:
     block = end.join((_MARK, *lines))
     if text is None or old.endswith("\n"):
         return f"{old}{block}{end}"
-    return f"{old}{end if old else ''}{block}"  # a last line without an end stays one
+    return f"{old}{end if old else ''}{block}"  # the last line still has no line end
 
 
 def _shown(text: str | None) -> str | None:

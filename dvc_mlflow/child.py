@@ -1,4 +1,4 @@
-"""The command as a child process: started, tied to its parent's life, and heard."""
+"""The command as a child process that ends with its parent, and the last line of its stderr."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ def start(command: Sequence[str], env: Mapping[str, str], mask: Mask, stderr: in
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> int:
-    """Replace this process by the command; return the exit status if there is no such command."""
+    """Replace this process with the command; return 127 if that is impossible."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -40,13 +40,13 @@ def become(command: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def end_with_parent(number: int) -> None:
-    """Let the kernel send this process a signal when its parent has ended (Linux)."""
+    """Let the kernel send this process a signal when its parent ends (Linux)."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, number)
 
 
 class Said:
-    """Passes the command's stderr on, where that is no terminal, and keeps its last line."""
+    """Passes the command's stderr on and keeps its last line, unless stderr is a terminal."""
 
     def __init__(self) -> None:
         self._tail = b""
@@ -55,14 +55,14 @@ class Said:
             self._reader, self.end = os.pipe()
 
     def follow(self) -> None:
-        """Pass on what is written, from a thread."""
+        """Start to pass on what the command writes, in a thread."""
         if self.end is not None:
             os.close(self.end)
             self._thread = threading.Thread(target=self._copy, daemon=True)
             self._thread.start()
 
     def last_line(self) -> str:
-        """Return the last line, when the command has ended."""
+        """Return the last line of a command that has ended, or "" if stderr is a terminal."""
         if self.end is None:
             return ""
         self._thread.join(0.2)
@@ -78,5 +78,5 @@ class Said:
             while got:
                 try:
                     got = got[os.write(2, got) :]
-                except OSError:  # nobody reads it any more
+                except OSError:  # nobody reads stderr any more
                     got = b""

@@ -30,7 +30,7 @@ class Point(NamedTuple):
     value: float
     step: int
     is_final: bool = False
-    """Whether it is of a metrics file, and so what the table shows."""
+    """Whether it comes from a metrics file, so that the table shows it."""
 
 
 class Input(NamedTuple):
@@ -43,7 +43,7 @@ class Input(NamedTuple):
 
 @dataclass
 class Content:
-    """What a row gets of one stage."""
+    """What a row gets from one stage."""
 
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def params_of(row: Row, names: Sequence[str]) -> tuple[dict[str, str], list[str]
 
 
 def fetch(project: Project, pipeline: Pipeline, row: Row, names: Sequence[str]) -> list[str]:
-    """Fetch what rows show or keep of these members' outputs, and DVC's cache lacks.
+    """Fetch those outputs of these members that a row shows or keeps and DVC's cache lacks.
 
     Returns what cannot be fetched, one line each.
     """
@@ -102,7 +102,7 @@ def fetch(project: Project, pipeline: Pipeline, row: Row, names: Sequence[str]) 
 
 
 def content_of(project: Project, pipeline: Pipeline, row: Row, name: str) -> Content:
-    """Return what a row gets of the stage with this name in the row."""
+    """Return what a row gets from the stage with this name in the row."""
     content, called = Content(), labels(row)
     for stage in row.parts[name]:
         label = called[stage.name]
@@ -204,14 +204,15 @@ def _add_metrics(
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
         if allowed in metrics:
-            content.notes.append(f"metric {key!r} of {file.path} has another's key {allowed!r}")
+            taken = f"the key {allowed!r} is taken; it is left out"
+            content.notes.append(f"metric {key!r} of {file.path}: {taken}")
         metrics.setdefault(allowed, value)
         if value in (float("inf"), float("-inf")):
             content.notes.append(
                 f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308"
             )
     if others:
-        content.notes.append(f"metrics {others[:5]} of {file.path} are no numbers")
+        content.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
 
 
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:

@@ -51,7 +51,7 @@ class _Read:
         self._at, self._head, self._has_head = 0, b"", has_head
 
     def added(self, path: Path) -> str:
-        """Return the whole lines that were added, behind the table's first line if it has one."""
+        """Return the whole lines that were added, after the table's header if it has one."""
         try:
             with path.open("rb") as file:
                 file.seek(self._at)

@@ -1,4 +1,4 @@
-"""The database behind a store that is no server: its file, its schema, its changes."""
+"""The database behind a store that is not a server: its file, its schema, its changes."""
 
 import os
 import re
@@ -15,9 +15,9 @@ mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connec
 
 
 def changes(address: str) -> int | None:
-    """Return a number that differs after any change of a store, if it has such a one.
+    """Return a number that differs after any change to a store, or None if there is none.
 
-    SQLite counts the transactions in the header of its file, but not while it keeps a log.
+    SQLite counts transactions in its file's header, but not in WAL mode.
     """
     database = file_of(address)
     if database is None or not database.exists():
@@ -36,7 +36,7 @@ def file_of(address: str) -> Path | None:
 
 
 def check_schema(address: str) -> None:
-    """Refuse a database of another MLflow, which this one would migrate without a backup."""
+    """Raise MLflow's error for a database of another version, or MLflow would migrate it."""
     if re.match("(mssql|mysql|postgresql|sqlite)[:+]", address):
         engine = sqlalchemy.create_engine(address)
         try:
@@ -49,9 +49,10 @@ def check_schema(address: str) -> None:
 def create(path: Path) -> None:
     """Create MLflow's database, whole or not at all, if it does not exist.
 
-    MLflow creates it table by table and can neither use nor complete a half-made one.
+    MLflow creates it table by table and can neither use nor complete a half-made one. Raises
+    `FileNotFoundError` if its folder does not exist.
     """
-    if not path.parent.is_dir():  # MLflow would make it, also where a disk is not mounted
+    if not path.parent.is_dir():  # MLflow would make it, even if a disk is not mounted
         raise FileNotFoundError(f"there is no folder {path.parent}")
     if not path.exists():
         # Clones that share a database can make it at the same moment.

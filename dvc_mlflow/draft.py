@@ -1,4 +1,4 @@
-"""What a row is to get, read from DVC and git: sending it needs nothing more of the project."""
+"""What a row will get, except models, read from DVC and git before it is sent."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,11 @@ from .tags import BEGUN, KEPT, TREE
 from .trees import Kept
 
 _LACKS = "tree.lacks"
-"""The tag with what of a checkout is not in its tree."""
+"""The tag with the files of a checkout that are not in its tree."""
 
 
 class Draft(NamedTuple):
-    """A row as it is to be."""
+    """A row before it is sent."""
 
     title: str
     time: int
@@ -43,7 +43,7 @@ class Draft(NamedTuple):
 def read(state: State, row: Row, names: Sequence[str], root: Path) -> Draft:
     """Return the draft of a row with the content of these members; `root` is the main repository.
 
-    All else is that of all members that have a result.
+    Everything else covers all members that have a result.
     """
     wanted, project = state.wanted(row), state.project
     content = {name: content_of(project, state.pipeline, row, name) for name in names}
@@ -92,9 +92,10 @@ def kept_tags(kept: Kept | None, names: Iterable[str]) -> dict[str, str]:
 
 
 def _source(project: Project, given: Input) -> tuple[str, str]:
-    """Return the source of a data set, which has the bytes with its md5, or fails to load.
+    """Return the kind of a data set's source, and the source as JSON.
 
-    It names DVC's file by the md5; for a folder that is the list of its files.
+    The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
+    of its files.
     """
     kind, address = project.address(given.md5)
     return kind, json.dumps({"url" if kind == "http" else "uri": address})

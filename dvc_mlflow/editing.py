@@ -18,7 +18,7 @@ Command = str | list[str]
 """As in dvc.yaml: DVC runs each line of a text by itself, and each item of a list as it is."""
 Keys = tuple[str, ...]
 Change = bool | None
-"""To put the prefix before a command, which is simple or not; or None, to take it away."""
+"""True puts the prefix before a simple command, False before shell text; None takes it away."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -64,9 +64,9 @@ def affected(command: Command, change: Change) -> list[str]:
 
 
 def parts(command: Command, change: Change) -> list[tuple[int, slice]]:
-    """Return where those of a stage's commands are that change: the item, and the place in it.
+    """Return where a stage's commands change: the number of an item, and the place in it.
 
-    The last one gets the prefix, as it completes the stage; any may lose it.
+    The last command gets the prefix, as it completes the stage; every command loses it.
     """
     found = []
     for i, item in enumerate(_items(command)):
@@ -90,11 +90,11 @@ def compose(text: str) -> Any:
 
 
 def locate(root: Any, keys: Keys) -> Any:
-    """Return the node at these keys, also if it is merged in; raises `ValueError`."""
+    """Return the node at these keys, even if it is merged in; raises `ValueError`."""
     for key in keys:
         found = _value(root, key)
         if found is None:
-            raise ValueError(f"{key}: is not where it should be")
+            raise ValueError(f"YAML has no key {key!r} there")
         root = found
     return root
 
@@ -115,15 +115,15 @@ def _value(node: Any, key: str) -> Any:
 def _source(
     source: str, style: str, both: tuple[str, str], places: Sequence[slice], change: Change
 ) -> str:
-    """Return the source of a scalar, whose old and new value are known, with these parts changed.
+    """Return the source of a scalar with these parts changed; raises `ValueError`.
 
-    Raises `ValueError`.
+    `both` are the scalar's old and new value.
     """
     old, new = both
     start, end = len(source), len(old)
     try:
         for place in reversed(places):
-            for text in (old[place.stop : end], old[place]):  # what follows can be the same text
+            for text in (old[place.stop : end], old[place]):  # what follows may be the same text
                 if text.strip():
                     start, stop = find(source, text, style, start)
             source = f"{source[:start]}{_new(source[start:stop], change, style)}{source[stop:]}"
@@ -133,8 +133,8 @@ def _source(
     except ValueError:
         pass
     if change is not None:
-        raise ValueError("a command is written in a way that could not be brought back")
-    # Without the prefix the text may need quotes. DVC has written dvc.lock since, or a user did so.
+        raise ValueError("a command is written in a way that `deinit` could not restore")
+    # Without the prefix the text may need quotes, if DVC or the user has written it anew since.
     quoted = json.dumps(new, ensure_ascii=False)
     return quoted if "\n" in new else "'{}'".format(new.replace("'", "''"))
 

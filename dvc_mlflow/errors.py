@@ -1,4 +1,4 @@
-"""Errors that are not bugs: each ends a command with its message, one line, and exit status 1.
+"""Errors that are not bugs: each ends a command with exit status 1 and a one-line message.
 
 ToolError
 ├── ProjectError          DVC cannot read the pipeline, or git the repository
@@ -26,7 +26,7 @@ class StoreError(ToolError):
 
 
 def warn(text: str) -> None:
-    """Tell the user something, on one line; a stage must not fail where nobody can read it."""
+    """Print a line to stderr; if that is closed, do nothing, as a stage must not fail for it."""
     with suppress(OSError):
         print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
 
@@ -37,5 +37,5 @@ def say(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Return a text with `?` for what a terminal would obey; a name in a store can be anything."""
+    """Return a text with `?` for control characters: a name in a store can have any."""
     return "".join(character if character.isprintable() else "?" for character in text)

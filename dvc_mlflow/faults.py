@@ -59,9 +59,9 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
     """
     said = re.sub(r"^\(\w+\.\w+\) ", "", masked(str(error)))
     if password := re.search(r"://[^\s/:@]*:(\S*)@", address):
-        for part in re.split("[/@]", password[1]):  # of which requests takes some for the path
+        for part in re.split("[/@]", password[1]):  # requests may take parts of it for the path
             said = said.replace(part, "***") if len(part) > 2 else said
-    # Behind the cause come advice, a statement or a link.
+    # After the cause come advice, an SQL statement or a link.
     text = re.split(r"\. (?=[A-Z])| \[SQL: | \(Background on ", " ".join(said.split()))[0]
     cause = text[:300] or type(error).__name__
     fault = f"{getattr(error, 'error_code', '')} {error}"

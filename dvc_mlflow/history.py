@@ -1,4 +1,4 @@
-"""What git knows of a project's results: each state of DVC's files, and where and since when."""
+"""A project's results in git's history: each state of DVC's files, and its oldest commit."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ class Commits(NamedTuple):
     """Some of git's commits."""
 
     starts: Sequence[str]
-    """They and all before them are read."""
+    """They and their ancestors are read."""
     only: frozenset[str] | None = None
     """Those that count, or None if all do."""
 
@@ -50,17 +50,17 @@ class _Commit(NamedTuple):
     time: int
     parents: Sequence[str]
     changes: Sequence[tuple[str, str, str]]
-    """Of each file that differs from the first parent: its path, and the objects then and now."""
+    """For each file that differs from the first parent: path, old object and new object."""
 
 
 def everything(top: Path) -> Commits:
-    """Return all that HEAD, branches, tags, experiments and rows name."""
+    """Return all commits of HEAD, branches, tags, experiments and rows."""
     head = ask("-C", str(top), "rev-parse", "-q", "--verify", "HEAD")
     return Commits([*filter(None, [head]), *_tips(top)])
 
 
 def experiments(top: Path) -> Commits:
-    """Return DVC's experiments."""
+    """Return the commits of DVC's experiments."""
     own = [c for c, refs in _tips(top).items() if any(r.startswith("refs/exps/") for r in refs)]
     return Commits(own, frozenset(own))
 
@@ -100,12 +100,12 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         definitions, locks = states[first.hash]
         origin = _origin(first, commits, tips, branches)
         found.append(Snapshot(first.hash, definitions, locks, origin, names[key]))
-    # Rows' own commits also keep what came between the stages of a result that has a commit.
+    # Rows' own commits come last: they also have states between the stages of a committed result.
     return sorted(found, key=lambda each: (each.origin.is_dirty, each.origin.time, each.commit))
 
 
 def _log(top: Path, folder: str, files: Iterable[str], starts: Sequence[str]) -> Iterator[_Commit]:
-    """Yield commits and all before them, the oldest first, with what they change of these files."""
+    """Yield commits and their ancestors, the oldest first, with their changes to these files."""
     if not starts:
         return
     start = f"{folder}/" if folder else ""
@@ -144,7 +144,7 @@ def _changed(
 
 
 def _variables(blobs: Blobs, commits: Iterable[_Commit]) -> set[str]:
-    """Return the names of the files whose values any dvc.yaml uses in its own text."""
+    """Return the names of the files whose values a dvc.yaml of these commits inserts by `${…}`."""
     seen = {
         new
         for commit in commits
@@ -161,7 +161,7 @@ def _variables(blobs: Blobs, commits: Iterable[_Commit]) -> set[str]:
                 stages = (given.get("stages") or {}).values()
                 lists = [given.get("vars"), *(s.get("vars") for s in stages)]
             except (yaml.YAMLError, AttributeError, ValueError):
-                continue  # DVC says what is wrong
+                continue  # DVC reports what is wrong
             for each in (name for names in lists for name in names or ()):
                 if isinstance(each, str):
                     found.add(re.sub(r":[^/]*$", "", each).rpartition("/")[2])
@@ -196,7 +196,7 @@ def _is_row(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
 def _branches(
     top: Path, commits: Mapping[str, _Commit], tips: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """Return a local branch that contains each commit: the current one, if it does."""
+    """Return, for each commit, a local branch that contains it: if possible, the current one."""
     current = ask("-C", str(top), "symbolic-ref", "--short", "-q", "HEAD")
     heads = [
         (ref.removeprefix("refs/heads/"), commit)

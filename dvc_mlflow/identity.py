@@ -24,7 +24,7 @@ class Row(NamedTuple):
     members: Mapping[str, Stage]
     """The recorded stages by their names in the row, each after those that it depends on."""
     parts: Mapping[str, Sequence[Stage]]
-    """By the same names: the stage, after the unrecorded ones whose first recorded stage it is."""
+    """By the same names: the stage, after unrecorded ones upstream that no earlier part has."""
     scopes: Mapping[str, Sequence[Stage]]
     """By the same names: the stage, after all that are upstream; their params are the row's."""
 
@@ -51,7 +51,7 @@ class Known:
 
 
 class Place(NamedTuple):
-    """Where results go: the run that has them, or the one that they join, or neither for a new."""
+    """Where results go: the run that has them, the one that they join, or neither: a new one."""
 
     has: Known | None = None
     joins: Known | None = None
@@ -72,10 +72,10 @@ def results(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
         if not stage.has_result:
             reasons[stage.name] = "dvc.lock has no result of it"
         elif lacking:
-            reasons[stage.name] = f"stage {lacking[0]} before it must run first"
+            reasons[stage.name] = f"stage {lacking[0]}, upstream of it, must run first"
         elif outdated:
             by = f"{' and '.join(outdated[0].makers)} has written"
-            reasons[stage.name] = f"it has read another {outdated[0].path} than {by}"
+            reasons[stage.name] = f"it has read a different {outdated[0].path} than {by}"
         else:
             above = sorted(digests[name] for name in makers)
             digests[stage.name] = _digest(pipeline.folder, stage, above)
@@ -100,7 +100,7 @@ def _digest(folder: str, stage: Stage, above: Sequence[str]) -> str:
 
 
 def normal(value: Any) -> Any:
-    """Return a value as any YAML reader has it: 25.0 is 25."""
+    """Return a value in one form for all YAML readers: 25.0 becomes 25."""
     if isinstance(value, Mapping):
         return {str(key): normal(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -109,7 +109,7 @@ def normal(value: Any) -> Any:
 
 
 def as_key(name: str) -> str:
-    """Return a stage's name as a key of MLflow: with a digest, where MLflow does not allow it."""
+    """Return a stage's name; if MLflow does not allow it in a key, a similar one with a digest."""
     parts = re.sub(r"[^\w/. -]", "_", name).split("/")
     key = "/".join(part if part.strip(".") else "_" for part in parts)[:150]
     digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
@@ -119,7 +119,7 @@ def as_key(name: str) -> str:
 def recorded(pipeline: Pipeline, chosen: Sequence[str] = ()) -> list[Stage]:
     """Return the stages that have rows, each after those that it depends on.
 
-    They are those `chosen` by name. Else, where any command has the prefix `dvc-mlflow run`, those
+    They are those `chosen` by name; else, if any command has the prefix `dvc-mlflow run`, those
     that have it; else those with metrics, curves or a model.
     """
     stages = list(pipeline.stages.values())
@@ -140,9 +140,9 @@ def rows(pipeline: Pipeline, stages: Sequence[Stage]) -> list[Row]:
     """Divide the recorded stages into rows, by dvc.yaml alone.
 
     A row is about one model: the stage that makes it, what is recorded upstream, and what is
-    recorded downstream up to the next model. A stage that several models meet in, such as a
-    comparison, has a row without them. So has each item of a foreach or a matrix, unless a recorded
-    stage upstream makes its model. What is about no model is one row, as far as it is connected.
+    recorded downstream up to the next model. A stage in which several models meet, such as a
+    comparison, begins a row without them. A stage with curves and an item of a foreach or a matrix
+    begin one, too, unless a row begins upstream. All other stages that are connected are one row.
     """
     heads: list[Stage] = []
     meetings = set()
@@ -179,7 +179,7 @@ def place(wanted: Mapping[str, str], known: Iterable[Known]) -> Place:
     """Return where the results of a row go, given the runs in the store, oldest first.
 
     A run has them if it has each with the same digest. They join a run only if all that it has or
-    has begun is among them, so that no run ever says what was in no dvc.lock.
+    has begun is among them, so that no run ever mixes results that were in no dvc.lock together.
     """
     runs = list(known)
     has = [run for run in runs if wanted.items() <= run.complete.items()]
@@ -196,7 +196,7 @@ def _row(pipeline: Pipeline, own: Sequence[Stage], recorded: Sequence[Stage], he
     members, parts, scopes = {}, {}, {}
     seen: set[str] = set()
     for stage in own:
-        # Items that share a row, now or once dvc.yaml has more of them, are told apart.
+        # Items that share a row, now or once dvc.yaml has more of them, keep the item in the name.
         shared = (stage is not head and not head.item) or groups.count(stage.group) > 1
         name = as_key(stage.label if shared else stage.group)
         upstream = pipeline.upstream(stage)
@@ -228,7 +228,7 @@ def _declares(pipeline: Pipeline, stage: Stage) -> bool:
 
 
 def makes_model(pipeline: Pipeline, stage: Stage) -> bool:
-    """Whether a stage makes a model: it is declared, or an output has the word in its name."""
+    """Whether a stage makes a model: one is declared, or an output has `model` in its name."""
     plots = [plot.path for plot in pipeline.plots]
     names = [
         posixpath.basename(out.path).lower()

@@ -12,11 +12,11 @@ _LONGEST = 250  # characters, in MLflow
 
 
 def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, Params, str]]:
-    """Yield the params of these members by name: the stage, and the file's own key.
+    """Yield the params of these members: name in the row, stage, params file, key in the file.
 
-    A key of params.yaml stays as it is; one of another file has that file's stem before it, or its
-    path where the stage reads that key from two files. A key that two stages read from different
-    files has the stage's name before it.
+    A key of params.yaml is its own name. A key of another file has the file's stem before it, or
+    the file's path if the stage reads this key from two files. A key that two stages read from
+    different files has the stage's name before it.
     """
     called = labels(row)
     declared = [(s, p) for s in row.scope() for p in (*s.params, *s.variables)]
@@ -37,7 +37,7 @@ def keyed_curves(
 ) -> list[tuple[str, Curve]]:
     """Return the curves in a file of plots with their keys in MLflow.
 
-    `start` and `stems` are what stands before a stage's keys, and before those of each file.
+    `start` is the prefix of the stage's keys; `stems` has a further one for each file.
     """
     can_draw = plot.draws_lines and is_table(path)
     found = curves(path, text, plot.x, header=plot.header) if can_draw else []
@@ -47,7 +47,7 @@ def keyed_curves(
             stem = stems.get(path, "")
             inner = "" if stem == f"{curve.column}/" else stem
             key = f"{start}{inner}{curve.column}"
-        else:  # in a folder, a file for each metric
+        else:  # in a folder, one file per metric
             one = len(found) == 1 and posixpath.basename(base) == curve.column
             key = f"{start}{base}" if one else f"{start}{base}/{curve.column}"
         keyed.append((allowed_key(key), curve))
@@ -55,12 +55,12 @@ def keyed_curves(
 
 
 def prefix(stage: Stage, label: str) -> str:
-    """Return what stands before the keys of a stage's metrics and curves."""
+    """Return the prefix of the keys of a stage's metrics and curves."""
     return f"{label}/" if stage.settings.prefix is None else stage.settings.prefix
 
 
 def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
-    """Return what stands before the keys of each file, if a stage has several metrics or curves."""
+    """Return the prefix of each file's keys, if a stage has several files of metrics or curves."""
     own = [o.path for o in stage.outs if o.metric]
     own += [p for p in pipeline.metrics if any(overlap(p, o.path) for o in stage.outs)]
     tables = [plot.path for plot in pipeline.plots_of(stage) if is_table(plot.path)]
@@ -72,7 +72,7 @@ def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
 
 
 def _told_apart(paths: Sequence[str]) -> dict[str, str]:
-    """Return the shortest name of each path that no other has: stem, path, path with extension."""
+    """Return the shortest unique name of each path: stem, path without extension, or path."""
     found = dict(zip(paths, paths, strict=True))
     for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
         pairs = zip(paths, names, strict=True)
@@ -81,7 +81,7 @@ def _told_apart(paths: Sequence[str]) -> dict[str, str]:
 
 
 def labels(row: Row) -> dict[str, str]:
-    """Return the names of a row's stages, for keys: without the item, where one item is in it."""
+    """Return the names of a row's stages in keys: without the item, if the row has only one."""
     names = {stage.name: name for name, stage in row.members.items()}
     scope = row.scope()
     groups = [stage.group for stage in scope]
@@ -97,7 +97,7 @@ def _start(params: Params) -> str:
 
 
 def reads(params: Params, key: str) -> bool:
-    """Whether dvc.yaml lets a stage read a key, under its name in MLflow."""
+    """Whether these params include a key, given by its name in MLflow."""
     start = _start(params)
     if not params.declared:
         return key.startswith(start)
@@ -106,7 +106,7 @@ def reads(params: Params, key: str) -> bool:
 
 
 def allowed_key(key: str) -> str:
-    """Return a key as MLflow allows it: without other characters than these, and not a path."""
+    """Return a key as MLflow allows it: only some characters, no `..`, not too long."""
     key = re.sub(r"[^\w/. -]", "_", key)
     parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
     key = re.sub(r"^\.\.", "__", "/".join(parts))
@@ -123,6 +123,6 @@ def base_of(path: str, folder: str) -> str:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest name of each dotted key that tells it from the others."""
+    """Return the last part of each dotted key, or all of it where others end the same."""
     ends = [key.rpartition(".")[2] for key in keys]
     return {k: e if ends.count(e) == 1 else k for k, e in zip(keys, ends, strict=True)}

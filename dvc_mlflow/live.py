@@ -1,4 +1,4 @@
-"""A stage's row while its command runs: opened, its curves followed, and completed in the end."""
+"""A stage's row while its command runs: open it, follow its curves, and complete it."""
 
 import time
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ from .sending import comparable, log
 class Stores:
     """The stores of one `dvc` process, each opened once.
 
-    One that is away is asked no more: a store that hangs costs its time-out once, not in every
-    stage.
+    Once one cannot be opened or does not answer, none is used again: a time-out costs its seconds
+    once, not in every stage.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Stores:
 
     @contextmanager
     def use(self, row: Row, folder: str) -> Iterator[Store]:
-        """Lock the store of a row in the block; raises `StoreError`."""
+        """Yield the store of a row, locked in the block; raises `StoreError`."""
         if self._error:
             raise self._error
         key = state.experiment(row), folder
@@ -56,7 +56,7 @@ class Stores:
 
 
 class Ended(NamedTuple):
-    """How a stage has ended: lines for the user, and its exit status if its inputs changed."""
+    """How a stage has ended: lines for the user, and 1 if its inputs changed, else 0."""
 
     say: list[str]
     code: int
@@ -77,7 +77,7 @@ class LiveRow:
         self._curves = Follower(self._project.root, self._state.pipeline, row, stage)
 
     def open(self) -> None:
-        """Open a run, if this stage begins a row or draws curves; others join one in the end."""
+        """Open a run if this stage begins a row or draws curves; others join one at the end."""
         row = self._rows[0]
         names = {name for name, stage in row.members.items() if stage.name == self._name}
         above = row.scope(names)[:-1]
@@ -93,7 +93,7 @@ class LiveRow:
             self._sent |= {comparable(point) for point in points}
 
     def finish(self, code: int, stopped: int, said: str) -> Ended:
-        """Complete the row of a command that has ended."""
+        """Complete the row of a command that has ended, or mark it as FAILED or KILLED."""
         try:
             if code or stopped:
                 status = "KILLED" if stopped or code < 0 else "FAILED"
@@ -101,7 +101,7 @@ class LiveRow:
                 return Ended([], 0)
             if changed := self._changed():
                 what = f"{', '.join(changed[:3])} changed while the stage ran"
-                with suppress(StoreError):  # the result is wrong, whether MLflow has it or not
+                with suppress(StoreError):  # the stage must fail even if MLflow cannot be reached
                     self._end("FAILED", what)
                 return Ended([f"{what}; run `dvc repro` again"], 1)
             if self._project.lacks_outputs():
@@ -112,14 +112,14 @@ class LiveRow:
             self._project.close()
 
     def drop(self) -> None:
-        """End the row of a stage whose `run` is gone."""
+        """Mark the row as KILLED, as the stage's `run` is gone."""
         try:
             self._end("KILLED", "the stage was killed")
         finally:
             self._project.close()
 
     def _read(self) -> tuple[state.State, list[Row]]:
-        """Return what DVC knows now, and the rows in which this stage has a part."""
+        """Return what DVC knows now, and the rows that have this stage as a member."""
         found = state.read(self._project, began=self._request.began)
         stage = found.pipeline.stages[self._name]
         chosen = found.stages if stage in found.stages else [*found.stages, stage]
@@ -147,7 +147,7 @@ class LiveRow:
         return [path for path, value in self._inputs.items() if value is None or now[path] != value]
 
     def _end(self, status: str, why: str) -> None:
-        """End the run of a stage that has no result; if it has none yet, open it first."""
+        """End the run of a stage that has no result; open it first if there is none yet."""
         self.follow()
         with self._stores.use(self._rows[0], self._project.folder) as store:
             self._adopt(store)
@@ -178,7 +178,7 @@ class LiveRow:
         return say
 
     def _without_outdated(self) -> state.State:
-        """Return the state without the results that DVC would make anew, as it may do next."""
+        """Return the state without outdated results of stages that DVC may run after this one."""
         known, pipeline = self._state.digests, self._state.pipeline
         own = pipeline.stages[self._name]
         others = {s.name for row in self._rows for s in row.members.values()}
@@ -192,9 +192,9 @@ class LiveRow:
         return replace(self._state, digests={k: v for k, v in known.items() if k not in gone})
 
     def _adopt(self, store: Store) -> Live:
-        """Return this stage's run: the first that its command opened in MLflow, else our own.
+        """Return this stage's run: our own if the command used it or opened none, else its first.
 
-        Further ones that the command opened become its children.
+        Further runs that the command opened become its children.
         """
         query = f"tags.`{TOKEN}` = '{self._request.token}'"
         found = store.client.search_runs(store.experiments(), query)
@@ -217,7 +217,7 @@ class LiveRow:
         return Live(self.run_id, frozenset(self._sent), is_used=True)
 
     def _is_used(self, store: Store, own: Run) -> bool:
-        """Whether the command has logged something to the run that we have opened."""
+        """Whether the command has logged something to the run that we opened."""
         keys = {key for key, *_ in self._sent}
         data = own.data
         logged = own.outputs.model_outputs if own.outputs else []

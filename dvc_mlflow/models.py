@@ -34,9 +34,10 @@ class UnservableModelError(Exception):
 def log(
     store: Store, project: Project, run_id: str, model: Model, output: Output, name: str
 ) -> None:
-    """Link a run to its model in MLflow, and store that if no run has had it yet.
+    """Link a run to its model in MLflow, and store the model if no run has had it yet.
 
-    A model that dvc.yaml does not say how to load is left out. Raises `UnservableModelError`.
+    A model that neither dvc.yaml nor an MLmodel file says how to load is left out. Raises
+    `UnservableModelError`.
     """
     files = project.files(output)
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
@@ -79,7 +80,7 @@ def log(
 
 
 def logged_name(name: str) -> str:
-    """Return the name of a model of the stage with this name in the row: what MLflow allows."""
+    """Return the name in MLflow of a model of the stage with this name in the row."""
     return re.sub(r"[/:.%\"']", "_", name)
 
 
@@ -95,7 +96,7 @@ def _code(project: Project, model: Model) -> dict[str, bytes]:
 
 
 def _requirements(project: Project, model: Model) -> list[str]:
-    """Return the requirements, of a file without its hashes and options."""
+    """Return the requirements; if they are in a file, without its hashes and options."""
     if not isinstance(model.pip_requirements, str):
         return list(model.pip_requirements)
     text = project.text(model.pip_requirements)
@@ -143,14 +144,14 @@ def _signature(given: Mapping[str, Any]) -> ModelSignature | None:
 
 
 def _load(package: Path) -> Package:
-    """Return what a package says of itself."""
+    """Return the content of a package's MLmodel file."""
     file = package / "MLmodel"
     text = file.read_bytes()
     file.unlink()  # it can be a link into DVC's cache, out of which MLflow reads nothing
     file.write_bytes(text)
     try:
         return Package.load(str(package))
-    except Exception as error:  # anything can stand in it
+    except Exception as error:  # it can hold anything
         raise UnservableModelError(f"MLmodel: {' '.join(str(error).split())[:300]}") from None
 
 

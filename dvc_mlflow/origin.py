@@ -72,9 +72,9 @@ def of_commit(commit: str, given: str) -> Origin:
 def of_workspace(project: Project, pipeline: Pipeline, began: int = 0) -> Origin:
     """Return the origin of the workspace's results, or of a stage that `began` (in ns) to run.
 
-    If dvc.lock is committed, results are those of the commit that changed it last. Else they are
-    this user's, and the checkout is dirty if anything has changed that a row does not have: params
-    and outputs.
+    If dvc.lock is committed, the results are those of the commit that changed it last. Else they
+    are this user's, and the checkout is dirty if anything has changed but params and outputs, which
+    the row has.
     """
     stages = pipeline.stages.values()
     files = sorted({posixpath.join(posixpath.dirname(s.group), "dvc.lock") for s in stages})
@@ -100,9 +100,9 @@ def of_workspace(project: Project, pipeline: Pipeline, began: int = 0) -> Origin
 
 
 def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> str:
-    """Return a name that tells a row from others: its item, and params that are not committed.
+    """Return a row's name: the project's folder, the item, and the params that differ from git's.
 
-    Where there are none, that is the experiment, or the branch and the short commit.
+    If none differ, the experiment or the branch, and the short commit, follow instead.
     """
     folder = project.folder.rpartition("/")[2]
     items = [
@@ -128,7 +128,7 @@ def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> s
 
 
 def _committed_params(project: Project, commit: str, file: str) -> Mapping[str, object] | None:
-    """Return the values in a params file of a commit, or None if it has no such file."""
+    """Return the values in a params file of a commit, or None if there are none to read."""
     try:
         found = parse((project.committed(commit, file) or b"").decode(), file)
         return flatten(found) if isinstance(found, Mapping) else None

@@ -1,4 +1,4 @@
-"""Rows of all results that git's history has: each distinct one once, the oldest first."""
+"""Record all results in git's history: each distinct one once, the oldest first."""
 
 import argparse
 import gc
@@ -43,12 +43,12 @@ def record_past(
 ) -> int:
     """Record the results of many commits; return the exit status."""
     chosen = chosen or _recorded_now(project)
-    complete = root / ".dvc" / "tmp" / "dvc-mlflow-complete"  # with what MLflow had all results
+    complete = root / ".dvc" / "tmp" / "dvc-mlflow-complete"  # when MLflow last had all results
     asked = _asked(project, root, chosen, given)
     if complete.exists() and complete.read_text() == _condition(asked, root) != _UNKNOWN:
         say(_NOTHING)
         return 0
-    gc.freeze()  # what is imported stays, and is much
+    gc.freeze()  # imported modules stay, so skip them at each collection
     with Past(project) as past:
         importer = _Importer(project, past, root, given)
         importer.record(chosen, _commits(project.top, given))
@@ -66,7 +66,7 @@ def _asked(project: Project, root: Path, chosen: Sequence[str], given: argparse.
 
 
 def _condition(asked: str, root: Path) -> str:
-    """Return a digest of that and of the store's state."""
+    """Return a digest of what `_asked` returns and of the store's state, if that is known."""
     if (count := database.changes(address(root))) is None:
         return _UNKNOWN
     return hashlib.md5(f"{asked} {count}".encode(), usedforsecurity=False).hexdigest()
@@ -108,7 +108,7 @@ class _Importer:
         self._bar: tqdm[None]
 
     def record(self, chosen: Sequence[str], commits: Commits) -> None:
-        """Record the results that these commits have, and no row."""
+        """Record the results of these commits that have no row."""
         names: dict[_Result, list[str]] = defaultdict(list)
         new: list[tuple[Snapshot, set[_Result]]] = []
         project = self._project
@@ -154,7 +154,7 @@ class _Importer:
         try:
             pipeline = self._past.at(snapshot.commit, snapshot.definitions, snapshot.locks)
         except ProjectError as error:
-            # The same text for all commits with this fault.
+            # The same text for all commits with this error.
             why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")
             if snapshot.commit not in self._notes[why]:
                 self._notes[why].append(snapshot.commit)
@@ -189,7 +189,7 @@ class _Importer:
         if self._given.fetch:
             for note in fetch(found.project, found.pipeline, row, [*wanted]):
                 self._notes[note].append(found.origin.kept)
-        # What reads more of the project is written while the project is at this commit.
+        # These read the project while they write: write them now, while it is at this commit.
         alone = self._given.dry_run or self._given.deleted or has_models(found, row)
         together = all(
             each.store is store and not each.state.wanted(each.row).items() & wanted.items()

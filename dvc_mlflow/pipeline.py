@@ -42,7 +42,7 @@ class Dependency:
     makers: Sequence[str] = ()
     """The stages that write it, or a part of it."""
     outdated: bool = False
-    """Whether dvc.lock has another content for what the makers have written since."""
+    """Whether the makers have written other content since, according to dvc.lock."""
     is_data: bool = False
     """Whether it is tracked by a .dvc file."""
     is_outside: bool = False
@@ -97,11 +97,11 @@ class Stage:
     outs: Sequence[Output]
     settings: Settings = field(default_factory=Settings)
     variables: Sequence[Params] = ()
-    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`: shown, no identity."""
+    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`: only shown."""
 
     @property
     def label(self) -> str:
-        """Return the name as MLflow allows it in a key."""
+        """Return the name with `/` for `@`, which MLflow does not allow in a key."""
         return f"{self.group}/{self.item}" if self.item else self.group
 
 
@@ -141,7 +141,7 @@ class Pipeline:
         return stage.name in self._above[of.name]
 
     def nearest(self, stage: Stage, among: Sequence[Stage]) -> list[Stage]:
-        """Return those `among` that are upstream of a stage, behind no other of them."""
+        """Return those `among` that are upstream of a stage, with no other of them between."""
         above = [s for s in among if self.is_upstream(s, of=stage)]
         return [s for s in above if not any(self.is_upstream(s, of=other) for other in above)]
 
@@ -150,12 +150,12 @@ class Pipeline:
         return [o for o in stage.outs if o.metric or any(overlap(o.path, p) for p in self.metrics)]
 
     def metrics_path(self, output: Output, path: str) -> str:
-        """Return what declares a file of an output as metrics: its own path, or a folder's."""
+        """Return the file or folder that declares a file of an output as metrics, or ""."""
         declared = [*self.metrics, *([output.path] if output.metric else [])]
         return max((each for each in declared if is_below(each, path)), key=len, default="")
 
     def plot(self, path: str) -> Plot | None:
-        """Return the declaration of the plots in a file, the nearest one, if there is any."""
+        """Return the nearest declaration of the plots in a file, if there is any."""
         found = [plot for plot in self.plots if is_below(plot.path, path)]
         return max(found, key=lambda plot: (len(plot.path), bool(plot.x)), default=None)
 
@@ -164,7 +164,7 @@ class Pipeline:
         return [p for p in self.plots if any(overlap(p.path, o.path) for o in stage.outs)]
 
     def models_of(self, stage: Stage) -> Iterator[tuple[Model, Output]]:
-        """Yield the models that a stage makes: of its own settings, and of `artifacts`."""
+        """Yield the models that a stage makes, by its own settings or by `artifacts`."""
         for model in (*stage.settings.models, *self.models):
             for output in stage.outs:
                 if model.path == output.path:
@@ -172,7 +172,7 @@ class Pipeline:
 
 
 def is_below(folder: str, path: str) -> bool:
-    """Whether a path is a folder's, or that of a file or a folder in it."""
+    """Whether a path is that of a folder, or of something in it."""
     return path == folder or path.startswith(f"{folder}/")
 
 

@@ -1,4 +1,4 @@
-"""Where results go: which run of the store has them, or is theirs to join."""
+"""Where results go: the run of the store that has them, or that they join."""
 
 import os
 from collections import defaultdict
@@ -25,7 +25,7 @@ def find(store: Store, wanted: Mapping[str, str]) -> Place:
 
 
 class Index:
-    """All runs of a store by their results: for many results, where each search would cost much."""
+    """All runs of a store by their results: for many results, cheaper than a search for each."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -47,18 +47,18 @@ class Index:
         there = self.known(wanted)
         if there.has is not None or self.is_current():
             return there
-        # Somebody else has written to the store; whoever has these results has the first of them.
+        # Somebody else has written to the store. A run with all these results has the first one.
         name, digest = next(iter(wanted.items()))
         for run in self._store.runs(f"tags.`{BEGUN}{name}` = '{digest}'", ViewType.ALL):
             self._add(run.info.start_time or 0, _known(run, self._store))
         return self.known(wanted)
 
     def is_current(self) -> bool:
-        """Whether nobody else has written to the store, as far as that can be told."""
+        """Whether it is certain that nobody else has written to the store."""
         return database.changes(self._store.address) == self._changes is not None
 
     def update(self, start: int, known: Known) -> None:
-        """Take in a run that has been written, and when it started."""
+        """Add a run that has been written, and when it started."""
         self._add(start, known)
         self._changes = database.changes(self._store.address)
 

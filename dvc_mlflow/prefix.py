@@ -1,4 +1,4 @@
-"""The prefix `dvc-mlflow run` before a command: how it is put there and taken away.
+"""Put the prefix `dvc-mlflow run` before a command, and take it away.
 
 The same functions work on a command as the shell gets it and on its source in a YAML file, where a
 `style` (`'`, `"`, or "" for all others) decides how it is quoted, and spaces may be line breaks.
@@ -9,7 +9,7 @@ import shlex
 
 PREFIX = "dvc-mlflow run "
 _ESCAPED = (r"'\''", "'\"'\"'")
-"""A quote in what is quoted, as this tool and as Python writes it."""
+"""A single quote within single quotes, as this tool writes it and as Python does."""
 _PREFIXED = re.compile(r"(^|[\s;&|(/])dvc-mlflow\s+run\s")
 _REDIRECTIONS = {">", ">>", "<", ">&", "<&", "&>", "&>>", ">|", "<>", "<<<"}
 _WORDS = (
@@ -18,18 +18,18 @@ _WORDS = (
     "kill let local popd printf pushd pwd read readonly return select set shift shopt source test "
     "then time times trap true type typeset ulimit umask unalias unset until wait while "
 )
-"""What a shell does by itself."""
+"""What a shell does itself, without starting a program."""
 
 
 def is_prefixed(command: str) -> bool:
-    """Whether a command has the prefix, wherever in it."""
+    """Whether a command has the prefix anywhere in it."""
     return bool(_PREFIXED.search(f"{command} "))
 
 
 def is_simple(command: str) -> bool:
     """Whether a shell would start one program for a command, and do nothing else.
 
-    One with quoted operators can be taken for a shell's text, which does no harm.
+    A command with quoted operators may count as more than one, which does no harm.
     """
     lexer = shlex.shlex(re.sub(r"^exec\s+", "", command), posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -56,7 +56,7 @@ def put(command: str, simple: bool, style: str = "") -> str:
 
 
 def take(command: str, style: str = "") -> str:
-    """Return a command without the prefix; `run -c` leaves the text that it would give a shell."""
+    """Return a command without the prefix: of `run -c`, the text that it would give a shell."""
     space, prefix = _space(style), _prefix(style)
     for quote in ("'", '"'):
         end = re.escape(_encode(quote, style))
@@ -68,9 +68,10 @@ def take(command: str, style: str = "") -> str:
 
 
 def is_taken(command: str) -> bool:
-    """Whether `take` gives what the shell would run, for a command that somebody may have written.
+    """Whether `take` returns what would run, even if somebody wrote the prefix by hand.
 
-    In double quotes a shell expands variables, and `take` leaves them to be expanded once more.
+    A text in double quotes is expanded twice: by DVC's shell and by the shell of `run -c`. Without
+    the prefix it would be expanded only once.
     """
     rest, prefix = take(command), _prefix()
     whole = re.fullmatch(rf"(?:exec\s+)?{prefix}-c\s+(.)?.*", command, re.DOTALL)
@@ -85,7 +86,7 @@ def is_taken(command: str) -> bool:
 
 
 def find(source: str, command: str, style: str, end: int) -> tuple[int, int]:
-    """Return where the source of a command is, the last one before `end`; raises `ValueError`."""
+    """Return the last place of a command in the source before `end`; raises `ValueError`."""
     broken = r"(?:\\\r?\n[ \t]*)?" if style == '"' else ""  # as DVC breaks long lines
     words = (
         broken.join(re.escape(_encode(character, style)) for character in word)
@@ -98,7 +99,7 @@ def find(source: str, command: str, style: str, end: int) -> tuple[int, int]:
 
 
 def _prefix(style: str = "") -> str:
-    """Return the pattern of the prefix, with whatever path, and one space after it."""
+    """Return the pattern of the prefix, with any path before it and one space after it."""
     space = _space(style)
     path = r"(?<![^\s;&|(])(?:[^\s;&|()'\"]*/)?"
     return rf"{path}dvc-mlflow{space}run(?:[ \t]|{space})"
@@ -110,7 +111,7 @@ def _space(style: str) -> str:
 
 
 def _encode(text: str, style: str) -> str:
-    """Return a text as YAML has it in quotes."""
+    """Return a text as a YAML scalar of this style has it."""
     if style == "'":
         return text.replace("'", "''")
     return text.replace("\\", r"\\").replace('"', r"\"") if style == '"' else text

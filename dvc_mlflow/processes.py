@@ -1,4 +1,4 @@
-"""Which process made a row, in which clone, so that the rows of dead processes are recognized."""
+"""Which process made a row, in which clone: how the rows of dead processes are recognized."""
 
 import os
 import socket
@@ -57,12 +57,12 @@ def parent(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of a Linux process from its state on."""
+    """Return the fields of /proc/<pid>/stat from the state on; raises `OSError`."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _elsewhere(pid: int) -> str:
-    import psutil  # only where there is no /proc: `run` has no time for it
+    import psutil  # only without /proc: importing it would slow `run` down
 
     try:
         found = psutil.Process(pid)

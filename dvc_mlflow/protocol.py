@@ -1,9 +1,9 @@
-"""The talk between a running stage and the recorder of its `dvc`: JSON objects, a line each.
+"""The protocol between a running stage and the recorder of its `dvc`: one JSON object per line.
 
-From the stage comes a `Request`, and in the end how its command ended: `{"code", "signal",
-"said"}`. From the recorder come `{"run_id"}` once it has opened a row (empty if it opened none) and
-in the end `{"say", "code"}`: lines for the user, and the stage's exit status if its inputs changed.
-An empty line only says that the recorder is alive.
+The stage sends a `Request` and, at the end, how its command ended: `{"code", "signal", "said"}`.
+The recorder sends `{"run_id"}` once it has opened a row (empty if it opened none) and, at the end,
+`{"say", "code"}`: lines for the user, and exit status 1 if the stage's inputs changed, else 0. An
+empty line only says that the recorder is alive.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ TOKEN = "dvc.token"  # noqa: S105  (no password)
 
 
 class Request(NamedTuple):
-    """What a recorder is told of a stage that begins."""
+    """What a stage sends to its recorder when it begins."""
 
     stage: str
     """`DVC_STAGE`, relative to the folder that `dvc` was started in."""
@@ -37,7 +37,7 @@ class Request(NamedTuple):
     token: str
     """The value of `TOKEN`."""
     params: str
-    """The text of params.yaml as the command found it, if that is in its folder."""
+    """The text of the params.yaml in that folder before the command began, or ""."""
 
 
 class LostError(Exception):
@@ -45,7 +45,7 @@ class LostError(Exception):
 
 
 class Link:
-    """One end of the talk."""
+    """One end of the connection."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._text = end, b""
@@ -65,7 +65,7 @@ class Link:
             raise LostError(f"{error.strerror}") from None
 
     def receive(self) -> list[Any]:
-        """Return the objects that have come, maybe none; raises `LostError`."""
+        """Return the objects that have arrived, if any; raises `LostError`."""
         try:
             got = self._end.recv(1 << 20)
         except OSError as error:
@@ -76,7 +76,7 @@ class Link:
         return [json.loads(line) for line in lines if line]
 
     def close(self) -> None:
-        """End the talk."""
+        """Close the connection."""
         self._end.close()
 
 
@@ -88,7 +88,7 @@ class Place(NamedTuple):
 
     @contextmanager
     def lock(self) -> Iterator[str]:
-        """Yield the socket's path; those who start or end a recorder here take turns."""
+        """Yield the socket's path, while no other process can start or end a recorder here."""
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ class Place(NamedTuple):
 def connect(dvc: int) -> Link:
     """Connect to the recorder of a `dvc` process; start it if there is none.
 
-    Where that cannot be had, start a private one. Raises `LostError` if that fails too.
+    If that fails, start one for this stage alone. Raises `LostError` if that fails, too.
     """
     try:
         return Link(_shared(dvc))
@@ -143,9 +143,9 @@ def _name(mark: str) -> str:
 
 
 def _start(end: socket.socket, folder: str, dvc: int, name: str) -> None:
-    """Start a recorder with this end of a talk, or this listening socket, in its own session.
+    """Start a recorder in its own session, with one end of a connection or a listening socket.
 
-    A `yaml.py` or a folder mlflow/ of the user's must not be what it imports, hence `-P`.
+    `-P` keeps it from importing a `yaml.py` or a folder mlflow/ of the user's.
     """
     if os.fork():
         return

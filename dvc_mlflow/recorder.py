@@ -1,7 +1,7 @@
-"""The recorder of one `dvc` process: it records each of its stages, and ends soon after it.
+"""The recorder of one `dvc` process: it records the stages, and ends soon after the process.
 
 DVC and MLflow take seconds to import; here that is done once, while the first command runs.
-`python -P -m dvc_mlflow.recorder DESCRIPTOR FOLDER DVC NAME`; protocol.py starts it.
+protocol.py starts it: `python -P -m dvc_mlflow.recorder DESCRIPTOR FOLDER DVC NAME`.
 """
 
 import os
@@ -18,7 +18,7 @@ from .protocol import LATER, Link, LostError, Place, Request
 
 
 class Session:
-    """The talk with one running stage."""
+    """The connection to one running stage, and the stage's row."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -28,7 +28,7 @@ class Session:
         self._error = ""
 
     def hear(self) -> bool:
-        """Take in what the stage says; return whether it is still there."""
+        """Read what the stage has sent; return whether it is still connected."""
         try:
             for message in self.link.receive():
                 if self._request is None:
@@ -40,9 +40,9 @@ class Session:
         return True
 
     def work(self, stores: Any, is_there: bool) -> bool:
-        """Do what is to do for the stage now; return whether there is more to do later.
+        """Do what the stage needs now; return whether it will need more later.
 
-        An error is never the stage's problem: it is kept for the end.
+        An error never fails the stage: it is reported at the end.
         """
         if self._request is None:
             return is_there
@@ -93,7 +93,7 @@ class Session:
         self._error = " ".join(f"{error}".split())[:500] or type(error).__name__
 
     def _tell(self, message: object) -> None:
-        with suppress(LostError):  # the stage is gone; the next `hear` says so
+        with suppress(LostError):  # the stage is gone, as the next `hear` will find
             self.link.send(message)
 
 
@@ -111,13 +111,13 @@ def main() -> None:
     while True:
         _serve(end, watch, sessions)
         with Place(folder, name).lock() as path:
-            if not select.select([end], [], [], 0)[0]:  # else a stage came meanwhile
+            if not select.select([end], [], [], 0)[0]:  # else a stage has connected meanwhile
                 Path(path).unlink(missing_ok=True)
                 return
 
 
 def _serve(listener: socket.socket | None, dvc: int | None, sessions: dict[int, Session]) -> None:
-    """Work for the stages that come, until the `dvc` process has ended and all are done."""
+    """Serve the stages that connect, until the `dvc` process has ended and all are done."""
     poll = select.poll()
     for descriptor in (listener and listener.fileno(), dvc, *sessions):
         if descriptor is not None:
@@ -146,7 +146,7 @@ def _serve(listener: socket.socket | None, dvc: int | None, sessions: dict[int, 
 
 
 def _say_alive(sessions: dict[int, Session]) -> None:
-    """Let the stages know each second that this process still runs."""
+    """Send each stage a sign of life every second."""
     while True:
         time.sleep(1)
         for session in list(sessions.values()):

@@ -1,4 +1,4 @@
-"""Git: the checkout, the main repository, and where a result comes from."""
+"""Run git, and find the checkout, the main repository and the address of the store."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ from typing import BinaryIO, cast
 from .errors import ProjectError, StoreError
 
 DEFAULT = "dvc.default"
-"""The tag of a project's default experiment, whatever the repository is called now: its folder."""
+"""The tag of a project's default experiment: the project's folder; a repository may be renamed."""
 
 
 def checkout(here: Path | None = None) -> Path:
     """Return the root of the current checkout, which may be a git worktree or DVC's copy.
 
-    Without git that is the DVC project.
+    Without git, that is the root of the DVC project.
     """
     here = here or Path.cwd()
     parents = (here, *here.parents)
@@ -92,7 +92,7 @@ def _own_environment() -> dict[str, str]:
 
 
 class Blobs:
-    """The files of all commits, read by one `git cat-file` until they are closed."""
+    """Reads the files of any commit, with one `git cat-file` until it is closed."""
 
     def __init__(self, top: Path) -> None:
         self._top = top
@@ -132,7 +132,7 @@ class Blobs:
         self._output = cast("BinaryIO", self._process.stdout)
 
     def close(self) -> None:
-        """End git."""
+        """End `git cat-file`."""
         if self._process is not None:
             self._process.communicate()
             self._process = None
@@ -144,7 +144,7 @@ def check_git() -> None:
     if (top / ".git").exists():
         if not shutil.which("git"):
             raise ProjectError("git is not on PATH: install it, or add its folder to PATH")
-        git("rev-parse", "--git-dir", cwd=top)  # it refuses that of another user
+        git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
 
 
 def ask(*arguments: str) -> str:

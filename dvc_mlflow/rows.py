@@ -65,9 +65,9 @@ def write(
 ) -> Written:
     """Bring the results of a row into the store, unless they are there; `dry` writes nothing.
 
-    With a draft that was `given`, nothing is read of the project but models. Everything that is
-    written twice is the same both times, so a write that was killed goes on in the same run. Raises
-    what the store raises.
+    With a draft that was `given`, only models are read from the project. Whatever is written twice
+    is the same both times, so a write that was killed is completed in the same run. Raises what the
+    store raises.
     """
     wanted = state.wanted(row)
     where = index.find(wanted) if index else find(store, wanted)
@@ -84,7 +84,7 @@ def write(
 def _revisit(
     store: Store, state: State, row: Row, has: Known, *, dry: bool, undelete: bool
 ) -> Written:
-    """Restore a run from the trash, or add models that were not here, or not declared, before."""
+    """Restore a run from the trash, or add models that were missing or not declared before."""
     names = [*state.wanted(row)]
     if has.is_deleted:
         if undelete and not dry:
@@ -92,7 +92,7 @@ def _revisit(
         return Written("restored" if undelete else "deleted", "", has.run_id, names)
     if dry or has.n_models >= (n := n_declared(state, row)):
         return Written("", "", has.run_id, [])
-    before = n_models(store.client.get_run(has.run_id))  # MLflow 3.0 does not find them by a search
+    before = n_models(store.client.get_run(has.run_id))  # a search in MLflow 3.0 leaves them out
     if before >= n:
         return Written("", "", has.run_id, [])
     notes = [note for name in names for note in _log_models(store, state, row, has.run_id, name)]
@@ -102,7 +102,7 @@ def _revisit(
 
 
 def has_models(state: State, row: Row) -> bool:
-    """Whether results of a row have models, which `write` reads."""
+    """Whether results of a row have models, which `write` reads from the project."""
     return any(True for _ in _models(state, row))
 
 
@@ -118,17 +118,18 @@ def _models(state: State, row: Row) -> Iterator[Model]:
 
 
 def _undelete(store: Store, state: State, row: Row, run_id: str) -> None:
-    """Restore a run from the trash, and keep its results again: `forget` may have let them go."""
+    """Restore a run from the trash, and keep its results again, as `forget` may have run."""
     store.client.restore_run(run_id)
     kept, _ = draft.keep(state, row, store.root)
     log(store, run_id, tags=draft.kept_tags(kept, state.wanted(row)))
 
 
 def write_live(store: Store, state: State, row: Row, live: Live) -> Written:
-    """Bring the results of a row with a stage that has just run into the store.
+    """Bring the results of a row into the store after one of its stages has run.
 
-    The stage's own run is the row, unless the results are known or join another run. Then it goes,
-    or stays with a tag or as a child of that run if the stage's script has logged to it.
+    The stage's own run becomes the row, unless another run has the results or they join one. Then
+    it is deleted; if the stage's script has logged to it, it stays, with a tag or as that run's
+    child.
     """
     wanted = state.wanted(row)
     where = find(store, wanted)
@@ -179,7 +180,7 @@ def _fill(
     for each in content.values():
         tags |= each.tags
     if live and not live.is_used and not live.sent <= {*map(comparable, points)}:
-        store.client.delete_run(live.run_id)  # a curve was written anew
+        store.client.delete_run(live.run_id)  # a curve was rewritten
         live = Live()
     run_id = joins.run_id if joins else live.run_id if live else ""
     if run_id:

@@ -1,6 +1,6 @@
-"""Import nothing of the user's checkout, which may hold a yaml.py or folders json/ and mlflow/.
+"""Import nothing from the user's checkout, which may hold a yaml.py or a folder mlflow/.
 
-Only what Python itself has imported by then is imported here.
+This module itself imports only what Python has already imported.
 """
 
 # ruff: noqa: PTH110, PTH120  (pathlib imports a dozen modules)
@@ -9,7 +9,7 @@ import sys
 
 
 def leave_out_checkout() -> None:
-    """Search neither the working directory nor what PYTHONPATH names in its checkout."""
+    """Remove the working directory, and what PYTHONPATH names in its checkout, from sys.path."""
     inside = _inside()
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) not in inside]
 

@@ -1,4 +1,4 @@
-"""Send parts of a row to a run in MLflow: in few requests, and so that a killed one can go on."""
+"""Send parts of a row to MLflow in few requests, so that a killed recording can be resumed."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
 def log_files(
     store: Store, run: Run, content: Iterable[Content], sources: Mapping[Input, tuple[str, str]]
 ) -> None:
-    """Give a run the data sets and the files of its stages."""
+    """Log the data sets and the files of a run's stages."""
     content = list(content)
     if inputs := [_input(each, *sources[each]) for some in content for each in some.inputs]:
         once_more(lambda: store.client.log_inputs(run.info.run_id, inputs))
@@ -59,14 +59,14 @@ def _input(given: Input, kind: str, source: str) -> DatasetInput:
 
 
 def sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
-    """Return the points of a run whose recording was killed."""
+    """Return the points that a run has already, as its recording was killed."""
     keys = run.data.metrics
     found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
     return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)
 
 
 def comparable(point: Point) -> tuple[str, str, int]:
-    """Return a point as it is equal to others: NaN never is, and a store keeps no infinity."""
+    """Return a point in a form that can be compared: NaN equals nothing, stores clip infinity."""
     greatest = sys.float_info.max
     value = max(-greatest, min(greatest, point.value)) if point.value == point.value else 0.0
     return point.key, f"{value}" if point.value == point.value else "nan", point.step

@@ -1,6 +1,6 @@
-"""What a pipeline may say to this tool: `meta.mlflow` of a stage, and `artifacts` that are models.
+"""The tool's settings in dvc.yaml: `meta.mlflow` of a stage, and `artifacts` that are models.
 
-All of it is optional. What is wrong is reported, one line each, and left out.
+All are optional. What is wrong is reported, one line each, and left out.
 """
 
 import difflib
@@ -75,7 +75,7 @@ def read_artifacts(
             where = f"{file}: artifacts.{name}"
             meta = artifact.get("meta")
             meta = meta if isinstance(meta, Mapping) else {}
-            for key in meta:  # what is no key of this tool's is the user's
+            for key in meta:  # other keys are the user's own
                 near = difflib.get_close_matches(str(key), _MODEL, 1, 0.8)
                 if near and key not in _MODEL:
                     problems.append(f"{where}.meta.{key}: unknown key; did you mean {near[0]}?")
@@ -186,7 +186,7 @@ def _is_metrics(value: Any) -> bool:
 
 
 def _is_requirements(value: Any) -> bool:
-    # An option such as `-r file` would make MLflow read a file of this machine.
+    # An option such as `-r file` would make MLflow read a file on this machine.
     lines = [line for each in value for line in each.splitlines()] if _is_list(value) else []
     return _is_text(value) or (_is_list(value) and not any(v.lstrip()[:1] == "-" for v in lines))
 

@@ -21,7 +21,7 @@ class State:
     stages: Sequence[Stage]
     """Those that are recorded."""
     digests: dict[str, str]
-    """Of their results, by stage."""
+    """Of the results of all stages, recorded or not, by stage."""
     reasons: dict[str, str]
     """Why the other stages have no result, by stage."""
     origin: Origin
@@ -44,10 +44,10 @@ def read(
     chosen: Sequence[str] = (),
     began: int = 0,
 ) -> State:
-    """Return the state of the workspace, or of a commit that the user has `called` so.
+    """Return the state of the workspace, or of a commit; `called` is the user's name for it.
 
-    `chosen` are the stages to record, by name. With `began` (in ns), it is that of a running stage.
-    Raises `ProjectError`.
+    `chosen` are the stages to record, by name. `began` is when the running stage began (in ns), if
+    there is one. Raises `ProjectError`.
     """
     pipeline = project.pipeline()
     known = {name for stage in pipeline.stages.values() for name in (stage.name, stage.group)}
@@ -72,7 +72,7 @@ def experiment(row: Row) -> str:
 
 
 def table(project: Project) -> tuple[str, list[str]]:
-    """Return the experiment and the columns of a project's first row, whatever has a result."""
+    """Return the experiment and the columns of a project's first row, even if it has no result."""
     pipeline = project.pipeline()
     found = identity.rows(pipeline, identity.recorded(pipeline))
     return (experiment(found[0]), columns(found[0])) if found else ("", [])

@@ -27,7 +27,7 @@ from .repository import DEFAULT, address, default_experiment, own_address
 NOTE = "mlflow.note.content"
 
 _SHOWN, _MOST_SHOWN = "dvc.columns", 8
-"""The tag with the columns that the tool has chosen, and how many of metrics and of params."""
+"""The tag with the columns that the tool has chosen, and the limit for metrics and for params."""
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first version that stores models separately from runs
 _OPENING, _WRITING = 8, 120  # seconds, at most
@@ -145,7 +145,7 @@ class Store:
     def url(self, run_id: str = "", table: str = view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first.
 
-        `<run id>/artifacts/<path>` is a file of the row.
+        For a file of a row, `run_id` is `<run id>/artifacts/<path>`.
         """
         start = masked(self.address.rstrip("/")) if self.is_remote else _UI
         page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
@@ -159,7 +159,7 @@ class Store:
                 raise OSError(f"its version is {answer.text}, older than {_OLDEST}")
 
     def show(self, columns: Sequence[str]) -> None:
-        """Let the table show these columns, too, unless somebody has chosen its columns."""
+        """Add columns to the table, unless somebody has chosen its columns."""
         if {*columns} <= self._asked:
             return
         self._asked.update(columns)
@@ -176,7 +176,7 @@ class Store:
                 self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def _find(self) -> Experiment | None:
-        """Return the experiment, if it exists; a default one was named after the old repository."""
+        """Return the experiment if it exists; find a default one by its tag, whatever its name."""
         if self._default:
             for found in self.client.search_experiments(ViewType.ALL):
                 if found.tags.get(DEFAULT) == self._default:
@@ -214,7 +214,7 @@ def read_run(root: Path, run_id: str) -> Run:
 
 
 def exists(root: Path) -> bool:
-    """Whether there is a store: a database is made for its first row."""
+    """Whether there is a store: its database is made with the first row."""
     file = database.file_of(address(root))
     return file is None or file.exists()
 

@@ -29,7 +29,7 @@ def flatten(values: Mapping[Any, Any], separator: str = ".") -> dict[str, Any]:
 
 
 def _pairs(values: Mapping[Any, Any], separator: str) -> list[tuple[str, Any]]:
-    """Return nested values with their joined keys; two of them can be the same."""
+    """Return nested values with their joined keys, of which two can be the same."""
     try:
         pairs = list(itertools.islice(_walk(values, separator, ""), _MOST_KEYS + 1))
     except RecursionError:  # YAML can nest a mapping in itself
@@ -92,7 +92,7 @@ def curves(path: str, text: str, x: str = "", *, header: bool = True) -> list[Cu
 
 
 def _steps(rows: Sequence[Mapping[str, Any]], name: str) -> list[int]:
-    """Return a column as steps, or nothing if it is none of whole numbers that grow."""
+    """Return a column as steps, or [] unless it has whole numbers that grow."""
     values = [_number(row.get(name)) for row in rows]
     if any(v is None or not abs(v) < 2**63 or v != int(v) for v in values):
         return []

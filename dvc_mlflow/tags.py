@@ -1,13 +1,13 @@
-"""The tags of a run that name results: by stage, or by their names in the row."""
+"""The tags of a run that describe its results: one for each stage, by its name in the row."""
 
 from collections.abc import Mapping
 
 BEGUN, COMPLETE = "begun.", "lock."
-"""The digests of a run's results: what it is for, and, written last, has."""
+"""The digests of the results that a run is for, and, written last, of those that it has."""
 TREE, KEPT = "tree.", "kept."
 """The git tree of each result, and the commit that keeps it."""
 
 
 def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:
-    """Return those of a run's tags that begin so, by what follows: the names of its stages."""
+    """Return the tags that begin with `start`, by the rest of their keys: the stages' names."""
     return {key.removeprefix(start): value for key, value in tags.items() if key.startswith(start)}

@@ -1,8 +1,9 @@
 """A result as a git tree: the checkout as it was when a stage ended, kept by a commit of its own.
 
-The tree is that of the commit that `dvc exp run` makes of the result, and of the user's own commit
-of it. So any branch, tag or experiment with that tree can restore it; `refs/rows/<commit>` keeps
-what nobody commits. The commit's second parent holds the small outputs by their md5s.
+The tree equals that of the commit that `dvc exp run` makes of the result, and that of the user's
+own commit of it. So any branch, tag or experiment with that tree can restore it;
+`refs/rows/<commit>` keeps what nobody commits. The commit's second parent holds the small outputs
+by their md5s.
 """
 
 import os
@@ -21,7 +22,7 @@ from .state import State
 
 REFS = "refs/rows"
 
-_LARGEST = 1_000_000  # bytes of an untracked file, or of an output that the second parent holds
+_LARGEST = 1_000_000  # bytes of an untracked file
 _LARGEST_OUTPUT = 50_000_000  # bytes of an output that DVC leaves to git
 # Two processes that keep the same result make the same commit.
 _WHO = {
@@ -34,7 +35,7 @@ _WHO = {
     }.items()
 }
 
-# The user's hooks and monitors see nothing of it.
+# The user's hooks and file system monitor do not run.
 _QUIET = {
     "GIT_CONFIG_COUNT": "2",
     "GIT_CONFIG_KEY_0": "core.hooksPath",
@@ -50,7 +51,7 @@ class Kept(NamedTuple):
     commit: str
     tree: str
     lacks: Sequence[str] = ()
-    """What of the checkout is not in it, and why."""
+    """The files of the checkout that are not in it, and why."""
 
 
 def of_results(state: State, row: Row, root: Path) -> Kept | None:
@@ -83,7 +84,7 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
         own = {
             **_QUIET,
             "GIT_INDEX_FILE": f"{folder}/index",
-            # Never as an alternate: git may then leave out objects that go with the copy.
+            # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
         }
         head = _ask("rev-parse", "--verify", "-q", "HEAD", cwd=here)
@@ -93,7 +94,7 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
             )
             shutil.copyfile(index, f"{folder}/index")
             tree, lacks = _write(top, checkout, own)
-        except (OSError, ProjectError):  # it names objects that only the copy has, or there is none
+        except (OSError, ProjectError):  # no index, or its objects are only in the copy
             Path(f"{folder}/index").unlink(missing_ok=True)
             if head:
                 git("read-tree", head, cwd=top, env=own)
@@ -114,7 +115,7 @@ def forget(root: Path, commit: str) -> bool:
 
 
 def find(root: Path, kept: Kept) -> str:
-    """Return a commit with this tree that a branch, tag, experiment or row of this clone names.
+    """Return a commit with this tree from a branch, tag, experiment or row of this clone.
 
     If there is none, fetch the row's own from the git remote. Raises `ProjectError`.
     """
@@ -134,7 +135,7 @@ def find(root: Path, kept: Kept) -> str:
 
 
 def small_outputs(root: Path, commit: str) -> Iterable[tuple[str, bytes]]:
-    """Yield the small outputs that a row's commit keeps, by their md5s, checked by the user."""
+    """Yield the small outputs that a row's commit keeps, by md5s that the caller must check."""
     for line in _ask("ls-tree", "-r", f"{commit}^2", cwd=root).splitlines():
         blob, path = line.split()[2:]
         if path.startswith("files/md5/"):

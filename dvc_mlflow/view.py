@@ -17,7 +17,7 @@ def tags(columns: Sequence[str], key: str = RESULTS, search: str = "") -> dict[s
     """Return the tags for a view with these columns, of the runs that `search` finds.
 
     `viewStateShareKey=<key>` in an address opens it. It is sorted by the first column: the highest
-    value first, or with a `-` before the column's name the lowest.
+    value first, or the lowest with a `-` before the column's name.
     """
     if not columns:
         return {}

@@ -1,6 +1,7 @@
-"""Files of the user's checkout that a command edits: read, shown as a diff, asked for, written.
+"""Edit files of the user's checkout: read them, show a diff, ask, and write.
 
-All is known before the first one is written. Links are refused, as they may lead elsewhere.
+All new texts are known before the first file is written. Links are refused, as they may lead
+elsewhere.
 """
 
 import difflib
@@ -26,7 +27,7 @@ def read(file: Path) -> str | None:
         if not file.exists():
             return None
         if not file.is_file() or file.stat().st_size > _LARGE:
-            raise ToolError(f"{file}: is no file, or is larger than {_LARGE // 1_000_000} MB")
+            raise ToolError(f"{file}: is not a file, or is larger than {_LARGE // 1_000_000} MB")
         return file.read_bytes().decode(errors="surrogateescape")
     except OSError as error:
         raise ToolError(f"{file}: {error.strerror}") from None

@@ -1,1 +1,1 @@
-"""The commands of `dvc-mlflow`, a module each, whose `run` carries it out."""
+"""The commands of `dvc-mlflow`: one module each, with a function `run`."""

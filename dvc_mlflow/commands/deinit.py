@@ -1,4 +1,4 @@
-"""`dvc-mlflow deinit`: take back what `dvc-mlflow init` has put into a project's files."""
+"""`dvc-mlflow deinit`: undo what `dvc-mlflow init` changed in a project's files."""
 
 import argparse
 
@@ -19,7 +19,7 @@ def run(given: argparse.Namespace) -> int:
         todo = [stage for stage in stages if is_prefixed(stage.command)]
         edits, refused = edit(project, todo, away=True)
     for name, reason in refused.items():
-        warn(f"stage {name} stays as it is: {reason}; take `dvc-mlflow run` away by hand")
+        warn(f"stage {name} stays as it is: {reason}; remove `dvc-mlflow run` by hand")
     if edits or not refused:
         edits = {**edits, **ignore_files(away=True)}
         if not edits:

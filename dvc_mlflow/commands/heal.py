@@ -39,9 +39,10 @@ def _heal_index() -> Iterator[str]:
 
 
 def _is_used(top: Path) -> bool:
-    """Whether git or DVC may be at work in a checkout: a parent counts if it is one, as in a hook.
+    """Whether git or DVC may be at work in a checkout.
 
-    A process that does not show its folder counts, too.
+    Of a parent only the name counts: it is git if this runs in a hook, but a shell's arguments may
+    only mention git. A process that hides its folder counts as one in the checkout.
     """
     me = psutil.Process()
     parents = {process.pid for process in me.parents()}

@@ -13,8 +13,8 @@ from ..repository import check_git
 from ..workspace import write
 
 LOCK = (
-    "dvc.lock has the new commands, so nothing runs again because of them. DVC's run cache has the "
-    "old ones: results that only it has are made again."
+    "dvc.lock has the new commands, too, so nothing runs again because of them. DVC's run cache "
+    "has the old ones, so results that only the run cache has are made again."
 )
 
 
@@ -43,14 +43,14 @@ def _say_what_next(stages: Sequence[Stage], has_lock: bool) -> None:
     if has_lock:
         say(LOCK)
     if any(stage.has_result for stage in stages):
-        say("Next: `dvc-mlflow record --all` makes a row of each result that git has already,")
+        say("Next: `dvc-mlflow record --all` makes a row for each result that git already has,")
         say("`dvc repro` records what it runs from now on, and `dvc-mlflow ui` shows the rows.")
     else:
         say("Next: `dvc repro` records what it runs, and `dvc-mlflow ui` shows the rows.")
 
 
 def _stages(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
-    """Return the stages to record; raises `ProjectError` if there are none, or not the chosen."""
+    """Return the stages to record; raises `ProjectError` if there are none, or one is unknown."""
     known = {name for stage in pipeline.stages.values() for name in (stage.name, stage.group)}
     for name in chosen:
         if name not in known:

@@ -1,7 +1,7 @@
 """`dvc-mlflow promote RUN`: make a row's model the champion, if it is better on the same data.
 
-The stage that measures says in dvc.yaml which metrics decide: `meta.mlflow.promote`. Its data is
-all that it, and the stages between the model and it, read from elsewhere.
+The stage that measures names the metrics that decide, as `meta.mlflow.promote` in dvc.yaml. The
+data is what this stage and those between the model and it read, unless the model made it.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def _models(store: Store, row: Run, contest: Contest) -> list[str]:
 
 
 def _flaws(row: Run, contest: Contest, models: Sequence[str]) -> Iterator[str]:
-    """Yield why a row can be no champion at all."""
+    """Yield why a row cannot be the champion, whatever it is compared with."""
     if row.info.lifecycle_stage == "deleted":
         yield "the row is in MLflow's trash"
     if row.info.status != "FINISHED":
@@ -155,7 +155,7 @@ def _flaws(row: Run, contest: Contest, models: Sequence[str]) -> Iterator[str]:
 
 
 def _defeat(store: Store, row: Run, contest: Contest, name: str, number: str) -> str:
-    """Return why a row must not replace the champion, which is this version, or ""."""
+    """Return why a row must not replace the champion, version `number`; "" if it may."""
     version = store.client.get_model_version(name, number)
     run_id = version.tags.get(ROW) or version.run_id or "none"
     champion = _found(lambda: store.client.get_run(run_id))
@@ -192,9 +192,9 @@ def _keys(contest: Contest) -> list[str]:
 
 
 def _digests(run: Run, contest: Contest) -> dict[str, str]:
-    """Return the md5s of the data as a row's data set inputs have them."""
+    """Return the md5s of the data, by path, from a row's data set inputs."""
     given = run.inputs.dataset_inputs if run.inputs else ()
-    # Names are as long as rows.py leaves them.
+    # sending.py cuts their names to this length.
     found = {
         path: {g.dataset.digest for g in given if g.dataset.name == path[-250:]}
         for path in contest.data

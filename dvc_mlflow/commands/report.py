@@ -102,7 +102,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as Markdown shows it; a pull request can hold any, such as a table's line."""
+    """Return a value escaped for Markdown, as a pull request can put any text here."""
     if value is None:
         return ""
     text = f"{value:.6g}" if isinstance(value, float) else plain(f"{value}")[:100]

@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     if not results and row.info.status != "FINISHED":
         raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
     if not kept or not results:
-        reason = "an older version, or a pipeline outside git, has made it"
+        reason = "it was made by an older version, or outside git"
         raise ToolError(f"{given.run}: this row names no git tree; {reason}")
     folder, exists = _place(root, row)
     if not exists:
@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _kept(run: Run) -> list[Kept]:
-    """Return the trees of a row, that of its last result first; anyone can have written them."""
+    """Return the trees of a row, the last result's first, without what is no hash in its tags."""
     commits, found = tagged(run.data.tags, KEPT), []
     for name, tree in tagged(run.data.tags, TREE).items():
         commit = commits.get(name, "")
@@ -78,7 +78,7 @@ def _restore(
 
 
 def _differences(found: state.State, row: Row, names: Mapping[str, str], run: Run) -> list[str]:
-    """Return where a row says something else than its files; also say if the machine differs."""
+    """Return where a row differs from its files; print how the machine differs."""
     params, _ = params_of(row, [*names])
     said = run.data.params
     different = [
@@ -121,7 +121,7 @@ def _make(root: Path, folder: Path, run: Run, commit: str) -> None:
     (folder.parent / ".gitignore").write_text("*\n")
     add = ["worktree", "add", "--force", "--detach", "--", str(folder), commit]
     try:
-        # Without the user's hooks. Forced, because git still lists a deleted folder.
+        # Without the user's hooks. Forced, because git still lists a folder that was deleted.
         git("-c", f"core.hooksPath={os.devnull}", *add, cwd=root)
         _mark(folder).write_text(run.info.run_id)
     except BaseException:

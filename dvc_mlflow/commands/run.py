@@ -1,4 +1,4 @@
-"""`dvc-mlflow run COMMAND`: run a stage's command, recorded by the recorder of its `dvc`.
+"""`dvc-mlflow run COMMAND`: run a stage's command while the recorder of its `dvc` records it.
 
 Nothing slow is imported here: the command starts at once, while the recorder imports DVC and
 MLflow. Streams, signals and exit status are the command's own.
@@ -74,7 +74,7 @@ class _Stage:
             self._lose(error)
 
     def run(self, command: Sequence[str], mask: child.Mask) -> int:
-        """Run the command to its end, and wait until its row is complete."""
+        """Run the command, wait until its row is complete, and return the exit status."""
         if self._waits:
             self._wait_for_row()
         if self._stopped:
@@ -89,7 +89,7 @@ class _Stage:
         return self._complete(code, status, said.last_line())
 
     def _wait_for_row(self) -> None:
-        """Let the recorder make the store, or open the row, before the command begins."""
+        """Wait until the recorder has made the store, or opened the row, for the command."""
         while self._link and self._run_id is None and self._answer is None and not self._stopped:
             self._listen(0.2)
             if got := signal.sigtimedwait(_STOPPING, 0):
@@ -104,7 +104,7 @@ class _Stage:
             got = signal.sigtimedwait(_SIGNALS, 1)
             number = got.si_signo if got else 0
             if not got and processes.process(self._dvc) != self._dvc_mark:
-                number = 0 if self._stopped else signal.SIGTERM  # a shell can stand between us
+                number = 0 if self._stopped else signal.SIGTERM  # a shell between us can outlive it
             if number in _STOPPING:
                 self._stopped = number
                 deadline = deadline or time.monotonic() + _GRACE
@@ -116,7 +116,7 @@ class _Stage:
         return os.waitstatus_to_exitcode(ended[1])
 
     def _complete(self, code: int, status: int, said: str) -> int:
-        """Wait until the row is complete; a second Ctrl-C does not wait."""
+        """Wait until the row is complete, or for Ctrl-C; return the exit status."""
         try:
             if self._link:
                 self._heard = time.monotonic()
@@ -134,7 +134,7 @@ class _Stage:
         return status or int(answer["code"])
 
     def _listen(self, seconds: float) -> None:
-        """Take in what the recorder says; wait that long for something."""
+        """Read what the recorder has sent; wait for it at most this long."""
         try:
             if not self._link or not select.select([self._link], [], [], seconds)[0]:
                 if time.monotonic() - self._heard > _SILENCE:
@@ -180,7 +180,7 @@ def _settings(dvc: int) -> Mapping[str, Any]:
         stage = yaml.load(text, yaml.CSafeLoader)["stages"][name.partition("@")[0]]
         found = stage.get("do", stage)["meta"]["mlflow"]
     except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
-        return {}  # the recorder says what is wrong
+        return {}  # the recorder reports what is wrong
     return found if isinstance(found, Mapping) else {}
 
 

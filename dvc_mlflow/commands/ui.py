@@ -59,8 +59,8 @@ def _problem(port: int) -> str:
 def _serve(store: Store, port: int) -> None:
     """Become MLflow's server.
 
-    Its processes import from the working directory, in which gunicorn also looks for a script. So
-    that is none that a checkout can fill.
+    Its processes import from the working directory, where gunicorn also looks for a script. So that
+    becomes `/`, which no checkout can fill.
     """
     env = {
         **os.environ,

@@ -1,8 +1,8 @@
-"""The DVC project: all that touches DVC, most of which is its internal API.
+"""The DVC project: everything that touches DVC, mostly by its internal API.
 
-Only `restoring`, `healing` and `changes` take DVC's lock, and only the first two write into a work
-tree, so the rest works beside a running `dvc repro`. Tests run with the oldest and the newest DVC
-that are supported.
+Only `restoring`, `healing`, `experiments` and `changes` take DVC's lock, and only the first three
+write into a work tree, so the rest works beside a running `dvc repro`. Tests run with the oldest
+and the newest DVC that are supported.
 """
 
 from .files import SMALL, File

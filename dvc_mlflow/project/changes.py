@@ -9,7 +9,7 @@ from .opened import errors_reported
 from .running import Project
 
 _Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By file and key: `old`, `new`, and of numbers `diff`."""
+"""By file and key: `old`, `new`, and for numbers `diff`."""
 
 
 class Changes(NamedTuple):
@@ -18,15 +18,15 @@ class Changes(NamedTuple):
     metrics: _Table
     params: _Table
     changed: Sequence[str]
-    """The stages and .dvc files that dvc.lock does not describe."""
+    """The stages and .dvc files that differ from what dvc.lock or the .dvc file says."""
     missing: Sequence[str]
-    """Those of which only files that DVC keeps are not here."""
+    """Those that only lack files that DVC keeps."""
     results: Sequence[Path]
     """Every dvc.lock, and the outputs that DVC leaves to git."""
 
 
 def changes(project: Project, commit: str) -> Changes:
-    """Return what has changed since a commit."""
+    """Return what has changed since a commit; raises `ProjectError`."""
     repo = project._repo
     changed: list[str] = []
     missing: list[str] = []
@@ -46,7 +46,7 @@ def changes(project: Project, commit: str) -> Changes:
 
 
 def _is_missing(entry: Any, kept: Sequence[str]) -> bool:
-    """Whether all that `dvc status` says is that files that DVC keeps are not here."""
+    """Whether `dvc status` reports only that files that DVC keeps are missing."""
     return isinstance(entry, Mapping) and all(
         state in ("deleted", "not in cache") and any(overlap(path, out) for out in kept)
         for files in entry.values()

@@ -21,7 +21,7 @@ class Definitions(Files):
     """A project's stages."""
 
     def pipeline(self) -> Pipeline:
-        """Return the stages with what dvc.lock knows of them."""
+        """Return the stages with what dvc.lock says of them; raises `ProjectError`."""
         with errors_reported():
             index = self._repo.index
             found = [s for s in index.stages if s.cmd]
@@ -37,7 +37,7 @@ class Definitions(Files):
                 self._beside(file, path) for file, ps in index._metrics.items() for path in ps
             }
             problems += [
-                f"metrics: {path!r} is no output of a stage"
+                f"metrics: {path!r} is not an output of a stage"
                 for path in sorted(metrics)
                 if not any(overlap(path, self._path(out)) for s in found for out in s.outs)
             ]
@@ -57,7 +57,7 @@ class Definitions(Files):
             if model.loader_module and not any(
                 model.path == out.path for stage in stages.values() for out in stage.outs
             ):
-                problems.append(f"artifacts: {model.path!r} is no output of a stage")
+                problems.append(f"artifacts: {model.path!r} is not an output of a stage")
         return Pipeline(
             self.folder,
             ordered,
@@ -84,7 +84,7 @@ class Definitions(Files):
         deps = tuple(self._dependency(dep, trie, wanted.data) for dep in others)
         for path in wanted.data:
             if not any(is_below(path, dep.path) for dep in deps):
-                wrong.append(f"{where}.meta.mlflow.data: {path!r} is no dep of the stage")
+                wrong.append(f"{where}.meta.mlflow.data: {path!r} is not a dep of the stage")
         problems += [line for line in wrong if line not in problems]
         command = stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd))
         return Stage(
@@ -103,9 +103,9 @@ class Definitions(Files):
         )
 
     def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
-        """Return the values in a stage's command, but those of params files that it `read`s.
+        """Return the values in a stage's command, except from the params files that it `read`s.
 
-        dvc.lock has the command only; while that is dvc.yaml's, so are the values.
+        dvc.lock has only the command: while that is the same as in dvc.yaml, so are the values.
         """
         if getattr(stage, "cmd_changed", False):
             return ()
@@ -138,7 +138,7 @@ class Definitions(Files):
         value = getattr(value, "value", value)
         is_mapping = isinstance(value, Mapping)
         found = flatten({"item": dict(value) if is_mapping else value})
-        # DVC names an item of a list of mappings by its number; of a mapping by its key.
+        # DVC names an item by its number in a list of mappings, and by its key in a mapping.
         return found if [*map(str, found.values())] == [item] else {"key": item, **found}
 
     def _params(self, dep: Any) -> Params:
@@ -170,7 +170,7 @@ class Definitions(Files):
         key = dep.fs.parts(dep.fs_path)
         outs = [node.value for node in trie.prefixes(key)]
         outs += trie.values(prefix=key) if trie.has_subtrie(key) else []
-        # Who never ran a frozen stage has its files from elsewhere, as with a .dvc file.
+        # The files of a frozen stage that never ran come from elsewhere, as with a .dvc file.
         made = [o for o in outs if o.stage.cmd and (o.hash_info or not o.stage.frozen)]
         return Dependency(
             path,

@@ -1,4 +1,4 @@
-"""DVC's experiments: the points that overrides stand for, and one of them run."""
+"""DVC's experiments: the points that overrides stand for, and how one of them is run."""
 
 import json
 import logging
@@ -26,12 +26,12 @@ from .running import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
-# Ended by a signal: Popen has it with a minus, a shell and `dvc-mlflow run` as 128 + its number.
+# Ended by a signal: its number is negative in Popen, plus 128 in a shell and `dvc-mlflow run`.
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
 
 
 class StageFailedError(ProjectError):
-    """A stage has failed by itself, and has said why."""
+    """A stage has failed, but not by a signal, and has said why."""
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:
@@ -100,8 +100,8 @@ def remote(project: Project) -> dict[str, Any]:
 def take(project: Project, donors: Mapping[str, str]) -> None:
     """Take stages from the commits of other experiments: their entries in dvc.lock, and files.
 
-    If such a stage really is unchanged, DVC then skips it, and pulls the files that git lacks. The
-    project must be opened again.
+    If such a stage really is unchanged, DVC then skips it, and pulls the files that git lacks.
+    Afterwards, the project must be opened again.
     """
     stages, folder = project.pipeline().stages, project.root
     for stage, source in donors.items():

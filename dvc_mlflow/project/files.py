@@ -20,7 +20,7 @@ from ..repository import git
 from .opened import Opened
 
 SMALL = 1_000_000
-"""Bytes of an output that is kept whole, beside DVC's cache."""
+"""The most bytes of an output that is also kept outside DVC's cache."""
 _UNREADABLE = (OSError, ValueError, DvcException)  # a file that is missing, damaged or elsewhere
 
 
@@ -72,7 +72,7 @@ class Files(Opened):
             return [f"{output.path} cannot be fetched: {text}"]
 
     def export(self, output: Output, target: Path) -> bool:
-        """Make `target` the output with its bytes in dvc.lock; return False if they are not here.
+        """Make `target` the output, as dvc.lock has it; return False if its bytes are not here.
 
         Local files are linked, not copied: a model can have a few GB.
         """
@@ -121,12 +121,12 @@ class Files(Opened):
         return found
 
     def _is_ignored(self, path: str) -> bool:
-        """Whether a file or a folder of the checkout is in no commit, as a rule."""
+        """Whether a path of the checkout is Python's cache, or ignored by git."""
         is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
         return is_cache or bool(self._repo.scm.is_ignored(path))
 
     def _is_inside(self, path: str) -> bool:
-        """Whether a path of the checkout is in the repository, also where it is a link."""
+        """Whether a path of the checkout leads into the repository, even if it is a link."""
         return Path(path).resolve().is_relative_to(self.top.resolve())
 
     def md5(self, path: str) -> str:
@@ -148,8 +148,8 @@ class Files(Opened):
     def address(self, md5: str) -> tuple[str, str]:
         """Return where the bytes with an md5 are: kind and address of a data set's source.
 
-        That is DVC's default remote, or its cache if MLflow cannot read that: it reads only some
-        kinds of remote, none that keeps versions of files, and none with a password in its address.
+        They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
+        only some kinds, none that keeps versions of files, and none with a user in its address.
         """
         config = self._repo.config
         remote = config["remote"].get(config["core"].get("remote"), {})
@@ -195,11 +195,11 @@ class Files(Opened):
             cache = out.cache if out.use_cache else out.local_cache
             with suppress(*_UNREADABLE):
                 yield cache.fs.cat_file(cache.oid_to_path(file.md5))
-        if self._commit and not out.use_cache:  # it can be committed before dvc.lock, or after
+        if self._commit and not out.use_cache:  # another commit than that of dvc.lock can have it
             yield from self._versions(file.path, file.md5)
 
     def _versions(self, path: str, md5: str) -> Iterator[bytes]:
-        """Yield the version of a file that git has with this md5, in whatever commit."""
+        """Yield the version of a file with this md5, if any commit has it."""
         if path not in self._known_versions:
             name = posixpath.normpath(posixpath.join(self.folder, path))
             options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")

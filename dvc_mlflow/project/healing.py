@@ -1,8 +1,8 @@
-"""Repair what a killed `dvc` leaves behind, and what damages its cache.
+"""Repair what a killed `dvc` leaves behind, and damaged files in its cache.
 
 DVC writes dvc.lock and its lock tables in place. They are checked again under their writer's lock
-before they are repaired, so nothing that is intact is touched. And it restores a damaged file from
-its cache again and again.
+before they are repaired, so nothing intact is touched. A damaged file in the cache is moved aside,
+because DVC would restore it again and again.
 """
 
 import json
@@ -40,7 +40,7 @@ def heal(project: Project) -> Iterator[str]:
 
 
 def _heal_lock_table(repo: Any, folder: Path) -> Iterator[str]:
-    """Remove DVC's table of locks if it is not JSON: the holders of its locks are dead."""
+    """Remove DVC's table of locks if it is not JSON: its writer was killed."""
     table = folder / "rwlock"
     if not _is_json(table):
         with _lock(repo, folder, "rwlock.lock"):
@@ -50,7 +50,7 @@ def _heal_lock_table(repo: Any, folder: Path) -> Iterator[str]:
 
 
 def _heal_lock_file(repo: Any, path: Path) -> Iterator[str]:
-    """Bring dvc.lock back from git if DVC cannot read it."""
+    """Restore dvc.lock from git if DVC cannot read it."""
     if not _is_lock_file(repo, path):
         with _lock(repo, Path(repo.tmp_dir), "lock"):
             if not _is_lock_file(repo, path):
@@ -58,7 +58,7 @@ def _heal_lock_file(repo: Any, path: Path) -> Iterator[str]:
 
 
 def _replace(path: Path) -> Iterator[str]:
-    """Replace a damaged dvc.lock by the committed one, unless git knows it, or a merge made it."""
+    """Replace a damaged dvc.lock with the committed one, unless it is that, or has conflicts."""
     content = path.read_bytes()
     try:
         committed = git("show", f"HEAD:./{path.name}", cwd=path.parent)
@@ -81,7 +81,7 @@ def _replace(path: Path) -> Iterator[str]:
 def _heal_cached(project: Project, path: Path, cached: Path, md5: str) -> Iterator[str]:
     """Move a file in DVC's cache aside if its md5 is not its name, and delete its copy at `path`.
 
-    The copy would be taken for what was restored. Anybody can have written the path in dvc.lock.
+    DVC would take the copy for a restored file. Anybody can have written the path in dvc.lock.
     """
     if cached.is_file() and (content := md5_of(cached)) != md5.removesuffix(".dir"):
         is_inside = path.parent.resolve().is_relative_to(project.root.resolve())
@@ -130,7 +130,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _is_lock_file(repo: Any, path: Path) -> bool:
-    """Whether DVC can read a dvc.lock, also one that git ignores, which it refuses to use."""
+    """Whether DVC can read a dvc.lock, even one that git ignores, which it refuses to use."""
     try:
         Lockfile(repo, f"{path}")._load_yaml()
     except (DvcException, ValueError, RecursionError):

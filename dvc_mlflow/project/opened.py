@@ -35,7 +35,7 @@ def errors_reported() -> Iterator[None]:
 
 
 class Opened:
-    """The DVC project around the working directory, with names and paths as the tool has them."""
+    """The DVC project around the working directory, with the tool's names and paths."""
 
     def __init__(self) -> None:
         for name in ("dvc", "dvc_data", "dvc_objects"):
@@ -68,13 +68,13 @@ class Opened:
         self.close()
 
     def close(self) -> None:
-        """Close DVC's databases."""
+        """Close DVC's databases, and end `git cat-file`."""
         self._repo.close()
         self.blobs.close()
 
     @contextmanager
     def at(self, revision: str) -> Iterator[str]:
-        """Read from a commit in the block; yield its hash. With "", read from the workspace."""
+        """Read from a commit in the block, or from the workspace if it is ""; yield its hash."""
         with ExitStack() as switched:
             before, self._commit = self._commit, ""
             switched.callback(setattr, self, "_commit", before)
@@ -105,7 +105,7 @@ class Opened:
         return posixpath.join(posixpath.dirname(self._relative(stage.path)), own)
 
     def _path(self, item: Any) -> str:
-        """Return the path of an output or a dependency; an address outside stays as it is."""
+        """Return the path of an output or a dependency, or its address if it is not a local one."""
         if item.fs.protocol != self._repo.fs.protocol and not item.is_in_repo:
             return str(item.def_path)
         return self._relative(item.fs_path)
@@ -124,7 +124,7 @@ class Opened:
 
 
 def parse(text: str, path: str) -> Any:
-    """Return what a params or metrics file says, as DVC reads it; raises `ValueError`."""
+    """Return the content of a params, metrics or DVC file as DVC reads it; raises `ValueError`."""
     try:
         found = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
     except ParseError as error:

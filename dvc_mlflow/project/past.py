@@ -1,4 +1,4 @@
-"""A project as commits have it, one after another; DVC reads each distinct dvc.yaml only once."""
+"""A project as commits have it, one after another; DVC reads dvc.yaml only if it has changed."""
 
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from .running import Project
 
 
 class Past:
-    """The project at any commit; in its block, the project is at the last one that was read."""
+    """The project at any commit; in its block, the project is at the one that was read last."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -67,7 +67,7 @@ class Past:
         self._opened.close()
 
     def _parse(self, blob: str, name: str) -> dict[str, Any]:
-        """Return the stages in a lock, also in one from before DVC 2.0."""
+        """Return the stages in a lock, even one from before DVC 2.0."""
         text = self._project.blobs.read(blob) or b""
         try:
             found = parse(text.decode(), "dvc.lock") or {}
@@ -78,7 +78,7 @@ class Past:
 
 
 def _fill(stage: Any, entry: Mapping[str, Any] | None, lock: str) -> None:
-    """Give a stage what a lock has of it, and nothing else."""
+    """Give a stage the hashes in its entry of a lock, and no others."""
     for item in (*stage.deps, *stage.outs):
         item.hash_info, item.obj = HashInfo(), None
         if not isinstance(item, ParamsDependency):
@@ -93,7 +93,7 @@ def _fill(stage: Any, entry: Mapping[str, Any] | None, lock: str) -> None:
 
 @contextmanager
 def _leniently() -> Iterator[None]:
-    """Let DVC read no lock, as it refuses those from before DVC 2.0, and any older `.dvc` file."""
+    """Keep DVC from reading locks, as it refuses old ones; let it read old `.dvc` files."""
     load, schema = Lockfile.load, SingleStageFile.SCHEMA
     Lockfile.load, SingleStageFile.SCHEMA = (lambda *_, **__: {}), Schema({str: object})
     try:

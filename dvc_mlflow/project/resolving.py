@@ -25,9 +25,9 @@ def commands(
 
 
 def is_kept(name: str, command: str | list[str]) -> bool:
-    """Whether DVC reads a stage's command in dvc.lock as it has written it.
+    """Whether a stage's command stays the same when DVC writes it to dvc.lock and reads it.
 
-    It breaks long lines at two spaces, too, and loses one: such a stage would run again and again.
+    DVC breaks long lines at two spaces, too, and loses one: such a stage would always run again.
     """
     lock = {"stages": {name: {"cmd": command}}}
     return bool(parse_yaml(dumps_yaml(lock), "dvc.lock") == lock)

@@ -97,7 +97,7 @@ def _fetch(repo: Any, targets: Sequence[str]) -> str:
 
 
 def _problems(out: Any, looked: str) -> list[str]:
-    """Return what of an output is missing or has other bytes than in dvc.lock."""
+    """Return what is missing of an output, or differs from dvc.lock, one line each."""
     path = os.path.relpath(out.fs_path, out.repo.root_dir)
     md5 = out.hash_info.value if out.hash_info else ""
     if not out.exists:
@@ -115,9 +115,9 @@ def _problems(out: Any, looked: str) -> list[str]:
 
 
 def _wrong(out: Any) -> dict[Path, tuple[str, str]]:
-    """Return the files of an output with other bytes than in dvc.lock: the md5 here, and there.
+    """Return the files of an output that differ from dvc.lock: their md5s here, and there.
 
-    DVC itself does not see it: it trusts that a write-protected file in its cache is intact.
+    DVC itself does not notice: it trusts that a write-protected file in its cache is intact.
     """
     files = [((), out.hash_info)]
     if out.hash_info.isdir:

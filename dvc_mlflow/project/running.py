@@ -1,4 +1,4 @@
-"""The stage that DVC is running: what it reads, and its result before DVC writes it down."""
+"""The stage that DVC is running: its inputs, and its result before DVC writes dvc.lock."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from .opened import errors_reported, parse
 
 
 class Checkout(NamedTuple):
-    """What a stage's result needs of the checkout, by absolute paths."""
+    """What a stage's result needs from the checkout, by absolute paths."""
 
     deps: Sequence[Path]
     """What any stage reads."""
@@ -124,7 +124,7 @@ class Project(Definitions):
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
     def checkout(self, names: Sequence[str]) -> Checkout:
-        """Return what the result of the last of these stages needs of the checkout.
+        """Return what the result of the last of these stages needs from the checkout.
 
         The others are those upstream.
         """
@@ -171,7 +171,7 @@ class Project(Definitions):
         for folder, _, names in folders:
             for name in names:
                 file = Path(folder, name)
-                # The clock of files is coarse.
+                # File times are coarse.
                 if file.exists() and file.stat().st_ctime_ns >= began - 20_000_000:
                     entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
                     found[str(file)] = entry.get("hash_info", {}).get("md5", "")
@@ -179,7 +179,7 @@ class Project(Definitions):
 
 
 def _small(outs: Sequence[Any]) -> dict[str, Path | bytes]:
-    """Return the small ones of these outputs by md5; of a folder each file, and their list."""
+    """Return the small ones of these outputs by md5; for a folder, its files and their list."""
     found: dict[str, Path | bytes] = {}
     for out in outs:
         if not out.hash_info or out.hash_name != "md5" or (out.meta.size or 0) > SMALL:

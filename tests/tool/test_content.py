@@ -283,9 +283,9 @@ def test_metrics(tmp_path: Path) -> None:
         "valid/a": 7,
     }
     assert {*lines(said)} == {
-        "metrics: 'missing.json' is no output of a stage",
+        "metrics: 'missing.json' is not an output of a stage",
         "metric 'i' of m.json is infinite; MLflow shows ±1.8e308",
-        "metrics ['t', 'l'] of m.json are no numbers",
+        "metrics ['t', 'l'] of m.json are not numbers",
     }
 
 
@@ -320,8 +320,8 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
     told = {re.sub(r"cannot be read: .*", "cannot be read", line) for line in lines(said)}
     assert told == {
         *(f"metrics {name} cannot be read" for name in files if name not in readable),
-        "metric 'a#b' of keys.json has another's key 'train/keys/a_b'",
-        "metric 'a/b' of keys.json has another's key 'train/keys/a/b'",
+        "metric 'a#b' of keys.json: the key 'train/keys/a_b' is taken; it is left out",
+        "metric 'a/b' of keys.json: the key 'train/keys/a/b' is taken; it is left out",
     }
     assert "metrics bomb.yaml cannot be read: it has more than 10000 keys" in said.error
 
@@ -565,7 +565,7 @@ def test_data_sets(tmp_path: Path) -> None:
     project.write({"raw.txt": "changed\n", "d/x.txt": "changed\n", "in.git.txt": "changed\n"})
     project.run("rm", "model.txt")
     row, said = recorded(project)
-    problem = "dvc.yaml: stages.train.meta.mlflow.data: 'not.there.txt' is no dep of the stage"
+    problem = "dvc.yaml: stages.train.meta.mlflow.data: 'not.there.txt' is not a dep of the stage"
     assert lines(said) == [problem]
     inputs = row.inputs.dataset_inputs
     found = {i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in inputs}

@@ -261,7 +261,7 @@ def test_stale_stage(project: Repository) -> None:
     (row,) = project.rows()
     assert results(row) == {"train"}
     assert row.data.params == {"rate": "2"}
-    reason = "it has read another model.txt than train has written; run `dvc repro`"
+    reason = "it has read a different model.txt than train has written; run `dvc repro`"
     assert said.error.splitlines() == [
         f"dvc-mlflow: stage a is not recorded: {reason}",
         f"dvc-mlflow: stage b is not recorded: {reason}",
@@ -280,8 +280,8 @@ def test_stale_in_the_middle(tmp_path: Path) -> None:
     project.dvc("repro", "-q", "-s", "prepare")
     said = project.record()
     assert project.rows() == []
-    assert "stage train is not recorded: it has read another data.txt" in said.error
-    assert "stage a is not recorded: stage train before it must run first" in said.error
+    assert "stage train is not recorded: it has read a different data.txt" in said.error
+    assert "stage a is not recorded: stage train, upstream of it, must run first" in said.error
 
 
 def test_nothing_has_run(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_quotes_that_the_prefix_has_made_needless() -> None:
 )
 def test_more_would_change(text: str, simple: Change) -> None:
     """A command that cannot be edited by itself, to the byte, is not edited."""
-    with pytest.raises(ValueError, match=r"would change|brought back"):
+    with pytest.raises(ValueError, match=r"would change|could not restore"):
         rewrite(text, {KEYS: simple})
 
 
@@ -430,8 +430,8 @@ def test_left_to_the_user(tmp_path: Path) -> None:
         for name, reason in {
             "train": "prepare has the same command, in the same place",
             "quotes": "the values in its command change how a shell reads it",
-            "spaces": "DVC would lose one of two spaces, where it breaks its long command",
-            "escape": "a command is written in a way that could not be brought back",
+            "spaces": "DVC would break its long command at two spaces, and lose one",
+            "escape": "a command is written in a way that `deinit` could not restore",
         }.items()
     ]
     assert changed_lines(project, "dvc.yaml") == [
@@ -496,7 +496,7 @@ def test_enormous(tmp_path: Path) -> None:
     with (project.path / ".gitignore").open("a") as file:
         file.write("#" * 10_000_000)
     said = project.tool("init", "--yes")
-    assert said.error.endswith(".gitignore: is no file, or is larger than 10 MB\n")
+    assert said.error.endswith(".gitignore: is not a file, or is larger than 10 MB\n")
     assert command(project) == SCORE
 
 

@@ -335,8 +335,8 @@ def test_old_row(project: Repository) -> None:
     said = restore(project, run.info.run_id)
     assert (said.status, said.error) == (
         1,
-        f"dvc-mlflow: {run.info.run_id}: this row names no git tree; an older version, or a "
-        "pipeline outside git, has made it\n",
+        f"dvc-mlflow: {run.info.run_id}: this row names no git tree; it was made by an older "
+        "version, or outside git\n",
     )
 
 
