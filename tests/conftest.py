@@ -70,7 +70,6 @@ REST = (
     "tests/tool/test_shared_store.py::test_clones_at_once",
     "tests/tool/test_ui.py::test_server",
     "tests/test_examples.py::test_in_place",
-    "tests/test_properties.py::test_measuring_is_what_the_stages_do",
     "tests/test_readme.py::test_commands_print_what_readme_shows",
     "tests/test_readme.py::test_the_sixth_task",
     "tests/test_repro.py::test_what_runs[{'data.n_steps': 12}",
