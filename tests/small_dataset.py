@@ -1,4 +1,4 @@
-"""A data set of six sequences, and the md5s of the files that tests make of it."""
+"""A data set of six sequences, and md5s to compare the files that it is written to."""
 
 import hashlib
 from pathlib import Path

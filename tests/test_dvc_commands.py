@@ -44,7 +44,7 @@ def test_plots(copy: Clone) -> None:
 
 
 def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
-    """`make repro` reports mistakes in params.yaml that DVC does not see."""
+    """`make repro` reports what DVC does not see: `1` in place of `true`, and unread sections."""
     clone = reproduced.copy(tmp_path / "clone")
     params = clone.path / "params.yaml"
     good = params.read_text()
@@ -62,7 +62,7 @@ def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path) -> None:
-    """All committed params.yaml files are formatted as DVC writes them, so its edits are small."""
+    """Each committed params.yaml is formatted as DVC writes it: a new value changes one line."""
     clone = reproduced.copy(tmp_path / "clone")
     for path in [Path("params.yaml"), *sorted(ROOT.glob("properties/claims/*/params.yaml"))]:
         shutil.copy(ROOT / path, clone.path / "params.yaml")

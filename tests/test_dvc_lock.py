@@ -32,7 +32,7 @@ def stale(lock: dict[str, Any], root: Path) -> set[str]:
 
 @pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_files() -> None:
-    """The committed code made the committed results; otherwise, run `make repro`."""
+    """The committed code made the committed results; if this fails, run `make repro`."""
     assert stale(LOCK, ROOT) == set()
 
 

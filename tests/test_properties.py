@@ -1,4 +1,4 @@
-"""The five claims hold in the committed results, and the report says what these say."""
+"""The five claims hold in the committed results, from which the committed report is made."""
 
 import shutil
 from pathlib import Path

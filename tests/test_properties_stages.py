@@ -1,4 +1,4 @@
-"""The claims are measured by the main pipeline's stages, and again when their code changes."""
+"""The claims' pipeline runs the main pipeline's stages, and re-runs when its code changes."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def git_files() -> set[Path]:
 @measured
 @pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_files(git_files: set[Path]) -> None:
-    """The committed code made the committed results; otherwise, run `make properties`."""
+    """The committed code made the committed results; if this fails, run `make properties`."""
     lock = YAML(typ="safe").load(PROPERTIES / "dvc.lock")["stages"]
     assert len(lock) == 5 * len(FOLDERS) + 1
     files: dict[Path, str] = {}

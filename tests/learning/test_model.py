@@ -1,4 +1,4 @@
-"""The models are those of the equations, and their file has the same bytes whenever written."""
+"""A model has the size and initial weights that its params say; equal models give equal files."""
 
 import zipfile
 from pathlib import Path
@@ -39,7 +39,7 @@ def post_model(seed: int = 1, **changed: Any) -> keras.Model:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize(("cell", "n_symbols"), COUNTS)
 def test_parameter_count(cell: str, n_symbols: int, per_step: bool) -> None:
-    """Each architecture has exactly the parameters of its equations."""
+    """Each architecture has exactly as many parameters as its equations say."""
     model = post_model(cell=cell, insert=1 if n_symbols == 10 else 0, per_step=per_step)
     assert model.count_params() == COUNTS[cell, n_symbols]
     assert f"{COUNTS[cell, n_symbols]:,}" in summary(model)

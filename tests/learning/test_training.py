@@ -58,7 +58,7 @@ def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(("n", "split", "expected"), [(1000, 0.2, 800), (45, 0.2, 36), (7, 0.5, 3)])
 def test_split(n: int, split: float, expected: int) -> None:
-    """As many of the first samples are for training as with `validation_split` in `model.fit`."""
+    """Training uses the first samples, as many as `model.fit` with this `validation_split`."""
     assert train_params(validation_split=split).n_training(n) == expected
 
 

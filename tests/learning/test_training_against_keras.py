@@ -102,7 +102,7 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_with_state() -> None:
-    """Layers that behave differently in training, like dropout, do so here as in Keras."""
+    """In a user's own model, dropout and batch normalization behave in training as in Keras."""
     x, y = data(40)
     models = []
     for rate in (0.0, 0.0, 0.5):

@@ -1,4 +1,4 @@
-"""No kill loses a result, be it at a random moment or while DVC writes: see tests/kills.py."""
+"""No kill loses a result, at a random moment or while DVC writes: see tests/kills.py."""
 
 import pytest
 
