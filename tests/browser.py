@@ -1,4 +1,4 @@
-"""A real browser with an empty profile."""
+"""Chromium with an empty profile, driven by Selenium."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ CHROMEDRIVER = shutil.which("chromedriver")
 
 @contextmanager
 def browser(width: int, height: int) -> Iterator[Chrome]:
-    """Open Debian's Chromium without a window."""
+    """Run headless Chromium until the block ends."""
     options = Options()
     options.binary_location = CHROMIUM or ""
     for option in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):

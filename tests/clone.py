@@ -12,7 +12,7 @@ from typing import Any, Self
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "stages"))  # also for the programs that are no tests
+sys.path.insert(0, str(ROOT / "stages"))  # also for programs that pytest does not run
 
 from sections import RECIPE
 from vanilla_lstm.task.params_file import flatten
@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "train.batch_size": 8,
     "evaluate.batch_size": 20,
 }
-"""Params so small that the whole pipeline takes little longer than its imports."""
+"""Params so small that the pipeline takes little longer than its imports."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -84,13 +84,13 @@ class Clone:
     def run_queue(self) -> None:
         """Run the queued experiments two at a time, and wait until all have ended.
 
-        The workers' output is discarded: one that DVC fails to end would hold a pipe open forever.
+        The workers' output is discarded: a worker that DVC fails to end would keep a pipe open.
         """
         self.run("sh", "-c", "dvc queue start -j 2 >/dev/null 2>&1")
         self.wait_for_queue()
 
     def wait_for_queue(self) -> None:
-        """Wait, ten minutes at most, until no experiment is queued or running."""
+        """Wait until no experiment is queued or running, ten minutes at most."""
         deadline = time.monotonic() + 600
         while re.search("Queued|Running", self.dvc("queue", "status").stdout.split("Worker")[0]):
             assert time.monotonic() < deadline, "the queue has not ended"
@@ -119,13 +119,13 @@ class Clone:
 
     @property
     def lock(self) -> str:
-        """The text of dvc.lock, with the md5 of everything that the pipeline read and made."""
+        """The text of dvc.lock, with the md5 of everything that the pipeline has read and made."""
         return (self.path / "dvc.lock").read_text()
 
     def copy(self, path: Path) -> Self:
         """Copy the clone with its results but without its MLflow store, whose paths are absolute.
 
-        For tests that change params or files in a clone that other tests share.
+        For tests that would otherwise change a clone that other tests share.
         """
         ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
         return type(self)(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))

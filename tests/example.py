@@ -1,4 +1,4 @@
-"""The example in examples/, for tests and pictures: a copy of it, as it is or without the tool."""
+"""Copies of the example in examples/, with or without the tool, for tests and pictures."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ EXAMPLE = ROOT / "examples" / "digits"
 
 
 def copy_example(path: Path) -> Clone:
-    """Copy the example without its results, if somebody has run it."""
+    """Copy the example without results, in case somebody has run it."""
     results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
     return Clone(shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results)))
 

@@ -1,4 +1,4 @@
-"""The lengths of the sums in a compiled XLA program's matrix products, read from its HLO."""
+"""How many terms the matrix products of a compiled XLA program sum up, read from its HLO."""
 
 import re
 

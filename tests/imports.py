@@ -1,4 +1,4 @@
-"""Find the first-party modules that a stage imports, from the source."""
+"""The modules of the pipeline, and which of them a script imports, found in the source."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,13 @@ ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
 FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning")]
 """The folders whose code can change an output; a stage depends on a folder as a whole."""
+LIBRARY = sorted(path for path in STAGES.rglob("*.py") if path.parent != STAGES)
+SCRIPTS = sorted(STAGES.glob("*.py"))
+"""The library's modules, and the scripts that are the stages."""
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Yield every module that a file imports, wherever in the file it does so."""
+    """Yield the name of every module that a file imports, at its top or in a function."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -48,7 +51,7 @@ def closure(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
 def covering(script: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
     """Return the deps that cover the script's code: whole folders, and modules beside the script.
 
-    All other code changes no output: serving, and the tool.
+    No other code, such as serving or the tool, changes an output.
     """
     modules = closure(script, roots)
     folders = {folder for folder in FOLDERS if any(folder in path.parents for path in modules)}

@@ -1,11 +1,11 @@
-"""Kill the pipeline at seeded random moments and see whether anything is lost.
+"""Kill the pipeline at seeded random moments and check that nothing is lost.
 
     python tests/kills.py [number of kills] [seed] [aimed]
 
-Each time, the results of some stages are forgotten, `dvc repro` begins to make them again, and
-something is killed: `dvc`, any process below it (a script, `dvc-mlflow run`, its recorder), or the
-whole group. Then `make repro` runs and must give the results of an undisturbed run, and one row.
-In half of the kills DVC's cache is kept, so DVC may take from it what the killed stage was making.
+Each time, the results of some stages are deleted and `dvc repro` begins to make them again. Then
+`dvc`, any process below it (a script, `dvc-mlflow run`, its recorder), or the whole group is
+killed. After that, `make repro` must give the results of an undisturbed run, and one row. In half
+of the kills DVC's cache is kept, so DVC may take from it what the killed stage was making.
 
 With `aimed`, the whole group is killed while `dvc` writes one of its own files in place.
 """
@@ -37,7 +37,7 @@ OUTPUTS = {
 }
 STARTS = {stage: [stage] for stage in OUTPUTS} | {"nothing": list(OUTPUTS)}
 SHARES = {"generate-train-data": 0.1, "train": 0.4, "generate-test-data": 0.1, "evaluate": 0.4}
-"""Roughly each stage's share of an undisturbed run; a kill may come a little later."""
+"""The rough share of each stage in the time of an undisturbed run."""
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "n_steps")
 METRICS = {
     *(f"train/{name}" for name in CURVES),
@@ -49,11 +49,12 @@ class Kill(NamedTuple):
     """The kill of one `dvc repro`."""
 
     start: str
-    """The stage that it has to run, or `nothing` if the pipeline has never run."""
+    """The stage whose results are deleted, or `nothing` if the pipeline has never run."""
     target: str
+    """`dvc`, a `process` below it, or the whole `group`."""
     signal: signal.Signals
     moment: float
-    """When, as a share of the stages' time or of DVC's writes."""
+    """When, as a share of the stages' time or of DVC's writes, from 0 to 1.1."""
     cache: bool
     """Whether DVC's cache is kept."""
 
@@ -70,7 +71,7 @@ def kill_at_the_last(event, arguments):
     if writes and os.path.basename(str(arguments[0])) in ("rwlock", "dvc.lock"):
         left -= 1
         if left == 0 and os.fork() == 0:
-            until = time.monotonic() + 0.01  # whole again, if it comes too late
+            until = time.monotonic() + 0.01  # if it is too late, the file is whole again
             while os.path.getsize(arguments[0]) and time.monotonic() < until:
                 pass
             os.killpg(0, signal.SIGKILL)
@@ -80,11 +81,11 @@ code = main(sys.argv[1:])
 print(-left)
 sys.exit(code)
 """
-"""A `dvc` that is killed when it opens one of its files for the nth time."""
+"""A `dvc` that is killed when it opens one of its own files for the nth time to write."""
 
 
 def draw(n: int, seed: int) -> list[Kill]:
-    """Draw kills in which every start, target and signal takes its turn, combined at random."""
+    """Draw kills that use every start, target and signal equally often, combined at random."""
     rng = random.Random(seed)  # noqa: S311
 
     def in_turn(values: list[str]) -> list[str]:
@@ -99,7 +100,7 @@ def draw(n: int, seed: int) -> list[Kill]:
 
 
 class Ledger:
-    """A clone, and the results of an undisturbed run, which must also follow every kill."""
+    """A clone, and the results of an undisturbed run, which every kill must end with, too."""
 
     def __init__(self, clone: Clone, aimed: bool = False) -> None:
         self.clone = clone
@@ -123,11 +124,11 @@ class Ledger:
         return {name: (self.data / name).read_bytes() for name in names}
 
     def locked(self) -> dict[str, Any]:
-        """Return dvc.lock as a mapping, as DVC chooses the order of the stages in a new file."""
+        """Return dvc.lock as a mapping: the order of stages in a new file is DVC's choice."""
         return dict(YAML(typ="safe").load(self.clone.lock))
 
     def survive(self, kill: Kill) -> str:
-        """Kill one `dvc repro`, run `make repro`, check everything; return what happened."""
+        """Kill one `dvc repro`, run `make repro` and check everything; return what happened."""
         self._forget(kill.start, kill.cache)
         work = sum(SHARES[stage] for stage in STARTS[kill.start]) * self.seconds
         nth = 1 + int(kill.moment * self.writes / 1.1)
@@ -156,7 +157,7 @@ class Ledger:
         return f"{hit} after {kill.moment * work:.1f} s of {kill.start}{cured}"
 
     def _check_rows(self, kill: Kill) -> None:
-        """Assert that MLflow has the result once, whole, and that no row says that it runs."""
+        """Assert that MLflow has the result once and complete, and that no row is RUNNING."""
         with closing(sqlite3.connect(self.clone.path / "mlflow.db")) as store:
             active = "FROM runs WHERE lifecycle_stage = 'active'"
             rows = dict(store.execute(f"SELECT run_uuid, status {active}").fetchall())
@@ -168,7 +169,7 @@ class Ledger:
         assert logged == METRICS, f"{kill}: the row has {sorted(logged)}"
 
     def _forget(self, start: str, cache: bool) -> None:
-        """Delete some stages' results; `dvc repro` then makes them again, or finds them cached."""
+        """Delete some stages' results; `dvc repro` then makes them, or finds them in its cache."""
         if not cache:
             shutil.rmtree(self.clone.path / ".dvc" / "cache", ignore_errors=True)
         for stage in STARTS[start]:
@@ -181,6 +182,7 @@ class Ledger:
 
 
 def _family(pid: int) -> list[psutil.Process]:
+    """Return all processes below a process."""
     try:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
@@ -188,7 +190,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
-    """Send the signal; if it was meant for a process below `dvc` and none runs, `dvc` gets it."""
+    """Send the signal; if it is for a process below `dvc` and there is none, `dvc` gets it."""
     target = "dvc" if kill.target == "process" and not family else kill.target
     try:
         if target == "group":
@@ -205,7 +207,7 @@ def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
 
 
 def main(n: str = "100", seed: str = "0", *aimed: str) -> None:
-    """Report every kill; stop at the first that does harm."""
+    """Report every kill; stop at the first that loses something."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(make_clone(Path(folder, "clone")), aimed == ("aimed",))
         print(f"an undisturbed run takes {ledger.seconds:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Name this machine's processor, and run programs on another one."""
+"""This machine's processor, and others that QEMU emulates."""
 
 import platform
 import shutil

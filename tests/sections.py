@@ -1,4 +1,4 @@
-"""The post's recipe, whatever params.yaml holds now, with some of its values changed."""
+"""The params of the post, whatever params.yaml has now, with some values changed."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ RECIPE: dict[str, Any] = {
     },
     "evaluate": {"batch_size": 1000},
 }
-"""The values of params.yaml as the project has them."""
+"""The values of params.yaml as the project ships it."""
 
 
 def data_params(**values: Any) -> DataParams:

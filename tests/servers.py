@@ -1,4 +1,4 @@
-"""Start servers for tests, and end them together with their workers."""
+"""Run servers for tests, and end them together with their workers."""
 
 import os
 import signal
@@ -16,14 +16,14 @@ from clone import Clone, environment
 
 
 def free_port() -> int:
-    """Return a port of this machine that nothing listens on."""
+    """Return a port that nothing on this machine listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def answers(url: str) -> bool:
-    """Whether a web server answers, with whatever status."""
+    """Whether a web server answers, with any status."""
     with suppress(OSError):
         try:
             urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
@@ -65,13 +65,13 @@ def running(
 
 @contextmanager
 def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
-    """Run an MLflow server in a clone, on a free port; yield its address."""
+    """Run an MLflow server in a clone, on a free port, and yield its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with running(
         ["mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
         lambda: answers(f"{address}/health"),
-        end=signal.SIGKILL,  # after SIGTERM it would go on answering known clients for a while
+        end=signal.SIGKILL,  # after SIGTERM it would still answer connected clients
         cwd=clone.path,
         env=environment(MLFLOW_DISABLE_TELEMETRY="true", **more),
     ):

@@ -1,4 +1,4 @@
-"""A team's real services on loopback, in temporary folders, set up as in docs/SWEEP.md."""
+"""A team's services, set up as in docs/SWEEP.md, but on loopback and in temporary folders."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ PASSWORD = "correct-horse-battery"  # noqa: S105
 
 
 def repository(folder: Path, remote: str, **options: str) -> Clone:
-    """Make a repository whose commit is in a git remote and whose results go to a DVC remote."""
+    """Make a repository with a git remote, which has its commit, and a DVC remote for results."""
     subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
     clone = make_clone(folder / "repository")
     clone.git("remote", "set-url", "origin", f"{folder}/git")
@@ -44,8 +44,8 @@ def repository(folder: Path, remote: str, **options: str) -> Clone:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Run PostgreSQL with a database for MLflow; yield its address."""
-    # Not in pytest's folder: the server refuses to run as root, and others cannot enter it.
+    """Run PostgreSQL with a database for MLflow, and yield its address."""
+    # The server refuses to run as root, and other users cannot enter pytest's folders.
     folder, port = Path(tempfile.mkdtemp(prefix="postgresql-")), free_port()
     user: dict[str, Any] = {}
     if os.getuid() == 0:
@@ -76,7 +76,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Run sshd for this user; yield its port and the key that it accepts."""
+    """Run sshd for this user, and yield its port and the key that it accepts."""
     folder.mkdir()
     port = free_port()
     for name in ("host", "user"):
@@ -89,7 +89,7 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
     )
     if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's service would make it for sshd
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd needs it; on Debian its service makes it
 
     def ready() -> bool:
         return not subprocess.run(
@@ -102,7 +102,7 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 class TrackingServer:
-    """MLflow on a database, with its artifacts in a folder and with users; can be restarted."""
+    """MLflow with users, a database and a folder of artifacts; it can be started repeatedly."""
 
     def __init__(self, database: str, folder: Path) -> None:
         self.port, self._folder, self._database = free_port(), folder, database
@@ -115,7 +115,7 @@ class TrackingServer:
 
     @contextmanager
     def up(self) -> Iterator[None]:
-        """Run the server."""
+        """Run the server until the block ends."""
         mlflow = f"{Path(sys.executable).parent}/mlflow"
         command = [mlflow, "server", "--app-name", "basic-auth"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]

@@ -1,4 +1,4 @@
-"""The example in examples/: a plain pipeline, adoption.diff, and the rows that both give."""
+"""The example in examples/ gives the same rows with adoption.diff as without it."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ FOLDERS = ("data/train", "data/validation", "data/test")
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 
@@ -33,7 +33,7 @@ def locked(project: Clone) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository with the pipeline as it was before the diff, which has run once: `copy` it."""
+    """A repository in which the pipeline has run without the diff: `copy` it."""
     project = Repository(plain_example(tmp_path_factory.mktemp("plain") / "project").path)
     project.commit("My pipeline")
     project.dvc("repro")
@@ -43,7 +43,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture(scope="module")
 def adopted(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """That repository with the diff, which has run once more and has a row: `copytree` it."""
+    """That repository with the diff, in which the pipeline has run again: `copytree` it."""
     project = plain.copy(tmp_path_factory.mktemp("adopted") / "project")
     project.git("apply", "adoption.diff")
     project.commit("Record the pipeline in MLflow")
@@ -59,7 +59,7 @@ def project(adopted: Repository, tmp_path: Path) -> Repository:
 
 
 def test_diff(plain: Repository, tmp_path: Path) -> None:
-    """The diff is what `init` writes; README shows its commands, and no script knows MLflow."""
+    """The diff is what `init` writes; README shows its commands, and no script names MLflow."""
     project = plain.copy(tmp_path / "project")
     assert project.tool("init", "--yes").status == 0
     diff = (EXAMPLE / "adoption.diff").read_text()
@@ -72,7 +72,7 @@ def test_diff(plain: Repository, tmp_path: Path) -> None:
 
 
 def test_record(plain: Repository, adopted: Repository, tmp_path: Path) -> None:
-    """Of the plain pipeline `record` makes the same row, and changes no file."""
+    """`record` makes the same row from the plain pipeline, and changes no file."""
     assert not (plain.path / "mlflow.db").exists()
     project = plain.copy(tmp_path / "project")
     said = project.record()
@@ -83,7 +83,7 @@ def test_record(plain: Repository, adopted: Repository, tmp_path: Path) -> None:
 
 
 def test_row(plain: Repository, adopted: Repository) -> None:
-    """A row has the params, the curve, the scores of both splits and the folders of data."""
+    """A row has all params, the curve, the scores of both splits and the folders of data."""
     assert adopted.record().out.startswith("nothing to do")
     outs = locked(adopted)
     assert outs == locked(plain)  # the tool changes no byte
@@ -119,7 +119,7 @@ def test_experiment(project: Repository) -> None:
 
 
 def test_restore(project: Repository) -> None:
-    """A row is restored in a folder of its own, folders of data included, and nothing runs."""
+    """A row is restored in a separate folder, with its folders of data, and nothing runs."""
     (run,) = project.rows()
     with chdir(project.path), redirect_stdout(StringIO()) as out:
         assert main(["restore", run.info.run_id]) == 0
@@ -131,7 +131,7 @@ def test_restore(project: Repository) -> None:
 
 
 def test_served(adopted: Repository, tmp_path: Path) -> None:
-    """With README's `artifacts` MLflow serves the model, and no code is needed."""
+    """With README's `artifacts`, MLflow loads the model without the project's code."""
     project = adopted.copy(tmp_path / "project")  # without rows
     (section,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
     with (project.path / "dvc.yaml").open("a") as file:
@@ -148,8 +148,9 @@ def test_served(adopted: Repository, tmp_path: Path) -> None:
     assert right / len(labels) == run.data.metrics["evaluate/test/accuracy"]
 
 
+@pytest.mark.rest
 def test_in_place(tmp_path: Path) -> None:
-    """Below another DVC project, as here, the example's rows are in that project's store."""
+    """In a folder of another project, as here, the example records into that project's store."""
     root = Repository(tmp_path / "root")
     copy_example(root.path / "examples" / "digits")
     root.git("init", "-q", "-b", "main")

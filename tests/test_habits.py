@@ -1,6 +1,7 @@
-"""The workflow, hooks and other files that GitHub, git and Docker expect in a repository."""
+"""The files that GitHub, git, Docker, pip and make expect: each is valid, and they agree."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from clone import ROOT, Clone
+from clone import ROOT, Clone, environment
 
 CI = ".github/workflows/ci.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -41,14 +42,14 @@ def test_schemas_and_linters(
 
 
 def test_each_python_that_is_promised() -> None:
-    """The workflow runs every Python that pyproject.toml allows."""
+    """The workflow tests every version of Python that pyproject.toml allows."""
     versions = JOBS["test"]["strategy"]["matrix"]["python"]
     lowest, above = map(int, re.findall(r"3\.(\d+)", PROJECT["requires-python"]))
     assert versions == [f"3.{minor}" for minor in range(lowest, above)]
 
 
 def test_two_commands_first() -> None:
-    """The workflow and the Dockerfile run README's two commands; each target exists."""
+    """The workflow and the Dockerfile begin with README's two commands; every target exists."""
     steps = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     layers = re.findall(r"^RUN (make .*)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert steps[:2] == layers == ["make repro", "make test"]
@@ -62,6 +63,39 @@ def test_one_version() -> None:
     cited = YAML(typ="safe").load(ROOT / "CITATION.cff")
     released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert cited["version"] == released[0] == PROJECT["version"]
+
+
+def addresses(text: str) -> list[str]:
+    """Return every address to install from, and every option that sets one."""
+    return re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|^-[if]\b", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["", "-dev", "-cluster"])
+def test_requirements_name_no_registry(name: str) -> None:
+    """Requirements name no registry, which is the user's choice, and pin every package by hash."""
+    text = (ROOT / f"requirements{name}.txt").read_text()
+    assert addresses(text) == []
+    pinned = re.findall(r"^[a-z0-9-]+==", text, re.M)
+    assert len(pinned) > 50
+    blocks = re.split(r"^(?=[a-z])", text, flags=re.M)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_requirements_name_no_registry_can_fail() -> None:
+    """An address is found, and so is each option that sets one."""
+    text = "--index-url x\n-i x\na==1\nb @ https://example.org/b.whl\n--find-links x"
+    assert addresses(text) == ["--index-url", "-i", "https://example.org/b.whl", "--find-links"]
+
+
+def test_make_help() -> None:
+    """`make help` lists every target that a user may call."""
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert phony
+    done = subprocess.run(
+        ["make", "help"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    )
+    listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.M)
+    assert sorted(listed) == sorted(phony[1].split())
 
 
 def test_commit_hook(clone: Clone) -> None:

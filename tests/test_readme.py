@@ -17,7 +17,7 @@ pytestmark = pytest.mark.pipeline
 
 README = (ROOT / "README.md").read_text()
 SERVERS = {"make ui": 5000, "mlflow models serve": 5001}
-"""The commands that keep running, with the port on which each answers."""
+"""The commands that keep running, each with the port that it listens on."""
 
 
 def blocks(language: str) -> list[str]:
@@ -34,18 +34,19 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def pattern(line: str) -> str:
-    """Return a regular expression for a shown line, in which `...` stands for anything."""
+    """Return a regular expression for a line that README shows; `...` stands for anything."""
     return ".*".join(map(re.escape, line.strip().split("...")))
 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the committed params, in which README is followed from its first line."""
+    """A clone with the committed params, in which nothing has run."""
     clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
     (clone.path / ".venv").symlink_to(ROOT / ".venv")
     return clone
 
 
+@pytest.mark.rest
 def test_commands_print_what_readme_shows(stranger: Clone) -> None:
     """A stranger who types README's commands in order sees what README shows."""
     with ExitStack() as servers:
@@ -76,7 +77,7 @@ def test_commands_print_what_readme_shows(stranger: Clone) -> None:
 
 
 def newest(clone: Clone) -> dict[str, str]:
-    """Return the value of README's placeholder: the newest row's run id."""
+    """Return README's placeholders with their values: the newest row's run id."""
     if not (clone.path / "mlflow.db").exists():
         return {}
     script = (
@@ -87,8 +88,9 @@ def newest(clone: Clone) -> dict[str, str]:
     return {"run id": clone.run("python", "-c", script).stdout.split()[-1]}
 
 
+@pytest.mark.rest
 def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:
-    """The change that README shows for a task of your own makes that task's data."""
+    """The diff that README shows for your own task makes that task's data."""
     clone = reproduced.copy(tmp_path / "clone")
     (diff,) = blocks("diff")
     (tmp_path / "task.diff").write_text(diff)
@@ -100,13 +102,13 @@ def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Every file and picture that README points to is in the repository."""
+    """Every file and picture that README links to is in the repository."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
 
 
 def test_named_tests_exist() -> None:
-    """Every test that the page of guarantees names as proof exists."""
+    """Every test that docs/GUARANTEES.md names as proof exists."""
     page = (ROOT / "docs" / "GUARANTEES.md").read_text()
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
     assert len(named) > 20
@@ -115,7 +117,7 @@ def test_named_tests_exist() -> None:
 
 
 def test_speeds_are_those_of_the_benchmark() -> None:
-    """Every row of README's speed table is in the results of the last `make bench`."""
+    """README's speeds are those of the last `make bench`."""
     table = re.findall(r"^\|.*\|$", README.partition("\n## Speed\n")[2].partition("\n## ")[0], re.M)
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text().splitlines()
     assert len(table) > 8

@@ -1,4 +1,4 @@
-"""A row's model, loaded and served by MLflow itself."""
+"""MLflow itself loads and serves a row's model, which answers with the same predictions."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ for wrong in (np.array([[1.5]]), np.array([[9]]), np.array([1]), np.array([[[1]]
 
 @pytest.fixture(scope="module")
 def model_uri(reproduced: Clone) -> str:
-    """The address of the only row's model."""
+    """MLflow's URI of the only row's model."""
     client = MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
     (run,) = client.search_runs(["1"])
     return f"models:/{run.outputs.model_outputs[0].model_id}"
@@ -50,7 +50,7 @@ def model_uri(reproduced: Clone) -> str:
 
 @pytest.fixture(scope="module")
 def server(reproduced: Clone, model_uri: str) -> Iterator[str]:
-    """A server for the registered model's alias."""
+    """The address of a server for the registered model's alias."""
     reproduced.run(sys.executable, "-c", REGISTER, model_uri)
     alias = ["-m", "models:/vanilla-lstm@champion", "--env-manager", "local"]
     with serving(reproduced, "models", "serve", *alias) as address:

@@ -1,4 +1,4 @@
-"""Loss and accuracy, against values computed by hand."""
+"""Loss and accuracy equal values computed by hand."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_one_label() -> None:
 
 
 def test_one_label_per_step() -> None:
-    """A sequence counts once: it is right if all its labels are, and its loss is their mean."""
+    """A sequence counts once: it is right if all its labels are; its loss is the mean over them."""
     probabilities = np.stack([PROBABILITIES, PROBABILITIES[[2, 0, 1]]])
     y = np.array([[0, 2, 2], [NO_LABEL, 0, 2]], np.uint8)
     result = evaluate(probabilities, y)
@@ -47,5 +47,5 @@ def test_a_certain_mistake_has_a_finite_loss() -> None:
     ("value", "rounded"), [(0.98750001192, 0.9875), (1 / 3, 0.333333), (1234567.0, 1234570.0)]
 )
 def test_significant(value: float, rounded: float) -> None:
-    """Values keep six significant digits, as many as float32 carries."""
+    """Results keep six significant digits, as many as float32 carries."""
     assert significant(value) == rounded

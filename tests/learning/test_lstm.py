@@ -1,4 +1,4 @@
-"""The LSTM layer, against Keras's own."""
+"""The LSTM layer equals Keras's own; cell noise is its only addition."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_same_as_keras(
     training: bool,
     seed: int,
 ) -> None:
-    """With Keras's weights, outputs and gradients equal Keras's, compiled or not.
+    """With equal weights, outputs and gradients equal Keras's, compiled or not.
 
     This includes gradients of a call outside training, which stores nothing for them.
     """
@@ -67,7 +67,7 @@ def test_same_as_keras(
 
 
 def test_lengths_unknown_to_tensorflow() -> None:
-    """Keras's own `predict`, which compiles for any batch size and length, gives the same."""
+    """`predict`, which Keras compiles for any batch size and length, gives the same outputs."""
     layer = LSTM(3)
     model = keras.Sequential([keras.Input((None, 2)), layer])
     for n_samples, n_steps in [(5, 4), (2, 9), (7, 1)]:
@@ -76,18 +76,18 @@ def test_lengths_unknown_to_tensorflow() -> None:
 
 
 def test_no_other_initial_state() -> None:
-    """An initial state, which would be ignored, is refused."""
+    """An initial state is refused rather than ignored."""
     with pytest.raises(NotImplementedError, match="zeros"):
         LSTM(3)(np.zeros((1, 2, 3), "float32"), initial_state=[np.ones((1, 3), "float32")] * 2)
 
 
 def test_cell_noise() -> None:
-    """In training each cell drifts by the same normal draw at every step; otherwise not at all."""
+    """In training, noise adds the same normal draw to a cell at every step; otherwise none."""
     n_samples, units, noise = 200, 20, 0.01
     layer = LSTM(units, return_sequences=True, cell_noise=noise, seed=1)
     layer.build((n_samples, 3, 2))
     zeros = [np.zeros(w.shape) for w in layer.weights]
-    layer.set_weights(zeros)  # nothing else enters a cell, and half of it is kept and output
+    layer.set_weights(zeros)  # every gate is 1/2, and only noise enters a cell
     x = tf.zeros((n_samples, 3, 2))
     np.testing.assert_array_equal(layer(x), 0)
     first, second = (np.arctanh(2 * layer(x, training=True)) for _ in range(2))
@@ -105,7 +105,7 @@ def test_cell_noise() -> None:
 
 
 def test_gradient_with_cell_noise() -> None:
-    """The gradient takes the noise into account: it agrees with finite differences."""
+    """The gradient with noise agrees with finite differences."""
     layer = LSTM(4, cell_noise=0.5, seed=1)
     layer.build((3, 5, 2))
     x = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")

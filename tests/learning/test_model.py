@@ -1,4 +1,4 @@
-"""The models and their file format."""
+"""A model has the size and initial weights that its params say; equal models give equal files."""
 
 import zipfile
 from pathlib import Path
@@ -14,6 +14,7 @@ from vanilla_lstm.learning.model_file import read_model, write_model
 from vanilla_lstm.task.artifacts import MODEL
 from vanilla_lstm.task.errors import FileError
 from vanilla_lstm.task.schema import ModelParams
+from vanilla_lstm.task.sequences import PAD
 
 pytestmark = pytest.mark.pipeline
 
@@ -38,14 +39,14 @@ def post_model(seed: int = 1, **changed: Any) -> keras.Model:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize(("cell", "n_symbols"), COUNTS)
 def test_parameter_count(cell: str, n_symbols: int, per_step: bool) -> None:
-    """Each architecture has as many parameters as its equations say."""
+    """Each architecture has exactly as many parameters as its equations say."""
     model = post_model(cell=cell, insert=1 if n_symbols == 10 else 0, per_step=per_step)
     assert model.count_params() == COUNTS[cell, n_symbols]
     assert f"{COUNTS[cell, n_symbols]:,}" in summary(model)
 
 
 def test_every_cell_is_counted() -> None:
-    """A new cell needs its counts in the table above."""
+    """Every cell has its counts in the table above."""
     assert {cell for cell, _ in COUNTS} == set(CELLS)
 
 
@@ -55,7 +56,7 @@ def test_chrono_count() -> None:
 
 
 def test_chrono_bias() -> None:
-    """The forget gates' bias is log U(1, t_max - 1), the input gates' its negative, the rest 0."""
+    """Forget gates have the bias log U(1, t_max - 1), input gates its negative, all others 0."""
     model = post_model(forget_bias="chrono", units=1000, n_steps=200)
     b_i, b_f, b_c, b_o = np.split(model.get_layer("lstm").cell.bias.numpy(), 4)
     np.testing.assert_array_equal(b_i, -b_f)
@@ -74,7 +75,7 @@ def test_default_bias() -> None:
 
 
 def test_initial_weights_follow_the_seed() -> None:
-    """Equal seeds give equal weights, whatever was drawn in between; other seeds give others."""
+    """Initial weights depend on the seed only, not on what was drawn before."""
     first, second = post_model(), post_model()
     other = post_model(seed=2)
     for a, b in zip(first.weights, second.weights, strict=True):
@@ -85,7 +86,7 @@ def test_initial_weights_follow_the_seed() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("per_step", [False, True])
 def test_any_length(cell: str, per_step: bool) -> None:
-    """A model takes sequences of any length, even of one step, and gives probabilities."""
+    """A model takes sequences of any length, even of one step, and returns probabilities."""
     model = post_model(cell=cell, per_step=per_step)
     for n_steps in (1, 10, 30):
         digits = np.resize(DIGITS, (4, n_steps))
@@ -94,6 +95,28 @@ def test_any_length(cell: str, per_step: bool) -> None:
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
         np.testing.assert_allclose(probabilities, model(digits.astype(int)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "simple_rnn"])
+def test_padding_is_skipped(cell: Any) -> None:
+    """Padding changes no probability, and the layer that masks it survives a round trip."""
+    data, params = data_params(insert=3), model_params(cell=cell, units=4)
+    model = build_model(data, params, seed=1, padded=True)
+    plain = build_model(data, params, seed=1)
+    rng = np.random.default_rng(0)  # for weights too: with biases of 0, padding has no effect
+    plain.set_weights([rng.normal(size=weights.shape) for weights in plain.get_weights()])
+    model.set_weights(plain.get_weights())
+    x = rng.integers(0, 10, (6, 5)).astype(np.uint8)
+    padded = np.concatenate([np.full((6, 3), PAD, np.uint8), x], 1)
+    expected = predict(plain, x, 6)
+    np.testing.assert_allclose(predict(model, padded, 6), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(model, x, 6), expected, atol=1e-6)
+    assert np.abs(predict(plain, padded, 6) - expected).max() > 1e-3
+    layer = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(model.get_layer("one_hot"))
+    )
+    assert layer.mask_padding
+    assert "mask_padding" not in plain.get_layer("one_hot").get_config()
 
 
 def test_digits_are_one_hot() -> None:
@@ -134,7 +157,7 @@ def test_file_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["OneHot", "LSTM", "SimpleRNNCell", "Dense", "ChronoInitializer"])
 def test_file_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The bytes are the same wherever in the code a class stands."""
+    """Moving a class to another module changes no byte of the file."""
     changed: dict[str, Any] = {"forget_bias": "chrono"}
     if name == "SimpleRNNCell":
         changed = {"cell": "simple_rnn"}
@@ -154,14 +177,14 @@ def test_file_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_other_weights_give_other_bytes(tmp_path: Path) -> None:
-    """The bytes depend on the weights: another seed gives others."""
+    """Models with different weights give different bytes."""
     write_model(tmp_path / "a.keras", post_model())
     write_model(tmp_path / "b.keras", post_model(seed=2))
     assert (tmp_path / "a.keras").read_bytes() != (tmp_path / "b.keras").read_bytes()
 
 
 def test_trained_model_holds_no_optimizer(tmp_path: Path) -> None:
-    """A compiled model writes the same bytes as one that was never compiled."""
+    """Training leaves nothing of the optimizer in the file."""
     model = post_model()
     write_model(tmp_path / "a.keras", model)
     keras.optimizers.Adam().build(model.trainable_variables)
@@ -178,7 +201,7 @@ def model_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unreadable_file(model_path: Path) -> None:
-    """For a file that is not a model, the error says what to do about it."""
+    """The error for a file that is not a model names the cure."""
     model_path.write_bytes(b"no model")
     with pytest.raises(FileError, match="make heal"):
         read_model(model_path)

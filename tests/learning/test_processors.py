@@ -1,4 +1,4 @@
-"""The same bytes on other processors, emulated by QEMU with their caches and instructions."""
+"""The same bytes on other processors: QEMU emulates their instructions and cache sizes."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from processor import QEMU, run
 
 pytestmark = [
     pytest.mark.pipeline,
+    pytest.mark.rest,
     pytest.mark.skipif(not QEMU, reason="needs qemu-x86_64 (Debian: qemu-user)"),
 ]
 
@@ -49,12 +50,12 @@ CASES = [
 
 
 def test_same_bytes_on_another_processor() -> None:
-    """Training and prediction give the same bits on this processor and on another."""
+    """Training and prediction give the same bits on this processor and on a Haswell."""
     assert run(FIT, *CASES[0], on="Haswell") == run(FIT, *CASES[0])
 
 
 def test_same_bytes_can_fail() -> None:
-    """A product that a library splits up does not have the same bits on every processor."""
+    """A matrix product that a library splits up differs between processors."""
     made = {run(MULTIPLY, on=name) for name in ("", "Haswell", "EPYC-Rome")}
     assert len(made) > 1
 
@@ -62,7 +63,7 @@ def test_same_bytes_can_fail() -> None:
 @pytest.mark.parametrize("name", ["Haswell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan"])
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_same_bytes_on_other_processors(case: tuple[str, ...], name: str, slow: bool) -> None:
-    """This also holds for other cells, batch sizes, units, labels and sequence lengths."""
+    """The same holds for other processors, cells, batch sizes, units, labels and lengths."""
     if not slow:
         pytest.skip("takes a minute for each case: `make test-slow`")
     assert run(FIT, *case, on=name) == run(FIT, *case)

@@ -1,4 +1,4 @@
-"""Matrix products: they are right, and no library chooses the order in which they are summed."""
+"""Matrix products are right, and no library chooses the order in which they are summed."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ COMMITTED["main"] = ROOT / "params.yaml"
 )
 @settings(max_examples=40, deadline=None)
 def test_product(m: int, length: int, n: int, known: bool, seed: int) -> None:
-    """`product` is right, and so is its gradient, for any length, known in advance or not."""
+    """`product` and its gradient are right for any length, known in advance or not."""
     rng = np.random.default_rng(seed)
     a, b, d = (rng.normal(size=s).astype("float32") for s in [(m, length), (length, n), (m, n)])
 
@@ -74,14 +74,14 @@ def programs(params: Params) -> list[str]:
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_no_long_contraction(name: str) -> None:
-    """No program of a committed result lets a library choose where to split a sum."""
+    """No program of a committed result has a sum long enough for a library to split."""
     params = read_params(COMMITTED[name])
     for hlo in programs(params):
         assert 0 < max(contractions(hlo)) <= LONGEST
 
 
 def large(cell: str, per_step: bool) -> Params:
-    """Return params that make every sum that can be long longer than a block."""
+    """Return params with which every sum whose length can grow is longer than a block."""
     params = read_params(COMMITTED["main"])
     return params.model_copy(
         update={
@@ -95,14 +95,14 @@ def large(cell: str, per_step: bool) -> Params:
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_long_contraction_in_large_models(cell: str, per_step: bool) -> None:
-    """Nor does any cell's program, however many units, symbols, samples and labels there are."""
+    """The same holds for every cell with many units, symbols, samples and labels."""
     for hlo in programs(large(cell, per_step)):
         assert 0 < max(contractions(hlo)) <= LONGEST
 
 
 @pytest.mark.parametrize("cell", ["lstm", "simple_rnn", ""])
 def test_no_long_contraction_can_fail(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keras's own layers have long contractions, and the check finds them."""
+    """The check finds the long contractions of Keras's own layers."""
     kinds = {name: getattr(keras.layers, name) for name in ("LSTM", "SimpleRNN")}
     if cell:
         monkeypatch.setitem(CELLS, cell, kinds[{"simple_rnn": "SimpleRNN"}.get(cell, cell.upper())])
@@ -115,7 +115,7 @@ def test_no_long_contraction_can_fail(cell: str, monkeypatch: pytest.MonkeyPatch
     ("transposed", "length"), [({}, 300), ({"transpose_a": True}, 300), ({"transpose_b": True}, 7)]
 )
 def test_contractions_are_found(transposed: dict[str, bool], length: int) -> None:
-    """The length is that of the dimension summed over, whichever axis it is."""
+    """The length of a contraction is found whichever axes are summed over."""
     shapes = {"": [(5, 300), (300, 7)], "transpose_a": [(300, 5), (300, 7)]}
     shapes["transpose_b"] = [(300, 7), (5, 7)]
     a, b = (tf.ones(shape) for shape in shapes["".join(transposed)])
@@ -124,7 +124,7 @@ def test_contractions_are_found(transposed: dict[str, bool], length: int) -> Non
 
 
 def test_unknown_contractions_are_refused() -> None:
-    """A convolution is refused: it sums too, and in an unknown order."""
+    """A convolution is refused, as it sums in an unknown order."""
     function = tf.function(
         lambda x: tf.nn.conv1d(x, tf.ones([3, 8, 8]), 1, "SAME"), jit_compile=True
     )

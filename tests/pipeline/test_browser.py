@@ -1,4 +1,4 @@
-"""MLflow's pages and DVC's plots of this pipeline, as a new visitor's browser shows them."""
+"""A new visitor's browser shows the results in MLflow's pages and DVC's plots."""
 
 import csv
 import re
@@ -17,10 +17,11 @@ from servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
+    pytest.mark.rest,
     pytest.mark.skipif(
         not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium and chromium-driver"
     ),
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 TABLE = """
@@ -36,7 +37,7 @@ SCROLL = "document.querySelectorAll('*').forEach(e => { e.scrollTop = e.scrollHe
 
 @pytest.fixture(scope="module")
 def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A clone with a committed result and two experiments; the file `said` has what these said."""
+    """A clone with a committed result and two experiments; the last one's stderr is in `said`."""
     path = tmp_path_factory.mktemp("compared") / "clone"
     project = Repository(reproduced.copy(path).path)
     project.record()
@@ -47,13 +48,13 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
 
 @pytest.fixture(scope="module")
 def ui(compared: Repository) -> Iterator[str]:
-    """The address of MLflow, showing that clone's store."""
+    """The address of an MLflow server with that clone's store."""
     with serving(compared, "ui") as address:
         yield address
 
 
 def test_table(compared: Repository, ui: str) -> None:
-    """The address that each stage prints opens the table with its columns, lowest loss first."""
+    """The address that a stage prints opens the table with our columns, lowest loss first."""
     said = compared.path.with_name("said").read_text()
     (printed,) = {*re.findall(r"all rows: http://127\.0\.0\.1:5000(\S+)", said)}
     with browser(2600, 900) as driver:
@@ -85,7 +86,7 @@ def test_table(compared: Repository, ui: str) -> None:
 
 
 def test_pages_of_a_row(compared: Repository, ui: str) -> None:
-    """A row's pages show its metrics, params, data sets and model, its curves, and its files."""
+    """A row's pages show its metrics, params, data sets, model, curves and files."""
     row = compared.rows()[-1]
     page = f"{ui}/#/experiments/{row.info.experiment_id}/runs/{row.info.run_id}"
     with browser(1600, 1600) as driver:
@@ -106,13 +107,13 @@ def test_pages_of_a_row(compared: Repository, ui: str) -> None:
 
 
 def number_of(driver: Chrome, selector: str) -> int:
-    """Return how many such elements there are at the page's end, where MLflow draws on demand."""
+    """Scroll to the end, where MLflow draws on demand, and count the elements that match."""
     driver.execute_script(SCROLL)
     return len(driver.find_elements("css selector", selector))
 
 
 def test_plots_without_a_network(reproduced: Clone, tmp_path: Path) -> None:
-    """`make plots` writes a page that loads nothing and draws every one of DVC's plots."""
+    """`make plots` writes a page that draws all of DVC's plots and loads nothing from a network."""
     clone = reproduced.copy(tmp_path / "clone")
     clone.run(sys.executable, "tools/offline_plots.py")
     page = clone.path / "dvc_plots" / "index.html"

@@ -1,4 +1,4 @@
-"""A model file is never trusted: it is a model that fits the data, or one line and no code run."""
+"""A model file is never trusted: one that does not fit is refused, and no code in it runs."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> zipfile.ZipFile:
 
 
 def saved(**task: Any) -> bytes:
-    """Return the content of a model file with a new model for a task."""
+    """Write a new model for a task and return the content of its file."""
     from vanilla_lstm.learning.model import build_model
     from vanilla_lstm.learning.model_file import write_model
 
@@ -36,7 +36,7 @@ def saved(**task: Any) -> bytes:
 
 
 def rewritten(model: zipfile.ZipFile, **members: bytes | None) -> bytes:
-    """Return a model file with some members replaced (None: removed); `__` stands for a dot."""
+    """Return a model file with some members replaced (None: removed; `__`: a dot)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in model.namelist():
@@ -54,7 +54,7 @@ def with_layer(model: zipfile.ZipFile, layer: dict[str, Any]) -> bytes:
 
 
 def with_lambda() -> bytes:
-    """Return a model file that contains executable code."""
+    """Return a model file with a layer that is Python code."""
     from vanilla_lstm.learning.backend import keras
 
     def run_code(x: Any) -> Any:
@@ -68,7 +68,7 @@ def with_lambda() -> bytes:
 
 
 def test_damaged_models(model: zipfile.ZipFile) -> None:
-    """Anything but a model is refused in one line with file and cure; none of its code runs."""
+    """Anything but a model is refused in one line with file and cure; no code in it runs."""
     from vanilla_lstm.learning.model_file import read_model
 
     good, weights = MODEL.read_bytes(), model.read("model.weights.h5")
@@ -112,7 +112,7 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
 
 
 def test_model_of_other_data(model: zipfile.ZipFile) -> None:
-    """A model that does not fit the test data is refused; one with a larger alphabet fits."""
+    """A model that does not fit the test data is refused; one with more symbols fits."""
     from vanilla_lstm.learning.backend import keras
     from vanilla_lstm.learning.model_file import read_model
 

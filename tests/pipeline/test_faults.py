@@ -1,4 +1,4 @@
-"""Faults in mid-run, and damaged files: DVC never takes a wrong result for a right one."""
+"""Edits, Ctrl-C and damaged files: DVC never takes a wrong result for a right one."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from test_run import last, reproducing, wait
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 
@@ -30,8 +30,8 @@ def project(reproduced: Clone, tmp_path: Path) -> Repository:
 
 @contextmanager
 def training(project: Repository, epochs: int) -> Iterator[subprocess.Popen[str]]:
-    """Run `dvc repro` with so many epochs in the block, which starts with the tenth or later."""
-    curve = project.path / "data/training.csv"  # the earlier one has three
+    """Run `dvc repro` with this many epochs; the block starts once ten of them have ended."""
+    curve = project.path / "data/training.csv"  # the earlier result has three epochs
     Clone(project.path).set({"train.epochs": epochs})
     with reproducing(project) as dvc:
         wait(lambda: curve.exists() and curve.read_text().count("\n") > 10, 120)
@@ -74,7 +74,7 @@ def test_edits_in_mid_run(project: Repository) -> None:
 
 
 def test_stopped_training(project: Repository) -> None:
-    """Ctrl-C ends a training in seconds: its row is KILLED, and has the curves so far.
+    """Ctrl-C ends a training within seconds: its row is KILLED and has the curves so far.
 
     README's commands bring back the results that DVC deleted before the training.
     """
@@ -106,9 +106,9 @@ def test_stopped_training(project: Repository) -> None:
 def test_script_refuses_damaged_file(
     project: Repository, path: str, script: str, loads: bool
 ) -> None:
-    """On a damaged file a script prints one line, exits with status 1 and touches nothing.
+    """Given a damaged file, a script prints one line, exits with status 1 and changes nothing.
 
-    If it is data, that takes no TensorFlow.
+    For damaged data, it does so before it loads Keras.
     """
     whole = (project.path / path).read_bytes()
     (project.path / path).write_bytes(whole[:-100])

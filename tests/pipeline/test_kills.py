@@ -1,18 +1,18 @@
-"""Kills of the real pipeline, drawn from a seed or aimed at DVC's own writes: tests/kills.py."""
+"""No kill loses a result, at a random moment or while DVC writes: see tests/kills.py."""
 
 import pytest
 
 from clone import Clone
 from kills import Ledger, draw
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.rest]
 
 
 @pytest.mark.parametrize("aimed", [False, True])
 def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
     """Whatever is killed at whatever moment, the next `make repro` ends like an undisturbed one.
 
-    The bytes and dvc.lock are the same, MLflow has the result once, and no row stays RUNNING.
+    Outputs and dvc.lock are the same, MLflow has the result once, and no row stays RUNNING.
     """
     ledger = Ledger(clone, aimed)
     for kill in draw(100, seed=0) if slow else draw(3, seed=304):

@@ -1,4 +1,4 @@
-"""The row of this pipeline: what one `dvc repro` says and records, and who else can have it."""
+"""One `dvc repro` records one complete row, which others can make from git or restore."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from test_restore import restored
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
 
@@ -28,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture(scope="module")
 def done(project: Repository) -> Done:
-    """The first `dvc repro` in it, whose results are then committed."""
+    """The first `dvc repro` in that clone; its results are then committed."""
     done = project.dvc("repro")
     project.commit("The results")
     return done
@@ -36,7 +36,7 @@ def done(project: Repository) -> Done:
 
 @pytest.fixture(scope="module")
 def row(project: Repository, done: Done) -> Run:
-    """The only row that it has made."""
+    """The only row that `dvc repro` has made."""
     (row,) = project.rows()
     return row
 
@@ -58,7 +58,7 @@ def test_row(project: Repository, row: Run) -> None:
     data = [("train.npz", "train"), ("model.keras", "evaluate"), ("test.npz", "evaluate")]
     assert inputs == {(f"data/{name}", stage): outs[f"data/{name}"] for name, stage in data}
     small = ["confusion_matrix.html", "metrics.json", "model.keras", "model_summary.txt"]
-    small += ["predictions.csv", "training.csv"]  # a model of 25 units is small enough, too
+    small += ["predictions.csv", "training.csv"]  # the model is small enough, too
     assert project.artifacts(row) == [f"data/{name}" for name in small]
     assert row.info.status == "FINISHED"
     assert project.client.get_experiment(row.info.experiment_id).name == "vanilla-lstm"
@@ -67,7 +67,7 @@ def test_row(project: Repository, row: Run) -> None:
 
 
 def test_metrics(project: Repository, row: Run) -> None:
-    """Its final metrics are those of data/metrics.json, its curves those of data/training.csv."""
+    """The row's metrics are those in data/metrics.json, its curves those in data/training.csv."""
     result = json.loads((project.path / "data/metrics.json").read_text())
     final = {f"test/{key}": value for key, value in result.items()}
     assert final["test/n_samples"] == 20
@@ -84,7 +84,7 @@ def test_metrics(project: Repository, row: Run) -> None:
 
 
 def test_model(project: Repository, row: Run) -> None:
-    """Its model is in the repository, with a signature and the code that it needs."""
+    """The row's model has a signature and the code that it needs, and is in the repository."""
     (output,) = row.outputs.model_outputs
     model = project.client.get_logged_model(output.model_id)
     assert model.source_run_id == row.info.run_id
@@ -98,7 +98,7 @@ def test_model(project: Repository, row: Run) -> None:
 
 
 def test_what_is_said(project: Repository, done: Done, row: Run) -> None:
-    """Users see what the scripts print and, once a stage, where its row is; no noise."""
+    """Users see what the scripts print, where the rows are, and nothing else."""
     for noise in ("Downloading", "Warning", "warning", "alembic", "INFO", "mlflow.store", "it/s"):
         assert noise not in done.stdout + done.stderr
     end = done.stdout[done.stdout.index("Accuracy: ") :].splitlines()
@@ -114,7 +114,7 @@ def test_what_is_said(project: Repository, done: Done, row: Run) -> None:
 
 
 def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
-    """After `dvc pull` in a fresh clone nothing runs, and `record` makes the row that ran live."""
+    """After `dvc pull` in a fresh clone nothing runs; `record` makes the row of the live run."""
     project.git("clone", "-q", ".", str(tmp_path / "fresh"))
     fresh = Repository(tmp_path / "fresh")
     for clone, command in ((project, "push"), (fresh, "pull")):
@@ -129,7 +129,7 @@ def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
 
 
 def test_restored(project: Repository, row: Run) -> None:
-    """The row is restored in a folder of its own, where everything is up to date."""
+    """The row is restored in a separate folder, where everything is up to date."""
     folder = restored(project, row)
     assert folder.repro() == []
     assert (folder.path / "params.yaml").read_text() == (project.path / "params.yaml").read_text()

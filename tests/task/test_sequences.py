@@ -10,23 +10,11 @@ from hypothesis import strategies as st
 
 from sections import data_params
 from vanilla_lstm.task import sequences
-from vanilla_lstm.task.sequences import NO_LABEL, generate, label
-
-
-def test_the_posts_training_data() -> None:
-    """The default params give the digits and labels of the post's own two lines."""
-    state = np.random.get_state()
-    np.random.seed(1234)
-    digits = np.random.randint(0, 5 - 1, 1000 * 10).reshape(1000, 10, 1)
-    np.random.set_state(state)
-    x, y = generate(1000, 1234, n_max=5, n_steps=10, targets=[1])
-    np.testing.assert_array_equal(x, digits[:, :, 0])
-    np.testing.assert_array_equal(y, digits[:, 1, 0])
-    assert x.dtype == y.dtype == np.uint8
+from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate, label
 
 
 def test_the_global_generator_is_untouched() -> None:
-    """Other code that draws numbers in the same process gets the same numbers."""
+    """Generating data draws nothing from NumPy's global generator, which other code may use."""
     before = np.random.get_state()[1].copy()  # type: ignore[index]
     generate(5, 1, n_max=5, n_steps=10, targets=[1], insert=3)
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]
@@ -49,19 +37,19 @@ NO = NO_LABEL
     ],
 )
 def test_labels(targets: list[int], per_step: bool, labels: list[Any]) -> None:
-    """Labels are the sums modulo n_max - 1, as computed by hand."""
+    """Labels are sums of target digits modulo n_max - 1, as computed by hand."""
     np.testing.assert_array_equal(label(CORE, targets, 5, per_step), labels)
 
 
 def test_labels_of_the_largest_digits() -> None:
-    """The largest n_max does not overflow the bytes that hold the digits."""
+    """With the largest n_max, sums do not overflow the bytes that hold the digits."""
     core = np.full((1, 4), 125, np.uint8)
     assert label(core, [0, 1, 2, 3], 127, per_step=False).tolist() == [500 % 126]
     assert label(core, [0, 1, 2], 127, per_step=True).tolist() == [[NO, NO, 375 % 126, 375 % 126]]
 
 
 def test_alphabet() -> None:
-    """Marked distractors have separate symbols; unmarked ones need none."""
+    """Marked distractors have their own symbols; unmarked ones share the digits'."""
     assert data_params(n_max=5, insert=0, marked=True).n_symbols == 5
     assert data_params(n_max=5, insert=3, marked=False).n_symbols == 5
     assert data_params(n_max=5, insert=3, marked=True).n_symbols == 10
@@ -86,7 +74,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(task=tasks, n_samples=sizes, seed=seeds)
 def test_digits_are_numpys(task: dict[str, Any], n_samples: int, seed: int) -> None:
-    """Without distractors the digits are NumPy's stream, and the labels follow from them."""
+    """Without distractors, the digits are those that NumPy draws, labelled by the rule."""
     task["insert"] = 0
     x, y = generate(n_samples, seed, **task)
     stream = np.random.RandomState(seed).randint(0, task["n_max"] - 1, n_samples * task["n_steps"])
@@ -96,7 +84,7 @@ def test_digits_are_numpys(task: dict[str, Any], n_samples: int, seed: int) -> N
 
 @given(task=tasks, n_samples=sizes, seed=seeds)
 def test_inserting_keeps_digits_and_labels(task: dict[str, Any], n_samples: int, seed: int) -> None:
-    """The digits keep their order and labels; a distractor has its own symbol and no label."""
+    """Distractors change neither the digits, their order nor their labels, and have no label."""
     n_max, insert = task["n_max"], task["insert"]
     plain_x, plain_y = generate(n_samples, seed, **{**task, "insert": 0})
     x, y = generate(n_samples, seed, **task)
@@ -116,7 +104,7 @@ def test_inserting_keeps_digits_and_labels(task: dict[str, Any], n_samples: int,
 def test_unmarked_distractors_differ_in_symbols_only(
     task: dict[str, Any], n_samples: int, seed: int
 ) -> None:
-    """Unmarked distractors are the same at the same places, but written in the digits' symbols."""
+    """Unmarked distractors have the same values and places; only their symbols differ."""
     x, y = generate(n_samples, seed, **task)
     unmarked_x, unmarked_y = generate(n_samples, seed, **task, marked=False)
     np.testing.assert_array_equal(unmarked_x, x % task["n_max"])
@@ -125,7 +113,7 @@ def test_unmarked_distractors_differ_in_symbols_only(
 
 @given(task=tasks, n_samples=sizes, seed=seeds, chunk=st.integers(1, 60))
 def test_chunks_do_not_show(task: dict[str, Any], n_samples: int, seed: int, chunk: int) -> None:
-    """The number of digits drawn at a time limits the memory and changes no result."""
+    """Drawing the digits in chunks limits the memory and changes no digit or label."""
     whole = generate(n_samples, seed, **task)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences, "_CHUNK", chunk)
@@ -146,7 +134,7 @@ def test_more_samples_begin_with_the_same(
 
 
 def test_distractors_are_at_random_places() -> None:
-    """Each place holds a distractor equally often: 5 of 15, within five standard deviations."""
+    """Every place has a distractor in 5 of 15 sequences, within five standard deviations."""
     x, _ = generate(3000, 7, n_max=5, n_steps=10, targets=[1], insert=5)
     share = (x >= 5).mean(0)
     assert np.abs(share - 1 / 3).max() < 5 * (1 / 3 * 2 / 3 / 3000) ** 0.5
@@ -154,7 +142,7 @@ def test_distractors_are_at_random_places() -> None:
 
 @pytest.mark.parametrize("insert", [0, 5])
 def test_speed(insert: int) -> None:
-    """At least 20 million digits are drawn per CPU-second (here 40 to 130 million)."""
+    """At least 20 million digits are generated per CPU second (here 40 to 130 million)."""
     n_samples = 200_000
     seconds = []
     for _ in range(3):
@@ -162,3 +150,38 @@ def test_speed(insert: int) -> None:
         generate(n_samples, 1, n_max=5, n_steps=10, targets=[0, 1], insert=insert)
         seconds.append(time.thread_time() - started)
     assert n_samples * (10 + insert) / min(seconds) > 20e6
+
+
+PADDED: dict[str, Any] = {"n_max": 5, "n_steps": 3, "targets": [1], "insert": 4, "min_insert": 1}
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_each_sequence_has_its_own_number_of_distractors(per_step: bool) -> None:
+    """Every number of distractors occurs equally often; padding is on the left."""
+    x, y = generate(4000, 7, **PADDED, per_step=per_step)
+    is_pad, is_core = x == PAD, x < 4
+    n_inserted = (~is_pad & ~is_core).sum(1)
+    assert (is_pad[:, :-1] >= is_pad[:, 1:]).all()
+    assert (x[~is_pad & ~is_core] >= 5).all()
+    counts = np.bincount(n_inserted, minlength=5)
+    assert counts[0] == 0
+    assert np.abs(counts[1:] - 1000).max() < 5 * np.sqrt(750)
+    plain = {**PADDED, "insert": 0, "min_insert": None}
+    digits, labels = generate(4000, 7, **plain, per_step=per_step)
+    assert (x[is_core].reshape(-1, 3) == digits).all()
+    if per_step:
+        assert (y[is_core].reshape(-1, 3) == labels).all()
+        assert (y[~is_core] == NO_LABEL).all()
+    else:
+        assert (y == labels).all()
+
+
+def test_padded_digits_are_at_random_places() -> None:
+    """The digit is at each of the steps that are not padding equally often."""
+    x, _ = generate(30_000, 3, **{**PADDED, "n_steps": 1, "targets": [0], "min_insert": 0})
+    for n_pads in range(5):
+        rows = x[(x == PAD).sum(1) == n_pads] < 4
+        n_steps = 5 - n_pads
+        expected = len(rows) / n_steps
+        assert (rows[:, :n_pads].sum(0) == 0).all()
+        assert np.abs(rows[:, n_pads:].sum(0) - expected).max() < 5 * np.sqrt(expected)
