@@ -34,8 +34,6 @@ REST = (
     "tests/tool/test_identity.py::test_stage_by_stage[order5]",
     "tests/tool/test_manual.py::test_commands",
     "tests/tool/test_places.py::test_server",
-    "tests/tool/test_promote.py::test_items",
-    "tests/tool/test_promote.py::test_server",
     "tests/tool/test_rebuild.py::test_at_once",
     "tests/tool/test_rebuild.py::test_interrupted",
     "tests/tool/test_rebuild.py::test_killed_at_any_time",

@@ -22,7 +22,6 @@ def one(stage: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 SCORE = "echo 1 > score.json"
-
 PREFIXED = f"dvc-mlflow run -c '{SCORE}'"
 
 

@@ -54,7 +54,6 @@ stages:
 """
 
 SCRIPT = "cat data.txt > model.txt; printf 'step,loss\\n1,0.5\\n2,0.25\\n' > curve.csv\n"
-
 FILES = {
     "dvc.yaml": PIPELINE,
     "train.sh": SCRIPT,

@@ -15,9 +15,7 @@ def settings(given: object, outs: tuple[str, ...] = ("m.bin",)) -> tuple[Setting
 LOADED = {"loader_module": "load", "pip_requirements": ["numpy"]}
 
 AN_OUTPUT = "must be an output of the stage"
-
 PACKAGES = "must list the packages that loading the model needs"
-
 METRICS = "must be a list of metrics such as [test/score, -test/loss]"
 
 
