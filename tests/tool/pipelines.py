@@ -201,3 +201,23 @@ def _initialized() -> Path:
     made.git("init", "-q", "-b", "main")
     made.dvc("init", "-q")
     return made.path
+
+
+@cache
+def served() -> Repository:
+    """Return a pipeline of `SERVED` that has run, for all tests of this process to `copy`."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
+
+
+def reproduce(project: Repository, params: Mapping[str, Any] = {}, *arguments: str) -> None:
+    """Run the pipeline with these params, and record it."""
+    project.set(params)
+    project.dvc("repro", "-q", *arguments)
+    project.record()
+
+
+def results(run: Run) -> set[str]:
+    """Return the names of the stages whose results a row has."""
+    return {key.removeprefix("lock.") for key in run.data.tags if key.startswith("lock.")}

@@ -17,7 +17,7 @@ import pytest
 from clone import environment
 from pipelines import LOADER, SERVED, Repository, evaluate, repository, train
 from servers import serving
-from test_places import rows_of
+from stores import rows_of
 from test_record_faults import immutable
 from test_run import one, recorded, recorders, reproducing, wait
 
