@@ -8,8 +8,8 @@ import pytest
 
 from dvc_mlflow import processes
 from pipelines import Repository, served
+from rebuilding import started
 from stores import rows_of
-from test_rebuild import started
 
 pytestmark = [
     pytest.mark.pipeline,
