@@ -45,8 +45,10 @@ test-slow: .venv/dev  ## run every test with larger numbers
 	python -m pytest --slow
 
 TOOL_TESTS = tests/test_examples.py \
-	$(addprefix tests/tool/test_,history.py history_old.py history_kills.py identity.py \
-	identity_items.py identity_stages.py package.py places.py places_git.py restore.py run.py)
+	$(addprefix tests/tool/test_,history.py history_kills.py history_old.py identity.py \
+	identity_items.py identity_stages.py package.py places.py places_git.py restore.py \
+	restore_refused.py run.py run_curves.py run_inputs.py run_plain_mlflow.py run_rows.py \
+	run_stopped.py)
 
 test-oldest: .venv-oldest/run  ## run tests with the oldest DVC and MLflow that the tool supports
 	.venv-oldest/bin/python -m pytest $(TOOL_TESTS)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clone import ROOT, Clone, environment
+from live_runs import recorded
 from pipelines import evaluate, repository, train
-from test_run import recorded
 
 TOOL = ROOT / "dvc_mlflow"
 

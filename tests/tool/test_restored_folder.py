@@ -6,9 +6,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from live_runs import last, recorded
 from pipelines import LOADER, SERVED, Repository, repository
-from test_restore import contents, last, restore, restored
-from test_run import recorded
+from restoring import contents, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,

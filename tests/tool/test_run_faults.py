@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from clone import environment
+from live_runs import one, recorded, recorders, reproducing, wait
 from pipelines import LOADER, SERVED, Repository, evaluate, repository, train
 from servers import serving
 from stores import rows_of
 from test_record_faults import immutable
-from test_run import one, recorded, recorders, reproducing, wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -86,7 +86,11 @@ def locked(database: Path) -> Iterator[None]:
     ("breaking", "reason"),
     [
         (damaged, "not a database; restore a backup, or move it away to start a new store"),
-        (locked, "database is locked; run it again when it is free"),
+        pytest.param(
+            locked,
+            "database is locked; run it again when it is free",
+            marks=pytest.mark.rest,
+        ),
         (immutable, "readonly database; make it writable for you"),
     ],
     ids=["damaged", "locked", "read-only"],
@@ -116,6 +120,7 @@ def test_full_temporary_folder(project: Repository, tmp_path: Path) -> None:
 CURVE = "printf 'step,loss\\n1,2\\n' > c.csv; while [ ! -e go ]; do sleep 0.1; done; echo 1 > out"
 
 
+@pytest.mark.rest
 def test_server_goes_away(tmp_path: Path) -> None:
     """A server that ends in mid-run costs a stage no more than a line, and sees no password."""
     plots = [{"c.csv": {"cache": False, "x": "step"}}]
@@ -146,6 +151,7 @@ def test_server_goes_away(tmp_path: Path) -> None:
     assert not (project.path / "mlflow.db").exists()
 
 
+@pytest.mark.rest
 def test_stderr_that_nobody_reads(project: Repository) -> None:
     """A stage that DVC would run without the tool runs with it, where no line can be shown."""
     project.run("bash", "-c", "dvc repro 2> /dev/full")
@@ -198,6 +204,7 @@ def test_killed_dvc_behind_a_shell(tmp_path: Path) -> None:
 # Crowds
 
 
+@pytest.mark.rest
 def test_experiments_at_once(tmp_path: Path, slow: bool) -> None:
     """Experiments that start at the same moment, with no store yet, lose no row and no model.
 
