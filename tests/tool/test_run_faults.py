@@ -17,9 +17,9 @@ import pytest
 from clone import environment
 from live_runs import one, recorded, recorders, reproducing, wait
 from pipelines import LOADER, SERVED, Repository, evaluate, repository, train
+from refusals import immutable
 from servers import serving
 from stores import rows_of
-from test_record_faults import immutable
 
 pytestmark = [
     pytest.mark.pipeline,

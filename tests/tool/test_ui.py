@@ -182,6 +182,7 @@ def test_damaged(project: Repository, damage: str) -> None:
         assert line == address(project, port, "project")
 
 
+@pytest.mark.rest
 def test_server(project: Repository, tmp_path: Path) -> None:
     """With a tracking server, only the address there is printed, without the password."""
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
