@@ -17,14 +17,14 @@ from team import Team, running_team
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what Ray and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """The services, for all tests, which run in their order."""
+    """The services for all tests of this module, which run in order."""
     with running_team(tmp_path_factory.mktemp("team")) as team:
         yield team
 
@@ -42,7 +42,7 @@ def locked(clone: Clone) -> dict[str, str]:
 
 
 def test_small_grid(swept: tuple[Team, str]) -> None:
-    """Two trials run on two nodes; the experiments and the rows are there, once each."""
+    """Two trials run on two nodes, and leave one experiment and one row each."""
     team, said = swept
     assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
     assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)

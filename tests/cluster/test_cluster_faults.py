@@ -16,14 +16,14 @@ from team import Team, running_team, trainings, wait_until
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what Ray and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """The services, for all tests, which run in their order."""
+    """The services for all tests of this module, which run in order."""
     with running_team(tmp_path_factory.mktemp("team")) as team:
         yield team
 
@@ -83,7 +83,7 @@ def test_driver_killed(team: Team) -> None:
 
 
 def test_two_drivers(team: Team) -> None:
-    """If two sweeps run the same trial at the same time, the first result stands, once."""
+    """If two sweeps run the same trial at the same time, the first result stands, in one row."""
     before = len(team.experiments())
     both = [team.start("train.seed=5") for _ in range(2)]
     said = [process.communicate()[0] for process in both]

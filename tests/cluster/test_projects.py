@@ -1,4 +1,4 @@
-"""Sweeps of other DVC projects, on this machine: nothing in a sweep knows this repository's one."""
+"""Sweeps work for any DVC project, on this machine and without a cluster."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from services import MISSING
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
@@ -165,7 +165,7 @@ def test_plain_mlflow_script(tmp_path: Path) -> None:
 
 
 def test_terminal(tmp_path: Path) -> None:
-    """In a terminal, a bar shows the progress, and lines stand alone."""
+    """In a terminal, a bar shows the progress, and each message has its own line."""
     project = small(tmp_path)
     command = f"dvc-mlflow sweep -S x=1,2 --metric=-a/score --clones {project.clones}"
     said = project.run("script", "-qec", f"stty rows 40 cols 140; {command}", "/dev/null").stdout
@@ -186,7 +186,7 @@ def test_terminal(tmp_path: Path) -> None:
     ],
 )
 def test_pins(file: str, content: str, tmp_path: Path) -> None:
-    """A node must have what is pinned, in whatever file; an option names an unusual one."""
+    """A node must have the pinned versions, of a known lock file or one that --pins names."""
     project = small(tmp_path, {file: content})
     pins = ["--pins", file] * (not file.endswith(".lock"))
     said = project.sweep("-S", "x=1,2", "--metric=-a/score", *pins, check=False)
@@ -198,7 +198,7 @@ def test_pins(file: str, content: str, tmp_path: Path) -> None:
     ("file", "words"), [("nowhere.txt", "there is no such file"), ("bad.lock", "must be a lock of")]
 )
 def test_bad_pins(file: str, words: str, tmp_path: Path) -> None:
-    """A file that cannot be read is reported before anything runs."""
+    """A file of pins that cannot be read is reported before anything runs."""
     project = small(tmp_path, {"bad.lock": "[[package]]\n"})
     said = project.sweep("-S", "x=1,2", "--metric=-a/score", "--pins", file, check=False)
     (line,) = said.splitlines()
@@ -207,6 +207,6 @@ def test_bad_pins(file: str, words: str, tmp_path: Path) -> None:
 
 
 def test_no_metric(tmp_path: Path) -> None:
-    """Without columns in dvc.yaml, somebody has to say what best means."""
+    """Without columns in dvc.yaml, --metric must say what best means."""
     said = small(tmp_path).sweep("-S", "x=1,2", check=False)
     assert said.splitlines()[-1].startswith("dvc-mlflow: --metric: name what best means, such as ")

@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone for all tests, which leave it as it is."""
+    """A clone for all tests, which do not change it."""
     folder = tmp_path_factory.mktemp("sweep")
     return repository(folder, f"{folder}/files")
 
@@ -73,7 +73,7 @@ def test_repository_not_ready(spoil: Callable[[Clone], Any], line: str, tmp_path
 
 @pytest.mark.parametrize("address", ["", "sqlite:///mlflow.db", "/tmp/store"])  # noqa: S108
 def test_store_that_nodes_do_not_reach(clone: Clone, address: str) -> None:
-    """On a cluster the rows need a store that every node reaches."""
+    """On a cluster, a store that not every node reaches is refused."""
     done = sweep(clone, "-S", "model.units=3", "--address", "auto", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -83,7 +83,7 @@ def test_store_that_nodes_do_not_reach(clone: Clone, address: str) -> None:
 
 @pytest.fixture
 def experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Experiments]:
-    """Those of the clone's commit, among which `sweep-a` and `sweep-b` are that commit itself."""
+    """The experiments of the clone's commit; `sweep-a` and `sweep-b` are that commit itself."""
     monkeypatch.chdir(clone.path)
     with Project() as project:
         found = Experiments(project, clone.git("rev-parse", "HEAD"))
@@ -95,7 +95,7 @@ def experiments(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exper
 
 
 def test_experiments(clone: Clone, experiments: Experiments) -> None:
-    """A commit's experiments are those now in the git remote, or of these the named ones."""
+    """A commit's experiments are those now in the git remote, or only those that are named."""
     commit = clone.git("rev-parse", "HEAD")
     experiments.read("sweep-b")
     assert {name: one.commit for name, one in experiments.there.items()} == {"sweep-b": commit}
@@ -146,7 +146,7 @@ def test_donors(experiments: Experiments, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.rest
-@pytest.mark.filterwarnings("ignore")  # what MLflow's client warns of in the test's process
+@pytest.mark.filterwarnings("ignore")  # warnings from MLflow's client
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium-driver")
 def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep's address opens the table with the usual columns and only the sweep's rows."""

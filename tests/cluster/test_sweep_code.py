@@ -1,4 +1,4 @@
-"""The code of a sweep needs nothing on a node, and no private name of another package."""
+"""A sweep's code for nodes needs only Python, and no private name of another package."""
 
 import ast
 import sys
@@ -41,7 +41,7 @@ def test_no_private_names() -> None:
     ],
 )
 def test_private_name_is_found(line: str) -> None:
-    """The test above can fail."""
+    """`private_names` finds every kind of private name, and foreign base classes."""
     assert private_names(line)
 
 

@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The params are those of the working directory."""
+    """Work in this repository, whose params the trials have."""
     monkeypatch.chdir(ROOT)
 
 

@@ -26,7 +26,7 @@ def healed(project: Repository, *folders: str) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files below a folder but those of git, and DVC's own in .dvc/tmp."""
+    """Return the files below a folder, except git's and those in .dvc/tmp."""
     return {
         f"{path.relative_to(folder)}": path.read_bytes()
         for path in folder.rglob("*")
@@ -39,7 +39,7 @@ def md5(content: bytes) -> str:
 
 
 def place(project: Repository, oid: str) -> Path:
-    """Return the place of an md5 in DVC's cache."""
+    """Return the path of an md5 in DVC's cache."""
     return project.path / ".dvc/cache/files/md5" / oid[:2] / oid[2:]
 
 

@@ -17,7 +17,7 @@ def changed_lines(project: Repository, *paths: str) -> list[str]:
 
 
 def one(stage: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a stage with a metric, and what else is given."""
+    """Return a stage with a metric and these other entries."""
     return {"metrics": [{"score.json": {"cache": False}}], **stage, **more}
 
 
@@ -32,7 +32,7 @@ def command(project: Repository, stage: str = "train", folder: str = ".") -> Any
 
 
 class Terminal(io.StringIO):
-    """Somebody who types."""
+    """A terminal at which somebody types."""
 
     def isatty(self) -> bool:
         """Say that it is a terminal."""

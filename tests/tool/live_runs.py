@@ -41,7 +41,7 @@ def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 def recorders(project: Repository) -> list[psutil.Process]:
-    """Return the recorders that are at work for a repository."""
+    """Return a repository's running recorders."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -57,7 +57,7 @@ def last(project: Repository) -> Run:
 
 @contextmanager
 def reproducing(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `dvc repro` in the block, in a process group of its own."""
+    """Run `dvc repro` in the block, in its own process group."""
     with subprocess.Popen(
         ["dvc", "repro"],
         cwd=project.path,

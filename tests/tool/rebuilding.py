@@ -1,4 +1,4 @@
-"""Compare all that two stores hold, but ids and processes."""
+"""Start `record`, lose its store, and compare all that two stores contain."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ STAGES["b"]["cmd"] += "; echo text > b.txt"
 
 
 def contents(project: Repository, address: str = "") -> list[dict[str, Any]]:
-    """Return all that is in a store, but what differs whenever it is made: ids and processes.
+    """Return all that is in a store, except ids and processes, which differ each time.
 
     A repository's own store is read from a copy: MLflow would keep a deleted one open.
     """

@@ -25,7 +25,7 @@ def record(project: Repository, *arguments: str | Path, **more: str) -> Done:
 
 
 def refused(project: Repository, *arguments: str, **more: str) -> str:
-    """Return the one line with which `record` ends, within twenty seconds of a free machine."""
+    """Return the one line with which `record` fails, within twenty seconds on a free machine."""
     began = time.monotonic()
     done = record(project, *arguments, **more)
     assert time.monotonic() - began < 40
@@ -40,12 +40,12 @@ def refused(project: Repository, *arguments: str, **more: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a terminal obeys nothing in a text."""
+    """Whether a text has no control characters."""
     return text.replace("\n", "").isprintable()
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return the md5 of each file below a folder, but of what belongs to git, DVC and MLflow."""
+    """Return the md5 of each file below a folder, except those of git, DVC and MLflow."""
     own = re.compile(r"(^|/)(\.git|\.dvc/(tmp|cache)|mlartifacts)(/|$)|(^|/)mlflow\.db")
     found = {f"{path.relative_to(folder)}": path for path in folder.rglob("*")}
     return {

@@ -43,7 +43,7 @@ def restored(project: Repository, run: Run) -> Clone:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Return every file but git's, DVC's and MLflow's own and what was restored."""
+    """Return every file except git's, DVC's, MLflow's and those that were restored."""
     own = {".git", "tmp", "cache", "restored", "mlartifacts", "mlflow.db"}
     return {
         str(file.relative_to(path)): file.read_bytes()

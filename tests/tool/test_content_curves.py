@@ -12,12 +12,12 @@ from row_content import UNCACHED, columns, curve, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_curves(tmp_path: Path) -> None:
-    """Tables with one line per step are curves, in any format, with a declared x or without."""
+    """A table with one line per step becomes a curve, whatever its format, with or without `x`."""
     stages = {
         "csv": makes({"a.csv": "n,step,loss\n9,1,0.5\n8,2,0.25"}, plots=["a.csv"]),
         "x": makes({"x.tsv": "t\tstep\tl\n1\t5\t0.5\n2\t5\tnan\n"}, plots=[{"x.tsv": {"x": "t"}}]),
@@ -54,7 +54,7 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_tables_that_are_no_curves(tmp_path: Path) -> None:
-    """Where x does not grow, or DVC draws no line, a table is an artifact; it is never lost."""
+    """A table whose x does not grow, or that DVC plots without a line, is kept as an artifact."""
     files = {
         "pairs.csv": "actual,predicted\n0,0\n1,2\n1,1\n",
         "grows.csv": "actual,predicted\n0,0\n1,2\n2,1\n",
@@ -90,7 +90,7 @@ LIVE = {
 
 @pytest.mark.parametrize("beside", [False, True], ids=["top", "beside"])
 def test_dvclive(tmp_path: Path, beside: bool) -> None:
-    """DVCLive's folder: its curves, its final metrics at their last steps, its plots."""
+    """A row has DVCLive's curves, final metrics (at their last steps) and plots."""
     start = "" if beside else "dvclive/"
     shown = {
         "metrics": [f"{start}metrics.json"],
@@ -123,7 +123,7 @@ def test_dvclive(tmp_path: Path, beside: bool) -> None:
 
 @pytest.mark.rest
 def test_long_curve(tmp_path: Path) -> None:
-    """A curve with 100,000 points is whole."""
+    """A curve with 100,000 points is recorded completely."""
     command = "(echo step,loss; seq 1 100000 | sed s/$/,0.5/) > a.csv"
     project = ran(tmp_path, {"train": {"cmd": command, "plots": ["a.csv"]}})
     row, _ = recorded(project)

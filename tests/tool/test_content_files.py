@@ -15,12 +15,12 @@ from row_content import UNCACHED, lines, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_artifacts(tmp_path: Path) -> None:
-    """Small outputs and all plots are artifacts under their own paths; none is outside the row."""
+    """Small outputs and all plots in the project are artifacts, under their own paths."""
     outside = tmp_path / "absolute.txt"
     files = {"m.json": '{"n": 1}', "d/a b/#ü%.txt": "odd", "d/e": "", "small.bin": "s"}
     stage = makes(
@@ -48,7 +48,7 @@ def test_artifacts(tmp_path: Path) -> None:
 
 
 def load(row: Run, name: str) -> str:
-    """Return the text that the source of one of a row's data sets loads."""
+    """Return the text that the source of a row's data set loads."""
     (dataset,) = [i.dataset for i in row.inputs.dataset_inputs if i.dataset.name == name]
     return Path(mlflow.data.get_source(dataset).load()).read_text()
 
@@ -60,7 +60,7 @@ def md5s(project: Repository) -> dict[str, str]:
 
 
 def test_data_sets(tmp_path: Path) -> None:
-    """Inputs load the bytes with the md5 in dvc.lock, whatever stands there now, or fail."""
+    """A data set loads the bytes whose md5 is in dvc.lock, even if its file changed, or fails."""
     stages: Stages = {
         "prepare": makes({"d/x.txt": "x\n", "d/y.txt": "y\n"}, deps=["code.sh"], outs=["d"]),
         "train": {
@@ -103,7 +103,7 @@ def test_data_sets(tmp_path: Path) -> None:
 
 
 def test_address_of_data(tmp_path: Path) -> None:
-    """The source of a data set is its file in the default remote, if MLflow can read that."""
+    """A data set's source is its file in the default remote, if MLflow can read from there."""
     project = repository(tmp_path / "project", {"train": train("raw.txt")})
     file, found = "files/md5/b0/26324c", {}
     for url in (

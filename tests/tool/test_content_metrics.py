@@ -10,7 +10,7 @@ from row_content import UNCACHED, lines, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -21,7 +21,7 @@ BRING = (
 
 
 def test_metrics(tmp_path: Path) -> None:
-    """Metrics are `<stage>/<key>`, of JSON, YAML and TOML, wherever dvc.yaml declares them."""
+    """Metrics in JSON, YAML and TOML are named `<stage>/<key>`, wherever dvc.yaml declares them."""
     mixed = (
         '{"a": {"b": 1, "c": {"d": 2}}, "t": "text", "l": [1], "f": true, "n": NaN, "i": -Infinity}'
     )
@@ -78,7 +78,7 @@ def test_metrics(tmp_path: Path) -> None:
 
 
 def test_unreadable_metrics(tmp_path: Path) -> None:
-    """A metrics file that nobody can parse is named in a line; the rest of the row is complete."""
+    """A metrics file that cannot be parsed is reported in one line; the rest is recorded."""
     bomb = "a0: &a0 {x: 1}\n"
     for i in range(30):
         bomb += f"a{i + 1}: &a{i + 1} {{{', '.join(f'k{j}: *a{i}' for j in range(10))}}}\n"
@@ -115,7 +115,7 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
 
 
 def test_edited_metrics(tmp_path: Path) -> None:
-    """A row gets the metrics in dvc.lock or none: where they are not here, it waits for them."""
+    """A row gets the metrics in dvc.lock or none; it is completed once they are back."""
     stages = {
         "cached": makes({"a.json": '{"n": 1}'}, metrics=["a.json"]),
         "uncached": makes({"b.json": '{"n": 2}'}, metrics=[{"b.json": UNCACHED}]),
@@ -127,7 +127,7 @@ def test_edited_metrics(tmp_path: Path) -> None:
     project.run("rm", "-r", "out")
     said = project.record()
     found = {row.data.tags["dvc.stage"]: row for row in project.rows()}
-    # What DVC's cache has is taken from there.
+    # Metrics that DVC's cache has are read from there.
     assert found["cached"].data.metrics == {"cached/n": 1}
     assert found["folder"].data.metrics == {"folder/n": 3}
     assert found["uncached"].data.metrics == {}
@@ -143,7 +143,7 @@ def test_edited_metrics(tmp_path: Path) -> None:
 
 
 def test_metrics_that_are_not_here(tmp_path: Path) -> None:
-    """A row waits for metrics that only a remote has; the bytes of other outputs are not needed."""
+    """A row waits for metrics that only a remote has, but not for other outputs."""
     stages = {
         "train": makes({"a.json": '{"n": 1}', "m": "model"}, metrics=["a.json"], outs=["m"]),
         "folder": makes({"out/c.json": '{"n": 3}'}, outs=["out"]),

@@ -12,12 +12,12 @@ from row_content import UNCACHED, model_ids, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def loader(text: str, mark: Path) -> str:
-    """Return a module that loads a model, and leaves a mark when it is imported."""
+    """Return the source of a module that loads a model, and creates a file when imported."""
     return f"""
 from pathlib import Path
 
@@ -51,7 +51,7 @@ SIGNATURE = {
 
 
 def test_model(tmp_path: Path) -> None:
-    """A declared model is served with the code of its result; nothing of it is imported before."""
+    """A declared model is served with its result's code, which recording never imports."""
     mark = tmp_path / "imported"
     meta = {
         "loader_module": "greeting.load",
@@ -97,7 +97,7 @@ def test_model(tmp_path: Path) -> None:
     ids = {row.data.params["a"]: model_ids(row) for row in project.rows()}
     assert ids["3"] != [model_id]
     assert not mark.exists()
-    # Of a commit, the code is the commit's.
+    # For a commit, the code is read from the commit.
     copy = project.copy(tmp_path / "copy")
     copy.record("--rev", "HEAD")
     (of_commit,) = copy.rows()
@@ -113,7 +113,7 @@ def test_model(tmp_path: Path) -> None:
 
 
 def test_model_of_a_stage(tmp_path: Path) -> None:
-    """A stage can say the same of an output, also of a folder, and of each item of a foreach."""
+    """A stage can declare its model too: a file, a folder, or one for each item of a foreach."""
     model = {
         "path": "model",
         "loader_module": "loaders",
@@ -150,7 +150,7 @@ def test_model_of_a_stage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("revision", [[], ["--rev", "HEAD"]])
 def test_code_beside_a_nested_project(tmp_path: Path, revision: list[str]) -> None:
-    """A project in a folder serves its model with code and requirements from elsewhere in git."""
+    """A nested project's model can use code and requirements from elsewhere in the repository."""
     outer = repository(tmp_path / "project", {})
     outer.write({"shared/beside.py": loader("beside", tmp_path / "mark"), "needs.txt": "six\n"})
     model = {"loader_module": "beside", "code_paths": ["../shared/beside.py"]}
@@ -169,7 +169,7 @@ def test_code_beside_a_nested_project(tmp_path: Path, revision: list[str]) -> No
 
 
 def test_model_that_mlflow_has_saved(tmp_path: Path) -> None:
-    """A folder with an MLmodel file is logged as it is."""
+    """A model that MLflow has saved, a folder with an MLmodel file, is logged unchanged."""
     made = tmp_path / "made"
     (tmp_path / "plain.py").write_text(loader("saved", tmp_path / "mark"))
     (tmp_path / "data.txt").write_text("it")
@@ -195,7 +195,7 @@ def test_model_that_mlflow_has_saved(tmp_path: Path) -> None:
 
 
 def test_model_kept_in_git(tmp_path: Path) -> None:
-    """Of a commit, a model that git keeps is the commit's, as its code is."""
+    """For a commit, a model in git is read from the commit, and so is its code."""
     model = {"path": "model.txt", "loader_module": "by_git", "code_paths": ["by_git.py"]}
     stage = {**train("raw.txt"), "outs": [{"model.txt": UNCACHED}]}
     stage["meta"] = {"mlflow": {"model": {**model, "pip_requirements": ["six"]}}}

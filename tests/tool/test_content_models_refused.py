@@ -10,12 +10,12 @@ from row_content import lines, model_ids
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_models_that_cannot_be_served(tmp_path: Path) -> None:
-    """Each model that cannot be served is named in one line; the row is complete without it."""
+    """Each model that cannot be served costs one line, and its row is complete without it."""
     (tmp_path / "secret.py").write_text("SECRET = 1\n")
     good = {"loader_module": "m", "code_paths": ["m.py"], "pip_requirements": ["six"]}
     wrong: dict[str, tuple[dict[str, Any], str]] = {

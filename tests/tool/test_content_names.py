@@ -10,7 +10,7 @@ from row_content import ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -18,7 +18,7 @@ GIT = ("git.commit", "git.branch", "git.dirty", "git.repoURL", "type", "name")
 
 
 def test_names(tmp_path: Path) -> None:
-    """A row is named after changed params, or else after branch and commit; git says the rest."""
+    """A row is named after its branch and commit or, if uncommitted, its changed params."""
     stages = {
         "train": {**train("raw.txt"), "params": ["rate", "model", {"other.yaml": ["n.rate"]}]}
     }
@@ -29,7 +29,7 @@ def test_names(tmp_path: Path) -> None:
     project.git("remote", "add", "origin", "https://me:secret@example.org/repository")
     project.git("commit", "-q", "--allow-empty", "-m", "Nothing")
     commit = project.git("rev-parse", "HEAD^")
-    project.write({"raw.txt": "1\n\n"})  # the result is that of its own commit all the same
+    project.write({"raw.txt": "1\n\n"})  # it does not change which commit has the result
     row, _ = recorded(project)
     assert row.info.run_name == f"main {commit[:7]}"
     assert {key: row.data.tags.get(f"mlflow.source.{key}") for key in GIT} == {
@@ -43,7 +43,7 @@ def test_names(tmp_path: Path) -> None:
     assert row.data.tags["mlflow.user"] == "Tester"
     time = int(project.git("log", "-1", "--format=%ct", "HEAD^")) * 1000
     assert (row.info.start_time, row.info.end_time) == (time, time)
-    # What is not committed is named by what has changed in params, as short as can be.
+    # An uncommitted result is named after the changed params, by their shortest keys.
     project.set({"rate": 2, "model": {"units": 3, "cell": "gru"}})
     project.write({"other.yaml": "n:\n  rate: 5\n  m: 2\n"})
     project.dvc("repro", "-q")
@@ -55,13 +55,13 @@ def test_names(tmp_path: Path) -> None:
         head,
         getpass.getuser(),
     )
-    assert row.data.tags["mlflow.source.git.dirty"] == "true"  # raw.txt is committed otherwise
+    assert row.data.tags["mlflow.source.git.dirty"] == "true"  # raw.txt differs from the commit
     written = (project.path / "dvc.lock").stat().st_mtime
     assert row.info.start_time == int(written * 1000)
 
 
 def test_experiment(tmp_path: Path) -> None:
-    """A row of DVC's experiment has its name and its commit."""
+    """The row of a DVC experiment has the experiment's name and commit."""
     project = ran(tmp_path, {"train": train("raw.txt")}, {"rate": 1})
     project.commit("The results")
     project.dvc("exp", "run", "-q", "-n", "mild-trial", "-S", "rate=7")
@@ -86,7 +86,7 @@ def test_experiment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("history", ["no git", "no commit", "no branch"])
 def test_names_without_history(tmp_path: Path, history: str) -> None:
-    """Without git, before the first commit and on no branch, a row has a name all the same."""
+    """A row has a name even without git, before the first commit, or on a detached HEAD."""
     project = repository(tmp_path / "project", {"train": train("raw.txt")}, {"rate": 1})
     name = "rate=1"
     if history == "no branch":

@@ -15,12 +15,12 @@ from row_content import UNCACHED, lines, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_params(tmp_path: Path) -> None:
-    """Params have dotted keys; those of another file have its stem before them, of any format."""
+    """Params have dotted keys; those of another file, whatever its format, start with its stem."""
     stage = makes(
         {"m.json": '{"n": 1}'},
         params=[
@@ -45,7 +45,7 @@ def test_params(tmp_path: Path) -> None:
     }
     params = {"rate": 1e-05, "model": {"units": 3, "cell": "gru"}, "unread": 1}
     project = ran(tmp_path, {"train": stage}, params, files)
-    # A result has the params in dvc.lock, whatever stands in the files now.
+    # A result's params are those in dvc.lock, whatever the files now contain.
     project.set({"rate": 2, "model": {"units": 4}})
     project.write({"whole.yaml": "a: 1\n", "x/same.yaml": "k: 2\n"})
     row, said = recorded(project)
@@ -70,7 +70,7 @@ def test_params(tmp_path: Path) -> None:
 
 
 def test_params_of_two_files(tmp_path: Path) -> None:
-    """A key that two stages read from different files has the stage's name, whatever its value."""
+    """A key that two stages read from different files is prefixed with the stage's name."""
     stages = {
         "train": {**train("raw.txt"), "params": ["rate", "model.units"]},
         "a": makes(
@@ -120,7 +120,7 @@ def test_values_in_commands(tmp_path: Path) -> None:
 
 
 def test_items(tmp_path: Path) -> None:
-    """The values of a foreach or a matrix are params by the names that dvc.yaml has for them."""
+    """The values of a foreach or a matrix are params, under the names that dvc.yaml gives them."""
 
     def item(name: str) -> dict[str, Any]:
         command = f"mkdir -p $(dirname {name}); echo '{{\"n\": 1}}' > {name}.json"
@@ -157,7 +157,7 @@ def test_items(tmp_path: Path) -> None:
 
 
 def test_many_and_odd_params(tmp_path: Path) -> None:
-    """MLflow's limits cost a param its key or its end, never the row; each is named in a line."""
+    """A param beyond MLflow's limits is renamed, cut or left out; its row is still recorded."""
     odd = {"a@b": 1, "a#b": 2, "a%b": 3, "/abs": 4, "up/../../x": 5, "..": 6, "..y": 7, "": 8}
     odd |= {"é ü": 9, "x" * 249 + "/" + "y" * 50: 10, "s/": 11}
     whole = {**{f"p{i}": i for i in range(500)}, **odd, "long": "z" * 10_000}
@@ -177,7 +177,7 @@ def test_many_and_odd_params(tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("a./ @~é\n:") | st.characters(), max_size=20), st.integers(1, 300))
 def test_every_key_isallowed_key(start: str, times: int) -> None:
-    """MLflow takes every key that the tool makes, and a usual one stays as it is."""
+    """MLflow accepts every key that the tool makes, and ordinary keys are unchanged."""
     key = allowed_key((start * times)[:400])
     _validate_metric_name(key)
     _validate_param_name(key)

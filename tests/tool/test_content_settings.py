@@ -9,12 +9,12 @@ from row_content import columns, lines, ran, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_settings(tmp_path: Path) -> None:
-    """A stage names its experiment and the table's columns, best first."""
+    """A stage can choose its experiment and the table's columns, sorted by the first one."""
     meta = {"mlflow": {"experiment": "mine", "columns": ["-metrics.train/loss", "params.rate"]}}
     stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
     stages["a"]["meta"] = {"mlflow": {"columns": ["params.rate", "metrics.a/score"]}}
@@ -31,7 +31,7 @@ def test_settings(tmp_path: Path) -> None:
 
 
 def test_default_columns_grow(tmp_path: Path) -> None:
-    """The table shows a stage's scores once it has run, though its model was recorded before."""
+    """The table shows a stage's scores once it has run, even if its model was recorded earlier."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q", "train")
@@ -44,7 +44,7 @@ def test_default_columns_grow(tmp_path: Path) -> None:
 
 
 def test_default_columns(tmp_path: Path) -> None:
-    """Without a choice the table shows the final metrics and the params; a choice stays."""
+    """By default the table shows final metrics and params; a user's own choice is kept."""
     files = {"m.json": '{"f1": 0.5, "loss": 2}', "a.csv": "step,cost\n0,1\n1,2\n"}
     stages = {"train": makes(files, params=["rate", "units"], metrics=["m.json"], plots=["a.csv"])}
     project = ran(tmp_path, stages, {"rate": 1, "units": 2})
@@ -62,7 +62,7 @@ def test_default_columns(tmp_path: Path) -> None:
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
-    """What is wrong in dvc.yaml is said in one line each; everything else is recorded."""
+    """Each mistake in dvc.yaml is reported in one line; everything else is recorded."""
     meta = {"mlflow": {"colums": [], "prefix": 5, "experiment": "mine", "open": "last"}}
     stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
     stages["a"]["meta"] = {"mlflow": "text"}

@@ -57,7 +57,7 @@ def test_lock_file_that_git_does_not_have(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["merge", "committed", "ignored", "newer"])
 def test_lock_files_that_no_kill_has_made(project: Repository, kind: str) -> None:
-    """A merge's conflict, and whatever is committed or can be read, is left alone."""
+    """A merge conflict, and a dvc.lock that is committed or readable, is left alone."""
     if kind == "merge":
         project.write({"dvc.lock": f"<<<<<<< HEAD\n{project.lock}=======\n>>>>>>> other\n"})
     elif kind == "ignored":
@@ -74,7 +74,7 @@ def test_lock_files_that_no_kill_has_made(project: Repository, kind: str) -> Non
 
 
 def test_folders(tmp_path: Path) -> None:
-    """A dvc.yaml in a folder has a dvc.lock; a nested project is repaired where it is named."""
+    """The dvc.lock of a subfolder is repaired; that of a nested project only if it is named."""
     project = repository(tmp_path / "project", {}, files={"part/raw.txt": "1\n"})
     project.run("sh", "-c", "mkdir inner && cd inner && dvc init -q --subdir")
     stages = json.dumps({"stages": {"one": makes({"one.txt": "1\n"}, outs=["one.txt"])}})
@@ -119,7 +119,7 @@ with Repo().lock:
 def test_beside_a_running_dvc(project: Repository, seconds: int, hardlink: str) -> None:
     """While another `dvc` holds its lock, the dvc.lock that it may be writing is not touched."""
     project.dvc("config", "core.hardlink_lock", hardlink)
-    (project.path / ".dvc/tmp/lock").unlink()  # of the other kind
+    (project.path / ".dvc/tmp/lock").unlink()  # a lock of the other kind
     project.write({"whole": f"{project.lock}# as it writes it\n", "dvc.lock": "sch"})
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, f"{seconds}"],
@@ -143,7 +143,7 @@ def test_beside_a_running_dvc(project: Repository, seconds: int, hardlink: str) 
 
 @pytest.mark.parametrize("name", ["git", "dvc"])
 def test_beside_a_live_git(project: Repository, name: str, tmp_path: Path) -> None:
-    """An index.lock that a running git, or a `dvc`, may have made is left alone, until it ends."""
+    """An index.lock is left alone while a git or `dvc` that may have made it is running."""
     lock = project.path / ".git" / "index.lock"
     lock.write_text("in use")
     (tmp_path / name).symlink_to("/bin/sleep")
@@ -156,7 +156,7 @@ def test_beside_a_live_git(project: Repository, name: str, tmp_path: Path) -> No
 
 
 def test_in_a_hook(project: Repository) -> None:
-    """The git that runs a hook holds the index; the words of a shell mean nothing."""
+    """In a hook, git's index.lock is left alone; a shell that only mentions git does not count."""
     hook = project.path / ".git/hooks/pre-commit"
     hook.write_text("#!/bin/sh\ndvc-mlflow heal\n")
     hook.chmod(0o755)
@@ -169,7 +169,7 @@ def test_in_a_hook(project: Repository) -> None:
 
 
 def test_index_of_a_worktree(project: Repository, tmp_path: Path) -> None:
-    """A git worktree has an index of its own."""
+    """The index.lock of a git worktree is removed too."""
     project.git("worktree", "add", "-q", f"{tmp_path}/tree")
     lock = project.path / ".git/worktrees/tree/index.lock"
     lock.write_text("")

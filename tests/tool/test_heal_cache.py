@@ -39,7 +39,7 @@ def test_damaged_cache(project: Repository, content: bytes) -> None:
 
 
 def test_damaged_cache_beside_an_intact_file(project: Repository) -> None:
-    """A file that is not the damaged one's copy stays."""
+    """A file in the workspace that is not a copy of the damaged one is kept."""
     model = project.path / "model.txt"
     good = model.read_bytes()
     damage(place(project, md5(good)))
@@ -53,7 +53,7 @@ def test_damaged_cache_beside_an_intact_file(project: Repository) -> None:
 
 
 def test_damaged_folder(project: Repository) -> None:
-    """Of a folder, both the files and their list are checked."""
+    """For a folder, both its files and their list are checked."""
     one = place(project, md5(b"1\n"))
     (listed,) = project.path.glob(".dvc/cache/files/md5/*/*.dir")
     for path in (one, listed):
@@ -67,7 +67,7 @@ def test_damaged_folder(project: Repository) -> None:
 
 
 def test_data(tmp_path: Path) -> None:
-    """What a .dvc file tracks is checked, too; `dvc pull` brings it back."""
+    """Files that a .dvc file tracks are checked too; `dvc pull` brings them back."""
     project = repository(
         tmp_path / "project", PIPELINE, files={"data.txt": "1\n"}, data=["data.txt"]
     )
@@ -83,7 +83,7 @@ def test_data(tmp_path: Path) -> None:
 
 
 def test_paths_that_lead_out(project: Repository, tmp_path: Path) -> None:
-    """A dvc.lock or a folder's list with other md5s and paths moves and deletes nothing outside."""
+    """A forged dvc.lock cannot make `heal` move or delete files outside the project."""
     away = tmp_path / "away"
     away.mkdir()
     (away / "victim").write_text("damaged")
@@ -106,7 +106,7 @@ def test_paths_that_lead_out(project: Repository, tmp_path: Path) -> None:
 
 
 def test_list_of_files_that_lead_out(project: Repository, tmp_path: Path) -> None:
-    """Paths in a folder's list in DVC's cache, which anybody can have written, lead nowhere."""
+    """Paths in a folder's list in DVC's cache, which anyone may have written, lead nowhere."""
     (tmp_path / "victim").write_text("damaged")
     (listed,) = project.path.glob(".dvc/cache/files/md5/*/*.dir")
     files = json.loads(listed.read_text())
@@ -125,7 +125,7 @@ def test_list_of_files_that_lead_out(project: Repository, tmp_path: Path) -> Non
 
 
 def test_links_in_the_way(project: Repository, tmp_path: Path) -> None:
-    """Links in place of the files that are written or moved are not followed."""
+    """Symbolic links in place of the files to repair are not followed."""
     (tmp_path / "mine").write_text("mine")
     for name in ("dvc.lock", "dvc.lock.damaged", ".dvc/tmp/rwlock"):
         path = project.path / name

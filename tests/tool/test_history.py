@@ -10,7 +10,7 @@ from pipelines import TWO_EVALUATIONS, Repository, repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -18,7 +18,7 @@ NOTHING = "nothing to do: MLflow has all results that can be read\n"
 
 
 def state_of(project: Repository) -> list[str]:
-    """Return what git knows of the checkout, and every ref."""
+    """Return git's status, refs and stash."""
     return [project.git("status", "--porcelain"), project.git("for-each-ref"), project.git("stash")]
 
 
@@ -39,7 +39,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def test_each_result_is_a_row(long: Repository) -> None:
-    """A row has the params, metrics and curve of its commit, and says where it comes from."""
+    """A row has its commit's params, metrics and curve, and names the commit."""
     rows = by("rate", long)
     assert len(rows) == 30
     row = rows["9"]
@@ -61,7 +61,7 @@ def test_each_result_is_a_row(long: Repository) -> None:
 
 
 def test_nothing_is_recorded_twice(long: Repository) -> None:
-    """A second import does nothing, nor does `record` of a commit or of the workspace."""
+    """A second import adds nothing, nor does `record` of a commit or of the workspace."""
     assert long.record("--all").out == NOTHING
     assert long.record("--rev", "v1..v2").out == NOTHING
     assert long.record("--rev", "v1").out == "nothing to do: MLflow has this result\n"
@@ -70,7 +70,7 @@ def test_nothing_is_recorded_twice(long: Repository) -> None:
 
 
 def test_part_of_history(tmp_path: Path) -> None:
-    """A range records what its commits have, and `--dry-run` only says how much that is."""
+    """A range records the results of its commits; `--dry-run` only reports how many there are."""
     project = history(tmp_path / "project", 10)
     assert "10 rows would be added" in project.record("--all", "--dry-run").out
     assert not (project.path / "mlflow.db").exists()
@@ -107,7 +107,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def test_what_was_recorded_live(lived: Repository) -> None:
-    """What was recorded live is not made twice."""
+    """Results that were recorded live are not recorded again."""
     table = lived.table()
     assert len(table) == 7
     assert lived.record("--all").out == NOTHING
@@ -115,7 +115,7 @@ def test_what_was_recorded_live(lived: Repository) -> None:
 
 
 def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
-    """If the store is lost, `record --all` makes the same table, also of what nobody committed."""
+    """If the store is lost, `record --all` makes the same table, uncommitted results included."""
     copy = lived.copy(tmp_path / "project")
     said = copy.record("--all")
     assert (said.status, said.error) == (0, "")
@@ -156,7 +156,7 @@ def test_as_dvc_shows_it(lived: Repository, tmp_path: Path) -> None:
 
 
 def test_nothing_new_is_known_without_a_look(tmp_path: Path) -> None:
-    """An import that had nothing to do reads no commit again, until anything has changed."""
+    """An import that had nothing to do reads no commit again until something changes."""
     project = history(tmp_path / "project", 3)
     complete = project.path / ".dvc" / "tmp" / "dvc-mlflow-complete"
     assert "3 rows would be added" in project.record("--all", "--dry-run").out

@@ -16,7 +16,7 @@ from servers import serving
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -40,7 +40,7 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    """Two imports at once double no row."""
+    """Two imports at once record each result once."""
     project = history(tmp_path / "project", 40)
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
     running = [subprocess.Popen(command, cwd=project.path, env=environment()) for _ in range(2)]
@@ -49,7 +49,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 
 
 def test_into_a_server(tmp_path: Path) -> None:
-    """A server gets several rows at once: each whole, and once, also from two imports."""
+    """A server gets each row once and complete, even after a kill and from two imports at once."""
     project = history(tmp_path / "project", 40)
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
     with serving(Clone(tmp_path), "server") as address:

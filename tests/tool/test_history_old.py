@@ -11,12 +11,12 @@ from pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_stages_are_those_of_today(tmp_path: Path) -> None:
-    """A pipeline that takes the tool over has rows of what it records today, and has had before."""
+    """Results from before the tool was adopted are recorded for the stages recorded today."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
     project.dvc("repro", "-q")
     project.commit("Without the tool")
@@ -36,7 +36,7 @@ def test_stages_are_those_of_today(tmp_path: Path) -> None:
 
 
 def test_renamed_stage(tmp_path: Path) -> None:
-    """Results of a stage that had another name are rows, by what is recorded by default."""
+    """Results from before a stage was renamed are recorded under its old name."""
     project = repository(tmp_path / "project", {"fit": train("raw.txt")}, {"rate": 1})
     project.dvc("repro", "-q")
     project.commit("Before")
@@ -49,7 +49,7 @@ def test_renamed_stage(tmp_path: Path) -> None:
 
 
 def test_old_lock(tmp_path: Path) -> None:
-    """A lock from before DVC 2.0, which DVC itself refuses, is read."""
+    """A dvc.lock from before DVC 2.0, which DVC itself refuses, is read."""
     project = history(tmp_path / "project", 2)
     locks = [json.loads(project.git("show", f"{c}:dvc.lock")) for c in ("HEAD~1", "HEAD")]
     project.git("switch", "-q", "--orphan", "old")
@@ -69,7 +69,7 @@ def test_old_lock(tmp_path: Path) -> None:
 
 
 def test_single_stage_file(tmp_path: Path) -> None:
-    """A `.dvc` file with a command is a stage."""
+    """A `.dvc` file with a command, as DVC 0.x wrote it, is recorded as a stage."""
     project = repository(tmp_path / "project", {})
     project.run("rm", "dvc.yaml")
     old = "cmd: echo 1\ndeps:\n- path: raw.txt\n  md5: b026324c6904b2a9cb4b88d6d61c81d1\nouts:\n"
@@ -114,7 +114,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_metrics_of_another_commit(tmp_path: Path) -> None:
-    """A metrics file is taken from where git has its md5; another file is refused and named."""
+    """Metrics are read from whichever commit has their md5; a file with another md5 is reported."""
     project = history(tmp_path / "project", 1)
     right = (project.path / "metrics.json").read_text()
     project.git("reset", "-q", "--soft", "HEAD~1")
@@ -132,7 +132,7 @@ def test_metrics_of_another_commit(tmp_path: Path) -> None:
 
 
 def test_metrics_that_only_a_remote_has(tmp_path: Path) -> None:
-    """What only DVC's remote has is missing, and named, until `--fetch`."""
+    """Metrics that only DVC's remote has are reported as missing until `--fetch` gets them."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
     project = repository(tmp_path / "project", stages, {"rate": 1, "a": 3})
     project.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "remote"))
@@ -172,7 +172,7 @@ def test_templates(tmp_path: Path) -> None:
 
 
 def test_nested_project(tmp_path: Path) -> None:
-    """A project in a folder has the history of its own files."""
+    """A nested project has the history of its own files."""
     outer = history(tmp_path / "project", 3)
     inner = Repository(outer.path / "inner")
     inner.path.mkdir()
@@ -189,7 +189,7 @@ def test_nested_project(tmp_path: Path) -> None:
 
 
 def test_no_refs(tmp_path: Path) -> None:
-    """A detached HEAD counts, as does a repository without a commit, in which nothing is."""
+    """A detached HEAD is imported; a repository without commits has nothing to import."""
     project = history(tmp_path / "project", 2)
     project.git("switch", "-q", "--detach")
     project.git("branch", "-q", "-D", "main")

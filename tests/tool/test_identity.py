@@ -19,7 +19,7 @@ from pipelines import (
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -45,7 +45,7 @@ def test_one_row(project: Repository) -> None:
 
 
 def test_corrected_evaluation(project: Repository) -> None:
-    """A corrected evaluation of the same model is a row of its own; the old one stays."""
+    """A corrected evaluation of the same model is a new row; the old row stays."""
     project.record()
     stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 9}' > a.json"}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -57,7 +57,7 @@ def test_corrected_evaluation(project: Repository) -> None:
 
 
 def test_changed_code_with_the_same_bytes(project: Repository) -> None:
-    """Code that changes and makes the same bytes changes no row."""
+    """Changed code that makes the same bytes adds no row."""
     project.record()
     stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 1}' > a.json"}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -69,7 +69,7 @@ def test_changed_code_with_the_same_bytes(project: Repository) -> None:
     "order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 0, 3, 1)], ids=["forth", "mixed", "other"]
 )
 def test_order_of_runs(project: Repository, order: tuple[int, ...]) -> None:
-    """Whatever the order of runs, the table is the same, and no row says what was never run."""
+    """Whatever the order of runs, the table has every result, and no row is incomplete."""
     states = [(1, 1), (2, 1), (1, 2), (2, 2)]
     for index in order:
         a, b = states[index]
@@ -86,7 +86,7 @@ def test_order_of_runs(project: Repository, order: tuple[int, ...]) -> None:
 
 
 def test_only_what_ran_together(project: Repository) -> None:
-    """After A1 B1, A2 B1 and A1 B2, no row says A2 B2."""
+    """After A1 B1, A2 B1 and A1 B2, no row has A2 B2."""
     for params in ({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}):
         reproduce(project, params)
     found = [(r.data.metrics["a/score"], r.data.metrics["b/score"]) for r in project.rows()]
@@ -100,7 +100,7 @@ ORDERS = [*itertools.permutations(["train", "a", "b"])]
     "order", [*ORDERS[:2], *(pytest.param(order, marks=pytest.mark.rest) for order in ORDERS[2:])]
 )
 def test_stage_by_stage(tmp_path: Path, made: Repository, order: tuple[str, ...]) -> None:
-    """Results that come one by one join one row, in whatever order they come."""
+    """Results that are recorded one by one join one row, in any order."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
     for stage in order:
         project.dvc("repro", "-q", stage)
@@ -160,7 +160,7 @@ def test_whole_floats(project: Repository) -> None:
 
 
 def test_deleted_row(project: Repository) -> None:
-    """A row in MLflow's trash stays there, until it is asked for."""
+    """A row in MLflow's trash stays there until `--deleted` restores it."""
     project.record()
     (row,) = project.rows()
     project.client.delete_run(row.info.run_id)
@@ -196,7 +196,7 @@ def test_revision(project: Repository) -> None:
 
 
 def test_dry_run(project: Repository) -> None:
-    """--dry-run says what would be done, and writes nothing."""
+    """--dry-run reports what would be done, and writes nothing."""
     said = project.record("--dry-run")
     assert "would add" in said.out
     assert not (project.path / "mlflow.db").exists()

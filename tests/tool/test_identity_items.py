@@ -10,19 +10,19 @@ from pipelines import evaluate, repository, reproduce, results, train
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def items(**stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return stages for each of two items, which their files and params are named after."""
+    """Return these stages for each of two items, with files and params named after the item."""
     text = json.dumps(stages).replace(".txt", "-${item}.txt").replace(".json", "-${item}.json")
     text = text.replace("raw-${item}", "raw").replace(".csv", "-${item}.csv")
     return {name: {"foreach": ["x", "y"], "do": do} for name, do in json.loads(text).items()}
 
 
 def test_items_are_chains_of_their_own(tmp_path: Path) -> None:
-    """Each item of a foreach is a row; its columns are those of the other items."""
+    """Each item of a foreach has its own row, with the same columns as the other items."""
     stages = items(train=train("raw.txt"), a=evaluate("a"))
     project = repository(tmp_path / "project", stages)
     reproduce(project)
@@ -34,7 +34,7 @@ def test_items_are_chains_of_their_own(tmp_path: Path) -> None:
 
 
 def test_items_of_one_model(tmp_path: Path) -> None:
-    """Items that evaluate one recorded model are in its row, told apart by their names."""
+    """Items that evaluate one recorded model are in its row, under their own names."""
     stages = {"train": train("raw.txt"), **items(a=evaluate("a"))}
     stages["a"]["do"]["deps"] = ["model.txt"]
     project = repository(tmp_path / "project", stages)
@@ -45,7 +45,7 @@ def test_items_of_one_model(tmp_path: Path) -> None:
 
 
 def test_matrix(tmp_path: Path) -> None:
-    """Items of a matrix are rows with the matrix's values as params."""
+    """Each item of a matrix has its own row, with the matrix's values as params."""
     stage = {
         "matrix": {"size": [1, 2], "data": ["p", "q"]},
         "cmd": "echo ${item.size}${item.data} > out-${key}.txt; "
@@ -61,7 +61,7 @@ def test_matrix(tmp_path: Path) -> None:
 
 
 def test_comparison_of_two_models(tmp_path: Path) -> None:
-    """A stage that reads two models is a row of its own, and theirs stay as they are."""
+    """A stage that reads two models has its own row; the models' rows are unchanged."""
     stages = items(train=train("raw.txt"), a=evaluate("a"))
     stages["b"] = evaluate("b", "model-x.txt", "model-y.txt")
     project = repository(tmp_path / "project", stages)
@@ -74,7 +74,7 @@ def test_comparison_of_two_models(tmp_path: Path) -> None:
 
 
 def test_models_behind_one_another(tmp_path: Path) -> None:
-    """A model that is made from a model is a row with both; the first has its evaluation too."""
+    """A model made from another has a row with both; the first keeps a row with its evaluation."""
     second: dict[str, Any] = {
         "cmd": "cat model.txt > model2.txt",
         "deps": ["model.txt"],

@@ -9,12 +9,12 @@ from pipelines import TWO_EVALUATIONS, evaluate, prepare, repository, reproduce,
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 def test_changed_param_with_the_same_model(tmp_path: Path) -> None:
-    """A changed param is another row, even where the model's bytes are the same."""
+    """A changed param makes another row, even if the model's bytes are the same."""
     stages = {"train": {**train("raw.txt"), "cmd": "cp raw.txt model.txt; : > curve.csv"}}
     project = repository(tmp_path / "project", stages)
     reproduce(project)
@@ -25,7 +25,7 @@ def test_changed_param_with_the_same_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_git", [True, False], ids=["git", "dvc"])
 def test_other_test_data(tmp_path: Path, in_git: bool) -> None:
-    """Other test data is another row, whether DVC or git keeps it, and with the same score too."""
+    """Other test data makes another row, in DVC or in git, even if the score is the same."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "test.txt")}
     if in_git:
         stages["a"]["meta"] = {"mlflow": {"data": ["test.txt"]}}
@@ -47,7 +47,7 @@ def test_other_test_data(tmp_path: Path, in_git: bool) -> None:
 
 
 def test_code_kept_in_git_is_no_data(tmp_path: Path) -> None:
-    """A file in git that nothing declares as data is code: it is in no digest."""
+    """A file in git that is not declared as data counts as code, and changes no row."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "code.txt")}
     project = repository(tmp_path / "project", stages, files={"code.txt": "1\n"})
     reproduce(project)
@@ -83,7 +83,7 @@ def test_nothing_has_run(tmp_path: Path) -> None:
 
 
 def test_stage_without_outputs(tmp_path: Path) -> None:
-    """A stage without outputs is known by its params."""
+    """A stage without outputs has a row for each value of its params."""
     stages = {"train": train("raw.txt"), "say": {"cmd": "echo", "params": ["a"]}}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")
@@ -96,7 +96,7 @@ def test_stage_without_outputs(tmp_path: Path) -> None:
 
 
 def test_persist(tmp_path: Path) -> None:
-    """An output that stays between runs is known by what it was after each."""
+    """Each run of a stage with a persistent output has its own row."""
     stage = {
         "cmd": "cat raw.txt >> log.txt; echo '{\"n\": 1}' > n.json",
         "deps": ["raw.txt"],
@@ -110,7 +110,7 @@ def test_persist(tmp_path: Path) -> None:
 
 
 def test_which_stages(tmp_path: Path) -> None:
-    """The prefix in any command, or --stages, says which stages are recorded."""
+    """The stages with the prefix are recorded, or those that --stages names."""
     stages = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")
@@ -127,7 +127,7 @@ def test_which_stages(tmp_path: Path) -> None:
 
 
 def test_what_an_unrecorded_stage_has(tmp_path: Path) -> None:
-    """Metrics of an unrecorded stage are those of the first recorded stage below it."""
+    """Metrics of an unrecorded stage are in the row of the first recorded stage below it."""
     stages = {"prepare": {**prepare(), "metrics": [{"n.json": {"cache": False}}]}}
     stages["prepare"]["cmd"] += "; echo '{\"lines\": 1}' > n.json"
     stages |= {"train": train(), "a": evaluate("a")}

@@ -10,7 +10,7 @@ from pipelines import Repository, repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what DVC and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from DVC and MLflow
 ]
 
 
@@ -76,17 +76,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it."""
+    """A copy of that pipeline."""
     return made.copy(tmp_path / "project")
 
 
 def status(project: Repository) -> str:
-    """Return what git sees, and DVC."""
+    """Return the status of git and of DVC."""
     return project.git("status", "--porcelain") + project.dvc("status").stdout
 
 
 def test_init_and_deinit(project: Repository) -> None:
-    """The prefix goes before the commands, in dvc.lock too; nothing runs, and all comes back."""
+    """`init` adds the prefix, in dvc.lock too, so that nothing runs; `deinit` removes it again."""
     clean = "Data and pipelines are up to date.\n"
     (project.path / "dvc.yaml").chmod(0o640)
     assert status(project) == clean
@@ -120,7 +120,7 @@ def test_init_and_deinit(project: Repository) -> None:
 
 @pytest.mark.parametrize("fails", [1, 2, 3])
 def test_no_file_is_lost(project: Repository, fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a file cannot be written, or has changed meanwhile, no file is, and none is lost."""
+    """If a file cannot be written or was edited meanwhile, no file is changed or lost."""
     before = status(project)
     calls = []
 
@@ -147,7 +147,7 @@ def test_no_file_is_lost(project: Repository, fails: int, monkeypatch: pytest.Mo
 
 
 def test_results_from_before(project: Repository) -> None:
-    """Results from before have rows by `record`, and stay as they are; none is made again."""
+    """Results from before `init` stay valid: nothing runs again, and `record` makes their rows."""
     table = project.copy(project.path.with_name("other"))
     assert table.tool("record").status == 0
     assert project.tool("init", "--yes").status == 0

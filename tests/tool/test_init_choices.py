@@ -9,12 +9,12 @@ from pipelines import prepare, repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what DVC and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from DVC and MLflow
 ]
 
 
 def test_nested_project(tmp_path: Path) -> None:
-    """The store is in the outermost project, and so are the lines that ignore it."""
+    """A nested project's store is in the outermost project, whose ignore file gets the lines."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
     project.run("sh", "-c", "mkdir inner && cd inner && dvc init -q --subdir && cp ../dvc.yaml .")
     project.commit("A project in it")
@@ -26,7 +26,7 @@ def test_nested_project(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("typed", ["y\n", "Y\n", "yes\n", "\n", ""])
 def test_asks(tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only `y` writes; without a terminal, --yes has to say it."""
+    """Files are written only after `y`, or with --yes where there is no terminal."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
     said = project.tool("init")
     assert said.error == (
@@ -42,7 +42,7 @@ def test_asks(tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_stages(tmp_path: Path) -> None:
-    """`--stages` names others than those with metrics, curves or a model."""
+    """`--stages` chooses other stages than those with metrics, curves or a model."""
     stages = {"prepare": prepare(), "train": one({"cmd": SCORE})}
     project = repository(tmp_path / "project", stages)
     assert "no stage is named 'x'" in project.tool("init", "--stages", "x").error
@@ -76,7 +76,7 @@ stages:
 
 
 def test_left_to_the_user(tmp_path: Path) -> None:
-    """A command that another stage shares, or that cannot be edited safely, costs one line."""
+    """A command that is shared or cannot be edited safely is left alone, and reported."""
     project = repository(tmp_path / "project", {}, files={"dvc.yaml": SHARED})
     said = project.tool("init", "--yes")
     assert said.status == 1
@@ -101,7 +101,7 @@ def test_left_to_the_user(tmp_path: Path) -> None:
 
 
 def test_result_that_is_not_of_this_command(tmp_path: Path) -> None:
-    """Only the command that dvc.lock has is replaced there; a stage that has changed will run."""
+    """dvc.lock is edited only where it has the stage's command; a changed stage still runs."""
     stages = {"train": one({"cmd": SCORE}), "other": {"cmd": "echo 2"}}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")

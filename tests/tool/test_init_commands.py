@@ -14,7 +14,7 @@ from dvc_mlflow.project import parse
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what DVC and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from DVC and MLflow
 ]
 
 
@@ -44,7 +44,7 @@ KEYS = ("stages", "train", "cmd")
     ],
 )
 def test_commands(command: str, prefixed: str) -> None:
-    """One program gets the prefix; what a shell does by itself stays a shell's text."""
+    """A single program gets the prefix; shell syntax is passed to a shell as it is."""
     assert put(command, is_simple(command)) == prefixed
     assert take(prefixed) == command
     assert is_prefixed(prefixed)
@@ -66,14 +66,14 @@ def test_commands(command: str, prefixed: str) -> None:
     ],
 )
 def test_prefixes_that_a_user_wrote(written: str, command: str | None) -> None:
-    """A prefix is taken away wherever it is, but shell text in quotes only where that is safe."""
+    """A prefix is removed wherever it is, and shell text is unquoted only if that is safe."""
     assert is_prefixed(written)
     assert is_taken(written) == (command is not None)
     assert command is None or take(written) == command
 
 
 def both(text: str, *, simple: bool, keys: tuple[str, ...] = KEYS) -> str:
-    """Return a YAML text with the prefix, which can be taken away again."""
+    """Add the prefix to a YAML text, check that it comes off again, and return the text."""
     edited = rewrite(text, {keys: simple})
     assert rewrite(edited, {keys: None}) == text
     return edited
@@ -110,7 +110,7 @@ TEXTS = {
 @pytest.mark.parametrize("end", ["", "\n", "\n    deps: [python x]\n"])
 @pytest.mark.parametrize("line", ["\n", "\r\n"])
 def test_styles(start: str, end: str, line: str) -> None:
-    """Comments, quotes, anchors and line ends stay as they are, and so does what is like them."""
+    """Comments, quotes, anchors, line ends and text that looks like a command are unchanged."""
     for styles, simple in ((STYLES, True), (TEXTS, False)):
         for before, after in styles.values():
             text = f"{start}stages:\n  train:\n    cmd: {{}}{end}".replace("\n", line)
@@ -132,7 +132,7 @@ COMMANDS = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=30).map
 @example(command="> >", style=">")
 @settings(deadline=None, max_examples=500)
 def test_any_command(command: str, style: str) -> None:
-    """Whatever a command says, it comes back to the byte, and a shell gets the same text."""
+    """Any command comes back byte for byte, and a shell gets the same text."""
     sources = {
         "plain": command,
         "'": "'{}'".format(command.replace("'", "''")),
@@ -164,7 +164,7 @@ def test_any_command(command: str, style: str) -> None:
 
 
 def test_quotes_that_the_prefix_has_made_needless() -> None:
-    """Where DVC has written dvc.lock since, a text without the prefix gets quotes if it needs."""
+    """If DVC has rewritten dvc.lock, a command without its prefix gets the quotes it needs."""
     text = "stages:\n  train:\n    cmd: dvc-mlflow run \"$PYTHON\" 'x'\n"
     edited = rewrite(text, {KEYS: None})
     assert edited == "stages:\n  train:\n    cmd: '\"$PYTHON\" ''x'''\n"
@@ -179,6 +179,6 @@ def test_quotes_that_the_prefix_has_made_needless() -> None:
     ],
 )
 def test_more_would_change(text: str, simple: Change) -> None:
-    """A command that cannot be edited by itself, to the byte, is not edited."""
+    """A command that cannot be edited without changing other bytes is not edited."""
     with pytest.raises(ValueError, match=r"would change|brought back"):
         rewrite(text, {KEYS: simple})

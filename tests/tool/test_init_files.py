@@ -10,7 +10,7 @@ from pipelines import repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what DVC and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from DVC and MLflow
 ]
 
 
@@ -30,7 +30,7 @@ LINES = "/mlflow.db*\n/mlartifacts/\n/restored/\n"
     ],
 )
 def test_ignore_files(tmp_path: Path, before: str | None, after: str) -> None:
-    """Lines that are missing are added to both files, and nothing else of them changes."""
+    """Missing lines are added to both ignore files, and nothing else in them changes."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
     files = [project.path / ".gitignore", project.path / ".dvcignore"]
     old = None if before is None else before.encode()
@@ -46,7 +46,7 @@ def test_ignore_files(tmp_path: Path, before: str | None, after: str) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """A file that is a link, which may lead elsewhere, is left alone."""
+    """A file that is a symbolic link, which may lead elsewhere, is left alone."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
     for name in ("dvc.yaml", ".gitignore"):
         elsewhere = (project.path / name).rename(tmp_path / name)
@@ -63,7 +63,7 @@ def test_links(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [400, 900])
 def test_deep(tmp_path: Path, n: int) -> None:
-    """A dvc.yaml that is nested deeply costs one line, if anything."""
+    """A deeply nested dvc.yaml costs at most one line."""
     project = repository(tmp_path / "project", {})
     text = json.dumps({"stages": {"train": one({"cmd": SCORE}, meta={"a": "deep"})}})
     project.write({"dvc.yaml": text.replace('"deep"', "[" * n + "]" * n)})
@@ -75,7 +75,7 @@ def test_deep(tmp_path: Path, n: int) -> None:
 
 
 def test_enormous(tmp_path: Path) -> None:
-    """A file that is larger than anyone writes is not read."""
+    """A file of more than 10 MB is not read."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
     with (project.path / ".gitignore").open("a") as file:
         file.write("#" * 10_000_000)

@@ -10,12 +10,12 @@ from pipelines import Repository, repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what DVC and MLflow warn of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from DVC and MLflow
 ]
 
 
 def adopted(project: Repository, at_most: int = 3) -> None:
-    """Put the prefix into a pipeline, by changing no more than these lines of its dvc.yaml."""
+    """Run `init`, and check that it changes at most so many lines of dvc.yaml."""
     project.commit("Somebody's pipeline")
     said = project.tool("init", "--yes")
     assert (said.status, said.error) == (0, "")
@@ -64,7 +64,7 @@ def test_matrix_and_foreach(tmp_path: Path) -> None:
 
 
 def test_shell(tmp_path: Path) -> None:
-    """A stage that changes the folder and pipes, with quotes and variables, runs as before."""
+    """A shell command with `cd`, pipes, quotes and variables runs as before."""
     shell = """cd src && for a in 1 2; do echo "{\\"a\\": $a}"; done | tail -1 > '../m.json'"""
     text = (
         f"stages:\n  shell:\n    cmd: |\n      {shell}\n    metrics: [m.json: {{cache: false}}]\n"
@@ -96,7 +96,7 @@ with Live(save_dvc_exp=False) as live:
 
 
 def test_plain_mlflow(tmp_path: Path) -> None:
-    """What a script logs by plain MLflow calls is in the same row, with the script unchanged."""
+    """What an unchanged script logs to MLflow is in its stage's row."""
     stages = {"train": one({"cmd": "python train.py", "deps": ["train.py"]})}
     project = repository(tmp_path / "project", stages, files={"train.py": PLAIN})
     adopted(project, 1)
@@ -110,7 +110,7 @@ def test_plain_mlflow(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not find_spec("dvclive"), reason="DVCLive is not installed")
 def test_dvclive(tmp_path: Path) -> None:
-    """What DVCLive writes is in the row: the curve, and the last value."""
+    """The curve that DVCLive writes is in the row."""
     more = {"plots": [{"dvclive/plots": {"cache": False}}], "deps": ["train.py"]}
     metrics = [{"dvclive/metrics.json": {"cache": False}}]
     stages = {"train": {"cmd": "python train.py", "metrics": metrics, **more}}

@@ -1,4 +1,4 @@
-"""The tool's README and manual are true: their commands run in a pipeline of the user's."""
+"""The commands of the tool's README and manual work in a user's pipeline."""
 
 import re
 import sys

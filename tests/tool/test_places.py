@@ -26,7 +26,7 @@ from stores import NOTHING, experiments, files, is_inside, rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -37,7 +37,7 @@ def made() -> Repository:
 
 
 def test_project_below_the_root(tmp_path: Path) -> None:
-    """A project below git's root has its store in its own folder; both name its experiment."""
+    """A project below git's root has its own store, and an experiment named after both folders."""
     outer = Repository(tmp_path / "outer")
     outer.path.mkdir()
     outer.git("init", "-q", "-b", "main")
@@ -89,7 +89,7 @@ def test_subfolder(project: Repository) -> None:
 
 
 def test_dvc_yaml_in_subfolders(tmp_path: Path) -> None:
-    """A stage of a dvc.yaml in a subfolder has that folder in its name; its inputs may be above."""
+    """The name of a stage in a subfolder has the folder in it; its inputs may be above it."""
     stages = {"prepare": prepare()}
     below = train("../data.txt")
     below["params"] = [{"../params.yaml": ["rate"]}]
@@ -140,7 +140,7 @@ def test_wdir(tmp_path: Path) -> None:
 def test_relative_database(
     project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path of a database is relative to the main repository, wherever one is."""
+    """A relative database path is relative to the main repository, wherever `record` is called."""
     project.git("worktree", "add", "-q", str(tmp_path / "tree"))
     project.write({"some/file": ""})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///rows.db")

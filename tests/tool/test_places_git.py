@@ -11,7 +11,7 @@ from stores import NOTHING, check_loads, experiments, files, path_of, rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -22,7 +22,7 @@ def made() -> Repository:
 
 
 def test_worktree(project: Repository, tmp_path: Path) -> None:
-    """A result of a git worktree goes to the main repository's store, even one without .dvc/tmp."""
+    """A git worktree's results go to the main repository's store, even if it lacks .dvc/tmp."""
     shutil.rmtree(project.path / ".dvc" / "tmp")
     project.git("worktree", "add", "-q", "-b", "other", str(tmp_path / "tree"))
     tree = Repository(tmp_path / "tree")
@@ -43,7 +43,7 @@ def test_worktree(project: Repository, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["moved/project", "renamed"])
 @pytest.mark.parametrize("copied", [False, True], ids=["moved", "copied"])
 def test_moved_repository(project: Repository, tmp_path: Path, name: str, copied: bool) -> None:
-    """After a repository was moved, renamed or copied, its files load and nothing is doubled."""
+    """After a repository was moved, renamed or copied, its artifacts load and no row is doubled."""
     project.record()
     place = tmp_path / name
     place.parent.mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def test_moved_repository(project: Repository, tmp_path: Path, name: str, copied
 
 
 def test_renamed_experiment(project: Repository) -> None:
-    """The default experiment may be renamed in MLflow, too."""
+    """The default experiment may be renamed in MLflow; new rows still go to it."""
     project.record()
     (row,) = project.rows()
     project.client.rename_experiment(row.info.experiment_id, "My experiment")
@@ -84,7 +84,7 @@ def test_renamed_experiment(project: Repository) -> None:
 
 
 def test_without_git(made: Repository, tmp_path: Path) -> None:
-    """Without git a project has its rows in its own folder, wherever in it `record` is called."""
+    """Without git, a project's store is in its root, wherever in it `record` is called."""
     project = made.copy(tmp_path / "project")
     shutil.rmtree(project.path / ".git")
     project.dvc("config", "core.no_scm", "true")
@@ -102,7 +102,7 @@ def test_without_git(made: Repository, tmp_path: Path) -> None:
 
 
 def test_without_commits(tmp_path: Path) -> None:
-    """Before the first commit a result is recorded without one; afterwards it is the same row."""
+    """A result from before the first commit has no commit, and is not recorded again later."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
     shutil.rmtree(project.path / ".git")
     project.git("init", "-q", "-b", "main")
@@ -148,7 +148,7 @@ def test_path_that_mlflow_would_misread(
         "MLFLOW_TRACKING_URI\n"
     )
     assert files(tmp_path) == before
-    # Another place is not affected.
+    # A store elsewhere is not affected.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/rows.db")
     assert project.record().status == 0
     (row,) = rows_of(f"sqlite:///{tmp_path}/rows.db")

@@ -13,7 +13,7 @@ from servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store, which follows it."""
+    """A copy of that pipeline with its store."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     copy.record()
     return copy
@@ -75,7 +75,7 @@ def test_other_data(project: Repository) -> None:
 
 
 def test_what_counts_as_data(tmp_path: Path) -> None:
-    """Data is what comes from elsewhere on the way from the model to the score, also from git."""
+    """Data is whatever goes into the score besides the model, in DVC or in git."""
     stages = {
         "train": SERVED["train"],
         "questions": {"cmd": "cp test.txt q.txt", "deps": ["test.txt"], "outs": ["q.txt"]},
@@ -97,7 +97,7 @@ def test_what_counts_as_data(tmp_path: Path) -> None:
 
 
 def test_data_is_not_said(tmp_path: Path) -> None:
-    """Where nothing says what the score was measured on, nothing can be the same."""
+    """If dvc.yaml does not declare what a score was measured on, promotion is refused."""
     project = project_of(tmp_path, {"train": SERVED["train"], "measure": measure("labels.txt")})
     assert refused(project, project.rows()[0]) == (
         "dvc.yaml does not say which data measure reads; name data that git keeps in its "
@@ -106,7 +106,7 @@ def test_data_is_not_said(tmp_path: Path) -> None:
 
 
 def test_training_that_measures(tmp_path: Path) -> None:
-    """The stage that makes the model may measure itself; then its data is the training's."""
+    """A training stage may measure its own model; then the data is the training data."""
     meta = {"mlflow": {"model": MODEL, "promote": ["-train/loss"]}}
     project = project_of(tmp_path, {"train": {**train("test.txt"), "meta": meta}})
     promoted(project, project.rows()[0])
@@ -115,7 +115,7 @@ def test_training_that_measures(tmp_path: Path) -> None:
 
 @pytest.mark.rest
 def test_items(tmp_path: Path) -> None:
-    """Items of a foreach compete where they are measured on the same data."""
+    """Items of a foreach compete if they are measured on the same data."""
     item = "${item}"
     fit = {**train("test.txt"), "cmd": f"echo {item} > {item}.model", "outs": [f"{item}.model"]}
     del fit["plots"]
@@ -142,7 +142,7 @@ def test_items(tmp_path: Path) -> None:
 
 
 def test_json(project: Repository) -> None:
-    """With --json, a program can read what was decided."""
+    """With --json, the decision is machine-readable."""
     (first,) = project.rows()
     known = {"run_id": first.info.run_id, "model": "project", "alias": "champion", "version": "1"}
     said = project.tool("promote", first.info.run_id, "--json")
@@ -156,7 +156,7 @@ def test_json(project: Repository) -> None:
 
 @pytest.mark.rest
 def test_server(project: Repository, tmp_path: Path) -> None:
-    """On a tracking server it is the same."""
+    """Promotion works the same way on a tracking server."""
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
         project.run("dvc-mlflow", "record", MLFLOW_TRACKING_URI=server)
         client = mlflow.MlflowClient(server)

@@ -13,7 +13,7 @@ from promoting import measure, project_of, promoted, refused, row
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -26,14 +26,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store, which follows it."""
+    """A copy of that pipeline with its store."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     copy.record()
     return copy
 
 
 def test_rows_without_a_result(project: Repository) -> None:
-    """Anything but a finished row with a result and a model is refused, and says why."""
+    """Any row but a finished one with a result and a model is refused, with the reason."""
     (good,) = project.rows()
     client, experiment = project.client, good.info.experiment_id
     assert refused(project, "0" * 32).endswith("not found; check the run id")
@@ -60,7 +60,7 @@ def test_rows_without_a_result(project: Repository) -> None:
 
 
 def test_champion_without_a_row(project: Repository) -> None:
-    """If nobody knows the champion's scores any more, one line says what to do."""
+    """If the champion's scores are gone, one line says what to do."""
     (first,) = project.rows()
     promoted(project, first)
     better = row(project, a=2)
@@ -95,7 +95,7 @@ ODD = ["../../x", "\x1b[31m'", "a/b:c", "x'; DROP TABLE runs; --", "models:/x@ch
 
 @pytest.mark.parametrize("name", ODD)
 def test_hostile_names(project: Repository, name: str, tmp_path: Path) -> None:
-    """Whatever an experiment, a tag and a data set are called, nothing runs or leads out."""
+    """Hostile names of experiments, tags and data sets run nothing and lead nowhere."""
     (run,) = project.rows()
     with closing(sqlite3.connect(project.path / "mlflow.db")) as store, store:
         store.execute("UPDATE experiments SET name = ? WHERE experiment_id = 1", [name])
@@ -117,5 +117,5 @@ def test_hostile_names(project: Repository, name: str, tmp_path: Path) -> None:
 
 
 def is_users(path: Path) -> bool:
-    """Whether a path is none of the store's or DVC's."""
+    """Whether a file belongs to the user, not to git, DVC or MLflow."""
     return path.is_file() and not {".dvc", ".git", "mlflow.db", "mlartifacts"} & {*path.parts}

@@ -10,7 +10,7 @@ from rebuilding import STAGES, contents, in_child, remove_store, undisturbed
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -23,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture(scope="session")
 def expected(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What an undisturbed `record` makes of that pipeline."""
+    """What a store contains after an undisturbed `record` of that pipeline."""
     return undisturbed(made.copy(tmp_path_factory.mktemp("expected") / "project"))
 
 
@@ -36,7 +36,7 @@ def test_lost_store(project: Repository, expected: list[Any]) -> None:
 
 
 def test_lost_files(project: Repository, expected: list[Any]) -> None:
-    """What DVC's cache does not have any more is read from the workspace, and the other way."""
+    """Files that DVC's cache has lost are read from the workspace, and vice versa."""
     shutil.move(project.path / ".dvc" / "cache", project.path / "cache")
     assert in_child(lambda: project.record().status) == 0
     assert contents(project) == expected

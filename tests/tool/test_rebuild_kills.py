@@ -23,7 +23,7 @@ from servers import serving
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture(scope="session")
 def expected(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What an undisturbed `record` makes of that pipeline."""
+    """What a store contains after an undisturbed `record` of that pipeline."""
     return undisturbed(made.copy(tmp_path_factory.mktemp("expected") / "project"))
 
 
@@ -111,9 +111,9 @@ def recording(project: Repository, events: str, at: int, how: str) -> int:
 def test_stopped_at_every_event(
     made: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
 ) -> None:
-    """Whatever `record` was doing when it was killed, or its store failed, the next completes it.
+    """Wherever `record` is killed or its store fails, the next `record` completes the row.
 
-    There is one row then, the same as of an undisturbed one, and one model; none stays RUNNING.
+    Then there is one row, as after an undisturbed `record`, and one model; none stays RUNNING.
     """
     first = made.copy(tmp_path / "0" / "project")
     assert recording(first, events, 0, how) == 0
@@ -130,7 +130,7 @@ def test_stopped_at_every_event(
 
 
 def check_half_rows(project: Repository) -> None:
-    """Check that no row says that it has all of a stage while it lacks something."""
+    """Check that no row claims to have all of a stage while it lacks something."""
     if not (project.path / "mlflow.db").exists():
         return
     with closing(sqlite3.connect(store_copied(project))) as store:
@@ -149,7 +149,7 @@ def check_half_rows(project: Repository) -> None:
 
 
 def test_killed_at_any_time(project: Repository, expected: list[Any], slow: bool) -> None:
-    """SIGKILL at any time does no harm that the next `record` does not repair."""
+    """After a SIGKILL at any time, the next `record` completes the row."""
     began = time.monotonic()
     project.run("dvc-mlflow", "record")
     seconds = time.monotonic() - began

@@ -16,7 +16,7 @@ from refusals import SECRET, files, is_plain, record
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository with its store, which follows it."""
+    """A copy of that repository with its store."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     assert copy.record().out.startswith("nothing to do")
     return copy
@@ -53,7 +53,7 @@ NAMES = [
 
 
 def test_names_of_items(tmp_path: Path) -> None:
-    """Items may have any name that DVC allows: each is recorded, in rows of their own or shared."""
+    """Items may have any name that DVC allows, and each is recorded."""
     scores = {name: f"{number}.json" for number, name in enumerate(NAMES)}
     do = {
         "cmd": "echo '{\"score\": 1}' > ${item.file}",
@@ -76,7 +76,7 @@ def test_names_of_items(tmp_path: Path) -> None:
 
 
 def test_outputs_elsewhere(tmp_path: Path) -> None:
-    """Metrics above the project or under an absolute path are recorded, and no file is written."""
+    """Metrics outside the project are recorded, and no file is written there."""
     away = tmp_path / "away"
     away.mkdir()
     paths = ["../up.json", f"{away}/far.json"]
@@ -100,7 +100,7 @@ def test_outputs_elsewhere(tmp_path: Path) -> None:
 
 
 def test_list_of_files_that_lead_out(tmp_path: Path) -> None:
-    """Paths in a folder's list in DVC's cache, which anybody can have written, lead nowhere."""
+    """Paths in a folder's list in DVC's cache, which anyone may have written, lead nowhere."""
     stage = {"cmd": "mkdir out; echo 1 > out/file", "outs": ["out"]}
     model = {**MODEL, "path": "out"}
     stages = {"fit": {**stage, "meta": {"mlflow": {"model": model}}}}
@@ -127,7 +127,7 @@ def test_list_of_files_that_lead_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", ["code/inner.py", "code", "loader.py"])
 def test_links_that_lead_out(tmp_path: Path, link: str) -> None:
-    """What a link in `code_paths` leads to outside of the project is not stored in MLflow."""
+    """Files outside the project that links in `code_paths` lead to are not stored in MLflow."""
     away = tmp_path / "away"
     (away / "code").mkdir(parents=True)
     for name in ("code/inner.py", "loader.py", "requirements.txt"):
@@ -156,7 +156,7 @@ ODD_TEXTS = [
 
 @pytest.mark.rest
 def test_hostile_store(recorded: Repository, tmp_path: Path) -> None:
-    """Whatever the names and tags in a store are, `record` works, and a terminal obeys nothing."""
+    """Whatever names and tags a store has, `record` works and prints no control characters."""
     (row,) = recorded.rows()
     database = recorded.path / "mlflow.db"
     own = {k: v for k, v in row.data.tags.items() if k.startswith(("begun.", "lock.", "clone"))}

@@ -17,7 +17,7 @@ from refusals import SCRIPT, immutable, record, refused
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository with its store, which follows it."""
+    """A copy of that repository with its store."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     assert copy.record().out.startswith("nothing to do")
     return copy
@@ -41,7 +41,7 @@ BACKUP = "; restore a backup, or move it away to start a new store"
 
 
 def test_missing_folder(project: Repository, tmp_path: Path) -> None:
-    """A database in a folder that is not there, as of a disk that is not mounted, is not made."""
+    """No database is created in a missing folder, which may be an unmounted disk."""
     line = refused(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/none/rows.db")
     assert line == (
         f"MLflow at sqlite:///{tmp_path}/none/rows.db: there is no folder {tmp_path}/none; "
@@ -52,7 +52,7 @@ def test_missing_folder(project: Repository, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["random", "truncated", "empty", "folder"])
 def test_damaged_database(recorded: Repository, damage: str) -> None:
-    """A damaged database is left as it is."""
+    """A damaged database is left as it is, and the line names the cure."""
     database = recorded.path / "mlflow.db"
     if damage == "random":
         database.write_bytes(os.urandom(10_000))
@@ -70,7 +70,7 @@ def test_damaged_database(recorded: Repository, damage: str) -> None:
 
 @pytest.mark.rest
 def test_locked_database(recorded: Repository) -> None:
-    """If another process holds the database, the cure is to wait."""
+    """If another process holds the database, the line says to wait."""
     recorded.set({"a": 2})
     recorded.dvc("repro", "-q")
     with closing(sqlite3.connect(recorded.path / "mlflow.db")) as holder:
@@ -95,7 +95,7 @@ def test_writer(recorded: Repository) -> None:
 
 
 def test_read_only_database(recorded: Repository) -> None:
-    """A read-only store needs no writing if it has all; else the cure is to make it writable."""
+    """A complete store may be read-only; otherwise the line says to make it writable."""
     database = recorded.path / "mlflow.db"
     with immutable(database):
         done = record(recorded)
@@ -119,7 +119,7 @@ def test_read_only_folder(project: Repository, folder: str) -> None:
 
 
 def on_small_disk(project: Repository, size: str, place: Path, **more: str) -> Done:
-    """Record with a small file system at a place."""
+    """Record with a small file system mounted at a path."""
     place.mkdir()
     command = f"mount -t tmpfs -o size={size} none '{place}' && '{SCRIPT}' record"
     command += f" || {{ ls -A '{place}'; exit 1; }}"
@@ -138,7 +138,7 @@ def on_small_disk(project: Repository, size: str, place: Path, **more: str) -> D
 
 @pytest.mark.rest
 def test_full_disk(project: Repository, tmp_path: Path) -> None:
-    """A full disk below the database, or the artifacts, is said; there is one row in the end."""
+    """A full disk is reported; once there is room, `record` makes exactly one row."""
     address = f"sqlite:///{tmp_path}/disk/rows.db"
     done = on_small_disk(project, "256k", tmp_path / "disk", MLFLOW_TRACKING_URI=address)
     assert (done.returncode, done.stdout) == (1, "")  # nothing is left there
@@ -164,7 +164,7 @@ def test_full_disk(project: Repository, tmp_path: Path) -> None:
     ids=["newer", "older", "oldest"],
 )
 def test_other_schema(recorded: Repository, version: str, cure: str) -> None:
-    """A database of another MLflow is not touched; which one it needs is said."""
+    """A database of another MLflow version is not touched; the line says how to use it."""
     with closing(sqlite3.connect(recorded.path / "mlflow.db")) as store, store:
         (own,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
         if version == own:

@@ -14,7 +14,7 @@ from refusals import SCRIPT, refused
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -39,7 +39,7 @@ def made() -> Repository:
     ],
 )
 def test_broken_file(project: Repository, file: str, content: str, start: str) -> None:
-    """A file that neither DVC nor git can read is named; nothing is recorded."""
+    """A file that DVC or git cannot read is named, and nothing is recorded."""
     project.write({file: content})
     assert refused(project).startswith(start)
     assert not (project.path / "mlflow.db").exists()
@@ -67,12 +67,12 @@ def test_no_project(project: Repository, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("revision", ["nothing", "--help", "HEAD~99", "a\x1b[31mb\nc", "/"])
 def test_unknown_revision(project: Repository, revision: str) -> None:
-    """A revision that git does not know is named, without what a terminal would obey."""
+    """An unknown revision is reported in one line, without control characters."""
     assert "revision" in refused(project, f"--rev={revision}")
 
 
 def test_git_is_missing(project: Repository) -> None:
-    """Without git, or if git refuses the checkout, no row is made that would lack its commit."""
+    """If git is missing or refuses the checkout, nothing is recorded: it would lack its commit."""
     assert refused(project, PATH="/nowhere").startswith("git is not on PATH")
     if os.getuid() == 0:
         os.chown(project.path, 12345, 12345)
@@ -86,7 +86,7 @@ def test_git_is_missing(project: Repository) -> None:
     "as_module", [False, pytest.param(True, marks=pytest.mark.rest)], ids=["script", "module"]
 )
 def test_modules_of_the_repository(project: Repository, folder: str, as_module: bool) -> None:
-    """Nothing in the checkout is imported, whatever it is called and PYTHONPATH says."""
+    """Nothing in the checkout is imported, whatever its name and PYTHONPATH are."""
     (project.path / "inner").mkdir()
     trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
     names = ["yaml.py", "json/__init__.py", "mlflow/__init__.py", "argparse.py", "subprocess.py"]

@@ -17,7 +17,7 @@ from servers import answers, free_port, running
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -117,7 +117,7 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
     ],
 )
 def test_server_that_is_none(project: Repository, answer: Answer, end: str) -> None:
-    """A server that is not MLflow, too old, or does not answer is refused in one line."""
+    """A server that is not MLflow, is too old, or does not answer is refused in one line."""
     before = files(project.path.parent)
     with server(answer) as host:
         line = refused(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}")
@@ -128,7 +128,7 @@ def test_server_that_is_none(project: Repository, answer: Answer, end: str) -> N
 
 @pytest.mark.rest
 def test_web_server(project: Repository, tmp_path: Path) -> None:
-    """A plain web server is no MLflow."""
+    """A plain web server is refused."""
     port = free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", f"{port}"]
     with running(command, lambda: answers(f"http://127.0.0.1:{port}"), cwd=tmp_path):
@@ -160,7 +160,7 @@ def test_no_secret_is_shown(project: Repository, address: str) -> None:
 
 
 def test_file_store(project: Repository, tmp_path: Path) -> None:
-    """Where MLflow has given up its folders of files, what to do is said."""
+    """If MLflow no longer supports file stores, the line says what to use instead."""
     done = record(project, MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs")
     if done.returncode:
         assert done.stderr.endswith(

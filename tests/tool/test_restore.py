@@ -14,7 +14,7 @@ from restoring import copy_with_remotes, restore, restored, with_remotes
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -26,12 +26,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store and its remotes."""
+    """A copy of that pipeline with its store and its remotes."""
     return copy_with_remotes(made, tmp_path)
 
 
 def test_clean(project: Repository) -> None:
-    """A committed result: its tree is that of the commit; a second call says that it exists."""
+    """A committed result is restored from its commit's tree; a second call says that it exists."""
     run = last(project)
     assert run.data.tags["tree.a"] == project.git("rev-parse", "HEAD^{tree}")
     project.set({"rate": 9})
@@ -47,7 +47,7 @@ def test_clean(project: Repository) -> None:
 
 
 def test_changed_code(project: Repository) -> None:
-    """Uncommitted code comes back: a changed file, and a new one below a dep."""
+    """Uncommitted code is restored: a changed file, and a new one below a dep."""
     stages = {"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}}
     project.write({"dvc.yaml": json.dumps({"stages": recorded(stages)}), "lib/new.py": "x = 1\n"})
     project.dvc("repro", "-q")
@@ -61,7 +61,7 @@ def test_changed_code(project: Repository) -> None:
 
 @pytest.mark.rest
 def test_experiments(project: Repository) -> None:
-    """The tree of a row is that of the commit that DVC makes of the experiment."""
+    """An experiment's row has the tree of the commit that DVC makes of it."""
     project.dvc("exp", "run", "-q", "-S", "rate=2", "-n", "here")
     project.dvc("exp", "run", "-q", "--temp", "-S", "rate=3", "-n", "copy")
     project.dvc("exp", "run", "-q", "--queue", "-S", "rate=4", "-n", "queued")
@@ -79,7 +79,7 @@ def test_experiments(project: Repository) -> None:
 
 
 def test_two_evaluations_of_one_row(project: Repository) -> None:
-    """A row whose parts were made one after the other is restored with all of them."""
+    """A row whose stages ran one after the other is restored with all of them."""
     project.set({"rate": 2})
     project.dvc("repro", "-q", "train")
     project.dvc("repro", "-q")
@@ -90,7 +90,7 @@ def test_two_evaluations_of_one_row(project: Repository) -> None:
 
 
 def test_worktree_and_folders(tmp_path: Path) -> None:
-    """A git worktree, a project below git's root and a nested project."""
+    """A nested project is restored, also if its row comes from a git worktree."""
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
     inner = {"stages": recorded({"train": train("raw.txt")})}
     project.run("sh", "-c", "cd inner && dvc init -q --subdir")
@@ -143,7 +143,7 @@ def clone_of(project: Repository, *options: str) -> Repository:
 @pytest.mark.rest
 @pytest.mark.parametrize("shared", ["commit", "experiment", "ref"])
 def test_colleague(project: Repository, shared: str) -> None:
-    """A colleague has the git remote, and DVC's remote only for large outputs."""
+    """A colleague restores a row from the git remote; only large outputs need DVC's remote."""
     project.set({"rate": 2})
     if shared == "experiment":
         project.dvc("exp", "run", "-q", "-n", "mine")
@@ -165,7 +165,7 @@ def test_colleague(project: Repository, shared: str) -> None:
 
 
 def test_without_caches(project: Repository) -> None:
-    """After `git gc --prune=now` and `dvc gc -w`, and without a cache, small outputs are there."""
+    """Small outputs are restored after `git gc`, after `dvc gc`, and without DVC's cache."""
     project.dvc("exp", "run", "-q", "-S", "rate=2")
     run = last(project)
     project.git("checkout", "-q", ".")

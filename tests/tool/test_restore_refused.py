@@ -12,7 +12,7 @@ from restoring import contents, copy_with_remotes, restore, restored, with_remot
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -24,12 +24,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store and its remotes."""
+    """A copy of that pipeline with its store and its remotes."""
     return copy_with_remotes(made, tmp_path)
 
 
 def test_data_that_is_gone(tmp_path: Path) -> None:
-    """Where nobody has the data any more, one line says which, where it looked and what to do."""
+    """If data is gone, one line says which, where `restore` looked, and what to do."""
     stage: dict[str, Any] = {"cmd": "head -c 2000000 /dev/zero > big; echo '{\"n\": 1}' > n.json"}
     stage |= {"outs": ["big"], "metrics": [{"n.json": {"cache": False}}]}
     project = repository(tmp_path / "project", recorded({"one": stage}))
@@ -60,7 +60,7 @@ def test_corrupted_cache(project: Repository) -> None:
 
 
 def test_a_row_says_something_else(project: Repository) -> None:
-    """A row whose params or metrics were edited is restored as git has it, and that is said."""
+    """A row whose params or metrics were edited is restored as git has it, and reported."""
     run = last(project)
     project.client.log_metric(run.info.run_id, "a/score", 99, step=0)
     said = restore(project, run)
@@ -82,7 +82,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("tags", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_row(project: Repository, tags: dict[str, str]) -> None:
-    """A row can name nothing but a tree that this clone or its remote has under a ref."""
+    """A row can only make `restore` use a tree that this clone or its remote has under a ref."""
     run = last(project)
     for key in ("tree.a", "kept.a", "tree.train", "kept.train"):
         if any(k.startswith(("tree", "kept")) for k in tags):
@@ -119,7 +119,7 @@ def test_commit_that_only_a_reflog_has(project: Repository) -> None:
 
 
 def test_old_row(project: Repository) -> None:
-    """A row that an older version has made gets one line."""
+    """A row that an older version has made is refused in one line."""
     client = project.client
     run = client.create_run(last(project).info.experiment_id)
     said = restore(project, run.info.run_id)
@@ -134,7 +134,7 @@ def test_old_row(project: Repository) -> None:
 
 
 def test_what_cannot_be_kept(tmp_path: Path) -> None:
-    """A large untracked file and a nested repository below a dep are named, also in the row."""
+    """Files below a dep that cannot be kept are named on stderr and in the row."""
     stages = recorded({"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}})
     project = repository(tmp_path / "project", stages, files={"lib/code.py": ""})
     project.write({"lib/large.bin": "x" * 1_500_000})

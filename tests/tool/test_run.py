@@ -16,7 +16,7 @@ from pipelines import Repository, evaluate, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -87,7 +87,7 @@ def test_no_signal_is_changed(mirror: Repository) -> None:
 
 
 def test_store_is_away(tmp_path: Path) -> None:
-    """Without its store a stage succeeds; one line says why, and how it is recorded later."""
+    """Without its store a stage succeeds; one line says why, and how to record it later."""
     project = repository(
         tmp_path / "project", recorded({"train": train("raw.txt"), "a": evaluate("a")})
     )
@@ -105,7 +105,7 @@ def test_store_is_away(tmp_path: Path) -> None:
 
 @pytest.mark.rest
 def test_store_hangs(tmp_path: Path) -> None:
-    """A store that does not answer costs its time-out once a `dvc` process, not in each stage."""
+    """A store that does not answer costs its time-out once per `dvc` process, not per stage."""
     import socket
 
     stages = recorded({"train": train("raw.txt"), "a": evaluate("a"), "b": evaluate("b")})
@@ -118,7 +118,7 @@ def test_store_hangs(tmp_path: Path) -> None:
 
 
 def test_modules_of_the_user(tmp_path: Path) -> None:
-    """A yaml.py or a folder mlflow/ in the repository is not what the tool imports."""
+    """The tool does not import a yaml.py or a folder mlflow/ in the repository."""
     bad = "raise SystemExit('imported')\n"
     files = {"yaml.py": bad, "json/__init__.py": bad, "mlflow/__init__.py": bad, "dvc.py": bad}
     project = repository(tmp_path / "project", recorded({"train": train("raw.txt")}), files=files)

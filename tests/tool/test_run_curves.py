@@ -10,7 +10,7 @@ from pipelines import repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -18,7 +18,7 @@ pytestmark = [
     "kind", ["csv", *(pytest.param(kind, marks=pytest.mark.rest) for kind in ("tsv", "jsonl"))]
 )
 def test_live_curves(tmp_path: Path, kind: str) -> None:
-    """A growing file shows in MLflow within two seconds, each line once and when it is whole."""
+    """A growing file shows in MLflow within two seconds, each line once, when it is complete."""
     line = {"csv": "{0},{1}\\n", "tsv": "{0}\\t{1}\\n", "jsonl": '{{"step": {0}, "loss": {1}}}\\n'}
     head = {"csv": "step,loss\\n", "tsv": "step\\tloss\\n", "jsonl": ""}
     script = f"""
@@ -59,7 +59,7 @@ with open("curve.{kind}", "w", buffering=1) as file:
 
 @pytest.mark.rest
 def test_curve_that_is_written_anew(tmp_path: Path) -> None:
-    """If what was sent is no part of the final file, the row is made anew."""
+    """If a script rewrites its curve, the row has only the final one."""
     script = (
         "printf 'step,loss\\n1,9\\n2,9\\n' > c.csv; sleep 6; printf 'step,loss\\n1,1\\n' > c.csv"
     )

@@ -11,14 +11,14 @@ from pipelines import repository
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 @pytest.mark.parametrize("when", ["early", "late"])
 @pytest.mark.parametrize("what", ["dep", "param", "touch", "other"])
 def test_input_changes(tmp_path: Path, what: str, when: str) -> None:
-    """An input whose content changes while the stage runs fails it; a touch or another file not."""
+    """A stage fails if an input's content changes while it runs, but not after a mere `touch`."""
     sleep = "2" if when == "early" else "8"
     script = f"touch started; sleep {sleep}; echo 1 > out.txt"
     project = repository(
@@ -54,7 +54,7 @@ def test_input_changes(tmp_path: Path, what: str, when: str) -> None:
 
 
 def test_input_changes_while_the_store_is_away(tmp_path: Path) -> None:
-    """A result that nobody could use fails its stage, whether MLflow answers or not."""
+    """A changed input fails its stage even if MLflow does not answer."""
     script = "touch started; sleep 6; echo 1 > out.txt"
     project = repository(
         tmp_path / "project",

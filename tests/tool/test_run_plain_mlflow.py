@@ -9,7 +9,7 @@ from pipelines import repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -64,7 +64,7 @@ open("out.txt", "w").write("1")
 
 @pytest.mark.rest
 def test_autolog_and_set_experiment(tmp_path: Path) -> None:
-    """What autolog and log_model log, in an experiment that the script chooses, is the row."""
+    """What autolog and log_model log, also in the script's own experiment, is the stage's row."""
     stages = one("python script.py", deps=["script.py"], outs=["out.txt"])
     project = repository(tmp_path / "project", stages, files={"script.py": LOGGING})
     project.dvc("repro", "-q")

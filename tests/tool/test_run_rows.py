@@ -10,7 +10,7 @@ from pipelines import TWO_EVALUATIONS, Repository, evaluate, prepare, repository
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -38,7 +38,7 @@ def test_rows_are_those_of_record(tmp_path: Path, start: str) -> None:
 
 @pytest.mark.rest
 def test_again(tmp_path: Path) -> None:
-    """A result that is made again adds no row; the tag `reproduced` counts."""
+    """A result that is made again adds no row; the tag `reproduced` counts how often."""
     project = repository(tmp_path / "project", recorded(TWO_EVALUATIONS, "train", "a", "b"))
     project.dvc("repro", "-q")
     before = project.table()
@@ -83,7 +83,7 @@ def test_experiments(prefixed: Repository, tmp_path: Path) -> None:
 
 @pytest.mark.rest
 def test_places(tmp_path: Path) -> None:
-    """A project below git's root, `wdir`, foreach, dvc.yaml and `dvc` in subfolders, a worktree."""
+    """Stages in subfolders, with `wdir`, in a foreach or a worktree record into the same store."""
     project = repository(tmp_path / "project", {}, files={"sub/raw.txt": "1\n", "w/keep": ""})
     inner = {
         **recorded({"train": train("raw.txt")}),

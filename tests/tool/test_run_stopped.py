@@ -16,7 +16,7 @@ from pipelines import repository
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -25,7 +25,7 @@ SLEEP = "touch started; exec sleep 60"
 
 @pytest.mark.parametrize("who", ["terminal", "dvc", "group", "run"])
 def test_stopped(tmp_path: Path, who: str) -> None:
-    """Ctrl-C in a terminal, or SIGTERM to `dvc`, `run` or the group: all ends, the row KILLED."""
+    """Ctrl-C, or SIGTERM to `dvc`, `run` or the group, ends all processes; the row is KILLED."""
     project = repository(
         tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP}
     )
@@ -54,7 +54,7 @@ def test_stopped(tmp_path: Path, who: str) -> None:
 
 @pytest.mark.parametrize("who", ["run", "recorder", "dvc"])
 def test_killed(tmp_path: Path, who: str) -> None:
-    """SIGKILL: the command does not live on, nor the recorder; no row stays RUNNING."""
+    """After a SIGKILL, neither command nor recorder lives on, and no row stays RUNNING."""
     project = repository(
         tmp_path / "project", one("sh script", deps=["script"]), files={"script": SLEEP}
     )
@@ -75,7 +75,7 @@ def test_killed(tmp_path: Path, who: str) -> None:
 
 
 def test_recorder_lost(tmp_path: Path) -> None:
-    """A stage whose recorder is lost succeeds, and one line says how it is recorded later."""
+    """A stage whose recorder is lost succeeds, and one line says how to record it later."""
     script = "touch started; while [ ! -e go ]; do sleep 0.1; done; echo 1 > out.txt"
     project = repository(
         tmp_path / "project",

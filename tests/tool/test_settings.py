@@ -20,7 +20,7 @@ METRICS = "must be a list of metrics such as [test/score, -test/loss]"
 
 
 def test_all_settings() -> None:
-    """Everything that a stage can say is read; paths are relative to its working directory."""
+    """All settings of a stage are read; paths are relative to its working directory."""
     meta = {
         "mlflow": {
             "experiment": "mine",
@@ -89,7 +89,7 @@ def test_no_settings(meta: object) -> None:
     ],
 )
 def test_wrong_settings(given: object, problem: str) -> None:
-    """What is wrong is said in one line with its place, the rule and the value, and left out."""
+    """Each mistake is left out, and reported in one line with key, rule and value."""
     found, problems = settings(given)
     assert problems == [f"dvc.yaml: stages.train.meta.mlflow{problem}"]
     assert found in (Settings(), Settings(models=(Model("m.bin"),)))
@@ -100,7 +100,7 @@ def test_wrong_settings(given: object, problem: str) -> None:
     [["numpy", "-r /etc/passwd"], [" --index-url=x"], ["numpy\n-r x"], ["a\x0b-r x"], 5],
 )
 def test_options_are_no_requirements(requirements: object) -> None:
-    """An option would let MLflow read any file of this machine."""
+    """Options among requirements, which would let MLflow read any file, are refused."""
     found, problems = settings({"model": {**LOADED, "pip_requirements": requirements}})
     assert len(problems) == 1
     assert "must be a list of requirements without options, or a path" in problems[0]
@@ -108,13 +108,13 @@ def test_options_are_no_requirements(requirements: object) -> None:
 
 
 def test_model_that_needs_nothing() -> None:
-    """No packages at all is an answer, too."""
+    """A model may declare that it needs no packages."""
     found, problems = settings({"model": {**LOADED, "pip_requirements": []}})
     assert (found.models, problems) == ((Model("m.bin", "load", (), []),), [])
 
 
 def test_unknown_settings() -> None:
-    """An unknown key is named with the known ones; the others count."""
+    """An unknown key is reported with the known ones; the other keys are used."""
     found, problems = settings({"experiment": "mine", "colums": [], 5: 6, "model": {"loader": "x"}})
     assert found == Settings("mine", models=(Model("m.bin"),))
     known = "known are experiment, prefix, columns, data, open, promote, model"
@@ -129,7 +129,7 @@ def test_unknown_settings() -> None:
 
 @pytest.mark.parametrize("columns", [["loss"], "metrics.loss", ["metrics.a", 5], [""], [None]])
 def test_wrong_columns(columns: object) -> None:
-    """A column says which kind of value it has."""
+    """A column must say whether it is a metric or a param."""
     found, problems = settings({"columns": columns})
     assert found == Settings()
     assert len(problems) == 1
@@ -160,7 +160,7 @@ def test_artifacts() -> None:
 
 
 def test_wrong_artifacts() -> None:
-    """A misspelt key of an artifact is asked about; the rest of its `meta` is the user's."""
+    """A misspelt key of an artifact is reported; other keys of `meta` are the user's."""
     meta = {"loader_modul": "load", "pip_requirments": [], "owner": "me", 5: 6}
     artifacts = {
         "one": {"path": "m.bin", "type": "model", "meta": meta},
@@ -196,7 +196,7 @@ def test_wrong_artifacts() -> None:
     )
 )
 def test_any_settings(given: object) -> None:
-    """Whatever stands there, each problem is one line, and no path leads out of the project."""
+    """Whatever the settings are, each problem is one line, and no path leads out of the project."""
     found, problems = settings(given)
     assert all("\n" not in problem for problem in problems)
     paths = [*found.data, *(p for model in found.models for p in model.code_paths)]

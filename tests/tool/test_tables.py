@@ -59,7 +59,7 @@ def test_flatten(values: dict[str, Any]) -> None:
 
 
 def test_flatten_is_bounded() -> None:
-    """YAML's aliases can stand for any number of keys, or for a mapping in itself."""
+    """YAML's aliases may not expand to too many keys, or to a mapping that contains itself."""
     bomb: dict[str, Any] = {"a": 1}
     for _ in range(50):
         bomb = dict.fromkeys("abcdefghij", bomb)
@@ -74,7 +74,7 @@ def test_flatten_is_bounded() -> None:
 
 @given(NESTED)
 def test_numbers(values: dict[str, Any]) -> None:
-    """Each number of a metrics file is a metric, and only a number is."""
+    """Every number in a metrics file is a metric, and nothing else is."""
     found, others = numbers(values, "metrics.json")
     flat = flatten(values, "/")
     assert dict(found) == {k: v for k, v in flat.items() if v != {}}
@@ -82,7 +82,7 @@ def test_numbers(values: dict[str, Any]) -> None:
 
 
 def test_what_is_a_number() -> None:
-    """Text, lists, nothing and an int beyond floats are no numbers; NaN and infinity are."""
+    """Text, lists, null and integers beyond floats are not numbers; NaN and infinity are."""
     content = {
         "whole": 3,
         "flag": True,
@@ -102,7 +102,7 @@ def test_what_is_a_number() -> None:
 
 
 def test_numbers_with_one_key() -> None:
-    """Two numbers whose joined keys are the same are both given."""
+    """Two numbers with the same joined key are both returned."""
     assert numbers({"a/b": 1, "a": {"b": 2}}, "m.json")[0] == [("a/b", 1.0), ("a/b", 2.0)]
 
 
@@ -123,7 +123,7 @@ def test_curves(rows: list[dict[str, float]], data: st.DataObject, delimiter: st
     st.text(), st.sampled_from(["a.csv", "a.tsv", "a.jsonl"]), st.text(max_size=3), st.booleans()
 )
 def test_any_text_is_read(text: str, path: str, x: str, header: bool) -> None:
-    """Whatever a file holds, it has curves or none; steps are whole numbers that grow."""
+    """Any text can be read; the steps of its curves are growing whole numbers."""
     for curve in curves(path, text, x, header=header):
         own = [step for step, _ in curve.points]
         assert own
@@ -133,7 +133,7 @@ def test_any_text_is_read(text: str, path: str, x: str, header: bool) -> None:
 
 @given(steps())
 def test_which_column_is_x(growing: list[int]) -> None:
-    """The declared x, or else `step`, or else the first column of whole numbers that grow."""
+    """The x is the declared column, else `step`, else the first column of growing whole numbers."""
     lines = [{"loss": 0.5, "n": s, "step": s + 1, "t": s + 2} for s in growing]
     text = table(lines)
     assert {c.column for c in curves("a.csv", text)} == {"loss", "n", "t"}
@@ -170,7 +170,7 @@ def test_no_curve(text: str) -> None:
 
 
 def test_lines_of_a_table() -> None:
-    """Cells can be empty or missing; lines end as anybody ends them, also the last one."""
+    """Cells can be empty or missing, and lines can have any line ending."""
     text = "step,loss,note\r\n1,0.5,first\r\n\r\n2,,\r\n3,0.25\r\n4,nan,x,y"
     (curve,) = curves("a.csv", text)
     assert curve.column == "loss"
@@ -181,7 +181,7 @@ def test_lines_of_a_table() -> None:
 
 
 def test_table_without_header() -> None:
-    """Columns without names are called by their numbers, as DVC calls them."""
+    """Columns without names are named by their numbers, as in DVC."""
     text = "1,0.5\n2,0.25\n"
     assert curves("a.csv", text, header=False) == [Curve("1", [(1, 0.5), (2, 0.25)])]
     assert curves("a.csv", text, "1", header=False) == []
@@ -189,7 +189,7 @@ def test_table_without_header() -> None:
 
 
 def test_json_lines() -> None:
-    """Objects can be nested and lack keys; a line that is none makes the file no table."""
+    """Objects can be nested and lack keys; a file with any other line is not a table."""
     text = '{"step": 1, "a": {"b": 0.5}}\n\n{"step": 2, "c": true, "n": "x\u2028y"}\n'
     text += '{"step": 3, "c": 4}'
     assert curves("a.jsonl", text) == [Curve("a/b", [(1, 0.5)]), Curve("c", [(3, 4.0)])]
