@@ -45,7 +45,10 @@ test-slow: .venv/dev  ## run every test with larger numbers: hundreds of kills, 
 	python -m pytest --slow
 
 TOOL_TESTS = tests/test_examples.py \
-	$(addprefix tests/tool/test_,history.py identity.py package.py places.py restore.py run.py)
+	$(addprefix tests/tool/test_,history.py history_kills.py history_old.py identity.py \
+	identity_items.py identity_stages.py package.py places.py places_git.py restore.py \
+	restore_refused.py run.py run_curves.py run_inputs.py run_plain_mlflow.py run_rows.py \
+	run_stopped.py)
 
 test-oldest: .venv-oldest/run  ## test the tool with the oldest DVC and MLflow that it supports
 	.venv-oldest/bin/python -m pytest $(TOOL_TESTS)

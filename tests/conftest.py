@@ -15,67 +15,6 @@ from processor import processor
 with suppress(ImportError):  # `make test-oldest` does not install it
     import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 
-REST = (
-    "tests/cluster/test_cluster.py",
-    "tests/cluster/test_projects.py",
-    "tests/cluster/test_sweep.py::test_address",
-    "tests/cluster/test_sweep.py::test_no_cluster",
-    "tests/tool/test_history.py::test_into_a_server",
-    "tests/tool/test_history.py::test_killed_at_any_time",
-    "tests/tool/test_history.py::test_two_at_once",
-    "tests/tool/test_identity.py::test_stage_by_stage[order2]",
-    "tests/tool/test_identity.py::test_stage_by_stage[order3]",
-    "tests/tool/test_identity.py::test_stage_by_stage[order4]",
-    "tests/tool/test_identity.py::test_stage_by_stage[order5]",
-    "tests/tool/test_manual.py::test_commands",
-    "tests/tool/test_places.py::test_server",
-    "tests/tool/test_promote.py::test_items",
-    "tests/tool/test_promote.py::test_server",
-    "tests/tool/test_rebuild.py::test_at_once",
-    "tests/tool/test_rebuild.py::test_interrupted",
-    "tests/tool/test_rebuild.py::test_killed_at_any_time",
-    "tests/tool/test_rebuild.py::test_stopped_at_every_event",
-    "tests/tool/test_record_faults.py::test_full_disk",
-    "tests/tool/test_record_faults.py::test_hostile_store",
-    "tests/tool/test_record_faults.py::test_locked_database",
-    "tests/tool/test_record_faults.py::test_modules_of_the_repository[module",
-    "tests/tool/test_record_faults.py::test_modules_of_the_repository[script-inner]",
-    "tests/tool/test_record_faults.py::test_no_secret_is_shown",
-    "tests/tool/test_record_faults.py::test_server_that_is_none",
-    "tests/tool/test_record_faults.py::test_web_server",
-    "tests/tool/test_record_faults.py::test_writer",
-    "tests/tool/test_restore.py::test_colleague",
-    "tests/tool/test_restore.py::test_experiments",
-    "tests/tool/test_run.py::test_again",
-    "tests/tool/test_run.py::test_autolog",
-    "tests/tool/test_run.py::test_curve_that",
-    "tests/tool/test_run.py::test_experiments",
-    "tests/tool/test_run.py::test_input_changes",
-    "tests/tool/test_run.py::test_killed",
-    "tests/tool/test_run.py::test_live_curves[jsonl]",
-    "tests/tool/test_run.py::test_live_curves[tsv]",
-    "tests/tool/test_run.py::test_nested_dvc",
-    "tests/tool/test_run.py::test_places",
-    "tests/tool/test_run.py::test_plain_mlflow",
-    "tests/tool/test_run.py::test_recorder_lost",
-    "tests/tool/test_run.py::test_rows_are_those_of_record[shell]",
-    "tests/tool/test_run.py::test_stopped",
-    "tests/tool/test_run.py::test_store_hangs",
-    "tests/tool/test_run_faults.py::test_broken_store[locked]",
-    "tests/tool/test_run_faults.py::test_experiments_at_once",
-    "tests/tool/test_run_faults.py::test_server_goes_away",
-    "tests/tool/test_run_faults.py::test_stderr_that_nobody_reads",
-    "tests/tool/test_shared_store.py::test_clones_at_once",
-    "tests/tool/test_ui.py::test_server",
-)
-"""The tests that `make test` leaves to `make test-rest`, by the beginning of their ids."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.nodeid.startswith(REST):
-            item.add_marker(pytest.mark.rest)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests with larger numbers")

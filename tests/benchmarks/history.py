@@ -90,12 +90,12 @@ def main() -> None:
                 again, _ = measure(project.path, "--all", **more)
                 another = seconds_of_one_more(project, n + len(more), **more)
                 page = seconds_of_a_page(*more.values() or [f"sqlite:///{project.path}/mlflow.db"])
-                cells = (f"{n:,}", name, f"{seconds:.1f} s", f"{n / seconds:.0f}", f"{peak:.0f} MB")
-                cells += (f"{again:.1f} s", f"{another:.1f} s", f"{1000 * page:.0f} ms")
+                cells = [f"{n:,}", name, f"{seconds:.1f} s", f"{n / seconds:.0f}", f"{peak:.0f} MB"]
+                cells += [f"{again:.1f} s", f"{another:.1f} s", f"{1000 * page:.0f} ms"]
                 lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
-    heads = ("commits", "into", "took", "rows a second", "peak memory", "nothing new")
-    heads += ("one more", "100 rows of the table")
+    heads = ["commits", "into", "took", "rows a second", "peak memory", "nothing new"]
+    heads += ["one more", "100 rows of the table"]
     text = "\n".join(
         [
             "# What importing a history costs",

@@ -1,79 +1,23 @@
-"""Sweeps of other DVC projects, on this machine: nothing in a sweep knows this repository's one."""
+"""Sweeps work for any DVC project, on this machine and without a cluster."""
 
-import json
 import re
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from clone import Clone
+from projects import SCORE, Project, small, stage
 from services import MISSING
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
-
-SCORE = """
-import json, sys
-x, y = (float(value) for value in sys.argv[2:4])
-with open(sys.argv[1], "w") as file:
-    json.dump({"score": (x - 2) ** 2 + y}, file)
-"""
-"""score.py FILE X Y."""
-
-
-class Project(Clone):
-    """A DVC project in a git repository, with remotes that are folders."""
-
-    def __init__(self, path: Path, files: Mapping[str, object], folder: str = "") -> None:
-        super().__init__(path / "flowers" / folder)
-        self.path.mkdir(parents=True)
-        self.top = Clone(path / "flowers")
-        self.top.git("init", "-q", "-b", "main")
-        self.dvc("init", "-q", *(["--subdir"] if folder else []))
-        self.dvc("remote", "add", "-q", "-d", "files", f"{path}/files")
-        for name, content in files.items():
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-            text = content if isinstance(content, str) else json.dumps(content, indent=1)
-            (self.path / name).write_text(text)
-        subprocess.run(["git", "init", "-q", "--bare", path / "git"], check=True)
-        self.top.git("remote", "add", "origin", f"{path}/git")
-        self.top.commit("A project")
-        self.top.git("push", "-q", "origin", "main")
-        self.clones = path / "clones"
-
-    def sweep(self, *words: str, check: bool = True) -> str:
-        """Sweep over the trials that `words` say, and return what was printed."""
-        command = ["dvc-mlflow", "sweep", *words, "--clones", f"{self.clones}"]
-        done = self.run(*command, check=check)
-        return done.stdout + done.stderr
-
-    def rows(self) -> list[Run]:
-        """Return the rows that a sweep has left, in any experiment."""
-        client = MlflowClient(f"sqlite:///{self.path}/mlflow.db")
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return list(client.search_runs(ids))
-
-
-def stage(command: str, name: str, *params: Any, **more: Any) -> dict[str, Any]:
-    """Return a stage that writes its score to a metrics file of its name."""
-    metrics = [{f"{name}.json": {"cache": False}}]
-    return {"cmd": command, "deps": ["score.py"], "params": [*params], "metrics": metrics, **more}
-
-
-def small(path: Path, files: Mapping[str, object] = {}) -> Project:
-    """Return a project with a stage without the prefix, a param, and these files."""
-    dvc = {"stages": {"a": stage("exec python score.py a.json ${x} 0", "a", "x")}}
-    return Project(path, {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}, **files})
 
 
 def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
@@ -119,7 +63,6 @@ version = "1.0"
 source = {{ virtual = "." }}
 """
 """Two packages that are installed here, one of them in two versions, and two that are not."""
-
 FIT = LOCK.format(tqdm=version("tqdm"), yaml=version("pyyaml"))
 UNFIT = LOCK.format(tqdm="1.0", yaml=version("pyyaml"))
 
@@ -222,7 +165,7 @@ def test_plain_mlflow_script(tmp_path: Path) -> None:
 
 
 def test_terminal(tmp_path: Path) -> None:
-    """In a terminal, a bar shows the progress, and lines stand alone."""
+    """In a terminal, a bar shows the progress, and each message has its own line."""
     project = small(tmp_path)
     command = f"dvc-mlflow sweep -S x=1,2 --metric=-a/score --clones {project.clones}"
     said = project.run("script", "-qec", f"stty rows 40 cols 140; {command}", "/dev/null").stdout
@@ -243,7 +186,7 @@ def test_terminal(tmp_path: Path) -> None:
     ],
 )
 def test_pins(file: str, content: str, tmp_path: Path) -> None:
-    """A node must have what is pinned, in whatever file; an option names an unusual one."""
+    """A node must have the pinned versions, of a known lock file or one that --pins names."""
     project = small(tmp_path, {file: content})
     pins = ["--pins", file] * (not file.endswith(".lock"))
     said = project.sweep("-S", "x=1,2", "--metric=-a/score", *pins, check=False)
@@ -255,7 +198,7 @@ def test_pins(file: str, content: str, tmp_path: Path) -> None:
     ("file", "words"), [("nowhere.txt", "there is no such file"), ("bad.lock", "must be a lock of")]
 )
 def test_bad_pins(file: str, words: str, tmp_path: Path) -> None:
-    """A file that cannot be read is reported before anything runs."""
+    """A file of pins that cannot be read is reported before anything runs."""
     project = small(tmp_path, {"bad.lock": "[[package]]\n"})
     said = project.sweep("-S", "x=1,2", "--metric=-a/score", "--pins", file, check=False)
     (line,) = said.splitlines()
@@ -264,6 +207,6 @@ def test_bad_pins(file: str, words: str, tmp_path: Path) -> None:
 
 
 def test_no_metric(tmp_path: Path) -> None:
-    """Without columns in dvc.yaml, somebody has to say what best means."""
+    """Without columns in dvc.yaml, --metric must say what best means."""
     said = small(tmp_path).sweep("-S", "x=1,2", check=False)
     assert said.splitlines()[-1].startswith("dvc-mlflow: --metric: name what best means, such as ")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from clone import Clone
+from live_runs import last, reproducing, wait
 from pipelines import Repository
-from test_restore import contents
-from test_run import last, reproducing, wait
+from restoring import contents
 
 pytestmark = [
     pytest.mark.pipeline,

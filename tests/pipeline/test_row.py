@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from clone import Done, make_clone
 from pipelines import Repository
-from test_restore import restored
+from restoring import restored
 
 pytestmark = [
     pytest.mark.pipeline,

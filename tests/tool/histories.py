@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Run
+
 from pipelines import Repository, repository, train
 
 STAGES = {
@@ -67,6 +69,13 @@ def result(i: int) -> dict[str, str]:
         "metrics.json": metrics,
         "dvc.lock": json.dumps({"schema": "2.0", "stages": lock}),
     }
+
+
+def by(key: str, project: Repository) -> dict[str, Run]:
+    """Return the rows by a param, which no two share."""
+    rows = {row.data.params.get(key, ""): row for row in project.rows()}
+    assert len(rows) == len(project.rows())
+    return rows
 
 
 def _entry(path: str, text: str) -> Mapping[str, object]:

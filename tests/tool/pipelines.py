@@ -1,4 +1,4 @@
-"""Somebody's DVC pipelines, made for a test: real `dvc`, a real store, nothing of this repository.
+"""DVC pipelines made for a test, with real `dvc`, a real store and nothing of this repository.
 
 Their commands are one-line shell scripts, so that a pipeline runs in the time of `dvc` itself.
 """
@@ -143,7 +143,7 @@ class Repository(Clone):
         return [client.get_run(r.info.run_id) for r in reversed(client.search_runs(ids, "", kind))]
 
     def table(self) -> list[dict[str, Any]]:
-        """Return what the rows say, in an order that does not depend on when they were made."""
+        """Return the content of the rows, in an order that does not depend on their age."""
         found = [
             {
                 "params": run.data.params,
@@ -195,9 +195,29 @@ def finished(path: Path, stages: Stages, *arguments: Any, **more: Any) -> Reposi
 
 @cache
 def _initialized() -> Path:
-    """Return a repository in which nothing is, for all tests of this process to copy."""
+    """Return an empty repository, for all tests of this process to copy."""
     made = Repository(Path(mkdtemp()))
     atexit.register(shutil.rmtree, made.path)
     made.git("init", "-q", "-b", "main")
     made.dvc("init", "-q")
     return made.path
+
+
+@cache
+def served() -> Repository:
+    """Return a pipeline of `SERVED` that has run, for all tests of this process to `copy`."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
+
+
+def reproduce(project: Repository, params: Mapping[str, Any] = {}, *arguments: str) -> None:
+    """Run the pipeline with these params, and record it."""
+    project.set(params)
+    project.dvc("repro", "-q", *arguments)
+    project.record()
+
+
+def results(run: Run) -> set[str]:
+    """Return the names of the stages whose results a row has."""
+    return {key.removeprefix("lock.") for key in run.data.tags if key.startswith("lock.")}

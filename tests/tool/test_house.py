@@ -1,4 +1,4 @@
-"""Where the tool touches what it records: DVC and MLflow's internals each have one place."""
+"""Few modules of the tool touch DVC and MLflow's internals, and its package is complete."""
 
 import re
 import tomllib
@@ -34,7 +34,7 @@ def importers(package: str, paths: Sequence[Path]) -> list[Path]:
 
 @pytest.mark.parametrize(("package", "allowed"), RULES.items())
 def test_one_place(package: str, allowed: list[str]) -> None:
-    """One place touches DVC, and one MLflow's internals: a new version is met there."""
+    """Only the listed modules import DVC or MLflow's internals, which new versions may change."""
     found = importers(package, sorted(TOOL.rglob("*.py")))
     others = [path for path in found if not any(path.match(f"dvc_mlflow/{p}") for p in allowed)]
     assert others == []
@@ -42,14 +42,14 @@ def test_one_place(package: str, allowed: list[str]) -> None:
 
 
 def test_one_place_can_fail(tmp_path: Path) -> None:
-    """An import is found wherever it stands in a module."""
+    """An import is found wherever it is in a module."""
     sneaky = tmp_path / "sneaky.py"
     sneaky.write_text("def f():\n    from dvc.repo import Repo\n    return Repo\n")
     assert importers("dvc", [sneaky]) == [sneaky]
 
 
 def test_packages_are_the_folders() -> None:
-    """No folder of the tool is left out of its package, and what it imports is required."""
+    """The tool's package contains all its folders, and requires what they import."""
     project = tomllib.loads((TOOL / "pyproject.toml").read_text())
     folders = {path.parent.relative_to(TOOL.parent) for path in TOOL.rglob("*.py")}
     packages = {".".join(folder.parts) for folder in folders}

@@ -1,4 +1,4 @@
-"""The tool's README and manual are true: their commands run in a pipeline of the user's."""
+"""The commands of the tool's README and manual work in a user's pipeline."""
 
 import re
 import sys
@@ -59,6 +59,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}/venv/bin:{environment()['PATH']}"
 
 
+@pytest.mark.rest
 def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
     copy_tool(tmp_path / "dvc_mlflow")

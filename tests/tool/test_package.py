@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from clone import ROOT, Clone, environment
+from live_runs import recorded
 from pipelines import evaluate, repository, train
-from test_run import recorded
 
 TOOL = ROOT / "dvc_mlflow"
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 

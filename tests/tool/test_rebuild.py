@@ -1,35 +1,17 @@
-"""Recording again: after the store was lost, after a kill at any moment, and in a crowd."""
+"""After a store or DVC's cache was lost, `record` makes the same table again."""
 
-import inspect
-import os
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from clone import environment
-from pipelines import LOADER, SERVED, Repository, evaluate, finished
-from servers import serving
+from pipelines import LOADER, Repository, finished
+from rebuilding import STAGES, contents, in_child, remove_store, undisturbed
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
-
-STAGES = {**SERVED, "b": {**evaluate("b"), "plots": [{"b.txt": {"cache": False}}]}}
-STAGES["b"]["cmd"] += "; echo text > b.txt"
 
 
 @pytest.fixture(scope="session")
@@ -41,97 +23,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture(scope="session")
 def expected(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What an undisturbed `record` makes of that pipeline."""
-    project = made.copy(tmp_path_factory.mktemp("expected") / "project")
-    assert project.record().status == 0
-    rows = contents(project)
-    (row,) = rows
-    assert {*row["points"]} == {"train/loss", "a/score", "b/score"}
-    assert {*row["artifacts"]} == {"model.txt", "curve.csv", "a.json", "b.json", "b.txt"}
-    assert len(row["models"]) == 1
-    return rows
-
-
-def contents(project: Repository, address: str = "") -> list[dict[str, Any]]:
-    """Return all that is in a store, but what differs whenever it is made: ids and processes.
-
-    A repository's own store is read from a copy: MLflow would keep a deleted one open.
-    """
-    client = MlflowClient(address or f"sqlite:///{store_copied(project)}")
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    models = client.search_logged_models(ids)
-    rows = [client.get_run(run.info.run_id) for run in client.search_runs(ids)]
-    linked = [output.model_id for row in rows for output in row.outputs.model_outputs]
-    assert sorted(linked) == sorted(model.model_id for model in models)
-    assert all(model.status == "READY" for model in models)
-    return [_content(client, row) for row in rows]
-
-
-def store_copied(project: Repository) -> Path:
-    """Copy a repository's own store, with what a killed process has not ended."""
-    place = project.path.with_name(f"read-{time.monotonic_ns()}.db")
-    for end in ("", "-journal"):
-        if (path := project.path / f"mlflow.db{end}").exists():
-            shutil.copyfile(path, f"{place}{end}")
-    return place
-
-
-def _content(client: MlflowClient, row: Run) -> dict[str, Any]:
-    own = {"host", "clone", "system", "process"}
-    points = {
-        key: [
-            (m.step, m.value, m.timestamp) for m in client.get_metric_history(row.info.run_id, key)
-        ]
-        for key in row.data.metrics
-    }
-    return {
-        "name": row.info.run_name,
-        "status": row.info.status,
-        "times": (row.info.start_time, row.info.end_time),
-        "params": row.data.params,
-        "points": {key: sorted(found) for key, found in points.items()},
-        "metrics": row.data.metrics,
-        "tags": {key: value for key, value in row.data.tags.items() if key not in own},
-        "inputs": sorted(
-            (given.dataset.name, given.dataset.digest, given.tags[0].value)
-            for given in row.inputs.dataset_inputs
-        ),
-        "artifacts": _files(client, row.info.run_id),
-        "models": [_served(client, output.model_id) for output in row.outputs.model_outputs],
-    }
-
-
-def _files(client: MlflowClient, run_id: str) -> dict[str, bytes]:
-    folder = Path(client.download_artifacts(run_id, ""))
-    return {f"{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def _served(client: MlflowClient, model_id: str) -> tuple[Any, ...]:
-    model = client.get_logged_model(model_id)
-    uri, place = model.artifact_location, client.tracking_uri
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=place)
-    return model.name, model.tags, mlflow.pyfunc.load_model(folder).predict([1])
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Do some work in another process, as a command is one; return its exit code or -signal."""
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 99
-    try:
-        code = int(str(work()))
-    finally:
-        os._exit(code)
-
-
-def remove_store(project: Repository) -> None:
-    """Delete a repository's own store."""
-    for path in project.path.glob("*mlflow.db*"):
-        path.unlink()
-    shutil.rmtree(project.path / "mlartifacts", ignore_errors=True)
-
-
-# A lost store
+    """What a store contains after an undisturbed `record` of that pipeline."""
+    return undisturbed(made.copy(tmp_path_factory.mktemp("expected") / "project"))
 
 
 def test_lost_store(project: Repository, expected: list[Any]) -> None:
@@ -143,7 +36,7 @@ def test_lost_store(project: Repository, expected: list[Any]) -> None:
 
 
 def test_lost_files(project: Repository, expected: list[Any]) -> None:
-    """What DVC's cache does not have any more is read from the workspace, and the other way."""
+    """Files that DVC's cache has lost are read from the workspace, and vice versa."""
     shutil.move(project.path / ".dvc" / "cache", project.path / "cache")
     assert in_child(lambda: project.record().status) == 0
     assert contents(project) == expected
@@ -152,193 +45,3 @@ def test_lost_files(project: Repository, expected: list[Any]) -> None:
     (project.path / "model.txt").unlink()
     assert in_child(lambda: project.record().status) == 0
     assert contents(project) == expected
-
-
-# Kills
-
-
-class Stop:
-    """Stops this process at the nth event."""
-
-    def __init__(self, at: int, how: str) -> None:
-        self._left, self._how, self.seen = at, how, 0
-
-    def __call__(self) -> None:
-        """Count an event."""
-        self.seen += 1
-        self._left -= 1
-        if self._left == 0 and self._how == "raises":
-            raise MlflowException("database is locked")
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def at_each_call(stop: Stop) -> None:
-    """Let MLflow's client report each call before it begins."""
-    for name, method in inspect.getmembers(MlflowClient, inspect.isfunction):
-        if not name.startswith("_"):
-            setattr(MlflowClient, name, _reporting(stop, method))
-
-
-def _reporting(stop: Stop, method: Callable[..., Any]) -> Callable[..., Any]:
-    def reporting(*arguments: Any, **options: Any) -> Any:
-        stop()
-        return method(*arguments, **options)
-
-    return reporting
-
-
-def at_each_file(stop: Stop, folder: Path) -> None:
-    """Report each file of a repository or its store before it is written, renamed or deleted."""
-
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.symlink", "sqlite3.connect")
-        if (writes or changes) and f"{folder}" in f"{arguments[0]}":
-            stop()
-
-    sys.addaudithook(hear)
-
-
-def recording(project: Repository, events: str, at: int, how: str) -> int:
-    """Record in another process, stopped at the nth event; return its exit code, or -signal.
-
-    Without being stopped, it leaves the number of events in a file beside the project.
-    """
-
-    def work() -> int:
-        stop = Stop(at, how)
-        if events == "calls":
-            at_each_call(stop)
-        else:
-            at_each_file(stop, project.path)
-        said = project.record()
-        if how == "raises" and said.status:
-            assert said.error.count("\n") == 1, said.error
-            assert "database is locked; run it again when it is free" in said.error
-        project.path.with_name("events").write_text(f"{stop.seen}")
-        return said.status
-
-    return in_child(work)
-
-
-@pytest.mark.parametrize(
-    ("events", "how"), [("calls", "kills"), ("calls", "raises"), ("files", "kills")]
-)
-def test_stopped_at_every_event(
-    made: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
-) -> None:
-    """Whatever `record` was doing when it was killed, or its store failed, the next completes it.
-
-    There is one row then, the same as of an undisturbed one, and one model; none stays RUNNING.
-    """
-    first = made.copy(tmp_path / "0" / "project")
-    assert recording(first, events, 0, how) == 0
-    assert contents(first) == expected
-    number = int((tmp_path / "0" / "events").read_text())
-    assert number > 15
-    for at in range(1, number + 1, 1 if slow else 4):
-        project = made.copy(tmp_path / f"{at}" / "project")
-        assert recording(project, events, at, how) == (1 if how == "raises" else -signal.SIGKILL)
-        check_half_rows(project)
-        assert in_child(lambda: project.record().status) == 0  # noqa: B023
-        assert contents(project) == expected, f"after {at} of {number} {events}"
-        shutil.rmtree(project.path.parent)
-
-
-def check_half_rows(project: Repository) -> None:
-    """Check that no row says that it has all of a stage while it lacks something."""
-    if not (project.path / "mlflow.db").exists():
-        return
-    with closing(sqlite3.connect(store_copied(project))) as store:
-        complete = store.execute(
-            "SELECT run_uuid, key FROM tags WHERE key LIKE 'lock.%'"
-        ).fetchall()
-        logged = {*store.execute("SELECT run_uuid, key FROM latest_metrics")}
-        ended = {
-            run_id
-            for (run_id,) in store.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
-        }
-    needed = {"lock.train": "train/loss", "lock.a": "a/score", "lock.b": "b/score"}
-    for run_id, key in complete:
-        assert run_id in ended
-        assert (run_id, needed[key]) in logged
-
-
-def test_killed_at_any_time(project: Repository, expected: list[Any], slow: bool) -> None:
-    """SIGKILL at any time does no harm that the next `record` does not repair."""
-    began = time.monotonic()
-    project.run("dvc-mlflow", "record")
-    seconds = time.monotonic() - began
-    moments = 40 if slow else 8
-    for moment in range(moments):
-        remove_store(project)
-        with started(project) as record:
-            time.sleep(seconds * (0.3 + 0.7 * moment / moments))
-            record.kill()
-        check_half_rows(project)
-        done = project.run("dvc-mlflow", "record")
-        assert done.stderr == ""
-        assert contents(project) == expected
-
-
-def test_interrupted(project: Repository, expected: list[Any]) -> None:
-    """Ctrl-C ends `record` without a word; the next one completes the row."""
-    for seconds in (1.0, 2.0, 2.5):
-        with started(project) as record:
-            time.sleep(seconds)
-            record.send_signal(signal.SIGINT)
-            _, error = record.communicate()
-        assert error == ""
-        assert record.returncode in (0, 130)
-    assert project.run("dvc-mlflow", "record").stderr == ""
-    assert contents(project) == expected
-
-
-@contextmanager
-def started(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """Start `dvc-mlflow record` in a project."""
-    with subprocess.Popen(
-        ["dvc-mlflow", "record"],
-        cwd=project.path,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as record:
-        yield record
-
-
-# Crowds
-
-
-@pytest.mark.parametrize("number", [2, 4])
-@pytest.mark.parametrize("store", ["empty", "used", "server"])
-def test_at_once(
-    project: Repository, expected: list[Any], tmp_path: Path, store: str, number: int
-) -> None:
-    """Several `record` at once: one adds the row, the others have nothing to do."""
-    if store == "used":
-        project.set({"rate": 2})
-        project.dvc("repro", "-q")
-        assert in_child(lambda: project.record().status) == 0
-        project.git("checkout", "-q", ".")
-        project.dvc("checkout", "-q")
-    shelf = Repository(tmp_path / "shelf")
-    shelf.path.mkdir()
-    database = f"sqlite:///{shelf.path}/rows.db"
-    with ExitStack() as opened:
-        address = ""
-        if store == "server":
-            serve = serving(shelf, "server", "--backend-store-uri", database, "--workers", "2")
-            address = opened.enter_context(serve)
-        more = {"MLFLOW_TRACKING_URI": address} if address else {}
-        records = [opened.enter_context(started(project, **more)) for _ in range(number)]
-        said = [record.communicate() for record in records]
-        assert [record.returncode for record in records] == [0] * number, said
-        assert [error for _, error in said] == [""] * number
-        nothing = "nothing to do: MLflow has this result\n"
-        assert sorted(out == nothing for out, _ in said) == [False] + [True] * (number - 1)
-        found = contents(project, address)
-    assert [row for row in found if row["params"]["rate"] == "1"] == expected
-    assert len(found) == (2 if store == "used" else 1)

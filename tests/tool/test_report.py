@@ -36,7 +36,7 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_report(project: Repository) -> None:
-    """It shows changed params and metrics, and whether dvc.lock is what the code makes."""
+    """The report shows changed params and metrics, and whether dvc.lock is up to date."""
     first = project.git("rev-parse", "HEAD")
     status, text = report(project)
     assert (status, text.splitlines()[0]) == (
@@ -65,7 +65,7 @@ def test_report(project: Repository) -> None:
 
 
 def test_code_is_no_missing_file(project: Repository) -> None:
-    """Changed or deleted code, params and outputs in git differ from dvc.lock."""
+    """Changed or deleted code, params and outputs in git are reported as not up to date."""
     stages = {"one": makes({"m.json": "{}"}, metrics=[{"m.json": {"cache": False}}])}
     stages["one"] |= {"deps": ["raw.txt"], "params": ["rate"]}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -86,7 +86,7 @@ def test_code_is_no_missing_file(project: Repository) -> None:
 
 
 def test_default_base(project: Repository, tmp_path: Path) -> None:
-    """By default that is where this branch left the remote's default branch."""
+    """The default base is where this branch left the remote's default branch."""
     project.run("git", "clone", "-q", "--bare", ".", f"{tmp_path}/origin.git")
     project.run("git", "clone", "-q", f"{tmp_path}/origin.git", f"{tmp_path}/clone")
     clone = Repository(tmp_path / "clone")
@@ -137,7 +137,7 @@ def test_projects(project: Repository) -> None:
 
 
 def test_fresh_clone(project: Repository, tmp_path: Path) -> None:
-    """Where nothing is here yet, nothing is confirmed."""
+    """In a fresh clone, whose files DVC does not have yet, nothing is confirmed."""
     project.run("git", "clone", "-q", ".", f"{tmp_path}/clone")
     status, text = report(Repository(tmp_path / "clone"))
     assert status == 1
@@ -145,7 +145,7 @@ def test_fresh_clone(project: Repository, tmp_path: Path) -> None:
 
 
 def test_stage_that_always_runs(project: Repository) -> None:
-    """A stage that always runs, or that is frozen, is none that differs."""
+    """A stage that always runs or is frozen is not reported as out of date."""
     stages = {**PIPELINE, "always": makes({"x": "1"}, outs=["x"], always_changed=True)}
     stages["a"] = {**stages["a"], "frozen": True}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -155,7 +155,7 @@ def test_stage_that_always_runs(project: Repository) -> None:
 
 
 def test_json(project: Repository) -> None:
-    """With --json, a program can read it."""
+    """With --json, the report is machine-readable."""
     project.set({"a": 2})
     project.dvc("repro", "-q")
     status, text = report(project, "--json")
@@ -177,7 +177,7 @@ def test_json(project: Repository) -> None:
 
 @pytest.mark.parametrize("base", ["nothing", "HEAD~99", "a\x1b[31mb\nc", "HEAD:dvc.yaml", " "])
 def test_unknown_base(project: Repository, base: str) -> None:
-    """A base that git does not know is named, without what a terminal would obey."""
+    """An unknown base is reported in one line, without control characters."""
     said = project.tool("report", base)
     assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
     assert said.error.startswith("dvc-mlflow: BASE must be a commit, a branch or a tag; received ")

@@ -1,4 +1,4 @@
-"""Where `dvc-mlflow restore` puts a row, which row that is, and what it says of the machine."""
+"""`dvc-mlflow restore` puts each row in its own folder, and says where this machine differs."""
 
 import shutil
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from live_runs import last, recorded
 from pipelines import LOADER, SERVED, Repository, repository
-from test_restore import contents, last, restore, restored
-from test_run import recorded
+from restoring import contents, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -30,14 +30,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store."""
+    """A copy of that pipeline with its store."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     assert copy.record().out.startswith("nothing to do")  # the store follows
     return copy
 
 
 def test_no_such_row(project: Repository) -> None:
-    """What is no row's id gets one line; it reaches neither a shell nor a path."""
+    """Anything but a row's id is refused in one line, and reaches neither a shell nor a path."""
     before = contents(project.path)
     for name in ("", "0" * 32, "../x", "x; touch hacked", "\x1b[31m"):
         said = restore(project, name)
@@ -60,7 +60,7 @@ def test_rows_of_one_name(project: Repository) -> None:
 
 
 def test_cache_of_links(project: Repository) -> None:
-    """Where DVC links files to its cache, a row is restored, and found there again."""
+    """A row is restored, and found again, also where DVC links files to its cache."""
     project.dvc("config", "--local", "cache.type", "symlink")
     folder = restored(project, last(project))
     assert (folder.path / "model.txt").is_symlink()
@@ -68,7 +68,7 @@ def test_cache_of_links(project: Repository) -> None:
 
 
 def test_environment(project: Repository) -> None:
-    """A row names what ran the code, and `restore` says where that is not what is here."""
+    """A row names the environment of its run, and `restore` says where this one differs."""
     row = last(project)
     assert row.data.tags["python"].startswith("3.")
     assert row.data.tags["requirements.md5"] == "31d36cc84c0a9fae1ca28f5a3ec565a4"

@@ -1,4 +1,4 @@
-"""What surrounds a stage fails while it runs: the store, a disk, git, or who has started it."""
+"""What happens to a stage when its store, a disk, git or its parent process fails."""
 
 import os
 import re
@@ -15,15 +15,15 @@ import psutil
 import pytest
 
 from clone import environment
+from live_runs import one, recorded, recorders, reproducing, wait
 from pipelines import LOADER, SERVED, Repository, evaluate, repository, train
+from refusals import immutable
 from servers import serving
-from test_places import rows_of
-from test_record_faults import immutable
-from test_run import one, recorded, recorders, reproducing, wait
+from stores import rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it, in which a changed param lets both stages run again."""
+    """A copy of that pipeline with a changed param, so that both stages run again."""
     copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
     assert copy.record().out.startswith("nothing to do")
     copy.set({"rate": 2})
@@ -56,7 +56,7 @@ def check_not_recorded(error: str, reason: str) -> None:
 
 
 def check_record(project: Repository) -> None:
-    """Check that `record` adds the result, once, and that no row says that it runs."""
+    """Check that `record` adds the result once, and that no row stays RUNNING."""
     wait(lambda: not recorders(project))
     assert project.record().error == ""
     rows = [(row.info.status, row.data.params["rate"]) for row in project.rows()]
@@ -86,7 +86,11 @@ def locked(database: Path) -> Iterator[None]:
     ("breaking", "reason"),
     [
         (damaged, "not a database; restore a backup, or move it away to start a new store"),
-        (locked, "database is locked; run it again when it is free"),
+        pytest.param(
+            locked,
+            "database is locked; run it again when it is free",
+            marks=pytest.mark.rest,
+        ),
         (immutable, "readonly database; make it writable for you"),
     ],
     ids=["damaged", "locked", "read-only"],
@@ -116,6 +120,7 @@ def test_full_temporary_folder(project: Repository, tmp_path: Path) -> None:
 CURVE = "printf 'step,loss\\n1,2\\n' > c.csv; while [ ! -e go ]; do sleep 0.1; done; echo 1 > out"
 
 
+@pytest.mark.rest
 def test_server_goes_away(tmp_path: Path) -> None:
     """A server that ends in mid-run costs a stage no more than a line, and sees no password."""
     plots = [{"c.csv": {"cache": False, "x": "step"}}]
@@ -146,8 +151,9 @@ def test_server_goes_away(tmp_path: Path) -> None:
     assert not (project.path / "mlflow.db").exists()
 
 
+@pytest.mark.rest
 def test_stderr_that_nobody_reads(project: Repository) -> None:
-    """A stage that DVC would run without the tool runs with it, where no line can be shown."""
+    """A stage runs even if nothing can be written to stderr."""
     project.run("bash", "-c", "dvc repro 2> /dev/full")
     project.run("bash", "-c", "dvc repro -f 2> >(true)")
     check_record(project)
@@ -166,7 +172,7 @@ def test_no_git(project: Repository) -> None:
     check_record(project)
 
 
-# Who has started it
+# Its parent process
 
 
 def test_orphan_from_its_first_moment(tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_orphan_from_its_first_moment(tmp_path: Path) -> None:
 
 
 def test_killed_dvc_behind_a_shell(tmp_path: Path) -> None:
-    """The command does not live on where a shell stands between it and the `dvc` that is killed."""
+    """If `dvc` is killed, the command ends, even if a shell is between them."""
     stages = one("sh script", deps=["script"])
     stages["one"]["cmd"] = "dvc-mlflow run sh script; true"
     files = {"script": "touch started; exec sleep 60"}
@@ -195,9 +201,10 @@ def test_killed_dvc_behind_a_shell(tmp_path: Path) -> None:
     assert {row.info.status for row in project.rows()} <= {"KILLED"}
 
 
-# Crowds
+# Several at once
 
 
+@pytest.mark.rest
 def test_experiments_at_once(tmp_path: Path, slow: bool) -> None:
     """Experiments that start at the same moment, with no store yet, lose no row and no model.
 

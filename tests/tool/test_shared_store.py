@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 from dvc_mlflow import processes
-from pipelines import LOADER, SERVED, Repository, finished
-from test_places import rows_of
-from test_rebuild import started
+from pipelines import Repository, served
+from rebuilding import started
+from stores import rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline with a model that has run once: `copy` it."""
-    folder = tmp_path_factory.mktemp("made")
-    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
+def made() -> Repository:
+    """A pipeline with a model that has run once, for all tests: `copy` it."""
+    return served()
 
 
 def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
@@ -57,6 +56,7 @@ def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
     assert found == [status for status, _ in expected]
 
 
+@pytest.mark.rest
 def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
     """Clones that record at the same time, with the same new data sets, all get their rows."""
     address = f"sqlite:///{tmp_path}/rows.db"

@@ -22,7 +22,7 @@ from servers import answers, free_port, serving
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # what MLflow warns of in the test's process
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
@@ -31,7 +31,7 @@ PIPELINE: Stages = {"train": {**train("raw.txt"), "meta": META}, "a": evaluate("
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline with an experiment of its own and a row, for all tests: copy it."""
+    """A pipeline with its own experiment and a row, for all tests: copy it."""
     project = repository(tmp_path_factory.mktemp("made") / "project", PIPELINE)
     project.dvc("repro", "-q")
     project.commit("The results")
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of it with its store."""
+    """A copy of that pipeline with its store."""
     return Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
 
 
@@ -86,7 +86,7 @@ def listening(process: psutil.Process) -> set[str]:
 
 
 def test_this_machine_only(project: Repository) -> None:
-    """Nobody can reach it from elsewhere, and nothing in the checkout is imported or run."""
+    """The server listens on this machine only, and runs nothing of the checkout."""
     trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
     names = ["yaml.py", "mlflow/__init__.py", "uvicorn.py", "gunicorn.conf.py", "click.py"]
     project.write({f"{folder}{name}": trap for folder in ("", "inner/") for name in names})
@@ -106,7 +106,7 @@ def test_this_machine_only(project: Repository) -> None:
 
 @pytest.mark.parametrize("place", ["inner", "worktree", "database"])
 def test_store_of_the_stages(project: Repository, tmp_path: Path, place: str) -> None:
-    """From a folder, a git worktree and with MLFLOW_TRACKING_URI, it shows the rows."""
+    """`ui` shows the rows from a subfolder, from a git worktree and with MLFLOW_TRACKING_URI."""
     port, folder, more = free_port(), project.path / "inner", {}
     folder.mkdir()
     store = f"sqlite:///{project.path}/mlflow.db"
@@ -140,7 +140,7 @@ def test_rows_of_dead_processes(project: Repository) -> None:
 
 
 def test_port_in_use(project: Repository) -> None:
-    """A port in use gives one line, which names one that is free; others are no ports."""
+    """A port in use is refused in one line that names a free one; so is an invalid port."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         said = project.tool("ui", "--port", f"{port}")
@@ -156,7 +156,7 @@ def test_port_in_use(project: Repository) -> None:
 
 
 def test_no_store(project: Repository) -> None:
-    """Before there is a row, one line says how to make one, and nothing is made."""
+    """Without a store, one line says how to make one, and nothing is created."""
     (project.path / "mlflow.db").unlink()
     before = {*project.path.iterdir()}
     cure = "run `dvc-mlflow record` or `dvc repro`"
@@ -182,6 +182,7 @@ def test_damaged(project: Repository, damage: str) -> None:
         assert line == address(project, port, "project")
 
 
+@pytest.mark.rest
 def test_server(project: Repository, tmp_path: Path) -> None:
     """With a tracking server, only the address there is printed, without the password."""
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:

@@ -1,0 +1,69 @@
+"""Run `dvc-mlflow record` as a user does, and check that it refuses in one line."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clone import Done
+from pipelines import Repository
+
+SECRET = "s3cret"  # noqa: S105
+SCRIPT = Path(sys.executable).with_name("dvc-mlflow")
+
+
+def record(project: Repository, *arguments: str | Path, **more: str) -> Done:
+    """Run the console script."""
+    return project.run(SCRIPT, "record", *arguments, check=False, **more)
+
+
+def refused(project: Repository, *arguments: str, **more: str) -> str:
+    """Return the one line with which `record` fails, within twenty seconds on a free machine."""
+    began = time.monotonic()
+    done = record(project, *arguments, **more)
+    assert time.monotonic() - began < 40
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith("\n")
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
+    assert is_plain(done.stderr)
+    return done.stderr.removeprefix("dvc-mlflow: ").removesuffix("\n")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no control characters."""
+    return text.replace("\n", "").isprintable()
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return the md5 of each file below a folder, except those of git, DVC and MLflow."""
+    own = re.compile(r"(^|/)(\.git|\.dvc/(tmp|cache)|mlartifacts)(/|$)|(^|/)mlflow\.db")
+    found = {f"{path.relative_to(folder)}": path for path in folder.rglob("*")}
+    return {
+        name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if path.is_file()
+        else ""
+        for name, path in found.items()
+        if not own.search(name)
+    }
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Let nobody, not even root, write to a file or a folder."""
+    chattr = shutil.which("chattr") or "false"
+    if subprocess.run([chattr, "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("needs chattr")
+    try:
+        yield
+    finally:
+        subprocess.run([chattr, "-i", path], check=True)

@@ -1,0 +1,78 @@
+"""What a script logs to MLflow by itself is in its stage's row."""
+
+from pathlib import Path
+
+import pytest
+
+from live_runs import one
+from pipelines import repository
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+SCRIPT = """
+import mlflow
+with mlflow.start_run():
+    mlflow.log_param("mine", 1)
+    mlflow.log_param("rate", "theirs")
+    mlflow.log_metric("score", 0.5, step=3)
+    mlflow.log_text("text", "note.txt")
+with mlflow.start_run(run_name="second"):
+    mlflow.log_metric("score", 0.7)
+open("out.txt", "w").write("1")
+"""
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("first", [True, False], ids=["first", "adopted"])
+def test_plain_mlflow(tmp_path: Path, first: bool) -> None:
+    """A script's own MLflow calls land in the stage's row; its further runs are children."""
+    meta = {"meta": {"mlflow": {"open": "first"}}} if first else {}
+    stages = one("python script.py", deps=["script.py"], outs=["out.txt"], **meta)
+    project = repository(tmp_path / "project", stages, files={"script.py": SCRIPT})
+    project.dvc("repro", "-q")
+    rows = project.rows()
+    (row,) = [r for r in rows if "lock.one" in r.data.tags]
+    (child,) = [r for r in rows if r.info.run_id != row.info.run_id]
+    assert row.data.params == {"mine": "1", "rate": "theirs"}
+    assert row.data.metrics == {"score": 0.5}
+    assert "note.txt" in project.artifacts(row)
+    assert row.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
+    assert child.data.tags["mlflow.parentRunId"] == row.info.run_id
+    assert child.data.metrics == {"score": 0.7}
+    project.dvc("repro", "-q", "-f")
+    again = [r for r in project.rows() if r.data.tags.get("reproduces") == row.info.run_id]
+    assert [r.data.params["mine"] for r in again] == ["1"]
+    assert project.client.get_run(row.info.run_id).data.tags["reproduced"] == "1"
+
+
+LOGGING = """
+import mlflow
+mlflow.set_experiment("theirs")
+mlflow.sklearn.autolog()
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run():
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    mlflow.log_metric("mine", 2)
+    mlflow.sklearn.log_model(model, name="again", serialization_format="pickle")
+open("out.txt", "w").write("1")
+"""
+
+
+@pytest.mark.rest
+def test_autolog_and_set_experiment(tmp_path: Path) -> None:
+    """What autolog and log_model log, also in the script's own experiment, is the stage's row."""
+    stages = one("python script.py", deps=["script.py"], outs=["out.txt"])
+    project = repository(tmp_path / "project", stages, files={"script.py": LOGGING})
+    project.dvc("repro", "-q")
+    (row,) = [run for run in project.rows() if "lock.one" in run.data.tags]
+    assert project.client.get_experiment(row.info.experiment_id).name == "theirs"
+    assert row.data.params["fit_intercept"] == "True"
+    assert row.data.params["rate"] == "1"
+    assert row.data.metrics["mine"] == 2
+    assert row.outputs.model_outputs
+    assert len(project.rows()) == 1
+    assert project.record().out.startswith("nothing to do")
