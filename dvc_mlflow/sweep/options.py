@@ -1,20 +1,16 @@
 """The command line of `dvc-mlflow sweep`."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import argparse
+from typing import Any
 
 
 def add_sweep_to(commands: Any) -> None:
     """Add the command to an argument parser's commands."""
-    sweep: argparse.ArgumentParser = commands.add_parser(
+    add = commands.add_parser(
         "sweep",
         help="run many DVC experiments, here or on a Ray cluster",
         description="Run a sweep of DVC experiments, as `dvc exp run` would, on the cores of this "
-        "machine or on a Ray cluster. What the git remote has of them already does not run again.",
-    )
-    add = sweep.add_argument
+        "machine or on a Ray cluster. Experiments that the git remote has do not run again.",
+    ).add_argument
     add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
     add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,...")
     add("--trials", type=int, default=40, help="number of --optuna trials (default: 40)")
