@@ -37,13 +37,10 @@ def _trial(order: dict[str, Any]) -> None:
     if git("ls-remote", "origin", ref):  # another node was quicker
         return
     Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
-    given = order["donors"]
-    sources = {name: f"refs/donors/{name}" for name in given.values()}
-    with suppress(ProjectError), Project() as project:  # gone by now: the stages run
-        if given:
-            refs = [f"+{order['refs']}{name}:{to}" for name, to in sources.items()]
-            git("fetch", "-q", "origin", *refs)
-            take(project, {stage: sources[name] for stage, name in given.items()})
+    if donors := {stage: order["refs"] + name for stage, name in order["donors"].items()}:
+        with suppress(ProjectError), Project() as project:  # one is gone by now: the stages run
+            git("fetch", "-q", "origin", *(f"+{donor}:{donor}" for donor in {*donors.values()}))
+            take(project, donors)
     with Project() as project:
         run(project, order["name"], order["overrides"], order["dvc"])
     # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
