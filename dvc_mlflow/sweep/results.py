@@ -1,17 +1,19 @@
 """What a commit's experiments have come to, by their dvc.lock alone."""
 
 import posixpath
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from .. import state
+from ..identity import normal
 from ..origin import Origin
 from ..project import Past, Project
 from ..repository import ask, git, text
-from .search import Files, digest
+from .search import Files
 
 _EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
+_Param = tuple[str, str, str]
+"""A file, a key, and the value as text, the same for 1 and 1.0."""
 
 
 class Result(NamedTuple):
@@ -35,9 +37,8 @@ class Experiments:
         is_template = ask("grep", "-lF", "${", commit, "--", f"{_EVERY}dvc.yaml")
         kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
         self._decisive = [_EVERY + kind for kind in kinds]
-        self._donors: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, str]]
-        self._donors = defaultdict(dict)
-        """By a stage and params, by file and key: by their values, an experiment that has both."""
+        self._donors: dict[tuple[str, frozenset[_Param]], str] = {}
+        """An experiment with each result, by its stage and all params that made it."""
         self._known: dict[str, Result] = {}  # by commit, also of those that are gone
         self.there: dict[str, Result] = {}
         """By name."""
@@ -66,12 +67,8 @@ class Experiments:
 
         If code or data differ anyway, DVC runs the stage.
         """
-        found = {}
-        for (stage, keys), names in self._donors.items():
-            own = digest([params.get(file, {}).get(key) for file, key in keys])
-            if own in names:
-                found[stage] = names[own]
-        return found
+        own = {*_values(params.items())}
+        return {stage: name for (stage, made_by), name in self._donors.items() if made_by <= own}
 
     def _others(self, commits: Sequence[str]) -> set[str]:
         """Return those of these commits whose pipelines can differ in more than dvc.lock."""
@@ -85,8 +82,12 @@ class Experiments:
         pipeline = past.at(commit, definitions, {lock: f"{commit}:{lock}" for lock in self._locks})
         found = state.of(self._project, pipeline, Origin(commit, "", name, "", 0, is_dirty=False))
         for stage in (s for s in pipeline.stages.values() if s.name in found.digests):
-            scope = [p for s in (*pipeline.upstream(stage), stage) for p in s.params]
-            values = {(p.file, key): value for p in scope for key, value in p.values.items()}
-            self._donors[stage.name, (*values,)][digest([*values.values()])] = name
+            scope = (*pipeline.upstream(stage), stage)
+            made_by = frozenset(_values((p.file, p.values) for s in scope for p in s.params))
+            self._donors[stage.name, made_by] = name
         rows = [(state.experiment(row), found.wanted(row)) for row in found.rows()]
         return Result(commit, tree, rows)
+
+
+def _values(params: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[_Param]:
+    return ((file, key, f"{normal(value)}") for file, own in params for key, value in own.items())
