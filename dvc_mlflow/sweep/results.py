@@ -39,7 +39,6 @@ class Experiments:
         self._decisive = [_EVERY + kind for kind in kinds]
         self._donors: dict[tuple[str, frozenset[_Param]], str] = {}
         """An experiment with each result, by its stage and all params that made it."""
-        self._known: dict[str, Result] = {}  # by commit, also of those that are gone
         self.there: dict[str, Result] = {}
         """By name."""
 
@@ -52,15 +51,16 @@ class Experiments:
         form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
         lines = text("for-each-ref", form, *own or [here]).splitlines()
         found = [line.removeprefix(here).split() for line in lines]
+        known = {one.commit: one for one in self.there.values()}
         if not names:
             self.there = {}
-        others = self._others([commit for _, commit, _ in found if commit not in self._known])
+        others = self._others([commit for _, commit, _ in found if commit not in known])
         with Past(self._project) as past:
             for name, commit, tree in found:
-                if commit not in self._known:
+                if commit not in known:
                     definitions = commit if commit in others else self._commit
-                    self._known[commit] = self._result(past, name, commit, tree, definitions)
-                self.there[name] = self._known[commit]
+                    known[commit] = self._result(past, name, commit, tree, definitions)
+                self.there[name] = known[commit]
 
     def donors(self, params: Files) -> dict[str, str]:
         """Return, by stage, an experiment with the same params for it and all stages before it.
@@ -72,8 +72,6 @@ class Experiments:
 
     def _others(self, commits: Sequence[str]) -> set[str]:
         """Return those of these commits whose pipelines can differ in more than dvc.lock."""
-        if not commits:
-            return set()
         pairs = "".join(f"{commit} {self._commit}\n" for commit in commits).encode()
         options = ("--stdin", "-r", "-s", "--", *self._decisive)
         return {*git("diff-tree", *options, text=pairs).decode().split()}
