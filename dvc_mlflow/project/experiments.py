@@ -4,9 +4,10 @@ import json
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from posixpath import normpath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -51,21 +52,21 @@ def parsed(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     """Return overrides as Hydra reads them, each after its params file; raises `ProjectError`."""
     with _overrides_reported():
         found = to_path_overrides(overrides).items()
-        return [(file, each) for file, texts in found for each in to_hydra_overrides(texts)]
+        return [(normpath(file), o) for file, texts in found for o in to_hydra_overrides(texts)]
 
 
-def overridden(project: Project, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the content of each params file that these overrides change; nothing is written.
+def overridden(read: Callable[[str], Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the content that these overrides give each params file that they name.
 
-    Raises `ProjectError`.
+    `read` returns a file's content without them; nothing is written. Raises `ProjectError`.
     """
     found = {}
     with _overrides_reported(), TemporaryDirectory() as folder:
         copy = Path(folder, "params.json")  # read faster than YAML, whatever the file itself is
         for file, texts in to_path_overrides(overrides).items():
-            copy.write_text(json.dumps(content(project, file), default=str))
+            copy.write_text(json.dumps(read(normpath(file)), default=str))
             apply_overrides(copy, texts)
-            found[file] = json.loads(copy.read_text())
+            found[normpath(file)] = json.loads(copy.read_text())
     return found
 
 
@@ -74,7 +75,7 @@ def content(project: Project, file: str) -> Any:
     if (text := project.text(file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
-        return parse(text, file)
+        return parse(text, file) or {}
     except (KeyError, ValueError) as error:
         raise ProjectError(f"{file}: {error}") from None
 

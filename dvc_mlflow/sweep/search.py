@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
@@ -15,6 +16,7 @@ from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden, parsed
 from ..store import Store
 from ..tables import flatten
+from ..tags import tagged
 
 Files = Mapping[str, Mapping[str, Any]]
 """The values of params by file and dotted key."""
@@ -34,31 +36,20 @@ class Trials:
     """Makes the trials of one commit, whose params files are those of the working directory."""
 
     def __init__(self, project: Project, commit: str) -> None:
-        self._project, self._commit = project, commit
+        self._folder, self._commit = project.folder, commit
+        self._content = cache(partial(content, project))
         stages = project.pipeline().stages.values()
         read = {PARAMS, *(params.file for stage in stages for params in stage.params)}
-        self._content = {file: content(project, file) for file in read if project.text(file)}
-        self.now = {file: flatten(values or {}) for file, values in self._content.items()}
-
-    def expand(self, overrides: Sequence[str]) -> dict[str, Trial]:
-        """Return the trials of a grid, in the order in which `dvc exp run --queue` has them."""
-        trials = [self.trial(point) for point in grid(overrides)]
-        return {trial.name: trial for trial in trials}
+        self.now = {file: flatten(self._content(file)) for file in read if project.text(file)}
 
     def trial(self, overrides: Sequence[str]) -> Trial:
         """Return the trial of one point."""
-        found = overridden(self._project, overrides)
-        changed = {posixpath.normpath(file): values for file, values in found.items()}
-        what: list[Any] = [self._commit, changed.get(PARAMS, self._content.get(PARAMS, {}))]
-        others = {f: v for f, v in changed.items() if f != PARAMS and self._differs(f, v)}
-        what += [part for part in (others, self._project.folder) if part]
-        params = {**self.now, **{file: flatten(values) for file, values in changed.items()}}
+        found = overridden(self._content, overrides)
+        params = {**self.now, **{file: flatten(values) for file, values in found.items()}}
+        changed = {f: v for f, v in found.items() if digest(v) != digest(self._content(f))}
+        own = changed.pop(PARAMS, self._content(PARAMS) if PARAMS in self.now else {})
+        what = [self._commit, own, *filter(None, (changed, self._folder))]
         return Trial(f"sweep-{digest(what)}", tuple(overrides), params)
-
-    def _differs(self, file: str, values: Any) -> bool:
-        if file not in self._content:
-            self._content[file] = content(self._project, file)
-        return digest(values) != digest(self._content[file])
 
 
 class Search:
@@ -79,9 +70,10 @@ class Search:
                 # Made only to raise what is wrong with the options.
                 self._trial(self._study(points, {}).ask(self._space).params)
                 self.left = max(given.trials - len(points), 0)
-                self.trials = {one.name: one for one in map(self._trial, points.values())}
+                found = map(self._trial, points.values())
             else:
-                self.trials = make.expand(given.set_param)
+                found = map(make.trial, grid(given.set_param))
+            self.trials = {trial.name: trial for trial in found}
         except (ProjectError, HydraException, ValueError) as error:
             shown = " ".join(f"'{override}'" for override in given.set_param + given.optuna)
             raise ToolError(f"{shown}: {error}") from None
@@ -90,14 +82,14 @@ class Search:
         """Return a trial that no driver has asked for, if one is left; `values` are by trial."""
         if not self.left:
             return None
-        points = self._points()  # also of another driver
+        points = self._points()
         study, self.left = self._study(points, values()), max(self._given.trials - len(points), 0)
         for _ in range(_REPEATS if self.left else 0):
             point = study.ask(self._space).params
             trial = self._trial(point)
-            if (key := self._tag + trial.name) not in points:
+            if trial.name not in points:
                 with self._store.errors_reported():
-                    at = self._store.experiment_id
+                    at, key = self._store.experiment_id, f"{self._tag}{trial.name}"
                     self._store.client.set_experiment_tag(at, key, json.dumps(point))
                 self.left -= 1
                 self.trials[trial.name] = trial
@@ -113,8 +105,8 @@ class Search:
         sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
         direction = "minimize" if self._given.metric.startswith("-") else "maximize"
         study = optuna.create_study(sampler=sampler, direction=direction)
-        for key, point in points.items():
-            value = values.get(key.removeprefix(self._tag))
+        for name, point in points.items():
+            value = values.get(name)
             state = optuna.trial.TrialState["RUNNING" if value is None else "COMPLETE"]
             known: dict[str, Any] = {"params": point, "distributions": self._space}
             study.add_trial(optuna.trial.create_trial(state=state, value=value, **known))
@@ -125,10 +117,10 @@ class Search:
         return self._make.trial([*self._given.set_param, *overrides])
 
     def _points(self) -> dict[str, dict[str, Any]]:
-        """Return the points that were asked for, by their tags."""
+        """Return the points that any driver has asked for, by the names of their trials."""
         with self._store.errors_reported():
             tags = self._store.client.get_experiment(self._store.experiment_id).tags
-        return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
+        return {name: json.loads(text) for name, text in tagged(tags, self._tag).items()}
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:
@@ -162,7 +154,7 @@ def _space(texts: Sequence[str], now: Files) -> dict[str, Any]:
         key = own if file == PARAMS else f"{file}:{own}"
         if isinstance(value, IntervalSweep):
             # Hydra drops the type: whole numbers where the params file has one.
-            is_whole = isinstance(now.get(posixpath.normpath(file), {}).get(own), int)
+            is_whole = isinstance(now.get(file, {}).get(own), int)
             is_whole = is_whole and value.start % 1 == value.end % 1 == 0
             kind = IntDistribution if is_whole else FloatDistribution
             space[key] = kind(value.start, value.end, log="log" in value.tags)

@@ -17,6 +17,7 @@ from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from clone import ROOT, Clone, Done, make_clone
 from dvc_mlflow.errors import ToolError
 from dvc_mlflow.project import Project
+from dvc_mlflow.project.experiments import grid
 from dvc_mlflow.sweep.node import masked
 from dvc_mlflow.sweep.report import Report
 from dvc_mlflow.sweep.results import Experiments
@@ -50,7 +51,8 @@ def sweep(clone: Clone, *arguments: str, **more: str) -> Done:
 
 def expand(overrides: list[str], commit: str) -> dict[str, Trial]:
     with Project() as project:
-        return Trials(project, commit).expand(overrides)
+        make = Trials(project, commit)
+        return {trial.name: trial for trial in map(make.trial, grid(overrides))}
 
 
 def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
