@@ -46,6 +46,7 @@ class Table:
         if not self._stores:
             raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
         self.store = next(iter(self._stores.values()))
+        """Of the first row; its client reaches the others' experiments, too."""
         # Stages do not wait for a server that is down; the driver can, as MLflow itself would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
@@ -62,7 +63,7 @@ class Table:
         one.
         """
         by_result: dict[tuple[str, str], list[Run]] = defaultdict(list)
-        for _, run in self._runs() if at_once else ():
+        for run in self._runs() if at_once else ():
             for result in tagged(run.data.tags, COMPLETE).items():
                 by_result[result].append(run)
         found = {}
@@ -120,19 +121,19 @@ class Table:
         pairs = [(run, name) for name, own in found.items() for run in own]
         pairs.sort(key=lambda pair: pair[0].data.tags.get(EXPERIMENT) == pair[1])
         kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own name is the last
-        for store, run in [*self._runs()]:
+        for run in self._runs():
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
             has = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}.items()
             same = [r for r in found.get(name, ()) if has <= tagged(r.data.tags, COMPLETE).items()]
-            with store.errors_reported():
+            with self.store.errors_reported():
                 if run.info.status == "RUNNING":
-                    store.client.set_terminated(run_id, "KILLED")
+                    self.store.client.set_terminated(run_id, "KILLED")
                 if same and TOKEN in tags:  # a script's own run: only the script can make it again
-                    store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
+                    self.store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
                 elif same:
-                    store.client.delete_run(run_id)
+                    self.store.client.delete_run(run_id)
         with self.store.errors_reported():
             for run, name in kept.values():  # also those of another sweep
                 tags, result = run.data.tags, self._experiments.there[name]
@@ -177,11 +178,10 @@ class Table:
         models = outputs.model_outputs if outputs else []
         return f"models:/{models[0].model_id}" if models else ""
 
-    def _runs(self) -> Iterator[tuple[Store, Run]]:
-        """Yield the rows of the commit, the oldest first, each with its store."""
+    def _runs(self) -> list[Run]:
+        """Return the rows of the commit, the oldest first."""
+        experiments = [store.experiment_id for store in self._stores.values()]
         of_commit = f"tags.`{COMMIT}` = '{self._commit}'"
-        for store in self._stores.values():
-            with store.errors_reported():
-                search = store.client.search_runs
-                found = search([store.experiment_id], of_commit, max_results=50_000)
-            yield from ((store, run) for run in [*found][::-1])
+        with self.store.errors_reported():
+            found = self.store.client.search_runs(experiments, of_commit, max_results=50_000)
+        return [*found][::-1]
