@@ -1,7 +1,6 @@
 """A sweep's rows in MLflow."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Sequence[Run]]
 """The rows of trials, by name; each has one for each of its results, or none."""
+
+_Results = frozenset[tuple[str, str]]
+"""Digests with the names that they have in a row."""
 
 
 class Table:
@@ -62,33 +64,27 @@ class Table:
         What it lacks is recorded from git. All rows are read `at_once`, or for a few trials one by
         one.
         """
-        by_result: dict[tuple[str, str], list[Run]] = defaultdict(list)
-        for run in self._runs() if at_once else ():
-            for result in tagged(run.data.tags, COMPLETE).items():
-                by_result[result].append(run)
+        # Of several with the same results, the oldest.
+        known = {_results(run): run for run in self._runs()} if at_once else {}
         found = {}
         for name in [name for name in names if name in self._experiments.there]:
-            own = self._rows(name, by_result)
+            own = self._rows(name, known)
             if None in own:
                 self._record(name)
-                own = self._rows(name, by_result)
+                own = self._rows(name, known)
             found[name] = [run for run in own if run] if None not in own else []
         return found
 
-    def _rows(self, name: str, by_result: Mapping[tuple[str, str], list[Run]]) -> list[Run | None]:
-        """Return the row with each result of a trial: that of the trial itself, if it has one."""
+    def _rows(self, name: str, known: Mapping[_Results, Run]) -> list[Run | None]:
+        """Return the row with each result of a trial, whichever trial or commit has made it."""
         found: list[Run | None] = []
         for experiment, digests in self._experiments.there[name].rows:
-            wanted, store = digests.items(), self._store(experiment)
-            same = by_result.get([*wanted][-1], [])
-            same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
-            if not same:  # another commit may have made it
+            run, store = known.get(frozenset(digests.items())), self._store(experiment)
+            if run is None:
                 with store.errors_reported():
                     has = placing.find(store, digests).has
-                    if has and not has.is_deleted:
-                        same = [store.client.get_run(has.run_id)]
-            own = (run for run in same if run.data.tags.get(EXPERIMENT) == name)
-            found.append(next(own, same[0] if same else None))
+                    run = store.client.get_run(has.run_id) if has and not has.is_deleted else None
+            found.append(run)
         return found
 
     def _record(self, name: str) -> None:
@@ -126,7 +122,7 @@ class Table:
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
             has = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}.items()
-            same = [r for r in found.get(name, ()) if has <= tagged(r.data.tags, COMPLETE).items()]
+            same = [row for row in found.get(name, ()) if has <= _results(row)]
             with self.store.errors_reported():
                 if run.info.status == "RUNNING":
                     self.store.client.set_terminated(run_id, "KILLED")
@@ -164,12 +160,11 @@ class Table:
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
         """Keep a picture among the files of a row; return its address."""
-        where = run.info.experiment_id
-        own = (each for each in self._stores.values() if each.experiment_id == where)
-        store = next(own, self.store)
-        with store.errors_reported():
-            store.client.log_figure(run.info.run_id, picture, path)
-        return store.url(f"{run.info.run_id}/artifacts/{path}")
+        run_id, stores = run.info.run_id, self._stores.values()
+        own = (store for store in stores if store.experiment_id == run.info.experiment_id)
+        with self.store.errors_reported():
+            self.store.client.log_figure(run_id, picture, path)
+        return next(own, self.store).url(f"{run_id}/artifacts/{path}")
 
     def model(self, run: Run) -> str:
         """Return the address of a row's model, or "" if MLflow has none."""
@@ -179,9 +174,13 @@ class Table:
         return f"models:/{models[0].model_id}" if models else ""
 
     def _runs(self) -> list[Run]:
-        """Return the rows of the commit, the oldest first."""
+        """Return the rows of the commit, the newest first."""
         experiments = [store.experiment_id for store in self._stores.values()]
         of_commit = f"tags.`{COMMIT}` = '{self._commit}'"
         with self.store.errors_reported():
-            found = self.store.client.search_runs(experiments, of_commit, max_results=50_000)
-        return [*found][::-1]
+            return list(self.store.client.search_runs(experiments, of_commit, max_results=50_000))
+
+
+def _results(run: Run) -> _Results:
+    """Return the results that a row has."""
+    return frozenset(tagged(run.data.tags, COMPLETE).items())
