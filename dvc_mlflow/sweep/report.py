@@ -3,10 +3,10 @@
 In a terminal, the progress is a bar; in a file or a pipe, a line a minute.
 """
 
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from math import inf, isfinite, nan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ class Report:
 
     def end(self) -> bool:
         """Show the trials that failed or have no row; return whether there are none."""
-        self._told = -math.inf
+        self._told = -inf
         self.state(0, [])
         lacking = [name for name, rows in self.rows.items() if not rows]
         faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}
@@ -89,27 +89,22 @@ class Report:
             print(f"{name} failed: {why}")
         return not faults
 
-    def scores(self, *names: str) -> list[Score]:
-        """Return the metric of each trial, or of these, that has it, the best first.
-
-        Of a trial's rows the best one counts.
-        """
-        found = []
-        for name in names or self.rows:
-            for row in self.rows[name]:
-                value = row.data.metrics.get(self._metric, math.nan)
-                if math.isfinite(value):
-                    found.append(Score(value, row, self._trials[name]))
-        found.sort(key=itemgetter(0), reverse=not self._lowest)
-        best: dict[str, Score] = {}
-        for score in found:
-            best.setdefault(score.trial.name, score)
-        return [*best.values()]
+    def scores(self) -> list[Score]:
+        """Return the score of each trial that has one, the best first."""
+        found = [score for name in self.rows if (score := self._score(name))]
+        return sorted(found, key=itemgetter(0), reverse=not self._lowest)
 
     def values(self) -> dict[str, float]:
         """Return the metric of each trial that has it."""
         return {score.trial.name: score.value for score in self.scores()}
 
+    def _score(self, name: str) -> Score | None:
+        """Return the best value of the metric among a trial's rows, if any has it."""
+        values = [(row.data.metrics.get(self._metric, nan), row) for row in self.rows[name]]
+        own = [Score(value, row, self._trials[name]) for value, row in values if isfinite(value)]
+        return (min if self._lowest else max)(own, key=itemgetter(0), default=None)
+
     def _shown(self, name: str) -> str:
-        value = "".join(f"{score.value:.4g}" for score in self.scores(name)) or "-"
+        score = self._score(name)
+        value = f"{score.value:.4g}" if score else "-"
         return f"{value} ({' '.join(self._trials[name].overrides)})"
