@@ -4,7 +4,6 @@ It takes from other experiments the stages that would be the same, runs `dvc exp
 the files and, last of all, the experiment: one that the git remote has is complete.
 """
 
-import ctypes
 import json
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..child import end_with_parent
 from ..errors import ProjectError
 from ..project import Project
 from ..project.experiments import StageFailedError, run, take
@@ -21,10 +21,10 @@ from .node import FAILED, masked
 
 def main() -> None:
     """Do the trial."""
-    if sys.platform == "linux":  # dies with the worker that waits for it
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        end_with_parent(signal.SIGKILL)
     try:
-        _trial(json.load(sys.stdin))  # incomplete if the worker died before that
+        _trial(json.load(sys.stdin))  # incomplete if the worker has died already
     except StageFailedError:
         sys.exit(FAILED)
     except (ProjectError, OSError) as error:
