@@ -56,7 +56,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     counts = f"{len(search.trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {commit[:7]}, {counts}", flush=True)
     report = Report(given.metric, search.trials, len(search.trials) + search.left)
-    report.rows |= table.find(search.trials)
+    report.rows = table.find(search.trials)
 
     def ordered(trial: Trial) -> dict[str, Any]:
         own = {"name": trial.name, "overrides": trial.overrides, "refs": experiments.refs}
@@ -79,8 +79,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     finally:
         report.close()
         experiments.read()
-        report.rows.clear()
-        report.rows |= table.find(search.trials)
+        report.rows = table.find(search.trials)
         table.settle(title, search.trials.keys(), report.rows)
     complete = report.end()
     _show(given.metric, title, [*search.trials.values()], table, report)

@@ -26,7 +26,7 @@ from .results import Experiments
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Found = Mapping[str, Sequence[Run]]
+Found = dict[str, Sequence[Run]]
 """The rows of trials, by name; each has one for each of its results, or none."""
 
 _Results = frozenset[tuple[str, str]]
@@ -66,7 +66,7 @@ class Table:
         """
         # Of several with the same results, the oldest.
         known = {_results(run): run for run in self._runs()} if at_once else {}
-        found = {}
+        found: Found = {}
         for name in [name for name in names if name in self._experiments.there]:
             own = self._rows(name, known)
             if None in own:
