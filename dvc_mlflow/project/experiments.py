@@ -1,4 +1,4 @@
-"""DVC's experiments: the points that overrides stand for, and one of them run."""
+"""DVC's experiments: expand overrides to points, and run one of them."""
 
 import json
 import logging
@@ -27,12 +27,12 @@ from .running import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
-# Ended by a signal: Popen has it with a minus, a shell and `dvc-mlflow run` as 128 + its number.
+# Ended by a signal: Popen reports -number, a shell and `dvc-mlflow run` report 128 + number.
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
 
 
 class StageFailedError(ProjectError):
-    """A stage has failed by itself, and has said why."""
+    """A stage has failed by itself, with a message of its own."""
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:

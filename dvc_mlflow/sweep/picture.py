@@ -34,7 +34,7 @@ def draw(metric: str, scores: Sequence[Score]) -> Figure:
     for line in sorted(lines, key=lambda line: line[-1], reverse=better is min):
         right.plot(line, color=shades(line[-1]), alpha=0.7)
     right.plot(lines[values.index(better(values))], color="tab:red", linewidth=2.5)
-    right.set(title="what each trial varies, and the best in red", yticks=[])
+    right.set(title="the params that vary, and the best trial in red", yticks=[])
     right.set_xticks(range(len(columns)), columns, rotation=12, ha="right")
     for x, (_, texts) in enumerate(scaled):
         right.axvline(x, color="black", linewidth=0.8)
@@ -44,7 +44,7 @@ def draw(metric: str, scores: Sequence[Score]) -> Figure:
 
 
 def _scale(column: Sequence[Any]) -> tuple[list[float], dict[float, str]]:
-    """Return a place from 0 to 1 for each value, and the texts beside an axis by their places."""
+    """Return the place of each value from 0 to 1, and the labels of the axis by their places."""
     if not {type(value) for value in column} <= {int, float}:
         texts = sorted({str(value) for value in column})
         places = {text: i / max(len(texts) - 1, 1) for i, text in enumerate(texts)}

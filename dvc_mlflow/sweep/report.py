@@ -1,6 +1,6 @@
 """What a sweep prints: a line for each event, its progress, and what went wrong at the end.
 
-In a terminal, the progress is a bar; in a file or a pipe, a line a minute.
+In a terminal, the progress is a bar; in a file or a pipe, it is a line once a minute.
 """
 
 import time
@@ -21,7 +21,7 @@ _BAR = "{percentage:3.0f}% |{bar:20}| {elapsed} {desc}"
 
 
 class Score(NamedTuple):
-    """What a trial has come to."""
+    """A trial's best value of the metric, and the row that has it."""
 
     value: float
     row: Run
@@ -36,12 +36,12 @@ class Report:
         self._trials = trials
         self.failed: dict[str, str] = {}
         self.rows: dict[str, Sequence[Run]] = {}
-        """Of each trial that is done; none, as long as MLflow lacks one."""
+        """Of each trial that is done; none while MLflow lacks any of them."""
         self._bar = tqdm(total=total, bar_format=_BAR, leave=False, disable=None)
         self._told = time.monotonic()
 
     def close(self) -> None:
-        """End the bar; what is printed from now on are lines."""
+        """End the bar; from now on progress is printed as lines."""
         self._bar.close()
         self._bar.disable = True
 
@@ -95,11 +95,11 @@ class Report:
         return sorted(found, key=itemgetter(0), reverse=not self._lowest)
 
     def values(self) -> dict[str, float]:
-        """Return the metric of each trial that has it."""
+        """Return the value of each trial that has one, by name."""
         return {score.trial.name: score.value for score in self.scores()}
 
     def _score(self, name: str) -> Score | None:
-        """Return the best value of the metric among a trial's rows, if any has it."""
+        """Return the score of a trial, if any of its rows has the metric."""
         values = [(row.data.metrics.get(self._metric, nan), row) for row in self.rows[name]]
         own = [Score(value, row, self._trials[name]) for value, row in values if isfinite(value)]
         return (min if self._lowest else max)(own, key=itemgetter(0), default=None)

@@ -1,4 +1,4 @@
-"""What a commit's experiments have come to, by their dvc.lock alone."""
+"""The results of a commit's experiments, from their dvc.lock alone."""
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +12,16 @@ from ..repository import ask, git, text
 from .search import Files
 
 _EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
-_Param = tuple[str, str, str]
-"""A file, a key, and the value as text, the same for 1 and 1.0."""
+_Param = tuple[str, str, str]  # a file, a key, and the value as text, the same for 1 and 1.0
 
 
 class Result(NamedTuple):
-    """What an experiment has come to."""
+    """The results of an experiment."""
 
     commit: str
     tree: str
     rows: Sequence[tuple[str, Mapping[str, str]]]
-    """The MLflow experiment of each row, if dvc.yaml names one, and the digests of its results."""
+    """Of each row its MLflow experiment, "" for the default one, and the digests of its results."""
 
 
 class Experiments:
@@ -37,16 +36,16 @@ class Experiments:
         is_template = ask("grep", "-lF", "${", commit, "--", f"{_EVERY}dvc.yaml")
         kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
         self._decisive = [_EVERY + kind for kind in kinds]
+        # By a stage and all params that its result depends on: an experiment with that result.
         self._donors: dict[tuple[str, frozenset[_Param]], str] = {}
-        """An experiment with each result, by its stage and all params that made it."""
         self.there: dict[str, Result] = {}
-        """By name."""
+        """Those that the remote has, by name."""
 
     def read(self, *names: str) -> None:
-        """Look which are there now, or whether those with these names are."""
-        here = f"refs/sweeps/{self._commit}/"  # apart from the user's own
+        """Fetch the experiments that the remote has now, or only those with these names."""
+        here = f"refs/sweeps/{self._commit}/"  # not among the user's own experiments
         wanted = [f"+{self.refs}{name}*:{here}{name}*" for name in names or [""]]
-        how = f"--negotiation-tip={self._commit}" if names else "--prune"  # not through all refs
+        how = f"--negotiation-tip={self._commit}" if names else "--prune"  # not all refs
         git("fetch", "-q", how, "--no-tags", "origin", *wanted)
         form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
         lines = text("for-each-ref", form, *own or [here]).splitlines()
@@ -65,13 +64,13 @@ class Experiments:
     def donors(self, params: Files) -> dict[str, str]:
         """Return, by stage, an experiment with the same params for it and all stages before it.
 
-        If code or data differ anyway, DVC runs the stage.
+        If code or data differ nevertheless, DVC runs the stage.
         """
         own = {*_values(params.items())}
         return {stage: name for (stage, made_by), name in self._donors.items() if made_by <= own}
 
     def _others(self, commits: Sequence[str]) -> set[str]:
-        """Return those of these commits whose pipelines can differ in more than dvc.lock."""
+        """Return the commits whose pipeline can differ from the sweep's in more than dvc.lock."""
         pairs = "".join(f"{commit} {self._commit}\n" for commit in commits).encode()
         options = ("--stdin", "-r", "-s", "--", *self._decisive)
         return {*git("diff-tree", *options, text=pairs).decode().split()}

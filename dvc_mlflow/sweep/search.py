@@ -1,4 +1,4 @@
-"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna asks for."""
+"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna suggests."""
 
 import argparse
 import hashlib
@@ -21,13 +21,13 @@ from ..tags import tagged
 Files = Mapping[str, Mapping[str, Any]]
 """The values of params by file and dotted key."""
 
-_REPEATS = 100  # known points in a row: the space is taken to be exhausted
+_REPEATS = 100  # known points in a row after which the space counts as exhausted
 
 
 class Trial(NamedTuple):
     """One point of a sweep."""
 
-    name: str  # of its DVC experiment: the same commit and the same params always give the same
+    name: str  # of its DVC experiment: the same commit and params always have the same name
     overrides: tuple[str, ...]  # as for `dvc exp run -S`
     params: Files  # all of them, overridden or not
 
@@ -53,21 +53,24 @@ class Trials:
 
 
 class Search:
-    """The trials of a grid, or of a study of Optuna's that any driver can continue.
+    """The trials of a grid, or of an Optuna study that any driver can continue.
 
-    MLflow knows all of a study: each point is written down before it runs, as a tag of the MLflow
-    experiment, and its value is that of its row. Optuna's own storages are not used: its tables
-    cannot share a database with MLflow's, and `mlflow.optuna` drops what it cannot send.
+    MLflow holds the whole study: a point becomes a tag of the MLflow experiment before it runs, and
+    its value is in its row. Optuna's own storages are not used: its tables cannot share a database
+    with MLflow's, and `mlflow.optuna` drops what it cannot send.
     """
 
     def __init__(self, given: argparse.Namespace, title: str, make: Trials, store: Store) -> None:
-        """Raise `ToolError`, with what is typed in the options, if no trial could use them."""
+        """Raise `ToolError`, which quotes the options, if no trial could use them."""
         self._given, self._make, self._store = given, make, store
-        self._tag, self.left = f"sweep.{title}.", 0  # how many points are still to be asked for
+        self._tag, self.left = (
+            f"sweep.{title}.",
+            0,
+        )  # points that are still to be asked for
         try:
             if given.optuna:
                 self._space, points = _space(given.optuna, make.now), self._points()
-                # Made only to raise what is wrong with the options.
+                # A point that is not used: it only raises what is wrong with the options.
                 self._trial(self._study(points, {}).ask(self._space).params)
                 self.left = max(given.trials - len(points), 0)
                 found = map(self._trial, points.values())
@@ -79,7 +82,10 @@ class Search:
             raise ToolError(f"{shown}: {error}") from None
 
     def ask(self, values: Callable[[], Mapping[str, float]]) -> Trial | None:
-        """Return a trial that no driver has asked for, if one is left; `values` are by trial."""
+        """Return a trial that no driver has asked for, if any is left.
+
+        `values` returns the known values by trial.
+        """
         if not self.left:
             return None
         points = self._points()

@@ -29,27 +29,29 @@ if TYPE_CHECKING:
 Found = dict[str, Sequence[Run]]
 """The rows of trials, by name; each has one for each of its results, or none."""
 
-_Results = frozenset[tuple[str, str]]
-"""Digests with the names that they have in a row."""
+_Results = frozenset[tuple[str, str]]  # digests, with the names that they have in a row
 
 
 class Table:
-    """The rows of a commit's experiments; opened before the trials, which would collide here."""
+    """The rows of a commit's experiments.
+
+    It is opened before the trials, which would all try to create the same MLflow experiment.
+    """
 
     def __init__(self, project: Project, commit: str, experiments: Experiments) -> None:
         self._project, self._commit, self._experiments = project, commit, experiments
         self._stores: dict[str, Store] = {}
         self.columns: list[str] = []
-        """As dvc.yaml chooses them."""
+        """Those that dvc.yaml chooses for the table."""
         here = state.read(project)
         for row in identity.rows(here.pipeline, here.stages):
             self._store(state.experiment(row), state.columns(row))
             self.columns += state.columns(row)
         if not self._stores:
             raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
+        # All are at one address, so the client of any reaches the experiments of the others.
         self.store = next(iter(self._stores.values()))
-        """Of the first row; its client reaches the others' experiments, too."""
-        # Stages do not wait for a server that is down; the driver can, as MLflow itself would.
+        # A stage does not wait for a server that is down, but the driver can, as MLflow would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
     def _store(self, experiment: str, columns: Sequence[str] = ()) -> Store:
@@ -59,10 +61,10 @@ class Table:
         return self._stores[experiment]
 
     def find(self, names: Iterable[str], *, at_once: bool = True) -> Found:
-        """Return the rows of those trials that git has, if MLflow has all their results.
+        """Return the rows of those trials that git has; none where MLflow lacks a result.
 
-        What it lacks is recorded from git. All rows are read `at_once`, or for a few trials one by
-        one.
+        Missing rows are recorded from git first. All rows of the commit are read `at_once`, or else
+        those of each trial by themselves, which is faster for a few trials.
         """
         # Of several with the same results, the oldest.
         known = {_results(run): run for run in self._runs()} if at_once else {}
@@ -89,7 +91,7 @@ class Table:
 
     def _record(self, name: str) -> None:
         """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
-        with tqdm.external_write_mode():  # which DVC's threads must not wait for
+        with tqdm.external_write_mode():  # only to print, as DVC's threads need its lock
             print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
         commit = self._experiments.there[name].commit
         with self._project.at(commit):
@@ -111,12 +113,12 @@ class Table:
 
         The tag names all sweeps that a row belongs to, with a space between them. Rows of lost
         nodes are ended: the tool ends only those of its own clone. Duplicates are deleted: a stage
-        finds earlier results, but none recorded at the same time on another node. A row names its
-        experiment's commit, which everybody can fetch, and not one that only a node has.
+        finds earlier results, but none recorded at the same time on another node. A row then names
+        its experiment's commit, which everybody can fetch, and not one that only a node has.
         """
         pairs = [(run, name) for name, own in found.items() for run in own]
         pairs.sort(key=lambda pair: pair[0].data.tags.get(EXPERIMENT) == pair[1])
-        kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own name is the last
+        kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own trial is the last
         for run in self._runs():
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
@@ -142,10 +144,10 @@ class Table:
                     log(self.store, run.info.run_id, tags=new)
 
     def urls(self, sweep: str, metric: str, varied: Iterable[str]) -> Iterator[str]:
-        """Yield the addresses of a sweep's tables, which are separate views.
+        """Yield the addresses of a sweep's tables, one for each MLflow experiment.
 
-        They show the metric, what dvc.yaml chooses, and the params that the sweep varies. With a
-        filter in its address, the view of all rows would lose its columns.
+        They show the metric, the columns in dvc.yaml and the params that the sweep varies. Each is
+        a view of its own, because a filter in the address of the usual one would drop its columns.
         """
         first = f"metrics.{metric.removeprefix('-')}"
         others = [name for name in self.columns if name.removeprefix("-") != first]
@@ -159,7 +161,7 @@ class Table:
             yield store.url(table=sweep)
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
-        """Keep a picture among the files of a row; return its address."""
+        """Log a picture as a file of a row; return its address."""
         run_id, stores = run.info.run_id, self._stores.values()
         own = (store for store in stores if store.experiment_id == run.info.experiment_id)
         with self.store.errors_reported():

@@ -1,7 +1,7 @@
 """The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
 
-It takes from other experiments the stages that would be the same, runs `dvc exp run`, and pushes
-the files and, last of all, the experiment: one that the git remote has is complete.
+It takes the stages that would be the same from other experiments, runs `dvc exp run`, and pushes
+the files and then the experiment. So every experiment in the git remote is complete.
 """
 
 import json
