@@ -18,9 +18,6 @@ def add_sweep_to(commands: Any) -> None:
     add("--address", help="of a running Ray cluster, or auto (default: start one here)")
     add("--cpus", type=float, default=1, help="cores per trial (default: 1)")
     add("--timeout", type=float, default=86400, help="seconds per trial (default: 86400, a day)")
-    metric = "a row's metric that says what best is; --metric=-KEY is the lowest (default: the "
-    add("--metric", help=f"{metric}first in dvc.yaml's meta.mlflow.columns)")
-    clones = "folder on each node for its clones, such as '$SCRATCH' (default: /tmp)"
-    add("--clones", default="/tmp", help=clones)  # noqa: S108
-    pins = "file that pins the packages that nodes must have (default: requirements.txt, or else "
-    add("--pins", default="", help=f"{pins}uv.lock or poetry.lock)")
+    add("--metric", help="KEY, or -KEY if lowest is best (default: first in meta.mlflow.columns)")
+    add("--clones", default="/tmp", help="each node's folder, e.g. '$SCRATCH' (default: /tmp)")  # noqa: S108
+    add("--pins", default="", help="file that pins packages (default: requirements.txt or a lock)")
