@@ -43,8 +43,8 @@ class Table:
         self._stores: dict[str, Store] = {}
         self.columns: list[str] = []
         """Those that dvc.yaml chooses for the table."""
-        here = state.read(project)
-        for row in identity.rows(here.pipeline, here.stages):
+        pipeline = project.pipeline()
+        for row in identity.rows(pipeline, identity.recorded(pipeline)):
             self._store(state.experiment(row), state.columns(row))
             self.columns += state.columns(row)
         if not self._stores:
@@ -135,8 +135,7 @@ class Table:
         with self.store.errors_reported():
             for run, name in kept.values():  # also those of another sweep
                 tags, result = run.data.tags, self._experiments.there[name]
-                sweeps = [*dict.fromkeys([*tags.get(SWEEP, "").split(), sweep])]
-                new = {SWEEP: " ".join(sweeps)}
+                new = {SWEEP: " ".join(dict.fromkeys([*tags.get(SWEEP, "").split(), sweep]))}
                 is_own = tags.get(COMMIT) == self._commit  # not an earlier commit's
                 for stage in tagged(tags, COMPLETE) if is_own else ():
                     new |= {f"{TREE}{stage}": result.tree, f"{KEPT}{stage}": result.commit}
@@ -153,11 +152,10 @@ class Table:
         others = [name for name in self.columns if name.removeprefix("-") != first]
         others += [f"params.{key}" for key in varied]
         columns = ["-" * metric.startswith("-") + first, *dict.fromkeys(others)]
-        tags = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'")
+        ((key, value),) = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'").items()
         for store in self._stores.values():
             with store.errors_reported():
-                for key, value in tags.items():
-                    store.client.set_experiment_tag(store.experiment_id, key, value)
+                store.client.set_experiment_tag(store.experiment_id, key, value)
             yield store.url(table=sweep)
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
