@@ -29,7 +29,7 @@ class Score(NamedTuple):
 
 
 class Report:
-    """Prints the outcomes of a sweep's trials, and keeps how they ended."""
+    """Prints what happens to a sweep's trials, and keeps how they ended."""
 
     def __init__(self, metric: str, trials: Mapping[str, Trial], total: int) -> None:
         self._metric, self._lowest = metric.removeprefix("-"), metric.startswith("-")
@@ -38,7 +38,7 @@ class Report:
         self.rows: dict[str, Sequence[Run]] = {}
         """Of each trial that is done; none while MLflow lacks any of them."""
         self._bar = tqdm(total=total, bar_format=_BAR, leave=False, disable=None)
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def close(self) -> None:
         """End the bar; from now on progress is printed as lines."""
@@ -46,7 +46,7 @@ class Report:
         self._bar.disable = True
 
     def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        """Print what happened to a trial or a node, and keep how the trial ended.
+        """Print what has happened to a trial or a node, and keep how a trial ended.
 
         Raises `ToolError` if its rows have no such metric.
         """
@@ -55,7 +55,7 @@ class Report:
         if status == "failed":
             self.failed[name] = why
         elif status == "done":
-            known = {key: key for row in self.rows[name] for key in row.data.metrics}
+            known = dict.fromkeys(key for row in self.rows[name] for key in row.data.metrics)
             if known and self._metric not in known:
                 rule = f"must be one of {', '.join(known)}"
                 raise ToolError(f"--metric: {rule}; received '{self._metric}'")
@@ -65,23 +65,23 @@ class Report:
             print(f"{what}: {why}", flush=True)
 
     def state(self, left: int, running: Collection[Running]) -> None:
-        """Show how many trials are in each state."""
+        """Show how many trials are in each state: in the bar, or once a minute in a line."""
         now, done = time.monotonic(), len(self.rows)
-        if self._bar.disable and now - self._told < 60:
+        if self._bar.disable and now - self._printed < 60:
             return
         line = f"{done} done, {len(running)} running, {len(self.failed)} failed, {left} left"
-        for score in self.scores()[:1]:
-            line += f", best {self._shown(score.trial.name)}"
+        if scores := self.scores():
+            line += f", best {self._shown(scores[0].trial.name)}"
         for trial, _, host, since in [*running][:1]:
             line += f", longest {trial.name} on {host}: {timedelta(seconds=round(now - since))}"
-        self._told, self._bar.n = now, done + len(self.failed)
+        self._printed, self._bar.n = now, done + len(self.failed)
         self._bar.set_description_str(line)
         if self._bar.disable:
             print(f"  {line}", flush=True)
 
     def end(self) -> bool:
-        """Show the trials that failed or have no row; return whether there are none."""
-        self._told = -inf
+        """Print which trials failed or have no row; return whether there are none."""
+        self._printed = -inf
         self.state(0, [])
         lacking = [name for name, rows in self.rows.items() if not rows]
         faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}
