@@ -33,20 +33,20 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     """
     started = time.monotonic()
     try:
-        outcome = _in_clone(order)
+        status, said = _in_clone(order)
     except importlib.metadata.PackageNotFoundError as error:
-        outcome = {"status": "unfit", "message": f"{error.name} is not installed"}
+        status, said = "unfit", f"{error.name} is not installed"
     except OSError as error:
-        outcome = {"status": "unfit", "message": f"{error}"}
+        status, said = "unfit", f"{error}"
     except subprocess.CalledProcessError as error:
-        outcome = {"status": "again", "message": error.stderr}
-    except subprocess.TimeoutExpired:  # it knows only how much of the time was left
-        outcome = {"status": "failed", "message": f"ended after {order['timeout']:g} s (--timeout)"}
-    message = masked(outcome.get("message", ""))
+        status, said = "again", error.stderr
+    except subprocess.TimeoutExpired:  # its own number may be only what was left of the time
+        status, said = "failed", f"ended after {order['timeout']:g} s (--timeout)"
+    message = masked(said)
     # Any program can find the disk full.
     if re.search("(?i)no space left|out of diskspace|quota exceeded", message):
-        outcome["status"] = "unfit"
-    return {**outcome, "message": message[-400:], "seconds": time.monotonic() - started}
+        status = "unfit"
+    return {"status": status, "message": message[-400:], "seconds": time.monotonic() - started}
 
 
 def git(*arguments: str, **where: Any) -> str:
@@ -60,7 +60,8 @@ def masked(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//***@", " ".join(text.split()))
 
 
-def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
+def _in_clone(order: dict[str, Any]) -> tuple[str, str]:
+    """Run a trial in a free clone; return its status, and a message unless it is `done`."""
     inherited = {k: v for k, v in os.environ.items() if not _LEAVES_THE_CLONE.match(k)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     own = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"}
@@ -81,17 +82,17 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
         at["cwd"] = path / order["folder"]
         for package, pin in order["pins"]:
             if (version := importlib.metadata.version(package)) != pin:
-                return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
-        status, said = _script(order, place.with_suffix(".log"), at, lock)
-        if status == 0:
+                return "unfit", f"{package} {version} is not {pin}"
+        code, said = _script(order, place.with_suffix(".log"), at, lock)
+        if code == 0:
             clean.touch()
-            return {"status": "done"}
+            return "done", ""
     # The lines with the addresses of rows do not say what went wrong.
     lines = [x for x in said.splitlines() if x and not re.match("dvc-mlflow: (all )?rows? ?", x)]
     last = "; ".join(lines[-3:])
-    if status == FAILED:
-        return {"status": "failed", "message": last or "a stage failed without a message"}
-    return {"status": "again", "message": f"exit status {status}: {last}"}
+    if code == FAILED:
+        return "failed", last or "a stage failed without a message"
+    return "again", f"exit status {code}: {last}"
 
 
 def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
