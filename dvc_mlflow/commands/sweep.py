@@ -22,7 +22,7 @@ from ..sweep.table import Table
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run what the git remote does not have yet; return 1 if a trial failed or lacks a row."""
+    """Run the trials that the git remote lacks; return 1 if a trial failed or has no row."""
     if not 1 <= given.timeout <= 2e6:  # Python cannot wait longer than 24 days
         raise ToolError(f"--timeout: must be from 1 to 2000000 s; received {given.timeout:g}")
     check_git()
@@ -56,7 +56,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     counts = f"{len(search.trials) - len(new)} found, {len(new) + search.left} new"
     print(f"{title}: trials of commit {commit[:7]}, {counts}", flush=True)
     report = Report(given.metric, search.trials, len(search.trials) + search.left)
-    report.rows |= table.find(search.trials)
+    report.rows = table.find(search.trials)
 
     def ordered(trial: Trial) -> dict[str, Any]:
         own = {"name": trial.name, "overrides": trial.overrides, "refs": experiments.refs}
@@ -65,12 +65,12 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     try:
         if new or search.left:
             with closing(Cluster(given, new, partial(search.ask, report.values))) as cluster:
-                # What a trial costs here must not depend on how many there are.
+                # No request in this loop may grow with the number of trials.
                 while cluster.begin(ordered) or search.left:
                     ended = cluster.ended()
                     if done := [one.name for one, how in ended if how["status"] == "done"]:
                         report.rows |= dict.fromkeys(done, ())
-                        with suppress(ProjectError, StoreError):  # away: done again in the end
+                        with suppress(ProjectError, StoreError):  # repeated in the end
                             experiments.read(*done)
                             report.rows |= table.find(done, at_once=False)
                     for trial, outcome in ended:
@@ -79,8 +79,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     finally:
         report.close()
         experiments.read()
-        report.rows.clear()
-        report.rows |= table.find(search.trials)
+        report.rows = table.find(search.trials)
         table.settle(title, search.trials.keys(), report.rows)
     complete = report.end()
     _show(given.metric, title, [*search.trials.values()], table, report)
@@ -88,7 +87,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
 
 
 def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report: Report) -> None:
-    """Print where the results are, and draw them."""
+    """Print where the results are, and log their picture."""
     for address in table.urls(title, metric, varied(trials)):
         print(f"\nIn MLflow: {address}")
     if scores := report.scores():
@@ -103,7 +102,7 @@ def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report
 
 
 def _default_metric(columns: list[str]) -> str:
-    """Return the first metric that dvc.yaml wants in the table."""
+    """Return the first metric among the columns that dvc.yaml chooses."""
     for name in columns:
         if name.removeprefix("-").startswith("metrics."):
             return name.replace("metrics.", "", 1)

@@ -1,12 +1,13 @@
-"""DVC's experiments: the points that overrides stand for, and how one of them is run."""
+"""DVC's experiments: expand overrides to points, and run one of them."""
 
 import json
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from posixpath import normpath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,12 +27,12 @@ from .running import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
-# Ended by a signal: its number is negative in Popen, plus 128 in a shell and `dvc-mlflow run`.
+# Ended by a signal: Popen reports -number, a shell and `dvc-mlflow run` report 128 + number.
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
 
 
 class StageFailedError(ProjectError):
-    """A stage has failed, but not by a signal, and has said why."""
+    """A stage has failed by itself, with a message of its own."""
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:
@@ -51,21 +52,21 @@ def parsed(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     """Return overrides as Hydra reads them, each after its params file; raises `ProjectError`."""
     with _overrides_reported():
         found = to_path_overrides(overrides).items()
-        return [(file, each) for file, texts in found for each in to_hydra_overrides(texts)]
+        return [(normpath(file), o) for file, texts in found for o in to_hydra_overrides(texts)]
 
 
-def overridden(project: Project, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the content of each params file that these overrides change; nothing is written.
+def overridden(read: Callable[[str], Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the content that these overrides give each params file that they name.
 
-    Raises `ProjectError`.
+    `read` returns a file's content without them; nothing is written. Raises `ProjectError`.
     """
     found = {}
     with _overrides_reported(), TemporaryDirectory() as folder:
         copy = Path(folder, "params.json")  # read faster than YAML, whatever the file itself is
         for file, texts in to_path_overrides(overrides).items():
-            copy.write_text(json.dumps(content(project, file), default=str))
+            copy.write_text(json.dumps(read(normpath(file)), default=str))
             apply_overrides(copy, texts)
-            found[file] = json.loads(copy.read_text())
+            found[normpath(file)] = json.loads(copy.read_text())
     return found
 
 
@@ -74,7 +75,7 @@ def content(project: Project, file: str) -> Any:
     if (text := project.text(file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
-        return parse(text, file)
+        return parse(text, file) or {}
     except (KeyError, ValueError) as error:
         raise ProjectError(f"{file}: {error}") from None
 
@@ -100,8 +101,8 @@ def remote(project: Project) -> dict[str, Any]:
 def take(project: Project, donors: Mapping[str, str]) -> None:
     """Take stages from the commits of other experiments: their entries in dvc.lock, and files.
 
-    If such a stage really is unchanged, DVC then skips it, and pulls the files that git lacks.
-    Afterwards, the project must be opened again.
+    If such a stage really is unchanged, DVC then skips it, and pulls the files that git lacks. The
+    project must be opened again.
     """
     stages, folder = project.pipeline().stages, project.root
     for stage, source in donors.items():

@@ -1,7 +1,6 @@
-"""A trial on a node: `run` is Ray's task. It is sent by value, and needs Python's library only.
+"""A trial on a node: `run` is Ray's task, sent by value, so it needs only the standard library.
 
-In one of the node's clones, as of the sweep's commit, it runs trial.py in a process group of its
-own.
+It runs trial.py in one of the node's clones, at the sweep's commit, in a new process group.
 """
 
 import fcntl
@@ -19,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-FAILED = 3  # the exit status of trial.py if a stage has failed, and said why
+FAILED = 3  # trial.py's exit status when a stage has failed with a message of its own
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
-# These would point to another repository or row. A node's own git credentials stay.
+# Variables that point to another repository or row. The node's git credentials are kept.
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
 
 
@@ -34,19 +33,20 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     """
     started = time.monotonic()
     try:
-        outcome = _in_clone(order)
+        status, said = _in_clone(order)
     except importlib.metadata.PackageNotFoundError as error:
-        outcome = {"status": "unfit", "message": f"{error.name} is not installed"}
+        status, said = "unfit", f"{error.name} is not installed"
     except OSError as error:
-        outcome = {"status": "unfit", "message": f"{error}"}
+        status, said = "unfit", f"{error}"
     except subprocess.CalledProcessError as error:
-        outcome = {"status": "again", "message": error.stderr}
-    except subprocess.TimeoutExpired:  # whose own number can be what was left of the time
-        outcome = {"status": "failed", "message": f"ended after {order['timeout']:g} s (--timeout)"}
-    message = masked(outcome.get("message", ""))
-    if re.search("(?i)no space left|out of diskspace|quota exceeded", message):  # any program's
-        outcome["status"] = "unfit"
-    return {**outcome, "message": message[-400:], "seconds": time.monotonic() - started}
+        status, said = "again", error.stderr
+    except subprocess.TimeoutExpired:  # its own number may be only what was left of the time
+        status, said = "failed", f"ended after {order['timeout']:g} s (--timeout)"
+    message = masked(said)
+    # Any program can find the disk full.
+    if re.search("(?i)no space left|out of diskspace|quota exceeded", message):
+        status = "unfit"
+    return {"status": status, "message": message[-400:], "seconds": time.monotonic() - started}
 
 
 def git(*arguments: str, **where: Any) -> str:
@@ -56,18 +56,19 @@ def git(*arguments: str, **where: Any) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a message as one line without the passwords of the addresses in it."""
+    """Return a message as one line, with user names and passwords in addresses masked."""
     return re.sub(r"//[^/@\s]*@", "//***@", " ".join(text.split()))
 
 
-def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
+def _in_clone(order: dict[str, Any]) -> tuple[str, str]:
+    """Run a trial in a free clone; return its status, and a message unless it is `done`."""
     inherited = {k: v for k, v in os.environ.items() if not _LEAVES_THE_CLONE.match(k)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     own = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"}
     environment = {**inherited, **own, "PATH": programs, **order["environment"]}
     with _free_clone(order) as lock:
         place, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
-        path = place / order["repository"]  # MLflow's default experiment has its name
+        path = place / order["repository"]  # MLflow's default experiment is named after it
         at: dict[str, Any] = {"cwd": path, "env": environment}
         # A trial that did not end well may have left anything in its clone.
         if not clean.exists():
@@ -81,28 +82,28 @@ def _in_clone(order: dict[str, Any]) -> dict[str, Any]:
         at["cwd"] = path / order["folder"]
         for package, pin in order["pins"]:
             if (version := importlib.metadata.version(package)) != pin:
-                return {"status": "unfit", "message": f"{package} {version} is not {pin}"}
-        status, said = _script(order, place.with_suffix(".log"), at, lock)
-        if status == 0:
+                return "unfit", f"{package} {version} is not {pin}"
+        code, said = _script(order, place.with_suffix(".log"), at, lock)
+        if code == 0:
             clean.touch()
-            return {"status": "done"}
-    # The rows' addresses say nothing of what went wrong.
+            return "done", ""
+    # The lines with the addresses of rows do not say what went wrong.
     lines = [x for x in said.splitlines() if x and not re.match("dvc-mlflow: (all )?rows? ?", x)]
     last = "; ".join(lines[-3:])
-    if status == FAILED:
-        return {"status": "failed", "message": last or "a stage failed without a message"}
-    return {"status": "again", "message": f"exit status {status}: {last}"}
+    if code == FAILED:
+        return "failed", last or "a stage failed without a message"
+    return "again", f"exit status {code}: {last}"
 
 
 def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
     """Run trial.py in the clone; return its exit status and stderr."""
-    # A process group of its own; the lock is held also by what outlives this worker.
+    # In a new process group. Processes that outlive this worker keep the clone locked.
     at = {**at, "start_new_session": True, "pass_fds": [lock.fileno()], "text": True}
     with log.open("w") as out, log.with_suffix(".errors").open("w+", errors="replace") as errors:
         at |= {"stdin": subprocess.PIPE, "stdout": out, "stderr": errors}
         command = [sys.executable, "-P", "-m", "dvc_mlflow.sweep.trial"]
         process = subprocess.Popen(command, **at)
-        try:  # Ray interrupts Python, but not a wait for output: stderr must not be a pipe
+        try:  # Ray can interrupt Python, but not a read from a pipe, so stderr is a file
             process.communicate(json.dumps(order), order["timeout"])
         finally:
             _end(process)
@@ -111,7 +112,7 @@ def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str])
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End what is left of a trial's process group; a stage has time to mark its row KILLED."""
+    """End what is left of a trial's processes; a stage gets time to mark its row KILLED."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         for _ in range(int(GRACE / 0.05)):
@@ -123,9 +124,9 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _free_clone(order: dict[str, Any]) -> IO[str]:
-    """Return the lock of a clone beside it, which its last holder frees by ending."""
+    """Return the lock file of a free clone, locked until the last process that has it open ends."""
     folder = Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git stores a password in the URL there
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git stores a URL's password there
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")
     for number in itertools.count():

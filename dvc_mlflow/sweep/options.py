@@ -1,20 +1,16 @@
 """The command line of `dvc-mlflow sweep`."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import argparse
+from typing import Any
 
 
 def add_sweep_to(commands: Any) -> None:
     """Add the command to an argument parser's commands."""
-    sweep: argparse.ArgumentParser = commands.add_parser(
+    add = commands.add_parser(
         "sweep",
         help="run many DVC experiments, here or on a Ray cluster",
         description="Run a sweep of DVC experiments, as `dvc exp run` would, on the cores of this "
-        "machine or on a Ray cluster. What the git remote has of them already does not run again.",
-    )
-    add = sweep.add_argument
+        "machine or on a Ray cluster. Experiments that the git remote has do not run again.",
+    ).add_argument
     add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
     add("--optuna", action="append", default=[], help="KEY=log(A,B), interval(A,B) or A,B,...")
     add("--trials", type=int, default=40, help="number of --optuna trials (default: 40)")
@@ -22,9 +18,6 @@ def add_sweep_to(commands: Any) -> None:
     add("--address", help="of a running Ray cluster, or auto (default: start one here)")
     add("--cpus", type=float, default=1, help="cores per trial (default: 1)")
     add("--timeout", type=float, default=86400, help="seconds per trial (default: 86400, a day)")
-    metric = "a row's metric that says what best is; --metric=-KEY is the lowest (default: the "
-    add("--metric", help=f"{metric}first in dvc.yaml's meta.mlflow.columns)")
-    clones = "folder on each node for its clones, such as '$SCRATCH' (default: /tmp)"
-    add("--clones", default="/tmp", help=clones)  # noqa: S108
-    pins = "file that pins the packages that nodes must have (default: requirements.txt, or else "
-    add("--pins", default="", help=f"{pins}uv.lock or poetry.lock)")
+    add("--metric", help="KEY, or -KEY if lowest is best (default: first in meta.mlflow.columns)")
+    add("--clones", default="/tmp", help="each node's folder, e.g. '$SCRATCH' (default: /tmp)")  # noqa: S108
+    add("--pins", default="", help="file that pins packages (default: requirements.txt or a lock)")

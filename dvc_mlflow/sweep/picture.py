@@ -1,17 +1,17 @@
 """The picture of a sweep: its best value so far, and each trial as a line through its params."""
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 from matplotlib import colormaps, rc_context
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from .report import Score
 from .search import varied
 
-_WIDE = 50  # the largest value by the smallest: from here on an axis is logarithmic
+_WIDE = 50  # the largest value divided by the smallest, from which an axis is logarithmic
 
 
 @rc_context({"text.parse_math": False})  # a value can be any text
@@ -30,11 +30,11 @@ def draw(metric: str, scores: Sequence[Score]) -> Figure:
     left.set(title="each trial, and the best so far", xlabel="trial", ylabel=name)
     scaled = [_scale(column) for column in columns.values()]
     lines = [*zip(*(places for places, _ in scaled), strict=True)]
+    shades = colormaps["viridis" if better is min else "viridis_r"]
     for line in sorted(lines, key=lambda line: line[-1], reverse=better is min):
-        good = 1 - line[-1] if better is min else line[-1]
-        right.plot(line, color=colormaps["viridis_r"](good), alpha=0.7)
+        right.plot(line, color=shades(line[-1]), alpha=0.7)
     right.plot(lines[values.index(better(values))], color="tab:red", linewidth=2.5)
-    right.set(title="what each trial varies, and the best in red", yticks=[])
+    right.set(title="the params that vary, and the best trial in red", yticks=[])
     right.set_xticks(range(len(columns)), columns, rotation=12, ha="right")
     for x, (_, texts) in enumerate(scaled):
         right.axvline(x, color="black", linewidth=0.8)
@@ -44,12 +44,11 @@ def draw(metric: str, scores: Sequence[Score]) -> Figure:
 
 
 def _scale(column: Sequence[Any]) -> tuple[list[float], dict[float, str]]:
-    """Return a place from 0 to 1 for each value, and the texts beside an axis by their places."""
+    """Return the place of each value from 0 to 1, and the labels of the axis by their places."""
     if not {type(value) for value in column} <= {int, float}:
         texts = sorted({str(value) for value in column})
         places = {text: i / max(len(texts) - 1, 1) for i, text in enumerate(texts)}
         return [places[str(value)] for value in column], {places[t]: t[:20] for t in texts[:20]}
     low, high = min(column), max(column)
-    scale = math.log if low > 0 and high / low >= _WIDE else float
-    start, span = scale(low), scale(high) - scale(low) or 1.0
-    return [(scale(value) - start) / span for value in column], {0: f"{low:.4g}", 1: f"{high:.4g}"}
+    place = (LogNorm if low > 0 and high / low >= _WIDE else Normalize)(low, high)
+    return [place(value) for value in column], {0: f"{low:.4g}", 1: f"{high:.4g}"}

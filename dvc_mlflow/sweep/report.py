@@ -1,12 +1,12 @@
 """What a sweep prints: a line for each event, its progress, and what went wrong at the end.
 
-In a terminal, the progress is a bar; in a file or a pipe, a line a minute.
+In a terminal, the progress is a bar; in a file or a pipe, it is a line once a minute.
 """
 
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from math import inf, isfinite, nan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ _BAR = "{percentage:3.0f}% |{bar:20}| {elapsed} {desc}"
 
 
 class Score(NamedTuple):
-    """What a trial has come to."""
+    """A trial's best value of the metric, and the row that has it."""
 
     value: float
     row: Run
@@ -29,24 +29,24 @@ class Score(NamedTuple):
 
 
 class Report:
-    """Prints the outcomes of a sweep's trials, and keeps how they ended."""
+    """Prints what happens to a sweep's trials, and keeps how they ended."""
 
     def __init__(self, metric: str, trials: Mapping[str, Trial], total: int) -> None:
         self._metric, self._lowest = metric.removeprefix("-"), metric.startswith("-")
         self._trials = trials
         self.failed: dict[str, str] = {}
         self.rows: dict[str, Sequence[Run]] = {}
-        """Of each trial that is done; none, as long as MLflow lacks one."""
+        """Of each trial that is done; none while MLflow lacks any of them."""
         self._bar = tqdm(total=total, bar_format=_BAR, leave=False, disable=None)
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def close(self) -> None:
-        """End the bar; what is printed from now on are lines."""
+        """End the bar; from now on progress is printed as lines."""
         self._bar.close()
         self._bar.disable = True
 
     def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        """Print what happened to a trial or a node, and keep how the trial ended.
+        """Print what has happened to a trial or a node, and keep how a trial ended.
 
         Raises `ToolError` if its rows have no such metric.
         """
@@ -55,7 +55,7 @@ class Report:
         if status == "failed":
             self.failed[name] = why
         elif status == "done":
-            known = {key: key for row in self.rows[name] for key in row.data.metrics}
+            known = dict.fromkeys(key for row in self.rows[name] for key in row.data.metrics)
             if known and self._metric not in known:
                 rule = f"must be one of {', '.join(known)}"
                 raise ToolError(f"--metric: {rule}; received '{self._metric}'")
@@ -65,23 +65,23 @@ class Report:
             print(f"{what}: {why}", flush=True)
 
     def state(self, left: int, running: Collection[Running]) -> None:
-        """Show how many trials are in each state."""
+        """Show how many trials are in each state: in the bar, or once a minute in a line."""
         now, done = time.monotonic(), len(self.rows)
-        if self._bar.disable and now - self._told < 60:
+        if self._bar.disable and now - self._printed < 60:
             return
         line = f"{done} done, {len(running)} running, {len(self.failed)} failed, {left} left"
-        for score in self.scores()[:1]:
-            line += f", best {self._shown(score.trial.name)}"
+        if scores := self.scores():
+            line += f", best {self._shown(scores[0].trial.name)}"
         for trial, _, host, since in [*running][:1]:
             line += f", longest {trial.name} on {host}: {timedelta(seconds=round(now - since))}"
-        self._told, self._bar.n = now, done + len(self.failed)
+        self._printed, self._bar.n = now, done + len(self.failed)
         self._bar.set_description_str(line)
         if self._bar.disable:
             print(f"  {line}", flush=True)
 
     def end(self) -> bool:
-        """Show the trials that failed or have no row; return whether there are none."""
-        self._told = -math.inf
+        """Print which trials failed or have no row; return whether there are none."""
+        self._printed = -inf
         self.state(0, [])
         lacking = [name for name, rows in self.rows.items() if not rows]
         faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}
@@ -89,27 +89,22 @@ class Report:
             print(f"{name} failed: {why}")
         return not faults
 
-    def scores(self, *names: str) -> list[Score]:
-        """Return the metric of each trial, or of these, that has it, the best first.
-
-        Of a trial's rows the best one counts.
-        """
-        found = []
-        for name in names or self.rows:
-            for row in self.rows[name]:
-                value = row.data.metrics.get(self._metric, math.nan)
-                if math.isfinite(value):
-                    found.append(Score(value, row, self._trials[name]))
-        found.sort(key=itemgetter(0), reverse=not self._lowest)
-        best: dict[str, Score] = {}
-        for score in found:
-            best.setdefault(score.trial.name, score)
-        return [*best.values()]
+    def scores(self) -> list[Score]:
+        """Return the score of each trial that has one, the best first."""
+        found = [score for name in self.rows if (score := self._score(name))]
+        return sorted(found, key=itemgetter(0), reverse=not self._lowest)
 
     def values(self) -> dict[str, float]:
-        """Return the metric of each trial that has it."""
+        """Return the value of each trial that has one, by name."""
         return {score.trial.name: score.value for score in self.scores()}
 
+    def _score(self, name: str) -> Score | None:
+        """Return the score of a trial, if any of its rows has the metric."""
+        values = [(row.data.metrics.get(self._metric, nan), row) for row in self.rows[name]]
+        own = [Score(value, row, self._trials[name]) for value, row in values if isfinite(value)]
+        return (min if self._lowest else max)(own, key=itemgetter(0), default=None)
+
     def _shown(self, name: str) -> str:
-        value = "".join(f"{score.value:.4g}" for score in self.scores(name)) or "-"
+        score = self._score(name)
+        value = f"{score.value:.4g}" if score else "-"
         return f"{value} ({' '.join(self._trials[name].overrides)})"

@@ -14,13 +14,13 @@ from ..errors import ToolError
 from . import node
 from .search import Trial
 
-# Seconds before each retry of a trial, if a node or a service failed and not the trial.
+# Seconds before each retry of a trial, when a node or a service has failed and not the trial.
 PAUSES = (2, 30, 120, 480)
-LIMIT = 3  # faults in a row after which a node gets no more trials, if others do well meanwhile
-REST = 2  # seconds that a node gets no trials after a fault, times the faults in a row
+LIMIT = 3  # faults in a row that drop a node, if other nodes had successes in between
+REST = 2  # seconds without new trials after a fault, for each fault in a row
 
 Ask = Callable[[], Trial | None]
-Running = tuple[Trial, str, str, float]  # with the node that it was given to, its host, and when
+Running = tuple[Trial, str, str, float]  # with its node, the node's host, and when it began
 
 
 class Cluster:
@@ -39,9 +39,9 @@ class Cluster:
         self.running: dict[Any, Running] = {}
         self.waiting = [(0.0, trial) for trial in trials]  # with their earliest start
         self._faults: dict[str, list[str]] = defaultdict(list)  # by trial, on which nodes
-        self._row: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its last faults
-        self._rest: dict[str, float] = defaultdict(float)  # by node, until when; of some, for ever
-        self._good = 0.0  # when a trial last ended, on any node
+        self._streak: dict[str, list[float]] = defaultdict(list)  # by node, `_good` at its faults
+        self._rest: dict[str, float] = defaultdict(float)  # by node, until when; inf: it is dropped
+        self._good = 0.0  # when a node last had no fault
         where = options.address or "local"
         host, _, port = where.rpartition("://")[2].rpartition(":")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -59,7 +59,7 @@ class Cluster:
         self._task = ray.remote(num_cpus=self._cpus, max_retries=0)(node.run)
 
     def close(self) -> None:
-        """End the trials that run."""
+        """End the running trials, and leave the cluster."""
         for ref in self.running:
             self._ray.cancel(ref)
         if n := len(self.running):
@@ -67,7 +67,7 @@ class Cluster:
         self._ray.shutdown()
 
     def begin(self, order: Callable[[Trial], dict[str, Any]]) -> bool:
-        """Give every node as many trials as it has room for; return whether there are any."""
+        """Start as many trials as there is room for; return whether any is running or waiting."""
         nodes = {one["NodeID"]: one for one in self._ray.nodes() if one["Alive"]}
         room = {k: int(one["Resources"].get("CPU", 0) // self._cpus) for k, one in nodes.items()}
         fit = [key for key in nodes if room[key] and self._rest[key] < math.inf]
@@ -102,26 +102,27 @@ class Cluster:
         return None
 
     def _outcome(self, ref: Any) -> tuple[Trial, dict[str, Any]]:
-        """Return the outcome of a trial; `dropped` if the node gets no more trials."""
+        """Return the outcome of a trial; its status is `dropped` if the node gets no more."""
         trial, on, host, _ = self.running.pop(ref)
         outcome = {"host": host, "status": "again", "seconds": 0.0}
         try:
             outcome |= self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             outcome["message"] = f"{getattr(error, 'cause', error)}".strip().partition("\n")[0]
-        status, now, row, known = outcome["status"], time.monotonic(), self._row[on], self._rest[on]
+        status, now, streak = outcome["status"], time.monotonic(), self._streak[on]
         if status not in {"again", "unfit"}:
             self._good = now
-            row.clear()
+            streak.clear()
             return trial, outcome
-        row.append(self._good)
-        # The node is to blame: it says so, or others succeeded between its failures. This costs
-        # a trial no retry.
-        dropped = known == math.inf or status == "unfit" or len({*row}) >= LIMIT
-        self._rest[on] = math.inf if dropped else now + REST * len(row)
+        streak.append(self._good)
+        was_dropped = self._rest[on] == math.inf
+        # The node is to blame: it says so, or others succeeded between its faults. This costs a
+        # trial no retry.
+        dropped = was_dropped or status == "unfit" or len({*streak}) >= LIMIT
+        self._rest[on] = math.inf if dropped else now + REST * len(streak)
         self._faults[trial.name].append(on)
         tries = sum(self._rest[failed_on] < math.inf for failed_on in self._faults[trial.name])
         if tries > len(PAUSES):
             return trial, {**outcome, "status": "failed"}
         self.waiting.insert(0, (now + (0, *PAUSES)[tries], trial))
-        return trial, {**outcome, "status": "dropped" if dropped and known < math.inf else "again"}
+        return trial, {**outcome, "status": "dropped" if dropped and not was_dropped else "again"}

@@ -1,4 +1,4 @@
-"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna asks for."""
+"""The trials of a sweep: DVC's own expansion of `-S`, or the points that Optuna suggests."""
 
 import argparse
 import hashlib
@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
@@ -15,17 +16,18 @@ from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden, parsed
 from ..store import Store
 from ..tables import flatten
+from ..tags import tagged
 
 Files = Mapping[str, Mapping[str, Any]]
 """The values of params by file and dotted key."""
 
-_REPEATS = 100  # known points in a row: the space is taken to be exhausted
+_REPEATS = 100  # known points in a row after which the space counts as exhausted
 
 
 class Trial(NamedTuple):
     """One point of a sweep."""
 
-    name: str  # of its DVC experiment: the same commit and the same params always give the same
+    name: str  # of its DVC experiment: the same commit and params always have the same name
     overrides: tuple[str, ...]  # as for `dvc exp run -S`
     params: Files  # all of them, overridden or not
 
@@ -34,70 +36,66 @@ class Trials:
     """Makes the trials of one commit, whose params files are those of the working directory."""
 
     def __init__(self, project: Project, commit: str) -> None:
-        self._project, self._commit = project, commit
+        self._folder, self._commit = project.folder, commit
+        self._content = cache(partial(content, project))
         stages = project.pipeline().stages.values()
         read = {PARAMS, *(params.file for stage in stages for params in stage.params)}
-        self._content = {file: content(project, file) for file in read if project.text(file)}
-        self.now = {file: flatten(values or {}) for file, values in self._content.items()}
-
-    def expand(self, overrides: Sequence[str]) -> dict[str, Trial]:
-        """Return the trials of a grid, in the order in which `dvc exp run --queue` has them."""
-        trials = [self.trial(point) for point in grid(overrides)]
-        return {trial.name: trial for trial in trials}
+        self.now = {file: flatten(self._content(file)) for file in read if project.text(file)}
 
     def trial(self, overrides: Sequence[str]) -> Trial:
         """Return the trial of one point."""
-        found = overridden(self._project, overrides)
-        changed = {posixpath.normpath(file): values for file, values in found.items()}
-        what: list[Any] = [self._commit, changed.get(PARAMS, self._content.get(PARAMS, {}))]
-        others = {f: v for f, v in changed.items() if f != PARAMS and self._differs(f, v)}
-        what += [part for part in (others, self._project.folder) if part]
-        params = {**self.now, **{file: flatten(values) for file, values in changed.items()}}
+        found = overridden(self._content, overrides)
+        params = {**self.now, **{file: flatten(values) for file, values in found.items()}}
+        changed = {f: v for f, v in found.items() if digest(v) != digest(self._content(f))}
+        own = changed.pop(PARAMS, self._content(PARAMS) if PARAMS in self.now else {})
+        what = [self._commit, own, *filter(None, (changed, self._folder))]
         return Trial(f"sweep-{digest(what)}", tuple(overrides), params)
-
-    def _differs(self, file: str, values: Any) -> bool:
-        if file not in self._content:
-            self._content[file] = content(self._project, file)
-        return digest(values) != digest(self._content[file])
 
 
 class Search:
-    """The trials of a grid, or of a study of Optuna's that any driver can continue.
+    """The trials of a grid, or of an Optuna study that any driver can continue.
 
-    MLflow knows all of a study: each point is written down before it runs, as a tag of the MLflow
-    experiment, and its value is that of its row. Optuna's own storages are not used: its tables
-    cannot share a database with MLflow's, and `mlflow.optuna` drops what it cannot send.
+    MLflow holds the whole study: a point becomes a tag of the MLflow experiment before it runs, and
+    its value is in its row. Optuna's own storages are not used: its tables cannot share a database
+    with MLflow's, and `mlflow.optuna` drops what it cannot send.
     """
 
     def __init__(self, given: argparse.Namespace, title: str, make: Trials, store: Store) -> None:
-        """Raise `ToolError`, with what is typed in the options, if no trial could use them."""
+        """Raise `ToolError`, which quotes the options, if no trial could use them."""
         self._given, self._make, self._store = given, make, store
-        self._tag, self.left = f"sweep.{title}.", 0  # how many points are still to be asked for
+        self._tag, self.left = (
+            f"sweep.{title}.",
+            0,
+        )  # points that are still to be asked for
         try:
             if given.optuna:
                 self._space, points = _space(given.optuna, make.now), self._points()
-                # Made only to raise what is wrong with the options.
+                # A point that is not used: it only raises what is wrong with the options.
                 self._trial(self._study(points, {}).ask(self._space).params)
                 self.left = max(given.trials - len(points), 0)
-                self.trials = {one.name: one for one in map(self._trial, points.values())}
+                found = map(self._trial, points.values())
             else:
-                self.trials = make.expand(given.set_param)
+                found = map(make.trial, grid(given.set_param))
+            self.trials = {trial.name: trial for trial in found}
         except (ProjectError, HydraException, ValueError) as error:
             shown = " ".join(f"'{override}'" for override in given.set_param + given.optuna)
             raise ToolError(f"{shown}: {error}") from None
 
     def ask(self, values: Callable[[], Mapping[str, float]]) -> Trial | None:
-        """Return a trial that no driver has asked for, if one is left; `values` are by trial."""
+        """Return a trial that no driver has asked for, if any is left.
+
+        `values` returns the known values by trial.
+        """
         if not self.left:
             return None
-        points = self._points()  # also of another driver
+        points = self._points()
         study, self.left = self._study(points, values()), max(self._given.trials - len(points), 0)
         for _ in range(_REPEATS if self.left else 0):
             point = study.ask(self._space).params
             trial = self._trial(point)
-            if (key := self._tag + trial.name) not in points:
+            if trial.name not in points:
                 with self._store.errors_reported():
-                    at = self._store.experiment_id
+                    at, key = self._store.experiment_id, f"{self._tag}{trial.name}"
                     self._store.client.set_experiment_tag(at, key, json.dumps(point))
                 self.left -= 1
                 self.trials[trial.name] = trial
@@ -113,8 +111,8 @@ class Search:
         sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
         direction = "minimize" if self._given.metric.startswith("-") else "maximize"
         study = optuna.create_study(sampler=sampler, direction=direction)
-        for key, point in points.items():
-            value = values.get(key.removeprefix(self._tag))
+        for name, point in points.items():
+            value = values.get(name)
             state = optuna.trial.TrialState["RUNNING" if value is None else "COMPLETE"]
             known: dict[str, Any] = {"params": point, "distributions": self._space}
             study.add_trial(optuna.trial.create_trial(state=state, value=value, **known))
@@ -125,10 +123,10 @@ class Search:
         return self._make.trial([*self._given.set_param, *overrides])
 
     def _points(self) -> dict[str, dict[str, Any]]:
-        """Return the points that were asked for, by their tags."""
+        """Return the points that any driver has asked for, by the names of their trials."""
         with self._store.errors_reported():
             tags = self._store.client.get_experiment(self._store.experiment_id).tags
-        return {key: json.loads(tags[key]) for key in tags if key.startswith(self._tag)}
+        return {name: json.loads(text) for name, text in tagged(tags, self._tag).items()}
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:
@@ -162,7 +160,7 @@ def _space(texts: Sequence[str], now: Files) -> dict[str, Any]:
         key = own if file == PARAMS else f"{file}:{own}"
         if isinstance(value, IntervalSweep):
             # Hydra drops the type: whole numbers where the params file has one.
-            is_whole = isinstance(now.get(posixpath.normpath(file), {}).get(own), int)
+            is_whole = isinstance(now.get(file, {}).get(own), int)
             is_whole = is_whole and value.start % 1 == value.end % 1 == 0
             kind = IntDistribution if is_whole else FloatDistribution
             space[key] = kind(value.start, value.end, log="log" in value.tags)

@@ -22,11 +22,11 @@ _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
 _PIN = re.compile(r"^(?: *- )?([\w.-]+)(?:\[[\w,.-]*\])?==([\w.!+]+)[ \\]*$", re.M)
 _PINNING = ("requirements.txt", "uv.lock", "poetry.lock")
-_OWN = ("mlflow.db*", "mlartifacts", "restored")  # of the tool, wherever they are not ignored
+_OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git may not ignore
 
 
 def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return what all trials need; raises `ToolError` if a node's clone cannot be what is here."""
+    """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
     own = [f":(exclude,glob){name}" for name in _OWN]
     if changed := text("status", "--porcelain", "--", ":/", *own).splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
@@ -53,8 +53,9 @@ def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str,
 def _pins(root: Path, given: str) -> list[tuple[str, str]]:
     """Return the packages that nodes must have, and their versions; raises `ToolError`.
 
-    A list's lines count that are for any node. A lock also has what is for other platforms, Pythons
-    or extras: of it, what is installed here counts, and of a package's versions the one here.
+    In a list such as requirements.txt, lines without a marker count. A lock also covers other
+    platforms, Pythons and extras, so only packages that are installed here count. If it has several
+    versions of a package, the installed one counts.
     """
     names = [given] if given else _PINNING
     places = [folder / name for name in names for folder in (root, checkout(root))]

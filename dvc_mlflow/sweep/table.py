@@ -1,7 +1,6 @@
 """A sweep's rows in MLflow."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,26 +26,32 @@ from .results import Experiments
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Found = Mapping[str, Sequence[Run]]
+Found = dict[str, Sequence[Run]]
 """The rows of trials, by name; each has one for each of its results, or none."""
+
+_Results = frozenset[tuple[str, str]]  # digests, with the names that they have in a row
 
 
 class Table:
-    """The rows of a commit's experiments; opened before the trials, which would collide here."""
+    """The rows of a commit's experiments.
+
+    It is opened before the trials, which would all try to create the same MLflow experiment.
+    """
 
     def __init__(self, project: Project, commit: str, experiments: Experiments) -> None:
         self._project, self._commit, self._experiments = project, commit, experiments
         self._stores: dict[str, Store] = {}
         self.columns: list[str] = []
-        """As dvc.yaml chooses them."""
-        here = state.read(project)
-        for row in identity.rows(here.pipeline, here.stages):
+        """Those that dvc.yaml chooses for the table."""
+        pipeline = project.pipeline()
+        for row in identity.rows(pipeline, identity.recorded(pipeline)):
             self._store(state.experiment(row), state.columns(row))
             self.columns += state.columns(row)
         if not self._stores:
             raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
+        # All are at one address, so the client of any reaches the experiments of the others.
         self.store = next(iter(self._stores.values()))
-        # Stages do not wait for a server that is down; the driver can, as MLflow itself would.
+        # A stage does not wait for a server that is down, but the driver can, as MLflow would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
 
     def _store(self, experiment: str, columns: Sequence[str] = ()) -> Store:
@@ -56,43 +61,37 @@ class Table:
         return self._stores[experiment]
 
     def find(self, names: Iterable[str], *, at_once: bool = True) -> Found:
-        """Return the rows of those trials that git has, if MLflow has all their results.
+        """Return the rows of those trials that git has; none where MLflow lacks a result.
 
-        What it lacks is recorded from git. All rows are read `at_once`, or for a few trials one by
-        one.
+        Missing rows are recorded from git first. All rows of the commit are read `at_once`, or else
+        those of each trial by themselves, which is faster for a few trials.
         """
-        by_result: dict[tuple[str, str], list[Run]] = defaultdict(list)
-        for _, run in self._runs() if at_once else ():
-            for result in tagged(run.data.tags, COMPLETE).items():
-                by_result[result].append(run)
-        found = {}
+        # Of several with the same results, the oldest.
+        known = {_results(run): run for run in self._runs()} if at_once else {}
+        found: Found = {}
         for name in [name for name in names if name in self._experiments.there]:
-            own = self._rows(name, by_result)
+            own = self._rows(name, known)
             if None in own:
                 self._record(name)
-                own = self._rows(name, by_result)
+                own = self._rows(name, known)
             found[name] = [run for run in own if run] if None not in own else []
         return found
 
-    def _rows(self, name: str, by_result: Mapping[tuple[str, str], list[Run]]) -> list[Run | None]:
-        """Return the row with each result of a trial: that of the trial itself, if it has one."""
+    def _rows(self, name: str, known: Mapping[_Results, Run]) -> list[Run | None]:
+        """Return the row with each result of a trial, whichever trial or commit has made it."""
         found: list[Run | None] = []
         for experiment, digests in self._experiments.there[name].rows:
-            wanted, store = digests.items(), self._store(experiment)
-            same = by_result.get([*wanted][-1], [])
-            same = [run for run in same if wanted <= tagged(run.data.tags, COMPLETE).items()]
-            if not same:  # another commit may have made it
+            run, store = known.get(frozenset(digests.items())), self._store(experiment)
+            if run is None:
                 with store.errors_reported():
                     has = placing.find(store, digests).has
-                    if has and not has.is_deleted:
-                        same = [store.client.get_run(has.run_id)]
-            own = (run for run in same if run.data.tags.get(EXPERIMENT) == name)
-            found.append(next(own, same[0] if same else None))
+                    run = store.client.get_run(has.run_id) if has and not has.is_deleted else None
+            found.append(run)
         return found
 
     def _record(self, name: str) -> None:
         """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
-        with tqdm.external_write_mode():  # which DVC's threads must not wait for
+        with tqdm.external_write_mode():  # only to print, as DVC's threads need its lock
             print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
         commit = self._experiments.there[name].commit
         with self._project.at(commit):
@@ -114,30 +113,29 @@ class Table:
 
         The tag names all sweeps that a row belongs to, with a space between them. Rows of lost
         nodes are ended: the tool ends only those of its own clone. Duplicates are deleted: a stage
-        finds earlier results, but none recorded at the same time on another node. A row names its
-        experiment's commit, which everybody can fetch, and not one that only a node has.
+        finds earlier results, but none recorded at the same time on another node. A row then names
+        its experiment's commit, which everybody can fetch, and not one that only a node has.
         """
         pairs = [(run, name) for name, own in found.items() for run in own]
         pairs.sort(key=lambda pair: pair[0].data.tags.get(EXPERIMENT) == pair[1])
-        kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own name is the last
-        for store, run in [*self._runs()]:
+        kept = {run.info.run_id: (run, name) for run, name in pairs}  # its own trial is the last
+        for run in self._runs():
             tags, run_id = run.data.tags, run.info.run_id
             if (name := tags.get(EXPERIMENT)) not in names or run_id in kept:
                 continue
             has = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}.items()
-            same = [r for r in found.get(name, ()) if has <= tagged(r.data.tags, COMPLETE).items()]
-            with store.errors_reported():
+            same = [row for row in found.get(name, ()) if has <= _results(row)]
+            with self.store.errors_reported():
                 if run.info.status == "RUNNING":
-                    store.client.set_terminated(run_id, "KILLED")
+                    self.store.client.set_terminated(run_id, "KILLED")
                 if same and TOKEN in tags:  # a script's own run: only the script can make it again
-                    store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
+                    self.store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
                 elif same:
-                    store.client.delete_run(run_id)
+                    self.store.client.delete_run(run_id)
         with self.store.errors_reported():
             for run, name in kept.values():  # also those of another sweep
                 tags, result = run.data.tags, self._experiments.there[name]
-                sweeps = [*dict.fromkeys([*tags.get(SWEEP, "").split(), sweep])]
-                new = {SWEEP: " ".join(sweeps)}
+                new = {SWEEP: " ".join(dict.fromkeys([*tags.get(SWEEP, "").split(), sweep]))}
                 is_own = tags.get(COMMIT) == self._commit  # not an earlier commit's
                 for stage in tagged(tags, COMPLETE) if is_own else ():
                     new |= {f"{TREE}{stage}": result.tree, f"{KEPT}{stage}": result.commit}
@@ -145,30 +143,28 @@ class Table:
                     log(self.store, run.info.run_id, tags=new)
 
     def urls(self, sweep: str, metric: str, varied: Iterable[str]) -> Iterator[str]:
-        """Yield the addresses of a sweep's tables, which are separate views.
+        """Yield the addresses of a sweep's tables, one for each MLflow experiment.
 
-        They show the metric, what dvc.yaml chooses, and the params that the sweep varies. With a
-        filter in its address, the view of all rows would lose its columns.
+        They show the metric, the columns in dvc.yaml and the params that the sweep varies. Each is
+        a view of its own, because a filter in the address of the usual one would drop its columns.
         """
         first = f"metrics.{metric.removeprefix('-')}"
         others = [name for name in self.columns if name.removeprefix("-") != first]
         others += [f"params.{key}" for key in varied]
         columns = ["-" * metric.startswith("-") + first, *dict.fromkeys(others)]
-        tags = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'")
+        ((key, value),) = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'").items()
         for store in self._stores.values():
             with store.errors_reported():
-                for key, value in tags.items():
-                    store.client.set_experiment_tag(store.experiment_id, key, value)
+                store.client.set_experiment_tag(store.experiment_id, key, value)
             yield store.url(table=sweep)
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
-        """Keep a picture among the files of a row; return its address."""
-        where = run.info.experiment_id
-        own = (each for each in self._stores.values() if each.experiment_id == where)
-        store = next(own, self.store)
-        with store.errors_reported():
-            store.client.log_figure(run.info.run_id, picture, path)
-        return store.url(f"{run.info.run_id}/artifacts/{path}")
+        """Log a picture as a file of a row; return its address."""
+        run_id, stores = run.info.run_id, self._stores.values()
+        own = (store for store in stores if store.experiment_id == run.info.experiment_id)
+        with self.store.errors_reported():
+            self.store.client.log_figure(run_id, picture, path)
+        return next(own, self.store).url(f"{run_id}/artifacts/{path}")
 
     def model(self, run: Run) -> str:
         """Return the address of a row's model, or "" if MLflow has none."""
@@ -177,11 +173,14 @@ class Table:
         models = outputs.model_outputs if outputs else []
         return f"models:/{models[0].model_id}" if models else ""
 
-    def _runs(self) -> Iterator[tuple[Store, Run]]:
-        """Yield the rows of the commit, the oldest first, each with its store."""
+    def _runs(self) -> list[Run]:
+        """Return the rows of the commit, the newest first."""
+        experiments = [store.experiment_id for store in self._stores.values()]
         of_commit = f"tags.`{COMMIT}` = '{self._commit}'"
-        for store in self._stores.values():
-            with store.errors_reported():
-                search = store.client.search_runs
-                found = search([store.experiment_id], of_commit, max_results=50_000)
-            yield from ((store, run) for run in [*found][::-1])
+        with self.store.errors_reported():
+            return list(self.store.client.search_runs(experiments, of_commit, max_results=50_000))
+
+
+def _results(run: Run) -> _Results:
+    """Return the results that a row has."""
+    return frozenset(tagged(run.data.tags, COMPLETE).items())

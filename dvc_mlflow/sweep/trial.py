@@ -1,10 +1,9 @@
 """The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
 
-It takes from other experiments the stages that would be the same, runs `dvc exp run`, and pushes
-the files and, last of all, the experiment: one that the git remote has is complete.
+It takes the stages that would be the same from other experiments, runs `dvc exp run`, and pushes
+the files and then the experiment. So every experiment in the git remote is complete.
 """
 
-import ctypes
 import json
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..child import end_with_parent
 from ..errors import ProjectError
 from ..project import Project
 from ..project.experiments import StageFailedError, run, take
@@ -21,10 +21,10 @@ from .node import FAILED, masked
 
 def main() -> None:
     """Do the trial."""
-    if sys.platform == "linux":  # dies with the worker that waits for it
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        end_with_parent(signal.SIGKILL)
     try:
-        _trial(json.load(sys.stdin))  # incomplete if the worker died before that
+        _trial(json.load(sys.stdin))  # incomplete if the worker has died already
     except StageFailedError:
         sys.exit(FAILED)
     except (ProjectError, OSError) as error:
@@ -37,13 +37,10 @@ def _trial(order: dict[str, Any]) -> None:
     if git("ls-remote", "origin", ref):  # another node was quicker
         return
     Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
-    given = order["donors"]
-    sources = {name: f"refs/donors/{name}" for name in given.values()}
-    with suppress(ProjectError), Project() as project:  # gone by now: the stages run
-        if given:
-            refs = [f"+{order['refs']}{name}:{to}" for name, to in sources.items()]
-            git("fetch", "-q", "origin", *refs)
-            take(project, {stage: sources[name] for stage, name in given.items()})
+    if donors := {stage: order["refs"] + name for stage, name in order["donors"].items()}:
+        with suppress(ProjectError), Project() as project:  # one is gone by now: the stages run
+            git("fetch", "-q", "origin", *(f"+{donor}:{donor}" for donor in {*donors.values()}))
+            take(project, donors)
     with Project() as project:
         run(project, order["name"], order["overrides"], order["dvc"])
     # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
