@@ -29,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(stage)
     from importlib import import_module
 
+    from .importing import without_collector
+
     given = _parser().parse_args(words)
     import_module(".mlflow_settings", __package__)  # before any command imports MLflow
     try:
         # Import only what this command needs: DVC and MLflow take seconds.
-        command = import_module(f".commands.{given.command}", __package__)
+        with without_collector():
+            command = import_module(f".commands.{given.command}", __package__)
         return int(command.run(given))
     except ToolError as error:
         warn(f"{error}")

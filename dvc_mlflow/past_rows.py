@@ -1,7 +1,6 @@
 """Record all results in git's history: each distinct one once, the oldest first."""
 
 import argparse
-import gc
 import hashlib
 import json
 import os
@@ -48,7 +47,6 @@ def record_past(
     if complete.exists() and complete.read_text() == _condition(asked, root) != _UNKNOWN:
         say(_NOTHING)
         return 0
-    gc.freeze()  # imported modules stay, so skip them at each collection
     with Past(project) as past:
         importer = _Importer(project, past, root, given)
         importer.record(chosen, _commits(project.top, given))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .importing import without_collector
 from .protocol import LATER, Link, LostError, Place, Request
 
 
@@ -134,7 +135,8 @@ def _serve(listener: socket.socket | None, dvc: int | None, sessions: dict[int, 
             is_gone = True
             poll.unregister(dvc)
         if stores is None:
-            from .live import Stores
+            with without_collector():
+                from .live import Stores
 
             stores = Stores()
         for descriptor, session in list(sessions.items()):

@@ -13,10 +13,13 @@ from typing import Any
 
 from ..child import end_with_parent
 from ..errors import ProjectError
-from ..project import Project
-from ..project.experiments import StageFailedError, run, take
+from ..importing import without_collector
 from ..repository import git
 from .node import FAILED, masked
+
+with without_collector():
+    from ..project import Project
+    from ..project.experiments import StageFailedError, run, take
 
 
 def main() -> None:
