@@ -1,12 +1,16 @@
 """A temporary clone of this repository, in which tests run the real pipeline."""
 
+import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+import warnings
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Self
 
 from ruamel.yaml import YAML
@@ -123,12 +127,37 @@ class Clone:
         return (self.path / "dvc.lock").read_text()
 
     def copy(self, path: Path) -> Self:
-        """Copy the clone with its results but without its MLflow store, whose paths are absolute.
+        """Copy the clone with its results, for tests that change what others share.
 
-        For tests that would otherwise change a clone that other tests share.
+        Its rows are left out, because their paths are absolute.
         """
         ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
-        return type(self)(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
+        copied = type(self)(Path(shutil.copytree(self.path, path, ignore=ignored, symlinks=True)))
+        if (self.path / "mlflow.db").exists():
+            copied.add_store()
+        return copied
+
+    def add_store(self) -> None:
+        """Add an empty MLflow store, which the first row would otherwise take a second to make."""
+        shutil.copyfile(_empty_store(), self.path / "mlflow.db")
+
+    def remove_store(self) -> None:
+        """Delete the clone's MLflow store."""
+        for path in self.path.glob("*mlflow.db*"):
+            path.unlink()
+        shutil.rmtree(self.path / "mlartifacts", ignore_errors=True)
+
+
+@cache
+def _empty_store() -> Path:
+    """Return MLflow's database without rows, made once for all clones of this process."""
+    from dvc_mlflow.database import create
+
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    with warnings.catch_warnings(action="ignore"):
+        create(folder / "mlflow.db")
+    return folder / "mlflow.db"
 
 
 def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
@@ -151,5 +180,6 @@ def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
             target.unlink(missing_ok=True)
     clone = Clone(path)
     clone.set(flatten(RECIPE) | params)  # whatever is in params.yaml now
+    clone.add_store()
     clone.commit("The working tree, with the params of a test")
     return clone

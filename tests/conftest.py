@@ -1,6 +1,7 @@
 """Fixtures that the test modules share; clone.py makes the clones."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from filelock import FileLock
 
 from clone import ROOT, Clone, make_clone
 from processor import processor
@@ -61,11 +63,20 @@ def project(made: Clone, tmp_path: Path) -> Clone:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which `dvc repro` has run, shared by all tests: read it, or use `copy`."""
-    clone = make_clone(tmp_path_factory.mktemp("reproduced") / "clone")
-    clone.dvc("repro")
-    clone.commit("The results")
-    return clone
+    """A clone in which `dvc repro` has run once for all tests: read it, or `copy` it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all workers: one makes it, and each copies it
+    made = folder / "made"
+    with FileLock(folder / "made.lock"):
+        if not (folder / "made.done").exists():
+            clone = make_clone(made)
+            clone.dvc("repro")
+            clone.commit("The results")
+            (folder / "made.done").touch()
+    return Clone(
+        Path(shutil.copytree(made, tmp_path_factory.mktemp("made") / "clone", symlinks=True))
+    )
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path
         assert changed[:2] == ["2", "2"], path
 
 
+@pytest.mark.rest
 def test_experiment_changes_one_line(reproduced: Clone, tmp_path: Path) -> None:
     """`dvc exp run -S` and `dvc exp apply` change one line of params.yaml."""
     clone = reproduced.copy(tmp_path / "clone")

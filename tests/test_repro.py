@@ -32,6 +32,7 @@ def test_first_repro(reproduced: Clone) -> None:
 
 def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
     """Without the tool every md5 is the same, so no stage depends on the tool."""
+    copy.remove_store()
     file = copy.path / "dvc.yaml"
     file.write_text(file.read_text().replace("dvc-mlflow run ", ""))
     assert len(copy.repro("-f", "--no-run-cache")) == 4

@@ -71,6 +71,7 @@ def ask(server: str, body: object) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+@pytest.mark.rest
 def test_probabilities(server: str) -> None:
     """Sequences of any length get one probability per class."""
     for inputs in (DIGITS, [digits[:3] for digits in DIGITS], [[1.0, 2.0]]):
@@ -82,6 +83,7 @@ def test_probabilities(server: str) -> None:
             assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("inputs", "rule"),
     [
@@ -121,6 +123,7 @@ def test_load_model(reproduced: Clone, model_uri: str) -> None:
     assert "received [1, 1, 1]" in deep
 
 
+@pytest.mark.rest
 def test_same_as_predictions(reproduced: Clone, server: str) -> None:
     """The served model predicts what `evaluate` wrote to data/predictions.csv."""
     code = "import numpy as np; print(np.load('data/test.npz')['x'].tolist())"

@@ -120,7 +120,7 @@ def test_stray_files_run_nothing(shared: Clone, name: str) -> None:
     [
         ({"evaluate.batch_size": 10}, [EVALUATE]),
         pytest.param({"test_data.seed": 1}, [GENERATE_TEST, EVALUATE], marks=pytest.mark.rest),
-        ({"model.units": 5}, [TRAIN, EVALUATE]),
+        pytest.param({"model.units": 5}, [TRAIN, EVALUATE], marks=pytest.mark.rest),
         pytest.param(
             {"data.n_steps": 12},
             [GENERATE_TEST, GENERATE_TRAIN, TRAIN, EVALUATE],

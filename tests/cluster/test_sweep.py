@@ -8,17 +8,18 @@ import pytest
 from mlflow import MlflowClient
 
 from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
-from clone import ROOT, Clone, Done
+from clone import ROOT, Clone
 from dvc_mlflow.project import Project
 from dvc_mlflow.sweep.results import Experiments
 from dvc_mlflow.sweep.search import Trials, varied
+from pipelines import Repository, Said
 from servers import serving
 from services import repository
 from trials import expand
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # DVC's index
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow and DVC
 ]
 
 
@@ -29,8 +30,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return repository(folder, f"{folder}/files")
 
 
-def sweep(clone: Clone, *arguments: str, **more: str) -> Done:
-    return clone.run("dvc-mlflow", "sweep", *arguments, check=False, **more)
+def sweep(clone: Clone, *arguments: str, **more: str) -> Said:
+    """Run the command in this process, which has already imported DVC and MLflow."""
+    return Repository(clone.path).tool("sweep", *arguments, **more)
 
 
 def uncommitted(clone: Clone) -> None:
@@ -65,18 +67,18 @@ def test_repository_not_ready(spoil: Callable[[Clone], Any], line: str, tmp_path
     clone = repository(tmp_path, f"{tmp_path}/files")
     spoil(clone)
     done = sweep(clone, "-S", "model.units=3")
-    assert done.returncode == 1
-    assert line in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
+    assert done.status == 1
+    assert line in done.error
+    assert len(done.error.splitlines()) == 1
+    assert done.out == ""
 
 
 @pytest.mark.parametrize("address", ["", "sqlite:///mlflow.db", "/tmp/store"])  # noqa: S108
 def test_store_that_nodes_do_not_reach(clone: Clone, address: str) -> None:
     """On a cluster, a store that not every node reaches is refused."""
     done = sweep(clone, "-S", "model.units=3", "--address", "auto", MLFLOW_TRACKING_URI=address)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    assert done.status == 1
+    (line,) = done.error.splitlines()
     assert line.startswith("dvc-mlflow: MLFLOW_TRACKING_URI: must name a server or database")
     assert f"received '{address}'" in line
 
@@ -180,10 +182,10 @@ def test_no_cluster(clone: Clone) -> None:
         store = server.replace("://", "://user:secret@")
         where = ("--address", "127.0.0.1:9")
         done = sweep(clone, "-S", "model.units=3", *where, MLFLOW_TRACKING_URI=store)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("dvc-mlflow: Ray at 127.0.0.1:9: ")
-    assert "Traceback" not in done.stderr
-    assert "secret" not in done.stdout + done.stderr
+    assert done.status == 1
+    assert done.error.splitlines()[-1].startswith("dvc-mlflow: Ray at 127.0.0.1:9: ")
+    assert "Traceback" not in done.error
+    assert "secret" not in done.out + done.error
 
 
 @pytest.mark.parametrize(
@@ -199,16 +201,16 @@ def test_bad_space(space: str, words: str, clone: Clone, monkeypatch: pytest.Mon
     """A search space that Optuna cannot use is reported in one line, with its text."""
     pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
     done = sweep(clone, "--optuna", space)
-    assert done.returncode == 1
-    assert words in done.stderr.splitlines()[-1]
-    assert f"'{space}'" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert done.status == 1
+    assert words in done.error.splitlines()[-1]
+    assert f"'{space}'" in done.error.splitlines()[-1]
+    assert "Traceback" not in done.error
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9"])
 def test_bad_timeout(seconds: str, clone: Clone) -> None:
     """A timeout that Python could not wait for is refused before anything runs."""
     done = sweep(clone, "-S", "model.units=3", "--timeout", seconds)
-    assert done.returncode == 1
+    assert done.status == 1
     rule = "dvc-mlflow: --timeout: must be from 1 to 2000000 s; received "
-    assert done.stderr.splitlines()[-1] == f"{rule}{float(seconds):g}"
+    assert done.error.splitlines()[-1] == f"{rule}{float(seconds):g}"

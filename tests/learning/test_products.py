@@ -92,6 +92,7 @@ def large(cell: str, per_step: bool) -> Params:
     )
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_long_contraction_in_large_models(cell: str, per_step: bool) -> None:

@@ -5,6 +5,7 @@ Their commands are one-line shell scripts, so that a pipeline runs in the time o
 
 import atexit
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,11 +16,12 @@ from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from clone import Clone
+from clone import Clone, environment
 from dvc_mlflow.__main__ import main
 
 Stages = dict[str, dict[str, Any]]
@@ -108,10 +110,15 @@ class Repository(Clone):
         """Run `dvc-mlflow record` in this process, as the console script does."""
         return self.tool("record", *arguments, folder=folder)
 
-    def tool(self, *arguments: str, folder: str = ".") -> Said:
-        """Run `dvc-mlflow` in this process."""
+    def tool(self, *arguments: str, folder: str = ".", **more: str) -> Said:
+        """Run `dvc-mlflow` in this process, with `more` added to its environment."""
         out, error = StringIO(), StringIO()
-        with chdir(self.path / folder), redirect_stdout(out), redirect_stderr(error):
+        with (
+            patch.dict(os.environ, environment(**more) if more else {}, clear=bool(more)),
+            chdir(self.path / folder),
+            redirect_stdout(out),
+            redirect_stderr(error),
+        ):
             status = main([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
 
@@ -179,6 +186,7 @@ def repository(
     texts = {"raw.txt": "1\n", "dvc.yaml": json.dumps({"stages": stages, **top}), **files}
     made.write({**texts, ".gitignore": "/mlflow.db*\n/mlartifacts/\n"})
     made.write({"params.yaml": "".join(f"{k}: {json.dumps(v)}\n" for k, v in params.items())})
+    made.add_store()
     if data:
         made.dvc("add", "-q", *data)
     made.commit("My pipeline")

@@ -103,13 +103,6 @@ def in_child(work: Callable[[], object]) -> int:
         os._exit(code)
 
 
-def remove_store(project: Repository) -> None:
-    """Delete a repository's own store."""
-    for path in project.path.glob("*mlflow.db*"):
-        path.unlink()
-    shutil.rmtree(project.path / "mlartifacts", ignore_errors=True)
-
-
 @contextmanager
 def started(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
     """Start `dvc-mlflow record` in a project."""

@@ -72,6 +72,7 @@ def test_nothing_is_recorded_twice(long: Repository) -> None:
 def test_part_of_history(tmp_path: Path) -> None:
     """A range records the results of its commits; `--dry-run` only reports how many there are."""
     project = history(tmp_path / "project", 10)
+    project.remove_store()
     assert "10 rows would be added" in project.record("--all", "--dry-run").out
     assert not (project.path / "mlflow.db").exists()
     project.record("--rev", "HEAD~5..HEAD~2")
@@ -106,6 +107,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return made
 
 
+@pytest.mark.rest
 def test_what_was_recorded_live(lived: Repository) -> None:
     """Results that were recorded live are not recorded again."""
     table = lived.table()
@@ -114,6 +116,7 @@ def test_what_was_recorded_live(lived: Repository) -> None:
     assert lived.table() == table
 
 
+@pytest.mark.rest
 def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
     """If the store is lost, `record --all` makes the same table, uncommitted results included."""
     copy = lived.copy(tmp_path / "project")
@@ -130,6 +133,7 @@ def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
     assert "rate: 11" in params.read_text()
 
 
+@pytest.mark.rest
 def test_experiments_only(lived: Repository, tmp_path: Path) -> None:
     """`--experiments` records DVC's experiments, and no commit of a branch."""
     copy = lived.copy(tmp_path / "project")
@@ -137,6 +141,7 @@ def test_experiments_only(lived: Repository, tmp_path: Path) -> None:
     assert {row.data.tags["dvc.exp_name"] for row in copy.rows()} == {"wide", "temporary"}
 
 
+@pytest.mark.rest
 def test_as_dvc_shows_it(lived: Repository, tmp_path: Path) -> None:
     """Params and metrics are those of `dvc exp show --all-commits`."""
     copy = lived.copy(tmp_path / "project")

@@ -23,6 +23,7 @@ pytestmark = [
 def test_killed_at_any_time(tmp_path: Path) -> None:
     """An import that is killed again and again ends with each result once, and complete."""
     project = history(tmp_path / "project", 40)
+    project.remove_store()
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
     for i in range(6):
         process = subprocess.Popen(command, cwd=project.path, env=environment())
@@ -42,6 +43,7 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     """Two imports at once record each result once."""
     project = history(tmp_path / "project", 40)
+    project.remove_store()
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
     running = [subprocess.Popen(command, cwd=project.path, env=environment()) for _ in range(2)]
     assert [process.wait() for process in running] == [0, 0]
@@ -51,6 +53,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 def test_into_a_server(tmp_path: Path) -> None:
     """A server gets each row once and complete, even after a kill and from two imports at once."""
     project = history(tmp_path / "project", 40)
+    project.remove_store()
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
     with serving(Clone(tmp_path), "server") as address:
         more = environment(MLFLOW_TRACKING_URI=address)

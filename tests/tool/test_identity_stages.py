@@ -73,6 +73,7 @@ def test_stale_in_the_middle(tmp_path: Path) -> None:
 def test_nothing_has_run(tmp_path: Path) -> None:
     """Before the first `dvc repro` there is nothing to record."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
+    project.remove_store()
     said = project.record()
     assert said.status == 0
     assert (
@@ -122,7 +123,7 @@ def test_which_stages(tmp_path: Path) -> None:
     assert "no stage is named 'nothing'; known are ['a', 'prepare', 'train']" in said.error
     stages["train"]["cmd"] = f"dvc-mlflow run sh -c {json.dumps(stages['train']['cmd'])}"
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    (project.path / "mlflow.db").unlink()
+    project.remove_store()
     assert "(train)" in project.record("--dry-run").out
 
 

@@ -25,6 +25,7 @@ def copy_tool(path: Path) -> Clone:
     return Clone(shutil.copytree(TOOL, path, ignore=ignored))
 
 
+@pytest.mark.rest
 def test_installed(tmp_path: Path) -> None:
     """The package has every module and the command, which records live and after the fact."""
     source = copy_tool(tmp_path / "source")

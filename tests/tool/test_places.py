@@ -141,6 +141,7 @@ def test_relative_database(
     project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative database path is relative to the main repository, wherever `record` is called."""
+    project.remove_store()
     project.git("worktree", "add", "-q", str(tmp_path / "tree"))
     project.write({"some/file": ""})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///rows.db")

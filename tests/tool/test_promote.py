@@ -74,6 +74,7 @@ def test_other_data(project: Repository) -> None:
     assert promoted(project, better) == "2"
 
 
+@pytest.mark.rest
 def test_what_counts_as_data(tmp_path: Path) -> None:
     """Data is whatever goes into the score besides the model, in DVC or in git."""
     stages = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines import LOADER, Repository, finished
-from rebuilding import STAGES, contents, in_child, remove_store, undisturbed
+from rebuilding import STAGES, contents, in_child, undisturbed
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -32,7 +32,7 @@ def test_lost_store(project: Repository, expected: list[Any]) -> None:
     for _ in range(2):
         assert in_child(lambda: project.record().status) == 0
         assert contents(project) == expected
-        remove_store(project)
+        project.remove_store()
 
 
 def test_lost_files(project: Repository, expected: list[Any]) -> None:
@@ -41,7 +41,7 @@ def test_lost_files(project: Repository, expected: list[Any]) -> None:
     assert in_child(lambda: project.record().status) == 0
     assert contents(project) == expected
     shutil.move(project.path / "cache", project.path / ".dvc" / "cache")
-    remove_store(project)
+    project.remove_store()
     (project.path / "model.txt").unlink()
     assert in_child(lambda: project.record().status) == 0
     assert contents(project) == expected

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines import LOADER, Repository, finished
-from rebuilding import STAGES, contents, in_child, remove_store, started, store_copied, undisturbed
+from rebuilding import STAGES, contents, in_child, started, store_copied, undisturbed
 from servers import serving
 
 pytestmark = [
@@ -29,9 +29,11 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline with a model and two evaluations that has run once: `copy` it."""
+    """A pipeline with a model and two evaluations that has run once, without a store: `copy` it."""
     folder = tmp_path_factory.mktemp("made")
-    return finished(folder / "project", STAGES, files={"loader.py": LOADER})
+    project = finished(folder / "project", STAGES, files={"loader.py": LOADER})
+    project.remove_store()
+    return project
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +157,7 @@ def test_killed_at_any_time(project: Repository, expected: list[Any], slow: bool
     seconds = time.monotonic() - began
     moments = 40 if slow else 8
     for moment in range(moments):
-        remove_store(project)
+        project.remove_store()
         with started(project) as record:
             time.sleep(seconds * (0.3 + 0.7 * moment / moments))
             record.kill()

@@ -50,7 +50,13 @@ def test_missing_folder(project: Repository, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("damage", ["random", "truncated", "empty", "folder"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "random",
+        *(pytest.param(d, marks=pytest.mark.rest) for d in ("truncated", "empty", "folder")),
+    ],
+)
 def test_damaged_database(recorded: Repository, damage: str) -> None:
     """A damaged database is left as it is, and the line names the cure."""
     database = recorded.path / "mlflow.db"
@@ -94,6 +100,7 @@ def test_writer(recorded: Repository) -> None:
     assert [row.data.metrics["a/score"] for row in recorded.rows()] == [1, 2]
 
 
+@pytest.mark.rest
 def test_read_only_database(recorded: Repository) -> None:
     """A complete store may be read-only; otherwise the line says to make it writable."""
     database = recorded.path / "mlflow.db"

@@ -126,6 +126,7 @@ def test_server_goes_away(tmp_path: Path) -> None:
     plots = [{"c.csv": {"cache": False, "x": "step"}}]
     stages = one("sh script", deps=["script"], outs=["out"], plots=plots)
     project = repository(tmp_path / "project", stages, files={"script": CURVE})
+    project.remove_store()
     own = f"sqlite:///{tmp_path}/server.db"
     store = ["--backend-store-uri", own, "--artifacts-destination", f"{tmp_path}/artifacts"]
     with ExitStack() as reproduced:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from live_runs import one, recorded, recorders
+from live_runs import one, recorded, recorders, wait
 from pipelines import TWO_EVALUATIONS, Repository, evaluate, prepare, repository, train
 
 pytestmark = [
@@ -32,7 +32,7 @@ def test_rows_are_those_of_record(tmp_path: Path, start: str) -> None:
         later.record("--rev", revision)
     assert live.table() == later.table()
     assert {row.info.status for row in live.rows()} == {"FINISHED"}
-    assert not any(recorders(live))
+    wait(lambda: not recorders(live))
     assert not list((live.path / ".dvc/tmp/dvc-mlflow").iterdir())
 
 

@@ -157,7 +157,7 @@ def test_port_in_use(project: Repository) -> None:
 
 def test_no_store(project: Repository) -> None:
     """Without a store, one line says how to make one, and nothing is created."""
-    (project.path / "mlflow.db").unlink()
+    project.remove_store()
     before = {*project.path.iterdir()}
     cure = "run `dvc-mlflow record` or `dvc repro`"
     assert project.tool("ui") == ("", f"dvc-mlflow: there are no rows yet; {cure}\n", 1)
