@@ -26,8 +26,8 @@ ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT
 plots: .venv/dev  ## write DVC's plots to a page that needs no network
 	python tools/offline_plots.py
 
-# Tests also wait, so there are half as many workers again as processors.
-PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 3 / 2 ))) --maxprocesses 8 --dist loadfile -rs
+# Tests also wait, so there are twice as many workers as processors.
+PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 2 ))) --maxprocesses 8 --dist loadfile -rs
 
 test: .venv/dev  ## run the main tests, in about eight minutes on two cores
 	@echo "about eight minutes on two cores; \`make test-rest\` runs the deselected tests"

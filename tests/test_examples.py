@@ -105,6 +105,7 @@ def test_row(plain: Repository, adopted: Repository) -> None:
     assert adopted.artifacts(run) == sorted(path for path in outs if path not in FOLDERS)
 
 
+@pytest.mark.rest
 def test_experiment(project: Repository) -> None:
     """An experiment adds a row, and `record` finds nothing more to add."""
     project.dvc("exp", "run", "-S", "train.passes=60")

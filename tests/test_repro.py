@@ -30,6 +30,7 @@ def test_first_repro(reproduced: Clone) -> None:
     assert set(locked) == ALL
 
 
+@pytest.mark.rest
 def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
     """Without the tool every md5 is the same, so no stage depends on the tool."""
     copy.remove_store()
@@ -40,13 +41,19 @@ def test_recording_decides_no_byte(reproduced: Clone, copy: Clone) -> None:
     assert not (copy.path / "mlflow.db").exists()
 
 
-def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "prefix",
+    [(), pytest.param(("taskset", "-c", "0"), marks=pytest.mark.rest)],
+    ids=["again", "one core"],
+)
+def test_forced_repro_changes_nothing(
+    reproduced: Clone, tmp_path: Path, prefix: tuple[str, ...]
+) -> None:
     """The same params give the same bytes again, in another folder and on one core."""
     clone = make_clone(tmp_path / "another folder" / "clone")
-    for prefix in ([], ["taskset", "-c", "0"]):
-        done = clone.run(*prefix, "dvc", "repro", "-f", "--no-run-cache")
-        assert done.stdout.count("Running stage") == 4
-        assert clone.lock == reproduced.lock
+    done = clone.run(*prefix, "dvc", "repro", "-f", "--no-run-cache")
+    assert done.stdout.count("Running stage") == 4
+    assert clone.lock == reproduced.lock
     for name in ("training.csv", "metrics.json", "predictions.csv"):
         made = [(c.path / "data" / name).read_bytes() for c in (clone, reproduced)]
         assert made[0] == made[1]
@@ -77,6 +84,7 @@ def test_outputs_name_no_place_and_no_time(reproduced: Clone) -> None:
         assert b"0x" not in content or path.suffix in {".npz", ".keras"}
 
 
+@pytest.mark.rest
 def test_no_bar_without_a_terminal(copy: Clone) -> None:
     """Without a terminal, a training prints a few plain lines and no progress bar."""
     shutil.rmtree(copy.path / ".dvc/cache/runs")

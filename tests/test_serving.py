@@ -111,6 +111,7 @@ def test_refused(server: str, inputs: object, rule: str) -> None:
     assert rule in answer["message"]
 
 
+@pytest.mark.rest
 def test_load_model(reproduced: Clone, model_uri: str) -> None:
     """`mlflow.pyfunc.load_model` gives the same model, with the same rules."""
     done = reproduced.run(sys.executable, "-W", "ignore", "-c", LOAD, model_uri, json.dumps(DIGITS))

@@ -115,17 +115,14 @@ def test_stray_files_run_nothing(shared: Clone, name: str) -> None:
     stray.unlink()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("changed", "stages"),
     [
         ({"evaluate.batch_size": 10}, [EVALUATE]),
-        pytest.param({"test_data.seed": 1}, [GENERATE_TEST, EVALUATE], marks=pytest.mark.rest),
-        pytest.param({"model.units": 5}, [TRAIN, EVALUATE], marks=pytest.mark.rest),
-        pytest.param(
-            {"data.n_steps": 12},
-            [GENERATE_TEST, GENERATE_TRAIN, TRAIN, EVALUATE],
-            marks=pytest.mark.rest,
-        ),
+        ({"test_data.seed": 1}, [GENERATE_TEST, EVALUATE]),
+        ({"model.units": 5}, [TRAIN, EVALUATE]),
+        ({"data.n_steps": 12}, [GENERATE_TEST, GENERATE_TRAIN, TRAIN, EVALUATE]),
     ],
     ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )

@@ -33,7 +33,7 @@ def outputs_and_gradients(layer: Any, x: Any, mask: Any, training: bool) -> list
     training=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_same_as_keras(
     shape: tuple[int, int, int],
     units: int,

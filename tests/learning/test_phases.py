@@ -37,6 +37,7 @@ def test_stop_needs_two_in_a_row() -> None:
     assert stopped == plain[: pairs[0]]
 
 
+@pytest.mark.rest
 def test_speed_does_not_change_what_follows_an_early_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A phase does not depend on how many epochs were prepared for the phase before it."""
     x, y = data(45)
@@ -62,6 +63,7 @@ def test_keep(keep: Any) -> None:
     assert kept == pytest.approx(min(losses) if keep == "best" else losses[-1], rel=1e-4)
 
 
+@pytest.mark.rest
 def test_curriculum() -> None:
     """A phase learns the first steps; the next starts with the model kept and a new optimizer."""
     x, y = data(45)
@@ -76,6 +78,7 @@ def test_curriculum() -> None:
     assert history[30].val_loss == pytest.approx(kept.loss, rel=1e-4)
 
 
+@pytest.mark.rest
 def test_curriculum_with_one_label_per_step() -> None:
     """With one label per step, a phase learns the labels of its steps only."""
     x, y = data(45, [1], per_step=True)

@@ -33,14 +33,8 @@ print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdiges
 """
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        ("32", "25"),
-        pytest.param(("8192", "25"), marks=pytest.mark.rest),
-        pytest.param(("512", "64"), marks=pytest.mark.rest),
-    ],
-)
+@pytest.mark.rest
+@pytest.mark.parametrize("size", [("32", "25"), ("8192", "25"), ("512", "64")])
 def test_same_weights_on_one_core_and_on_more(size: tuple[str, str]) -> None:
     """The number of cores changes no weight, not even where TensorFlow would use all of them."""
     made = [

@@ -75,9 +75,13 @@ def keras_epochs(case: Case, model: keras.Model, n_epochs: int) -> list[list[flo
     "case",
     [
         pytest.param(Case(40, 8), id="full batches"),
-        pytest.param(Case(45, 8), id="remainder"),
+        pytest.param(Case(45, 8), id="remainder", marks=pytest.mark.rest),
         pytest.param(Case(10, 32), id="batch larger than the data"),
-        pytest.param(Case(45, 7, cell="simple_rnn", clipnorm=0.05), id="simple_rnn, clipped"),
+        pytest.param(
+            Case(45, 7, cell="simple_rnn", clipnorm=0.05),
+            id="simple_rnn, clipped",
+            marks=pytest.mark.rest,
+        ),
         pytest.param(Case(45, 16, cell="simple_rnn", lags=[0]), id="simple_rnn, a label a step"),
         pytest.param(Case(45, 8, lags=[2, 1], clipnorm=0.05), id="lags, clipped"),
     ],
@@ -101,6 +105,7 @@ def test_same_as_keras(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.rest
 def test_layers_with_state() -> None:
     """In a user's own model, dropout and batch normalization behave in training as in Keras."""
     x, y = data(40)

@@ -114,7 +114,7 @@ with Repo().lock:
 """
 
 
-@pytest.mark.parametrize("hardlink", ["false", "true"])
+@pytest.mark.parametrize("hardlink", ["false", pytest.param("true", marks=pytest.mark.rest)])
 @pytest.mark.parametrize("seconds", [1, 60])
 def test_beside_a_running_dvc(project: Repository, seconds: int, hardlink: str) -> None:
     """While another `dvc` holds its lock, the dvc.lock that it may be writing is not touched."""

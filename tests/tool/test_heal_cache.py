@@ -52,6 +52,7 @@ def test_damaged_cache_beside_an_intact_file(project: Repository) -> None:
     assert model.read_text() == "an edit"
 
 
+@pytest.mark.rest
 def test_damaged_folder(project: Repository) -> None:
     """For a folder, both its files and their list are checked."""
     one = place(project, md5(b"1\n"))
@@ -66,6 +67,7 @@ def test_damaged_folder(project: Repository) -> None:
         assert project.dvc("status").stdout.startswith("Data and pipelines are up to date")
 
 
+@pytest.mark.rest
 def test_data(tmp_path: Path) -> None:
     """Files that a .dvc file tracks are checked too; `dvc pull` brings them back."""
     project = repository(

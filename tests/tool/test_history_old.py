@@ -15,6 +15,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.rest
 def test_stages_are_those_of_today(tmp_path: Path) -> None:
     """Results from before the tool was adopted are recorded for the stages recorded today."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)

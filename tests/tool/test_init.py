@@ -146,6 +146,7 @@ def test_no_file_is_lost(project: Repository, fails: int, monkeypatch: pytest.Mo
     assert project.git("status", "--porcelain") == "M part/dvc.yaml"
 
 
+@pytest.mark.rest
 def test_results_from_before(project: Repository) -> None:
     """Results from before `init` stay valid: nothing runs again, and `record` makes their rows."""
     table = project.copy(project.path.with_name("other"))

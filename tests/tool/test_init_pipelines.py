@@ -95,6 +95,7 @@ with Live(save_dvc_exp=False) as live:
 """
 
 
+@pytest.mark.rest
 def test_plain_mlflow(tmp_path: Path) -> None:
     """What an unchanged script logs to MLflow is in its stage's row."""
     stages = {"train": one({"cmd": "python train.py", "deps": ["train.py"]})}

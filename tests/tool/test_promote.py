@@ -106,6 +106,7 @@ def test_data_is_not_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.rest
 def test_training_that_measures(tmp_path: Path) -> None:
     """A training stage may measure its own model; then the data is the training data."""
     meta = {"mlflow": {"model": MODEL, "promote": ["-train/loss"]}}

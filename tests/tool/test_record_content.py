@@ -52,6 +52,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.rest
 def test_names_of_items(tmp_path: Path) -> None:
     """Items may have any name that DVC allows, and each is recorded."""
     scores = {name: f"{number}.json" for number, name in enumerate(NAMES)}

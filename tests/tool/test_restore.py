@@ -78,6 +78,7 @@ def test_experiments(project: Repository) -> None:
     restored(project, copied)  # by DVC's own commit
 
 
+@pytest.mark.rest
 def test_two_evaluations_of_one_row(project: Repository) -> None:
     """A row whose stages ran one after the other is restored with all of them."""
     project.set({"rate": 2})
@@ -164,6 +165,7 @@ def test_colleague(project: Repository, shared: str) -> None:
     restored(colleague, run)
 
 
+@pytest.mark.rest
 def test_without_caches(project: Repository) -> None:
     """Small outputs are restored after `git gc`, after `dvc gc`, and without DVC's cache."""
     project.dvc("exp", "run", "-q", "-S", "rate=2")
