@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .identity import Row, as_key, normal
 from .keys import (
+    LONGEST,
     allowed_key,
     base_of,
     file_prefixes,
@@ -111,7 +112,7 @@ def content_of(project: Project, pipeline: Pipeline, row: Row, name: str) -> Con
             if dep.md5 and (dep.makers or dep.is_data):
                 content.inputs.append(Input(dep.path, dep.md5, label))
         _read(project, pipeline, stage, label, stage is row.members[name], content)
-    for key in [key for key in content.tags if len(allowed_key(key)) < len(key)]:
+    for key in [key for key in content.tags if len(key) > LONGEST]:
         content.notes.append(f"tag {key[:60]!r} is too long")
     content.tags = {allowed_key(key): value for key, value in content.tags.items()}
     return content

@@ -8,7 +8,7 @@ from .identity import Row
 from .pipeline import Params, Pipeline, Plot, Stage, overlap
 from .tables import Curve, curves, is_table
 
-_LONGEST = 250  # characters, in MLflow
+LONGEST = 250  # characters, in MLflow
 
 
 def named_params(row: Row, names: Sequence[str]) -> Iterator[tuple[str, Stage, Params, str]]:
@@ -110,7 +110,7 @@ def allowed_key(key: str) -> str:
     key = re.sub(r"[^\w/. -]", "_", key)
     parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
     key = re.sub(r"^\.\.", "__", "/".join(parts))
-    return (key if len(key) <= _LONGEST else key[:_LONGEST].rstrip("/.")) or "_"
+    return (key if len(key) <= LONGEST else key[:LONGEST].rstrip("/.")) or "_"
 
 
 def _stem(path: str) -> str:

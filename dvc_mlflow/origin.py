@@ -94,9 +94,9 @@ def of_workspace(project: Project, pipeline: Pipeline, began: int = 0) -> Origin
     head = ask("rev-parse", "-q", "--verify", "HEAD")
     if began:
         experiment = os.environ.get("DVC_EXP_NAME", "")
-        return Origin(head, branch, experiment, _user(), began // 1_000_000, dirty)
+        return Origin(head, branch, experiment, user(), began // 1_000_000, dirty)
     time = max((lock.stat().st_mtime for lock in locks), default=0)
-    return Origin(head, branch, "", _user(), int(time * 1000), dirty)
+    return Origin(head, branch, "", user(), int(time * 1000), dirty)
 
 
 def title(project: Project, row: Row, names: Sequence[str], origin: Origin) -> str:
@@ -132,7 +132,7 @@ def _committed_params(project: Project, commit: str, file: str) -> Mapping[str, 
     try:
         found = parse((project.committed(commit, file) or b"").decode(), file)
         return flatten(found) if isinstance(found, Mapping) else None
-    except (KeyError, ValueError):
+    except ValueError:
         return None
 
 
@@ -147,7 +147,8 @@ def _remote(folder: Path) -> str:
     return ask("-C", str(folder), "config", "--get", "remote.origin.url")
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of this process's user, or "" if the user has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # an id without a name, as in some containers

@@ -50,7 +50,7 @@ def record_past(
     with Past(project) as past:
         importer = _Importer(project, past, root, given)
         importer.record(chosen, _commits(project.top, given))
-    if importer.report() and complete.parent.is_dir():
+    if importer.report() and complete.parent.is_dir() and not given.dry_run:
         complete.write_text(_condition(asked, root))
     return 0
 

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._text = end, b""
+        self._sending = threading.Lock()  # a message, and a sign of life between two
         end.setblocking(True)
         end.settimeout(20)
 
@@ -60,16 +62,17 @@ class Link:
         """Send an object, or an empty line; raises `LostError`."""
         text = "" if message is None else json.dumps(message)
         try:
-            self._end.sendall(text.encode() + b"\n")
+            with self._sending:
+                self._end.sendall(text.encode() + b"\n")
         except OSError as error:
-            raise LostError(f"{error.strerror}") from None
+            raise LostError(f"{error.strerror or error}") from None
 
     def receive(self) -> list[Any]:
         """Return the objects that have arrived, if any; raises `LostError`."""
         try:
             got = self._end.recv(1 << 20)
         except OSError as error:
-            raise LostError(f"{error.strerror}") from None
+            raise LostError(f"{error.strerror or error}") from None
         if not got:
             raise LostError("it has ended")
         *lines, self._text = (self._text + got).split(b"\n")

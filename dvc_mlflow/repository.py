@@ -198,5 +198,10 @@ def project_folder() -> str:
     """Return the folder of the DVC project around the working directory, or "" at the top."""
     top, here = checkout(), Path.cwd()
     projects = [path for path in (here, *here.parents) if (path / ".dvc").is_dir()]
-    inside = projects and projects[0].is_relative_to(top)
-    return projects[0].relative_to(top).as_posix().removeprefix(".") if inside else ""
+    return folder_of(projects[0], top) if projects else ""
+
+
+def folder_of(project: Path, top: Path) -> str:
+    """Return the folder of a DVC project in a checkout, or "" if it is the top, or not inside."""
+    folder = project.relative_to(top).as_posix() if project.is_relative_to(top) else "."
+    return "" if folder == "." else folder

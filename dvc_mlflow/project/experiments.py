@@ -76,7 +76,7 @@ def content(project: Project, file: str) -> Any:
         raise ProjectError(f"{file}: there is no such params file")
     try:
         return parse(text, file) or {}
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ProjectError(f"{file}: {error}") from None
 
 

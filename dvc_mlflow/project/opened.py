@@ -16,7 +16,7 @@ from dvc.scm import SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
 from ..errors import ProjectError
-from ..repository import Blobs, checkout
+from ..repository import Blobs, checkout, folder_of
 
 
 @contextmanager
@@ -44,8 +44,7 @@ class Opened:
             self._repo = Repo()
         self.root = Path(self._repo.root_dir)
         self.top = checkout()
-        inside = self.root.is_relative_to(self.top)
-        self.folder = self.root.relative_to(self.top).as_posix().removeprefix(".") if inside else ""
+        self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
         self._commit = ""
         self._locks: dict[str, dict[str, Any]] | None = None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, ToolError
+from ..keys import allowed_key
 from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden, parsed
 from ..store import Store
@@ -137,7 +138,7 @@ def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:
         for key in values:
             own = [trial.params.get(file, {}).get(key) for trial in trials]
             if any(value != own[0] for value in own):
-                found[start + key] = own
+                found[allowed_key(start + key)] = own
     return found
 
 

@@ -1,7 +1,6 @@
 """What a sweep starts from: a commit that nodes can clone, and remotes that they can push to."""
 
 import argparse
-import getpass
 import os
 import re
 import tomllib
@@ -13,6 +12,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from ..errors import ProjectError, ToolError
+from ..origin import user
 from ..project import Project
 from ..project.experiments import remote
 from ..repository import address, checkout, default_experiment, git, main_repository, text
@@ -85,7 +85,7 @@ def _environment(root: Path, *, shared: bool) -> dict[str, str]:
         raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     passed["MLFLOW_TRACKING_URI"] = address(root)  # the driver's own store, not one in each clone
-    passed["LOGNAME"] = getpass.getuser()  # the row's user
+    passed["LOGNAME"] = user()  # the row's
     name, email = text("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
     for role in ("AUTHOR", "COMMITTER"):
         passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}

@@ -155,6 +155,15 @@ def test_beside_a_live_git(project: Repository, name: str, tmp_path: Path) -> No
         assert healed(project) == [".git/index.lock"]
 
 
+def test_beside_another_program(project: Repository, tmp_path: Path) -> None:
+    """A program whose name only contains "git", such as `digits`, keeps no index.lock in place."""
+    (project.path / ".git" / "index.lock").write_text("left behind")
+    (tmp_path / "digits").symlink_to("/bin/sleep")
+    with subprocess.Popen([tmp_path / "digits", "60"], cwd=project.path) as process:
+        assert healed(project) == [".git/index.lock"]
+        process.kill()
+
+
 def test_in_a_hook(project: Repository) -> None:
     """In a hook, git's index.lock is left alone; a shell that only mentions git does not count."""
     hook = project.path / ".git/hooks/pre-commit"

@@ -4,7 +4,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from clone import Clone
+from dvc_mlflow.repository import folder_of
 from pipelines import repository
 
 STORE = "from dvc_mlflow.repository import *; print(address(main_repository()))"
@@ -40,3 +43,12 @@ def test_where_the_store_is(tmp_path: Path) -> None:
     outer.commit()
     outer.git("worktree", "add", "-q", "../outer-tree")
     assert store_of(tmp_path / "outer-tree" / "folder") == outer.path / "folder" / "mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("project", "folder"), [("", ""), ("a/b", "a/b"), (".hidden/b", ".hidden/b"), ("../other", "")]
+)
+def test_folder_of_a_project(tmp_path: Path, project: str, folder: str) -> None:
+    """A project's folder in its checkout keeps its dots, as experiments are named after it."""
+    top = tmp_path / "top"
+    assert folder_of((top / project).resolve(), top) == folder
