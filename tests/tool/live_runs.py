@@ -67,6 +67,8 @@ def reproducing(project: Repository, **more: str) -> Iterator[subprocess.Popen[s
         text=True,
         start_new_session=True,
     ) as dvc:
-        yield dvc
-        with suppress(ProcessLookupError):
-            os.killpg(dvc.pid, signal.SIGKILL)
+        try:
+            yield dvc
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(dvc.pid, signal.SIGKILL)
