@@ -42,6 +42,7 @@ def pattern(line: str) -> str:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone with the committed params, in which nothing has run."""
     clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
+    clone.remove_store()
     (clone.path / ".venv").symlink_to(ROOT / ".venv")
     return clone
 
