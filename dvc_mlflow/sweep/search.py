@@ -64,10 +64,8 @@ class Search:
     def __init__(self, given: argparse.Namespace, title: str, make: Trials, store: Store) -> None:
         """Raise `ToolError`, which quotes the options, if no trial could use them."""
         self._given, self._make, self._store = given, make, store
-        self._tag, self.left = (
-            f"sweep.{title}.",
-            0,
-        )  # points that are still to be asked for
+        self._tag = f"sweep.{title}."
+        self.left = 0  # points that are still to be asked for
         try:
             if given.optuna:
                 self._space, points = _space(given.optuna, make.now), self._points()
