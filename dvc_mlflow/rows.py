@@ -7,9 +7,10 @@ from typing import NamedTuple
 from .store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
 from . import draft, models
+from .content import Point
 from .draft import Draft
 from .identity import Known, Row
 from .models import UnservableModelError
@@ -191,39 +192,48 @@ def _fill(
         run_id, tags = run.info.run_id, {}
     was_killed = joins is not None and joins.begun.keys() > joins.complete.keys()
     known = live.sent if live else sent(store, run) if was_killed else frozenset()
-    notes = list(new.notes)
-    for key, value in new.params.items():
-        if (has := run.data.params.get(key, value)) != value:
-            notes.append(f"param {key!r}: the script logged {has!r}, DVC has {value!r}")
+    notes = [*new.notes, *_contradicted(new, run)]
     params = {key: value for key, value in new.params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else new.time
+    lacks = [point for point in points if comparable(point) not in known]
     # Of two values at one step, the table shows the later one.
-    metrics = [
-        Metric(point.key, point.value, at + point.is_final, point.step)
-        for point in points
-        if comparable(point) not in known
-    ]
+    metrics = [Metric(p.key, p.value, at + p.is_final, p.step) for p in lacks]
     log(store, run_id, metrics, params, tags)
     log_files(store, run, content.values(), new.sources)
     complete = {}
     for name in names:
         notes += content[name].notes + _log_models(store, state, row, run_id, name)
         if lacking := content[name].lacking:
-            bring = "bring them back with dvc checkout, dvc pull or git checkout, and record again"
-            if state.project.is_past:
-                bring = "with --fetch they come from DVC's remote"
-            notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {bring}")
+            notes.append(f"{', '.join(lacking[:5])}: not as in dvc.lock; {_cure(state)}")
         else:
             complete[name] = wanted[name]
     if run.info.status != "FINISHED" or live:
         store.client.set_terminated(run_id, end_time=at)
     log(store, run_id, tags={f"{COMPLETE}{name}": digest for name, digest in complete.items()})
-    scores = [f"metrics.{point.key}" for point in points if point.is_final]
-    columns = [*scores[:6], *(f"params.{key}" for key in new.params)][:12]
     verb = ("completed" if complete else "") if joins else "added"
     before = joins or Known(run_id, {}, {})
     has_now = Known(run_id, {**before.begun, **wanted}, {**before.complete, **complete})
-    return Written(verb, run.info.run_name, run_id, names, notes, columns, has_now)
+    return Written(verb, run.info.run_name, run_id, names, notes, _columns(new, points), has_now)
+
+
+def _contradicted(new: Draft, run: Run) -> Iterator[str]:
+    """Yield a note on each param for which a script has logged another value."""
+    for key, value in new.params.items():
+        if (has := run.data.params.get(key, value)) != value:
+            yield f"param {key!r}: the script logged {has!r}, DVC has {value!r}"
+
+
+def _cure(state: State) -> str:
+    """Return how files that are not as in dvc.lock are brought back."""
+    if state.project.is_past:
+        return "with --fetch they come from DVC's remote"
+    return "bring them back with dvc checkout, dvc pull or git checkout, and record again"
+
+
+def _columns(new: Draft, points: Sequence[Point]) -> list[str]:
+    """Return what the table should show of a row, unless dvc.yaml says it."""
+    scores = [f"metrics.{point.key}" for point in points if point.is_final]
+    return [*scores[:6], *(f"params.{key}" for key in new.params)][:12]
 
 
 def _log_models(store: Store, state: State, row: Row, run_id: str, name: str) -> list[str]:

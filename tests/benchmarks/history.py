@@ -9,7 +9,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,32 +25,23 @@ from mlflow import MlflowClient  # noqa: E402
 from clone import environment  # noqa: E402
 from histories import history, result  # noqa: E402
 from pipelines import Repository  # noqa: E402
+from process import Run, run  # noqa: E402
 from processor import processor  # noqa: E402
 from servers import answers, free_port, running  # noqa: E402
 
 RECORD = [sys.executable, "-P", "-m", "dvc_mlflow", "record"]
 
 
-def measure(folder: Path, *options: str, **more: str) -> tuple[float, float]:
-    """Return the seconds of `dvc-mlflow record`, and its peak memory in megabytes."""
-    started = time.perf_counter()
-    command = [*RECORD, *options]
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment(**more), stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} failed in {folder}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1000
+def record(folder: Path, *options: str, **more: str) -> Run:
+    """Run `dvc-mlflow record`."""
+    return run(*RECORD, *options, cwd=folder, **more)
 
 
 def seconds_of_one_more(project: Repository, n: int, **more: str) -> float:
     """Return the seconds of `dvc-mlflow record` for a result that comes after `n` others."""
     project.write(result(n))
     project.commit(f"Result {n}")
-    seconds, _ = measure(project.path, **more)
-    return seconds
+    return record(project.path, **more).wall
 
 
 def seconds_of_a_page(store: str) -> float:
@@ -86,11 +76,17 @@ def main() -> None:
             for name, more in (("SQLite", {}), ("a server", {"MLFLOW_TRACKING_URI": address})):
                 if name == "a server" and n > sizes[0]:
                     continue
-                seconds, peak = measure(project.path, "--all", **more)
-                again, _ = measure(project.path, "--all", **more)
+                _, seconds, _, peak = record(project.path, "--all", **more)
+                again = record(project.path, "--all", **more).wall
                 another = seconds_of_one_more(project, n + len(more), **more)
                 page = seconds_of_a_page(*more.values() or [f"sqlite:///{project.path}/mlflow.db"])
-                cells = [f"{n:,}", name, f"{seconds:.1f} s", f"{n / seconds:.0f}", f"{peak:.0f} MB"]
+                cells = [
+                    f"{n:,}",
+                    name,
+                    f"{seconds:.1f} s",
+                    f"{n / seconds:.0f}",
+                    f"{1000 * peak:.0f} MB",
+                ]
                 cells += [f"{again:.1f} s", f"{another:.1f} s", f"{1000 * page:.0f} ms"]
                 lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)

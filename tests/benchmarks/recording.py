@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
 
 from clone import environment  # noqa: E402
 from pipelines import Repository, Stages, repository  # noqa: E402
+from process import run  # noqa: E402
 from processor import processor  # noqa: E402
 
 MODEL = {
@@ -127,7 +128,7 @@ class Bench:
         self.compare("eight stages of 0.5 s", eight)
         for half in (0.5, 1.0):  # two sizes show how a cost grows
             self.growing(half * self.scale)
-        alone = [Cost(*usage(["dvc-mlflow", "run", "true"])) for _ in range(5 * self.repeats)]
+        alone = [run("dvc-mlflow", "run", "true") for _ in range(5 * self.repeats)]
         cpu = 1000 * statistics.median(cost.cpu for cost in alone)
         self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "at most 60 ms")
 
@@ -205,15 +206,6 @@ def touch(files: Sequence[Path]) -> None:
     """Let DVC hash files anew."""
     for file in files:
         os.utime(file)
-
-
-def usage(command: Sequence[str]) -> tuple[float, float]:
-    """Return the wall and CPU seconds of a process."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return time.perf_counter() - started, used.ru_utime + used.ru_stime
 
 
 def main() -> None:

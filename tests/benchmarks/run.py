@@ -21,49 +21,18 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
 
-from clone import ROOT, Clone, environment, make_clone  # noqa: E402
+from clone import Clone, make_clone  # noqa: E402
+from process import Run, run  # noqa: E402
 from processor import processor  # noqa: E402
 from vanilla_lstm.task.sequences import generate  # noqa: E402
 
 COMMANDS = {"recorded": ("", ""), "bare": ("dvc-mlflow run ", "")}
 """What is replaced in dvc.yaml, by kind of pipeline."""
-
-
-class Run(NamedTuple):
-    """One process: what it printed and what it cost."""
-
-    printed: list[str]
-    wall: float
-    cpu: float
-    peak: float
-    """Gigabytes, of the process or of its largest child."""
-
-    @property
-    def value(self) -> float:
-        """The number that the process printed last."""
-        return float(self.printed[-1])
-
-
-def run(*command: str | Path, cwd: Path = ROOT) -> Run:
-    """Run a command to its end and measure it."""
-    with tempfile.TemporaryFile("w+") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(), stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        printed = output.read().splitlines()
-    if process.returncode:
-        raise SystemExit("\n".join([f"{command} failed:", *printed[-20:]]))
-    return Run(printed, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
 
 
 def empty_project(path: Path) -> Clone:

@@ -1,0 +1,171 @@
+"""The command line of `dvc-mlflow`."""
+
+import argparse
+from typing import Any
+
+from .sweep.options import add_sweep_to
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `command` is the name of the one that was typed."""
+    every = argparse.ArgumentParser(
+        prog="dvc-mlflow", description="Record any DVC pipeline in MLflow."
+    )
+    commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_record(commands)
+    _add_run(commands)
+    _add_init_and_deinit(commands)
+    _add_those_of_one_row(commands)
+    _add_ui(commands)
+    _add_heal(commands)
+    _add_report(commands)
+    add_sweep_to(commands)
+    return every
+
+
+def _add_record(commands: Any) -> None:
+    record = commands.add_parser(
+        "record",
+        help="make the rows that MLflow lacks, from git and DVC alone",
+        description="Make a row in MLflow for each result in dvc.lock that has none. This runs "
+        "nothing and overwrites nothing, so it is safe at any time. The pipeline needs no change.",
+    )
+    which = record.add_mutually_exclusive_group()
+    which.add_argument(
+        "--rev",
+        default="",
+        help="a commit, branch, tag or DVC experiment, or a range such as v1..main",
+    )
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="every result in the history of all branches, tags, experiments and rows in git",
+    )
+    which.add_argument("--experiments", action="store_true", help="DVC's experiments in git")
+    record.add_argument(
+        "--fetch", action="store_true", help="fetch missing files from DVC's remote"
+    )
+    record.add_argument(
+        "--stages",
+        default="",
+        help="the stages to record, such as train,evaluate (default: those with `dvc-mlflow run` "
+        "before their command, or else those with metrics, curves or a model)",
+    )
+    record.add_argument("--deleted", action="store_true", help="also restore deleted rows")
+    record.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        usage="dvc-mlflow run COMMAND [ARGUMENT ...]\n       dvc-mlflow run -c 'SHELL TEXT'",
+        help="run a stage's command and record it while it runs (for dvc.yaml)",
+        description="Put this before a stage's command in dvc.yaml. The command runs as before, "
+        "with the same streams, signals and exit status, and its row in MLflow shows it live.",
+    )
+    run.add_argument("-c", metavar="TEXT", help="a command line for the shell")
+
+
+def _add_init_and_deinit(commands: Any) -> None:
+    init = commands.add_parser(
+        "init",
+        help="record the stages of this project: put `dvc-mlflow run` before their commands",
+        description="Put `dvc-mlflow run` before the commands of the stages with metrics, curves "
+        "or a model, and add MLflow's files to .gitignore and .dvcignore. The commands change in "
+        "dvc.lock, too, so nothing runs again. Nothing else changes. `init` shows the changes and "
+        "asks before it writes them; `dvc-mlflow deinit` undoes them.",
+    )
+    init.add_argument(
+        "--stages", default="", help="the stages to record instead, such as train,evaluate"
+    )
+    deinit = commands.add_parser(
+        "deinit",
+        help="undo what init changed in this project's files",
+        description="Remove `dvc-mlflow run` from all commands in dvc.yaml and in dvc.lock, so "
+        "that nothing runs again, and the lines that `init` added to .gitignore and .dvcignore. "
+        "Nothing else changes. `deinit` shows the changes and asks before it writes them.",
+    )
+    for command in (init, deinit):
+        command.add_argument("--yes", action="store_true", help="write without asking")
+        command.add_argument("--dry-run", action="store_true", help="only show the changes")
+
+
+def _add_those_of_one_row(commands: Any) -> None:
+    restore = commands.add_parser(
+        "restore",
+        help="restore a row's code, params and files in a folder of their own",
+        description="Make the folder restored/<name of the row> with the code, params and files of "
+        "a row, checked by md5. Nothing is run, no row is added, and your checkout stays as it is.",
+    )
+    forget = commands.add_parser(
+        "forget",
+        help="delete a row, and what git keeps for it alone",
+        description="Move a row to MLflow's trash, and delete the git ref that keeps its code, "
+        "unless another row needs the ref. Use it, for example, if an untracked file in that code "
+        "holds a secret.",
+    )
+    promote = commands.add_parser(
+        "promote",
+        help="make a row's model the champion, if it is better on the same data",
+        description="Register a row's model under the name of its experiment, and move the alias "
+        "`champion` to it, if the row is better than the champion's on the same data. In dvc.yaml, "
+        "the stage that measures says what is better: `meta: {mlflow: {promote: [test/score, "
+        "-test/loss]}}` compares these metrics in turn; with a `-`, lower is better. Then "
+        "`mlflow models serve -m models:/NAME@champion` serves it.",
+    )
+    for command in (restore, forget, promote):
+        command.add_argument("run", metavar="RUN", help="the run id on the row's page in MLflow")
+    promote.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_ui(commands: Any) -> None:
+    ui = commands.add_parser(
+        "ui",
+        help="show the rows in MLflow, on this machine only",
+        description="Print the address of the table of this repository's rows, and serve it on "
+        "this machine only, until Ctrl-C. If MLFLOW_TRACKING_URI is a server, only print the "
+        "address.",
+    )
+    ui.add_argument(
+        "--port", type=_port, default=5000, help="the port on 127.0.0.1 (default: 5000)"
+    )
+
+
+def _add_heal(commands: Any) -> None:
+    heal = commands.add_parser(
+        "heal",
+        help="repair what a killed dvc or git left behind",
+        description="Repair what a killed dvc or git left behind, and say what was changed. A "
+        "truncated dvc.lock is replaced with the committed one. DVC's truncated lock tables are "
+        "removed, and so is git's index.lock if no process uses it. Damaged files in DVC's cache "
+        "are moved aside. Nothing intact is touched.",
+    )
+    heal.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="DVC projects (default: the one here)"
+    )
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="print as Markdown what has changed since a commit, for a pull request",
+        description="Print as Markdown which metrics and params of the repository's DVC projects "
+        "have changed since a commit, and whether each committed dvc.lock is what the code makes. "
+        "If one is not, the exit status is 1. Run `dvc repro` first: missing files count as a "
+        "failure in the project around the current folder, but not in the others.",
+    )
+    report.add_argument(
+        "base",
+        nargs="?",
+        default="",
+        metavar="BASE",
+        help="a commit, branch or tag (default: where this branch left the remote's default "
+        "branch, or else HEAD)",
+    )
+    report.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535; received {text!r}")
+    return int(text)
