@@ -51,7 +51,7 @@ def _is_used(top: Path) -> bool:
         found = process.info
         words = [] if process.pid in parents else (found["cmdline"] or [])[:3]
         names = [Path(word).name for word in (found["name"] or "", *words)]
-        is_one = any(re.search(r"\bgit|git$|^dvc$", name) for name in names)  # not digits.py
+        is_one = any(re.search(r"\bgit|git$|^dvc$", name) for name in names)  # not logits.py
         is_alive = process != me and found["status"] != psutil.STATUS_ZOMBIE
         is_here = found["cwd"] is None or Path(found["cwd"]).is_relative_to(top)
         if is_one and is_alive and is_here:
