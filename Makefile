@@ -29,8 +29,8 @@ plots: .venv/dev  ## write DVC's plots to a page that needs no network
 # Tests also wait, so there are twice as many workers as processors.
 PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 2 ))) --maxprocesses 8 --dist loadfile -rs
 
-test: .venv/dev  ## run the main tests, in about eight minutes on two cores
-	@echo "about eight minutes on two cores; \`make test-rest\` runs the deselected tests"
+test: .venv/dev  ## run the main tests, in about five minutes on two cores
+	@echo "about five minutes on two cores; \`make test-rest\` runs the deselected tests"
 	$(PYTEST) -m "not rest"
 
 test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults

@@ -1,7 +1,7 @@
 """What a row will get, except models, read from DVC and git before it is sent."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,12 @@ class Draft(NamedTuple):
     """Of each data set, the kind and address of its source."""
     notes: Sequence[str]
     """What cannot be recorded, one line each."""
+
+    def contradicted(self, logged: Mapping[str, str]) -> Iterator[str]:
+        """Yield a note on each param for which a script has logged another value."""
+        for key, value in self.params.items():
+            if (has := logged.get(key, value)) != value:
+                yield f"param {key!r}: the script logged {has!r}, DVC has {value!r}"
 
 
 def read(state: State, row: Row, names: Sequence[str], root: Path) -> Draft:

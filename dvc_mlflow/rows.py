@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 
 from . import draft, models
 from .content import Point
@@ -192,12 +192,10 @@ def _fill(
         run_id, tags = run.info.run_id, {}
     was_killed = joins is not None and joins.begun.keys() > joins.complete.keys()
     known = live.sent if live else sent(store, run) if was_killed else frozenset()
-    notes = [*new.notes, *_contradicted(new, run)]
+    notes = [*new.notes, *new.contradicted(run.data.params)]
     params = {key: value for key, value in new.params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else new.time
-    lacks = [point for point in points if comparable(point) not in known]
-    # Of two values at one step, the table shows the later one.
-    metrics = [Metric(p.key, p.value, at + p.is_final, p.step) for p in lacks]
+    metrics = [_metric(point, at) for point in points if comparable(point) not in known]
     log(store, run_id, metrics, params, tags)
     log_files(store, run, content.values(), new.sources)
     complete = {}
@@ -216,11 +214,9 @@ def _fill(
     return Written(verb, run.info.run_name, run_id, names, notes, _columns(new, points), has_now)
 
 
-def _contradicted(new: Draft, run: Run) -> Iterator[str]:
-    """Yield a note on each param for which a script has logged another value."""
-    for key, value in new.params.items():
-        if (has := run.data.params.get(key, value)) != value:
-            yield f"param {key!r}: the script logged {has!r}, DVC has {value!r}"
+def _metric(point: Point, at: int) -> Metric:
+    # Of two values at one step, the table shows the later one: the final one.
+    return Metric(point.key, point.value, at + point.is_final, point.step)
 
 
 def _cure(state: State) -> str:
