@@ -1,7 +1,8 @@
 """The results of a commit's experiments, from their dvc.lock alone."""
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import state
@@ -12,7 +13,7 @@ from ..repository import ask, git, text
 from .search import Files
 
 _EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
-_Param = tuple[str, str, str]  # a file, a key, and the value as text, the same for 1 and 1.0
+_Keys = tuple[tuple[str, str], ...]  # of params: each a file and a key in it
 
 
 class Result(NamedTuple):
@@ -36,8 +37,9 @@ class Experiments:
         is_template = ask("grep", "-lF", "${", commit, "--", f"{_EVERY}dvc.yaml")
         kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
         self._decisive = [_EVERY + kind for kind in kinds]
-        # By a stage and all params that its result depends on: an experiment with that result.
-        self._donors: dict[tuple[str, frozenset[_Param]], str] = {}
+        # By a stage and all params that its result depends on, and by their values as text: an
+        # experiment with that result.
+        self._donors: dict[tuple[str, _Keys], dict[tuple[str | None, ...], str]] = defaultdict(dict)
         self.there: dict[str, Result] = {}
         """Those that the remote has, by name."""
 
@@ -66,8 +68,11 @@ class Experiments:
 
         If code or data differ nevertheless, DVC runs the stage.
         """
-        own = {*_values(params.items())}
-        return {stage: name for (stage, made_by), name in self._donors.items() if made_by <= own}
+        own, found = _texts(params.items()), {}
+        for (stage, keys), names in self._donors.items():
+            if name := names.get(tuple(own.get(key) for key in keys)):
+                found[stage] = name
+        return found
 
     def _others(self, commits: Sequence[str]) -> set[str]:
         """Return the commits whose pipeline can differ from the sweep's in more than dvc.lock."""
@@ -80,11 +85,12 @@ class Experiments:
         found = state.of(self._project, pipeline, Origin(commit, "", name, "", 0, is_dirty=False))
         for stage in (s for s in pipeline.stages.values() if s.name in found.digests):
             scope = (*pipeline.upstream(stage), stage)
-            made_by = frozenset(_values((p.file, p.values) for s in scope for p in s.params))
-            self._donors[stage.name, made_by] = name
+            made_by = _texts((p.file, p.values) for s in scope for p in s.params)
+            self._donors[stage.name, (*made_by,)][(*made_by.values(),)] = name
         rows = [(state.experiment(row), found.wanted(row)) for row in found.rows()]
         return Result(commit, tree, rows)
 
 
-def _values(params: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[_Param]:
-    return ((file, key, f"{normal(value)}") for file, own in params for key, value in own.items())
+def _texts(params: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], str]:
+    """Return the values of params as text, the same for 1 and 1.0, by file and key."""
+    return {(file, key): f"{normal(value)}" for file, own in params for key, value in own.items()}
