@@ -1,5 +1,6 @@
 """Pipelines whose rows compete, and `dvc-mlflow promote` on them."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from pipelines import LOADER, PARAMS, Repository, Stages, repository
+from pipelines import LOADER, PARAMS, SERVED, Repository, Stages, repository
 
 TRAP = f"open(__file__ + '.ran', 'w')\n{LOADER}"
 """A loader that leaves a file where it is imported."""
@@ -35,6 +36,18 @@ def project_of(path: Path, stages: Stages, params: Any = PARAMS) -> Repository:
     project.commit("The results")
     assert project.record().status == 0
     return project
+
+
+def measured(folder: Path) -> Repository:
+    """Make a pipeline in a folder whose model is measured on data that DVC tracks."""
+    return project_of(folder, {"train": SERVED["train"], "measure": measure()})
+
+
+def copy_with_row(made: Repository, folder: Path) -> Repository:
+    """Copy that pipeline with its store to a folder."""
+    copy = Repository(shutil.copytree(made.path, folder / "project", symlinks=True))
+    copy.record()
+    return copy
 
 
 def row(project: Repository, **params: float) -> Run:

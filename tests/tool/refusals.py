@@ -13,10 +13,24 @@ from pathlib import Path
 import pytest
 
 from clone import Done
-from pipelines import Repository, Said
+from pipelines import Repository, Said, served
 
 SECRET = "s3cret"  # noqa: S105
 SCRIPT = Path(sys.executable).with_name("dvc-mlflow")
+
+
+def recorded_once(folder: Path) -> Repository:
+    """Make a pipeline in a folder that has run once and has a row."""
+    project = served().copy(folder / "project")
+    project.run("dvc-mlflow", "record")
+    return project
+
+
+def copy_with_row(made: Repository, folder: Path) -> Repository:
+    """Copy that repository with its store to a folder."""
+    copy = Repository(shutil.copytree(made.path, folder / "project", symlinks=True))
+    assert copy.record().out.startswith("nothing to do")
+    return copy
 
 
 def record(project: Repository, *arguments: str | Path, **more: str) -> Done:

@@ -1,14 +1,13 @@
 """`dvc-mlflow promote` makes a row's model the champion only if it is better on the same data."""
 
 import json
-import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from pipelines import MODEL, SERVED, Repository, evaluate, makes, train
-from promoting import measure, project_of, promoted, refused, row
+from promoting import copy_with_row, measure, measured, project_of, promoted, refused, row
 from servers import serving
 
 pytestmark = [
@@ -20,16 +19,13 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline whose model is measured on data that DVC tracks, for all tests: copy it."""
-    stages = {"train": SERVED["train"], "measure": measure()}
-    return project_of(tmp_path_factory.mktemp("made"), stages)
+    return measured(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    copy.record()
-    return copy
+    return copy_with_row(made, tmp_path)
 
 
 def test_promote(project: Repository) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import SERVED, Repository
-from promoting import measure, project_of, promoted, refused, row
+from promoting import copy_with_row, measure, measured, promoted, refused, row
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -20,16 +20,13 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline whose model is measured on data that DVC tracks, for all tests: copy it."""
-    stages = {"train": SERVED["train"], "measure": measure()}
-    return project_of(tmp_path_factory.mktemp("made"), stages)
+    return measured(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    copy.record()
-    return copy
+    return copy_with_row(made, tmp_path)
 
 
 def test_rows_without_a_result(project: Repository) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import LOADER, MODEL, Repository, repository, served, train
-from refusals import SECRET, files, is_plain, record
+from pipelines import LOADER, MODEL, Repository, repository, train
+from refusals import SECRET, copy_with_row, files, is_plain, record, recorded_once
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -23,17 +23,13 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that has run once and has a row, for all tests: `shutil.copytree` it."""
-    project = served().copy(tmp_path_factory.mktemp("made") / "project")
-    project.run("dvc-mlflow", "record")
-    return project
+    return recorded_once(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository with its store."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    assert copy.record().out.startswith("nothing to do")
-    return copy
+    return copy_with_row(made, tmp_path)
 
 
 NAMES = [

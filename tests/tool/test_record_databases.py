@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from clone import Done, environment
-from pipelines import Repository, served
-from refusals import SCRIPT, immutable, record, refused
+from pipelines import Repository
+from refusals import SCRIPT, copy_with_row, immutable, record, recorded_once, refused
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -24,17 +24,13 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that has run once and has a row, for all tests: `shutil.copytree` it."""
-    project = served().copy(tmp_path_factory.mktemp("made") / "project")
-    project.run("dvc-mlflow", "record")
-    return project
+    return recorded_once(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository with its store."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    assert copy.record().out.startswith("nothing to do")
-    return copy
+    return copy_with_row(made, tmp_path)
 
 
 BACKUP = "; restore a backup, or move it away to start a new store"
