@@ -32,6 +32,9 @@ def errors_reported() -> Iterator[None]:
         text = " ".join(str(error).split())[:500] or type(error).__name__
         says_more = isinstance(error, PrettyDvcException)
         raise ProjectError(f"{text}; `dvc status` says more" if says_more else text) from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # at YAML like `? - ?`
+        what = f"{type(error).__name__}: {error}"[:200]
+        raise ProjectError(f"DVC's files cannot be read ({what})") from error
 
 
 class Opened:
@@ -78,13 +81,13 @@ class Opened:
             before, self._commit = self._commit, ""
             switched.callback(setattr, self, "_commit", before)
             if revision:
-                try:
-                    config = self._repo.config  # the remotes and the cache of today
-                    with errors_reported():
+                config = self._repo.config  # the remotes and the cache of today
+                with errors_reported():
+                    try:
                         self._commit = switched.enter_context(self._repo.switch(revision))
-                    self._repo.__dict__["config"] = config
-                except ValueError:  # from an older library for git
-                    raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    except ValueError:  # from an older library for git
+                        raise ProjectError(f"unknown Git revision {revision!r}") from None
+                self._repo.__dict__["config"] = config
             yield self._commit
 
     def committed(self, commit: str, path: str) -> bytes | None:
@@ -129,6 +132,8 @@ def parse(text: str, path: str) -> Any:
     except ParseError as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise ValueError(cause[:200]) from None
+    except (LookupError, TypeError) as error:  # DVC's parser fails so at YAML like `? - ?`
+        raise ValueError(f"{type(error).__name__}: {error}"[:200]) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())

@@ -45,11 +45,7 @@ class Past:
             self._opened.callback(setattr, project, "_locks", None)
             project._files = {}
             with _leniently(), errors_reported():
-                try:
-                    _ = project._repo.index.stages
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    what = f"{type(error).__name__}: {error}"
-                    raise ProjectError(f"DVC's files cannot be read ({what})") from None
+                _ = project._repo.index.stages
             self._definitions = definitions
         project._commit, project._locks = commit, {}
         with errors_reported():

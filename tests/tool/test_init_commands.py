@@ -130,6 +130,7 @@ COMMANDS = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=30).map
 @given(command=COMMANDS, style=st.sampled_from(["plain", "'", '"', "|", ">", "- ", "- '", "lock"]))
 @example(command="""'"'"' && '\\''""", style="'")
 @example(command="> >", style=">")
+@example(command="? - ?", style="- ")
 @settings(deadline=None, max_examples=500)
 def test_any_command(command: str, style: str) -> None:
     """Any command comes back byte for byte, and a shell gets the same text."""

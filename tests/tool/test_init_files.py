@@ -74,6 +74,16 @@ def test_deep(tmp_path: Path, n: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("file", ["dvc.yaml", "params.yaml"])
+def test_yaml_at_which_dvc_fails(tmp_path: Path, file: str) -> None:
+    """A file at which DVC itself ends with a traceback costs one line."""
+    project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
+    project.write({file: "? - ?\n"})
+    said = project.tool("init", "--yes")
+    why = "DVC's files cannot be read (TypeError: unhashable type: 'dict')"
+    assert (said.error, said.status) == (f"dvc-mlflow: {why}\n", 1)
+
+
 def test_enormous(tmp_path: Path) -> None:
     """A file of more than 10 MB is not read."""
     project = repository(tmp_path / "project", {"train": one({"cmd": SCORE})})
