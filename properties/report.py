@@ -34,9 +34,9 @@ seeds, against contrasts and on sequences that training never saw, and writes th
 in it is computed from the files in `claims/*/data/` by the stage `report` of [dvc.yaml](dvc.yaml).
 In MLflow the five models are in the experiment `vanilla-lstm-properties`.
 
-A score is the number of test sequences, out of 1,000, that are classified correctly, from the worst
-seed to the best. A reader is a table that maps the symbol of a single step to its most frequent
-label; it has no memory at all.
+A score is the number of test sequences, out of {n_samples:,}, that are classified correctly, from
+the worst seed to the best. A reader is a table that maps the symbol of a single step to its most
+frequent label; it has no memory at all.
 """
 
 FRESH_SEEDS = """\
@@ -59,7 +59,8 @@ def main() -> None:
         write_text(PICTURES / f"{name}.svg", picture(plan, results))
     header = ["claim", "task", "score", "on untrained lengths", "contrasts", "chance", "time"]
     line = f"{FRESH_SEEDS} {', '.join(fresh)}.\n"
-    text = "\n".join([INTRODUCTION, markdown_table(header, rows), line, *sections])
+    introduction = INTRODUCTION.format(n_samples=results[0].n_samples)
+    text = "\n".join([introduction, markdown_table(header, rows), line, *sections])
     write_text(README, text)
 
 

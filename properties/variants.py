@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     """The content of variants.yaml; overrides are by dotted key, as `dvc exp run -S` takes them."""
 
     seeds: list[int]
-    """Seeds for training data, weights and batches; plus 1000, for test data."""
+    """Seeds for training data, weights and batches; those for test data are 1,000 higher."""
     fresh_seeds: list[int]
     """Further seeds for the model alone, first run after its recipe had been chosen."""
     test_key: str

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_round_trip() -> None:
     write_dataset(TRAIN_DATA, read)
     assert md5(TRAIN_DATA) == first
     assert list(files()) == ["data/train.npz"]
+
+
+def test_headers_are_those_of_any_python() -> None:
+    """No part of the zip uses zip64, whose headers Python 3.11.4 changed."""
+    write_dataset(TRAIN_DATA, DATASET)
+    with zipfile.ZipFile(TRAIN_DATA) as archive:
+        members = archive.infolist()
+    assert [member.filename for member in members] == ["x.npy", "y.npy", "params.npy"]
+    content = TRAIN_DATA.read_bytes()
+    for member in members:
+        version, size = content[member.header_offset + 4], content[member.header_offset + 18 :][:4]
+        assert (version, int.from_bytes(size, "little")) == (20, member.file_size)
 
 
 def test_rows_are_there_at_once() -> None:

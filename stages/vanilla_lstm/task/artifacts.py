@@ -61,9 +61,15 @@ class DataSet(NamedTuple):
 
 def write_dataset(path: Path, dataset: DataSet) -> None:
     """Write a data set, including its parameters; raises `FileError`."""
-    params = json.dumps(as_mapping(dataset.sections))
-    with writing(path), path.open("wb") as file:
-        np.savez(file, x=dataset.x, y=dataset.y, params=np.array(params))
+    params = np.array(json.dumps(as_mapping(dataset.sections)))
+    arrays = {"x": dataset.x, "y": dataset.y, "params": params}
+    with writing(path), zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            # Not `np.savez`: its zip64 headers differ between versions of Python.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.file_size = array.nbytes  # zip64 where that is needed
+            with archive.open(member, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def read_dataset(path: Path) -> DataSet:
