@@ -26,8 +26,6 @@ class Definitions(Files):
             index = self._repo.index
             found = [s for s in index.stages if s.cmd]
             trie = index.outs_trie
-            if self._locks is None:
-                self._files = {}
             self._outs = {self._path(out): out for out in index.outs}
             problems: list[str] = []
             stages = {s.name: s for s in (self._stage(each, trie, problems) for each in found)}
@@ -93,7 +91,7 @@ class Definitions(Files):
             item,
             command,
             bool(stage.frozen),
-            self._is_locked(stage) and all(out.md5 for out in outs),
+            all(out.md5 for out in outs) and (bool(outs) or self._is_locked(stage)),
             tuple(self._params(dep) for dep in params),
             self._item_values(stage, group, item) if group else {},
             deps,

@@ -80,6 +80,8 @@ class Opened:
         with ExitStack() as switched:
             before, self._commit = self._commit, ""
             switched.callback(setattr, self, "_commit", before)
+            switched.callback(setattr, self, "_files", self._files)
+            self._files = {}
             if revision:
                 config = self._repo.config  # the remotes and the cache of today
                 with errors_reported():

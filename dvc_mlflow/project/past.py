@@ -43,7 +43,6 @@ class Past:
             self._close()
             self._opened.enter_context(project.at(commit))
             self._opened.callback(setattr, project, "_locks", None)
-            project._files = {}
             with _leniently(), errors_reported():
                 _ = project._repo.index.stages
             self._definitions = definitions
