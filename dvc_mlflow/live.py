@@ -28,20 +28,21 @@ from .sending import comparable, log
 class Stores:
     """The stores of one `dvc` process, each opened once.
 
-    Once one cannot be opened or does not answer, none is used again: a time-out costs its seconds
-    once, not in every stage.
+    One that cannot be opened is not used again, and none is once the server does not answer: a
+    time-out costs its seconds once, not in every stage.
     """
 
     def __init__(self) -> None:
         self._opened: dict[tuple[str, str], Store] = {}
-        self._error: StoreError | None = None
+        self._errors: dict[tuple[str, str], StoreError] = {}
+        self._away: StoreError | None = None
 
     @contextmanager
     def use(self, row: Row, folder: str) -> Iterator[Store]:
         """Yield the store of a row, locked in the block; raises `StoreError`."""
-        if self._error:
-            raise self._error
         key = state.experiment(row), folder
+        if error := self._away or self._errors.get(key):
+            raise error
         try:
             if key not in self._opened:
                 store = Store(main_repository(), key[0], state.columns(row), folder=folder)
@@ -50,8 +51,10 @@ class Stores:
             with store.lock(), store.errors_reported(rows.AT_MOST):
                 yield store
         except StoreError as error:
-            if key not in self._opened or error.cure == AWAY:
-                self._error = error
+            if error.cure == AWAY:
+                self._away = error
+            elif key not in self._opened:
+                self._errors[key] = error
             raise
 
 

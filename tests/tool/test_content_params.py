@@ -176,7 +176,7 @@ def test_many_and_odd_params(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("a./ @~é\n:") | st.characters(), max_size=20), st.integers(1, 300))
-def test_every_key_isallowed_key(start: str, times: int) -> None:
+def test_every_key_is_allowed(start: str, times: int) -> None:
     """MLflow accepts every key that the tool makes, and ordinary keys are unchanged."""
     key = allowed_key((start * times)[:400])
     _validate_metric_name(key)

@@ -105,6 +105,21 @@ def test_broken_store(
     check_record(project)
 
 
+def test_one_experiment_is_denied(tmp_path: Path) -> None:
+    """If a stage's experiment cannot be used, stages of other experiments are recorded."""
+    meta = {"mlflow": {"experiment": "denied"}}
+    stages = {"a": {**evaluate("a", "raw.txt"), "meta": meta}, "b": evaluate("b", "raw.txt")}
+    project = repository(tmp_path / "project", recorded(stages))
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as database:
+        database.execute(
+            "CREATE TRIGGER denied BEFORE INSERT ON experiments WHEN NEW.name = 'denied' "
+            "BEGIN SELECT RAISE(ABORT, 'denied'); END"
+        )
+    (refused,) = re.findall(".* not recorded.*", project.dvc("repro", "a", "b").stderr)
+    assert "Experiment(name=denied) already exists" in refused  # MLflow's words for any conflict
+    assert [row.data.params for row in project.rows()] == [{"b": "1"}]
+
+
 def test_full_temporary_folder(project: Repository, tmp_path: Path) -> None:
     """A full TMPDIR costs a stage no more than a line."""
     disk = tmp_path / "disk"
