@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +28,15 @@ MISSING = [
 PASSWORD = "correct-horse-battery"  # noqa: S105
 
 
-def repository(folder: Path, remote: str, **options: str) -> Clone:
-    """Make a repository with a git remote, which has its commit, and a DVC remote for results."""
+def repository(folder: Path, remote: str, files: Mapping[str, str] = {}, **options: str) -> Clone:
+    """Make a repository with a git remote, which has its commit, and a DVC remote for results.
+
+    `files` are texts, by path, that replace those of this repository.
+    """
     subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
     clone = make_clone(folder / "repository")
+    for path, text in files.items():
+        (clone.path / path).write_text(text)
     clone.git("remote", "set-url", "origin", f"{folder}/git")
     clone.dvc("remote", "add", "-d", "team", remote)
     for key, value in options.items():

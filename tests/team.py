@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from services import TrackingServer, postgresql, repository, ssh
 class Team:
     """A repository, a git remote, a DVC remote over SSH, a tracking server, and two nodes."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, files: Mapping[str, str]) -> None:
         from ray.cluster_utils import Cluster
 
         self.folder = folder
@@ -30,7 +30,8 @@ class Team:
         self._up = stack.enter_context(ExitStack())
         self._up.enter_context(self.server.up())
         port, key = stack.enter_context(ssh(folder / "ssh"))
-        self.clone = repository(folder, f"ssh://127.0.0.1:{port}{folder}/files", keyfile=str(key))
+        remote = f"ssh://127.0.0.1:{port}{folder}/files"
+        self.clone = repository(folder, remote, files, keyfile=str(key))
         os.environ["SCRATCH"] = str(folder)  # of every node that has no other
         stack.callback(os.environ.pop, "SCRATCH")
         self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -116,10 +117,13 @@ def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" =
 
 
 @contextmanager
-def running_team(folder: Path) -> Iterator[Team]:
-    """Run a team's services and nodes, with this process as a client of its tracking server."""
+def running_team(folder: Path, files: Mapping[str, str] = {}) -> Iterator[Team]:
+    """Run a team's services and nodes, with this process as a client of its tracking server.
+
+    `files` are texts, by path, that replace those of this repository.
+    """
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        team = Team(folder, stack)
+        team = Team(folder, stack, files)
         for name, value in team.server.client.items():
             patch.setenv(name, value)
         yield team

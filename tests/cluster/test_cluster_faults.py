@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dvc_mlflow.protocol import TOKEN
+from light_stages import SCRIPTS
 from services import MISSING
 from team import Team, running_team, trainings, wait_until
 
@@ -24,7 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """The services for all tests of this module, which run in order."""
-    with running_team(tmp_path_factory.mktemp("team")) as team:
+    with running_team(tmp_path_factory.mktemp("team"), SCRIPTS) as team:
         yield team
 
 
@@ -178,14 +179,14 @@ def test_killed_search(team: Team) -> None:
 
 def test_hanging_trial(team: Team) -> None:
     """A trial that hangs is ended with its processes after the timeout, and its row is KILLED."""
-    words = ["train.epochs=100000", "train.seed=7", "--timeout", "60", "--name", "hanging"]
+    words = ["train.epochs=100000", "train.seed=7", "--timeout", "30", "--name", "hanging"]
     process = team.start(*words)
     wait_until(lambda: team.search("tags.sweep = 'hanging'"), process)
     (training,) = trainings(team)
     training.suspend()
     said = process.communicate()[0]
     assert process.returncode == 1
-    assert re.search(r"^sweep-\S+ failed on .*: ended after 60 s \(--timeout\)$", said, re.M)
+    assert re.search(r"^sweep-\S+ failed on .*: ended after 30 s \(--timeout\)$", said, re.M)
     assert not trainings(team)
     rows = team.search("tags.sweep = 'hanging'")
     assert [row.info.status for row in rows] == ["KILLED"]
