@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro heal properties ui plots restore promote test test-rest test-all test-fast test-slow test-oldest test-newest check format bench screenshots lock cluster-setup
+.PHONY: help repro heal properties ui plots restore promote test test-rest test-cluster test-all test-fast test-slow test-oldest test-newest check format bench screenshots lock cluster-setup
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,13 +30,16 @@ plots: .venv/dev  ## write DVC's plots to a page that needs no network
 PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 2 ))) --maxprocesses 8 --dist loadfile -rs
 
 test: .venv/dev  ## run the main tests, in about five minutes on two cores
-	@echo "about five minutes on two cores; \`make test-rest\` runs the deselected tests"
-	$(PYTEST) -m "not rest"
+	@echo "about five minutes on two cores; \`make test-rest test-cluster\` runs the deselected tests"
+	$(PYTEST) -m "not rest and not cluster"
 
-test-rest: .venv/dev  ## run the other tests: clusters, a browser, other processors, rarer faults
+test-rest: .venv/dev  ## run the other tests: a browser, other processors, rarer faults
 	$(PYTEST) -m rest
 
-test-all: test test-rest  ## run every test
+test-cluster: .venv/dev .venv/cluster  ## run the tests of sweeps on a cluster and its services
+	$(PYTEST) -m cluster
+
+test-all: test test-rest test-cluster  ## run every test
 
 test-fast: .venv/dev  ## run the tests that run no TensorFlow, DVC or MLflow
 	python -m pytest -m "not pipeline"

@@ -16,7 +16,7 @@ from team import Team, running_team, trainings, wait_until
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.rest,
+    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]

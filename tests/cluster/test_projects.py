@@ -14,7 +14,7 @@ from services import MISSING
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.rest,
+    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]

@@ -174,7 +174,7 @@ def test_address(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
         wait_for(driver, "2 matching runs", "test/accuracy", "model.units")
 
 
-@pytest.mark.rest
+@pytest.mark.cluster
 def test_no_cluster(clone: Clone) -> None:
     """An address without a cluster is reported in one line."""
     pytest.importorskip("ray", reason="not installed: the extra `cluster` (make cluster-setup)")
@@ -188,6 +188,7 @@ def test_no_cluster(clone: Clone) -> None:
     assert "secret" not in done.out + done.error
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("space", "words"),
     [
