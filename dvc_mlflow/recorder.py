@@ -82,6 +82,7 @@ class Session:
             self._answer([], 0)
             return
         ended = self._row.finish(end["code"], end["signal"], end["said"])
+        self._error = ""  # what failed before has been made up for
         self._answer(ended.say, ended.code)
 
     def _answer(self, say: list[str], code: int) -> None:

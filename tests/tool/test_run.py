@@ -2,9 +2,11 @@
 
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,27 @@ def test_outside_of_dvc() -> None:
         b"dvc-mlflow: no-such-command: No such file or directory",
     )
     assert b"usage: dvc-mlflow run" in run("--help").stdout
+
+
+FREE = """
+import sqlite3, time
+time.sleep(3)  # until the recorder has failed to open the row
+sqlite3.connect("mlflow.db").execute("DROP TRIGGER full")
+open("m.json", "w").write('{"m": 1}')
+"""
+
+
+def test_store_that_recovers(tmp_path: Path) -> None:
+    """If a row can be written only when the stage has ended, nothing is said of a failure."""
+    stages = one("python free.py", metrics=[{"m.json": {"cache": False}}])
+    project = repository(tmp_path / "project", stages, files={"free.py": FREE})
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    said = project.dvc("repro").stderr
+    assert "not recorded" not in said
+    assert [row.data.metrics for row in project.rows()] == [{"one/m": 1}]
 
 
 @pytest.fixture(scope="session")
