@@ -73,10 +73,11 @@ format: .venv/dev  ## format the code
 	python -m ruff format .
 	python -m ruff check --fix .
 
-bench: .venv/dev  ## measure the speed and write tests/benchmarks/RESULTS*.md
+bench: .venv/dev .venv/cluster  ## measure the speed and write tests/benchmarks/RESULTS*.md
 	python tests/benchmarks/run.py
 	python tests/benchmarks/recording.py
 	python tests/benchmarks/history.py
+	python tests/benchmarks/cluster.py
 
 screenshots: .venv/dev  ## make the README's pictures (needs chromium)
 	python tools/screenshots.py
