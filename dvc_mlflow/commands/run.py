@@ -165,7 +165,10 @@ def _dvc() -> int:
 
 
 def _settings(dvc: int) -> Mapping[str, Any]:
-    """Return the stage's `meta.mlflow` in dvc.yaml, without DVC: only what the command needs."""
+    """Return the stage's `meta.mlflow` in dvc.yaml, without DVC: only what the command needs.
+
+    A stage that names no experiment is in the row of one that does, if only one name is there.
+    """
     file, _, name = os.environ["DVC_STAGE"].rpartition(":")
     try:
         folder = Path(f"/proc/{dvc}/cwd").readlink()
@@ -177,11 +180,13 @@ def _settings(dvc: int) -> Mapping[str, Any]:
     import yaml
 
     try:
-        stage = yaml.load(text, yaml.CSafeLoader)["stages"][name.partition("@")[0]]
-        found = stage.get("do", stage)["meta"]["mlflow"]
+        stages = yaml.load(text, yaml.CSafeLoader)["stages"]
+        every = {k: v.get("do", v).get("meta", {}).get("mlflow", {}) for k, v in stages.items()}
+        named = {f"{own['experiment']}" for own in every.values() if own.get("experiment")}
+        found = every[name.partition("@")[0]]
+        return {"experiment": named.pop(), **found} if len(named) == 1 else dict(found)
     except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
         return {}  # the recorder reports what is wrong
-    return found if isinstance(found, Mapping) else {}
 
 
 def _environment(settings: Mapping[str, Any], token: str) -> tuple[dict[str, str], bool]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from live_runs import one
-from pipelines import repository
+from pipelines import repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -47,6 +47,20 @@ def test_plain_mlflow(tmp_path: Path, first: bool) -> None:
     again = [r for r in project.rows() if r.data.tags.get("reproduces") == row.info.run_id]
     assert [r.data.params["mine"] for r in again] == ["1"]
     assert project.client.get_run(row.info.run_id).data.tags["reproduced"] == "1"
+
+
+def test_experiment_of_another_stage(tmp_path: Path) -> None:
+    """A script's run is in the experiment of its row, which an earlier stage names."""
+    script = 'import mlflow; mlflow.log_metric("mine", 1); open("out.txt", "w").write("1")'
+    stages = {
+        "train": {**train("raw.txt"), "meta": {"mlflow": {"experiment": "flowers"}}},
+        **one("python script.py", deps=["script.py", "model.txt"], outs=["out.txt"]),
+    }
+    project = repository(tmp_path / "project", stages, files={"script.py": script})
+    project.dvc("repro", "-q")
+    (row,) = project.rows()
+    assert row.data.metrics == {"mine": 1, "train/loss": 0.25}
+    assert project.client.get_experiment(row.info.experiment_id).name == "flowers"
 
 
 LOGGING = """
