@@ -25,6 +25,14 @@ class StoreError(ToolError):
         super().__init__(f"MLflow at {address}: {problem}; {cure}")
 
 
+def is_raised_in(package: str, error: BaseException) -> bool:
+    """Whether an error comes from a package, rather than from the tool's use of it."""
+    import traceback  # slow for `run`
+
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith(f"{package}.") for frame, _ in frames)
+
+
 def warn(text: str) -> None:
     """Print a line to stderr; if that is closed, do nothing, as a stage must not fail for it."""
     with suppress(OSError):

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from google.protobuf import json_format
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from .errors import StoreError
+from .errors import StoreError, is_raised_in
 
 ERRORS = (
     *(MlflowException, SQLAlchemyError, CommandError, OSError, ImportError),
@@ -76,8 +75,7 @@ def is_of_store(error: BaseException) -> bool:
     """Whether an error comes from MLflow, its database or its server, rather than from the tool."""
     if isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError):
         return True
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__", "").startswith("mlflow.") for frame, _ in frames)
+    return is_raised_in("mlflow", error)
 
 
 def masked(text: str) -> str:

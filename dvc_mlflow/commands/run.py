@@ -181,10 +181,11 @@ def _settings(dvc: int) -> Mapping[str, Any]:
 
     try:
         stages = yaml.load(text, yaml.CSafeLoader)["stages"]
-        every = {k: v.get("do", v).get("meta", {}).get("mlflow", {}) for k, v in stages.items()}
+        metas = {key: stage.get("do", stage).get("meta") or {} for key, stage in stages.items()}
+        every = {k: m["mlflow"] for k, m in metas.items() if isinstance(m.get("mlflow"), Mapping)}
+        found = every.get(name.partition("@")[0], {})
         named = {f"{own['experiment']}" for own in every.values() if own.get("experiment")}
-        found = every[name.partition("@")[0]]
-        return {"experiment": named.pop(), **found} if len(named) == 1 else dict(found)
+        return {"experiment": named.pop(), **found} if len(named) == 1 else found
     except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
         return {}  # the recorder reports what is wrong
 

@@ -4,7 +4,6 @@ import logging
 import os
 import posixpath
 import re
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from graphlib import CycleError
@@ -16,7 +15,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
-from ..errors import ProjectError
+from ..errors import ProjectError, is_raised_in
 from ..repository import Blobs, checkout, folder_of
 
 
@@ -34,8 +33,7 @@ def errors_reported() -> Iterator[None]:
         says_more = isinstance(error, PrettyDvcException)
         raise ProjectError(f"{text}; `dvc status` says more" if says_more else text) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # at YAML like `? - ?`
-        frames = traceback.walk_tb(error.__traceback__)
-        if not any(frame.f_globals.get("__name__", "").startswith("dvc.") for frame, _ in frames):
+        if not is_raised_in("dvc", error):
             raise  # a bug of the tool
         what = f"{type(error).__name__}: {error}"[:200]
         raise ProjectError(f"DVC's files cannot be read ({what})") from error
