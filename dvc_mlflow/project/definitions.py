@@ -91,7 +91,7 @@ class Definitions(Files):
             item,
             command,
             bool(stage.frozen),
-            all(out.md5 for out in outs) and (bool(outs) or self._is_locked(stage)),
+            self._is_locked(stage, outs),
             tuple(self._params(dep) for dep in params),
             self._item_values(stage, group, item) if group else {},
             deps,
@@ -114,7 +114,10 @@ class Definitions(Files):
                 found.append(Params(path, tuple(values), flatten(values)))
         return tuple(found)
 
-    def _is_locked(self, stage: Any) -> bool:
+    def _is_locked(self, stage: Any, outs: Sequence[Output]) -> bool:
+        """Whether dvc.lock has a stage, with all its outputs."""
+        if outs:  # DVC has read their md5s from there
+            return all(out.md5 for out in outs)
         if self._has_finished and stage is self._running:
             return True
         if not hasattr(stage, "name"):  # a .dvc file is its own lock
