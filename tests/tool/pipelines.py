@@ -15,7 +15,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
 from mlflow import MlflowClient
@@ -121,6 +121,12 @@ class Repository(Clone):
         ):
             status = main([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
+
+    def copy_with_rows(self, path: Path) -> Self:
+        """Copy it with its store, and let `record` correct the paths of its rows."""
+        copied = type(self)(Path(shutil.copytree(self.path, path, symlinks=True)))
+        assert copied.record().out.startswith("nothing to do")
+        return copied
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write files by path."""

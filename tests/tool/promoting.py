@@ -1,6 +1,5 @@
 """Pipelines whose rows compete, and `dvc-mlflow promote` on them."""
 
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -41,13 +40,6 @@ def project_of(path: Path, stages: Stages, params: Any = PARAMS) -> Repository:
 def measured(folder: Path) -> Repository:
     """Make a pipeline in a folder whose model is measured on data that DVC tracks."""
     return project_of(folder, {"train": SERVED["train"], "measure": measure()})
-
-
-def copy_with_row(made: Repository, folder: Path) -> Repository:
-    """Copy that pipeline with its store to a folder."""
-    copy = Repository(shutil.copytree(made.path, folder / "project", symlinks=True))
-    copy.record()
-    return copy
 
 
 def row(project: Repository, **params: float) -> Run:

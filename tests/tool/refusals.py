@@ -26,13 +26,6 @@ def recorded_once(folder: Path) -> Repository:
     return project
 
 
-def copy_with_row(made: Repository, folder: Path) -> Repository:
-    """Copy that repository with its store to a folder."""
-    copy = Repository(shutil.copytree(made.path, folder / "project", symlinks=True))
-    assert copy.record().out.startswith("nothing to do")
-    return copy
-
-
 def record(project: Repository, *arguments: str | Path, **more: str) -> Done:
     """Run the console script."""
     return project.run(SCRIPT, "record", *arguments, check=False, **more)

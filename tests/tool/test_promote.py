@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from pipelines import MODEL, SERVED, Repository, evaluate, makes, train
-from promoting import copy_with_row, measure, measured, project_of, promoted, refused, row
+from promoting import measure, measured, project_of, promoted, refused, row
 from servers import serving
 
 pytestmark = [
@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
-    return copy_with_row(made, tmp_path)
+    return made.copy_with_rows(tmp_path / "project")
 
 
 def test_promote(project: Repository) -> None:

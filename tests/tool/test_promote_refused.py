@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import SERVED, Repository
-from promoting import copy_with_row, measure, measured, promoted, refused, row
+from promoting import measure, measured, promoted, refused, row
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
-    return copy_with_row(made, tmp_path)
+    return made.copy_with_rows(tmp_path / "project")
 
 
 def test_rows_without_a_result(project: Repository) -> None:

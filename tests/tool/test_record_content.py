@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import LOADER, MODEL, Repository, repository, train
-from refusals import SECRET, copy_with_row, files, is_plain, record, recorded_once
+from refusals import SECRET, files, is_plain, record, recorded_once
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -22,14 +22,14 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline that has run once and has a row, for all tests: `shutil.copytree` it."""
+    """A pipeline that has run once and has a row, for all tests: copy it."""
     return recorded_once(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository with its store."""
-    return copy_with_row(made, tmp_path)
+    return made.copy_with_rows(tmp_path / "project")
 
 
 NAMES = [

@@ -13,7 +13,7 @@ import pytest
 
 from clone import Done, environment
 from pipelines import Repository
-from refusals import SCRIPT, copy_with_row, immutable, record, recorded_once, refused
+from refusals import SCRIPT, immutable, record, recorded_once, refused
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -23,14 +23,14 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline that has run once and has a row, for all tests: `shutil.copytree` it."""
+    """A pipeline that has run once and has a row, for all tests: copy it."""
     return recorded_once(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def recorded(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that repository with its store."""
-    return copy_with_row(made, tmp_path)
+    return made.copy_with_rows(tmp_path / "project")
 
 
 BACKUP = "; restore a backup, or move it away to start a new store"

@@ -1,6 +1,5 @@
 """`dvc-mlflow restore` puts each row in its own folder, and says where this machine differs."""
 
-import shutil
 from pathlib import Path
 
 import mlflow
@@ -31,9 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    assert copy.record().out.startswith("nothing to do")  # the store follows
-    return copy
+    return made.copy_with_rows(tmp_path / "project")
 
 
 def test_no_such_row(project: Repository) -> None:

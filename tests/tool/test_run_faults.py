@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A recorded pipeline of two stages that has run, with its row: `shutil.copytree` it."""
+    """A recorded pipeline of two stages that has run, with its row: copy it."""
     stages = recorded({"train": train("raw.txt"), "a": evaluate("a")})
     project = repository(tmp_path_factory.mktemp("made") / "project", stages)
     project.dvc("repro", "-q")
@@ -40,8 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with a changed param, so that both stages run again."""
-    copy = Repository(shutil.copytree(made.path, tmp_path / "project", symlinks=True))
-    assert copy.record().out.startswith("nothing to do")
+    copy = made.copy_with_rows(tmp_path / "project")
     copy.set({"rate": 2})
     return copy
 
