@@ -7,6 +7,7 @@ is recorded in MLflow, whose rows are for the folders' own params.
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,8 @@ def read_one_step(params: Params, best: bool) -> Score:
     step is the last one or, with `best`, the most informative one; with one label per step it is
     the labelled step.
     """
-    like_test = params.test_data.model_copy(
-        update={"n_samples": params.train_data.n_samples, "seed": params.train_data.seed}
-    )
+    n_samples, seed = params.train_data.n_samples, params.train_data.seed
+    like_test = replace(params.test_data, n_samples=n_samples, seed=seed)
     (x, y, *_), (x_test, y_test, *_) = (
         DataSet.draw(params.data, own) for own in (like_test, params.test_data)
     )

@@ -1,5 +1,6 @@
 """The params of the post, whatever params.yaml has now, with some values changed."""
 
+from dataclasses import replace
 from typing import Any
 
 from vanilla_lstm.task.schema import DataParams, ModelParams, TrainParams
@@ -35,14 +36,14 @@ RECIPE: dict[str, Any] = {
 
 def data_params(**values: Any) -> DataParams:
     """Return the section `data`."""
-    return DataParams(**RECIPE["data"]).model_copy(update=values)
+    return replace(DataParams.of(RECIPE["data"]), **values)
 
 
 def model_params(**values: Any) -> ModelParams:
     """Return the section `model`."""
-    return ModelParams(**RECIPE["model"]).model_copy(update=values)
+    return replace(ModelParams.of(RECIPE["model"]), **values)
 
 
 def train_params(**values: Any) -> TrainParams:
     """Return the section `train`."""
-    return TrainParams(**RECIPE["train"]).model_copy(update=values)
+    return replace(TrainParams.of(RECIPE["train"]), **values)

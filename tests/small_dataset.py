@@ -1,6 +1,7 @@
 """A data set of six sequences, and md5s to compare the files that it is written to."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 from sections import data_params
@@ -10,9 +11,9 @@ from vanilla_lstm.task.sequences import generate
 
 DATA = data_params(n_steps=4)
 OWN = TrainDataParams(n_samples=6, seed=1, min_insert=None)
-X, Y = generate(6, 1, **DATA.model_dump())
+X, Y = generate(6, 1, **asdict(DATA))
 DATASET = DataSet(X, Y, DATA, OWN)
-SECTIONS = {"data": DATA.model_dump(mode="json"), "train_data": OWN.model_dump(mode="json")}
+SECTIONS = {"data": asdict(DATA), "train_data": asdict(OWN)}
 
 
 def md5(path: Path) -> str:

@@ -6,6 +6,7 @@ first, in which the program is compiled, and then the seconds of the whole train
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "stages"))
@@ -18,9 +19,9 @@ def main() -> None:
     """Train, and print how long it took."""
     epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
     params = read_params(Path(__file__).parents[2] / "params.yaml")
-    data = params.data.model_copy(update={"n_steps": n_steps})
-    dataset = DataSet.draw(data, params.train_data.model_copy(update={"n_samples": n_samples}))
-    recipe = params.train.model_copy(update={"epochs": epochs})
+    data = replace(params.data, n_steps=n_steps)
+    dataset = DataSet.draw(data, replace(params.train_data, n_samples=n_samples))
+    recipe = replace(params.train, epochs=epochs)
     started = time.perf_counter()
     model = new_model(dataset, params.model, recipe)
     times = [time.process_time() for _ in fit(model, dataset.x, dataset.y, recipe)]

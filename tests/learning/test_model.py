@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sections import data_params, model_params
+from sections import RECIPE, data_params, model_params
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.model import CELLS, build_model, predict, summary
 from vanilla_lstm.learning.model_file import read_model, write_model
 from vanilla_lstm.task.artifacts import MODEL
 from vanilla_lstm.task.errors import FileError
-from vanilla_lstm.task.schema import ModelParams
 from vanilla_lstm.task.sequences import PAD
 
 pytestmark = pytest.mark.pipeline
@@ -31,7 +30,7 @@ COUNTS = {
 
 def post_model(seed: int = 1, **changed: Any) -> keras.Model:
     """Return the post's model with some keys of the sections `data` and `model` changed."""
-    of_model = {k: v for k, v in changed.items() if k in ModelParams.model_fields}
+    of_model = {k: v for k, v in changed.items() if k in RECIPE["model"]}
     of_data = {k: v for k, v in changed.items() if k not in of_model}
     return build_model(data_params(**of_data), model_params(**of_model), seed)
 

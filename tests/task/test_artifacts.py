@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder / "data"], check=True)
 
 
-LARGE = generate(50_000, 1, **DATA.model_dump())
+LARGE = generate(50_000, 1, **asdict(DATA))
 
 
 @pytest.mark.parametrize(

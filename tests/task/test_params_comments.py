@@ -1,8 +1,10 @@
 """params.yaml documents itself: each key has a comment that explains it."""
 
 import re
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from voluptuous import Range
 
 from clone import ROOT
 from params_text import KEYS, line_of
@@ -11,26 +13,31 @@ from vanilla_lstm.task.schema import Params
 COMMENTED = (ROOT / "params.yaml").read_text()
 
 
+def _parts(rule: Any) -> list[Any]:
+    """Return a rule and all rules that it is made of."""
+    inner = rule if isinstance(rule, list) else getattr(rule, "validators", ())
+    return [rule, *(part for each in inner for part in _parts(each))]
+
+
 def _in_words(key: str) -> str:
     """Return the schema's range for a key, in the words that the key's comment must use."""
     section, name = key.split(".")
-    definition = Params.model_fields[section].annotation
-    assert definition is not None
-    schema = definition.model_json_schema()["properties"][name]
-    kinds = schema.get("anyOf", [schema])
-    kind = kinds[0].get("items", kinds[0])
-    null = "null or " if {"type": "null"} in kinds else ""
-    if kind["type"] == "boolean":
+    hint = Params.__annotations__[section].__annotations__[name]
+    if hint is bool:
         return "true or false"
-    if "enum" in kind:
-        return f"{', '.join(kind['enum'][:-1])} or {kind['enum'][-1]}"
-    low = kind.get("minimum", kind.get("exclusiveMinimum"))
-    low = f"{'above ' if 'exclusiveMinimum' in kind else ''}{low:f}".rstrip("0").rstrip(".")
-    if "exclusiveMaximum" in kind:
-        return f"{null}{low}, below {kind['exclusiveMaximum']:g}"
-    if kind.get("maximum", 10**15) == 10**15:  # memory runs out sooner
+    if get_origin(hint) is Literal:
+        *others, last = get_args(hint)
+        return f"{', '.join(others)} or {last}"
+    parts = _parts(hint.__metadata__[0])
+    null = "null or " if None in parts else ""
+    (limits,) = (part for part in parts if isinstance(part, Range))
+    low = f"{limits.min:f}".rstrip("0").rstrip(".")
+    low = low if limits.min_included else f"above {low}"
+    if not limits.max_included:
+        return f"{null}{low}, below {limits.max:g}"
+    if limits.max == 10**15:  # memory runs out sooner
         return f"{null}{low} or more"
-    return f"{null}{low} to {kind['maximum']:.0f}"
+    return f"{null}{low} to {limits.max:.0f}"
 
 
 @pytest.mark.parametrize("key", KEYS)

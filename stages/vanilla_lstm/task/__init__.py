@@ -1,1 +1,1 @@
-"""What is learned: params, sequences and data sets. NumPy, pydantic and PyYAML only."""
+"""What is learned: params, sequences and data sets. NumPy, PyYAML and voluptuous only."""

@@ -5,19 +5,15 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+from voluptuous import MultipleInvalid
 
 from vanilla_lstm.task.errors import FileError
-from vanilla_lstm.task.schema import (
-    DataParams,
-    Section,
-    TestDataParams,
-    TrainDataParams,
-    as_mapping,
-)
+from vanilla_lstm.task.schema import DataParams, TestDataParams, TrainDataParams
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array, generate
 
 TRAIN_DATA = Path("data/train.npz")
@@ -44,7 +40,7 @@ class DataSet(NamedTuple):
     @classmethod
     def draw(cls, data: DataParams, own: TrainDataParams | TestDataParams) -> Self:
         """Draw the data set that the two sections describe."""
-        task = own.applied_to(data).model_dump()  # n_max, n_steps, targets, …
+        task = asdict(own.applied_to(data))  # n_max, n_steps, targets, …
         x, y = generate(own.n_samples, own.seed, min_insert=own.min_insert, **task)
         return cls(x, y, data, own)
 
@@ -53,16 +49,11 @@ class DataSet(NamedTuple):
         """The params of this data set's sequences."""
         return self.own.applied_to(self.data)
 
-    @property
-    def sections(self) -> dict[str, Section]:
-        """The sections that the data set was drawn from, by their names in params.yaml."""
-        return {"data": self.data, self.own.name: self.own}
-
 
 def write_dataset(path: Path, dataset: DataSet) -> None:
     """Write a data set, including its parameters; raises `FileError`."""
-    params = np.array(json.dumps(as_mapping(dataset.sections)))
-    arrays = {"x": dataset.x, "y": dataset.y, "params": params}
+    sections = {"data": asdict(dataset.data), dataset.own.name: asdict(dataset.own)}
+    arrays = {"x": dataset.x, "y": dataset.y, "params": np.array(json.dumps(sections))}
     with writing(path), zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             # Not `np.savez`: its zip64 headers differ between versions of Python.
@@ -92,9 +83,8 @@ def _sections(text: str, path: Path) -> tuple[DataParams, TrainDataParams | Test
     kind = TrainDataParams if path == TRAIN_DATA else TestDataParams
     try:
         values = json.loads(text)
-        data = DataParams.model_validate(values["data"])
-        return data, kind.model_validate(values[kind.name])
-    except (KeyError, TypeError, ValueError):
+        return DataParams.of(values["data"]), kind.of(values[kind.name])
+    except (KeyError, TypeError, ValueError, MultipleInvalid):
         raise ValueError(f"its params are not those of a {kind.name}") from None
 
 

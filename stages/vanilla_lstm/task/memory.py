@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from vanilla_lstm.task.errors import ParamsError, broken_rule
 from vanilla_lstm.task.params_file import PARAMS, flatten
-from vanilla_lstm.task.schema import Params, as_mapping
+from vanilla_lstm.task.schema import Params
 
 
 def check_memory(params: Params) -> None:
@@ -14,7 +15,7 @@ def check_memory(params: Params) -> None:
     Separate from the rules, so that a smaller machine can still parse a larger one's params.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    values = flatten(as_mapping(dict(params)))
+    values = flatten(asdict(params))
     for what, needed, keys in _needs(params):
         if needed > memory:
             key = max(keys, key=lambda key: values[key] or 0)

@@ -1,34 +1,17 @@
 """params.yaml: read, and checked against its schema, the rules between keys and the memory."""
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from voluptuous import Invalid, MultipleInvalid, RequiredFieldInvalid
 
 from vanilla_lstm.task.errors import ParamsError, broken_rule
 from vanilla_lstm.task.memory import check_memory
 from vanilla_lstm.task.params_file import PARAMS, flatten, parse, read
-from vanilla_lstm.task.schema import Params, as_mapping
-
-# Pydantic's errors in YAML's terms.
-_RULES = {
-    "missing": "must be given",
-    "extra_forbidden": "must not be given: there is no such key",
-    "invalid_key": "must not be given: there is no such key",
-    "model_type": "must be a mapping",
-    "tuple_type": "must be a list",
-    "too_short": "must not be empty",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be finite",
-    "bool_type": "must be true or false",
-    "literal_error": "must be {expected}",
-    "greater_than": "must be above {gt:.10g}",
-    "greater_than_equal": "must be at least {ge:.10g}",
-    "less_than": "must be below {lt:.10g}",
-    "less_than_equal": "must be at most {le:.10g}",
-}
+from vanilla_lstm.task.schema import Params
 
 
 def read_params(path: Path = PARAMS) -> Params:
@@ -49,19 +32,22 @@ def parse_params(text: str, path: Path = PARAMS) -> Params:
 
 def _validated(values: dict[str, Any], path: Path) -> Params:
     try:
-        params = Params.model_validate(values)
-    except ValidationError as error:
-        raise ParamsError(path, map(_in_yaml_words, error.errors())) from None
-    received = flatten(as_mapping(dict(params)))
+        params = Params.of(values)
+    except MultipleInvalid as error:
+        raise ParamsError(path, [_problem(each, values) for each in error.errors]) from None
+    received = flatten(values)
     if broken := [(key, rule) for key, rule, holds in _relations(params) if not holds]:
         raise ParamsError(path, [broken_rule(key, rule, received[key]) for key, rule in broken])
     return params
 
 
-def _in_yaml_words(error: Any) -> str:
-    rule = _RULES.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
-    received = [] if error["type"] == "missing" else [error["input"]]
-    key = ".".join(map(str, error["loc"]))
+def _problem(error: Invalid, values: Any) -> str:
+    """Name the key, the rule and the value of an error."""
+    received = []
+    if not isinstance(error, RequiredFieldInvalid):
+        received = [reduce(getitem, error.path, values)]
+    key = ".".join(map(str, error.path))
+    rule = error.msg.removeprefix("value ")  # voluptuous's own rules begin with "value must"
     return broken_rule(key if key.isprintable() else repr(key), rule, *received)
 
 
