@@ -51,7 +51,7 @@ def build_model(
 
 def predict(model: keras.Model, x: UInt8Array, batch_size: int) -> npt.NDArray[np.float32]:
     """Return the model's probabilities for digits `[n_samples, n_steps]`, batch by batch."""
-    program = tf.function(model, jit_compile=True)
+    program = tf.function(model, jit_compile=True, autograph=False)
     starts = range(0, len(x), batch_size)
     parts = [program(tf.constant(x[i : i + batch_size], tf.int64)).numpy() for i in starts]
     return np.concatenate(parts)
