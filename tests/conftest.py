@@ -17,6 +17,9 @@ from processor import processor
 with suppress(ImportError):  # `make test-oldest` does not install it
     import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 
+# For all that tests start: NumPy's idle threads would take the time of the tests beside.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests with larger numbers")
