@@ -102,6 +102,8 @@ class Session:
 def main() -> None:
     """Record stages until the `dvc` process has ended and no row is open."""
     descriptor, folder, dvc, name = sys.argv[1:]
+    # A stage does not wait minutes for a server that hangs, as `dvc-mlflow record` may.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
     end = socket.socket(fileno=int(descriptor))
     sessions: dict[int, Session] = {}
     threading.Thread(target=_say_alive, args=[sessions], daemon=True).start()

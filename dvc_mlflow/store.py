@@ -30,7 +30,7 @@ _SHOWN, _MOST_SHOWN = "dvc.columns", 8
 """The tag with the columns that the tool has chosen, and the limit for metrics and for params."""
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first version that stores models separately from runs
-_OPENING, _WRITING = 8, 120  # seconds, at most
+_ANSWERING, _WRITING = 8, 120  # seconds, at most
 
 
 class Store:
@@ -62,10 +62,11 @@ class Store:
             self.experiment_id = ""
             return
         _use(self.address, self.root)
-        with self.lock(), self.errors_reported(_OPENING):
+        with self.lock(), self.errors_reported():
             file = database.file_of(self.address)
             if self.is_remote:
-                self._check_version()
+                with self.within(_ANSWERING):
+                    self._check_version()
             elif file is None or file.exists():
                 database.check_schema(self.address)
             if create and file:

@@ -1,9 +1,11 @@
 """An import that is killed, or runs beside another, records each result once."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,16 +53,24 @@ def test_two_at_once(tmp_path: Path) -> None:
 
 
 def test_into_a_server(tmp_path: Path) -> None:
-    """A server gets each row once and complete, even after a kill and from two imports at once."""
+    """A server gets each row once and complete, even after a kill and from two imports at once.
+
+    For longer than a stage would wait, another program writes to the server's database.
+    """
     project = history(tmp_path / "project", 40)
     project.remove_store()
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
-    with serving(Clone(tmp_path), "server") as address:
+    database = tmp_path / "server.db"
+    store = ("--backend-store-uri", f"sqlite:///{database}")
+    with serving(Clone(tmp_path), "server", *store) as address:
         more = environment(MLFLOW_TRACKING_URI=address)
         with subprocess.Popen(command, cwd=project.path, env=more) as killed:
             time.sleep(4)
             killed.kill()
-        both = [subprocess.Popen(command, cwd=project.path, env=more) for _ in range(2)]
+        with closing(sqlite3.connect(database, timeout=60)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            both = [subprocess.Popen(command, cwd=project.path, env=more) for _ in range(2)]
+            time.sleep(14)
         assert [process.wait() for process in both] == [0, 0]
         client = MlflowClient(address)
         rows = client.search_runs([e.experiment_id for e in client.search_experiments()])

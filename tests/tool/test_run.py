@@ -119,7 +119,7 @@ def test_store_is_away(tmp_path: Path) -> None:
     lines = re.findall("dvc-mlflow: .*", done.stderr)
     assert len(lines) == 2
     for line in lines:
-        assert "the stage is not recorded: MLflow at http://***@127.0.0.1:9" in line
+        assert "the stage is not recorded: MLflow at http://***@127.0.0.1:9: Failed to" in line
         assert line.endswith("`dvc-mlflow record` records it later")
     assert "secret" not in done.stdout + done.stderr
     assert project.record().status == 0
@@ -135,8 +135,10 @@ def test_store_hangs(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", stages)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        project.dvc("repro", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = project.dvc("repro", MLFLOW_TRACKING_URI=address)
         assert time.monotonic() - began < 8 + 10
+    assert done.stderr.count(f"MLflow at {address}: Read timed out; start it") == 3
     assert len(project.lock) > 100
 
 
