@@ -1,6 +1,7 @@
 """params.yaml documents itself: each key has a comment that explains it."""
 
 import re
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -13,10 +14,9 @@ from vanilla_lstm.task.schema import Params
 COMMENTED = (ROOT / "params.yaml").read_text()
 
 
-def _parts(rule: Any) -> list[Any]:
-    """Return a rule and all rules that it is made of."""
-    inner = rule if isinstance(rule, list) else getattr(rule, "validators", ())
-    return [rule, *(part for each in inner for part in _parts(each))]
+def _parts(hint: Any) -> list[Any]:
+    """Return a type and all that it is made of."""
+    return [hint, *(part for each in get_args(hint) for part in _parts(each))]
 
 
 def _in_words(key: str) -> str:
@@ -28,8 +28,8 @@ def _in_words(key: str) -> str:
     if get_origin(hint) is Literal:
         *others, last = get_args(hint)
         return f"{', '.join(others)} or {last}"
-    parts = _parts(hint.__metadata__[0])
-    null = "null or " if None in parts else ""
+    parts = _parts(hint)
+    null = "null or " if NoneType in parts else ""
     (limits,) = (part for part in parts if isinstance(part, Range))
     low = f"{limits.min:f}".rstrip("0").rstrip(".")
     low = low if limits.min_included else f"above {low}"

@@ -15,9 +15,9 @@ def check_memory(params: Params) -> None:
     Separate from the rules, so that a smaller machine can still parse a larger one's params.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    values = flatten(asdict(params))
     for what, needed, keys in _needs(params):
         if needed > memory:
+            values = flatten(asdict(params))
             key = max(keys, key=lambda key: values[key] or 0)
             have, need = (f"{figure / 1e9:,.0f} GB" for figure in (memory, needed))
             rule = (

@@ -35,8 +35,8 @@ def _validated(values: dict[str, Any], path: Path) -> Params:
         params = Params.of(values)
     except MultipleInvalid as error:
         raise ParamsError(path, [_problem(each, values) for each in error.errors]) from None
-    received = flatten(values)
     if broken := [(key, rule) for key, rule, holds in _relations(params) if not holds]:
+        received = flatten(values)
         raise ParamsError(path, [broken_rule(key, rule, received[key]) for key, rule in broken])
     return params
 

@@ -6,50 +6,17 @@ each stage.
 
 import math
 from dataclasses import dataclass, fields, replace
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import voluptuous as vol
 
+_MOST = 10**15  # more than fits in memory
 
-def _whole(least: int, most: int = 10**15) -> vol.All:
-    """Return the rule for a whole number; the default of `most` is more than fits in memory."""
-    return vol.All(_is_whole, vol.Range(least, most))
-
-
-def _number(limits: vol.Range) -> vol.All:
-    return vol.All(_is_number, limits, vol.Coerce(float))
-
-
-def _list_of(rule: Any, least: int = 0) -> vol.All:
-    length = vol.Length(least, msg="must not be empty")
-    return vol.All(vol.Msg(list, "must be a list"), length, [rule], vol.Coerce(tuple))
-
-
-def _or_null(rule: Any) -> vol.Any:
-    return vol.Any(rule, None)
-
-
-def _is_whole(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():  # 25.0, which DVC treats as 25
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise vol.Invalid("must be a whole number")
-    return value
-
-
-def _is_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise vol.Invalid("must be a number")
-    return value
-
-
-def _unknown(_: object) -> None:
-    raise vol.Invalid("must not be given: there is no such key")
-
-
-Count = Annotated[int, _whole(1)]
-Seed = Annotated[int, _whole(0, 2**32 - 1)]
-LearningRate = Annotated[float, _number(vol.Range(0, 1, min_included=False))]
+Natural = Annotated[int, vol.Range(0, _MOST)]
+Count = Annotated[int, vol.Range(1, _MOST)]
+Seed = Annotated[int, vol.Range(0, 2**32 - 1)]
+LearningRate = Annotated[float, vol.Range(0, 1, min_included=False)]
 
 
 @dataclass(frozen=True)
@@ -71,24 +38,51 @@ class Section:
 
 
 def _rule_of(hint: Any) -> Any:
-    """Return what validates the values of a type."""
-    if hint is bool:
-        return vol.Msg(bool, "must be true or false")
-    if get_origin(hint) is Annotated:
-        return hint.__metadata__[0]
-    if get_origin(hint) is Literal:
-        return vol.In(get_args(hint))
-    return hint.rule()
+    """Return what validates a value and makes it one of this type."""
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return vol.All(_rule_of(arguments[0]), *arguments[1:])
+    if kind is Literal:
+        return vol.In(arguments)
+    if kind is tuple:
+        return vol.All(vol.Msg(list, "must be a list"), [_rule_of(arguments[0])], vol.Coerce(tuple))
+    if NoneType in arguments:
+        return vol.Any(_rule_of(arguments[0]), None)
+    return _RULES[hint] if hint in _RULES else hint.rule()
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():  # 25.0, which DVC treats as 25
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise vol.Invalid("must be a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise vol.Invalid("must be a number")
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value > 0 else -math.inf
+
+
+def _unknown(_: object) -> None:
+    raise vol.Invalid("must not be given: there is no such key")
+
+
+_RULES = {int: _whole, float: _number, bool: vol.Msg(bool, "must be true or false")}
 
 
 @dataclass(frozen=True)
 class DataParams(Section):
     """The sequences, in training and test data alike."""
 
-    n_max: Annotated[int, _whole(3, 127)]
+    n_max: Annotated[int, vol.Range(3, 127)]
     n_steps: Count
-    targets: Annotated[tuple[int, ...], _list_of(_whole(0), least=1)]
-    insert: Annotated[int, _whole(0)]
+    targets: Annotated[tuple[Natural, ...], vol.Length(1, msg="must not be empty")]
+    insert: Natural
     marked: bool
     per_step: bool
 
@@ -104,9 +98,9 @@ class TrainDataParams(Section):
 
     name: ClassVar = "train_data"
 
-    n_samples: Annotated[int, _whole(2)]
+    n_samples: Annotated[int, vol.Range(2, _MOST)]
     seed: Seed
-    min_insert: Annotated[int | None, _or_null(_whole(0))]
+    min_insert: Natural | None
 
     def applied_to(self, data: DataParams) -> DataParams:
         """Return the params of a training sequence: `data` itself."""
@@ -122,8 +116,8 @@ class TestDataParams(Section):
 
     n_samples: Count
     seed: Seed
-    n_steps: Annotated[int | None, _or_null(_whole(1))]
-    insert: Annotated[int | None, _or_null(_whole(0))]
+    n_steps: Count | None
+    insert: Natural | None
 
     def applied_to(self, data: DataParams) -> DataParams:
         """Return the params of a test sequence: `data` with the test set's own lengths."""
@@ -139,7 +133,7 @@ class ModelParams(Section):
     cell: Literal["lstm", "simple_rnn"]
     units: Count
     forget_bias: Literal["one", "chrono"]
-    cell_noise: Annotated[float, _number(vol.Range(0, 1))]
+    cell_noise: Annotated[float, vol.Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -158,17 +152,13 @@ class TrainParams(Section):
     epochs: Count
     batch_size: Count
     learning_rate: LearningRate
-    validation_split: Annotated[
-        float, _number(vol.Range(0, 1, min_included=False, max_included=False))
-    ]
+    validation_split: Annotated[float, vol.Range(0, 1, min_included=False, max_included=False)]
     seed: Seed
-    clipnorm: Annotated[float | None, _or_null(_number(vol.Range(1e-6, 1e6)))]
+    clipnorm: Annotated[float, vol.Range(1e-6, 1e6)] | None
     keep: Literal["last", "best"]
-    curriculum: Annotated[tuple[PhaseParams, ...], _list_of(PhaseParams.rule())]
-    min_steps: Annotated[int | None, _or_null(_whole(1))]
-    stop_at_accuracy: Annotated[
-        float | None, _or_null(_number(vol.Range(0, 1, min_included=False)))
-    ]
+    curriculum: tuple[PhaseParams, ...]
+    min_steps: Count | None
+    stop_at_accuracy: Annotated[float, vol.Range(0, 1, min_included=False)] | None
 
     @property
     def n_epochs(self) -> int:
