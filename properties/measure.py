@@ -51,12 +51,13 @@ def measure(job: tuple[str, list[Params]]) -> list[Score]:
 
 def train_and_test(tests: list[Params]) -> list[Score]:
     """Train and test as the stages do."""
-    from vanilla_lstm.learning.model import predict
-    from vanilla_lstm.learning.training import fit, new_model
+    from vanilla_lstm.learning.model import build_model, predict
+    from vanilla_lstm.learning.training import fit
 
     params = tests[0]
     dataset = DataSet.draw(params.data, params.train_data)
-    model = new_model(dataset, params.model, params.train)
+    padded = params.train.pads(dataset.own)
+    model = build_model(dataset.data, params.model, params.train.seed, padded)
     epochs = len([*fit(model, dataset.x, dataset.y, params.train)])
     scores = []
     for params in tests:

@@ -19,12 +19,13 @@ def main() -> None:
 
     # TensorFlow takes seconds to load: what is wrong with the files above is reported before.
     from vanilla_lstm.learning.evaluation import Epoch
-    from vanilla_lstm.learning.model import summary
+    from vanilla_lstm.learning.model import build_model, summary
     from vanilla_lstm.learning.model_file import write_model
     from vanilla_lstm.learning.progress import progress
-    from vanilla_lstm.learning.training import fit, new_model
+    from vanilla_lstm.learning.training import fit
 
-    model = new_model(dataset, params.model, params.train)
+    padded = params.train.pads(dataset.own)
+    model = build_model(dataset.data, params.model, params.train.seed, padded)
     write_text(MODEL_SUMMARY, summary(model))
     print(f"training {model.count_params():,} parameters on {len(dataset.x)} sequences", flush=True)
     epochs = fit(model, dataset.x, dataset.y, params.train)

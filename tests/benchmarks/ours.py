@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "stages"))
-from vanilla_lstm.learning.training import fit, new_model
+from vanilla_lstm.learning.model import build_model
+from vanilla_lstm.learning.training import fit
 from vanilla_lstm.task.artifacts import DataSet
 from vanilla_lstm.task.params import read_params
 
@@ -23,7 +24,8 @@ def main() -> None:
     dataset = DataSet.draw(data, replace(params.train_data, n_samples=n_samples))
     recipe = replace(params.train, epochs=epochs)
     started = time.perf_counter()
-    model = new_model(dataset, params.model, recipe)
+    padded = recipe.pads(dataset.own)
+    model = build_model(data, params.model, recipe.seed, padded)
     times = [time.process_time() for _ in fit(model, dataset.x, dataset.y, recipe)]
     print((times[-1] - times[0]) / max(1, epochs - 1))
     print(time.perf_counter() - started)

@@ -9,6 +9,7 @@ import pytest
 
 from sections import RECIPE, data_params, model_params
 from vanilla_lstm.learning.backend import keras, tf
+from vanilla_lstm.learning.initializers import Orthogonal
 from vanilla_lstm.learning.model import CELLS, build_model, predict, summary
 from vanilla_lstm.learning.model_file import read_model, write_model
 from vanilla_lstm.task.artifacts import MODEL
@@ -80,6 +81,16 @@ def test_initial_weights_follow_the_seed() -> None:
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert not np.array_equal(first.weights[0].numpy(), other.weights[0].numpy())
+
+
+@pytest.mark.parametrize("shape", [(25, 100), (64, 256), (150, 150), (9, 4)])
+def test_orthogonal(shape: tuple[int, int]) -> None:
+    """The recurrent weights are Keras's up to rounding, and orthonormal."""
+    ours = np.asarray(Orthogonal(seed=3)(shape))
+    keras_own = keras.initializers.Orthogonal(seed=3)(shape)
+    np.testing.assert_allclose(ours, keras_own, atol=2e-6)
+    product = ours @ ours.T if shape[0] <= shape[1] else ours.T @ ours
+    np.testing.assert_allclose(product, np.eye(min(shape)), atol=2e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -13,7 +13,7 @@ from hlo import compiled, contractions
 from sections import data_params, model_params, train_params
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import batches
-from vanilla_lstm.learning.model import CELLS, build_model
+from vanilla_lstm.learning.model import CELLS, as_program, build_model
 from vanilla_lstm.learning.products import LONGEST, product
 from vanilla_lstm.learning.training import _Program
 from vanilla_lstm.task.artifacts import DataSet
@@ -70,7 +70,7 @@ def programs(params: Params) -> list[str]:
     one_epoch = map(tf.constant, [order[None], lengths, batches(rest, len(rest)), 1])
     training = compiled(program.epochs, data, *one_epoch)
     digits = tf.constant(dataset.x[: params.evaluate.batch_size], tf.int64)
-    return [training, compiled(tf.function(model, jit_compile=True, autograph=False), digits)]
+    return [training, compiled(as_program(model), digits)]
 
 
 @pytest.mark.parametrize("name", COMMITTED)

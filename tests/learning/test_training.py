@@ -23,10 +23,9 @@ sys.path[:0] = ["stages", "tests"]
 from sections import data_params, model_params, train_params
 from vanilla_lstm.learning.model import build_model
 from vanilla_lstm.task.sequences import generate
-from vanilla_lstm.learning.training import fit, set_threads
+from vanilla_lstm.learning.training import fit
 batch_size, units = map(int, sys.argv[1:])
 x, y = generate(2 * batch_size, 1, n_max=5, n_steps=10, targets=[1])
-set_threads(batch_size, units)
 model = build_model(data_params(), model_params(units=units), seed=1)
 list(fit(model, x, y, train_params(batch_size=batch_size, epochs=3)))
 print(hashlib.md5(b"".join(v.numpy().tobytes() for v in model.weights)).hexdigest())

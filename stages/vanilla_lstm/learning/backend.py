@@ -40,8 +40,9 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow also raises its errors in Python; its log only adds that there is no GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _XLA_FLAGS = (
-    # All x86-64 processors of the last ten years have AVX2; newer instructions would change bits.
-    "--xla_cpu_max_isa=AVX2",
+    # A processor's newest instructions, and LLVM's model of their cost, decide in which order a sum
+    # is computed. Limited to AVX, LLVM makes the same machine code on every processor with AVX2.
+    "--xla_cpu_max_isa=AVX",
     # XLA's newer matrix kernels would use AVX-512 regardless.
     "--xla_cpu_experimental_ynn_fusion_type=",
     # XLA's newer emitters take half a second longer to compile, and run no faster here.
@@ -54,7 +55,9 @@ _XLA_FLAGS = (
     "--xla_cpu_enable_platform_dependent_math=false",
 )
 os.environ["XLA_FLAGS"] = " ".join([*_XLA_FLAGS, os.environ.get("XLA_FLAGS", "")])
-os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # for the older matrix kernels used instead
+# Matrix products are Eigen's. The size of the caches decides where it cuts matrices into blocks.
+# oneDNN's kernels, the default, would sum a block's last rows in another order.
+os.environ["TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL"] = "0"
 # The same bytes are promised, and verified, on CPUs only.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
@@ -66,8 +69,8 @@ with _hidden("PIL", "matplotlib", "pandas", "scipy", "sklearn"), _silent_native_
 gc.freeze()
 gc.enable()
 
-# Fixed, because results must not depend on the number of cores: see `training.set_threads`.
-tf.config.threading.set_intra_op_parallelism_threads(2)
+# With more, the number of cores and the caches would decide how a sum is cut, and so its last bits.
+tf.config.threading.set_intra_op_parallelism_threads(1)
 # Its retracing warning is expected here: a curriculum compiles one program per sequence length.
 tf.get_logger().setLevel("ERROR")
 

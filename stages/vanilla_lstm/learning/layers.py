@@ -1,4 +1,4 @@
-"""The models' layers other than the LSTM, and an initial bias.
+"""The models' layers other than the LSTM.
 
 Where Keras has the same layer, weights and outputs are Keras's. Only the matrix products differ:
 they sum in the same order on every processor (`products`).
@@ -6,9 +6,8 @@ they sum in the same order on every processor (`products`).
 
 from typing import Any
 
-import numpy as np
-
 from vanilla_lstm.learning.backend import keras, tf
+from vanilla_lstm.learning.initializers import Orthogonal
 from vanilla_lstm.learning.products import product
 from vanilla_lstm.task.sequences import PAD
 
@@ -57,31 +56,10 @@ class Dense(keras.layers.Dense):
 class SimpleRNNCell(keras.layers.SimpleRNNCell):
     """`keras.layers.SimpleRNNCell`: h' = tanh(W x + U h + b) (Elman 1990)."""
 
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(units, **{"recurrent_initializer": Orthogonal, **kwargs})
+
     def call(self, sequence: Any, states: Any, training: Any = False) -> Any:
         recurrent = product(states[0], self.recurrent_kernel.value)
         h = self.activation(product(sequence, self.kernel.value) + self.bias.value + recurrent)
         return h, [h]
-
-
-@_registered
-class ChronoInitializer(keras.initializers.Initializer):
-    """Chrono initialisation of an LSTM's bias, for memory over `1 .. t_max` steps.
-
-    `b_f ~ log U(1, t_max - 1)`, `b_i = -b_f`, all else 0, in Keras's order i, f, c, o
-    (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", section 2).
-    """
-
-    def __init__(self, t_max: int, seed: int) -> None:
-        self.t_max = t_max
-        self.seed = seed
-
-    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Any:
-        units = shape[0] // 4
-        forget = np.log(np.random.default_rng(self.seed).uniform(1, self.t_max - 1, units))
-        zeros = np.zeros(units)
-        return keras.ops.convert_to_tensor(
-            np.concatenate([-forget, forget, zeros, zeros]), dtype=dtype
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {"t_max": self.t_max, "seed": self.seed}

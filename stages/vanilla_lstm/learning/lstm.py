@@ -11,6 +11,7 @@ sequence costs about as much as one of a short sequence.
 from typing import Any
 
 from vanilla_lstm.learning.backend import keras, tf
+from vanilla_lstm.learning.initializers import Orthogonal
 from vanilla_lstm.learning.products import contract
 
 _SHUT = -1e9  # the gates' input at a masked step: nothing enters or leaves a cell
@@ -27,7 +28,7 @@ class LSTM(keras.layers.LSTM):
     """
 
     def __init__(self, units: int, cell_noise: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(units, **kwargs)
+        super().__init__(units, **{"recurrent_initializer": Orthogonal, **kwargs})
         self.cell_noise = cell_noise
 
     def get_config(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vanilla_lstm.learning.backend import keras, tf
-from vanilla_lstm.learning.layers import ChronoInitializer, Dense, OneHot, SimpleRNNCell
+from vanilla_lstm.learning.initializers import ChronoInitializer
+from vanilla_lstm.learning.layers import Dense, OneHot, SimpleRNNCell
 from vanilla_lstm.learning.lstm import LSTM
 from vanilla_lstm.task.schema import DataParams, ModelParams
 from vanilla_lstm.task.sequences import UInt8Array
@@ -49,9 +50,14 @@ def build_model(
     )
 
 
+def as_program(model: keras.Model) -> tf.types.experimental.GenericFunction:
+    """Return the model as one XLA program."""
+    return tf.function(model, jit_compile=True, autograph=False)
+
+
 def predict(model: keras.Model, x: UInt8Array, batch_size: int) -> npt.NDArray[np.float32]:
     """Return the model's probabilities for digits `[n_samples, n_steps]`, batch by batch."""
-    program = tf.function(model, jit_compile=True, autograph=False)
+    program = as_program(model)
     starts = range(0, len(x), batch_size)
     parts = [program(tf.constant(x[i : i + batch_size], tf.int64)).numpy() for i in starts]
     return np.concatenate(parts)

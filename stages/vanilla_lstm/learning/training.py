@@ -18,9 +18,7 @@ import numpy.typing as npt
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import Indices, batch_lengths, batches, shuffled_batches
 from vanilla_lstm.learning.evaluation import Epoch, significant
-from vanilla_lstm.learning.model import build_model
-from vanilla_lstm.task.artifacts import DataSet
-from vanilla_lstm.task.schema import ModelParams, PhaseParams, TrainParams
+from vanilla_lstm.task.schema import PhaseParams, TrainParams
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, UInt8Array
 
 PATIENCE = 2  # epochs in a row that must reach `stop_at_accuracy`
@@ -29,20 +27,6 @@ _CHUNK_SECONDS = 0.5  # between returns to Python, for progress, curves and sign
 _CHUNK_INDICES = 1 << 22  # bounds the memory of a chunk's batches
 _VALIDATION_BATCH = 1024
 _N_MEASURES = 4  # loss, accuracy, val_loss, val_accuracy
-
-
-def set_threads(batch_size: int, units: int) -> None:
-    """Use two threads if a step is large enough to gain from them; call this before anything else.
-
-    Not one thread per core: the number of parts that a sum is cut into decides its last bits.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(1 if batch_size * units < 16_384 else 2)
-
-
-def new_model(dataset: DataSet, model: ModelParams, train: TrainParams) -> keras.Model:
-    """Return the model that is to be trained on a data set, with TensorFlow set up for it."""
-    set_threads(train.batch_size, model.units)
-    return build_model(dataset.data, model, train.seed, train.pads(dataset.own))
 
 
 def fit(model: keras.Model, x: UInt8Array, y: UInt8Array, params: TrainParams) -> Iterator[Epoch]:
