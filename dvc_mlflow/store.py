@@ -30,7 +30,8 @@ _SHOWN, _MOST_SHOWN = "dvc.columns", 8
 """The tag with the columns that the tool has chosen, and the limit for metrics and for params."""
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 _OLDEST = "3.0"  # the first version that stores models separately from runs
-_ANSWERING, _WRITING = 8, 120  # seconds, at most
+# Seconds, at most. MLflow's server may wait for its SQLite database for 20.
+_ANSWERING, _OPENING, _WRITING = 8, 25, 120
 
 
 class Store:
@@ -62,7 +63,7 @@ class Store:
             self.experiment_id = ""
             return
         _use(self.address, self.root)
-        with self.lock(), self.errors_reported():
+        with self.lock(), self.errors_reported(_OPENING):
             file = database.file_of(self.address)
             if self.is_remote:
                 with self.within(_ANSWERING):
