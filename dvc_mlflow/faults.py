@@ -61,9 +61,8 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
         for part in re.split("[/@]", password[1]):  # requests may take parts of it for the path
             said = said.replace(part, "***") if len(part) > 2 else said
     # After the cause come advice, an SQL statement, a link or a limit that may not be the one.
-    text = re.split(
-        r"\. (?=[A-Z])| \[SQL: | \(Background on |\.? \(\w+ timeout=", " ".join(said.split())
-    )[0]
+    ends = r"\. (?=[A-Z])| \[SQL: | \(Background on |\.? \(\w+ timeout="
+    text = re.split(ends, " ".join(said.split()))[0]
     # Around the cause of a failed request come its address and its client's classes.
     if inner := re.search(r"\(Caused by \w+\([\"'][^)>]*[)>]: ([^\"]*)", text):
         text = inner[1]
