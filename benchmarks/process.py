@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from clone import ROOT, environment
+from support.clone import ROOT, environment
 
 
 class Run(NamedTuple):

@@ -1,4 +1,4 @@
-"""Measure what a sweep costs beyond its trials: `python tests/benchmarks/cluster.py`.
+"""Measure what a sweep costs beyond its trials: `python benchmarks/cluster.py`.
 
 Everything is measured in one run on one machine, with the tests' tiny params. Prints a table and
 writes it to RESULTS-cluster.md. The git and DVC remotes are folders; the tracking server is MLflow
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "stages")]
+sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "stages")]
 
-from clone import environment  # noqa: E402
-from servers import serving  # noqa: E402
-from services import repository  # noqa: E402
+from support.clone import environment  # noqa: E402
+from support.servers import serving  # noqa: E402
+from support.services import repository  # noqa: E402
 
 SLEEPING = """
 import os, sys, time
@@ -164,7 +164,7 @@ class Bench:
         """Return the table and a description of the machine."""
         packages = ("ray", "dvc", "mlflow", "tensorflow")
         lines = [
-            "# Results of tests/benchmarks/cluster.py",
+            "# Results of benchmarks/cluster.py",
             "",
             f"- {datetime.datetime.now(tz=datetime.UTC).date()}, medians of {self.repeats}",
             f"- {cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",

@@ -1,6 +1,6 @@
-"""Measure what `dvc-mlflow run` costs: each pipeline with the prefix and without, in turn.
+"""Measure what recording costs: each pipeline bare, with the prefix, and by `dvc-mlflow dvc`.
 
-`python tests/benchmarks/recording.py` prints the table and writes it to RESULTS-recording.md; with
+`python benchmarks/recording.py` prints the table and writes it to RESULTS-recording.md; with
 `--quick` it measures everything once and small. CPU time includes the recorder's: this process
 adopts it, and waits for it after each run.
 """
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
+sys.path.insert(0, str(HERE.parent / "tests"))
 
-from clone import environment  # noqa: E402
-from pipelines import Repository, Stages, repository  # noqa: E402
 from process import run  # noqa: E402
-from processor import processor  # noqa: E402
+from support.clone import environment  # noqa: E402
+from support.pipelines import Repository, Stages, repository  # noqa: E402
+from support.processor import processor  # noqa: E402
 
 MODEL = {
     "m": {
@@ -47,11 +47,11 @@ class Cost(NamedTuple):
     cpu: float
 
 
-def measure(project: Repository, *arguments: str) -> Cost:
-    """Return what `dvc repro` costs, with all that it leaves behind."""
+def measure(project: Repository, *command: str) -> Cost:
+    """Return what `dvc repro -f` costs, with all that it leaves behind."""
     before, started = os.times(), time.perf_counter()
     subprocess.run(
-        ["dvc", "repro", "-q", *arguments],
+        [*command, "repro", "-q", "-f"],
         cwd=project.path,
         env=environment(),
         check=True,
@@ -71,9 +71,13 @@ def measure(project: Repository, *arguments: str) -> Cost:
 def prefixed(stages: Stages) -> Stages:
     """Return the stages with `dvc-mlflow run` before their commands."""
     return {
-        name: {**stage, "cmd": f"exec dvc-mlflow run sh -c {shlex.quote(stage['cmd'])}"}
+        name: {**stage, "do": _prefixed(stage["do"])} if "do" in stage else _prefixed(stage)
         for name, stage in stages.items()
     }
+
+
+def _prefixed(stage: dict[str, Any]) -> dict[str, Any]:
+    return {**stage, "cmd": f"exec dvc-mlflow run sh -c {shlex.quote(stage['cmd'])}"}
 
 
 class Bench:
@@ -92,19 +96,20 @@ class Bench:
         target: str = "",
         **options: Any,
     ) -> None:
-        """Measure a pipeline with the prefix and without; `before` each run, untimed, once made."""
-        pair = []
-        for kind, given in (("bare", stages), ("recorded", prefixed(stages))):
-            project = repository(self.folder / f"{len(self.rows)}-{kind}", given, **options)
+        """Measure a pipeline in three ways; `before` each run, untimed, once made."""
+        ways = (stages, ("dvc",)), (prefixed(stages), ("dvc",)), (stages, ("dvc-mlflow", "dvc"))
+        projects = []
+        for number, (given, command) in enumerate(ways):
+            project = repository(self.folder / f"{len(self.rows)}-{number}", given, **options)
             make(project)
-            measure(project, "-f")  # the store is made once
-            pair.append(project)
-        costs: list[list[Cost]] = [[], []]
+            measure(project, *command)  # the store is made once
+            projects.append((project, command))
+        costs: list[list[Cost]] = [[], [], []]
         for _ in range(self.repeats):
-            for project, found in zip(pair, costs, strict=True):
+            for (project, command), found in zip(projects, costs, strict=True):
                 before(project)
-                found.append(measure(project, "-f"))
-        (bare, bare_cpu), (wall, cpu) = (
+                found.append(measure(project, *command))
+        (bare, bare_cpu), (wall, cpu), (front, front_cpu) = (
             [statistics.median(values) for values in zip(*each, strict=True)] for each in costs
         )
         self.row(
@@ -113,6 +118,8 @@ class Bench:
             f"{wall:.2f} / {cpu:.2f}",
             f"{wall - bare:+.2f} / {cpu - bare_cpu:+.2f}",
             f"{wall / bare:.2f}",
+            f"{front:.2f} / {front_cpu:.2f}",
+            f"{front / bare:.2f}",
             target,
         )
 
@@ -127,16 +134,20 @@ class Bench:
         for count, target in ((8, ""), (int(2 + 100 * self.scale), "at most 1.3")):
             short = {f"s{i}": stage("sleep 0.5", i) for i in range(count)}
             self.compare(f"{count} stages of 0.5 s", short, target=target)
+        for count, target in ((100, "at most 1.3"), (300, "")):
+            many = {f"s{i}": stage("true", i) for i in range(int(count * self.scale))}
+            self.compare(f"{len(many)} stages that do nothing", many, target=target)
+        items = [f"i{i}" for i in range(int(2 + 48 * self.scale))]
+        each = {"s": {"foreach": items, "do": stage("true", 1, "m${item}.json")}}
+        self.compare(f"{len(items)} items of a foreach", each)
         for half in (0.5, 1.0):  # two sizes show how a cost grows
             self.growing(half * self.scale)
         alone = [run("dvc-mlflow", "run", "true") for _ in range(5 * self.repeats)]
         cpu = 1000 * statistics.median(cost.cpu for cost in alone)
-        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "at most 60 ms")
+        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "", "", "at most 60 ms")
 
     def growing(self, scale: float) -> None:
         """Measure what grows with the size of a pipeline."""
-        many = {f"s{i}": stage("true", i) for i in range(int(2 + 100 * scale))}
-        self.compare(f"{len(many)} stages that do nothing", many)
         outs = [f"out{i}" for i in range(int(2 + 50 * scale))]
         writes = {"one": {**stage(f"for f in {' '.join(outs)}; do echo $f > $f; done", 0)}}
         writes["one"]["outs"] = outs
@@ -177,7 +188,8 @@ class Bench:
 
     def text(self) -> str:
         """Return the table and a description of the machine."""
-        heads = ("`dvc repro -f` of", "bare", "recorded", "more", "ratio", "target")
+        front = "by `dvc-mlflow dvc`"
+        heads = ("`dvc repro -f` of", "bare", "recorded", "more", "ratio", front, "ratio", "target")
         return "\n".join(
             [
                 "# What recording costs",
@@ -188,18 +200,19 @@ class Bench:
                 f"dvc {version('dvc')}, mlflow {version('mlflow')}",
                 "",
                 "| " + " | ".join(heads) + " |",
-                "|---|---:|---:|---:|---:|---|",
+                "|---|---:|---:|---:|---:|---:|---:|---|",
                 *("| " + " | ".join(cells) + " |" for cells in self.rows),
                 "",
             ]
         )
 
 
-def stage(command: str, number: int) -> dict[str, Any]:
-    """Return a stage that runs a command and has a metric."""
+def stage(command: str, number: int, file: str = "") -> dict[str, Any]:
+    """Return a stage that runs a command and has a metric, in a file of its own."""
+    file = file or f"m{number}.json"
     return {
-        "cmd": f"{command}; echo '{{\"n\": {number}}}' > m{number}.json",
-        "metrics": [{f"m{number}.json": {"cache": False}}],
+        "cmd": f"{command}; echo '{{\"n\": {number}}}' > {file}",
+        "metrics": [{file: {"cache": False}}],
     }
 
 

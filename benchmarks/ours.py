@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "stages"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from vanilla_lstm.learning.model import build_model
 from vanilla_lstm.learning.training import fit
 from vanilla_lstm.task.artifacts import DataSet
@@ -19,7 +19,7 @@ from vanilla_lstm.task.params import read_params
 def main() -> None:
     """Train, and print how long it took."""
     epochs, n_samples, n_steps = map(int, [*sys.argv[1:], "1000", "10"][:3])
-    params = read_params(Path(__file__).parents[2] / "params.yaml")
+    params = read_params(Path(__file__).parents[1] / "params.yaml")
     data = replace(params.data, n_steps=n_steps)
     dataset = DataSet.draw(data, replace(params.train_data, n_samples=n_samples))
     recipe = replace(params.train, epochs=epochs)

@@ -18,16 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tool")]
+sys.path.insert(0, str(HERE.parent / "tests"))
 
 from mlflow import MlflowClient  # noqa: E402
 
-from clone import environment  # noqa: E402
-from histories import history, result  # noqa: E402
-from pipelines import Repository  # noqa: E402
 from process import Run, run  # noqa: E402
-from processor import processor  # noqa: E402
-from servers import answers, free_port, running  # noqa: E402
+from support.clone import environment  # noqa: E402
+from support.histories import history, result  # noqa: E402
+from support.pipelines import Repository  # noqa: E402
+from support.processor import processor  # noqa: E402
+from support.servers import answers, free_port, running  # noqa: E402
 
 RECORD = [sys.executable, "-P", "-m", "dvc_mlflow", "record"]
 
