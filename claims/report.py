@@ -18,9 +18,9 @@ from vanilla_lstm.task.params_file import PARAMS, parse
 from variants import BEST_STEP, FRESH, LAST_STEP, Plan, Result, read_plan, read_results
 
 README = Path("README.md")
-CLAIMS, PICTURES = Path("claims"), Path("pictures")
+PICTURES = Path("pictures")
 HOLDS = 0.99  # of the sequences, with every seed
-# Not a dep, which DVC refuses; a new claim changes the dep `claims` as well.
+# Not a dep, which DVC refuses; a new claim is a new dep as well.
 DVC = parse(Path(__file__).with_name("dvc.yaml").read_text())
 FOLDERS = DVC["stages"]["measure"]["foreach"]
 AXES = {"test_data.n_steps": "steps of a test sequence", "test_data.insert": "inserted steps"}
@@ -28,11 +28,11 @@ AXES = {"test_data.n_steps": "steps of a test sequence", "test_data.insert": "in
 INTRODUCTION = """\
 # The post's five claims, measured
 
-Each folder of [claims](claims) is one claim about the LSTM: a `params.yaml` for the same four
-stages as the main job. `make properties` runs all of them, measures each claim with five other
-seeds, against contrasts and on sequences that training never saw, and writes this page: every score
-in it is computed from the files in `claims/*/data/` by the stage `report` of [dvc.yaml](dvc.yaml).
-In MLflow the five models are in the experiment `vanilla-lstm-properties`.
+Each claim about the LSTM is a folder here: a `params.yaml` for the same four stages as the main
+job. `make claims` runs all of them, measures each claim with five other seeds, against contrasts
+and on sequences that training never saw, and writes this page: every score in it is computed from
+the files in `*/data/` by the stage `report` of [dvc.yaml](dvc.yaml). In MLflow the five models are
+in the experiment `vanilla-lstm-claims`.
 
 A score is the number of test sequences, out of {n_samples:,}, that are classified correctly, from
 the worst seed to the best. A reader is a table that maps the symbol of a single step to its most
@@ -48,7 +48,7 @@ def main() -> None:
     """Write one picture for each claim, and README.md."""
     sections, rows, fresh = [], [], []
     for name in FOLDERS:
-        folder = CLAIMS / name
+        folder = Path(name)
         head = read_head((folder / PARAMS).read_text("utf-8"))
         plan, results = read_plan(folder), read_results(folder)
         committed = json.loads((folder / METRICS).read_text("utf-8"))
@@ -127,7 +127,7 @@ By {AXES[plan.test_key]} (the model is trained with {trained}; {plan.tests[0]} i
 {markdown_table(["", *map(str, tests)], rows)}
 {head["Lengths"]} {where_it_stops(plan, results)}
 
-With the seeds of [params.yaml]({CLAIMS}/{name}/params.yaml): {committed["correctly_classified"]} of
+With the seeds of [params.yaml]({name}/params.yaml): {committed["correctly_classified"]} of
 {committed["n_samples"]}. {head["Note"]} Source: {head["Source"]}
 """
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-import measure
-import report
-from claim_folders import FOLDERS, PROPERTIES, measured
+import measure as claims_measure
+import report as claims_report
+from support.claim_folders import CLAIMS, FOLDERS, measured
 from vanilla_lstm.task.params import parse_params
 from vanilla_lstm.task.sequences import generate
 from variants import read_plan, read_results
 
-in_each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=report.FOLDERS)
+in_each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=claims_report.FOLDERS)
 
 
 @in_each_folder
@@ -27,7 +27,7 @@ def test_params_are_valid(folder: Path) -> None:
     assert plan.fresh_seeds == [201, 202, 203, 204, 205]
     assert not set(plan.seeds) & {params.train.seed, params.train_data.seed, *plan.fresh_seeds}
     assert {"Claim", "Task", "Example", "Chance", "Time", "Lengths", "Note", "Source"} <= set(
-        report.read_head(text)
+        claims_report.read_head(text)
     )
 
 
@@ -37,7 +37,7 @@ def test_the_claim_holds(folder: Path) -> None:
     """With every seed, the model classifies at least 990 of 1,000 test sequences correctly."""
     plan, results = read_plan(folder), read_results(folder)
     (model, *_), own = plan.variants, plan.tests[0]
-    scores = report.scores(results, model, own)
+    scores = claims_report.scores(results, model, own)
     assert len(scores) == len(plan.seeds)
     assert min(scores) >= 990
     metrics = YAML(typ="safe").load(folder / "data/metrics.json")
@@ -51,7 +51,7 @@ def test_a_contrast_fails(folder: Path) -> None:
     """Each claim has a contrast, a model without the property, that stays below 450 of 1,000."""
     plan, results = read_plan(folder), read_results(folder)
     _, *contrasts = [*plan.variants, *plan.readers]
-    assert min(max(report.scores(results, c, plan.tests[0])) for c in contrasts) < 450
+    assert min(max(claims_report.scores(results, c, plan.tests[0])) for c in contrasts) < 450
 
 
 @measured
@@ -71,21 +71,24 @@ def test_results_are_those_of_the_plan(folder: Path) -> None:
 @measured
 def test_report_is_of_these_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The committed README.md and pictures are made from the committed results, byte for byte."""
-    copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
-    made = ["README.md", *(f"{report.PICTURES}/{name}.svg" for name in report.FOLDERS)]
+    copy = shutil.copytree(CLAIMS, tmp_path / "claims")
+    made = [
+        "README.md",
+        *(f"{claims_report.PICTURES}/{name}.svg" for name in claims_report.FOLDERS),
+    ]
     for name in made:
         (copy / name).unlink()
     monkeypatch.chdir(copy)
-    report.main()
+    claims_report.main()
     for name in made:
-        assert (copy / name).read_bytes() == (PROPERTIES / name).read_bytes(), name
+        assert (copy / name).read_bytes() == (CLAIMS / name).read_bytes(), name
 
 
 @measured
 def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report marks a claim that fails with any seed, and a contrast that is as good."""
-    copy = shutil.copytree(PROPERTIES, tmp_path / "properties")
-    file = copy / report.CLAIMS / report.FOLDERS[0] / "data/variants.csv"
+    copy = shutil.copytree(CLAIMS, tmp_path / "claims")
+    file = copy / claims_report.FOLDERS[0] / "data/variants.csv"
     plan = read_plan(file.parents[1])
     model, contrast = list(plan.variants)[:2]
     rows = file.read_text().splitlines()
@@ -96,8 +99,10 @@ def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mon
                 rows[i] = ",".join([name, seed, test, correct, n, epochs])
     file.write_text("\n".join(rows))
     monkeypatch.chdir(copy)
-    report.main()
-    row = (copy / "README.md").read_text().split(f"(#{report.FOLDERS[0]})")[1].splitlines()[0]
+    claims_report.main()
+    row = (
+        (copy / "README.md").read_text().split(f"(#{claims_report.FOLDERS[0]})")[1].splitlines()[0]
+    )
     assert "989, **does not hold**" in row
     assert f"{contrast}: 990, **as good**" in row
     assert row.count("as good") == 1
@@ -106,7 +111,7 @@ def test_report_tells_what_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mon
 def test_readers_by_hand() -> None:
     """A reader predicts the label that it counted most often for the symbol."""
     symbols, labels = np.array([0, 0, 0, 3], np.uint8), np.array([1, 1, 2, 0], np.uint8)
-    counts = measure.count(symbols, labels)
+    counts = claims_measure.count(symbols, labels)
     assert counts.shape == (256, 256)
     assert counts[0, 1] == 2
     assert counts.argmax(1)[[0, 3]].tolist() == [1, 0]
@@ -131,5 +136,5 @@ def test_no_variant_beats_chance_where_distractors_look_like_digits(
     posterior = np.stack([(weights * (digits == d)).sum(1) for d in range(4)], 1)
     limit = posterior.max(1).mean()
     unmarked = next(v for v in plan.variants if "unmarked" in v)
-    scores = report.scores(results, unmarked, insert)
+    scores = claims_report.scores(results, unmarked, insert)
     assert max(scores) < 1000 * limit + 4 * np.sqrt(250)

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-import measure
-import report
-from claim_folders import FOLDERS, PROPERTIES, measured
-from clone import ROOT, Clone, make_clone
-from imports import STAGES, covering
+import measure as claims_measure
+import report as claims_report
+from support.claim_folders import CLAIMS, FOLDERS, measured
+from support.clone import ROOT, Clone, make_clone
+from support.imports import STAGES, covering
 from vanilla_lstm.task.params import parse_params
 
-DVC = YAML(typ="safe").load(PROPERTIES / "dvc.yaml")["stages"]
+DVC = YAML(typ="safe").load(CLAIMS / "dvc.yaml")["stages"]
 MAIN = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 def files_of(stage: str, entries: list[dict[str, Any]]) -> dict[Path, str]:
-    """Return the md5s of a stage's deps or outs in properties/dvc.lock, by path."""
+    """Return the md5s of a stage's deps or outs in claims/dvc.lock, by path."""
     claim = stage.partition("@")[2]
-    folder = PROPERTIES / report.CLAIMS / claim if claim else PROPERTIES
+    folder = CLAIMS / claim
     return {(folder / e["path"]).resolve(): e["md5"] for e in entries if "md5" in e}
 
 
@@ -38,8 +38,8 @@ def git_files() -> set[Path]:
 @measured
 @pytest.mark.usefixtures("as_committed")
 def test_lock_is_of_these_files(git_files: set[Path]) -> None:
-    """The committed code made the committed results; if this fails, run `make properties`."""
-    lock = YAML(typ="safe").load(PROPERTIES / "dvc.lock")["stages"]
+    """The committed code made the committed results; if this fails, run `make claims`."""
+    lock = YAML(typ="safe").load(CLAIMS / "dvc.lock")["stages"]
     assert len(lock) == 5 * len(FOLDERS) + 1
     files: dict[Path, str] = {}
     for name, stage in lock.items():
@@ -50,7 +50,7 @@ def test_lock_is_of_these_files(git_files: set[Path]) -> None:
         if path in git_files and hashlib.md5(path.read_bytes()).hexdigest() != md5  # noqa: S324
     }
     assert stale == set()
-    assert PROPERTIES / "README.md" in files
+    assert CLAIMS / "README.md" in files
     assert len(git_files & files.keys()) > 20
 
 
@@ -58,10 +58,10 @@ def test_lock_is_of_these_files(git_files: set[Path]) -> None:
 def test_stages_are_those_of_the_main_job(name: str) -> None:
     """The four stages of a claim are the main pipeline's: same scripts, inputs and outputs."""
     stage = dict(DVC[name]["do"])
-    assert stage.pop("wdir") == "claims/${item}"
+    assert stage.pop("wdir") == "${item}"
     # DVC's artifacts have no foreach, so the stage declares the model.
     model = stage.get("meta", {}).get("mlflow", {}).pop("model", None)
-    moved = json.dumps([stage, model]).replace("${item}: ", "").replace("-properties", "")
+    moved = json.dumps([stage, model]).replace("${item}: ", "").replace("-claims", "")
     stage, model = json.loads(re.sub(r"(\.\./)+(stages|requirements)", r"\2", moved))
     assert stage == MAIN[name]
     if name == "train":
@@ -69,33 +69,53 @@ def test_stages_are_those_of_the_main_job(name: str) -> None:
         assert model == {"path": artifact["path"], **artifact["meta"]}
     else:
         assert model is None
-    assert DVC[name]["foreach"] == list(report.FOLDERS)
+    assert DVC[name]["foreach"] == list(claims_report.FOLDERS)
 
 
 @pytest.mark.parametrize(
-    ("stage", "folder"), [(DVC["measure"]["do"], FOLDERS[0]), (DVC["report"], PROPERTIES)]
+    ("stage", "folder", "read"),
+    [(DVC["measure"]["do"], FOLDERS[0], []), (DVC["report"], CLAIMS, FOLDERS)],
+    ids=["measure", "report"],
 )
-def test_deps_are_what_decides_the_bytes(stage: dict[str, Any], folder: Path) -> None:
-    """`measure` and `report` re-run when code that they import changes, and only then."""
-    assert len(stage["deps"]) <= 6
+def test_deps_are_what_decides_the_bytes(
+    stage: dict[str, Any], folder: Path, read: list[Path]
+) -> None:
+    """`measure` and `report` re-run when code that they import changes; `report`, a claim too."""
     script = folder / stage["cmd"].split()[-1]
-    paths = {(folder / dep).resolve() for dep in stage["deps"]} - {PROPERTIES / report.CLAIMS}
-    assert paths == covering(script.resolve(), [STAGES, PROPERTIES])
+    deps = {(folder / dep).resolve() for dep in stage["deps"]}
+    assert deps == covering(script.resolve(), [STAGES, CLAIMS]) | set(read)
+    assert len(deps) <= 6 + len(read)
+
+
+@measured
+@pytest.mark.pipeline
+@pytest.mark.parametrize("name", ["__pycache__/x.pyc", "sequences.py~"])
+def test_stray_files_run_nothing(tmp_path: Path, name: str) -> None:
+    """Files that Python and editors leave in the stages' code re-run no claim.
+
+    The stages' folder is reached through a link, because DVC ignores nothing outside of a project.
+    """
+    clone = make_clone(tmp_path / "clone", params={})
+    stray = clone.path / "stages" / "vanilla_lstm" / "task" / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("stray")
+    claims = Clone(clone.path / "claims")
+    assert claims.repro("--dry", "--allow-missing", "evaluate", "measure") == []
 
 
 @pytest.mark.pipeline
 @pytest.mark.rest
 def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
     """`measure` gets the score that the stages get, which give the same bytes when repeated."""
-    clone = Clone(make_clone(tmp_path / "clone", {}).path / "properties")
+    clone = Clone(make_clone(tmp_path / "clone", {}).path / "claims")
     clone.dvc("repro", "-f", "evaluate@sequence-prediction")
     lock = clone.lock
     clone.dvc("repro", "-f", "--no-run-cache", "evaluate@sequence-prediction")
     assert clone.lock == lock
-    folder = clone.path / "claims" / "sequence-prediction"
+    folder = clone.path / "sequence-prediction"
     metrics = YAML(typ="safe").load(folder / "data/metrics.json")
     n_epochs = len((folder / "data/training.csv").read_text().splitlines()) - 1
     params = parse_params((folder / "params.yaml").read_text())
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # as `measure` does
-        score = pool.apply(measure.train_and_test, ([params],))
+        score = pool.apply(claims_measure.train_and_test, ([params],))
     assert score == [(metrics["correctly_classified"], metrics["n_samples"], n_epochs)]
