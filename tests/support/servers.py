@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clone import Clone, environment
+from support.clone import Clone, environment
 
 
 def free_port() -> int:
@@ -63,6 +63,15 @@ def running(
                 os.killpg(server.pid, signal.SIGKILL)
 
 
+def server_environment(**more: str) -> dict[str, str]:
+    """Return the environment of an MLflow server that reports nothing and runs no jobs.
+
+    For jobs it would start ten processes more.
+    """
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return environment(**quiet, **more)
+
+
 @contextmanager
 def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
     """Run an MLflow server in a clone, on a free port, and yield its address."""
@@ -73,6 +82,6 @@ def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
         lambda: answers(f"{address}/health"),
         end=signal.SIGKILL,  # after SIGTERM it would still answer connected clients
         cwd=clone.path,
-        env=environment(MLFLOW_DISABLE_TELEMETRY="true", **more),
+        env=server_environment(**more),
     ):
         yield address

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clone import ROOT, environment
+from support.clone import ROOT, environment
 
 QEMU = shutil.which("qemu-x86_64")
 """Emulates other processors, caches included; it is in Debian's package qemu-user."""

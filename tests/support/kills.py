@@ -1,6 +1,6 @@
 """Kill the pipeline at seeded random moments and check that nothing is lost.
 
-    python tests/kills.py [number of kills] [seed] [aimed]
+    python tests/support/kills.py [number of kills] [seed] [aimed]
 
 Each time, the results of some stages are deleted and `dvc repro` begins to make them again. Then
 `dvc`, any process below it (a script, `dvc-mlflow run`, its recorder), or the whole group is
@@ -27,7 +27,9 @@ from typing import Any, NamedTuple
 import psutil
 from ruamel.yaml import YAML
 
-from clone import Clone, environment, make_clone
+sys.path.insert(0, str(Path(__file__).parents[1]))  # when it runs as a program
+
+from support.clone import Clone, environment, make_clone
 
 OUTPUTS = {
     "generate-train-data": ["train.npz"],

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from clone import Done, environment
-from services import TrackingServer, postgresql, repository, ssh
+from support.clone import Done, environment
+from support.services import TrackingServer, postgresql, repository, ssh
 
 
 class Team:

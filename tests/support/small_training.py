@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sections import data_params, model_params, train_params
+from support.sections import data_params, model_params, train_params
 from vanilla_lstm.learning import training
 from vanilla_lstm.learning.backend import keras
 from vanilla_lstm.learning.evaluation import Epoch

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sections import RECIPE
+from support.sections import RECIPE
 from vanilla_lstm.task.errors import ParamsError
 from vanilla_lstm.task.memory import check_memory
 from vanilla_lstm.task.params import parse_params

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = ROOT / "stages"
 FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning")]
 """The folders whose code can change an output; a stage depends on a folder as a whole."""

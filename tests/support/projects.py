@@ -9,7 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from clone import Clone
+from support.clone import Clone
 
 SCORE = """
 import json, sys
@@ -34,16 +34,16 @@ class Project(Clone):
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             text = content if isinstance(content, str) else json.dumps(content, indent=1)
             (self.path / name).write_text(text)
-        subprocess.run(["git", "init", "-q", "--bare", path / "git"], check=True)
-        self.top.git("remote", "add", "origin", f"{path}/git")
+        subprocess.run(["git", "init", "-q", "--bare", path / "flowers.git"], check=True)
+        self.top.git("remote", "add", "origin", f"{path}/flowers.git")
         self.top.commit("A project")
         self.top.git("push", "-q", "origin", "main")
         self.clones = path / "clones"
 
-    def sweep(self, *words: str, check: bool = True) -> str:
-        """Sweep over the trials that `words` say, and return what was printed."""
+    def sweep(self, *words: str, check: bool = True, **more: str) -> str:
+        """Run a sweep with `more` added to its environment, and return what was printed."""
         command = ["dvc-mlflow", "sweep", *words, "--clones", f"{self.clones}"]
-        done = self.run(*command, check=check)
+        done = self.run(*command, check=check, **more)
         return done.stdout + done.stderr
 
     def rows(self) -> list[Run]:

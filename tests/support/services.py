@@ -1,4 +1,4 @@
-"""A team's services, set up as in docs/SWEEP.md, but on loopback and in temporary folders."""
+"""A team's services, set up as in docs/SERVICES.md, but on loopback and in temporary folders."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clone import Clone, environment, make_clone
-from servers import answers, free_port, running
+from support.clone import Clone, environment, make_clone
+from support.servers import answers, free_port, running, server_environment
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or ""
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
@@ -135,11 +135,10 @@ class TrackingServer:
             command,
             lambda: answers(f"{self.client['MLFLOW_TRACKING_URI']}/health"),
             cwd=self._folder,
-            env=environment(
+            env=server_environment(
                 MLFLOW_AUTH_CONFIG_PATH=f"{self._folder}/auth.ini",
                 MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
                 MLFLOW_FLASK_SERVER_SECRET_KEY=PASSWORD,
-                MLFLOW_DISABLE_TELEMETRY="true",
             ),
         ):
             yield

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "stages"))  # also for programs that pytest does not run
 
-from sections import RECIPE
+from support.sections import RECIPE
 from vanilla_lstm.task.params_file import flatten
 
 TINY: dict[str, Any] = {
@@ -137,6 +137,10 @@ class Clone:
             copied.add_store()
         return copied
 
+    def copy_whole(self, path: Path) -> Self:
+        """Copy the clone with its store as it is: its rows keep their absolute paths."""
+        return type(self)(Path(shutil.copytree(self.path, path, symlinks=True)))
+
     def add_store(self) -> None:
         """Add an empty MLflow store, which the first row would otherwise take a second to make."""
         shutil.copyfile(_empty_store(), self.path / "mlflow.db")
@@ -151,7 +155,7 @@ class Clone:
 @cache
 def _empty_store() -> Path:
     """Return MLflow's database without rows, made once for all clones of this process."""
-    from dvc_mlflow.database import create
+    from dvc_mlflow.store.database import create
 
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder)

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from sections import data_params
+from support.sections import data_params
 from vanilla_lstm.task.artifacts import DataSet
 from vanilla_lstm.task.schema import TrainDataParams
 from vanilla_lstm.task.sequences import generate

@@ -1,0 +1,106 @@
+"""`dvc-mlflow dvc` beside a twin of the repository, in which plain `dvc` does the same."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from support.clone import Done, environment
+from support.pipelines import Repository, Stages, repository
+
+NEW = "dvc-mlflow: "
+"""What the tool's own lines begin with."""
+
+
+def unheard(path: Path, stages: Stages, **more: Any) -> Repository:
+    """Make a repository that has never heard of the tool: no store, and nothing hides one."""
+    made = repository(path, stages, **more)
+    made.remove_store()
+    (made.path / ".gitignore").unlink()
+    made.commit("Without the tool")
+    return made
+
+
+def twins(folder: Path, stages: Stages, **more: Any) -> tuple[Repository, Repository]:
+    """Make two such repositories, with the same path below their folders."""
+    ours, twin = (folder / name / "project" for name in ("ours", "twin"))
+    return unheard(ours, stages, **more), unheard(twin, stages, **more)
+
+
+def front(project: Repository, *arguments: str, folder: str = ".", **more: Any) -> Done:
+    """Run `dvc-mlflow dvc` in a folder of a repository."""
+    return Repository(project.path / folder).run("dvc-mlflow", "dvc", *arguments, **more)
+
+
+def said(done: Done) -> str:
+    """Return what a command printed to stderr, without the tool's own lines."""
+    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith(NEW))
+
+
+def live(done: Done) -> int:
+    """Return how many stages were recorded while they ran, not when `dvc` had ended."""
+    return done.stderr.count(f"{NEW}all rows: ")
+
+
+def content(project: Repository) -> dict[str, object]:
+    """Return all that a `dvc` leaves behind: each file's bytes and mode, and what git and DVC have.
+
+    Not compared are what DVC and git write anew in each run: temporary files, times and hashes of
+    commits.
+    """
+    found: dict[str, object] = {}
+    for path in sorted(project.path.rglob("*")):
+        name = f"{path.relative_to(project.path)}"
+        if path.is_file() and not re.match(r"\.git/|\.dvc/tmp/|mlflow\.db|mlartifacts/", name):
+            found[name] = path.read_bytes(), path.stat().st_mode
+    found["index"] = project.git("ls-files", "-s")
+    found["status"] = project.git("status", "--short")
+    found["config"] = (project.path / ".git" / "config").read_text()
+    form = "--format=%(refname:lstrip=-1) %(tree)"
+    found["experiments"] = project.git("for-each-ref", form, "refs/exps/*/*/*")
+    found["branches"] = project.git("for-each-ref", "--format=%(refname) %(tree)", "refs/heads")
+    return found
+
+
+def shells(folder: Path, name: str) -> Path:
+    """Make a shell with a name that logs its arguments to the file `log` beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shell = folder / name
+    shell.write_text(
+        f"""#!/bin/sh
+[ "$1" = --version ] && echo fish, version 3.6.0 && exit
+echo "$@" >> '{folder}/log'
+while [ "$1" != -c ]; do shift; done
+exec /bin/sh "$@"
+"""
+    )
+    shell.chmod(0o755)
+    return shell
+
+
+def started(project: Repository, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+    """Start `dvc-mlflow dvc` in its own process group."""
+    return subprocess.Popen(
+        ["dvc-mlflow", "dvc", *arguments],
+        cwd=project.path,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def reproduced_in_front(project: Repository) -> Iterator["subprocess.Popen[str]"]:
+    """Run `dvc-mlflow dvc repro` in the block, until the block ends at the latest."""
+    with started(project, "repro") as dvc:
+        try:
+            yield dvc
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(dvc.pid, signal.SIGKILL)

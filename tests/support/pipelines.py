@@ -1,0 +1,246 @@
+"""DVC pipelines made for a test, with real `dvc`, a real store and nothing of this repository.
+
+Their commands are one-line shell scripts, so that a pipeline runs in the time of `dvc` itself.
+"""
+
+import atexit
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NamedTuple, Self
+from unittest.mock import patch
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+from dvc_mlflow.__main__ import main
+from support.clone import Clone, environment
+
+Stages = dict[str, dict[str, Any]]
+
+
+def prepare() -> dict[str, Any]:
+    """Return a stage that makes data.txt from raw.txt."""
+    return {"cmd": "cat raw.txt > data.txt", "deps": ["raw.txt"], "outs": ["data.txt"]}
+
+
+def train(data: str = "data.txt") -> dict[str, Any]:
+    """Return a stage that makes model.txt from data and the param `rate`, and draws a curve."""
+    return {
+        "cmd": f"(cat {data}; grep ^rate: params.yaml) > model.txt; "
+        "printf 'step,loss\\n1,0.5\\n2,0.25\\n' > curve.csv",
+        "deps": [data],
+        "params": ["rate"],
+        "outs": ["model.txt"],
+        "plots": [{"curve.csv": {"cache": False, "x": "step"}}],
+    }
+
+
+def evaluate(name: str, *deps: str, cache: bool = False) -> dict[str, Any]:
+    """Return a stage whose score, in a file of its name, is the param of its name."""
+    return {
+        "cmd": f"""echo "{{\\"score\\": $(sed -n 's/^{name}: //p' params.yaml)}}" > {name}.json""",
+        "deps": [*(deps or ("model.txt",))],
+        "params": [name],
+        "metrics": [{f"{name}.json": {"cache": cache}}],
+    }
+
+
+def makes(files: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """Return a stage that writes these files; `more` is the rest of it."""
+    folders = {str(Path(path).parent) for path in files} - {"."}
+    commands = [f"mkdir -p {shlex.quote(folder)}" for folder in sorted(folders)]
+    for path, text in files.items():
+        # DVC runs each line of a command by itself.
+        escaped = text.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
+        commands.append(f"printf %b {shlex.quote(escaped)} > {shlex.quote(path)}")
+    return {"cmd": "; ".join(commands), **more}
+
+
+TWO_EVALUATIONS: Stages = {
+    "prepare": prepare(),
+    "train": train(),
+    "a": evaluate("a"),
+    "b": evaluate("b"),
+}
+"""Two evaluations of one model."""
+PARAMS = {"rate": 1, "a": 1, "b": 1}
+
+LOADER = """
+class Model:
+    def __init__(self, path):
+        self.text = open(path).read()
+
+    def predict(self, given, params=None):
+        return [self.text] * len(given)
+
+
+def _load_pyfunc(path):
+    return Model(path)
+"""
+"""The content of loader.py, with which MLflow serves a model.txt: it predicts its text."""
+MODEL = {"loader_module": "loader", "code_paths": ["loader.py"], "pip_requirements": ["mlflow"]}
+SERVED: Stages = {
+    "train": {**train("raw.txt"), "meta": {"mlflow": {"model": MODEL}}},
+    "a": evaluate("a"),
+}
+"""A pipeline whose model MLflow can serve."""
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    out: str
+    error: str
+    status: int
+
+
+class Repository(Clone):
+    """A git repository with a DVC project and its own MLflow store."""
+
+    def record(self, *arguments: str, folder: str = ".") -> Said:
+        """Run `dvc-mlflow record` in this process, as the console script does."""
+        return self.tool("record", *arguments, folder=folder)
+
+    def tool(self, *arguments: str, folder: str = ".", **more: str) -> Said:
+        """Run `dvc-mlflow` in this process, with `more` added to its environment."""
+        out, error = StringIO(), StringIO()
+        with (
+            patch.dict(os.environ, environment(**more) if more else {}, clear=bool(more)),
+            chdir(self.path / folder),
+            redirect_stdout(out),
+            redirect_stderr(error),
+            # For a new database, Alembic configures logging: it would end TensorFlow's handler,
+            # and that close pytest's own stderr.
+            patch("logging.shutdown"),
+        ):
+            status = main([*arguments])
+        return Said(out.getvalue(), error.getvalue(), status)
+
+    def copy_with_rows(self, path: Path) -> Self:
+        """Copy it with its store, and let `record` correct the paths of its rows."""
+        copied = self.copy_whole(path)
+        assert copied.record().out.startswith("nothing to do")
+        return copied
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write files by path."""
+        for path, text in files.items():
+            (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / path).write_text(text)
+
+    def set(self, params: Mapping[str, Any]) -> None:
+        """Set values at the top of params.yaml."""
+        file = self.path / "params.yaml"
+        for key, value in params.items():
+            line = f"{key}: {json.dumps(value)}"
+            file.write_text(re.sub(rf"(?m)^{key}: .*$", line, file.read_text()))
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of the repository's own store."""
+        return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
+
+    def rows(self, deleted: bool = False) -> list[Run]:
+        """Return the rows of all experiments, oldest first, with the models that they have."""
+        if not (self.path / "mlflow.db").exists():
+            return []
+        client = self.client
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        kind = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+        return [client.get_run(r.info.run_id) for r in reversed(client.search_runs(ids, "", kind))]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the content of the rows, in an order that does not depend on their age."""
+        found = [
+            {
+                "params": run.data.params,
+                "metrics": run.data.metrics,
+                "results": {
+                    k: v for k, v in run.data.tags.items() if k.startswith("dvc-mlflow.lock.")
+                },
+                "md5s": {k: v for k, v in run.data.tags.items() if k.startswith("md5.")},
+                "status": run.info.status,
+            }
+            for run in self.rows()
+        ]
+        return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
+
+    def artifacts(self, run: Run, path: str = "") -> list[str]:
+        """Return the paths of a row's artifacts."""
+        listed = self.client.list_artifacts(run.info.run_id, path)
+        inside = [p for file in listed if file.is_dir for p in self.artifacts(run, file.path)]
+        return sorted([file.path for file in listed if not file.is_dir] + inside)
+
+
+def repository(
+    path: Path,
+    stages: Stages,
+    params: Mapping[str, Any] = PARAMS,
+    files: Mapping[str, str] = {},
+    data: Sequence[str] = (),
+    **top: Any,
+) -> Repository:
+    """Make a repository with these stages, in which nothing has run.
+
+    `data` are the files that DVC tracks; `top` is the rest of dvc.yaml.
+    """
+    made = Repository(Path(shutil.copytree(_initialized(), path)))
+    texts = {"raw.txt": "1\n", "dvc.yaml": json.dumps({"stages": stages, **top}), **files}
+    made.write({**texts, ".gitignore": "/mlflow.db*\n/mlartifacts/\n"})
+    made.write({"params.yaml": "".join(f"{k}: {json.dumps(v)}\n" for k, v in params.items())})
+    made.add_store()
+    if data:
+        made.dvc("add", "-q", *data)
+    made.commit("My pipeline")
+    return made
+
+
+def finished(path: Path, stages: Stages, *arguments: Any, **more: Any) -> Repository:
+    """Make a repository with these stages, which have run, and commit the results."""
+    made = repository(path, stages, *arguments, **more)
+    made.dvc("repro", "-q")
+    made.commit("The results")
+    return made
+
+
+@cache
+def _initialized() -> Path:
+    """Return an empty repository, for all tests of this process to copy."""
+    made = Repository(Path(mkdtemp()))
+    atexit.register(shutil.rmtree, made.path)
+    made.git("init", "-q", "-b", "main")
+    made.dvc("init", "-q")
+    return made.path
+
+
+@cache
+def served() -> Repository:
+    """Return a pipeline of `SERVED` that has run, for all tests of this process to `copy`."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
+
+
+def reproduce(project: Repository, params: Mapping[str, Any] = {}, *arguments: str) -> None:
+    """Run the pipeline with these params, and record it."""
+    project.set(params)
+    project.dvc("repro", "-q", *arguments)
+    project.record()
+
+
+def results(run: Run) -> set[str]:
+    """Return the names of the stages whose results a row has."""
+    return {
+        key.removeprefix("dvc-mlflow.lock.")
+        for key in run.data.tags
+        if key.startswith("dvc-mlflow.lock.")
+    }

@@ -1,0 +1,150 @@
+"""Pipelines whose rows compete, and `dvc-mlflow promote` on them."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from support.clone import environment
+from support.pipelines import LOADER, MODEL, PARAMS, Repository, Said, Stages, repository, train
+
+TRAP = f"open(__file__ + '.ran', 'w')\n{LOADER}"
+"""A loader that leaves a file where it is imported."""
+
+
+def measure(*deps: str, promote: Any = ("test/score", "-test/loss"), **more: Any) -> dict[str, Any]:
+    """Return a stage that measures the params `a` and `b` as score and loss, on test.txt."""
+    number = "$(sed -n 's/^{}: //p' params.yaml)".format
+    text = f'{{\\"score\\": {number("a")}, \\"loss\\": {number("b")}}}'
+    mlflow = {"prefix": "test/", "promote": [*promote], **more}
+    return {
+        "cmd": f'echo "{text}" > test.json',
+        "deps": ["model.txt", *(deps or ("test.txt",))],
+        "params": ["a", "b"],
+        "metrics": [{"test.json": {"cache": False}}],
+        "meta": {"mlflow": mlflow},
+    }
+
+
+NAMED: Stages = {
+    "train": {**train("raw.txt"), "meta": {"mlflow": {"model": {**MODEL, "name": "clf"}}}}
+}
+"""The stage that makes the model, which is `clf` in git's tags."""
+
+
+def project_of(path: Path, stages: Stages, params: Any = PARAMS, **top: Any) -> Repository:
+    """Return a repository in which these stages have run and been recorded; `top` as elsewhere."""
+    files = {"loader.py": TRAP, "test.txt": "1\n", "labels.txt": "1\n"}
+    project = repository(path / "project", stages, params, files, data=["test.txt"], **top)
+    project.dvc("repro", "-q")
+    project.commit("The results")
+    assert project.record().status == 0
+    return project
+
+
+def measured(folder: Path, **top: Any) -> Repository:
+    """Make a pipeline in a folder whose model is measured on data that DVC tracks."""
+    return project_of(folder, {**NAMED, "measure": measure()}, **top)
+
+
+def row(project: Repository, *, commit: bool = True, **params: float) -> Run:
+    """Run the pipeline with other params, commit the result, and return its row."""
+    project.set(params)
+    project.dvc("repro", "-q")
+    if commit:
+        project.commit(f"{params}")
+    assert project.record().status == 0
+    return project.rows()[-1]
+
+
+def promote(project: Repository, *arguments: str) -> Said:
+    """Run `dvc-mlflow promote` with the identity that git needs for a tag."""
+    return project.tool("promote", *arguments, **environment())
+
+
+def promoted(project: Repository, run: Run, name: str = "clf") -> str:
+    """Promote a row; return the champion's version in git, which MLflow shows."""
+    said = promote(project, run.info.run_id)
+    assert (said.status, said.error) == (0, ""), said
+    made, alias, share = said.out.splitlines()
+    tags = made.partition(":")[0].split(" and ")
+    version = tags[0].removeprefix(f"{name}@")
+    commit = project.git("rev-list", "-n1", tags[0])
+    assert made.endswith(f": at commit {commit[:7]}, the model of row {run.info.run_id}")
+    assert share.startswith(f"to share it: git push origin {tags[0]} '{tags[1]}' && dvc push")
+    assert tags[1].startswith(f"{name}#champion#")
+    shown = registered(project, name)[version]
+    assert alias == f"models:/{name}@champion is version {shown.version}"
+    assert shown.tags["dvc.row"] == run.info.run_id
+    assert shown.tags["gto.commit"] == commit
+    assert shown.source == f"models:/{run.outputs.model_outputs[0].model_id}"
+    assert project.client.get_model_version_by_alias(name, "champion").version == shown.version
+    return version
+
+
+def refused(project: Repository, run: Run | str, *options: str) -> str:
+    """Return why a row is not promoted; the registry stays as it is, in git and in MLflow."""
+    before = registry(project), project.git("tag")
+    run_id = run if isinstance(run, str) else run.info.run_id
+    said = promote(project, run_id, *options)
+    assert (said.status, said.out) == (1, "")
+    assert said.error.count("\n") == 1
+    assert said.error.replace("\n", "").isprintable()
+    assert (registry(project), project.git("tag")) == before
+    return said.error.removeprefix("dvc-mlflow: ").removeprefix(f"{run_id}: not promoted; ")[:-1]
+
+
+def gto(project: Repository, *arguments: str) -> None:
+    """Run `gto`, in a second of its own: it orders tags by seconds."""
+    time.sleep(1)
+    project.run("gto", *arguments)
+
+
+def registered(project: Repository, name: str = "clf") -> dict[str, ModelVersion]:
+    """Return what MLflow shows of git's versions, by their names in git."""
+    found = project.client.search_model_versions(f"name = '{name}'")
+    return {each.tags.get("gto.version", f"{each.version}"): each for each in found}
+
+
+def aliases(project: Repository, name: str = "clf") -> dict[str, str]:
+    """Return the version in git of each alias in MLflow, or its number if git has none."""
+    numbers = {f"{each.version}": own for own, each in registered(project, name).items()}
+    found = project.client.get_registered_model(name).aliases
+    return {alias: numbers[f"{number}"] for alias, number in found.items()}
+
+
+def registry(project: Repository) -> list[tuple[object, ...]]:
+    """Return all that is registered."""
+    found: list[tuple[object, ...]] = []
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as store:
+        for table in ("registered_models", "model_versions", "registered_model_aliases"):
+            found += store.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+    return found
+
+
+ARTIFACTS = {
+    "clf": {"path": "model.txt", "type": "model", "meta": MODEL},
+    "numbers": {"path": "test.txt", "type": "dataset"},
+    "given": {"path": "test.txt", "type": "model"},
+}
+
+
+def registrable(folder: Path) -> Repository:
+    """Return a pipeline with two committed results, whose model has a key in `artifacts`."""
+    project = measured(folder, artifacts=ARTIFACTS)
+    row(project, rate=2, a=2)
+    return project
+
+
+def registry_lines(project: Repository, *arguments: str) -> tuple[list[str], list[str]]:
+    """Record, and return what is said of the registry, and what is warned of."""
+    said = project.record(*arguments)
+    assert said.status == 0
+    assert (said.out + said.error).replace("\n", "").isprintable()
+    assert "Traceback" not in said.error
+    lines = [line for line in said.out.splitlines() if "models:/" in line]
+    return lines, said.error.replace("dvc-mlflow: ", "").splitlines()

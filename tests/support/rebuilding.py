@@ -1,0 +1,118 @@
+"""Start `record`, lose its store, and compare all that two stores contain."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
+from support.clone import environment
+from support.pipelines import SERVED, Repository, evaluate
+
+STAGES = {**SERVED, "b": {**evaluate("b"), "plots": [{"b.txt": {"cache": False}}]}}
+STAGES["b"]["cmd"] += "; echo text > b.txt"
+
+
+def contents(project: Repository, address: str = "") -> list[dict[str, Any]]:
+    """Return all that is in a store, except ids and processes, which differ each time.
+
+    A repository's own store is read from a copy: MLflow would keep a deleted one open.
+    """
+    client = MlflowClient(address or f"sqlite:///{store_copied(project)}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    models = client.search_logged_models(ids)
+    rows = [client.get_run(run.info.run_id) for run in client.search_runs(ids)]
+    linked = [output.model_id for row in rows for output in row.outputs.model_outputs]
+    assert sorted(linked) == sorted(model.model_id for model in models)
+    assert all(model.status == "READY" for model in models)
+    return [_content(client, row) for row in rows]
+
+
+def undisturbed(project: Repository) -> list[dict[str, Any]]:
+    """Record a pipeline of `STAGES` that has run, and return all that is in its store."""
+    assert project.record().status == 0
+    rows = contents(project)
+    (row,) = rows
+    assert {*row["points"]} == {"train/loss", "a/score", "b/score"}
+    assert {*row["artifacts"]} == {"model.txt", "curve.csv", "a.json", "b.json", "b.txt"}
+    assert len(row["models"]) == 1
+    return rows
+
+
+def store_copied(project: Repository) -> Path:
+    """Copy a repository's own store, with what a killed process has not ended."""
+    place = project.path.with_name(f"read-{time.monotonic_ns()}.db")
+    for end in ("", "-journal"):
+        if (path := project.path / f"mlflow.db{end}").exists():
+            shutil.copyfile(path, f"{place}{end}")
+    return place
+
+
+def _content(client: MlflowClient, row: Run) -> dict[str, Any]:
+    own = {HOST, CLONE, SYSTEM, PROCESS}
+    points = {
+        key: [
+            (m.step, m.value, m.timestamp) for m in client.get_metric_history(row.info.run_id, key)
+        ]
+        for key in row.data.metrics
+    }
+    return {
+        "name": row.info.run_name,
+        "status": row.info.status,
+        "times": (row.info.start_time, row.info.end_time),
+        "params": row.data.params,
+        "points": {key: sorted(found) for key, found in points.items()},
+        "metrics": row.data.metrics,
+        "tags": {key: value for key, value in row.data.tags.items() if key not in own},
+        "inputs": sorted(
+            (given.dataset.name, given.dataset.digest, given.tags[0].value)
+            for given in row.inputs.dataset_inputs
+        ),
+        "artifacts": _files(client, row.info.run_id),
+        "models": [_served(client, output.model_id) for output in row.outputs.model_outputs],
+    }
+
+
+def _files(client: MlflowClient, run_id: str) -> dict[str, bytes]:
+    folder = Path(client.download_artifacts(run_id, ""))
+    return {f"{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _served(client: MlflowClient, model_id: str) -> tuple[Any, ...]:
+    model = client.get_logged_model(model_id)
+    uri, place = model.artifact_location, client.tracking_uri
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=place)
+    return model.name, model.tags, mlflow.pyfunc.load_model(folder).predict([1])
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do some work in another process, as a command is one; return its exit code or -signal."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 99
+    try:
+        code = int(str(work()))
+    finally:
+        os._exit(code)
+
+
+@contextmanager
+def started(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `dvc-mlflow record` in a project."""
+    with subprocess.Popen(
+        ["dvc-mlflow", "record"],
+        cwd=project.path,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as record:
+        yield record
