@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from .errors import ToolError, warn
+from .live.user_shell import command as shell_command
 from .safe_path import leave_out_checkout
-
-_OPTIONS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}
-"""The options with which DVC starts a shell, so that it reads none of the user's settings."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,20 +21,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .commands.run import run  # without argparse, to start the stage sooner
 
         return run(stage)
+    if words[:1] == ["dvc"]:
+        from .commands.dvc import run as run_dvc  # all that follows is for dvc
+
+        return run_dvc(words[1:])
     from importlib import import_module
 
     from .arguments import parser
-    from .importing import without_collector
+    from .fast_imports import without_collector
 
     given = parser().parse_args(words)
-    import_module(".mlflow_settings", __package__)  # before any command imports MLflow
+    import_module(".store.mlflow_settings", __package__)  # before any command imports MLflow
     try:
         # Import only what this command needs: DVC and MLflow take seconds.
         with without_collector():
             command = import_module(f".commands.{given.command}", __package__)
         return int(command.run(given))
-    except ToolError as error:
-        warn(f"{error}")
+    except (ToolError, OSError) as error:  # of the system, such as a full disk
+        where = getattr(error, "filename", None)
+        warn(f"{where}: {getattr(error, 'strerror', error)}" if where else f"{error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -45,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stage_command(words: Sequence[str]) -> list[str]:
     """Return the command that `run` is to start, or [] if the words ask for help or are wrong."""
     if words[:1] == ["-c"] and len(words) == 2:
-        shell = os.environ.get("SHELL") or "/bin/sh"  # as DVC does
-        return [shell, *_OPTIONS.get(shell.rpartition("/")[2].lower(), []), "-c", words[1]]
+        return shell_command(words[1], os.environ)
     command = [*words[1:]] if words[:1] == ["--"] else [*words]
     return [] if command[0:1] and command[0].startswith("-") else command
 

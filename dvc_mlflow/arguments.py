@@ -13,12 +13,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_record(commands)
+    _add_dvc(commands)
     _add_run(commands)
-    _add_init_and_deinit(commands)
     _add_those_of_one_row(commands)
     _add_ui(commands)
     _add_heal(commands)
-    _add_report(commands)
     add_sweep_to(commands)
     return every
 
@@ -55,6 +54,18 @@ def _add_record(commands: Any) -> None:
     record.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
+def _add_dvc(commands: Any) -> None:
+    commands.add_parser(
+        "dvc",
+        usage="dvc-mlflow dvc ARGUMENT [ARGUMENT ...]",
+        help="run dvc, and record the stages that it runs",
+        description="Put this before a dvc command, such as `dvc-mlflow dvc repro`. It runs as "
+        "before, with the same streams, signals and exit status, and leaves the same files. Its "
+        "stages have their rows in MLflow while they run, and what dvc takes from its run cache "
+        "has a row when dvc has ended.",
+    )
+
+
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
@@ -64,30 +75,6 @@ def _add_run(commands: Any) -> None:
         "with the same streams, signals and exit status, and its row in MLflow shows it live.",
     )
     run.add_argument("-c", metavar="TEXT", help="a command line for the shell")
-
-
-def _add_init_and_deinit(commands: Any) -> None:
-    init = commands.add_parser(
-        "init",
-        help="record the stages of this project: put `dvc-mlflow run` before their commands",
-        description="Put `dvc-mlflow run` before the commands of the stages with metrics, curves "
-        "or a model, and add MLflow's files to .gitignore and .dvcignore. The commands change in "
-        "dvc.lock, too, so nothing runs again. Nothing else changes. `init` shows the changes and "
-        "asks before it writes them; `dvc-mlflow deinit` undoes them.",
-    )
-    init.add_argument(
-        "--stages", default="", help="the stages to record instead, such as train,evaluate"
-    )
-    deinit = commands.add_parser(
-        "deinit",
-        help="undo what init changed in this project's files",
-        description="Remove `dvc-mlflow run` from all commands in dvc.yaml and in dvc.lock, so "
-        "that nothing runs again, and the lines that `init` added to .gitignore and .dvcignore. "
-        "Nothing else changes. `deinit` shows the changes and asks before it writes them.",
-    )
-    for command in (init, deinit):
-        command.add_argument("--yes", action="store_true", help="write without asking")
-        command.add_argument("--dry-run", action="store_true", help="only show the changes")
 
 
 def _add_those_of_one_row(commands: Any) -> None:
@@ -107,14 +94,21 @@ def _add_those_of_one_row(commands: Any) -> None:
     promote = commands.add_parser(
         "promote",
         help="make a row's model the champion, if it is better on the same data",
-        description="Register a row's model under the name of its experiment, and move the alias "
-        "`champion` to it, if the row is better than the champion's on the same data. In dvc.yaml, "
-        "the stage that measures says what is better: `meta: {mlflow: {promote: [test/score, "
-        "-test/loss]}}` compares these metrics in turn; with a `-`, lower is better. Then "
-        "`mlflow models serve -m models:/NAME@champion` serves it.",
+        description="If a row is better than the champion on the same data, register its model in "
+        "git's tags by GTO, at the commit that has the row's result, and assign it the stage "
+        "`champion`. MLflow shows it as an alias. In dvc.yaml, the stage that measures says what "
+        "is better: `meta: {mlflow: {promote: [test/score, -test/loss]}}` compares these metrics "
+        "in turn; with a `-`, lower is better. Then `mlflow models serve -m models:/NAME@champion` "
+        "serves it, NAME being its key in `artifacts`.",
     )
     for command in (restore, forget, promote):
-        command.add_argument("run", metavar="RUN", help="the run id on the row's page in MLflow")
+        command.add_argument(
+            "run", metavar="RUN", help="the row's name, the seven digits that end it, or its run id"
+        )
+    promote.add_argument(
+        "--stage", metavar="NAME", default="champion", help="another stage (default: champion)"
+    )
+    promote.add_argument("--dry-run", action="store_true", help="only say what would be done")
     promote.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -122,9 +116,9 @@ def _add_ui(commands: Any) -> None:
     ui = commands.add_parser(
         "ui",
         help="show the rows in MLflow, on this machine only",
-        description="Print the address of the table of this repository's rows, and serve it on "
-        "this machine only, until Ctrl-C. If MLFLOW_TRACKING_URI is a server, only print the "
-        "address.",
+        description="Serve the table of this repository's rows on this machine only, until "
+        "Ctrl-C, and print its address once it answers. If MLFLOW_TRACKING_URI is a server, or if "
+        "another `ui` serves the rows already, only print the address.",
     )
     ui.add_argument(
         "--port", type=_port, default=5000, help="the port on 127.0.0.1 (default: 5000)"
@@ -143,26 +137,6 @@ def _add_heal(commands: Any) -> None:
     heal.add_argument(
         "folders", nargs="*", metavar="FOLDER", help="DVC projects (default: the one here)"
     )
-
-
-def _add_report(commands: Any) -> None:
-    report = commands.add_parser(
-        "report",
-        help="print as Markdown what has changed since a commit, for a pull request",
-        description="Print as Markdown which metrics and params of the repository's DVC projects "
-        "have changed since a commit, and whether each committed dvc.lock is what the code makes. "
-        "If one is not, the exit status is 1. Run `dvc repro` first: missing files count as a "
-        "failure in the project around the current folder, but not in the others.",
-    )
-    report.add_argument(
-        "base",
-        nargs="?",
-        default="",
-        metavar="BASE",
-        help="a commit, branch or tag (default: where this branch left the remote's default "
-        "branch, or else HEAD)",
-    )
-    report.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _port(text: str) -> int:

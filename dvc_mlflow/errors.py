@@ -6,7 +6,6 @@ ToolError
 """
 
 import sys
-from contextlib import suppress
 
 
 class ToolError(Exception):
@@ -35,15 +34,32 @@ def is_raised_in(package: str, error: BaseException) -> bool:
 
 def warn(text: str) -> None:
     """Print a line to stderr; if that is closed, do nothing, as a stage must not fail for it."""
-    with suppress(OSError):
+    try:
         print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def say(text: str) -> None:
-    """Print a line of a command's result."""
-    print(plain(text))
+    """Print a line of a command's result; raises `ToolError` if nobody can read it."""
+    try:
+        print(plain(text), flush=True)
+    except OSError as error:
+        sys.stdout = sys.stderr  # else Python would report it once more when it ends
+        raise ToolError(f"standard output: {error.strerror}") from None
+    except UnicodeEncodeError:  # the terminal's alphabet is a small one
+        print(plain(text).encode("ascii", "replace").decode(), flush=True)
 
 
 def plain(text: str) -> str:
     """Return a text with `?` for control characters: a name in a store can have any."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def masked(text: str) -> str:
+    """Return the text with the user names, passwords and tokens in its addresses masked."""
+    import re  # slow for `run`
+
+    # A password may have `/` and `@` in it.
+    text = re.sub(r"(?<=://)([^\s/:@]*:\S*|[^\s/@]*)(?=@)", "***", text)
+    return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|key))=[^\s&]+", r"\1=***", text)

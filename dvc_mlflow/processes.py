@@ -1,40 +1,48 @@
-"""Which process made a row, in which clone: how the rows of dead processes are recognized."""
+"""Which process made a row, in which clone: how the rows of dead processes are recognized.
 
+DVC starts a program that imports this for each command, so it imports next to nothing.
+"""
+
+import fcntl
 import os
-import socket
-from collections.abc import Mapping
-from pathlib import Path
+from _collections_abc import Mapping
 
-HOST = "host"
-CLONE = "clone"
-SYSTEM = "system"
-PROCESS = "process"
+from . import own_files
+from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM, value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def tags(root: Path) -> dict[str, str]:
+def tags(root: "Path") -> dict[str, str]:
     """Return the tags of a run that this process makes in the clone at `root`."""
     return {
-        HOST: socket.gethostname(),
+        HOST: os.uname().nodename,
         CLONE: clone(root),
         SYSTEM: system(),
         PROCESS: process(os.getpid()),
     }
 
 
-def clone(root: Path) -> str:
+def clone(root: "Path") -> str:
     """Return the unique name of the clone at `root`, kept in a file outside git."""
-    path = root / ".dvc" / "tmp" / "clone"
-    if not path.exists():
-        path.with_suffix(".partial").write_text(os.urandom(16).hex())
-        path.with_suffix(".partial").replace(path)
-    return path.read_text()
+    path, digits = f"{root}/.dvc/tmp/clone", {*b"0123456789abcdef"}
+    try:
+        if len(name := own_files.read(path)) == 32 and digits.issuperset(name):
+            return name.decode()
+    except OSError:
+        pass
+    made = os.urandom(16).hex()
+    own_files.write(path, made.encode())
+    return made
 
 
 def system() -> str:
     """Return the scope in which process ids are unique: the machine's boot and the container."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         import psutil
 
@@ -47,7 +55,7 @@ def process(pid: int) -> str:
         # In ticks since the boot, because the clock may be set while it runs.
         state, *_, began = _stat(pid)[:20]
     except OSError:
-        return "" if Path("/proc/self/stat").exists() else _elsewhere(pid)
+        return "" if os.path.exists("/proc/self/stat") else _elsewhere(pid)
     return "" if state == "Z" else f"{pid}@{began}"  # a zombie only waits for its parent
 
 
@@ -56,9 +64,19 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def environ(pid: int) -> bytes:
+    """Return the environment that a process was started with, or b"" if that is not ours to see."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat from the state on; raises `OSError`."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    with open(f"/proc/{pid}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
 
 
 def _elsewhere(pid: int) -> str:
@@ -77,9 +95,42 @@ def has_ended(tags: Mapping[str, str]) -> bool:
     Anyone who can edit a run can write its tags. Processes of other containers are not visible.
     """
     boot, _, container = system().partition(" ")
-    its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
-    pid, at, _ = tags.get(PROCESS, "").partition("@")
-    if tags.get(HOST) != socket.gethostname() or not (its_boot and at and pid.isdecimal()):
+    its_boot, _, its_container = value(tags, SYSTEM).partition(" ")
+    pid, at, _ = value(tags, PROCESS).partition("@")
+    if value(tags, HOST) != os.uname().nodename or not (its_boot and at and pid.isdecimal()):
         return False
-    gone = its_container == container and process(int(pid[:9])) != tags[PROCESS]
+    gone = its_container == container and process(int(pid[:9])) != value(tags, PROCESS)
     return its_boot != boot or gone
+
+
+def runs_here(tags: Mapping[str, str]) -> bool:
+    """Whether these tags name a process of this machine and container that runs."""
+    is_here = tags[HOST] == os.uname().nodename and tags[SYSTEM] == system()
+    pid = tags[PROCESS].partition("@")[0]
+    return is_here and pid.isdecimal() and process(int(pid[:9])) == tags[PROCESS]
+
+
+def end_with_parent(number: int) -> None:
+    """Let the kernel send this process a signal, or none if 0, when its parent ends (Linux)."""
+    import _ctypes  # `ctypes` itself is slow for what DVC starts for each command
+
+    set_parent_death_signal = 1
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    _ctypes.call_function(prctl, (set_parent_death_signal, number))
+
+
+class Locked:
+    """Locks a folder against other processes in a block, which gets its descriptor.
+
+    The operating system releases the lock of a process that has died. Raises `OSError`.
+    """
+
+    def __init__(self, folder: "str | Path") -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY)
+
+    def __enter__(self) -> int:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

@@ -1,17 +1,16 @@
 """Run git, and find the checkout, the main repository and the address of the store."""
 
 import os
-import shutil
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .errors import ProjectError, StoreError
+from .pipeline.tags import DEFAULT, PROCESSOR, PYTHON, REQUIREMENTS
 
-DEFAULT = "dvc.default"
-"""The tag of a project's default experiment: the project's folder; a repository may be renamed."""
+if TYPE_CHECKING:
+    import subprocess  # slow for `run`, which mostly needs no git
 
 
 def checkout(here: Path | None = None) -> Path:
@@ -37,6 +36,9 @@ def main_repository() -> Path:
     parents = [Path.cwd(), *Path.cwd().parents]
     projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
     inner = projects[-1].relative_to(here) if projects else Path()
+    git_folder = here / ".git"
+    if git_folder.is_dir() and not git_folder.is_symlink():
+        return here / inner
     first = ask("-C", str(here), "worktree", "list", "--porcelain").partition("\n")[0]
     main = Path(first.removeprefix("worktree "), inner)
     # For a submodule git lists its folder in .git, for a bare repository the repository itself.
@@ -51,9 +53,9 @@ def environment(requirements_md5: str) -> dict[str, str]:
     info = Path("/proc/cpuinfo")
     known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
     return {
-        "python": platform.python_version(),
-        "requirements.md5": requirements_md5,
-        "processor": known[1] if known else platform.processor() or platform.machine(),
+        PYTHON: platform.python_version(),
+        REQUIREMENTS: requirements_md5,
+        PROCESSOR: known[1] if known else platform.processor() or platform.machine(),
     }
 
 
@@ -62,28 +64,48 @@ def git(
     cwd: Path | None = None,
     text: bytes = b"",
     env: Mapping[str, str] | None = None,
+    seconds: float | None = None,
 ) -> bytes:
     """Run git with `text` as its input, and return what it prints; raises `ProjectError`.
 
     It uses the current repository, whatever a git hook has set; `env` is added to its environment.
+    It may take at most so many `seconds`.
     """
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=cwd,
-        input=text,
-        capture_output=True,
-        check=False,
-        env={**_own_environment(), **(env or {})},
-    )
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=cwd,
+            input=text,
+            capture_output=True,
+            check=False,
+            env={**_own_environment(), **(env or {})},
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProjectError(f"git {arguments[0]}: no answer within {seconds:g} s") from None
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
         raise ProjectError(f"git {arguments[0]}: {said or done.returncode}")
     return done.stdout
 
 
-def text(*arguments: str) -> str:
-    """Run git in the working directory, and return what it prints; raises `ProjectError`."""
-    return os.fsdecode(git(*arguments)).rstrip()
+def text(*arguments: str, cwd: Path | None = None) -> str:
+    """Run git, and return what it prints without the last line's end; raises `ProjectError`."""
+    return os.fsdecode(git(*arguments, cwd=cwd)).rstrip()
+
+
+def tree(top: Path, commit: str, path: str = ".") -> Iterator[tuple[str, str, str]]:
+    """Yield path, mode and git object of each file of a commit; raises `ProjectError`.
+
+    `top` is the checkout's root, and `path` in it limits them to a file or a folder.
+    """
+    options = ("ls-tree", "-r", "-z", "--full-tree", commit, "--", path)
+    for entry in filter(None, os.fsdecode(git(*options, cwd=top)).split("\0")):
+        head, _, file = entry.partition("\t")
+        mode, _, blob = head.split()
+        yield file, mode, blob
 
 
 def _own_environment() -> dict[str, str]:
@@ -119,6 +141,8 @@ class Blobs:
         return content if head[1] == b"blob" else None
 
     def _start(self) -> None:
+        import subprocess
+
         pipe, command = subprocess.PIPE, ["git", "cat-file", "--batch"]
         self._process = subprocess.Popen(
             command,
@@ -140,6 +164,8 @@ class Blobs:
 
 def check_git() -> None:
     """Raise `ProjectError` if this is a git checkout, and git is not installed or refuses it."""
+    import shutil
+
     top = checkout()
     if (top / ".git").exists():
         if not shutil.which("git"):
@@ -147,10 +173,10 @@ def check_git() -> None:
         git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
 
 
-def ask(*arguments: str) -> str:
+def ask(*arguments: str, cwd: Path | None = None) -> str:
     """Return git's output, or "" if git is missing, fails or refuses the repository."""
     try:
-        return text(*arguments).strip()
+        return text(*arguments, cwd=cwd).strip()
     except (OSError, ProjectError):
         return ""
 
@@ -191,14 +217,49 @@ def default_experiment(root: Path, folder: str = "") -> str:
         with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
             if row := store.execute(f"{tagged} WHERE key = ? AND value = ?", values).fetchone():
                 return str(row[0])
+    return "/".join(filter(None, [_remote_name(root) or checkout(root.resolve()).name, folder]))
+
+
+def former_experiment(root: Path, folder: str = "") -> str:
+    """Return the name that 2.0.0 gave the default experiment: that of the checkout's folder."""
     return "/".join(filter(None, [checkout(root.resolve()).name, folder]))
+
+
+def remote_url(root: Path) -> str:
+    """Return the address of the git remote: `origin`, or the only one; "" if there is none."""
+    listed = ask("config", "--get-regexp", r"^remote\..*\.url$", cwd=root).splitlines()
+    urls = dict(line.split(" ", 1) for line in listed if " " in line)
+    return urls.get("remote.origin.url") or (next(iter(urls.values())) if len(urls) == 1 else "")
+
+
+def _remote_name(root: Path) -> str:
+    """Return `owner/name` of the git remote, or "" if there is none.
+
+    It is the same for all clones, whatever their folders are called and how they reach the remote.
+    """
+    import re  # slow for `run`
+
+    url = remote_url(root)
+    path = re.sub(r"^\w[\w+.-]*://[^/]*|^[^/:]*:", "", url)  # https://host/path, or host:path
+    parts = [
+        part
+        for part in path.rstrip("/").removesuffix(".git").split("/")
+        if part not in ("", ".", "..")
+    ]
+    is_here = path == url or url.startswith("file:")  # a folder: only its name says something
+    return "/".join(parts[-1:] if is_here else parts)
 
 
 def project_folder() -> str:
     """Return the folder of the DVC project around the working directory, or "" at the top."""
-    top, here = checkout(), Path.cwd()
-    projects = [path for path in (here, *here.parents) if (path / ".dvc").is_dir()]
-    return folder_of(projects[0], top) if projects else ""
+    root = project_root()
+    return folder_of(root, checkout()) if root else ""
+
+
+def project_root(here: Path = Path()) -> Path | None:
+    """Return the root of the DVC project around a folder, if there is one."""
+    here = here.absolute()
+    return next((path for path in (here, *here.parents) if (path / ".dvc").is_dir()), None)
 
 
 def folder_of(project: Path, top: Path) -> str:

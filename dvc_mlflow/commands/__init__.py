@@ -1,1 +1,1 @@
-"""The commands of `dvc-mlflow`: one module each, with a function `run`."""
+"""The commands of `dvc-mlflow`, one module each. They import any room, and none imports them."""

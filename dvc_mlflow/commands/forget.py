@@ -2,11 +2,14 @@
 
 import argparse
 
-from .. import trees
+from mlflow.entities import Run
+
 from ..errors import say
+from ..pipeline.tags import KEPT, tagged
 from ..repository import main_repository
-from ..store import Store, read_run
-from ..tags import KEPT
+from ..rows import trees
+from ..store.lookup import read_run
+from ..store.store import Store
 
 
 def run(given: argparse.Namespace) -> int:
@@ -14,18 +17,20 @@ def run(given: argparse.Namespace) -> int:
     root = main_repository()
     row = read_run(root, given.run)
     store = Store(root, create=False)
-    commits = {value for key, value in row.data.tags.items() if key.startswith(KEPT)}
+    commits = _kept(row)
     with store.lock(), store.errors_reported():
-        others = {
-            value
-            for run in store.runs()
-            if run.info.run_id != row.info.run_id
-            for key, value in run.data.tags.items()
-            if key.startswith(KEPT)
-        }
+        # In a shared store, dvc.yaml's rows can be in several experiments, too.
+        every = [str(found.experiment_id) for found in store.client.search_experiments()]
+        runs = store.runs(experiments=every)
+        others = {c for run in runs if run.info.run_id != row.info.run_id for c in _kept(run)}
         store.client.delete_run(row.info.run_id)
     gone = [commit for commit in sorted(commits - others) if trees.forget(root, commit)]
     say(f"run {row.info.run_id} is in MLflow's trash")
     for commit in gone:
         say(f"{trees.REFS}/{commit}: deleted; `git gc --prune=now` deletes its files")
     return 0
+
+
+def _kept(run: Run) -> set[str]:
+    """Return the commits that keep a row's files, without what is no hash in its tags."""
+    return {c for c in tagged(run.data.tags, KEPT).values() if trees.is_hash(c)}

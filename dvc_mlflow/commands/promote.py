@@ -1,50 +1,75 @@
 """`dvc-mlflow promote RUN`: make a row's model the champion, if it is better on the same data.
 
-The stage that measures names the metrics that decide, as `meta.mlflow.promote` in dvc.yaml. The
-data is what this stage and those between the model and it read, unless the model made it.
+The registry is git's tags, made by GTO: a version at the commit that has the row's result, and a
+stage, such as `champion`. MLflow shows them.
 """
 
 import argparse
 import json
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
-from io import StringIO
-from typing import NamedTuple, TypeVar
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-from ..store import Store, read_run  # before MLflow, which it sets up
+from ..store.lookup import read_run  # before MLflow, which it sets up
+from ..store.store import Store
 
 # isort: split
 import mlflow
 from mlflow.entities import Run
 
-from .. import identity
-from ..errors import ToolError, say, warn
-from ..identity import Row
-from ..models import logged_name
-from ..pipeline import Pipeline, Stage
-from ..project import Project
-from ..repository import main_repository
-from ..tags import COMPLETE
+from ..errors import say, warn
+from ..pipeline.tags import COMPLETE, GTO_COMMIT, ROW, tagged
+from ..processes import Locked
+from ..project import Project, registry
+from ..project.registry import Artifact
+from ..registry import committed, registered_models
+from ..registry.committed import Committed
+from ..registry.contest import Contest, contest, defeat, flaws, scores
+from ..registry.looked import Looked
+from ..registry.registered_models import RegisteredModel, is_alias
+from ..registry.show import show
+from ..registry.view import registered_name, tags_of
+from ..repository import ask, main_repository
 
-ALIAS = "champion"
-ROW = "dvc.row"
-"""The tag of a version that names its row, because rows can share a model."""
 
-_T = TypeVar("_T")
+class _RefusedError(Exception):
+    """The row is not promoted; the message says why."""
 
 
-class Contest(NamedTuple):
-    """How rows are compared; stages by their names in the row."""
+@dataclass
+class _Outcome:
+    """What has become of a promotion, as `--json` prints it."""
 
-    metrics: Sequence[str]
-    """As in `meta.mlflow.promote`."""
-    measuring: Sequence[str]
-    data: Sequence[str]
-    """The paths of what these stages measure on."""
-    makers: Sequence[str]
-    """The stages that make the model."""
+    run_id: str
+    alias: str
+    promoted: bool = False
+    why: str = ""
+    model: str = ""
+    version: str = ""
+    """Of the model in MLflow that has the alias now."""
+    commit: str = ""
+    tags: Sequence[str] = ()
+    """In git: what registers the version, and what assigns the stage."""
+
+
+class _Registered(NamedTuple):
+    """What is registered under one name."""
+
+    artifact: str
+    in_git: Artifact
+    in_mlflow: RegisteredModel
+
+
+class _Champion(NamedTuple):
+    """What a row must defeat."""
+
+    run_id: str
+    called: str
+    """What people call its version."""
+    cure: str
+    """How to choose anew."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -52,161 +77,155 @@ def run(given: argparse.Namespace) -> int:
     root = main_repository()
     with Project() as project:
         pipeline = project.pipeline()
-    row = read_run(root, given.run)
-    contest = _contest(pipeline, row)
-    store = Store(root, create=False)
-    with store.lock(), store.errors_reported():
-        experiment = store.client.get_experiment(row.info.experiment_id).name
-        name = re.sub("[/:]", "-", experiment)  # a registered model's name has neither
-        registered = _found(lambda: store.client.get_registered_model(name))
-        number = str(registered.aliases.get(ALIAS, "")) if registered else ""
-        models = _models(store, row, contest)
-        why = next(_flaws(row, contest, models), "")
-        if number and not why and (why := _defeat(store, row, contest, name, number)):
-            why += f" (version {number})"
-        if not why:
-            number = _register(store, row, models[0], name)
+        row = read_run(root, given.run)
+        outcome = _Outcome(row.info.run_id, given.stage)
+        try:
+            with Locked(root / ".dvc"):  # another `promote` waits, and then finds this champion
+                _promote(project, root, row, contest(pipeline, row), given, outcome)
+        except _RefusedError as refused:
+            outcome.why = f"{refused}"
     if given.json:
-        done = {"run_id": row.info.run_id, "promoted": not why, "why": why}
-        say(json.dumps({**done, "model": name, "alias": ALIAS, "version": number}))
-    elif why:
-        warn(f"{row.info.run_id}: not promoted; {why}")
-    else:
-        say(f"models:/{name}@{ALIAS} is version {number}, the model of row {row.info.run_id}")
-    return bool(why)
+        say(json.dumps(asdict(outcome)))
+    elif outcome.why:
+        warn(f"{row.info.run_id}: not promoted; {outcome.why}")
+    return bool(outcome.why)
 
 
-def _contest(pipeline: Pipeline, run: Run) -> Contest:
-    """Return how dvc.yaml compares a row; raises `ToolError` if it does not say."""
-    rows = identity.rows(pipeline, identity.recorded(pipeline))
-    rows = [row for row in rows if _measuring(row)]
-    if not rows:
-        wrong = [problem for problem in pipeline.problems if ".promote: " in problem]
-        cure = "add `promote: [-test/loss]` to meta.mlflow of the stage that measures it"
-        raise ToolError(wrong[0] if wrong else f"dvc.yaml names no metric to compare; {cure}")
-
-    def common(row: Row) -> int:
-        outs = [out for part in row.parts.values() for stage in part for out in stage.outs]
-        return sum(f"md5.{out.path}" in run.data.tags for out in outs)
-
-    row = max(rows, key=common)  # the items of a foreach have different outputs
-    names = {stage.name: name for name, part in row.parts.items() for stage in part}
-    known = [stage for stage in row.scope() if identity.makes_model(pipeline, stage)]
-    measuring, makers, data = _measuring(row), [], set()
-    for stage in measuring:
-        own = [stage] if stage in known else pipeline.nearest(stage, known)
-        makers += [names[maker.name] for maker in own if maker.name in names]
-        data |= _data(pipeline, row, stage, own)
-    if not data:
-        cure = "name data that git keeps in its meta.mlflow.data"
-        raise ToolError(f"dvc.yaml does not say which data {measuring[0].name} reads; {cure}")
-    metrics = dict.fromkeys(metric for stage in measuring for metric in stage.settings.promote)
-    return Contest([*metrics], [names[stage.name] for stage in measuring], sorted(data), makers)
-
-
-def _measuring(row: Row) -> list[Stage]:
-    return [stage for part in row.parts.values() for stage in part if stage.settings.promote]
-
-
-def _data(pipeline: Pipeline, row: Row, stage: Stage, makers: Sequence[Stage]) -> set[str]:
-    """Return what a stage reads, itself or by way of others, that is not made from the model."""
-    between = [
-        other
-        for other in row.scope()
-        if pipeline.is_upstream(other, of=stage)
-        and any(pipeline.is_upstream(maker, of=other) for maker in makers)
-    ]
-    own = {each.name for each in (*makers, *between, stage)}
-    return {
-        dep.path
-        for each in (*between, stage)
-        for dep in each.deps
-        if (dep.makers or dep.is_data) and not own & {*dep.makers}
-    }
-
-
-def _models(store: Store, row: Run, contest: Contest) -> list[str]:
-    """Return the ids of a row's logged models; if it has several, of those that are compared."""
-    outputs = row.outputs.model_outputs if row.outputs else ()
-    found = list(dict.fromkeys(output.model_id for output in outputs))
-    if len(found) > 1:
-        names = {logged_name(name) for name in contest.makers}
-        found = [each for each in found if store.client.get_logged_model(each).name in names]
-    return found
+def _promote(
+    project: Project,
+    root: Path,
+    row: Run,
+    rules: Contest,
+    given: argparse.Namespace,
+    outcome: _Outcome,
+) -> None:
+    """Promote a row; raises `_RefusedError` before anything is changed."""
+    store, stage = Store(root, create=False), given.stage
+    with store.errors_reported():
+        for flaw in flaws(store, row, rules):
+            raise _RefusedError(flaw)
+    digests = tagged(row.data.tags, COMPLETE)
+    found = committed.find(project, digests, rules.makers, rules.measuring)
+    artifact = _name(found, rules)
+    if not is_alias(stage):
+        raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
+    registry.check_names(project.top, artifact, stage)
+    outcome.model = registered_name(artifact)
+    show(project, root, dry=given.dry_run)
+    with store.errors_reported():
+        known = _registered(project, root, store, artifact)
+        outcome.version = known.in_mlflow.aliases.get(stage, "")
+        if champion := _champion(store, row, known, stage):
+            _compare(store, row, rules, champion)
+    outcome.commit = _commit(row, found, known)
+    if given.dry_run:
+        _say(given, f"would promote row {row.info.run_id}: {artifact} at {_at(outcome)}, {stage}")
+        return
+    message = f"{row.info.run_name}: {scores(row, rules)}"
+    outcome.tags = registry.promote(project.top, artifact, stage, outcome.commit, message)
+    outcome.promoted = True
+    tags = " and ".join(outcome.tags)
+    _say(given, f"{tags}: at {_at(outcome)}, the model of row {row.info.run_id}")
+    # An alias that only MLflow has, and that was compared, moves with the tags.
+    moves = () if stage in known.in_git.stages else [(artifact, stage)]
+    notes = show(project, root, moves=moves).notes
+    with store.errors_reported():
+        there = registered_models.read(store.client, outcome.model)
+    outcome.version = there.aliases.get(stage, "") if there else ""
+    if outcome.version:
+        _say(given, f"models:/{outcome.model}@{stage} is version {outcome.version}")
+    is_here = ask("-C", f"{project.top}", "rev-parse", "HEAD") == outcome.commit
+    push = "dvc push" if is_here else "dvc push --all-tags"
+    _say(given, f"to share it: git push origin {shlex.join(outcome.tags)} && {push}")
+    for line in notes:
+        warn(line)
 
 
-def _flaws(row: Run, contest: Contest, models: Sequence[str]) -> Iterator[str]:
-    """Yield why a row cannot be the champion, whatever it is compared with."""
-    if row.info.lifecycle_stage == "deleted":
-        yield "the row is in MLflow's trash"
-    if row.info.status != "FINISHED":
-        yield f"the row is {row.info.status}, not FINISHED"
-    for name in contest.measuring:
-        if f"{COMPLETE}{name}" not in row.data.tags:
-            yield f"the row has no result of {name}"
-    for key in _keys(contest):
-        if math.isnan(row.data.metrics.get(key, math.nan)):
-            yield f"the row has no {key}"
-    for path in contest.data:
-        if path not in _digests(row, contest):
-            yield f"the row does not say which {path} it was measured on"
-    if len(models) != 1:
-        yield f"the row has {len(models) or 'no'} logged model{'s' * (len(models) > 1)}"
+def _name(found: Committed | None, rules: Contest) -> str:
+    """Return what git's tags call the row's model, by its commit or else by dvc.yaml as it is."""
+    names = (found.names if found else ()) or rules.names
+    if len(names) == 1:
+        return names[0]
+    cure = "name it in `artifacts` of dvc.yaml, or by `name` in meta.mlflow.model of its stage"
+    raise _RefusedError(
+        f"the row's model has {len(names) or 'no'} name{'s' * (len(names) > 1)}; {cure}"
+    )
 
 
-def _defeat(store: Store, row: Run, contest: Contest, name: str, number: str) -> str:
-    """Return why a row must not replace the champion, version `number`; "" if it may."""
-    version = store.client.get_model_version(name, number)
-    run_id = version.tags.get(ROW) or version.run_id or "none"
-    champion = _found(lambda: store.client.get_run(run_id))
-    if champion is None:
-        return f"the champion's row {run_id} is gone; delete the alias {ALIAS} to choose anew"
-    theirs = _digests(champion, contest)
-    for path, mine in _digests(row, contest).items():
-        if mine != theirs.get(path):
-            other = theirs.get(path, "is not known")
-            return f"its data {path} has the md5 {mine}, the champion's {other}"
-    tied = ""
-    for metric, key in zip(contest.metrics, _keys(contest), strict=True):
-        score, best = row.data.metrics[key], champion.data.metrics.get(key)
-        if best is None:
-            return f"the champion's row {run_id} has no {key}"
-        why = f"{key} {score} is not better than the champion's {best}"
-        if score != best:
-            return "" if (score < best) == metric.startswith("-") else why
-        tied = tied or why
-    return tied
+def _registered(project: Project, root: Path, store: Store, artifact: str) -> _Registered:
+    """Return what is registered under a name, unless this clone is behind MLflow."""
+    in_git = registry.read(project.top).get(artifact) or Artifact((), {}, ())
+    if in_git.problem:
+        raise _RefusedError(in_git.problem)
+    name = registered_name(artifact)
+    there = registered_models.read(store.client, name) or RegisteredModel(name)
+    if behind := tags_of(there) - {*in_git.tags} - Looked(root, project.folder).had:
+        what = f"MLflow shows git's tag {min(behind)}, which git here lacks"
+        raise _RefusedError(f"{what}; run `git fetch --tags`")
+    return _Registered(artifact, in_git, there)
 
 
-def _register(store: Store, row: Run, model: str, name: str) -> str:
-    """Register a row's model, and move the alias to it; return its version."""
-    with redirect_stderr(StringIO()):  # MLflow reports each step
-        tags = {ROW: row.info.run_id}
-        made = mlflow.register_model(f"models:/{model}", name, tags=tags)
-    store.client.set_registered_model_alias(name, ALIAS, made.version)
-    return f"{made.version}"
+def _champion(store: Store, row: Run, known: _Registered, stage: str) -> _Champion | None:
+    """Return the champion: by git's tags, else by an alias that only MLflow has, as of 2.0.0."""
+    there = known.in_mlflow
+    if assigned := known.in_git.stages.get(stage):
+        version = there.with_tag(GTO_COMMIT, assigned.commit)
+        if version is None:
+            cure = "`dvc-mlflow record --all` shows it, or says why not"
+            raise _RefusedError(f"MLflow does not show the {stage}, {assigned.tag}; {cure}")
+        cure = f"`gto deprecate {known.artifact} {assigned.version} {stage}`"
+        return _Champion(version.tags.get(ROW, ""), assigned.version, cure)
+    if stage not in there.aliases:  # 2.0.0 named models after their experiments
+        experiment = store.client.get_experiment(row.info.experiment_id).name
+        there = registered_models.read(store.client, registered_name(experiment)) or there
+    version = there.versions.get(there.aliases.get(stage, ""))
+    if version is None:
+        return None
+    run_id, cure = version.tags.get(ROW) or version.run_id or "", f"delete the alias {stage}"
+    return _Champion(run_id, f"version {version.version}", cure)
 
 
-def _keys(contest: Contest) -> list[str]:
-    return [metric.removeprefix("-") for metric in contest.metrics]
-
-
-def _digests(run: Run, contest: Contest) -> dict[str, str]:
-    """Return the md5s of the data, by path, from a row's data set inputs."""
-    given = run.inputs.dataset_inputs if run.inputs else ()
-    # sending.py cuts their names to this length.
-    found = {
-        path: {g.dataset.digest for g in given if g.dataset.name == path[-250:]}
-        for path in contest.data
-    }
-    return {path: " and ".join(sorted(md5s)) for path, md5s in found.items() if md5s}
-
-
-def _found(call: Callable[[], _T]) -> _T | None:
-    """Return what a call finds in the store, or None if it is not there."""
+def _compare(store: Store, row: Run, rules: Contest, champion: _Champion) -> None:
+    """Raise `_RefusedError` unless a row is better than the champion."""
+    run_id, called, cure = champion
     try:
-        return call()
+        other = store.client.get_run(run_id or "none")
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return None
+        gone = f"the champion's row {run_id} is gone"
+        raise _RefusedError(f"{gone}; {cure} to choose anew ({called})") from None
+    if why := defeat(row, other, rules):
+        raise _RefusedError(f"{why} ({called})")
+
+
+def _commit(row: Run, found: Committed | None, known: _Registered) -> str:
+    """Return the commit to register: one has one version of an artifact, as GTO rules."""
+    for version in known.in_mlflow.versions.values():
+        commit = f"{version.tags.get(GTO_COMMIT, '')}"
+        if version.tags.get(ROW) == row.info.run_id and known.in_git.at(commit):
+            return commit  # it is registered, and only the stage is new
+    if found is None:
+        rule = "no branch, tag or experiment in git has its result"
+        cure = "`git commit` its dvc.lock, or `dvc exp branch` its experiment"
+        raise _RefusedError(f"{rule}; {cure}")
+    if not found.names:
+        cure = f"commit a dvc.yaml with {known.artifact!r} in its artifacts"
+        raise _RefusedError(
+            f"commit {found.commit[:7]} has its result, but no name for its model; {cure}"
+        )
+    if other := known.in_git.at(found.commit):
+        rule = "a commit has one version of an artifact"
+        raise _RefusedError(
+            f"{other.tag} is another row's, of the same commit {found.commit[:7]}; {rule}"
+        )
+    return found.commit
+
+
+def _at(outcome: _Outcome) -> str:
+    return f"commit {outcome.commit[:7]}"
+
+
+def _say(given: argparse.Namespace, line: str) -> None:
+    if not given.json:
+        say(line)

@@ -1,66 +1,151 @@
 """`dvc-mlflow record`: make the rows that MLflow lacks, from git and DVC alone."""
 
 import argparse
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from ..content import fetch
-from ..errors import say, warn
-from ..past_rows import record_past
+from ..errors import ProjectError, say, warn
+from ..pipeline.lineages import declares_nothing
+from ..pipeline.stages import Pipeline
 from ..project import Project
-from ..repository import check_git, main_repository
-from ..rows import AT_MOST, Written, write
-from ..state import State, columns, experiment, read
-from ..store import Store, exists
+from ..registry.show import show_and_say
+from ..repository import ask, check_git, main_repository
+from ..rows import history
+from ..rows.batch import Options
+from ..rows.matching import Searches
+from ..rows.past_rows import Recording
+from ..rows.result import State, read
+from ..rows.unchanged import Unchanged
+from ..rows.write import Written
+from ..store.store import Store, exists
+
+_NOTHING = "nothing to do: MLflow has all results that can be read"
 
 
 def run(given: argparse.Namespace) -> int:
     """Record the results of the workspace, of a commit or of many; return the exit status."""
     chosen = [name.strip() for name in given.stages.split(",") if name.strip()]
+    options = Options(given.dry_run, given.deleted, given.fetch)
     check_git()
     root = main_repository()
     with Project() as project:
+        show_registry = partial(show_and_say, project, root, dry=options.dry_run)
         if given.all or given.experiments or ".." in given.rev:
-            return record_past(project, root, chosen, given)
-        with project.at(given.rev) as commit:
-            return _record(read(project, commit, given.rev, chosen), root, given)
-
-
-def _record(state: State, root: Path, given: argparse.Namespace) -> int:
-    stores: dict[str, Store] = {}
-    for problem in _problems(state):
-        warn(problem)
-    folder, written = state.project.folder, []
-    for row in state.rows():
-        name = experiment(row)
-        if name not in stores:
-            stores[name] = Store(root, name, columns(row), folder=folder, create=not given.dry_run)
-        store = stores[name]
-        if given.fetch:
-            for note in fetch(state.project, state.pipeline, row, [*state.wanted(row)]):
-                warn(note)
-        with store.lock(), store.errors_reported(AT_MOST):
-            written.append(write(store, state, row, dry=given.dry_run, undelete=given.deleted))
-            if shown := written[-1].columns:
-                store.show(shown)
-        _report(written[-1], store, dry=given.dry_run)
-    if not stores and not given.dry_run and exists(root):
-        Store(root, folder=folder)  # it ends the rows of dead processes
-    if written and not any(each.verb or each.notes for each in written):
-        these = "this result" if len(written) == 1 else f"these {len(written)} results"
-        say(f"nothing to do: MLflow has {these}")
+            _record_many(project, root, chosen, options, given, show_registry)
+        else:
+            _record_one(project, root, chosen, options, given.rev)
+            show_registry()
     return 0
 
 
+def _record_one(
+    project: Project, root: Path, chosen: Sequence[str], options: Options, rev: str
+) -> None:
+    """Record the results of the workspace or of a commit."""
+    with project.at(rev) as commit:
+        state = read(project, chosen, commit)
+    for problem in _problems(state):
+        warn(problem)
+    recording = Recording(project, root, options, Searches)
+    is_committed = bool(commit) or history.has_lock(project.top, project.folder)
+    if chosen or recording.lacks(state, is_committed=is_committed):
+        is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
+        commits = history.committed(project.top, commit) if is_git else None
+        recording.record(commits, chosen, here=None if commit else state, only=state)
+    for store, written in (*recording.written, *recording.trashed.values()):
+        _report(written, store, dry=options.dry_run)
+    for note in recording.notes:
+        warn(note)
+    n = len(state.results()) - len(recording.trashed)
+    if not n and not options.dry_run and exists(root):
+        Store(root, folder=project.folder)  # it ends the rows of dead processes
+    if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
+        say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
+
+
+def _record_many(
+    project: Project,
+    root: Path,
+    chosen: Sequence[str],
+    options: Options,
+    given: argparse.Namespace,
+    show_registry: Callable[[], None],
+) -> None:
+    """Record the results of many commits; `show_registry` is called once the rows are there."""
+    unchanged = Unchanged(project, root, vars(given))
+    if (notes := unchanged.notes()) is not None:
+        _report_notes(notes)
+        say(_NOTHING)
+        return
+    if given.experiments:
+        commits = history.experiments(project.top)
+    elif given.all:
+        commits = history.everything(project.top)
+    else:
+        commits = history.between(project.top, given.rev)
+    recording = Recording(project, root, options)
+    recording.record(commits, chosen)
+    _report_notes(recording.notes)
+    if not recording.n_results:
+        for line in _why_none(project):
+            warn(line)
+        return
+    if not _report_counts(recording, dry=options.dry_run):
+        say(_NOTHING)
+    show_registry()
+    if not options.dry_run and not (options.fetch and recording.notes):
+        unchanged.remember(recording.notes, recording.stores.names())
+
+
+def _report_counts(recording: Recording, *, dry: bool) -> bool:
+    """Say how many rows were written in each experiment; return whether there was any."""
+    done: dict[str, Counter[str]] = defaultdict(Counter)
+    for store, written in recording.written:
+        done[store.experiment].update([written.verb] if written.verb else [])
+    for name, counts in done.items():
+        for verb, n in counts.items():
+            say(f"{name}: {n} row{'s' if n > 1 else ''} {'would be ' if dry else ''}{verb}")
+    for store in recording.stores:
+        if done[store.experiment] and not dry:
+            say(store.table_line())
+    return any(done.values())
+
+
+def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
+    for text, commits in notes.items():
+        others = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
+        warn(f"{commits[0][:7]}{others}: {text}")
+
+
+def _why_none(project: Project) -> Iterator[str]:
+    """Yield why a history has no result, and what to do."""
+    yield "0 rows: no commit has a result of a recorded stage in its dvc.lock"
+    try:
+        yield from _problems(read(project))
+    except ProjectError as error:
+        yield f"{error}"
+
+
 def _problems(state: State) -> Iterator[str]:
-    yield from state.pipeline.problems
+    pipeline = state.pipeline
+    yield from pipeline.problems
     for stage in state.stages:
         if reason := state.reasons.get(stage.name):
             yield f"stage {stage.name} is not recorded: {reason}; run `dvc repro`"
-    if not state.stages:
-        some = ",".join([*state.pipeline.stages][:3]) or "train"
-        rule = "dvc.yaml has no metrics, curves or models"
-        yield f"{rule}; name the stages to record: --stages {some}"
+    if not pipeline.stages:
+        yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
+    elif not state.chosen and declares_nothing(pipeline):
+        yield _nothing_declared(pipeline)
+
+
+def _nothing_declared(pipeline: Pipeline) -> str:
+    some = ",".join([*pipeline.stages][:3])
+    return (
+        "dvc.yaml declares no metrics, curves or models, so the last stages are recorded; list "
+        f"files of numbers under `metrics:` of their stage, or name stages: --stages {some}"
+    )
 
 
 def _report(written: Written, store: Store, *, dry: bool) -> None:
@@ -75,6 +160,4 @@ def _report(written: Written, store: Store, *, dry: bool) -> None:
         verb = would[written.verb] if dry else written.verb
         say(f"{store.experiment}: {verb} {written.name!r} ({stages})")
         if not dry:
-            say(f"  {store.url(written.run_id)}")
-    for note in written.notes:
-        warn(note)
+            say(f"  {store.url(written.run_id) if store.is_served else 'run `dvc-mlflow ui`'}")

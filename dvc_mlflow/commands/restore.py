@@ -2,147 +2,184 @@
 
 import argparse
 import math
-import os
-import re
-from collections.abc import Mapping, Sequence
-from contextlib import chdir, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mlflow.entities import Run
 
-from .. import state, trees
-from ..content import content_of, params_of
 from ..errors import ProjectError, ToolError, say, warn
-from ..identity import Row
-from ..project import Project, restore, share
-from ..repository import environment, git, main_repository
-from ..store import read_run
-from ..tags import COMPLETE, KEPT, TREE, tagged
-from ..trees import Kept
+from ..pipeline.stages import is_inside
+from ..pipeline.tags import (
+    BEGUN,
+    CHOSEN,
+    COMPLETE,
+    FOLDER,
+    KEPT,
+    REPRODUCES,
+    TOKEN,
+    TREE,
+    tagged,
+    value,
+)
+from ..processes import Locked
+from ..project import restore
+from ..repository import environment, main_repository
+from ..rows import trees
+from ..rows.content import content_of, params_of
+from ..rows.folders import Folder, make, mark, place, prepared
+from ..rows.origin import Kept
+from ..rows.result import State
+from ..store.lookup import read_run
+
+_CHANGED = "no dvc.lock in the row's git trees has its results; somebody has changed the row"
+
+
+class _Wanted(NamedTuple):
+    """What a row says of its results."""
+
+    digests: Mapping[str, str]
+    """By the stages' names in the row."""
+    kept: Sequence[Kept]
+    """The git trees that have them, the last result's first."""
+    chosen: Sequence[str]
+    """The recorded stages by name, if they are not those that dvc.yaml chooses."""
+    project: str
+    """The folder of the DVC project in its repository."""
 
 
 def run(given: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
     root = main_repository().resolve()
     row = read_run(root, given.run)
-    results = tagged(row.data.tags, COMPLETE)
-    kept = _kept(row)
-    if not results and row.info.status != "FINISHED":
-        raise ToolError(f"{given.run}: this row has no result to restore; it is {row.info.status}")
-    if not kept or not results:
-        reason = "it was made by an older version, or outside git"
-        raise ToolError(f"{given.run}: this row names no git tree; {reason}")
-    folder, exists = _place(root, row)
+    if named := row.data.tags.get(REPRODUCES):
+        say(f"{given.run}: has the result of run {named}, which is restored")
+        row = read_run(root, named)
+    wanted = _wanted(row)
+    if not wanted.digests:
+        how = f"it is {row.info.status}"
+        if row.info.status == "FINISHED":
+            how = "a script made it, or an older version of dvc-mlflow"
+        raise ToolError(f"{row.info.run_id}: this row has no result to restore; {how}")
+    if not wanted.kept:
+        raise ToolError(
+            f"{row.info.run_id}: this row names no git tree; it was recorded outside git"
+        )
+    commits = _commits(root, wanted)
+    with Locked(prepared(root)):  # another `restore` of this row waits
+        return _restored(root, row, wanted, commits)
+
+
+def _restored(root: Path, row: Run, wanted: _Wanted, commits: Sequence[str]) -> int:
+    """Restore a row from one of these commits; return the exit status."""
+    path, exists, is_new = place(root, row)
     if not exists:
-        _make(root, folder, row, trees.find(root, kept[0]))
-    shown = folder.relative_to(root)
-    say(f"{shown}: {'already exists' if exists else 'created'}")
-    problems = _restore(root, folder, row, results, kept)
+        make(root, path, row, commits[0])
+    folder = Folder(root, path, path / wanted.project, [], is_new)
+    say(f"{path.relative_to(root)}: {'already exists' if exists else 'created'}")
+    shown = folder.project.relative_to(root)
+    problems = _restore(folder, row, wanted, commits)
+    mark(path).write_text(row.info.run_id)
+    for link in folder.left_out:
+        say(f"{path.relative_to(root) / link}: is a link that leads out of the folder; left out")
     for problem in problems:
         warn(f"{shown}: {problem}")
     if not problems:
-        say(f"{shown}: restored; `dvc status` there reports that its stages are up to date")
+        say(f"{shown}: restored, with the md5s of its dvc.lock")
     return bool(problems)
 
 
-def _kept(run: Run) -> list[Kept]:
-    """Return the trees of a row, the last result's first, without what is no hash in its tags."""
-    commits, found = tagged(run.data.tags, KEPT), []
-    for name, tree in tagged(run.data.tags, TREE).items():
+def _wanted(run: Run) -> _Wanted:
+    """Return what a row says of its results, without what is no hash in its tags."""
+    tags = run.data.tags
+    commits, kept = tagged(tags, KEPT), []
+    if not is_inside(project := value(tags, FOLDER)):
+        raise ToolError(f"{run.info.run_id}: its folder {project!r} leads out of the repository")
+    for name, tree in tagged(tags, TREE).items():
         commit = commits.get(name, "")
-        if re.fullmatch("[0-9a-f]{40,64}", tree) and re.fullmatch("[0-9a-f]{40,64}", commit):
-            found.append(Kept(commit, tree))
-    return list(dict.fromkeys(reversed(found)))
+        if trees.is_hash(tree) and trees.is_hash(commit):
+            kept.append(Kept(commit, tree))
+    return _Wanted(
+        {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)},
+        list(dict.fromkeys(reversed(kept))),
+        value(tags, CHOSEN).splitlines(),
+        project,
+    )
 
 
-def _restore(
-    root: Path, folder: Path, run: Run, results: Mapping[str, str], kept: Sequence[Kept]
-) -> list[str]:
-    """Bring a row's files into its folder; return what is wrong, one line each."""
-    top = Path(os.fsdecode(git("rev-parse", "--show-toplevel", cwd=root)).strip())
-    for each in kept:
-        commit = trees.find(root, each)
-        git("-c", f"core.hooksPath={os.devnull}", "checkout", "-q", "--detach", commit, cwd=folder)
-        for place in sorted(folder.glob("**/.dvc")):
-            share(top, folder, place)
-            with chdir(place.parent), Project() as project:
-                found = state.read(project)
-                for row in found.rows():
-                    if results.items() <= found.wanted(row).items():
-                        small = trees.small_outputs(root, each.commit)
-                        problems = restore(project, found.pipeline, row.scope(results), small)
-                        return [*problems, *_differences(found, row, results, run)]
-    return [
-        "no dvc.lock in the row's git trees has the row's results; somebody has changed the row"
-    ]
+def _commits(root: Path, wanted: _Wanted) -> list[str]:
+    """Return a commit with each of a row's trees that can be had; raises `ProjectError` if none."""
+    found, errors = [], []
+    for kept in wanted.kept:
+        try:
+            found.append(trees.find(root, kept))
+        except ProjectError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return found
 
 
-def _differences(found: state.State, row: Row, names: Mapping[str, str], run: Run) -> list[str]:
-    """Return where a row differs from its files; print how the machine differs."""
-    params, _ = params_of(row, [*names])
+def _restore(folder: Folder, run: Run, wanted: _Wanted, commits: Sequence[str]) -> list[str]:
+    """Bring a row's files into its folder; return what is wrong, and print what else to know."""
+    most, best, errors = 0, "", []
+    for commit in commits:
+        try:
+            with folder.at(commit, wanted.chosen) as found:
+                n = len(found.having(wanted.digests.values()))
+        except ProjectError as error:
+            errors.append(f"DVC cannot read it: {error}")
+            continue
+        most, best = max((most, best), (n, commit), key=lambda each: each[0])
+        if most == len(wanted.digests):
+            break
+    if not best:
+        return errors[:1] or [_CHANGED]
+    with folder.at(best, wanted.chosen) as found:
+        stages = found.having(wanted.digests.values())
+        there = {found.locked[stage.name] for stage in stages}
+        small = trees.small_outputs(folder.root, best)
+        done = restore(found.project, found.pipeline.scope(stages), small, is_new=folder.is_new)
+        problems = list(done.problems)
+        for name, digest in wanted.digests.items():
+            if digest not in there:
+                problems.append(f"no dvc.lock in the row's git trees has its result of {name}")
+        notes = [*_machine(found, run), *(f"`dvc status` there: {line}" for line in done.status)]
+        if not problems:
+            different = _differences(found, wanted, run)
+            (notes if _is_scripted(found, run) else problems).extend(different)
+        for note in notes:
+            say(note)
+        return problems
+
+
+def _is_scripted(found: State, run: Run) -> bool:
+    """Whether a stage's script may have logged to a row: it can show other values than DVC's."""
+    return bool(value(run.data.tags, TOKEN)) or any(stage.settings.open for stage in found.stages)
+
+
+def _differences(found: State, wanted: _Wanted, run: Run) -> Iterator[str]:
+    """Yield where a row differs from its files."""
+    result = found.result_with(wanted.digests)
+    if result is None:  # an older version has named its stages in another way
+        return
+    params, _ = params_of(result)
     said = run.data.params
-    different = [
-        f"param {key!r} is {value!r}, the row says {said[key]!r}"
-        for key, value in params.items()
-        if said.get(key, value) != value
-    ]
+    for key, text in params.items():
+        if said.get(key, text) != text:
+            yield f"param {key!r} is {text!r}, the row says {said[key]!r}"
     last: dict[str, tuple[int, float]] = {}
-    for name in names:
-        for point in content_of(found.project, found.pipeline, row, name).points:
+    for name in wanted.digests:
+        for point in content_of(result, name).points:
             if point.step >= last.get(point.key, (0, 0.0))[0]:
                 last[point.key] = (point.step, point.value)
-    different += [
-        f"metric {key!r} is {value}, the row says {run.data.metrics[key]}"
-        for key, (_, value) in last.items()
-        if not math.isnan(value) and run.data.metrics.get(key, value) != value
-    ]
+    for key, (_, number) in last.items():
+        if not math.isnan(number) and run.data.metrics.get(key, number) != number:
+            yield f"metric {key!r} is {number}, the row says {run.data.metrics[key]}"
+
+
+def _machine(found: State, run: Run) -> Iterator[str]:
+    """Yield how this machine differs from the one that made a row."""
     for key, here in environment(found.project.md5("requirements.txt")).items():
         if here and run.data.tags.get(key, here) != here:
-            say(f"{key}: the row was made with {run.data.tags[key]}; here it is {here}")
-    return different
-
-
-def _place(root: Path, run: Run) -> tuple[Path, bool]:
-    """Return the row's folder, and whether it exists; two rows can have the same name."""
-    name = re.sub(r"[^\w.=+-]+", "-", run.info.run_name or "").strip("-.")[:80] or run.info.run_id
-    for folder in (root / "restored" / name, root / "restored" / f"{name}-{run.info.run_id[:8]}"):
-        if not folder.exists():
-            return folder, False
-        with suppress(ProjectError, OSError):
-            _attach(root, folder)
-            if _mark(folder).read_text() == run.info.run_id:
-                return folder, True
-    raise ProjectError(f"{folder}: exists, but is not this row's folder; move it away")
-
-
-def _make(root: Path, folder: Path, run: Run, commit: str) -> None:
-    """Make the row's folder at a commit, whole or not at all."""
-    folder.parent.mkdir(exist_ok=True)
-    (folder.parent / ".gitignore").write_text("*\n")
-    add = ["worktree", "add", "--force", "--detach", "--", str(folder), commit]
-    try:
-        # Without the user's hooks. Forced, because git still lists a folder that was deleted.
-        git("-c", f"core.hooksPath={os.devnull}", *add, cwd=root)
-        _mark(folder).write_text(run.info.run_id)
-    except BaseException:
-        with suppress(ProjectError):
-            git("worktree", "remove", "--force", str(folder), cwd=root)
-        raise
-
-
-def _attach(root: Path, folder: Path) -> None:
-    """Let a folder and its repository find each other after both were moved or copied.
-
-    A copied folder names the repository that it was copied from, and git would write there.
-    """
-    common = git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root)
-    named = Path((folder / ".git").read_text().strip()).name
-    own = Path(os.fsdecode(common).strip(), "worktrees", named)
-    if own.is_dir() and (folder / ".git").read_text() != f"gitdir: {own}\n":
-        (folder / ".git").write_text(f"gitdir: {own}\n")
-        git("worktree", "repair", str(folder), cwd=root)
-
-
-def _mark(folder: Path) -> Path:
-    """Return the file in git's own directory that names the row of a folder."""
-    return folder / os.fsdecode(git("rev-parse", "--git-path", "restored", cwd=folder)).strip()
+            yield f"{key}: the row was made with {run.data.tags[key]}; here it is {here}"

@@ -1,6 +1,7 @@
 """`dvc-mlflow sweep`: run a sweep of DVC experiments on Ray, and record it in MLflow."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -8,11 +9,11 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import ProjectError, StoreError, ToolError, warn
-from ..faults import masked
-from ..origin import SWEEP_VARIABLE
+from ..errors import ProjectError, StoreError, ToolError, masked, warn
+from ..pipeline.tags import SWEEP_VARIABLE
 from ..project import Project
 from ..repository import check_git, text
+from ..sweep.metric import chosen
 from ..sweep.report import Report
 from ..sweep.results import Experiments
 from ..sweep.schedule import Cluster
@@ -25,6 +26,13 @@ def run(given: argparse.Namespace) -> int:
     """Run the trials that the git remote lacks; return 1 if a trial failed or has no row."""
     if not 1 <= given.timeout <= 2e6:  # Python cannot wait longer than 24 days
         raise ToolError(f"--timeout: must be from 1 to 2000000 s; received {given.timeout:g}")
+    for option, least, number in (("--cpus", 0.01, given.cpus), ("--gpus", 0, given.gpus)):
+        if not least <= number < math.inf:
+            raise ToolError(f"{option}: must be at least {least:g}; received {number:g}")
+    if given.trials < 1:
+        raise ToolError(f"--trials: must be at least 1; received {given.trials}")
+    if not 0 <= given.seed < 2**16:
+        raise ToolError(f"--seed: must be from 0 to 65535; received {given.seed}")
     check_git()
     try:
         with Project() as project:
@@ -45,8 +53,10 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
     commit = text("rev-parse", "HEAD")
     fixed, experiments = order(project, commit, given), Experiments(project, commit)
     table = Table(project, commit, experiments)
-    given.metric = given.metric or _default_metric(table.columns)
+    given.metric = chosen(given.metric, project, table, is_needed=bool(given.optuna))
     what = [commit, sorted(given.set_param), given.optuna, given.optuna and given.metric]
+    if given.optuna and given.seed:
+        what.append(given.seed)
     kind = "optuna" if given.optuna else "grid"
     title = re.sub(r"[^\w.-]+", "-", given.name or f"{kind}-{digest(what)}")  # part of an address
     fixed["environment"][SWEEP_VARIABLE] = os.environ[SWEEP_VARIABLE] = title
@@ -74,14 +84,15 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
                             experiments.read(*done)
                             report.rows |= table.find(done, at_once=False)
                     for trial, outcome in ended:
-                        report.event(trial, outcome)
+                        report.keep(trial, outcome)
+                        report.show(trial, outcome)
                     report.state(len(cluster.waiting) + search.left, cluster.running.values())
     finally:
         report.close()
         experiments.read()
         report.rows = table.find(search.trials)
         table.settle(title, search.trials.keys(), report.rows)
-    complete = report.end()
+    complete = report.end(search.missing(experiments.there))
     _show(given.metric, title, [*search.trials.values()], table, report)
     return complete
 
@@ -89,7 +100,7 @@ def _sweep(project: Project, given: argparse.Namespace) -> bool:
 def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report: Report) -> None:
     """Print where the results are, and log their picture."""
     for address in table.urls(title, metric, varied(trials)):
-        print(f"\nIn MLflow: {address}")
+        print(f"\nIn MLflow{'' if table.store.is_served else ', with `dvc-mlflow ui`'}: {address}")
     if scores := report.scores():
         from ..sweep.picture import draw  # slow
 
@@ -99,12 +110,3 @@ def _show(metric: str, title: str, trials: Sequence[Trial], table: Table, report
         address = table.keep(best, f"sweeps/{title}.png", draw(metric, scores))
         print(f"A picture of all of them: {address}")
     print("All of them, with their files: dvc exp pull origin", flush=True)
-
-
-def _default_metric(columns: list[str]) -> str:
-    """Return the first metric among the columns that dvc.yaml chooses."""
-    for name in columns:
-        if name.removeprefix("-").startswith("metrics."):
-            return name.replace("metrics.", "", 1)
-    rule = "name what best means, such as --metric=-evaluate/loss"
-    raise ToolError(f"--metric: {rule}; dvc.yaml has no metric among meta.mlflow.columns")

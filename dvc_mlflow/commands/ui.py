@@ -4,19 +4,19 @@ import argparse
 import os
 import socket
 import sys
+from contextlib import suppress
 
 from ..errors import ProjectError, ToolError, say, warn
 from ..project import Project
 from ..repository import main_repository
+from ..rows.result import table
 from ..safe_path import python_path
-from ..state import table
-from ..store import Store, exists
-
-_HOST = "127.0.0.1"
+from ..store import served
+from ..store.store import Store, exists
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print the table's address, and serve it unless a server does; return the exit status."""
+    """Serve the table, unless a server or another `ui` does, and print its address; return 0."""
     root = main_repository()
     with Project() as project:
         try:
@@ -27,16 +27,32 @@ def run(given: argparse.Namespace) -> int:
     if not exists(root):
         raise ToolError("there are no rows yet; run `dvc-mlflow record` or `dvc repro`")
     store = Store(root, experiment, columns, folder=project.folder)  # ends rows of dead processes
-    address = store.url()
-    is_remote = store.address.startswith("http")
-    if not is_remote:
-        _check_free(given.port)
-        address = address.replace(":5000/", f":{given.port}/", 1)
-    say(f"All results: {address}")
-    sys.stdout.flush()
-    if not is_remote:
-        _serve(store, given.port)
+    if store.is_remote:
+        say(f"All results: {store.url()}")
+        return 0
+    port = served.port(root, store.address)
+    if port and served.answers(port, root, store.address):
+        say(f"All results: {store.url()}")
+        warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
+        return 0
+    _check_free(given.port)
+    _serve(store, given.port)
     return 0
+
+
+def _say_when_it_answers(store: Store, port: int) -> None:
+    """Print the table's address once this process serves it, from a process of its own."""
+    sys.stdout.flush()
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    if os.fork():  # so that the server need not wait for its child's end
+        os._exit(0)
+    with suppress(KeyboardInterrupt, OSError):
+        if served.answers(port, store.root, store.address):
+            say(f"All results: {store.url()}")
+            sys.stdout.flush()
+    os._exit(0)
 
 
 def _check_free(port: int) -> None:
@@ -50,7 +66,7 @@ def _problem(port: int) -> str:
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            free.bind((_HOST, port))
+            free.bind((served.HOST, port))
         except OSError as error:
             return f"{error.strerror}"
     return ""
@@ -69,7 +85,20 @@ def _serve(store: Store, port: int) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
     }
     env.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", _HOST, "--port", f"{port}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        served.HOST,
+        "--port",
+        f"{port}",
+    ]
     command += ["--artifacts-destination", f"{store.root}/mlartifacts"]
+    warn(f"MLflow is starting on port {port}")
+    served.note(store.root, store.address, port)
+    _say_when_it_answers(store, port)
     os.chdir("/")
     os.execve(sys.executable, command, env)  # noqa: S606  (MLflow)

@@ -1,14 +1,28 @@
 """The DVC project: everything that touches DVC, mostly by its internal API.
 
-Only `restoring`, `healing`, `experiments` and `changes` take DVC's lock, and only the first three
-write into a work tree, so the rest works beside a running `dvc repro`. Tests run with the oldest
-and the newest DVC that are supported.
+Only `restoring`, `healing` and `experiments` take DVC's lock and write into a work tree, so the
+rest works beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are
+supported.
 """
 
+from .earlier import Earlier, is_generated, values_in
 from .files import SMALL, File
 from .opened import parse
 from .past import Past
-from .restoring import restore, share
+from .restoring import restore, restored_project, share
 from .running import Checkout, Project
 
-__all__ = ["SMALL", "Checkout", "File", "Past", "Project", "parse", "restore", "share"]
+__all__ = [
+    "SMALL",
+    "Checkout",
+    "Earlier",
+    "File",
+    "Past",
+    "Project",
+    "is_generated",
+    "parse",
+    "restore",
+    "restored_project",
+    "share",
+    "values_in",
+]

@@ -1,68 +1,157 @@
 """What dvc.yaml and dvc.lock say, as plain values."""
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dvc.dependency import ParamsDependency
 from dvc.dvcfile import load_file
 
-from .. import settings
 from ..errors import ProjectError
-from ..pipeline import Dependency, Output, Params, Pipeline, Plot, Stage, is_below, overlap
-from ..tables import flatten
+from ..pipeline.settings import Model, Settings
+from ..pipeline.stages import (
+    Dependency,
+    Output,
+    Params,
+    Pipeline,
+    Plot,
+    Stage,
+    is_below,
+    leads_out,
+    overlap,
+)
+from ..pipeline.tables import flatten
+from . import plots, settings
 from .files import Files
 from .opened import errors_reported
+from .unmade import Unmade, of_file
+
+
+class _Declared(NamedTuple):
+    """What dvc.yaml says, whatever is in dvc.lock."""
+
+    index: Any
+    """DVC's, from which it was read."""
+    found: Mapping[str, Any]
+    """DVC's stages with a command, by name."""
+    metrics: frozenset[str]
+    plots: Sequence[Plot]
+    models: Sequence[Model]
+    problems: Sequence[str]
+    unmade: Mapping[str, Unmade]
+    """What no stage makes, by the name of the stage as which it is read."""
 
 
 class Definitions(Files):
     """A project's stages."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._declared: _Declared | None = None
+        self._stages: dict[str, Stage] = {}
+        self._makers: dict[str, list[str]] = {}
+        self._order: list[str] = []
+        self._decided: dict[Any, Any] = {}
+
     def pipeline(self) -> Pipeline:
-        """Return the stages with what dvc.lock says of them; raises `ProjectError`."""
+        """Return the stages with what dvc.lock says of them; raises `ProjectError`.
+
+        Only stages of which that has changed are read again.
+        """
         with errors_reported():
-            index = self._repo.index
-            found = [s for s in index.stages if s.cmd]
-            trie = index.outs_trie
-            self._outs = {self._path(out): out for out in index.outs}
-            problems: list[str] = []
-            stages = {s.name: s for s in (self._stage(each, trie, problems) for each in found)}
-            makers = {name: stages[name].deps for name in sorted(stages)}
-            graph = {n: sorted({m for d in deps for m in d.makers}) for n, deps in makers.items()}
-            metrics = {
-                self._beside(file, path) for file, ps in index._metrics.items() for path in ps
+            declared, trie = self._declared_now(), self._repo.index.outs_trie
+            for name, each in declared.found.items():
+                if name not in self._stages:
+                    self._stages[name] = self._stage(each, trie, [])
+            stages = {**self._stages, **{n: each.stage for n, each in declared.unmade.items()}}
+            makers = {
+                name: sorted({m for dep in stages[name].deps for m in dep.makers})
+                for name in sorted(stages)
             }
-            problems += [
-                f"metrics: {path!r} is not an output of a stage"
-                for path in sorted(metrics)
-                if not any(overlap(path, self._path(out)) for s in found for out in s.outs)
-            ]
-            plots = [p for s in found for o in s.outs if o.plot for p in [self._own_plot(o)]]
-            for file, entries in index._plots.items():
-                plots += self._top_level_plots(file, entries)
-            models = []
-            for file, artifacts in index._artifacts.items():
-                name = self._relative(file)
-                own, wrong = settings.read_artifacts(
-                    artifacts, name, posixpath.dirname(name), self.folder
-                )
-                models += own
-                problems += wrong
-            ordered = {name: stages[name] for name in TopologicalSorter(graph).static_order()}
-        for model in models:
-            if model.loader_module and not any(
-                model.path == out.path for stage in stages.values() for out in stage.outs
-            ):
-                problems.append(f"artifacts: {model.path!r} is not an output of a stage")
+            if makers != self._makers:
+                self._makers, self._decided = makers, {}
+                self._order = [*TopologicalSorter(makers).static_order()]
         return Pipeline(
             self.folder,
-            ordered,
-            frozenset(metrics),
-            tuple(plots),
-            tuple(models),
+            {name: stages[name] for name in self._order},
+            declared.metrics,
+            declared.plots,
+            declared.models,
+            declared.problems,
+            self._decided,
+        )
+
+    def _forget(self, stage: Any) -> None:
+        """Read a stage, and those that read what it writes, again."""
+        if known := self._stages.pop(self._name(stage), None):
+            for name, other in [*self._stages.items()]:
+                if any(overlap(d.path, out.path) for d in other.deps for out in known.outs):
+                    del self._stages[name]
+
+    def _dvc_stage(self, name: str) -> Any:
+        """Return DVC's own object of a stage with a command, or None for what no stage makes."""
+        return self._declared_now().found.get(name)
+
+    def _unmade_outs(self, names: Collection[str]) -> list[Any]:
+        """Return DVC's objects for the files in git that no stage makes, by the stages' names."""
+        unmade = self._declared_now().unmade
+        return [out for name in names if name in unmade for out in unmade[name].kept_by_git]
+
+    def _declared_now(self) -> _Declared:
+        if self._declared is None or self._declared.index is not self._repo.index:
+            self._declared = self._declare()
+        return self._declared
+
+    def _declare(self) -> _Declared:
+        index = self._repo.index
+        found = {self._name(s): s for s in index.stages if s.cmd}
+        trie = index.outs_trie
+        self._outs = {self._path(out): out for out in index.outs}
+        self._makers, self._order, self._decided = {}, [], {}
+        problems: list[str] = []
+        self._stages = {n: self._stage(s, trie, problems) for n, s in found.items()}
+        outs = [out.path for stage in self._stages.values() for out in stage.outs]
+        at_top = {file: [*plots.at_top(self, file)] for file in index._plots}
+        metrics = {
+            file: [self._beside(file, path) for path in paths]
+            for file, paths in index._metrics.items()
+        }
+        models: dict[str, list[Model]] = {}
+        for file, artifacts in index._artifacts.items():
+            name = self._relative(file)
+            models[file], wrong = settings.read_artifacts(
+                artifacts, name, posixpath.dirname(name), self.folder
+            )
+            problems += wrong
+        unmade = {}
+        for file in dict.fromkeys([*metrics, *at_top]):
+            shown = [*metrics.get(file, ()), *(plot.path for plot in at_top.get(file, ()))]
+            if each := of_file(self, file, shown, [m.path for m in models.get(file, ())], outs):
+                unmade[each.stage.name] = each
+                self._outs |= {self._path(out): out for out in each.kept_by_git}
+        outs += [out.path for each in unmade.values() for out in each.stage.outs]
+        problems += [
+            f"metrics: {path!r} is not there, and no stage makes it"
+            for path in sorted({*chain(*metrics.values())})
+            if not any(overlap(path, out) for out in outs)
+        ]
+        problems += [
+            f"artifacts: {model.path!r} is not an output of a stage"
+            for model in chain(*models.values())
+            if model.loader_module and model.path not in outs
+        ]
+        own_plots = [plots.own(self, o) for s in found.values() for o in s.outs if o.plot]
+        return _Declared(
+            index,
+            found,
+            frozenset(chain(*metrics.values())),
+            (*own_plots, *chain(*at_top.values())),
+            (*chain(*models.values()),),
             tuple(problems),
+            unmade,
         )
 
     def _stage(self, stage: Any, trie: Any, problems: list[str]) -> Stage:
@@ -72,33 +161,37 @@ class Definitions(Files):
         item = own[len(group) + 1 :] if group else ""
         name, label = (posixpath.join(folder, part) for part in (own, group or own))
         outs = [self._output(out) for out in stage.outs]
-        wdir = self._relative(stage.wdir)
-        results = [out for out in stage.outs if not (out.metric or out.plot) and out.is_in_repo]
-        where = f"{self._relative(stage.path)}: stages.{group or own}"
-        paths = [*map(self._path, results)]
-        wanted, wrong = settings.read(stage.meta, where, wdir, paths, self.folder)
         params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
-        others = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
-        deps = tuple(self._dependency(dep, trie, wanted.data) for dep in others)
-        for path in wanted.data:
-            if not any(is_below(path, dep.path) for dep in deps):
+        wanted = self._settings(stage, group or own, problems)
+        return Stage(
+            name=name,
+            group=label,
+            item=item,
+            command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd)),
+            frozen=bool(stage.frozen),
+            has_result=self._is_locked(stage, outs),
+            params=tuple(self._params(dep) for dep in params),
+            item_values=self._item_values(stage, group, item) if group else {},
+            deps=tuple(
+                self._dependency(dep, trie, wanted.data) for dep in stage.deps if dep not in params
+            ),
+            outs=tuple(outs),
+            settings=wanted,
+            variables=self._variables(stage, {self._path(dep) for dep in params}),
+        )
+
+    def _settings(self, stage: Any, own: str, problems: list[str]) -> Settings:
+        """Return a stage's `meta.mlflow`, and report what is wrong with it, once for all items."""
+        where = f"{self._relative(stage.path)}: stages.{own}"
+        results = [out for out in stage.outs if not (out.metric or out.plot) and out.is_in_repo]
+        paths, wdir = [*map(self._path, results)], self._relative(stage.wdir)
+        found, wrong = settings.read(stage.meta, where, wdir, paths, self.folder)
+        read = [self._path(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        for path in found.data:
+            if not any(is_below(path, dep) for dep in read):
                 wrong.append(f"{where}.meta.mlflow.data: {path!r} is not a dep of the stage")
         problems += [line for line in wrong if line not in problems]
-        command = stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd))
-        return Stage(
-            name,
-            label,
-            item,
-            command,
-            bool(stage.frozen),
-            self._is_locked(stage, outs),
-            tuple(self._params(dep) for dep in params),
-            self._item_values(stage, group, item) if group else {},
-            deps,
-            tuple(outs),
-            wanted,
-            self._variables(stage, {self._path(dep) for dep in params}),
-        )
+        return found
 
     def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
         """Return the values in a stage's command, except from the params files that it `read`s.
@@ -149,24 +242,11 @@ class Definitions(Files):
         except ValueError as error:
             raise ProjectError(f"params {path}: {error}") from None
 
-    def _output(self, out: Any) -> Output:
-        value = out.hash_info.value if out.hash_info else None
-        size = (out.meta and out.meta.size) or 0
-        return Output(
-            self._path(out),
-            value if isinstance(value, str) else "",
-            size,
-            bool(out.use_cache),
-            bool(out.metric),
-        )
-
     def _dependency(self, dep: Any, trie: Any, data: Sequence[str]) -> Dependency:
         path = self._path(dep)
         md5 = dep.hash_info.value if dep.hash_info else None
         md5 = md5 if isinstance(md5, str) else ""
-        if not (dep.fs.protocol == "local" and dep.fs.isin(dep.fs_path, self._repo.root_dir)) and (
-            not dep.is_in_repo
-        ):
+        if leads_out(path):
             return Dependency(path, md5, is_outside=True)
         key = dep.fs.parts(dep.fs_path)
         outs = [node.value for node in trie.prefixes(key)]
@@ -191,20 +271,3 @@ class Definitions(Files):
             return False  # a folder with outputs in it, or a list that is not here
         part = tree.get_obj(out.local_cache, dep.fs.relparts(dep.fs_path, out.fs_path))
         return part is None or bool(part.hash_info.value != md5)
-
-    def _own_plot(self, out: Any) -> Plot:
-        given = out.plot if isinstance(out.plot, Mapping) else {}
-        return _plot(self._path(out), given.get("x"), given)
-
-    def _top_level_plots(self, file: str, entries: Sequence[Any]) -> Iterator[Plot]:
-        for entry in entries:
-            for name, given in (entry if isinstance(entry, Mapping) else {entry: {}}).items():
-                y, x = (given or {}).get("y"), (given or {}).get("x")
-                for path in y if isinstance(y, Mapping) else [name]:
-                    axis = x.get(path) if isinstance(x, Mapping) else x
-                    yield _plot(self._beside(file, path), axis, given or {})
-
-
-def _plot(path: str, x: object, given: Mapping[str, Any]) -> Plot:
-    template, header = str(given.get("template") or ""), given.get("header", True)
-    return Plot(path, str(x or ""), template, bool(header))

@@ -1,5 +1,6 @@
 """DVC's experiments: expand overrides to points, and run one of them."""
 
+import errno
 import json
 import logging
 import posixpath
@@ -12,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.dependency import ParamsDependency
-from dvc.exceptions import DvcException
-from dvc.stage.exceptions import StageCmdFailedError
+from dvc.exceptions import CheckoutError, DvcException, FileTransferError
+from dvc.lock import LockError
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
 from dvc.utils.serialize import modify_yaml
@@ -22,7 +23,7 @@ from hydra.errors import HydraException
 
 from ..errors import ProjectError
 from ..repository import git
-from .opened import errors_reported, parse
+from .opened import parse
 from .running import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
@@ -31,8 +32,15 @@ PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
 
 
-class StageFailedError(ProjectError):
-    """A stage has failed by itself, with a message of its own."""
+_MAY_PASS = (FileTransferError, CheckoutError, LockError)  # of DVC's own errors
+
+
+class FinalError(ProjectError):
+    """Another try would fail in the same way: a stage or the repository is to blame."""
+
+
+class UnfitError(ProjectError):
+    """This machine is to blame: its disk is full, or it lacks a package or credentials."""
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:
@@ -119,23 +127,51 @@ def take(project: Project, donors: Mapping[str, str]) -> None:
 
 
 def run(project: Project, name: str, overrides: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Run an experiment in this clone, and push its files to the remote that `config` names.
+    """Run an experiment in this clone; `config` is that of the remote that its files come from.
 
-    Earlier experiments are removed. Raises `ProjectError`, or `StageFailedError` if a stage is to
-    blame.
+    Earlier experiments are removed. Raises `FinalError`, `UnfitError`, or `ProjectError` if another
+    try may succeed.
     """
     repo = project._repo
     logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
-    with errors_reported():
-        try:
-            with repo.config.edit("local") as local:
-                local.update(config)
-            repo.experiments.remove(all_commits=True)
-            repo.experiments.run(params=[*overrides], name=name, pull=True)
-            repo.push()
-        except DvcException as error:
-            stage = error.__cause__
-            if not isinstance(stage, StageCmdFailedError):
-                raise
-            kind = ProjectError if _SIGNALLED.search(f"{stage}") else StageFailedError
-            raise kind(f"{stage}") from None
+    with classified():
+        with repo.config.edit("local") as local:
+            local.update(config)
+        repo.experiments.remove(all_commits=True)
+        repo.experiments.run(params=[*overrides], name=name, pull=True)
+
+
+def push(project: Project) -> None:
+    """Push the files of this clone to its DVC remote; raises what `run` raises."""
+    with classified():
+        project._repo.push()
+
+
+@contextmanager
+def classified() -> Iterator[None]:
+    """Turn what DVC raises into the error that its chain of causes calls for.
+
+    What DVC itself decides is final. What comes from below it, such as a remote's library or the
+    operating system, may pass. The message is that of DVC's own command line.
+    """
+    try:
+        yield
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while cause := causes[-1].__cause__:
+            causes.append(cause)
+        kind = ProjectError
+        if any(map(_is_unfit, causes)):
+            kind = UnfitError
+        elif all(isinstance(c, DvcException) and not isinstance(c, _MAY_PASS) for c in causes):
+            kind = ProjectError if _SIGNALLED.search(f"{causes[-1]}") else FinalError
+        said = [" ".join(f"{cause}".split()) or type(cause).__name__ for cause in causes]
+        raise kind(": ".join(said)) from None
+
+
+def _is_unfit(error: BaseException) -> bool:
+    """Whether an error says that this machine lacks space, a package or credentials."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    is_refused = re.search("Auth|Credentials|PermissionDenied", type(error).__name__)
+    return bool(is_refused) or isinstance(error, ImportError | PermissionError)

@@ -1,10 +1,8 @@
 """The bytes of a project: outputs by their md5s, code and texts, in the checkout or a commit."""
 
-import hashlib
-import io
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,12 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
-from dvc_data.hashfile.hash import fobj_md5
-from dvc_data.hashfile.tree import Tree
 
-from ..pipeline import Output
-from ..repository import git
+from ..pipeline.stages import Output
+from ..repository import git, tree
+from .hashing import content_md5, file_has_md5, listed, md5s
 from .opened import Opened
+from .remotes import fetch_objects
 
 SMALL = 1_000_000
 """The most bytes of an output that is also kept outside DVC's cache."""
@@ -51,25 +49,52 @@ class Files(Opened):
             if not {"", ".", ".."} & {*key}  # as anybody could write the list
         ]
 
-    def read(self, output: Output, file: File) -> bytes | None:
-        """Return a file's content from the checkout, git or DVC's cache, if its md5 is there."""
+    def read(self, output: Output, file: File, *, is_shown: bool = True) -> bytes | None:
+        """Return a file's content from the checkout, git or DVC's cache, if its md5 is there.
+
+        Git is asked for what DVC keeps only if a row shows it, as each path takes 10 to 100 ms.
+        """
         out = self._outs[output.path]
-        for content in self._contents(out, file):
-            if fobj_md5(io.BytesIO(content), name=out.hash_name) == file.md5:
+        for content in self._contents(out, file, is_shown=is_shown):
+            if file.md5 in md5s(content, out.hash_name):
                 return content
         return None
 
-    def fetch(self, output: Output) -> list[str]:
-        """Fetch an output that DVC's cache lacks; return what is wrong, one line at most."""
+    def fetch(self, output: Output, is_wanted: Callable[[File], bool]) -> list[str]:
+        """Fetch those files of an output that are wanted and DVC's cache lacks.
+
+        Returns what is wrong, one line at most.
+        """
         out = self._outs[output.path]
-        if not (out.use_cache and out.hash_info) or out.cache.exists(out.hash_info.value):
+        if not (out.use_cache and out.hash_info):
             return []
-        try:
-            failed = self._repo.cloud.pull([out.hash_info]).failed
-            return [f"{output.path} cannot be fetched: the remote lacks it"] if failed else []
-        except Exception as error:  # whatever a remote's library raises
-            text = " ".join(str(error).split())[:200] or type(error).__name__
-            return [f"{output.path} cannot be fetched: {text}"]
+        why = ""
+        if output.is_folder and self._tree(out) is None:
+            why = fetch_objects(self._repo, out, [output.md5])
+        wanted = [file.md5 for file in self.files(output) or () if is_wanted(file)]
+        why = why or fetch_objects(self._repo, out, wanted)
+        return [f"{output.path} cannot be fetched: {why}"] if why else []
+
+    def cache_state(self) -> str:
+        """Return what changes whenever DVC's cache gets or loses a file."""
+        found = []
+        for name in ("local", "legacy"):
+            with suppress(OSError, AttributeError):
+                folders = os.scandir(getattr(self._repo.cache, name).path)
+                found += [f"{each.path} {each.stat().st_mtime_ns}" for each in folders]
+        return " ".join(sorted(found))
+
+    def cure(self, output: Output, *, was_fetched: bool) -> str:
+        """Return what brings back the files of an output that are neither here nor in the cache."""
+        if not self._commit:
+            return "bring them back with dvc checkout, dvc pull or git checkout, and record again"
+        if not output.cached:
+            return "no commit has them"
+        if not (self._outs[output.path].remote or self._repo.config["core"].get("remote")):
+            return "they are not in DVC's cache, and there is no default DVC remote"
+        if was_fetched:
+            return "they are neither in DVC's cache nor in its remote"
+        return "with --fetch they come from DVC's remote"
 
     def export(self, output: Output, target: Path) -> bool:
         """Make `target` the output, as dvc.lock has it; return False if its bytes are not here.
@@ -108,11 +133,9 @@ class Files(Opened):
 
     def _committed_code(self, path: str) -> dict[str, bytes]:
         start = posixpath.normpath(posixpath.join(self.folder, path))
-        options = ("ls-tree", "-r", "-z", "--full-tree", self._commit, "--", start)
         found = {}
-        for entry in filter(None, os.fsdecode(git(*options, cwd=self.top)).split("\0")):
-            mode, _, blob = entry.partition("\t")[0].split()
-            name = posixpath.relpath(entry.partition("\t")[2], self.folder or ".")
+        for file, mode, blob in tree(self.top, self._commit, start):
+            name = posixpath.relpath(file, self.folder or ".")
             ignored = self._repo.dvcignore.is_ignored_file(self._absolute(name))
             is_cache = "__pycache__" in name.split("/")
             content = None if ignored or is_cache else self.blobs.read(blob)
@@ -127,12 +150,12 @@ class Files(Opened):
 
     def _is_inside(self, path: str) -> bool:
         """Whether a path of the checkout leads into the repository, even if it is a link."""
-        return Path(path).resolve().is_relative_to(self.top.resolve())
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.top))
 
     def md5(self, path: str) -> str:
         """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
         try:
-            return _md5(self._content(path))
+            return content_md5(self._content(path))
         except _UNREADABLE:
             return ""
 
@@ -145,8 +168,19 @@ class Files(Opened):
         except _UNREADABLE:
             return None
 
-    def address(self, md5: str) -> tuple[str, str]:
-        """Return where the bytes with an md5 are: kind and address of a data set's source.
+    def _output(self, out: Any) -> Output:
+        value = out.hash_info.value if out.hash_info else None
+        size = (out.meta and out.meta.size) or 0
+        return Output(
+            self._path(out),
+            value if isinstance(value, str) else "",
+            size,
+            bool(out.use_cache),
+            bool(out.metric),
+        )
+
+    def address(self, oid: str) -> tuple[str, str]:
+        """Return where the bytes with this md5 are: kind and address of a data set's source.
 
         They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
         only some kinds, none that keeps versions of files, and none with a user in its address.
@@ -161,33 +195,34 @@ class Files(Opened):
             start, kind = str(self._repo.cache.local.path), "local"
             start = start.removesuffix("/files/md5")
         kind = "http" if kind.startswith("http") else kind
-        return kind, f"{start.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"
+        return kind, f"{start.rstrip('/')}/files/md5/{oid[:2]}/{oid[2:]}"
 
     def _tree(self, out: Any) -> Any:
-        """Return the list of a folder's files as in dvc.lock: from DVC's cache or the checkout."""
+        """Return the list of a folder's files as in dvc.lock, or None if it is nowhere.
+
+        It is looked for in DVC's cache, in the checkout or the commit, and in git.
+        """
         if out.use_cache and (tree := out.get_obj()) is not None:
             return tree
         if self._commit:
-            return None if out.use_cache else self._committed_tree(out)
+            return None if out.use_cache else self._listed(out)
         odb = out.cache if out.use_cache else out.local_cache
         options = {"ignore": out.dvcignore, "dry_run": True, "no_progress_bar": True}
         try:
             _, _, tree = out._build(odb, out.fs_path, out.fs, out.hash_name, **options)
         except _UNREADABLE:
             return None
-        return tree if tree.hash_info == out.hash_info else None
+        if tree.hash_info == out.hash_info:
+            return tree
+        return None if out.use_cache else self._listed(out)
 
-    def _committed_tree(self, out: Any) -> Any:
+    def _listed(self, out: Any) -> Any:
+        """Return the list of a folder that git keeps, if that is dvc.lock's, line endings aside."""
         folder = self._path(out)
-        files = [
-            {"relpath": posixpath.relpath(path, folder), "md5": _md5(content)}
-            for path, content in self._committed_code(folder).items()
-        ]
-        tree = Tree.from_list(files, hash_name="md5")
-        tree.digest()
-        return tree if tree.hash_info.value == out.hash_info.value else None
+        files = {posixpath.relpath(p, folder): body for p, body in self.code(folder).items()}
+        return listed(files, out.hash_info.value, out.hash_name)
 
-    def _contents(self, out: Any, file: File) -> Iterator[bytes]:
+    def _contents(self, out: Any, file: File, *, is_shown: bool) -> Iterator[bytes]:
         """Yield what may be the content of an output's file."""
         with suppress(*_UNREADABLE):
             yield self._content(file.path)
@@ -195,21 +230,26 @@ class Files(Opened):
             cache = out.cache if out.use_cache else out.local_cache
             with suppress(*_UNREADABLE):
                 yield cache.fs.cat_file(cache.oid_to_path(file.md5))
-        if self._commit and not out.use_cache:  # another commit than that of dvc.lock can have it
-            yield from self._versions(file.path, file.md5)
+        if self._commit and (is_shown or not out.use_cache):  # another commit can have it
+            yield from self._versions(out, file)
 
-    def _versions(self, path: str, md5: str) -> Iterator[bytes]:
-        """Yield the version of a file with this md5, if any commit has it."""
+    def _versions(self, out: Any, file: File) -> Iterator[bytes]:
+        """Yield the version of a file with the right md5, if any commit has it."""
+        path, name = file.path, self._in_git(file.path)
+        if not name:
+            return
         if path not in self._known_versions:
-            name = posixpath.normpath(posixpath.join(self.folder, path))
             options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
             log = git("log", *options, "--", f":(top,literal){name}", cwd=self.top).decode()
             blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
             found = {blob: self.blobs.read(blob) for blob in sorted(blobs)}
             self._known_versions[path] = {
-                _md5(content): blob for blob, content in found.items() if content is not None
+                oid: blob
+                for blob, content in found.items()
+                if content is not None
+                for oid in md5s(content, out.hash_name)
             }
-        if blob := self._known_versions[path].get(md5):
+        if blob := self._known_versions[path].get(file.md5):
             yield self.blobs.read(blob) or b""
 
     def _here(self, out: Any, file: File) -> Iterator[Path]:
@@ -221,14 +261,9 @@ class Files(Opened):
             yield Path(cache.oid_to_path(file.md5))
 
 
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
 def _has(path: Path, out: Any, file: File) -> bool:
     """Whether a local file has the content of an output's file."""
     try:
-        with path.open("rb") as opened:
-            return bool(fobj_md5(opened, name=out.hash_name) == file.md5)
+        return file_has_md5(path, file.md5, out.hash_name)
     except OSError:
         return False

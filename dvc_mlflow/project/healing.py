@@ -19,8 +19,8 @@ from dvc.lock import make_lock
 
 from ..errors import ProjectError
 from ..repository import git
+from .hashing import file_md5
 from .opened import errors_reported
-from .restoring import md5_of
 from .running import Project
 
 
@@ -83,9 +83,9 @@ def _heal_cached(project: Project, path: Path, cached: Path, md5: str) -> Iterat
 
     DVC would take the copy for a restored file. Anybody can have written the path in dvc.lock.
     """
-    if cached.is_file() and (content := md5_of(cached)) != md5.removesuffix(".dir"):
+    if cached.is_file() and (content := file_md5(cached)) != md5.removesuffix(".dir"):
         is_inside = path.parent.resolve().is_relative_to(project.root.resolve())
-        if is_inside and path.is_file() and md5_of(path) == content:
+        if is_inside and path.is_file() and file_md5(path) == content:
             path.unlink()
         cached.replace(cached.with_name(f"{cached.name}.damaged"))
         yield f"{cached}: is damaged; moved aside; `dvc pull` or `dvc repro` brings {path} back"

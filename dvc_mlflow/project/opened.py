@@ -12,11 +12,15 @@ from typing import Any, Self
 
 from dvc.exceptions import DvcException, PrettyDvcException
 from dvc.repo import Repo
-from dvc.scm import SCMError
+from dvc.scm import SCM, SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
 from ..errors import ProjectError, is_raised_in
+from ..pipeline.stages import leads_out
 from ..repository import Blobs, checkout, folder_of
+from . import limits
+
+limits.apply()
 
 
 @contextmanager
@@ -27,16 +31,29 @@ def errors_reported() -> Iterator[None]:
     except CycleError as error:
         raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
     except RecursionError:
-        raise ProjectError("dvc.yaml is nested too deeply") from None
+        raise ProjectError("dvc.yaml, or what it reads, is nested too deeply") from None
     except (DvcException, SCMError, OSError) as error:
-        text = " ".join(str(error).split())[:500] or type(error).__name__
-        says_more = isinstance(error, PrettyDvcException)
-        raise ProjectError(f"{text}; `dvc status` says more" if says_more else text) from None
+        # DVC names files of a commit by their way from here to the root of the file system.
+        text = str(error).replace("'./", "'").replace(f"{os.path.relpath('/')}/", "")
+        text = " ".join(text.split())[:500] or type(error).__name__
+        if isinstance(error, PrettyDvcException):  # it prints the rest, and the place, on a console
+            text = f"{text}{_details(error) or '; `dvc status` says more'}"
+        raise ProjectError(text) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # at YAML like `? - ?`
         if not is_raised_in("dvc", error):
             raise  # a bug of the tool
         what = f"{type(error).__name__}: {error}"[:200]
         raise ProjectError(f"DVC's files cannot be read ({what})") from error
+
+
+def _details(error: Any) -> str:
+    """Return where in a YAML file an error is, and what it is, if that is known."""
+    for each in getattr(error.exc, "errors", ()) if hasattr(error, "exc") else ():
+        return f": {each.msg} at {' -> '.join(map(str, each.path))}"
+    cause = getattr(getattr(error, "exc", None), "__cause__", None)
+    if mark := getattr(cause, "problem_mark", None):
+        return f": {getattr(cause, 'problem', None) or 'syntax error'} in line {mark.line + 1}"
+    return ""
 
 
 class Opened:
@@ -49,6 +66,8 @@ class Opened:
             self._repo = Repo()
         self.root = Path(self._repo.root_dir)
         self.top = checkout()
+        if self._repo.config["core"].get("no_scm") and (self.top / ".git").exists():
+            self._repo.scm = SCM(self._repo.root_dir)  # git has commits, whatever DVC is told
         self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
         self._commit = ""
@@ -56,6 +75,7 @@ class Opened:
         self._running: Any = None
         self._has_finished = False
         self._hashed: dict[str, tuple[Any, Any]] = {}
+        self._edited: list[Any] = []
         self._outs: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
         self._known_versions: dict[str, dict[str, str]] = {}
@@ -96,7 +116,13 @@ class Opened:
 
     def committed(self, commit: str, path: str) -> bytes | None:
         """Return a file of a commit, or None if there is none."""
-        return self.blobs.read(f"{commit}:{posixpath.normpath(posixpath.join(self.folder, path))}")
+        name = self._in_git(path)
+        return self.blobs.read(f"{commit}:{name}") if name else None
+
+    def _in_git(self, path: str) -> str:
+        """Return the path of a file in the repository, or "" if it is outside."""
+        name = posixpath.normpath(posixpath.join(self.folder, path))
+        return "" if leads_out(name) else name
 
     def _content(self, path: str) -> bytes:
         """Return a file of the checkout or the commit; raises `OSError`."""
@@ -111,10 +137,15 @@ class Opened:
         return posixpath.join(posixpath.dirname(self._relative(stage.path)), own)
 
     def _path(self, item: Any) -> str:
-        """Return the path of an output or a dependency, or its address if it is not a local one."""
-        if item.fs.protocol != self._repo.fs.protocol and not item.is_in_repo:
-            return str(item.def_path)
-        return self._relative(item.fs_path)
+        """Return the path of an output or a dependency, or its address if it is elsewhere.
+
+        DVC itself takes `..` above the repository's root for that root when it reads a commit.
+        """
+        given = str(item.def_path)
+        if "://" in given or posixpath.isabs(given):
+            return given
+        found = posixpath.normpath(posixpath.join(self._relative(item.stage.wdir), given))
+        return "" if found == "." else found
 
     def _beside(self, file: str, path: str) -> str:
         folder = posixpath.dirname(self._relative(file))
@@ -125,6 +156,8 @@ class Opened:
         return "" if found == "." else found
 
     def _absolute(self, path: str) -> str:
+        if posixpath.isabs(path):
+            return path
         joined = self._repo.fs.join(self._repo.root_dir, *path.split("/"))
         return posixpath.normpath(str(joined))
 

@@ -1,135 +1,263 @@
-"""Bring a result's files into a checkout of its own: DVC's cache, its remotes, and md5s."""
+"""Bring a result's files into a checkout of its own: DVC's cache, its remotes, git, and md5s."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dvc.config import Config
+from dvc.config import Config, ConfigError
 from dvc.config_schema import RelPath
-from dvc.exceptions import DvcException
+from dvc.dependency import ParamsDependency
+from dvc.dirs import site_cache_dir
 
-from ..pipeline import Pipeline, Stage
+from ..pipeline.stages import Stage, is_below, is_inside, overlap
+from .files import File
+from .hashing import file_has_md5, file_md5
 from .opened import errors_reported
+from .past import lock_as_now, old_files_read
+from .remotes import fetch
 from .running import Project
 
 
-def share(top: Path, folder: Path, dvc: Path) -> None:
-    """Let a project below `folder` use the cache and the remotes of the same one below `top`.
+def share(main: Path, own: Path) -> None:
+    """Let the project at `own` use the cache and the remotes of the project at `main`.
 
-    Both are roots of checkouts; `dvc` is the project's `.dvc`. Settings that are local to the main
-    repository count, too.
+    Settings that are local to the main repository count, too; those of `own` name no other place
+    where DVC writes. Raises `ProjectError`.
     """
-    own, dvc = dvc, top / dvc.relative_to(folder)
-    known = Config(str(dvc), validate=False)
-    known["cache"].setdefault("dir", RelPath(str(dvc / "cache")))
-    with Config(str(own), validate=False).edit("local") as config:
-        config["cache"], config["remote"] = known["cache"], known["remote"]
-        config["core"] = {k: v for k, v in known["core"].items() if k == "remote"}
+    dvc, local = main / ".dvc", own / ".dvc"
+    with errors_reported():
+        known = Config(str(dvc), validate=False)
+        known["cache"].setdefault("dir", RelPath(str(dvc / "cache")))
+        local.mkdir(exist_ok=True)  # a repository can keep it out of git
+        its_core = Config(str(local), validate=False)["core"]
+        core = {}
+        if its_core.get("site_cache_dir") != (place := known["core"].get("site_cache_dir")):
+            core = {"site_cache_dir": place or site_cache_dir()}
+        given = {"cache": known["cache"], "core": core}
+        remotes = {key: value for key, value in known["core"].items() if key == "remote"}
+        whole = {**given, "remote": known["remote"], "core": {**core, **remotes}}
+        # A remote of the same name can have had settings that do not go with those of today.
+        for sections in (whole, given):
+            with suppress(ConfigError):
+                with Config(str(local), validate=False).edit("local") as config:
+                    config.update(sections)
+                return
+
+
+@contextmanager
+def restored_project() -> Iterator[Project]:
+    """Yield the project around the working directory, as `record` would read its commit.
+
+    DVC reads locks from before its version 2.0, too. Raises `ProjectError`.
+    """
+    with old_files_read(lock_as_now), Project() as project:
+        yield project
+
+
+class Restored(NamedTuple):
+    """What has become of a result's files, one line for each thing that the user should know."""
+
+    problems: Sequence[str]
+    """What is missing, or differs from dvc.lock."""
+    status: Sequence[str]
+    """What `dvc status` reports, if nothing is missing; the commit itself can be so."""
 
 
 def restore(
-    project: Project,
-    pipeline: Pipeline,
-    stages: Sequence[Stage],
-    small: Iterable[tuple[str, bytes]],
-) -> list[str]:
-    """Bring in the outputs of these stages as dvc.lock has them; return what is wrong.
+    project: Project, stages: Sequence[Stage], small: Iterable[tuple[str, bytes]], *, is_new: bool
+) -> Restored:
+    """Bring in the outputs of these stages, and the data that they read, as dvc.lock has them.
 
-    They come from DVC's cache, from `small` outputs that git has kept, or from DVC's remote.
+    They come from DVC's cache, from `small` outputs that git has kept, from git, or from DVC's
+    remote. Unless the checkout `is_new`, a file that differs stays, as somebody may have edited it.
     """
     repo = project._repo
     names = {stage.name for stage in stages}
-    with errors_reported():
-        own = [s for s in repo.index.stages if s.cmd and project._name(s) in names]
-        data = [s for s in repo.index.stages if not s.cmd and _is_read(s, own)]
-        targets = [stage.addressing for stage in (*own, *data)]
-        _give(repo, small)
-        for out in (out for stage in own for out in stage.outs if out.use_cache and out.exists):
-            for path in _wrong(out):
-                Path(path).unlink(missing_ok=True)  # DVC would take it for what it has put there
-        _check_out(repo, targets)
-        lacking = [out for stage in (*own, *data) for out in stage.outs if not out.exists]
-        looked = "in DVC's cache"
-        if lacking:
-            looked += _fetch(repo, targets)
-            _check_out(repo, targets)
-    outs = [out for stage in (*own, *data) for out in stage.outs]
-    problems = [problem for out in outs for problem in _problems(out, looked)]
-    if not problems:
-        with errors_reported():
-            changes = repo.status(targets)
-        problems = [f"`dvc status` of {name}: {what}" for name, what in changes.items()]
-    return problems
+    own = [s for s in repo.index.stages if s.cmd and project._name(s) in names]
+    unmade = {out.path for stage in stages if not stage.command for out in stage.outs}
+    data = [s for s in repo.index.stages if not s.cmd and _is_read(s, own)]
+    data += [s for s in repo.index.stages if unmade & {*map(project._path, s.outs)}]
+    outs = [o for stage in (*own, *data) for o in stage.outs if o.hash_info and o.is_in_repo]
+    _give(repo, small)
+    stay = [] if is_new else [out for out in outs if out.exists and _wrong(out)]
+    lacking = [out for out in outs if out.use_cache and out not in stay and not _check_out(out)]
+    for out in lacking:
+        _take_from_git(project, out)
+    lacking = [out for out in lacking if not _is_there(out)]
+    looked = fetch(repo, lacking) if lacking else ""
+    lacking = [out for out in lacking if not _check_out(out)]
+    for out in outs:
+        if not (out.use_cache or out in stay):
+            _take_from_git(project, out)
+    problems = [p for out in lacking for p in _missing(out, looked)]
+    for out in outs:
+        if not out.use_cache or out in stay:
+            problems += _differing(out, "delete it, and restore again" if out in stay else "")
+            problems += _other_folder(project, out)
+    problems += _missing_deps(project, own)
+    return Restored(problems, [] if problems else _status(project, [*own, *data]))
 
 
 def _is_read(data: Any, stages: Sequence[Any]) -> bool:
     """Whether a .dvc file tracks something that one of the stages reads."""
     deps = [dep.fs_path for stage in stages for dep in stage.deps]
-    return any(
-        dep == out.fs_path or dep.startswith(f"{out.fs_path}{os.sep}") or _is_inside(out, dep)
-        for out in data.outs
-        for dep in deps
-    )
+    return any(overlap(dep, out.fs_path) for out in data.outs for dep in deps)
 
 
-def _is_inside(out: Any, folder: str) -> bool:
-    return bool(out.fs_path.startswith(f"{folder}{os.sep}"))
+def _check_out(out: Any) -> bool:
+    """Bring in what DVC's cache has of an output; return whether it is all there, and right.
+
+    `dvc checkout` itself would need the package of a remote, even if nothing is there to be had.
+    """
+    if _outside(out):
+        return False
+    with suppress(Exception):  # what is missing is found by its md5
+        out.checkout(force=True, allow_missing=True)
+    return _is_there(out)
 
 
-def _check_out(repo: Any, targets: Sequence[str]) -> None:
-    with suppress(DvcException):  # what is missing is found by its md5
-        repo.checkout([*targets], force=True, allow_missing=True)
+def _is_there(out: Any) -> bool:
+    """Whether an output that DVC keeps is all there, and right."""
+    is_listed = not out.hash_info.isdir or out.get_obj() is not None
+    return out.exists and is_listed and not _wrong(out)
 
 
-def _fetch(repo: Any, targets: Sequence[str]) -> str:
-    """Fetch from DVC's remote; return where that looked."""
-    remote = repo.config["core"].get("remote")
-    if not remote:
-        return ", and there is no default DVC remote"
-    try:
-        repo.fetch([*targets])
-    except Exception as error:  # whatever a remote's library raises
-        return f" and in the DVC remote {remote!r} ({' '.join(str(error).split())[:200]})"
-    return f" and in the DVC remote {remote!r}"
+def _outside(out: Any) -> str:
+    """Return a file in an output's list that leads out of it, as anybody could write the list."""
+    tree = out.get_obj() if out.use_cache and out.hash_info.isdir else None
+    names = ("/".join(key) for key, _, _ in tree or ())
+    return next((name for name in names if not is_inside(name)), "")
 
 
-def _problems(out: Any, looked: str) -> list[str]:
-    """Return what is missing of an output, or differs from dvc.lock, one line each."""
-    path = os.path.relpath(out.fs_path, out.repo.root_dir)
-    md5 = out.hash_info.value if out.hash_info else ""
-    if not out.exists:
-        cure = "pull it where it still is, or run `dvc repro` in this folder"
-        return [f"{path} (md5 {md5}) is missing: it is not {looked}; {cure}"]
-    if out.hash_info.isdir and out.use_cache and out.get_obj() is None:
-        return [f"{path} (md5 {md5}): the list of its files is not {looked}"]
-    found = []
+def _take_from_git(project: Project, out: Any) -> None:
+    """Replace the files of an output where any commit has the locked version."""
+    output = project._output(out)
+    for file in project.files(output) or ():
+        path = Path(out.fs_path, *Path(file.path).relative_to(output.path).parts)
+        if not (path.is_file() and file_has_md5(path, file.md5, out.hash_name)):
+            _write(project, path, project._versions(out, file))
+
+
+def _write(project: Project, path: Path, contents: Iterable[bytes]) -> bool:
+    """Write the first of these contents, if there is any; return whether that was done.
+
+    What is there can be a link, to DVC's cache or to anywhere.
+    """
+    for content in contents if project._is_inside(f"{path.parent}") else ():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        return True
+    return False
+
+
+def _missing(out: Any, looked: str) -> Iterator[str]:
+    """Yield what is missing of an output that DVC keeps, and what would bring it."""
+    if outside := _outside(out):
+        yield f"{_path(out)} is left out: its list of files has {outside!r}, which leads out of it"
+        return
+    cure = "`dvc pull` it where it still is, `dvc exp pull` its experiment, or run `dvc repro` here"
+    is_listed = not out.hash_info.isdir or out.get_obj() is not None
+    if not (is_listed and out.exists):
+        yield f"{_path(out)} (md5 {out.hash_info.value}) is missing: it is not {looked}; {cure}"
+        return
     for file, (here, wanted) in _wrong(out).items():
-        cached = out.cache.oid_to_path(wanted) if out.use_cache else ""
-        cure = f"; delete {cached} and restore again" if cached and Path(cached).exists() else ""
+        name, cached = os.path.relpath(file, out.repo.root_dir), out.cache.oid_to_path(wanted)
+        reason = f"it is not {looked}; {cure}"
+        if here:
+            file.unlink()  # it came from there
+            reason = f"{cached} is damaged, as its md5 is {here}; delete that, and restore again"
+        yield f"{name} (md5 {wanted}) is missing: {reason}"
+
+
+def _differing(out: Any, cure: str) -> Iterator[str]:
+    """Yield what differs from dvc.lock in an output that git keeps, or that was there before."""
+    if not out.exists:
+        yield f"{_path(out)} (md5 {out.hash_info.value}) is missing: no commit has it"
+    for file, (here, wanted) in _wrong(out).items():
         name = os.path.relpath(file, out.repo.root_dir)
-        found.append(f"{name} has the md5 {here}, dvc.lock has {wanted}{cure}")
-    return found
+        if here:
+            what = f"{name} has the md5 {here}, dvc.lock has {wanted}"
+            yield f"{what}; {cure or 'no commit has that'}"
+        elif out.exists:
+            yield f"{name} (md5 {wanted}) is missing: no commit has it"
+
+
+def _other_folder(project: Project, out: Any) -> Iterator[str]:
+    """Yield that a folder in git is not the one in dvc.lock, if that is known.
+
+    DVC leaves outputs in a folder out of its md5, so that cannot be computed again.
+    """
+    others = (other for other in project._repo.index.outs if other is not out)
+    if (
+        out.use_cache
+        or not out.hash_info.isdir
+        or any(is_below(out.fs_path, o.fs_path) for o in others)
+    ):
+        return
+    if out.exists and project._tree(out) is None:
+        yield f"{_path(out)} (md5 {out.hash_info.value}) has other files in git than in dvc.lock"
+
+
+def _path(item: Any) -> str:
+    return str(os.path.relpath(item.fs_path, item.repo.root_dir))
 
 
 def _wrong(out: Any) -> dict[Path, tuple[str, str]]:
     """Return the files of an output that differ from dvc.lock: their md5s here, and there.
 
-    DVC itself does not notice: it trusts that a write-protected file in its cache is intact.
+    That of a missing file is "". DVC itself does not notice: it trusts that a write-protected file
+    in its cache is intact.
     """
     files = [((), out.hash_info)]
     if out.hash_info.isdir:
         tree = out.get_obj() if out.use_cache else None
-        files = [(key, info) for key, _, info in tree or ()]
+        files = [(key, info) for key, _, info in tree or () if is_inside("/".join(key))]
     found = {}
     for key, info in files:
         file = Path(out.fs_path, *key)
-        here = md5_of(file) if file.is_file() else "nothing"
-        if here != info.value and out.hash_name == "md5":
-            found[file] = (here, str(info.value))
+        if not file.is_file():
+            found[file] = ("", str(info.value))
+        elif out.hash_name.startswith("md5") and not file_has_md5(file, info.value, out.hash_name):
+            found[file] = (file_md5(file), str(info.value))
     return found
+
+
+def _missing_deps(project: Project, stages: Sequence[Any]) -> Iterator[str]:
+    """Bring in the files that stages read and that only another commit has; yield the others."""
+    repo = project._repo
+    made = [out.fs_path for out in repo.index.outs]
+    for dep in {dep.fs_path: dep for stage in stages for dep in stage.deps}.values():
+        if dep.fs.protocol != "local" or dep.exists:
+            continue
+        if any(overlap(dep.fs_path, path) for path in made):
+            continue
+        if isinstance(dep, ParamsDependency):
+            yield f"{_path(dep)} is missing: the row's commit lacks it; write its params there"
+            continue
+        oid = dep.hash_info.value if dep.hash_info else ""
+        found = project._versions(dep, File(project._path(dep), oid, 0))
+        if not _write(project, Path(dep.fs_path), found):
+            known = f" (md5 {oid})" if oid else ""
+            why = "neither git nor DVC keeps it; copy it here"
+            if "\\" in dep.def_path and os.sep == "/":
+                why = "only on Windows, DVC reads \\ in a path as /"
+            yield f"{_path(dep)}{known} is missing: {why}"
+
+
+def _status(project: Project, stages: Sequence[Any]) -> list[str]:
+    """Return what `dvc status` reports of these stages, one line each."""
+    if not stages:
+        return []
+    try:
+        changes = project._repo.status([s.addressing for s in stages], check_updates=False)
+    except Exception as error:  # with what this version of DVC does not know
+        return [" ".join(str(error).split())[:200] or type(error).__name__]
+    told = {name: [e for e in found if e != "always changed"] for name, found in changes.items()}
+    return [f"{name}: {entry}" for name, found in told.items() for entry in found]
 
 
 def _give(repo: Any, small: Iterable[tuple[str, bytes]]) -> None:
@@ -143,9 +271,3 @@ def _give(repo: Any, small: Iterable[tuple[str, bytes]]) -> None:
             partial.write_bytes(content)
             partial.chmod(0o444)
             partial.replace(target)
-
-
-def md5_of(file: Path) -> str:
-    """Return the md5 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "md5").hexdigest()

@@ -2,42 +2,47 @@
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from dvc.dependency import ParamsDependency
 from dvc.dvcfile import Lockfile
 from dvc_data.hashfile.hash import hash_file
+from dvc_data.hashfile.hash_info import HashInfo
 
 from ..errors import ProjectError
-from ..tables import flatten
-from .definitions import Definitions
+from ..pipeline.tables import flatten
+from . import locks
+from .earlier import is_among
 from .files import SMALL
+from .kept import Kept
 from .opened import errors_reported, parse
 
 
 class Checkout(NamedTuple):
     """What a stage's result needs from the checkout, by absolute paths."""
 
-    deps: Sequence[Path]
+    deps: frozenset[Path]
     """What any stage reads."""
+    folders: frozenset[Path]
+    """Where stages run, and where their deps are: scripts there may import undeclared code."""
     files: frozenset[Path]
     """DVC's own files: dvc.yaml, .dvc files, settings, and the .gitignore beside outputs."""
-    cached: Sequence[Path]
+    cached: frozenset[Path]
     """The outputs that DVC keeps, which are never in git."""
+    outs: frozenset[Path]
+    """All outputs, of any stage."""
     uncached: Sequence[Path]
-    """The outputs of the stage, and of those upstream, that DVC leaves to git."""
-    lock_file: Path
-    lock: bytes
-    """Its content with the stage's result."""
+    """The outputs of the stages that DVC leaves to git."""
+    locks: Mapping[Path, bytes]
+    """Each dvc.lock with its content, with the result of a stage that has just ended."""
     small: Mapping[str, Path | bytes]
     """The small outputs that DVC keeps, and the lists of small folders, by md5."""
 
 
-class Project(Definitions):
+class Project(Kept):
     """The DVC project around the working directory; raises `ProjectError`."""
 
     @property
@@ -58,15 +63,22 @@ class Project(Definitions):
             same = [s for s in here if s.path.endswith(file.lstrip("./") or "dvc.yaml")]
             if not (same or here):
                 raise ProjectError(f"DVC has no stage {own!r} in {folder}")
-            self._running = (same or here)[0]
+            self._running, self._edited = (same or here)[0], []
             for dep in self._running.params:
                 dep.hash_info = dep.get_hash()
+        self._forget(self._running)
         return self._name(self._running)
+
+    def commands(self) -> list[str]:
+        """Return the commands of the running stage, each of which DVC gives to a shell."""
+        command = self._running.cmd
+        return [*command] if isinstance(command, list) else command.splitlines()
 
     def inputs(self, began: int = 0, params: str = "") -> dict[str, object]:
         """Return what the running stage reads: md5s by path, and the params' values by file.
 
-        DVC remembers the md5s, so it does not hash the files again. What has changed since the
+        DVC remembers the md5s, so it does not hash the files again. With `began` these become what
+        the pipeline has of the stage. What has changed since the
         stage `began` (in ns) is None, unless its content is what DVC knew before. `params` is the
         text of the params.yaml in the stage's folder when it began, if there was one.
         """
@@ -75,10 +87,15 @@ class Project(Definitions):
             for dep in self._running.deps:
                 path = self._path(dep)
                 if isinstance(dep, ParamsDependency):
-                    own = params and dep.fs_path == str(Path(self._running.wdir, "params.yaml"))
-                    text = params if own else Path(dep.fs_path).read_text()
+                    here = str(Path(self._running.wdir, "params.yaml"))
+                    is_given = params and dep.fs_path == here
+                    text = params if is_given else Path(dep.fs_path).read_text()
                     values = flatten(parse(text, dep.fs_path) or {})
-                    found[path] = {k: v for k, v in values.items() if _is_among(k, dep.params)}
+                    own = {k: v for k, v in values.items() if is_among(k, dep.params)}
+                    if began and own != flatten(dep.hash_info.value or {}):  # edited since then
+                        dep.hash_info = HashInfo(dep.hash_name, cast("Any", own))
+                        self._edited.append(dep)
+                    found[path] = own
                 elif dep.fs.protocol == "local":
                     before = self._known_before(dep, began) if began else {}
                     found[path] = ""
@@ -91,17 +108,30 @@ class Project(Definitions):
                         for f, md5 in before.items()
                     ):
                         found[path] = None
+                    elif began and found[path]:
+                        dep.hash_info = self._hashed[path][1].hash_info
+        if began:
+            self._forget(self._running)
         return found
+
+    def md5s_now(self, name: str, paths: Collection[str]) -> set[str]:
+        """Return the md5s of those of a stage's deps with these paths that are in the checkout."""
+        with errors_reported():
+            deps = [dep for dep in self._dvc_stage(name).deps if self._path(dep) in paths]
+            return {str(self._hash(dep)[1].hash_info.value) for dep in deps if dep.exists}
 
     def finish(self) -> None:
         """Hash the outputs of the running stage, as DVC will do next: it then finds them hashed."""
         with errors_reported():
             for item in (*self._running.outs, *self._running.deps):
-                if not isinstance(item, ParamsDependency):
+                if item in self._edited:  # and edited back
+                    item.hash_info = item.get_hash()
+                elif not isinstance(item, ParamsDependency):
                     known = self._hashed.get(self._path(item))
                     item.meta, item.obj = known or self._hash(item)
                     item.hash_info = item.obj.hash_info
         self._has_finished = True
+        self._forget(self._running)
 
     def _hash(self, item: Any) -> tuple[Any, Any]:
         """Return size and hash of a file or a folder, with the list of its files."""
@@ -119,43 +149,60 @@ class Project(Definitions):
     def holds(self, name: str) -> bool:
         """Whether DVC would not run a stage again: its command, params and inputs are as locked."""
         with errors_reported():
-            stage = next(s for s in self._repo.index.stages if s.cmd and self._name(s) == name)
+            if (stage := self._dvc_stage(name)) is None:
+                return True  # no stage makes it
             changed = getattr(stage, "cmd_changed", False) or stage.always_changed
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
-    def checkout(self, names: Sequence[str]) -> Checkout:
-        """Return what the result of the last of these stages needs from the checkout.
-
-        The others are those upstream.
-        """
+    def checkout(self, names: Collection[str]) -> Checkout:
+        """Return what the results of these stages need from the checkout."""
         repo = self._repo
         with errors_reported():
             own = [s for s in repo.index.stages if s.cmd and self._name(s) in names]
-            stage = next(s for s in own if self._name(s) == names[-1])
             outs = [out for s in own for out in s.outs if out.is_in_repo and out.exists]
+            outs += self._unmade_outs(names)
             files = {Path(s.path) for s in repo.index.stages}
             files |= {Path(out.fs_path).with_name(".gitignore") for out in outs}
             files |= {self.root / path for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore")}
-            deps = [dep for s in repo.index.stages for dep in s.deps]
-            lock_file = Path(stage.path).with_suffix(".lock")
+            deps = {
+                Path(dep.fs_path)
+                for stage in repo.index.stages
+                for dep in stage.deps
+                if dep.fs.protocol == "local"
+            }
+            folders = {dep if dep.is_dir() else dep.parent for dep in deps}
+            folders |= {Path(stage.wdir) for stage in repo.index.stages if stage.cmd}
             return Checkout(
-                [Path(dep.fs_path) for dep in deps if dep.fs.protocol == "local"],
+                frozenset(deps),
+                frozenset(folders),
                 frozenset(files),
-                [Path(out.fs_path) for out in repo.index.outs if out.use_cache],
+                frozenset(Path(out.fs_path) for out in repo.index.outs if out.use_cache),
+                frozenset(Path(out.fs_path) for out in repo.index.outs),
                 [Path(out.fs_path) for out in outs if not out.use_cache],
-                lock_file,
-                self._lock(stage, lock_file),
+                dict(self._lock_files()),
                 _small([out for out in outs if out.use_cache]),
             )
 
+    def _lock_files(self) -> Iterator[tuple[Path, bytes]]:
+        """Yield each dvc.lock, with the running stage's result as DVC is about to write it."""
+        ended = self._running if self._has_finished else None
+        paths = {Path(s.path) for s in self._repo.index.stages if s.cmd and hasattr(s, "name")}
+        for file in sorted(path.with_suffix(".lock") for path in paths):
+            if ended is not None and file == Path(ended.path).with_suffix(".lock"):
+                yield file, self._lock(ended, file)
+            elif file.exists():
+                yield file, file.read_bytes()
+
     def _lock(self, stage: Any, file: Path) -> bytes:
-        """Return dvc.lock with the result of a running stage, as DVC is about to write it."""
-        if not (self._has_finished and stage is self._running):
-            return file.read_bytes() if file.exists() else b""
+        before = file.read_bytes() if file.exists() else b""
+        whole = locks.with_entry(before, self._dumped(stage, b"")) if before else None
+        return self._dumped(stage, before) if whole is None else whole
+
+    def _dumped(self, stage: Any, before: bytes) -> bytes:
         with TemporaryDirectory() as folder:
             copy = Path(folder, "dvc.lock")
-            if file.exists():
-                shutil.copyfile(file, copy)
+            if before:
+                copy.write_bytes(before)
             lock = Lockfile(self._repo, str(copy))
             if hasattr(lock, "dump_stages"):
                 lock.dump_stages([stage])
@@ -190,8 +237,3 @@ def _small(outs: Sequence[Any]) -> dict[str, Path | bytes]:
             found |= {info.value: Path(out.fs_path, *key) for key, _, info in tree}
             found[out.hash_info.value] = tree.as_bytes()
     return {oid: c for oid, c in found.items() if isinstance(c, bytes) or c.is_file()}
-
-
-def _is_among(key: str, declared: Sequence[str]) -> bool:
-    """Whether a stage's params, which are keys or sections, include a key."""
-    return not declared or any(key == name or key.startswith(f"{name}.") for name in declared)

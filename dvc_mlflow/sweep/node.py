@@ -18,7 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-FAILED = 3  # trial.py's exit status when a stage has failed with a message of its own
+FAILED, UNFIT = 3, 4  # trial.py's exit statuses if the trial is to blame, and if this node is
+ANSWERING = 60  # seconds that the git remote may take for a ref
+_CLONING = 1800  # the same for a clone
+PUSHING = 3600  # the same for all remotes and the results of a trial
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
 
 # Variables that point to another repository or row. The node's git credentials are kept.
@@ -29,30 +32,31 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     """Run a trial in one of this node's clones that no other process uses; return the outcome.
 
     The `status` is `done`, `failed` if the trial is to blame, `again` if a service is, and `unfit`
-    if this node is.
+    if this node is. The `log` of one that is not done is kept.
     """
-    started = time.monotonic()
+    started, log = time.monotonic(), ""
     try:
-        status, said = _in_clone(order)
+        status, said, log = _in_clone(order)
     except importlib.metadata.PackageNotFoundError as error:
         status, said = "unfit", f"{error.name} is not installed"
     except OSError as error:
         status, said = "unfit", f"{error}"
     except subprocess.CalledProcessError as error:
         status, said = "again", error.stderr
-    except subprocess.TimeoutExpired:  # its own number may be only what was left of the time
-        status, said = "failed", f"ended after {order['timeout']:g} s (--timeout)"
+    except subprocess.TimeoutExpired as error:
+        status, said = "again", f"{' '.join(error.cmd[:2])}: not done within {error.timeout:g} s"
     message = masked(said)
     # Any program can find the disk full.
     if re.search("(?i)no space left|out of diskspace|quota exceeded", message):
         status = "unfit"
-    return {"status": status, "message": message[-400:], "seconds": time.monotonic() - started}
+    seconds = time.monotonic() - started
+    return {"status": status, "message": message[-400:], "seconds": seconds, "log": log}
 
 
 def git(*arguments: str, **where: Any) -> str:
-    """Run git and return what it prints; raises `CalledProcessError`."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, **where)
-    return str(done.stdout).rstrip()
+    """Run git and return what it prints; raises `CalledProcessError` or `TimeoutExpired`."""
+    where |= {"capture_output": True, "text": True, "timeout": _CLONING}
+    return str(subprocess.run(["git", *arguments], check=True, **where).stdout).rstrip()
 
 
 def masked(text: str) -> str:
@@ -60,11 +64,12 @@ def masked(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//***@", " ".join(text.split()))
 
 
-def _in_clone(order: dict[str, Any]) -> tuple[str, str]:
-    """Run a trial in a free clone; return its status, and a message unless it is `done`."""
+def _in_clone(order: dict[str, Any]) -> tuple[str, str, str]:
+    """Run a trial in a free clone; return its status, a message and its log unless it is `done`."""
     inherited = {k: v for k, v in os.environ.items() if not _LEAVES_THE_CLONE.match(k)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     own = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"}
+    own |= {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": f"{ANSWERING}"}
     environment = {**inherited, **own, "PATH": programs, **order["environment"]}
     with _free_clone(order) as lock:
         place, clean = (Path(lock.name).with_suffix(suffix) for suffix in ("", ".clean"))
@@ -78,21 +83,26 @@ def _in_clone(order: dict[str, Any]) -> tuple[str, str]:
         if not git("rev-list", "-1", "--ignore-missing", order["commit"], **at):
             git("fetch", "-q", "origin", **at)
         git("checkout", "-q", "--force", "--detach", order["commit"], **at)
-        git("clean", "-fdq", **at)
+        git("clean", "-ffdq", **at)
+        if Path(path, ".gitmodules").exists():
+            git("submodule", "-q", "update", "--init", "--recursive", "--force", **at)
+            git("submodule", "-q", "foreach", "--recursive", "git clean -ffdq", **at)
         at["cwd"] = path / order["folder"]
         for package, pin in order["pins"]:
             if (version := importlib.metadata.version(package)) != pin:
-                return "unfit", f"{package} {version} is not {pin}"
-        code, said = _script(order, place.with_suffix(".log"), at, lock)
+                return "unfit", f"{package} {version} is not {pin}", ""
+        log = place.with_suffix(".log")
+        code, said = _script(order, log, at, lock)
         if code == 0:
             clean.touch()
-            return "done", ""
+            return "done", "", ""
+        kept = log.with_name(f"{order['name']}.log")
+        with suppress(OSError):  # of a full disk
+            kept.write_bytes(log.read_bytes() + said.encode())
     # The lines with the addresses of rows do not say what went wrong.
     lines = [x for x in said.splitlines() if x and not re.match("dvc-mlflow: (all )?rows? ?", x)]
-    last = "; ".join(lines[-3:])
-    if code == FAILED:
-        return "failed", last or "a stage failed without a message"
-    return "again", f"exit status {code}: {last}"
+    last = "; ".join(lines[-3:]) or f"exit status {code}"
+    return {FAILED: "failed", UNFIT: "unfit"}.get(code, "again"), last, f"{kept}"
 
 
 def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str]) -> tuple[int, str]:
@@ -104,7 +114,7 @@ def _script(order: dict[str, Any], log: Path, at: dict[str, Any], lock: IO[str])
         command = [sys.executable, "-P", "-m", "dvc_mlflow.sweep.trial"]
         process = subprocess.Popen(command, **at)
         try:  # Ray can interrupt Python, but not a read from a pipe, so stderr is a file
-            process.communicate(json.dumps(order), order["timeout"])
+            process.communicate(json.dumps(order), order["timeout"] + PUSHING + ANSWERING)
         finally:
             _end(process)
         errors.seek(0)

@@ -45,24 +45,29 @@ class Report:
         self._bar.close()
         self._bar.disable = True
 
-    def event(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        """Print what has happened to a trial or a node, and keep how a trial ended.
-
-        Raises `ToolError` if its rows have no such metric.
-        """
-        name, status, on, why = trial.name, *[outcome[k] for k in ("status", "host", "message")]
-        other = {"dropped": f"{on} gets no more trials", "again": f"{name} will be retried; {on}"}
-        if status == "failed":
-            self.failed[name] = why
-        elif status == "done":
-            known = dict.fromkeys(key for row in self.rows[name] for key in row.data.metrics)
-            if known and self._metric not in known:
+    def keep(self, trial: Trial, outcome: Mapping[str, Any]) -> None:
+        """Keep how a trial has ended; raises `ToolError` if its rows have no such metric."""
+        if outcome["status"] == "failed":
+            self.failed[trial.name] = outcome["message"]
+        elif outcome["status"] == "done":
+            known = dict.fromkeys(key for row in self.rows[trial.name] for key in row.data.metrics)
+            if self._metric and known and self._metric not in known:
                 rule = f"must be one of {', '.join(known)}"
                 raise ToolError(f"--metric: {rule}; received '{self._metric}'")
-            why = self._shown(name)
-        what = other.get(status, f"{name} {status} on {on} in {outcome['seconds']:.1f} s")
+
+    def show(self, trial: Trial, outcome: Mapping[str, Any]) -> None:
+        """Print what has happened to a trial or a node."""
+        name, status, on, why = trial.name, *[outcome[k] for k in ("status", "host", "message")]
+        took = f"on {on} in {outcome['seconds']:.1f} s"
+        log = f" (its log: {on}:{outcome['log']})" if outcome.get("log") else ""
+        line = {
+            "done": f"{name} done {took}: {self._shown(name)}",
+            "failed": f"{self._named(name)} failed {took}: {why}{log}",
+            "again": f"{self._named(name)} will be retried; {on}: {why}{log}",
+            "dropped": f"{on} gets no more trials: {why}",
+        }[status]
         with tqdm.external_write_mode():
-            print(f"{what}: {why}", flush=True)
+            print(line, flush=True)
 
     def state(self, left: int, running: Collection[Running]) -> None:
         """Show how many trials are in each state: in the bar, or once a minute in a line."""
@@ -79,15 +84,17 @@ class Report:
         if self._bar.disable:
             print(f"  {line}", flush=True)
 
-    def end(self) -> bool:
-        """Print which trials failed or have no row; return whether there are none."""
+    def end(self, elsewhere: Sequence[str] = ()) -> bool:
+        """Print which trials failed or have no row, also of another driver; return if none."""
         self._printed = -inf
         self.state(0, [])
         lacking = [name for name, rows in self.rows.items() if not rows]
-        faults = {**self.failed, **dict.fromkeys(lacking, "it has no row in MLflow")}
-        for name, why in faults.items():
-            print(f"{name} failed: {why}")
-        return not faults
+        for what, names in {"failed": [*self.failed], "without a row in MLflow": lacking}.items():
+            if names:
+                print(f"{what}: {', '.join(map(self._named, names))}")
+        if elsewhere:
+            print(f"asked for by another driver, without a result: {', '.join(elsewhere)}")
+        return not (self.failed or lacking or elsewhere)
 
     def scores(self) -> list[Score]:
         """Return the score of each trial that has one, the best first."""
@@ -100,11 +107,16 @@ class Report:
 
     def _score(self, name: str) -> Score | None:
         """Return the score of a trial, if any of its rows has the metric."""
-        values = [(row.data.metrics.get(self._metric, nan), row) for row in self.rows[name]]
+        values = [(row.data.metrics.get(self._metric, nan), row) for row in self.rows.get(name, ())]
         own = [Score(value, row, self._trials[name]) for value, row in values if isfinite(value)]
         return (min if self._lowest else max)(own, key=itemgetter(0), default=None)
 
     def _shown(self, name: str) -> str:
         score = self._score(name)
-        value = f"{score.value:.4g}" if score else "-"
-        return f"{value} ({' '.join(self._trials[name].overrides)})"
+        return f"{f'{score.value:.4g}' if score else '-'} {self._params(name)}"
+
+    def _named(self, name: str) -> str:
+        return f"{name} {self._params(name)}"
+
+    def _params(self, name: str) -> str:
+        return f"({' '.join(self._trials[name].overrides)})"

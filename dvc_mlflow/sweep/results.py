@@ -5,22 +5,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .. import state
-from ..identity import normal
-from ..origin import Origin
+from ..pipeline.stages import normal
 from ..project import Past, Project
 from ..repository import ask, git, text
+from ..rows.origin import Kept, Origin
+from ..rows.result import experiment, of
+from .node import ANSWERING
 from .search import Files
 
 _EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
 _Keys = tuple[tuple[str, str], ...]  # of params: each a file and a key in it
 
 
-class Result(NamedTuple):
-    """The results of an experiment."""
+class Experiment(NamedTuple):
+    """An experiment's commit, and its results."""
 
-    commit: str
-    tree: str
+    kept: Kept
     rows: Sequence[tuple[str, Mapping[str, str]]]
     """Of each row its MLflow experiment, "" for the default one, and the digests of its results."""
 
@@ -40,7 +40,7 @@ class Experiments:
         # By a stage and all params that its result depends on, and by their values as text: an
         # experiment with that result.
         self._donors: dict[tuple[str, _Keys], dict[tuple[str | None, ...], str]] = defaultdict(dict)
-        self.there: dict[str, Result] = {}
+        self.there: dict[str, Experiment] = {}
         """Those that the remote has, by name."""
 
     def read(self, *names: str) -> None:
@@ -48,11 +48,11 @@ class Experiments:
         here = f"refs/sweeps/{self._commit}/"  # not among the user's own experiments
         wanted = [f"+{self.refs}{name}*:{here}{name}*" for name in names or [""]]
         how = f"--negotiation-tip={self._commit}" if names else "--prune"  # not all refs
-        git("fetch", "-q", how, "--no-tags", "origin", *wanted)
+        git("fetch", "-q", how, "--no-tags", "origin", *wanted, seconds=ANSWERING)
         form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
         lines = text("for-each-ref", form, *own or [here]).splitlines()
         found = [line.removeprefix(here).split() for line in lines]
-        known = {one.commit: one for one in self.there.values()}
+        known = {one.kept.commit: one for one in self.there.values()}
         if not names:
             self.there = {}
         others = self._others([commit for _, commit, _ in found if commit not in known])
@@ -60,7 +60,7 @@ class Experiments:
             for name, commit, tree in found:
                 if commit not in known:
                     definitions = commit if commit in others else self._commit
-                    known[commit] = self._result(past, name, commit, tree, definitions)
+                    known[commit] = self._experiment(past, name, Kept(commit, tree), definitions)
                 self.there[name] = known[commit]
 
     def donors(self, params: Files) -> dict[str, str]:
@@ -80,15 +80,17 @@ class Experiments:
         options = ("--stdin", "-r", "-s", "--", *self._decisive)
         return {*git("diff-tree", *options, text=pairs).decode().split()}
 
-    def _result(self, past: Past, name: str, commit: str, tree: str, definitions: str) -> Result:
-        pipeline = past.at(commit, definitions, {lock: f"{commit}:{lock}" for lock in self._locks})
-        found = state.of(self._project, pipeline, Origin(commit, "", name, "", 0, is_dirty=False))
+    def _experiment(self, past: Past, name: str, kept: Kept, definitions: str) -> Experiment:
+        locks = {lock: f"{kept.commit}:{lock}" for lock in self._locks}
+        pipeline = past.at(kept.commit, definitions, locks)
+        origin = Origin(kept.commit, "", name, "", 0, is_dirty=False)
+        found = of(self._project, pipeline, origin)
         for stage in (s for s in pipeline.stages.values() if s.name in found.digests):
             scope = (*pipeline.upstream(stage), stage)
             made_by = _texts((p.file, p.values) for s in scope for p in s.params)
             self._donors[stage.name, (*made_by,)][(*made_by.values(),)] = name
-        rows = [(state.experiment(row), found.wanted(row)) for row in found.rows()]
-        return Result(commit, tree, rows)
+        results = found.results()
+        return Experiment(kept, [(experiment(each.lineage), each.digests) for each in results])
 
 
 def _texts(params: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], str]:

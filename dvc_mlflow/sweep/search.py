@@ -5,19 +5,19 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, ToolError
-from ..keys import allowed_key
+from ..pipeline.naming import allowed_key
+from ..pipeline.tables import flatten
+from ..pipeline.tags import POINTS, SPACE, tagged
 from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden, parsed
-from ..store import Store
-from ..tables import flatten
-from ..tags import tagged
+from ..store.store import Store
 
 Files = Mapping[str, Mapping[str, Any]]
 """The values of params by file and dotted key."""
@@ -64,11 +64,13 @@ class Search:
     def __init__(self, given: argparse.Namespace, title: str, make: Trials, store: Store) -> None:
         """Raise `ToolError`, which quotes the options, if no trial could use them."""
         self._given, self._make, self._store = given, make, store
-        self._tag = f"sweep.{title}."
+        self._title, self._tag = title, f"{POINTS}{title}."
         self.left = 0  # points that are still to be asked for
         try:
             if given.optuna:
-                self._space, points = _space(given.optuna, make.now), self._points()
+                self._space = _space(given.optuna, make.now)
+                self._claim()
+                points = self.points()
                 # A point that is not used: it only raises what is wrong with the options.
                 self._trial(self._study(points, {}).ask(self._space).params)
                 self.left = max(given.trials - len(points), 0)
@@ -87,7 +89,7 @@ class Search:
         """
         if not self.left:
             return None
-        points = self._points()
+        points = self.points()
         study, self.left = self._study(points, values()), max(self._given.trials - len(points), 0)
         for _ in range(_REPEATS if self.left else 0):
             point = study.ask(self._space).params
@@ -107,7 +109,9 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        sampler = optuna.samplers.TPESampler(seed=len(points), constant_liar=True)
+        # A number of points is asked at most once, whichever driver asks.
+        seed = (self._given.seed << 16) + len(points)
+        sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
         direction = "minimize" if self._given.metric.startswith("-") else "maximize"
         study = optuna.create_study(sampler=sampler, direction=direction)
         for name, point in points.items():
@@ -121,11 +125,31 @@ class Search:
         overrides = [f"{key}={value}" for key, value in point.items()]
         return self._make.trial([*self._given.set_param, *overrides])
 
-    def _points(self) -> dict[str, dict[str, Any]]:
+    def points(self) -> dict[str, dict[str, Any]]:
         """Return the points that any driver has asked for, by the names of their trials."""
+        found = tagged(self._tags(), self._tag).items()
+        # The search `a` has a tag `sweep.a.<trial>`, and the search `a.b` has `sweep.a.b.<trial>`.
+        return {name: json.loads(text) for name, text in found if "." not in name}
+
+    def missing(self, rows: Container[str]) -> list[str]:
+        """Return the trials of this search that other drivers have asked for and not finished."""
+        asked = self.points() if self._given.optuna else {}
+        return [name for name in asked if name not in self.trials and name not in rows]
+
+    def _claim(self) -> None:
+        """Keep the space of a search with this name; raise `ToolError` if it has another."""
+        key, text = f"{SPACE}{self._title}", json.dumps(self._given.optuna)
+        if (before := self._tags().get(key)) is None:
+            with self._store.errors_reported():
+                self._store.client.set_experiment_tag(self._store.experiment_id, key, text)
+        elif before != text and _space(json.loads(before), self._make.now) != self._space:
+            was = " ".join(json.loads(before))
+            raise ToolError(f"--name: '{self._title}' searches {was}; give another space its own")
+
+    def _tags(self) -> dict[str, str]:
         with self._store.errors_reported():
-            tags = self._store.client.get_experiment(self._store.experiment_id).tags
-        return {name: json.loads(text) for name, text in tagged(tags, self._tag).items()}
+            at = self._store.experiment_id
+            return dict(self._store.client.get_experiment(at).tags)
 
 
 def varied(trials: Sequence[Trial]) -> dict[str, list[Any]]:

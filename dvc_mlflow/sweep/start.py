@@ -9,13 +9,13 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from ..errors import ProjectError, ToolError
-from ..origin import user
 from ..project import Project
+from ..project.elsewhere import lacking
 from ..project.experiments import remote
 from ..repository import address, checkout, default_experiment, git, main_repository, text
+from ..rows.origin import user
+from .node import ANSWERING
 from .search import digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
@@ -31,11 +31,13 @@ def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str,
     if changed := text("status", "--porcelain", "--", ":/", *own).splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
     url = text("remote", "get-url", "origin")
-    git("fetch", "-q", "origin")
+    git("fetch", "-q", "origin", seconds=ANSWERING)
     if not text("branch", "-r", "--contains", commit, "--list", "origin/*"):
         raise ProjectError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
     if not (config := remote(project)):
         raise ProjectError("no DVC remote: `dvc remote add -d NAME URL` first")
+    if line := next(lacking(project), ""):
+        raise ProjectError(line)
     root = main_repository()
     return {
         "commit": commit,
@@ -55,8 +57,10 @@ def _pins(root: Path, given: str) -> list[tuple[str, str]]:
 
     In a list such as requirements.txt, lines without a marker count. A lock also covers other
     platforms, Pythons and extras, so only packages that are installed here count. If it has several
-    versions of a package, the installed one counts.
+    versions of a package, the installed one counts. If the name is `none`, there are none.
     """
+    if given == "none":
+        return []
     names = [given] if given else _PINNING
     places = [folder / name for name in names for folder in (root, checkout(root))]
     file = next((place for place in places if place.is_file()), None)
@@ -70,11 +74,16 @@ def _pins(root: Path, given: str) -> list[tuple[str, str]]:
     try:
         for package in tomllib.loads(file.read_text())["package"]:
             if not {"editable", "virtual"} & package.get("source", {}).keys():  # the project itself
-                locked[canonicalize_name(package["name"])].append(package["version"])
+                locked[_canonical(package["name"])].append(package["version"])
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ToolError(f"--pins: must be a lock of uv or Poetry; received '{file}'") from None
-    here = {canonicalize_name(one.name): one.version for one in distributions() if one.name}
+    here = {_canonical(one.name): one.version for one in distributions() if one.name}
     return [(k, here[k] if here[k] in v else v[0]) for k, v in locked.items() if k in here]
+
+
+def _canonical(name: str) -> str:
+    """Return the normal form of a package's name: `-`, `_` and `.` are the same in it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _environment(root: Path, *, shared: bool) -> dict[str, str]:
@@ -85,6 +94,9 @@ def _environment(root: Path, *, shared: bool) -> dict[str, str]:
         raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     passed["MLFLOW_TRACKING_URI"] = address(root)  # the driver's own store, not one in each clone
+    if not given.startswith("http"):
+        # Where an experiment that a script creates has its files; MLflow would choose the clone.
+        passed["_MLFLOW_SERVER_ARTIFACT_ROOT"] = (root / "mlartifacts").as_uri()
     passed["LOGNAME"] = user()  # the row's
     name, email = text("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
     for role in ("AUTHOR", "COMMITTER"):

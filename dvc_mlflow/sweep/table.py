@@ -5,22 +5,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..store import Store  # before MLflow, which it sets up
-
 # isort: split
 from mlflow.entities import Run
 from tqdm import tqdm
 
-from .. import identity, placing, rows, state, view
-from ..content import fetch
 from ..errors import ProjectError, warn
-from ..origin import COMMIT, EXPERIMENT, SWEEP
+from ..pipeline.lineages import lineages, recorded
+from ..pipeline.tags import (
+    BEGUN,
+    CHANGE,
+    COMMIT,
+    COMPLETE,
+    EXPERIMENT,
+    IN_SWEEP,
+    KEPT,
+    REPRODUCES,
+    SWEEP,
+    TOKEN,
+    TREE,
+    tagged,
+    value,
+)
 from ..project import Project
-from ..protocol import TOKEN
 from ..repository import main_repository
-from ..rows import REPRODUCES
-from ..sending import log
-from ..tags import BEGUN, COMPLETE, KEPT, TREE, tagged
+from ..rows.content import fetch
+from ..rows.matching import Index, Searches
+from ..rows.result import columns, read
+from ..rows.sending import log
+from ..rows.stores import AT_MOST, Stores
+from ..rows.write import write
+from ..store import table_view
 from .results import Experiments
 
 if TYPE_CHECKING:
@@ -40,25 +54,19 @@ class Table:
 
     def __init__(self, project: Project, commit: str, experiments: Experiments) -> None:
         self._project, self._commit, self._experiments = project, commit, experiments
-        self._stores: dict[str, Store] = {}
+        self._stores = Stores(main_repository(), project.folder, Index)
         self.columns: list[str] = []
         """Those that dvc.yaml chooses for the table."""
         pipeline = project.pipeline()
-        for row in identity.rows(pipeline, identity.recorded(pipeline)):
-            self._store(state.experiment(row), state.columns(row))
-            self.columns += state.columns(row)
-        if not self._stores:
+        for lineage in lineages(pipeline, recorded(pipeline)):
+            self._stores.of(lineage)
+            self.columns += columns(lineage)
+        if not [*self._stores]:
             raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
         # All are at one address, so the client of any reaches the experiments of the others.
-        self.store = next(iter(self._stores.values()))
+        self.store = next(iter(self._stores))
         # A stage does not wait for a server that is down, but the driver can, as MLflow would.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
-
-    def _store(self, experiment: str, columns: Sequence[str] = ()) -> Store:
-        if experiment not in self._stores:
-            root, folder = main_repository(), self._project.folder
-            self._stores[experiment] = Store(root, experiment, columns, folder=folder)
-        return self._stores[experiment]
 
     def find(self, names: Iterable[str], *, at_once: bool = True) -> Found:
         """Return the rows of those trials that git has; none where MLflow lacks a result.
@@ -81,10 +89,10 @@ class Table:
         """Return the row with each result of a trial, whichever trial or commit has made it."""
         found: list[Run | None] = []
         for experiment, digests in self._experiments.there[name].rows:
-            run, store = known.get(frozenset(digests.items())), self._store(experiment)
+            run, store = known.get(frozenset(digests.items())), self._stores.named(experiment)
             if run is None:
                 with store.errors_reported():
-                    has = placing.find(store, digests).has
+                    has = Searches(store).find(digests).has
                     run = store.client.get_run(has.run_id) if has and not has.is_deleted else None
             found.append(run)
         return found
@@ -93,17 +101,15 @@ class Table:
         """Make the rows of an experiment that MLflow lacks, with files from the DVC remote."""
         with tqdm.external_write_mode():  # only to print, as DVC's threads need its lock
             print(f"{name} is recorded from git and DVC, as MLflow lacks it", flush=True)
-        commit = self._experiments.there[name].commit
+        commit = self._experiments.there[name].kept.commit
         with self._project.at(commit):
-            found = state.read(self._project, commit)
+            found = read(self._project, commit=commit)
             # As if the trial itself had made it.
             origin = found.origin._replace(commit=self._commit, experiment=name)
-            found = replace(found, origin=origin)
-            for row in found.rows():
-                notes = fetch(self._project, found.pipeline, row, [*found.wanted(row)])
-                store = self._store(state.experiment(row), state.columns(row))
-                with store.lock(), store.errors_reported(rows.AT_MOST):
-                    notes += rows.write(store, found, row, undelete=True).notes
+            for result in replace(found, origin=origin).results():
+                notes, store = fetch(result), self._stores.of(result.lineage)
+                with store.lock(), store.errors_reported(AT_MOST):
+                    notes += write(store, result, undelete=True).notes
                 with tqdm.external_write_mode():
                     for note in notes:
                         warn(f"{name}: {note}")
@@ -111,7 +117,7 @@ class Table:
     def settle(self, sweep: str, names: Set[str], found: Found) -> None:
         """Leave one row for each result of these trials, tagged as the sweep's.
 
-        The tag names all sweeps that a row belongs to, with a space between them. Rows of lost
+        One tag names all sweeps that a row belongs to, each has one of its own. Rows of lost
         nodes are ended: the tool ends only those of its own clone. Duplicates are deleted: a stage
         finds earlier results, but none recorded at the same time on another node. A row then names
         its experiment's commit, which everybody can fetch, and not one that only a node has.
@@ -128,19 +134,29 @@ class Table:
             with self.store.errors_reported():
                 if run.info.status == "RUNNING":
                     self.store.client.set_terminated(run_id, "KILLED")
-                if same and TOKEN in tags:  # a script's own run: only the script can make it again
+                if same and value(
+                    tags, TOKEN
+                ):  # a script's own run: only the script can make it again
                     self.store.client.set_tag(run_id, REPRODUCES, same[0].info.run_id)
                 elif same:
                     self.store.client.delete_run(run_id)
         with self.store.errors_reported():
             for run, name in kept.values():  # also those of another sweep
-                tags, result = run.data.tags, self._experiments.there[name]
+                tags, kept_by = run.data.tags, self._experiments.there[name].kept
                 new = {SWEEP: " ".join(dict.fromkeys([*tags.get(SWEEP, "").split(), sweep]))}
+                new[f"{IN_SWEEP}{sweep}"] = sweep
                 is_own = tags.get(COMMIT) == self._commit  # not an earlier commit's
                 for stage in tagged(tags, COMPLETE) if is_own else ():
-                    new |= {f"{TREE}{stage}": result.tree, f"{KEPT}{stage}": result.commit}
+                    new |= {f"{TREE}{stage}": kept_by.tree, f"{KEPT}{stage}": kept_by.commit}
                 if not new.items() <= tags.items():
                     log(self.store, run.info.run_id, tags=new)
+
+    def has_metric(self, name: str) -> bool:
+        """Whether any row has a metric, which a script may have logged."""
+        experiments, query = [store.experiment_id for store in self._stores], f"metrics.`{name}` "
+        with self.store.errors_reported():
+            search = self.store.client.search_runs
+            return any(search(experiments, query + how, max_results=1) for how in (">= 0", "< 0"))
 
     def urls(self, sweep: str, metric: str, varied: Iterable[str]) -> Iterator[str]:
         """Yield the addresses of a sweep's tables, one for each MLflow experiment.
@@ -151,16 +167,18 @@ class Table:
         first = f"metrics.{metric.removeprefix('-')}"
         others = [name for name in self.columns if name.removeprefix("-") != first]
         others += [f"params.{key}" for key in varied]
-        columns = ["-" * metric.startswith("-") + first, *dict.fromkeys(others)]
-        ((key, value),) = view.tags(columns, sweep, f"tags.{SWEEP} LIKE '%{sweep}%'").items()
-        for store in self._stores.values():
+        sorted_by = ["-" * metric.startswith("-") + first] if metric else []
+        columns = [*sorted_by, *dict.fromkeys([*others, f"tags.{CHANGE}"])]
+        query = f"tags.`{IN_SWEEP}{sweep}` = '{sweep}'"
+        ((key, value),) = table_view.tags(columns, sweep, query).items()
+        for store in self._stores:
             with store.errors_reported():
                 store.client.set_experiment_tag(store.experiment_id, key, value)
             yield store.url(table=sweep)
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:
         """Log a picture as a file of a row; return its address."""
-        run_id, stores = run.info.run_id, self._stores.values()
+        run_id, stores = run.info.run_id, self._stores
         own = (store for store in stores if store.experiment_id == run.info.experiment_id)
         with self.store.errors_reported():
             self.store.client.log_figure(run_id, picture, path)
@@ -175,7 +193,7 @@ class Table:
 
     def _runs(self) -> list[Run]:
         """Return the rows of the commit, the newest first."""
-        experiments = [store.experiment_id for store in self._stores.values()]
+        experiments = [store.experiment_id for store in self._stores]
         of_commit = f"tags.`{COMMIT}` = '{self._commit}'"
         with self.store.errors_reported():
             return list(self.store.client.search_runs(experiments, of_commit, max_results=50_000))

@@ -5,21 +5,26 @@ the files and then the experiment. So every experiment in the git remote is comp
 """
 
 import json
+import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..child import end_with_parent
 from ..errors import ProjectError
-from ..importing import without_collector
+from ..fast_imports import without_collector
+from ..processes import end_with_parent
 from ..repository import git
-from .node import FAILED, masked
+from .node import ANSWERING, FAILED, PUSHING, UNFIT, masked
 
 with without_collector():
     from ..project import Project
-    from ..project.experiments import StageFailedError, run, take
+    from ..project.experiments import FinalError, UnfitError, push, run, take
+
+
+_PAUSES = (2, 8, 20, 40)  # seconds before each further try to push, for a remote that is away
 
 
 def main() -> None:
@@ -28,26 +33,57 @@ def main() -> None:
         end_with_parent(signal.SIGKILL)
     try:
         _trial(json.load(sys.stdin))  # incomplete if the worker has died already
-    except StageFailedError:
-        sys.exit(FAILED)
     except (ProjectError, OSError) as error:
-        # DVC's or git's remote is to blame, even if DVC ran into it within a stage.
-        sys.exit(masked(f"{error}"))
+        final, unfit = isinstance(error, FinalError), isinstance(error, UnfitError)
+        _end(FAILED if final else UNFIT if unfit else 1, masked(f"{error}"))
 
 
 def _trial(order: dict[str, Any]) -> None:
     ref = order["refs"] + order["name"]
-    if git("ls-remote", "origin", ref):  # another node was quicker
+    _limit(order["timeout"], FAILED, f"ended after {order['timeout']:g} s (--timeout)")
+    if _has(ref):  # another node was quicker
         return
     Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
     if donors := {stage: order["refs"] + name for stage, name in order["donors"].items()}:
         with suppress(ProjectError), Project() as project:  # one is gone by now: the stages run
-            git("fetch", "-q", "origin", *(f"+{donor}:{donor}" for donor in {*donors.values()}))
+            taken = (f"+{donor}:{donor}" for donor in {*donors.values()})
+            git("fetch", "-q", "origin", *taken, seconds=ANSWERING)
             take(project, donors)
     with Project() as project:
         run(project, order["name"], order["overrides"], order["dvc"])
-    # Refused if the ref exists by now: if two nodes ran this trial, the first one counts.
-    git("push", "-q", f"--force-with-lease={ref}:", "origin", ref)
+        _limit(PUSHING, 1, f"the results were not pushed within {PUSHING} s")
+        for pause in (*_PAUSES, None):
+            try:
+                push(project)
+                # Refused if the ref exists by now: the first one counts.
+                lease = f"--force-with-lease={ref}:"
+                if not _has(ref):
+                    git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
+            except (FinalError, UnfitError):
+                raise
+            except (ProjectError, OSError):
+                if pause is None:
+                    raise
+                time.sleep(pause)  # the stages would take longer
+            else:
+                return
+
+
+def _has(ref: str) -> bool:
+    """Whether the git remote has an experiment."""
+    return bool(git("ls-remote", "origin", ref, seconds=ANSWERING))
+
+
+def _limit(seconds: float, status: int, why: str) -> None:
+    """End this process after so many seconds from now, whatever it waits for."""
+    signal.signal(signal.SIGALRM, lambda *_: _end(status, why))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end(status: int, why: str) -> None:
+    """End at once, without waiting for threads that push files."""
+    print(why, file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""What a `dvc` has left behind that no command of a stage made: results from DVC's run cache.
+
+They are new in a dvc.lock, or in an experiment, but their stages did not run.
+"""
+
+import os
+import posixpath
+from collections.abc import Mapping, Set
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import yaml
+
+from .. import own_files
+from ..errors import ToolError, warn
+from ..fast_imports import without_collector
+from ..registry.looked import Looked
+from ..repository import ask, main_repository, project_folder
+from .protocol import LATER
+
+_FOLDER = ".dvc/tmp/dvc-mlflow"
+
+
+class Seen(NamedTuple):
+    """The results of a project at one moment."""
+
+    locks: Mapping[str, str]
+    """The text of each dvc.lock, by its path in the project."""
+    experiments: frozenset[str]
+    """The commits of DVC's experiments."""
+
+
+def look(root: Path) -> Seen:
+    """Return the results of the project at `root`."""
+    refs = ask("-C", f"{root}", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    lines = [line.split(" ", 1) for line in refs.splitlines()]
+    own = frozenset(commit for commit, ref in lines if ref.count("/") == 4)  # DVC's own have fewer
+    return Seen({path: _read(root / path) for path in files(root, "dvc.lock")}, own)
+
+
+def files(root: Path, name: str) -> set[str]:
+    """Return the files of a project with this name, wherever they are in it."""
+    options = ("-co", "--exclude-standard", "-z", "--", f":(glob)**/{name}")
+    if listed := ask("-C", f"{root}", "ls-files", *options):
+        return {*listed.split("\0")} - {""}
+    if ask("-C", f"{root}", "rev-parse", "--git-dir"):
+        return set()
+    return {path.relative_to(root).as_posix() for path in root.rglob(name)}
+
+
+def record(root: Path, before: Seen, ran: Set[str]) -> None:
+    """Record what is new since then, except for the stages that ran; an error is only reported."""
+    try:
+        now = look(root)
+        stages = _new(before.locks, now.locks) - ran
+        known = _known(root, before)
+        found = {c: _new_in(root, c, before.locks) - ran for c in now.experiments - known}
+        experiments = {commit: new for commit, new in found.items() if new}
+        if stages or experiments:
+            _record(stages, experiments)
+        _show_registry(bool(ran or stages or experiments))
+        file = _known_file(root)
+        if now.experiments != known or not file.exists():
+            own_files.write(f"{file}", "\n".join(sorted(now.experiments)).encode())
+    except KeyboardInterrupt:
+        warn(f"stopped while results of DVC's run cache were recorded; {LATER}")
+    except Exception as error:
+        what = f"{error}" if isinstance(error, ToolError) else f"{type(error).__name__}: {error}"
+        warn(
+            f"results of DVC's run cache are not recorded: {' '.join(what.split())[:500]}; {LATER}"
+        )
+
+
+def _record(stages: Set[str], experiments: Mapping[str, Set[str]]) -> None:
+    _new_rows().record(stages, experiments)
+
+
+def _show_registry(has_rows: bool) -> None:
+    """Let MLflow show git's tags if they have changed, or if a row may be there that it lacked."""
+    looked = Looked(main_repository(), project_folder())
+    if looked.has_new or (looked.is_open and has_rows):
+        try:
+            _new_rows().show_registry()
+        except ToolError as error:
+            warn(f"MLflow does not show git's registry: {error}; {LATER}")
+
+
+def _new_rows() -> ModuleType:
+    """Import what writes to MLflow, which takes seconds."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")  # as for a stage
+    with without_collector():
+        from . import new_rows
+    return new_rows
+
+
+def _known_file(root: Path) -> Path:
+    return root / _FOLDER / "experiments"
+
+
+def _known(root: Path, before: Seen) -> frozenset[str]:
+    """Return the experiments that were there, or looked at, when this was last called."""
+    file = _known_file(root)
+    return frozenset(file.read_text().split()) if file.exists() else before.experiments
+
+
+def _new_in(root: Path, commit: str, before: Mapping[str, str]) -> set[str]:
+    """Return the stages of an experiment whose results its baseline and the workspace lack."""
+    git = ("-C", f"{root}")
+    base = f"{commit}^"
+    options = ("--name-only", "--relative", "-z", base, commit, "--", ":(glob)**/dvc.lock")
+    paths = [path for path in ask(*git, "diff", *options).split("\0") if path]
+    old, new = ({p: ask(*git, "show", f"{c}:./{p}") for p in paths} for c in (base, commit))
+    return _new(old, new) & _new(before, new)
+
+
+def _new(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:
+    """Return the stages whose entries in these dvc.lock files differ, or are new."""
+    found = set()
+    for path, text in new.items():
+        if text != (known := old.get(path, "")):
+            before = _entries(known)
+            entries = _entries(text).items()
+            folder = posixpath.dirname(path)
+            found |= {posixpath.join(folder, s) for s, entry in entries if before.get(s) != entry}
+    return found
+
+
+def _entries(text: str) -> Mapping[str, object]:
+    try:
+        return dict(yaml.load(text, yaml.CSafeLoader)["stages"])
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):
+        return {}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, ValueError):
+        return ""

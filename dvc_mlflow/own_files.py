@@ -1,0 +1,27 @@
+"""The tool's own files below .dvc/tmp: a commit can have a link in the place of any of them.
+
+DVC starts a program that imports this for each command, so it imports next to nothing.
+"""
+
+import os
+
+
+def write(path: str, content: bytes, mode: int = 0o666) -> None:
+    """Replace a file at once, and never what a link in its place leads to; raises `OSError`."""
+    folder, partial = os.path.dirname(path), f"{path}.{os.getpid()}"
+    if os.path.islink(folder) and os.path.basename(folder) != "tmp":  # DVC's can be elsewhere
+        raise OSError(f"{folder} is a link")
+    os.makedirs(folder, exist_ok=True)
+    if os.path.lexists(partial):
+        os.unlink(partial)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(partial, path)
+
+
+def read(path: str) -> bytes:
+    """Return the content of a file that is no link; raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        return file.read()

@@ -1,0 +1,244 @@
+"""A pipeline and its results as plain values: what dvc.yaml and dvc.lock say, and nothing else.
+
+All paths are relative to the root of the DVC project, with `/` between their parts.
+"""
+
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from .settings import Model, Settings
+from .tables import is_table
+
+_LINES = ("", "linear", "simple", "smooth")  # DVC's plot templates that draw lines
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or a folder that a stage writes."""
+
+    path: str
+    md5: str
+    """As in dvc.lock; "" if the stage has no result. A folder's ends in `.dir`."""
+    size: int
+    cached: bool
+    metric: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A file or a folder that a stage reads, and where it comes from."""
+
+    path: str
+    md5: str
+    """As in dvc.lock: the content that the stage has read."""
+    makers: Sequence[str] = ()
+    """The stages that write it, or a part of it."""
+    outdated: bool = False
+    """Whether the makers have written other content since, according to dvc.lock."""
+    is_data: bool = False
+    """Whether it is tracked by a .dvc file."""
+    is_outside: bool = False
+    """Whether it is outside the project."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a stage reads of one params file."""
+
+    file: str
+    declared: Sequence[str]
+    """Keys or sections, as in dvc.yaml; empty for the whole file."""
+    values: Mapping[str, Any]
+    """By dotted key, as in dvc.lock."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A file or a folder of plots, as dvc.yaml declares it."""
+
+    path: str
+    x: str = ""
+    template: str = ""
+    header: bool = True
+    """Whether the first line of a table has the names of its columns."""
+
+    @property
+    def draws_lines(self) -> bool:
+        """Whether it is a table, or a folder with tables, that DVC draws as lines."""
+        is_folder = "." not in posixpath.basename(self.path)
+        return self.template in _LINES and (is_folder or is_table(self.path))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml, or one item of a foreach or a matrix."""
+
+    name: str
+    """Unique in the project: `train`, `train@item`, or `folder/train` in a folder's dvc.yaml."""
+    group: str
+    """The name that the items of a foreach or a matrix share."""
+    item: str
+    command: str
+    frozen: bool
+    has_result: bool
+    """Whether dvc.lock has an entry for it."""
+    params: Sequence[Params]
+    item_values: Mapping[str, Any]
+    """Values of a foreach or a matrix by dvc.yaml's names, such as `item.model`."""
+    deps: Sequence[Dependency]
+    outs: Sequence[Output]
+    settings: Settings = field(default_factory=Settings)
+    variables: Sequence[Params] = ()
+    """Values that dvc.yaml puts into the command, as in `--rate ${rate}`: only shown."""
+
+    @property
+    def label(self) -> str:
+        """Return the name with `/` for `@`, which MLflow does not allow in a key."""
+        return f"{self.group}/{self.item}" if self.item else self.group
+
+    @cached_property
+    def content(self) -> str:
+        """Return what decides which result it has, but for the stages upstream, as JSON."""
+        content = [
+            self.name,
+            {params.file: normal(dict(params.values)) for params in self.params},
+            {out.path: out.md5 for out in self.outs},
+            {dep.path: dep.md5 for dep in self.deps if dep.is_data or dep.is_outside},
+        ]
+        return json.dumps(content, sort_keys=True, default=str)[1:-1]
+
+    def with_prefix(self, prefix: str | None) -> "Stage":
+        """Return the stage with another prefix of its metrics; None is its name."""
+        return replace(self, settings=replace(self.settings, prefix=prefix))
+
+
+def normal(value: Any) -> Any:
+    """Return a value in one form for all YAML readers: 25.0 becomes 25."""
+    if isinstance(value, Mapping):
+        return {str(key): normal(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [normal(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a DVC project, and what the top of its dvc.yaml files declares."""
+
+    folder: str
+    """Of a nested project, relative to the root of the checkout; else ""."""
+    stages: Mapping[str, Stage]
+    """Each stage after those that it depends on."""
+    metrics: frozenset[str] = frozenset()
+    plots: Sequence[Plot] = ()
+    models: Sequence[Model] = ()
+    problems: Sequence[str] = ()
+    """What is wrong in dvc.yaml, one line each; the rest is recorded."""
+    decided: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What dvc.yaml alone decides, worked out once for all that dvc.lock has said since."""
+
+    @cached_property
+    def _above(self) -> Mapping[str, frozenset[str]]:
+        above: dict[str, frozenset[str]] = {}
+        for stage in self.stages.values():
+            makers = self.makers(stage)
+            above[stage.name] = frozenset(makers).union(*(above[name] for name in makers))
+        return above
+
+    def above(self, name: str) -> frozenset[str]:
+        """Return the names of all stages that a stage depends on."""
+        return self._above[name]
+
+    def makers(self, stage: Stage) -> list[str]:
+        """Return the stages that a stage depends on directly; a frozen one depends on none."""
+        deps = () if stage.frozen else stage.deps
+        return list(dict.fromkeys(name for dep in deps for name in dep.makers))
+
+    def upstream(self, stage: Stage) -> list[Stage]:
+        """Return all stages that a stage depends on, each after those that it depends on."""
+        return [s for s in self.stages.values() if s.name in self._above[stage.name]]
+
+    def scope(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Return stages, and all that they depend on, each after those that it depends on."""
+        names = {stage.name for stage in stages}.union(*(self._above[s.name] for s in stages))
+        return [stage for stage in self.stages.values() if stage.name in names]
+
+    def is_upstream(self, stage: Stage, of: Stage) -> bool:
+        """Whether the second stage depends on the first."""
+        return stage.name in self._above[of.name]
+
+    def nearest(self, stage: Stage, among: Iterable[Stage]) -> list[Stage]:
+        """Return those `among` that are upstream of a stage, with no other of them between."""
+        own = self._above[stage.name]
+        above = [s for s in among if s.name in own] if own else []
+        return [s for s in above if not any(self.is_upstream(s, of=other) for other in above)]
+
+    def metrics_of(self, stage: Stage) -> list[Output]:
+        """Return the outputs of a stage that are metrics, or that hold metrics files."""
+        return [o for o in stage.outs if o.metric or any(overlap(o.path, p) for p in self.metrics)]
+
+    def metrics_paths(self, stage: Stage) -> set[str]:
+        """Return the files and folders of a stage that are declared as metrics."""
+        at_top = {p for p in self.metrics if any(overlap(p, o.path) for o in stage.outs)}
+        return at_top | {out.path for out in stage.outs if out.metric}
+
+    def metrics_path(self, output: Output, path: str) -> str:
+        """Return the file or folder that declares a file of an output as metrics, or ""."""
+        declared = [*self.metrics, *([output.path] if output.metric else [])]
+        return max((each for each in declared if is_below(each, path)), key=len, default="")
+
+    def plot(self, path: str) -> Plot | None:
+        """Return the nearest declaration of the plots in a file, if there is any."""
+        found = [plot for plot in self.plots if is_below(plot.path, path)]
+        return max(found, key=lambda plot: (len(plot.path), bool(plot.x)), default=None)
+
+    def plots_of(self, stage: Stage) -> list[Plot]:
+        """Return the plots that a stage writes."""
+        return [p for p in self.plots if any(overlap(p.path, o.path) for o in stage.outs)]
+
+    def models_of(self, stage: Stage) -> Iterator[tuple[Model, Output]]:
+        """Yield the models that a stage makes, by its own settings or by `artifacts`.
+
+        Those without a key in `artifacts` are named after the stage: each item has its own.
+        """
+        own = [
+            replace(model, name="-".join(filter(None, [model.name or stage.group, stage.item])))
+            for model in stage.settings.models
+        ]
+        for model in (*own, *self.models):
+            for output in stage.outs:
+                if model.path == output.path:
+                    yield model, output
+
+
+def is_below(folder: str, path: str) -> bool:
+    """Whether a path is that of a folder, or of something in it."""
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path that anybody may have written leads to something in the folder it starts at.
+
+    "" is the folder itself.
+    """
+    is_path = "\0" not in path and not path.startswith("/")
+    return is_path and ".." not in path.split("/")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or in it."""
+    return is_below(one, other) or is_below(other, one)
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path leads out of the folder that it is relative to, or is an address."""
+    return path == ".." or path.startswith(("../", "/")) or "://" in path

@@ -1,0 +1,136 @@
+"""All tags that the tool writes, and what they say: the format in which a store keeps results.
+
+Rows of older versions must be found again, so a key only changes together with `known_keys`, which
+has those of 2.0.0. What people read has a plain name; the rest begins with `PRIVATE`, so that a
+row's page shows it together.
+"""
+
+from _collections_abc import Iterator, Mapping  # what DVC starts for each command has no time
+
+PRIVATE = "dvc-mlflow."
+"""How the keys of tags begin that only the tool reads; in 2.0.0 they did not."""
+
+# Of a row, by the names of its stages.
+BEGUN = f"{PRIVATE}begun."
+"""The digest of a result that the row is for."""
+COMPLETE = f"{PRIVATE}lock."
+"""The same digest, written last: the row has the whole result."""
+TREE = f"{PRIVATE}tree."
+"""The git tree of a result."""
+KEPT = f"{PRIVATE}kept."
+"""The commit that keeps that tree."""
+SHOWN = f"{PRIVATE}shown."
+"""The metrics and plots that the row has, as short digests of what dvc.yaml declares."""
+PREFIX = f"{PRIVATE}prefix."
+"""The prefix of the keys of its metrics, if that is not the stage's name."""
+
+# Of a row, for the tool.
+LACKS = f"{PRIVATE}lacks"
+"""The files of the checkout that the last tree lacks."""
+CHOSEN = f"{PRIVATE}stages"
+"""The recorded stages by name, one on each line, if they are not those that dvc.yaml chooses."""
+HOST = f"{PRIVATE}host"
+"""The machine of the process that made the row; the next three name the process in it."""
+CLONE = f"{PRIVATE}clone"
+"""The clone that the process worked in, by a random name in its .dvc/tmp."""
+SYSTEM = f"{PRIVATE}system"
+"""The machine's boot and the container: the scope in which ids of processes are unique."""
+PROCESS = f"{PRIVATE}process"
+"""The process, by its id and its start: a row of one that has ended becomes KILLED."""
+TOKEN = f"{PRIVATE}token"
+"""The stage whose command has opened the run in MLflow itself, by a random number."""
+
+# Of a row, for people.
+MD5 = "md5."
+"""The md5 of an output in dvc.lock, by its path."""
+STAGE = "dvc.stage"
+"""The stage whose command the row shows."""
+FOLDER = "folder"
+"""The folder of a DVC project below git's root."""
+EXPERIMENT = "dvc.exp_name"
+"""DVC's name of the experiment."""
+CHANGE = "commit"
+"""The commit of the result with its subject, or the one that it was made after."""
+NAMES = "git.names"
+"""The branches, tags and experiments that had the result when it was imported."""
+SWEEP = "sweep"
+"""The sweeps that the row belongs to, with a space between them."""
+IN_SWEEP = f"{PRIVATE}sweep."
+"""The same, one tag for each sweep, by its name: MLflow cannot search for one of several words."""
+SWEEP_VARIABLE = "SWEEP"
+"""The environment variable with the name of the sweep for which a process works."""
+REPRODUCED = "reproduced"
+"""How often the result was made again."""
+REPRODUCES = "reproduces"
+"""The run that has the same result; this one has what a script logged when it was made again."""
+PYTHON = "python"
+"""The version of Python that ran the code."""
+REQUIREMENTS = "requirements.md5"
+"""The md5 of requirements.txt."""
+PROCESSOR = "processor"
+"""The model of the processor."""
+
+# Of a row, by MLflow's own keys.
+NOTE = "mlflow.note.content"
+NAME = "mlflow.runName"
+PARENT = "mlflow.parentRunId"
+USER = "mlflow.user"
+SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
+COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
+BRANCH, REPOSITORY = "mlflow.source.git.branch", "mlflow.source.git.repoURL"
+
+# Of a logged model.
+MODEL = "dvc.model"
+"""The digest of a model's bytes, loader, code and requirements."""
+
+# Of a version of a registered model: what the git tag says that registers it.
+ROW = "dvc.row"
+"""The row whose model it is, because rows can share a model."""
+GTO_VERSION = "gto.version"
+"""The version, such as v1.0.0; the commit if a stage was assigned to what is not registered."""
+GTO_COMMIT = "gto.commit"
+"""The commit that the tag names."""
+GTO_TAG = "gto.tag"
+GTO_AUTHOR = "gto.author"
+GTO_DATE = "gto.date"
+
+# Of a registered model.
+GTO_NAME = "gto.name"
+"""The artifact's name in git's tags: MLflow allows neither `/` nor `:` in its own."""
+GTO_STAGE = "gto.stage."
+"""The version that an alias was last given to, or `-`, and the git tag that said so, by stage."""
+
+# Of an experiment.
+COLUMNS = "dvc.columns"
+"""The columns that the tool has chosen for the table."""
+DEFAULT = "dvc.default"
+"""The project whose default experiment it is: its folder, as a repository may be renamed."""
+POINTS = "sweep."
+"""The points of an adaptive search, by the names of sweep and trial."""
+SPACE = f"{PRIVATE}space."
+"""What an adaptive search varies, by the name of the sweep."""
+
+
+def text(given: str) -> str:
+    """Return a text as a store can keep it: git allows names and messages that are no UTF-8."""
+    return given.encode(errors="replace").decode()
+
+
+def value(tags: Mapping[str, str], key: str) -> str:
+    """Return a tag's value, also where 2.0.0 has written it, or "" if there is none."""
+    return next((tags[known] for known in known_keys(key) if known in tags), "")
+
+
+def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:
+    """Return the tags that begin with `start`, by the rest of their keys: the stages' names."""
+    found: dict[str, str] = {}
+    for known in reversed([*known_keys(start)]):
+        found |= {key.removeprefix(known): tags[key] for key in tags if key.startswith(known)}
+    return found
+
+
+def known_keys(key: str) -> Iterator[str]:
+    """Yield a tag's key, and that of 2.0.0 if it was another."""
+    yield key
+    if key.startswith(PRIVATE):
+        yield {LACKS: "tree.lacks", TOKEN: "dvc.token"}.get(key, key.removeprefix(PRIVATE))

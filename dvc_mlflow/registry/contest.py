@@ -1,0 +1,167 @@
+"""How rows compete: by the metrics that dvc.yaml names, measured on the same data.
+
+The stage that measures names the metrics that decide, as `meta.mlflow.promote` in dvc.yaml. The
+data is what this stage and those between the model and it read, unless the model made it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence, Set
+from typing import NamedTuple
+
+from ..store.store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import LoggedModel, Run
+
+from ..errors import ToolError
+from ..pipeline.lineages import Lineage, lineages, makes_model, recorded
+from ..pipeline.naming import model_names
+from ..pipeline.stages import Pipeline, Stage
+from ..pipeline.tags import COMPLETE, MD5, tagged
+from ..rows.logged_models import logged_name, of_run
+
+
+class Contest(NamedTuple):
+    """How rows are compared; stages by their names in the row."""
+
+    metrics: Sequence[str]
+    """As in `meta.mlflow.promote`."""
+    measuring: Sequence[str]
+    data: Sequence[str]
+    """The paths of what these stages measure on."""
+    makers: Sequence[str]
+    """The stages that make the model."""
+    outputs: Sequence[str]
+    """The paths of the models that they make."""
+    names: Sequence[str]
+    """What git's tags call these models."""
+
+
+def contest(pipeline: Pipeline, run: Run) -> Contest:
+    """Return how dvc.yaml compares a row; raises `ToolError` if it does not say."""
+    found = lineages(pipeline, recorded(pipeline))
+    found = [lineage for lineage in found if _measuring(lineage)]
+    if not found:
+        wrong = [problem for problem in pipeline.problems if ".promote: " in problem]
+        cure = "add `promote: [-test/loss]` to meta.mlflow of the stage that measures it"
+        raise ToolError(wrong[0] if wrong else f"dvc.yaml names no metric to compare; {cure}")
+
+    def common(lineage: Lineage) -> int:
+        outs = [out for part in lineage.parts.values() for stage in part for out in stage.outs]
+        return sum(f"{MD5}{out.path}" in run.data.tags for out in outs)
+
+    lineage = max(found, key=common)  # the items of a foreach have different outputs
+    names = {stage.name: name for name, part in lineage.parts.items() for stage in part}
+    known = [stage for stage in lineage.scope() if makes_model(pipeline, stage)]
+    measuring, data, makers = _measuring(lineage), set(), list[Stage]()
+    for stage in measuring:
+        own = [stage] if stage in known else pipeline.nearest(stage, known)
+        makers += [maker for maker in own if maker.name in names]
+        data |= _data(pipeline, lineage, stage, own)
+    if not data:
+        cure = "name data that git keeps in its meta.mlflow.data"
+        raise ToolError(f"dvc.yaml does not say which data {measuring[0].name} reads; {cure}")
+    metrics = dict.fromkeys(metric for stage in measuring for metric in stage.settings.promote)
+    outputs = [(maker, out) for maker in makers for _, out in pipeline.models_of(maker)]
+    return Contest(
+        [*metrics],
+        [names[stage.name] for stage in measuring],
+        sorted(data),
+        [names[maker.name] for maker in makers],
+        [out.path for _, out in outputs],
+        list(
+            dict.fromkeys(
+                n for maker, out in outputs for n in model_names(pipeline, maker, out)[:1]
+            )
+        ),
+    )
+
+
+def _measuring(lineage: Lineage) -> list[Stage]:
+    return [stage for part in lineage.parts.values() for stage in part if stage.settings.promote]
+
+
+def _data(pipeline: Pipeline, lineage: Lineage, stage: Stage, makers: Sequence[Stage]) -> set[str]:
+    """Return what a stage reads, itself or by way of others, that is not made from the model."""
+    between = [
+        other
+        for other in lineage.scope()
+        if pipeline.is_upstream(other, of=stage)
+        and any(pipeline.is_upstream(maker, of=other) for maker in makers)
+    ]
+    own = {each.name for each in (*makers, *between, stage)}
+    return {
+        dep.path
+        for each in (*between, stage)
+        for dep in each.deps
+        if (dep.makers or dep.is_data) and not own & {*dep.makers}
+    }
+
+
+def flaws(store: Store, row: Run, contest: Contest) -> Iterator[str]:
+    """Yield why a row cannot be the champion, whatever it is compared with."""
+    if row.info.lifecycle_stage == "deleted":
+        yield "the row is in MLflow's trash"
+    if row.info.status != "FINISHED":
+        yield f"the row is {row.info.status}, not FINISHED"
+    for name in contest.measuring:
+        if name not in tagged(row.data.tags, COMPLETE):
+            yield f"the row has no result of {name}"
+    for key in _keys(contest):
+        if math.isnan(row.data.metrics.get(key, math.nan)):
+            yield f"the row has no {key}"
+    for path in contest.data:
+        if path not in _digests(row, contest):
+            yield f"the row does not say which {path} it was measured on"
+    if (n := len(_models(store, row, contest))) != 1:
+        yield f"the row has {n or 'no'} logged model{'s' * (n > 1)}"
+
+
+def defeat(row: Run, champion: Run, contest: Contest) -> str:
+    """Return why a row must not replace the champion, by its row; "" if it may."""
+    theirs = _digests(champion, contest)
+    for path, mine in _digests(row, contest).items():
+        if mine != theirs.get(path):
+            other = theirs.get(path, "is not known")
+            return f"its data {path} has the md5 {mine}, the champion's {other}"
+    tied = ""
+    for metric, key in zip(contest.metrics, _keys(contest), strict=True):
+        score, best = row.data.metrics[key], champion.data.metrics.get(key)
+        if best is None:
+            return f"the champion's row {champion.info.run_id} has no {key}"
+        why = f"{key} {score} is not better than the champion's {best}"
+        if score != best:
+            return "" if (score < best) == metric.startswith("-") else why
+        tied = tied or why
+    return tied
+
+
+def scores(row: Run, contest: Contest) -> str:
+    """Return a row's metrics that are compared, for people."""
+    return ", ".join(f"{key} {row.data.metrics[key]}" for key in _keys(contest))
+
+
+def _models(store: Store, row: Run, contest: Contest) -> list[str]:
+    """Return the ids of a row's logged models; if it has several, of those that are compared."""
+    md5s = {row.data.tags.get(f"{MD5}{path}") for path in contest.outputs}
+    names = {logged_name(name) for name in contest.makers}
+
+    def is_compared(model: LoggedModel, own: Set[str]) -> bool:
+        return bool(own & md5s) if own else model.name in names
+
+    return of_run(store.client, row, is_compared)
+
+
+def _keys(contest: Contest) -> list[str]:
+    return [metric.removeprefix("-") for metric in contest.metrics]
+
+
+def _digests(run: Run, contest: Contest) -> dict[str, str]:
+    """Return the md5s of the data, by path, from a row's data set inputs."""
+    given = run.inputs.dataset_inputs if run.inputs else ()
+    # sending.py cuts their names to this length.
+    found = {
+        path: {g.dataset.digest for g in given if g.dataset.name == path[-250:]}
+        for path in contest.data
+    }
+    return {path: " and ".join(sorted(md5s)) for path, md5s in found.items() if md5s}

@@ -1,0 +1,130 @@
+"""The row and the model of a version that git's tags register, by the results of its commit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from ..store.store import Store  # before MLflow, which it sets up
+
+# isort: split
+from ..errors import ProjectError
+from ..pipeline.identity import Known
+from ..pipeline.lineages import names_recorded
+from ..pipeline.naming import model_names
+from ..pipeline.stages import Output, Pipeline, Stage
+from ..project import Past, Project
+from ..rows.logged_models import of_run
+from ..rows.matching import Searches
+from ..rows.origin import of_commit
+from ..rows.result import Result, now_or_none, of
+from ..rows.stores import Stores
+
+if TYPE_CHECKING:
+    from ..project.registry import Version
+
+
+class Found(NamedTuple):
+    """Where MLflow has the model of a version."""
+
+    run_id: str = ""
+    model_id: str = ""
+    why: str = ""
+    """Why it has none; "" if the version is of another kind of artifact, such as a data set."""
+
+
+class _UnknownError(Exception):
+    """MLflow cannot show a version; the message says why."""
+
+
+class Tagged:
+    """The results of commits, and their rows in the store."""
+
+    def __init__(self, project: Project, root: Path, store: Store) -> None:
+        self._project, self._store, self._past = project, store, Past(project)
+        self._now = now_or_none(project)
+        self._stores = Stores(root, project.folder, Searches, create=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._past.leave()
+
+    def find(self, version: "Version") -> Found:
+        """Return the run and the logged model of a version."""
+        try:
+            pipeline = self._pipeline(version.commit)
+            stage, output = self._maker(pipeline, version)
+            cure = "has no row of its result; `dvc-mlflow record --all` adds what it can read"
+            for result in self._results(pipeline, stage, output, version.commit):
+                known = self._row(result, stage)
+                if known is not None and not known.is_deleted:
+                    return Found(known.run_id, self._model(known.run_id, result, output))
+                if known is not None:
+                    cure = (
+                        "has its row in the trash; `dvc-mlflow record --all --deleted` restores it"
+                    )
+        except _UnknownError as error:
+            return Found(why=f"{error}")
+        return Found(why=f"MLflow {cure}")
+
+    def _row(self, result: Result, stage: Stage) -> Known | None:
+        """Return the row of a result, or else one that has what this stage has made of it.
+
+        A row remains incomplete while metrics downstream of the model are only in DVC's remote.
+        """
+        index = self._stores.index(result.lineage)
+        if known := index.find(result.digests).has:
+            return known
+        parts = result.lineage.parts.items()
+        own = [name for name, stages in parts if stage.name in {each.name for each in stages}]
+        return index.find({name: result.digests[name] for name in own}).has
+
+    def _pipeline(self, commit: str) -> Pipeline:
+        from ..project import registry
+
+        try:
+            return self._past.at(commit, commit, registry.locks(self._project, commit))
+        except ProjectError as error:
+            raise _UnknownError(f"commit {commit[:7]} cannot be read: {error}") from None
+
+    def _maker(self, pipeline: Pipeline, version: "Version") -> tuple[Stage, Output]:
+        """Return the stage that makes the model of a version, and the output that it is in."""
+        name, commit = version.artifact, version.commit[:7]
+        for stage in pipeline.stages.values():
+            for output in stage.outs:
+                if name in model_names(pipeline, stage, output):
+                    return stage, output
+        from ..project import registry
+
+        declared = registry.declared(self._project)
+        if name not in declared:
+            raise _UnknownError(f"dvc.yaml at commit {commit} has no {name!r} in artifacts")
+        if declared[name] != "model":
+            raise _UnknownError("")
+        raise _UnknownError(f"no stage of dvc.yaml at commit {commit} makes {name!r}")
+
+    def _results(
+        self, pipeline: Pipeline, stage: Stage, output: Output, commit: str
+    ) -> list[Result]:
+        """Return the results of a commit that have the model in an output of a stage."""
+        chosen = names_recorded(pipeline, self._now)
+        state = of(self._project, pipeline, of_commit(commit), chosen)
+        paths = [(each, {out.path for _, _, out in each.models()}) for each in state.results()]
+        if found := [each for each, models in paths if output.path in models]:
+            return found
+        why = state.reasons.get(stage.name, "no recorded stage has it in its row")
+        what = f"commit {commit[:7]} has no result of stage {stage.name}"
+        raise _UnknownError(f"{what}: {why}")
+
+    def _model(self, run_id: str, result: Result, output: Output) -> str:
+        """Return the logged model of a row that has the bytes of an output."""
+        client = self._store.client
+        with self._store.errors_reported():
+            found = of_run(client, client.get_run(run_id), lambda _, md5s: output.md5 in md5s)
+        if not found:
+            own = [model for _, model, out in result.models() if out.path == output.path]
+            cure = "its meta in dvc.yaml must have a loader_module"
+            if any(model.loader_module for model in own):
+                cure = "`dvc-mlflow record --all --fetch` looks for its bytes in DVC's remote"
+            raise _UnknownError(f"its row has no model that MLflow can serve; {cure}")
+        return found[0]

@@ -1,0 +1,258 @@
+"""What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from ..pipeline.lineages import Lineage, as_key
+from ..pipeline.naming import (
+    LONGEST,
+    allowed_key,
+    base_of,
+    file_prefixes,
+    keyed_curves,
+    labels,
+    named_params,
+    prefix,
+    reads,
+)
+from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
+from ..pipeline.tables import numbers
+from ..pipeline.tags import MD5, PREFIX
+from ..project import SMALL, File, parse
+from .result import Result
+
+_LARGEST = 50_000_000  # bytes of a file of plots or metrics that is read
+_LONGEST_VALUE = 6000  # characters, in MLflow
+
+
+class Point(NamedTuple):
+    """A value of a metric."""
+
+    key: str
+    value: float
+    step: int
+    is_final: bool = False
+    """Whether it comes from a metrics file, so that the table shows it."""
+
+
+class Input(NamedTuple):
+    """A data set that a stage reads."""
+
+    path: str
+    md5: str
+    stage: str
+
+
+@dataclass
+class Content:
+    """What a row gets from one stage."""
+
+    points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list[Input] = field(default_factory=list)
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Files whose bytes are not here, without which the row is not complete: what brings each."""
+    notes: list[str] = field(default_factory=list)
+    """What cannot be recorded, one line each."""
+
+    def notes_lacking(self) -> Iterator[str]:
+        """Yield which files are not as in dvc.lock, and how they are brought back."""
+        for cure in dict.fromkeys(self.lacking.values()):
+            own = [path for path, each in self.lacking.items() if each == cure]
+            yield f"{', '.join(own[:5])}: not as in dvc.lock; {cure}"
+
+
+def params_of(
+    result: Result, names: Collection[str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the params of a result by MLflow's key, and what cannot be recorded of them.
+
+    They are those of these members of the row, by default of all that have a result. Keys are
+    decided by dvc.yaml, so that no column moves when a value changes.
+    """
+    lineage = result.lineage
+    names = [*result.digests] if names is None else [*names]
+    called = labels(lineage)
+    found: dict[str, str] = {}
+    notes: list[str] = []
+
+    def add(key: str, stage: Stage, value: object) -> None:
+        key, text = allowed_key(key), str(normal(value))
+        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+            key = allowed_key(f"{called[stage.name]}.{key}")
+        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+            notes.append(f"param {key!r} has two values; one is left out")
+        elif len(text) > _LONGEST_VALUE:
+            notes.append(f"param {key!r} has {len(text)} characters, cut to {_LONGEST_VALUE}")
+        found.setdefault(key, text[:_LONGEST_VALUE])
+
+    for name, stage, params, key in named_params(lineage, names):
+        add(name, stage, params.values[key])
+    for key, stage, value in item_params(lineage, names):
+        add(key, stage, value)
+    return found, notes
+
+
+def item_params(lineage: Lineage, names: Collection[str]) -> Iterator[tuple[str, Stage, object]]:
+    """Yield the values of a foreach or a matrix that these members are items of, with their keys.
+
+    If the members of a row are several items, the item is in the names of its stages.
+    """
+    called = labels(lineage)
+    declared = [params for stage in lineage.scope() for params in stage.params]
+    for name in names:
+        stage = lineage.members[name]
+        if stage.item and name == as_key(stage.group):
+            for key, value in stage.item_values.items():
+                clash = any(reads(params, key) for params in declared)
+                yield (f"{called[stage.name]}.{key}" if clash else key), stage, value
+
+
+def fetch(result: Result) -> list[str]:
+    """Fetch those files of a result that a row shows or keeps and DVC's cache lacks.
+
+    Returns what cannot be fetched, one line each.
+    """
+    notes, pipeline = [], result.pipeline
+    models = {output.path for _, _, output in result.models()}
+    for name in result.digests:
+        for out in (out for stage in result.lineage.parts[name] for out in stage.outs):
+            whole = out.size <= SMALL or out.path in models
+
+            def is_wanted(file: File, out: Output = out, whole: bool = whole) -> bool:
+                return whole or bool(
+                    pipeline.plot(file.path) or pipeline.metrics_path(out, file.path)
+                )
+
+            if whole or _is_shown(pipeline, out):
+                notes += result.project.fetch(out, is_wanted)
+    return notes
+
+
+def content_of(result: Result, name: str) -> Content:
+    """Return what a row gets from the stage with this name in the row."""
+    content, called = Content(inputs=inputs_of(result, name)), labels(result.lineage)
+    for stage in result.lineage.parts[name]:
+        label = called[stage.name]
+        content.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
+        is_member = stage is result.lineage.members[name]
+        if is_member and stage.settings.prefix is not None:
+            content.tags[f"{PREFIX}{name}"] = stage.settings.prefix
+        _read(result, stage, label, is_member, content)
+    for key in [key for key in content.tags if len(key) > LONGEST]:
+        content.notes.append(f"tag {key[:60]!r} is too long")
+    content.tags = {allowed_key(key): value for key, value in content.tags.items()}
+    return content
+
+
+def inputs_of(result: Result, name: str) -> list[Input]:
+    """Return the data sets that the stage with this name in the row, or those before it, read."""
+    called = labels(result.lineage)
+    return [
+        Input(dep.path, dep.md5, called[stage.name])
+        for stage in result.lineage.parts[name]
+        for dep in stage.deps
+        if dep.md5 and (dep.makers or dep.is_data)
+    ]
+
+
+def _read(result: Result, stage: Stage, label: str, keeps_files: bool, content: Content) -> None:
+    """Add the metrics, curves and files of a stage to a row's content."""
+    pipeline = result.pipeline
+    start, stems = prefix(stage, label), file_prefixes(pipeline, stage)
+    metrics: dict[str, float] = {}
+    last: dict[str, int] = {}  # where in content.points each curve ends
+    for output, file, body in _files(result, stage, keeps_files, content):
+        plot = pipeline.plot(file.path)
+        drawn = plot is not None and _add_curves(plot, file, body, start, stems, content, last)
+        if declared := pipeline.metrics_path(output, file.path):
+            inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
+            before = f"{start}{stems.get(declared, '')}{inner}"
+            _add_metrics(file, body, before, content, metrics)
+        small = keeps_files and output.size <= SMALL and len(body) <= SMALL
+        if not leads_out(file.path) and (small or (plot and not drawn)):
+            content.files[file.path] = body
+    for key, value in metrics.items():
+        end = content.points[last[key]] if key in last else Point(key, value, 0)
+        point = Point(key, value, end.step, is_final=True)
+        if key in last and end.value == value:
+            content.points[last[key]] = point
+        else:
+            content.points.append(point)
+
+
+def _files(
+    result: Result, stage: Stage, keeps_files: bool, content: Content
+) -> Iterator[tuple[Output, File, bytes]]:
+    """Yield what a row shows or keeps of a stage's outputs, and note what is not here."""
+    project, pipeline = result.project, result.pipeline
+    cure = partial(project.cure, was_fetched=result.was_fetched)
+    for output in stage.outs:
+        small = keeps_files and output.size <= SMALL
+        files = project.files(output) if small or _is_shown(pipeline, output) else []
+        if files is None:
+            if _is_shown(pipeline, output):
+                content.lacking[output.path] = cure(output)
+            continue
+        for file in files:
+            shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
+            if not (small or shown):
+                continue
+            if file.size > _LARGEST:
+                content.notes.append(f"{file.path} has more than 50 MB; it is left out")
+            elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
+                yield output, file, body
+            elif shown:
+                content.lacking[file.path] = cure(output)
+
+
+def _add_curves(
+    plot: Plot,
+    file: File,
+    body: bytes,
+    start: str,
+    stems: Mapping[str, str],
+    content: Content,
+    last: dict[str, int],
+) -> bool:
+    """Add the curves in a file of plots; return whether it has any."""
+    text = body.decode("utf-8-sig", errors="replace")
+    found = keyed_curves(plot, file.path, text, start, stems)
+    for key, curve in found:
+        if key in last:
+            content.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
+            continue
+        content.points += [Point(key, value, step) for step, value in curve.points]
+        last[key] = len(content.points) - 1
+    return bool(found)
+
+
+def _add_metrics(
+    file: File, body: bytes, start: str, content: Content, metrics: dict[str, float]
+) -> None:
+    try:
+        found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
+    except ValueError as error:
+        content.notes.append(f"metrics {file.path} cannot be read: {error}")
+        return
+    for key, value in found:
+        allowed = allowed_key(f"{start}{key}")
+        if allowed in metrics:
+            taken = f"the key {allowed!r} is taken; it is left out"
+            content.notes.append(f"metric {key!r} of {file.path}: {taken}")
+        metrics.setdefault(allowed, value)
+        if value in (float("inf"), float("-inf")):
+            content.notes.append(
+                f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308"
+            )
+    if others:
+        content.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
+
+
+def _is_shown(pipeline: Pipeline, output: Output) -> bool:
+    """Whether MLflow shows something in an output as metrics, curves or plots."""
+    shown = [*pipeline.metrics, *(plot.path for plot in pipeline.plots)]
+    return output.metric or any(overlap(path, output.path) for path in shown)

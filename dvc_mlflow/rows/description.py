@@ -1,0 +1,52 @@
+"""The description on a row's page, in Markdown: the commit, its author, commands, the way back."""
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from ..errors import masked
+from ..pipeline.lineages import Lineage
+from ..pipeline.tags import CHANGE, USER
+from .origin import UNCOMMITTED
+
+_LONGEST, _MOST = 300, 10  # characters of a command; commands
+
+
+def description(tags: Mapping[str, str], lineage: Lineage, name: str = "") -> str:
+    """Return the description of a row with these tags; `name` is its own if it can be restored."""
+    commands = [f"- {_code(n)}: {_code(s.command)}" for n, s in lineage.members.items()]
+    more = [f"- and {len(commands) - _MOST} more"] if len(commands) > _MOST else []
+    parts = [lead(tags), "\n".join(commands[:_MOST] + more)]
+    if name:
+        command = _code(f"dvc-mlflow restore {shlex.quote(name)}")
+        parts.append(f"{command} brings back its code, params and files.")
+    return "\n\n".join(filter(None, parts))
+
+
+def lead(tags: Mapping[str, str]) -> str:
+    """Return the first line: the commit of a row with these tags, and who has made it."""
+    change = tags.get(CHANGE, "")
+    start = "Not committed, made after " * change.startswith(UNCOMMITTED)
+    commit, _, subject = change.removeprefix(UNCOMMITTED).partition(" ")
+    about = f"{start}**{commit}** {_text(subject)}" if commit else ""
+    return f"{about}{', by ' if about else 'By '}{_text(tags[USER])}" if tags.get(USER) else about
+
+
+def ended(status: str, why: str) -> str:
+    """Return the first line of a row that has no result: how its stage has ended, and why."""
+    what, _, said = masked(why).strip(": ").partition(": ")
+    return f"**{status}**: {_text(what)}{': ' if said else ''}{_code(said) if said else ''}"
+
+
+def _text(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """Return the first line of a text as Markdown's code, whatever is in it."""
+    line, _, more = text.strip().partition("\n")
+    line = line[:_LONGEST] + " …" * (bool(more) or len(line) > _LONGEST)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " * line.startswith("`") or " " * line.endswith("`")
+    return f"{fence}{space}{line}{space}{fence}"

@@ -1,0 +1,159 @@
+"""The results of one dvc.lock, and where they come from: what all that makes rows works with."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..errors import ProjectError
+from ..pipeline import identity
+from ..pipeline.lineages import Lineage, lineages, recorded
+from ..pipeline.settings import Model
+from ..pipeline.stages import Output, Pipeline, Stage
+from ..project import Project
+from .origin import Origin, of_commit, of_workspace
+
+
+@dataclass(frozen=True)
+class State:
+    """What DVC knows, in the workspace or at a commit."""
+
+    project: Project
+    pipeline: Pipeline
+    stages: Sequence[Stage]
+    """Those that are recorded."""
+    digests: Mapping[str, str]
+    """Of the results of all stages, recorded or not, by stage."""
+    reasons: Mapping[str, str]
+    """Why the other stages have no result, by stage."""
+    origin: Origin
+    chosen: Sequence[str] = ()
+    """The names by which the recorded stages were chosen, if they are not those by default."""
+
+    def results(self) -> list["Result"]:
+        """Return the results that belong in rows."""
+        found = map(self.result, lineages(self.pipeline, self.stages))
+        return [result for result in found if result.digests]
+
+    def result(self, lineage: Lineage) -> "Result":
+        """Return the result of a lineage; it has no digests if dvc.lock has nothing of it."""
+        members = lineage.members.items()
+        own = {name: self.digests[s.name] for name, s in members if s.name in self.digests}
+        return Result(self, lineage, own)
+
+    @cached_property
+    def locked(self) -> Mapping[str, str]:
+        """The digests of all that dvc.lock has, outdated or not, by stage."""
+        return identity.locked(self.pipeline)
+
+    def having(self, digests: Collection[str]) -> list[Stage]:
+        """Return the stages whose results in dvc.lock have these digests."""
+        return [s for s in self.pipeline.stages.values() if self.locked.get(s.name) in digests]
+
+    def result_with(self, digests: Mapping[str, str]) -> "Result | None":
+        """Return the result with these digests by their names in a row, if dvc.lock has it."""
+        for lineage in lineages(self.pipeline, self.stages):
+            own = {name: self.locked.get(stage.name) for name, stage in lineage.members.items()}
+            if digests.items() <= own.items():
+                return Result(self, lineage, digests)
+        return None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one row is about: a lineage of stages in one state, with the results that it has."""
+
+    state: State
+    lineage: Lineage
+    digests: Mapping[str, str]
+    """Of the results that there are, by their names in the row."""
+    was_fetched: bool = False
+    """Whether what a row shows was fetched from DVC's remote, if that has it."""
+
+    @property
+    def project(self) -> Project:
+        """The project that has its files."""
+        return self.state.project
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that it is of."""
+        return self.state.pipeline
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return self.state.origin
+
+    @property
+    def head(self) -> Stage:
+        """The last stage that has a result."""
+        return self.lineage.members[[*self.digests][-1]]
+
+    def with_prefixes(self, prefixes: Mapping[str, str | None]) -> "Result":
+        """Return the same result with other prefixes of metrics, by the members' names."""
+        members = self.lineage.members
+        now = [members[name].with_prefix(prefix) for name, prefix in prefixes.items()]
+        return replace(self, lineage=self.lineage.with_stages({s.name: s for s in now}))
+
+    def scope(self) -> list[Stage]:
+        """Return the stages that made it, each after those that it depends on."""
+        return self.lineage.scope(self.digests)
+
+    def depends(self, stages: Set[str]) -> bool:
+        """Whether it depends on one of these stages, by name."""
+        return any(stage.name in stages for stage in self.scope())
+
+    def models(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Model, Output]]:
+        """Yield the models of these members, by default of all, each after the member's name."""
+        for name in self.digests if names is None else names:
+            for stage in self.lineage.parts[name]:
+                for model, output in self.pipeline.models_of(stage):
+                    yield name, model, output
+
+
+def read(project: Project, chosen: Sequence[str] = (), commit: str = "") -> State:
+    """Return the state of the workspace, or of the commit that the project is at.
+
+    `chosen` are the stages to record, by name; others do not matter. Raises `ProjectError`.
+    """
+    pipeline = project.pipeline()
+    origin = of_commit(commit) if commit else of_workspace(project, pipeline)
+    return of(project, pipeline, origin, chosen)
+
+
+def now_or_none(project: Project) -> Pipeline | None:
+    """Return the pipeline of the checkout, or None if DVC cannot read it."""
+    try:
+        return project.pipeline()
+    except ProjectError:
+        return None
+
+
+def of(project: Project, pipeline: Pipeline, origin: Origin, chosen: Sequence[str] = ()) -> State:
+    """Return the state of a pipeline in a project; `chosen` are the stages to record, by name."""
+    default = recorded(pipeline)
+    stages = recorded(pipeline, chosen) if chosen else default
+    digests, reasons = identity.results(pipeline)
+    names = () if stages == default else chosen
+    return State(project, pipeline, stages, digests, reasons, origin, names)
+
+
+def experiment(lineage: Lineage) -> str:
+    """Return the name of a lineage's experiment, or "" for the project's default one."""
+    stages = [*lineage.members.values(), *lineage.scope()]
+    given = [stage.settings.experiment for stage in stages]
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
+
+
+def columns(lineage: Lineage) -> list[str]:
+    """Return the columns that dvc.yaml chooses for a lineage's table, best first."""
+    given = [column for stage in lineage.members.values() for column in stage.settings.columns]
+    return list(dict.fromkeys(given))
+
+
+def table(project: Project) -> tuple[str, list[str]]:
+    """Return the experiment and the columns of a project's first row, even if it has no result."""
+    pipeline = project.pipeline()
+    found = lineages(pipeline, recorded(pipeline))
+    return (experiment(found[0]), columns(found[0])) if found else ("", [])

@@ -1,0 +1,85 @@
+"""Send parts of a row to MLflow in few requests, so that a killed recording can be resumed."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from ..store.store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+
+from ..store.faults import retried
+from .content import Content, Input, Point
+
+_T = TypeVar("_T")
+
+
+def log(
+    store: Store,
+    run_id: str,
+    metrics: Sequence[Metric] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
+    pairs = [Param(*pair) for pair in (params or {}).items()]
+    labels = [RunTag(*pair) for pair in (tags or {}).items()]
+    parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
+    for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
+        store.client.log_batch(run_id, some_metrics, some_params, some_tags)
+
+
+def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
+    return [list(items[i : i + most]) for i in range(0, len(items), most)]
+
+
+def log_files(
+    store: Store, run: Run, content: Iterable[Content], sources: Mapping[Input, tuple[str, str]]
+) -> None:
+    """Log the data sets and the files of a run's stages."""
+    content = list(content)
+    log_inputs(store, run, {each: sources[each] for some in content for each in some.inputs})
+    if files := {path: body for some in content for path, body in some.files.items()}:
+        with TemporaryDirectory() as folder:
+            for path, body in files.items():
+                file = Path(folder, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(body)
+            store.log_artifacts(run, folder)
+
+
+def log_inputs(store: Store, run: Run, sources: Mapping[Input, tuple[str, str]]) -> None:
+    """Log data sets, each with the kind and address of its source, that a run does not have."""
+    has = [i.to_dictionary() for i in (run.inputs.dataset_inputs if run.inputs else ())]
+    wanted = [_input(each, *source) for each, source in sources.items()]
+    if new := [each for each in wanted if each.to_dictionary() not in has]:
+        retried(lambda: store.client.log_inputs(run.info.run_id, new))
+
+
+def _input(given: Input, kind: str, source: str) -> DatasetInput:
+    dataset = Dataset(given.path[-250:], given.md5[:36], kind, source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
+
+
+def sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
+    """Return the points that a run has already, as its recording was killed."""
+    keys = run.data.metrics
+    found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
+    return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)
+
+
+def metric(point: Point, at: int) -> Metric:
+    """Return a point as MLflow logs it, at a time in milliseconds since 1970."""
+    # Of two values at one step, the table shows the later one: the final one.
+    return Metric(point.key, point.value, at + point.is_final, point.step)
+
+
+def comparable(point: Point) -> tuple[str, str, int]:
+    """Return a point in a form that can be compared: NaN equals nothing, stores clip infinity."""
+    greatest = sys.float_info.max
+    value = max(-greatest, min(greatest, point.value)) if point.value == point.value else 0.0
+    return point.key, f"{value}" if point.value == point.value else "nan", point.step

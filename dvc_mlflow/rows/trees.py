@@ -1,0 +1,243 @@
+"""A result as a git tree: the checkout as it was when a stage ended, kept by a commit of its own.
+
+The tree equals that of the commit that `dvc exp run` makes of the result, and that of the user's
+own commit of it. So any branch, tag or experiment with that tree can restore it;
+`refs/rows/<commit>` keeps what nobody commits. The commit's second parent holds the small outputs
+by their md5s.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..errors import ProjectError
+from ..project import Checkout, Project
+from ..repository import ask, git
+from .origin import Kept
+from .result import Result
+
+REFS = "refs/rows"
+
+_LARGEST = 1_000_000  # bytes of an untracked file
+_CODE = {".py", ".sh", ".R", ".jl"}  # how untracked files that restored code may need end
+_INSTALLED = {"site-packages", "node_modules"}  # folders with others' code
+_IGNORES = {".gitignore", ".dvcignore"}  # DVC and DVCLive write them beside outputs
+_OWN = {"mlflow.db", "mlartifacts", "restored", ".dvc"}  # what the tool and DVC keep in a checkout
+_LARGEST_OUTPUT = 50_000_000  # bytes of an output that DVC leaves to git
+# Two processes that keep the same result make the same commit.
+_WHO = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in {
+        "NAME": "dvc-mlflow",
+        "EMAIL": "dvc-mlflow@localhost",
+        "DATE": "2000-01-01T00:00:00Z",
+    }.items()
+}
+
+QUIET = {
+    "GIT_CONFIG_COUNT": "3",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+    "GIT_CONFIG_KEY_1": "core.fsmonitor",
+    "GIT_CONFIG_VALUE_1": "false",
+    "GIT_CONFIG_KEY_2": "submodule.recurse",
+    "GIT_CONFIG_VALUE_2": "false",
+}
+"""The environment in which git runs neither the user's hooks nor the file system monitor."""
+
+
+def of_result(result: Result, root: Path) -> Kept | None:
+    """Return the tree of a result, or None outside git; raises `ProjectError`.
+
+    `root` is the main repository.
+    """
+    project = result.project
+    if result.origin.kept:
+        return result.origin.kept
+    if not ask("rev-parse", "--git-dir", cwd=project.root):
+        return None
+    names = [stage.name for stage in result.scope()]
+    kept = keep(project, root, names)
+    changed = [] if project.is_running else [n for n in names if not project.holds(n)]
+    lacks = [f"what {', '.join(changed)} ran with: code or inputs have changed since"]
+    return kept._replace(lacks=[*kept.lacks, *lacks]) if changed else kept
+
+
+def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
+    """Write the checkout with the results of these stages as a tree, and keep it by a ref.
+
+    `root` is the main repository: from DVC's temporary copies and from git worktrees the objects go
+    there, too. Nothing in the checkout changes. Raises `ProjectError`.
+    """
+    checkout = project.checkout({*stages})
+    here = project.root
+    top = Path(_text(git("rev-parse", "--show-toplevel", cwd=here)))
+    main = _text(git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root))
+    with TemporaryDirectory() as folder:
+        own = {
+            **QUIET,
+            "GIT_INDEX_FILE": f"{folder}/index",
+            # Without the copy as an alternate: git would skip objects that vanish with it.
+            "GIT_OBJECT_DIRECTORY": f"{main}/objects",
+        }
+        head = ask("rev-parse", "--verify", "-q", "HEAD", cwd=here)
+        try:  # git's own index knows which files have not changed
+            index = _text(
+                git("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here)
+            )
+            shutil.copyfile(index, f"{folder}/index")
+            tree, lacks = _write(top, checkout, own)
+        except (OSError, ProjectError):  # no index, or its objects are only in the copy
+            Path(f"{folder}/index").unlink(missing_ok=True)
+            if head:
+                git("read-tree", head, cwd=top, env=own)
+            tree, lacks = _write(top, checkout, own)
+        small = _small_outputs(top, checkout, own, Path(folder))
+        outputs = [_commit(top, small, [], "small outputs", own)] if small else []
+        commit = _commit(top, tree, [*([head] if head else []), *outputs], stages[-1], own)
+    git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit, env=QUIET)
+    return Kept(commit, tree, lacks)
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text is a whole hash of git's, no name, option or part of one."""
+    return re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
+
+
+def forget(root: Path, commit: str) -> bool:
+    """Delete the ref of a commit, if it has one; return whether it had."""
+    if not ask("rev-parse", "--verify", "-q", f"{REFS}/{commit}", cwd=root):
+        return False
+    git("update-ref", "-d", f"{REFS}/{commit}", cwd=root, env=QUIET)
+    return True
+
+
+def find(root: Path, kept: Kept) -> str:
+    """Return a commit with this tree from a branch, tag, experiment or row of this clone.
+
+    If there is none, fetch the row's own from the git remote. Raises `ProjectError`.
+    """
+    globs = ("refs/exps", "refs/sweeps", REFS)
+    ours = ("--branches", "--tags", "--remotes", *(f"--glob={each}" for each in globs))
+    for _ in range(2):
+        lines = ask("log", "--format=%T %H", *ours, cwd=root).splitlines()
+        found = [line.partition(" ")[2] for line in lines if line.startswith(f"{kept.tree} ")]
+        if found:
+            return kept.commit if kept.commit in found else found[0]
+        ref = f"{REFS}/{kept.commit}"
+        with suppress(ProjectError):
+            fetch = ("fetch", "-q", "--no-write-fetch-head", _remote(root), f"{ref}:{ref}")
+            git(*fetch, cwd=root, env=QUIET)
+    where = f"neither in this clone nor in {REFS} of its git remote"
+    cure = "its maker can commit it, or push it: `dvc exp push`, or `git push origin 'refs/rows/*'`"
+    raise ProjectError(f"the git tree {kept.tree} is {where}; {cure}")
+
+
+def small_outputs(root: Path, commit: str) -> Iterable[tuple[str, bytes]]:
+    """Yield the small outputs that a row's commit keeps, by md5s that the caller must check."""
+    for line in ask("ls-tree", "-r", f"{commit}^2", cwd=root).splitlines():
+        blob, path = line.split()[2:]
+        if path.startswith("files/md5/"):
+            yield (
+                path.removeprefix("files/md5/").replace("/", ""),
+                git("cat-file", "blob", blob, cwd=root),
+            )
+
+
+def _write(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[str, list[str]]:
+    """Write the checkout as a tree; return it, and what it lacks."""
+    git("add", "-u", cwd=top, env=own)
+    new, lacks = _untracked(top, checkout, own)
+    for out in checkout.uncached:  # in git, even where an untracked .gitignore hides them
+        for file in [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file()):
+            name = file.relative_to(top).as_posix()
+            if file.stat().st_size > _LARGEST_OUTPUT:
+                lacks.append(f"{name}: it is larger than {_LARGEST_OUTPUT:,} bytes")
+            else:
+                new.append(name)
+    if new:
+        text = os.fsencode("\0".join(new) + "\0")
+        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=text, env=own)
+    for file, content in checkout.locks.items():
+        options = ("hash-object", "-w", "--no-filters", "--stdin")
+        blob = _text(git(*options, cwd=top, text=content, env=own))
+        name = file.relative_to(top).as_posix()
+        git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", cwd=top, env=own)
+    return _text(git("write-tree", cwd=top, env=own)), lacks
+
+
+def _untracked(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the untracked files that belong to the tree, and those that it lacks.
+
+    What a dep includes belongs to it, and so do scripts where stages run or their deps are, as
+    restored code may import them. What git ignores does not.
+    """
+    new, lacks, others = [], [], []
+    for name in _names(git("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own)):
+        path = top / name
+        above = {path, *path.parents}
+        if above & checkout.cached or _OWN & {*path.relative_to(top).parts}:
+            continue
+        is_near = bool(above & checkout.folders)
+        is_code = is_near and path.suffix in _CODE and not _INSTALLED & {*path.parts}
+        if path in checkout.files or above & checkout.deps or is_code:
+            if name.endswith("/"):
+                lacks.append(f"{name}: it is a git repository of its own")
+            elif path.lstat().st_size > _LARGEST:
+                lacks.append(f"{name}: it is larger than {_LARGEST:,} bytes, and not tracked")
+            else:
+                new.append(name)
+        elif is_near and not (path in checkout.locks or above & checkout.outs):
+            others += [name] if path.name not in _IGNORES else []
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        lacks.append(f"{', '.join(others[:3])}{more}: untracked, neither a dep nor a script")
+    return new, lacks
+
+
+def _small_outputs(top: Path, checkout: Checkout, own: dict[str, str], folder: Path) -> str:
+    """Return a tree of small outputs by their md5s, as in DVC's cache; or "" if there are none."""
+    if not checkout.small:
+        return ""
+    own = {**own, "GIT_INDEX_FILE": f"{folder}/small"}
+    paths = []
+    for oid, content in checkout.small.items():
+        if isinstance(content, bytes):
+            paths.append(folder / oid)
+            paths[-1].write_bytes(content)
+        else:
+            paths.append(content)
+    text = os.fsencode("".join(f"{path}\n" for path in paths))
+    options = ("hash-object", "-w", "--no-filters", "--stdin-paths")
+    blobs = _text(git(*options, cwd=top, text=text, env=own)).split("\n")
+    lines = [
+        f"100644 {blob}\tfiles/md5/{oid[:2]}/{oid[2:]}"
+        for oid, blob in zip(checkout.small, blobs, strict=True)
+    ]
+    text = "\n".join(lines).encode()
+    git("update-index", "--add", "--index-info", cwd=top, text=text, env=own)
+    return _text(git("write-tree", cwd=top, env=own))
+
+
+def _commit(top: Path, tree: str, parents: Sequence[str], message: str, own: dict[str, str]) -> str:
+    options = [f"-p{parent}" for parent in parents]
+    return _text(git("commit-tree", tree, *options, "-m", message, cwd=top, env={**own, **_WHO}))
+
+
+def _remote(root: Path) -> str:
+    """Return the name of the git remote, `origin` if there are several."""
+    remotes = ask("remote", cwd=root).split()
+    return "origin" if "origin" in remotes or not remotes else remotes[0]
+
+
+def _names(listed: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def _text(printed: bytes) -> str:
+    return os.fsdecode(printed).strip("\n")

@@ -1,0 +1,5 @@
+"""The MLflow store: all that touches MLflow's internals, its database and its server.
+
+It imports `pipeline` and the modules at the top. New versions of MLflow may break it, so the tests
+marked `versions` run with the oldest and the newest.
+"""

@@ -1,0 +1,43 @@
+"""Find the row that a command line names: by its run id, its name, or the digits of that."""
+
+import re
+from pathlib import Path
+
+from .store import Store, exists
+
+# isort: split
+from mlflow.entities import Run
+
+from ..errors import ToolError
+
+
+def read_run(root: Path, named: str) -> Run:
+    """Return the one run that is called so; raises `ToolError` if there is none, or several."""
+    if not exists(root):
+        raise ToolError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
+    store = Store(root, create=False)
+    with store.errors_reported():
+        if re.fullmatch("[0-9a-f]{32}", named):
+            return store.client.get_run(named)
+        found = _called(store, named)
+    if not found:
+        rule = "RUN must be a row's name, the seven digits that end it, or its run id"
+        raise ToolError(f"{rule}; there is none for {named!r:.200}")
+    if len(found) > 1:
+        some = ", ".join(f"{run.info.run_name!r} ({run.info.run_id})" for run in found[:5])
+        raise ToolError(f"{named!r}: {len(found)} rows are called so: {some}; name one run id")
+    return found[0]
+
+
+def _called(store: Store, named: str) -> list[Run]:
+    """Return the runs with this name; if there is none, those that end with these digits."""
+    if not named:
+        return []
+    experiments = [str(found.experiment_id) for found in store.client.search_experiments()]
+    quote = '"' if "'" in named else "'"
+    can_ask = quote not in named and "\\" not in named
+    query = f"attributes.run_name = {quote}{named}{quote}" if can_ask else ""
+    found = [r for r in store.runs(query, experiments=experiments) if r.info.run_name == named]
+    if not found and re.fullmatch("[0-9a-f]{7}", named):
+        found = [*store.runs(f"attributes.run_name LIKE '% {named}'", experiments=experiments)]
+    return found

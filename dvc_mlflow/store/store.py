@@ -1,0 +1,263 @@
+"""The MLflow store: where it is, how it is opened, and how its errors are reported."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from . import mlflow_settings  # noqa: F401  (before MLflow)
+
+# isort: split
+import mlflow
+import mlflow.store.db.utils
+from mlflow.entities import Experiment, Run, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from .. import processes
+from ..errors import masked
+from ..pipeline.tags import CLONE, COLUMNS, DEFAULT, REPOSITORY, known_keys
+from ..repository import (
+    address,
+    default_experiment,
+    former_experiment,
+    own_address,
+    remote_url,
+)
+from . import database, served, table_view
+from .exclude import hide_store
+from .faults import deadline, is_of_store, retried, store_error
+from .relocation import follow
+
+_UI = 5000  # where `ui` listens, unless it is told otherwise
+_OLDEST = 3  # the first major version that stores models separately from runs
+# Seconds, at most. MLflow's server may wait for its SQLite database for 20.
+_ANSWERING, _OPENING, _WRITING = 8, 25, 120
+
+
+class Store:
+    """An experiment in an MLflow store, opened and ready to write; raises `StoreError`.
+
+    `root` is the main repository. Without a name, `experiment` is the default one of the project
+    in the repository's `folder`. `columns` are those of the experiment's table, such as
+    "metrics.test/loss", sorted by the first: the highest value first, or the lowest with a `-`
+    before the name. If there are none, `show` adds some. Without `create`, nothing is written, and
+    `experiment_id` is "" if there is no such experiment yet.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        experiment: str = "",
+        columns: Sequence[str] = (),
+        *,
+        folder: str = "",
+        create: bool = True,
+    ) -> None:
+        self.root = root
+        self.experiment = experiment or default_experiment(root, folder)
+        self._former = experiment or former_experiment(root, folder)
+        self.address = address(self.root)
+        self._asked: set[str] = set()
+        self.is_remote = self.address.startswith("http")
+        self._default = "" if experiment or self.is_shared else folder or "."
+        if not (create or exists(root)):
+            self.experiment_id = ""
+            return
+        _use(self.address, self.root)
+        with self.lock(), self.errors_reported(_OPENING):
+            file = database.file_of(self.address)
+            if self.is_remote:
+                with self.within(_ANSWERING):
+                    self._check_version()
+            elif file is None or file.exists():
+                database.check_schema(self.address)
+            if create and file:
+                if not self.is_shared:
+                    hide_store(self.root)
+                    follow(self.root)
+                database.create(file)
+            self.client = mlflow.MlflowClient()
+            if create:
+                self.experiment_id = retried(lambda: self._create(columns))
+                self._end_dead_rows()
+            else:
+                found = self._find()
+                self.experiment_id = str(found.experiment_id) if found else ""
+
+    @contextmanager
+    def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
+        """Turn errors of the store, and a server's delay, into `StoreError`."""
+        try:
+            with self.within(seconds):
+                yield
+        except Exception as error:
+            if not is_of_store(error):
+                raise
+            raise store_error(self.address, error) from None
+
+    def within(self, seconds: int) -> AbstractContextManager[object]:
+        """Raise `TimeoutError` if a server holds up the block for longer."""
+        return deadline(seconds) if self.is_remote else ExitStack()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the store against others who write to it from this clone."""
+        path = self.root / ".dvc" / "tmp"
+        with ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)  # in a worktree's main repository
+                opened.enter_context(processes.Locked(path))
+            except OSError as error:
+                raise store_error(str(path), error) from None
+            yield
+
+    def experiments(self) -> list[str]:
+        """Return the experiments in which this repository's runs can be.
+
+        In its own database that is any, because a script can choose another.
+        """
+        if not self.experiment_id or self.is_shared:
+            return [self.experiment_id] if self.experiment_id else []
+        return [str(e.experiment_id) for e in self.client.search_experiments()]
+
+    def runs(
+        self,
+        query: str = "",
+        view: int = ViewType.ACTIVE_ONLY,
+        experiments: Sequence[str] = (),
+    ) -> Iterator[Run]:
+        """Yield the runs in these experiments, by default in all of this repository."""
+        if not (self.experiment_id or experiments):
+            return
+        experiments, token = [*experiments] or self.experiments(), None
+        while True:
+            page = self.client.search_runs(experiments, query, view, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _end_dead_rows(self) -> None:
+        """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        for key in known_keys(CLONE):
+            clone = f"tags.`{key}` = '{processes.clone(self.root)}'"
+            running = f"attributes.status = 'RUNNING' and {clone}"
+            for run in self.client.search_runs(experiments, running):
+                if processes.has_ended(run.data.tags):
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def log_artifacts(self, run: Run, folder: str) -> None:
+        """Log the files in a folder; the client's own method would ask for the run once more."""
+        get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
+
+    def url(self, run_id: str = "", table: str = table_view.RESULTS) -> str:
+        """Return the address of a row, or of a view of the table: by default all, best first.
+
+        For a file of a row, `run_id` is `<run id>/artifacts/<path>`. The address leads somewhere if
+        the store `is_served`.
+        """
+        start = masked(self.address.rstrip("/"))
+        if not self.is_remote:
+            port = served.port(self.root, self.address) or _UI
+            start = f"http://{served.HOST}:{port}"
+        page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
+        where = f"experiments/{self.experiment_id}/runs{page}"
+        return f"{start}/#/{where}workflowType=machine_learning"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others than this clone may write to it: they have locks of their own."""
+        return self.address != own_address(self.root)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a browser reaches it: by its own server, or by a running `dvc-mlflow ui`."""
+        return self.is_remote or bool(served.port(self.root, self.address))
+
+    def row_line(self, name: str, run_id: str) -> str:
+        """Return the line that says where a row is, or only its name if it is not served."""
+        return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
+
+    def table_line(self) -> str:
+        """Return the line that says where all rows are, or how to see them."""
+        return f"all rows: {self.url() if self.is_served else 'run `dvc-mlflow ui`'}"
+
+    def _check_version(self) -> None:
+        answer = http_request(get_default_host_creds(self.address), "/version", "GET")
+        version = re.fullmatch(r"\s*(\d{1,3})\.[\w.+-]+\s*", answer.text)  # no gateway's page
+        if version and int(version[1]) < _OLDEST:
+            raise OSError(f"its version is {answer.text}, older than {_OLDEST}.0")
+
+    def show(self, columns: Sequence[str]) -> None:
+        """Add columns to the table, unless somebody has chosen its columns."""
+        if {*columns} <= self._asked:
+            return
+        self._asked.update(columns)
+        tags = self.client.get_experiment(self.experiment_id).tags
+        shown = tags.get(COLUMNS, "").splitlines()
+        if tags.get(table_view.KEY) != table_view.by_default(shown).get(table_view.KEY):
+            return
+        wanted = table_view.united(shown, columns)
+        for key, value in {COLUMNS: "\n".join(wanted), **table_view.by_default(wanted)}.items():
+            if tags.get(key) != value:
+                self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    def _find(self) -> Experiment | None:
+        """Return the experiment if it exists; find a default one by its tag, whatever its name.
+
+        A shared store may have rows of this repository under the name that 2.0.0 chose.
+        """
+        if self._default:
+            for found in self.client.search_experiments(ViewType.ALL):
+                if found.tags.get(DEFAULT) == self._default:
+                    self.experiment = found.name
+                    return found
+        elif self._former != self.experiment:
+            former = self.client.get_experiment_by_name(self._former)
+            own = f"tags.`{REPOSITORY}` = '{masked(remote_url(self.root))}'"
+            if former and self.client.search_runs([former.experiment_id], own, max_results=1):
+                self.experiment = self._former
+                return former
+        return self.client.get_experiment_by_name(self.experiment)
+
+    def _create(self, columns: Sequence[str]) -> str:
+        """Return the experiment's id; create it if it does not exist, or restore it."""
+        experiment, tags = self._find(), table_view.tags(columns)
+        if self._default:
+            tags[DEFAULT] = self._default
+        if experiment is None:
+            # A server chooses a place for files; a database would use the current folder.
+            location = None if self.is_remote else (self.root / "mlartifacts").as_uri()
+            return str(self.client.create_experiment(self.experiment, location, tags))
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        for key, value in tags.items():
+            if experiment.tags.get(key) != value:
+                self.client.set_experiment_tag(experiment.experiment_id, key, value)
+        return str(experiment.experiment_id)
+
+
+def exists(root: Path) -> bool:
+    """Whether there is a store: its database is made with the first row."""
+    file = database.file_of(address(root))
+    return file is None or file.exists()
+
+
+def _use(uri: str, root: Path) -> None:
+    """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
+
+    Without it, MLflow 3.0 looks for the artifacts of a server's runs elsewhere.
+    """
+    # MLflow 3.0 makes this folder, by default mlruns/ in the working directory.
+    mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = (
+        f"{root}/mlartifacts"
+    )
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if given is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = given

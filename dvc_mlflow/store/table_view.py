@@ -1,0 +1,57 @@
+"""The columns and order of the runs table that the printed addresses open.
+
+MLflow stores a shared view in a tag of the experiment, in an undocumented format; a browser test
+checks it.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+
+RESULTS = "results"
+KEY = f"mlflow.sharedViewState.{RESULTS}"
+_MOST = 8
+"""Columns of the table, of metrics and of params."""
+
+
+def united(shown: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the columns that a table shows together with others: metrics, params, tags.
+
+    Only the first ones have room, and none that is shown goes.
+    """
+    every = {name.removeprefix("-"): name for name in (*shown, *columns)}
+
+    def of(kind: str) -> list[str]:
+        return [name for key, name in every.items() if key.startswith(f"{kind}.")]
+
+    return [*of("metrics")[:_MOST], *of("params")[:_MOST], *of("tags")]
+
+
+def by_default(columns: Sequence[str]) -> dict[str, str]:
+    """Return the tags for a view that nobody has chosen: without metrics, the newest run is first.
+
+    With metrics, it is sorted by the first of them.
+    """
+    has_metrics = any(name.removeprefix("-").startswith("metrics.") for name in columns)
+    return tags(columns, order="" if has_metrics else "attributes.start_time")
+
+
+def tags(
+    columns: Sequence[str], key: str = RESULTS, search: str = "", order: str = ""
+) -> dict[str, str]:
+    """Return the tags for a view with these columns, of the runs that `search` finds.
+
+    `viewStateShareKey=<key>` in an address opens it. It is sorted by the first column: the highest
+    value first, or the lowest with a `-` before the column's name. `order` is another column that
+    sorts it.
+    """
+    if not columns:
+        return {}
+    names = [name.removeprefix("-").partition(".") for name in columns]
+    quoted = [f"{kind}.`{column}`" for kind, _, column in names]
+    state: dict[str, object] = {"selectedColumns": quoted, "searchFilter": search}
+    state |= {"orderByKey": order or quoted[0], "orderByAsc": columns[0].startswith("-")}
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    shared = {"name": key, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+    return {f"mlflow.sharedViewState.{key}": json.dumps(shared)}
