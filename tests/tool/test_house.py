@@ -1,58 +1,164 @@
-"""Few modules of the tool touch DVC and MLflow's internals, and its package is complete."""
+"""Each folder of the tool imports what its first docstring allows, and the package is complete."""
 
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-from clone import ROOT
-from imports import imported_names
+from dvc_mlflow.pipeline import tags
+from support.clone import ROOT
+from support.imports import imported_names
 
 TOOL = ROOT / "dvc_mlflow"
-RULES = {
-    "dvc": ["project/*"],
-    "dvc_data": ["project/*"],
-    "mlflow.store": ["database.py", "store.py"],
-    "mlflow.utils": ["store.py"],
-    "mlflow.tracking": [],
-    "mlflow.pyfunc": ["models.py"],
-    "sqlalchemy": ["database.py", "faults.py"],
+ROOMS = {
+    "pipeline": set[str](),
+    "project": {"pipeline"},
+    "store": {"pipeline"},
+    "rows": {"pipeline", "project", "store"},
+    "registry": {"pipeline", "project", "store", "rows"},
+    "live": {"pipeline", "project", "store", "rows", "registry"},
+    "sweep": {"pipeline", "project", "store", "rows"},
+    "commands": {"pipeline", "project", "store", "rows", "registry", "live", "sweep"},
 }
-"""The modules that may import a package, and nothing else may."""
+"""What each folder may import of the others; all may import the modules beside the folders."""
+TOP = {"__init__", "__main__", "arguments", "errors", "fast_imports"}
+TOP |= {"own_files", "processes", "repository", "safe_path"}
+PLACES = {
+    "dvc": "project",
+    "dvc_data": "project",
+    "mlflow.store": "store",
+    "mlflow.utils": "store",
+    "sqlalchemy": "store",
+    "ray": "sweep",
+    "optuna": "sweep",
+    "matplotlib": "sweep",
+}
+"""The one folder that may import a package; MLflow's public API is free to all but `pipeline`."""
+METADATA = tomllib.loads((TOOL / "pyproject.toml").read_text())
+REQUIRED = dict(each.split(">=") for each in METADATA["project"]["dependencies"])
+SWEEP = dict(each.split(">=") for each in METADATA["project"]["optional-dependencies"]["sweep"])
+"""The lowest versions of what the tool requires, and of what only `dvc-mlflow sweep` does."""
 
 
-def importers(package: str, paths: Sequence[Path]) -> list[Path]:
-    """Return the modules that import a package, or something in it."""
-    return [
-        path
-        for path in paths
-        if any(f"{name}.".startswith(f"{package}.") for name in imported_names(path))
-    ]
+def trespasses(path: Path, tool: Path = TOOL) -> set[str]:
+    """Return what a module of the tool imports though its folder must not."""
+    room = path.relative_to(tool).parts[0]
+    found = set()
+    for name in imported_names(path):
+        top, *inside = name.split(".")
+        if top == "dvc_mlflow":
+            is_room = inside[:1] and inside[0] in ROOMS and inside[0] != room
+            if is_room and inside[0] not in ROOMS.get(room, ROOMS):
+                found.add(name)
+        elif room == "pipeline" and top not in sys.stdlib_module_names:
+            found.add(name)
+        else:
+            places = (p for package, p in PLACES.items() if f"{name}.".startswith(f"{package}."))
+            found |= {name for place in places if place != room}
+    return found
 
 
-@pytest.mark.parametrize(("package", "allowed"), RULES.items())
-def test_one_place(package: str, allowed: list[str]) -> None:
-    """Only the listed modules import DVC or MLflow's internals, which new versions may change."""
-    found = importers(package, sorted(TOOL.rglob("*.py")))
-    others = [path for path in found if not any(path.match(f"dvc_mlflow/{p}") for p in allowed)]
-    assert others == []
-    assert bool(found) == bool(allowed)
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms(room: str) -> None:
+    """A folder imports only the folders below it, and packages that are its own to touch."""
+    assert {
+        path: trespasses(path) for path in (TOOL / room).rglob("*.py") if trespasses(path)
+    } == {}
+    assert (TOOL / room / "__init__.py").read_text().count("import") >= 1  # in its docstring
 
 
-def test_one_place_can_fail(tmp_path: Path) -> None:
-    """An import is found wherever it is in a module."""
+def test_top() -> None:
+    """Few modules stand beside the folders, and import no package that belongs to one."""
+    assert {path.stem for path in TOOL.glob("*.py")} == TOP
+    for path in TOOL.glob("*.py"):
+        assert not [name for name in trespasses(path) if not name.startswith("dvc_mlflow.")], path
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("pipeline", "import yaml"),
+        ("pipeline", "from ..project import Project"),
+        ("store", "from dvc.repo import Repo"),
+        ("project", "from ..rows import trees"),
+        ("rows", "from ..live.protocol import Link"),
+        ("live", "import sqlalchemy"),
+    ],
+)
+def test_rooms_can_fail(room: str, line: str) -> None:
+    """A wrong import is found wherever it is in a module."""
+    sneaky = TOOL / room / "sneaky_test_module.py"
+    try:
+        sneaky.write_text(f"def f():\n    {line}\n")
+        assert trespasses(sneaky)
+    finally:
+        sneaky.unlink()
+
+
+def test_tags() -> None:
+    """CONTRIBUTING's table has each tag of the tool's, and no other."""
+    known = {key: value for key, value in vars(tags).items() if key.isupper()}
+    own = {v for k, v in known.items() if not v.startswith("mlflow.")}
+    own -= {tags.PRIVATE, tags.SWEEP_VARIABLE}
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (table,) = re.findall(r"^\| tag \| what it says \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.M)
+    cells = "".join(line.split("|")[1] for line in table.splitlines())
+    assert {re.sub("<.*>$", "", key) for key in re.findall("`(.+?)`", cells)} == own
+
+
+def mismatches(paths: Sequence[Path], required: set[str]) -> set[str]:
+    """Return the packages that are imported but not required, or required but not imported."""
+    known = packages_distributions()
+    tops = {name.partition(".")[0] for path in paths for name in imported_names(path)}
+    imported = {
+        # The extra may not be installed here; its distributions are named like their packages.
+        top: {re.sub("[-_.]+", "-", name).lower() for name in known.get(top, [top])}
+        for top in tops - sys.stdlib_module_names - {TOOL.name}
+    }
+    undeclared = {top for top, names in imported.items() if not names & required}
+    return undeclared | required.difference(*imported.values())
+
+
+def test_requirements() -> None:
+    """The tool requires what it imports and nothing else; the extra is what only sweeps import."""
+    modules = sorted(TOOL.rglob("*.py"))
+    assert mismatches(modules, {*REQUIRED, *SWEEP}) == set()
+    others = [path for path in modules if TOOL / "sweep" not in path.parents]
+    assert mismatches(others, {*REQUIRED}) == set()
+
+
+@pytest.mark.parametrize("line", ["import pluggy", "from pluggy._hooks import HookimplMarker"])
+def test_requirements_can_fail(line: str, tmp_path: Path) -> None:
+    """An import in a function that is not required is found, and so is a needless requirement."""
     sneaky = tmp_path / "sneaky.py"
-    sneaky.write_text("def f():\n    from dvc.repo import Repo\n    return Repo\n")
-    assert importers("dvc", [sneaky]) == [sneaky]
+    sneaky.write_text(f"import json\n\nimport yaml\n\ndef f():\n    {line}\n")
+    assert mismatches([sneaky], {"pyyaml", "pluggy"}) == set()
+    assert mismatches([sneaky], {"pyyaml"}) == {"pluggy"}
+    assert mismatches([sneaky], {"pyyaml", "pluggy", "tqdm"}) == {"tqdm"}
+
+
+def test_lowest_versions() -> None:
+    """The lowest versions that the tool allows are those of `make test-oldest`."""
+    pins = (ROOT / "tests/tool/oldest.txt").read_text()
+    tested = dict(re.findall(r"^(\S+)==(\S+)", pins, re.M))
+    for name, lowest in {**REQUIRED, **SWEEP}.items():
+        assert lowest == tested[name], name
+
+
+def test_highest_versions() -> None:
+    """The README's versions of DVC and MLflow are the lowest and the pinned ones."""
+    pins = dict(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.M))
+    text = " ".join((TOOL / "README.md").read_text().split())
+    for name, shown in {"dvc": "DVC", "mlflow": "MLflow"}.items():
+        assert f"{shown} {REQUIRED[name]} to {pins[name]}" in text
 
 
 def test_packages_are_the_folders() -> None:
-    """The tool's package contains all its folders, and requires what they import."""
-    project = tomllib.loads((TOOL / "pyproject.toml").read_text())
+    """The tool's package contains all its folders."""
     folders = {path.parent.relative_to(TOOL.parent) for path in TOOL.rglob("*.py")}
     packages = {".".join(folder.parts) for folder in folders}
-    assert {*project["tool"]["setuptools"]["packages"]} == packages
-    required = {re.split("[<>=]", name)[0] for name in project["project"]["dependencies"]}
-    assert required == {"dvc", "mlflow", "psutil", "pyyaml"}
+    assert {*METADATA["tool"]["setuptools"]["packages"]} == packages

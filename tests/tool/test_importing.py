@@ -9,7 +9,7 @@ pytestmark = pytest.mark.pipeline
 
 PROGRAM = """
 import gc
-from dvc_mlflow.importing import without_collector
+from dvc_mlflow.fast_imports import without_collector
 
 collected = []
 gc.callbacks.append(lambda phase, info: collected.append(phase))

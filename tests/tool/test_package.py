@@ -1,28 +1,21 @@
 """The tool where it is installed, without this repository beside it."""
 
-import shutil
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from clone import ROOT, Clone, environment
-from live_runs import recorded
-from pipelines import evaluate, repository, train
-
-TOOL = ROOT / "dvc_mlflow"
+from support.clone import environment
+from support.installing import TOOL, copy_tool
+from support.live_runs import recorded
+from support.pipelines import evaluate, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
+    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
-
-
-def copy_tool(path: Path) -> Clone:
-    """Copy the tool without what an installation leaves in its folder, to install it from there."""
-    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    return Clone(shutil.copytree(TOOL, path, ignore=ignored))
 
 
 @pytest.mark.rest

@@ -1,0 +1,185 @@
+"""`dvc-mlflow heal` repairs files that a kill cut off, and touches nothing that is in use."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.clone import environment
+from support.healing import PIPELINE, contents, heal, healed
+from support.pipelines import Repository, finished, makes, repository
+
+pytestmark = pytest.mark.pipeline
+
+
+TABLES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A pipeline that has run, with its results committed."""
+    return finished(tmp_path_factory.mktemp("made") / "project", PIPELINE)
+
+
+def test_files_that_dvc_writes_in_place(project: Repository) -> None:
+    """Files that a kill cut off are repaired: nothing runs again, and no edit is touched."""
+    project.write({"notes.txt": "an edit"})
+    (project.path / ".dvc/tmp/exps").mkdir(exist_ok=True)
+    before, lock = contents(project.path), project.lock
+    for length in (0, 10, 40, 100):
+        project.write({"dvc.lock": lock[:length], ".git/index.lock": "cut off"})
+        project.write(dict.fromkeys(TABLES, '{"read": {}'[: length % 11]))
+        assert healed(project) == [".git/index.lock", *TABLES, "dvc.lock"]
+        assert (project.path / "dvc.lock.damaged").read_text() == lock[:length]
+        (project.path / "dvc.lock.damaged").unlink()
+        assert contents(project.path) == before
+        assert project.git("status", "--porcelain") == "?? notes.txt"
+    assert project.repro() == []
+    assert heal(project) == []
+
+
+def test_lock_file_that_git_does_not_have(tmp_path: Path) -> None:
+    """Where git has no dvc.lock, or there is no git, the damaged one is moved aside."""
+    project = repository(tmp_path / "project", PIPELINE)
+    for with_git in (True, False):
+        if not with_git:
+            shutil.rmtree(project.path / ".git")
+            project.dvc("config", "core.no_scm", "true")
+        project.write({"dvc.lock": "schema: '2"})
+        (line,) = heal(project)
+        assert line.endswith("moved to dvc.lock.damaged, and git has none")
+        assert not (project.path / "dvc.lock").exists()
+        assert heal(project) == []
+
+
+@pytest.mark.parametrize("kind", ["merge", "committed", "ignored", "newer"])
+def test_lock_files_that_no_kill_has_made(project: Repository, kind: str) -> None:
+    """A merge conflict, and a dvc.lock that is committed or readable, is left alone."""
+    if kind == "merge":
+        project.write({"dvc.lock": f"<<<<<<< HEAD\n{project.lock}=======\n>>>>>>> other\n"})
+    elif kind == "ignored":
+        project.write({".gitignore": "dvc.lock\n"})
+        project.git("rm", "-q", "--cached", "dvc.lock")
+    else:
+        content = "schema: '9.0'\nstages: {}\n" if kind == "newer" else "not yaml: ["
+        project.write({"dvc.lock": content})
+        project.commit("Another dvc.lock")
+    before = contents(project.path)
+    said = project.tool("heal")
+    assert said.out == ""
+    assert contents(project.path) == before
+
+
+def test_folders(tmp_path: Path) -> None:
+    """The dvc.lock of a subfolder is repaired; that of a nested project only if it is named."""
+    project = repository(tmp_path / "project", {}, files={"part/raw.txt": "1\n"})
+    project.run("sh", "-c", "mkdir inner && cd inner && dvc init -q --subdir")
+    stages = json.dumps({"stages": {"one": makes({"one.txt": "1\n"}, outs=["one.txt"])}})
+    project.write({"part/dvc.yaml": stages, "inner/dvc.yaml": stages, "venv/dvc.yaml": stages})
+    project.write({".gitignore": "/venv\n"})
+    project.dvc("repro", "-q", "-P")
+    project.run("sh", "-c", "cd inner && dvc repro -q")
+    project.commit("Results")
+    locks = ["part/dvc.lock", "inner/dvc.lock", "venv/dvc.lock"]
+    kept = project.git("ls-files", "-s")
+
+    def cut() -> None:
+        project.write(dict.fromkeys(locks, "sch"))
+
+    cut()
+    assert healed(project) == locks[:1]
+    cut()
+    assert healed(project, "inner") == locks[1:2]
+    cut()
+    assert healed(project, ".", "inner") == locks[:2]
+    assert heal(project, ".", "inner") == []
+    assert (project.path / "venv/dvc.lock").read_text() == "sch"
+    project.git("add", "part/dvc.lock", "inner/dvc.lock")
+    assert project.git("ls-files", "-s") == kept
+    for folder in ("nowhere", "raw.txt"):
+        assert project.tool("heal", folder) == ("", f"dvc-mlflow: {folder}: no such folder\n", 1)
+
+
+HOLDER = """
+import shutil, sys, time
+from dvc.repo import Repo
+
+with Repo().lock:
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[1]))
+    shutil.copyfile("whole", "dvc.lock")
+"""
+
+
+@pytest.mark.parametrize("hardlink", ["false", pytest.param("true", marks=pytest.mark.rest)])
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_beside_a_running_dvc(project: Repository, seconds: int, hardlink: str) -> None:
+    """While another `dvc` holds its lock, the dvc.lock that it may be writing is not touched."""
+    project.dvc("config", "core.hardlink_lock", hardlink)
+    (project.path / ".dvc/tmp/lock").unlink()  # a lock of the other kind
+    project.write({"whole": f"{project.lock}# as it writes it\n", "dvc.lock": "sch"})
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, f"{seconds}"],
+        cwd=project.path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline()
+        said = project.tool("heal")
+        holder.kill()
+    if seconds == 1:
+        assert said == ("", "", 0)
+        assert project.lock == (project.path / "whole").read_text()
+    else:
+        assert (said.status, said.out) == (1, "")
+        assert said.error.startswith("dvc-mlflow: Unable to acquire lock.")
+        assert said.error.count("\n") == 1
+        assert project.lock == "sch"
+
+
+@pytest.mark.parametrize("name", ["git", "dvc"])
+def test_beside_a_live_git(project: Repository, name: str, tmp_path: Path) -> None:
+    """An index.lock is left alone while a git or `dvc` that may have made it is running."""
+    lock = project.path / ".git" / "index.lock"
+    lock.write_text("in use")
+    (tmp_path / name).symlink_to("/bin/sleep")
+    with subprocess.Popen([tmp_path / name, "60"], cwd=project.path / ".dvc") as process:
+        assert heal(project) == []
+        assert lock.exists()
+        process.kill()
+        process.wait()
+        assert healed(project) == [".git/index.lock"]
+
+
+def test_beside_another_program(project: Repository, tmp_path: Path) -> None:
+    """A program whose name only contains "git", such as `digits`, keeps no index.lock in place."""
+    (project.path / ".git" / "index.lock").write_text("left behind")
+    (tmp_path / "digits").symlink_to("/bin/sleep")
+    with subprocess.Popen([tmp_path / "digits", "60"], cwd=project.path) as process:
+        assert healed(project) == [".git/index.lock"]
+        process.kill()
+
+
+def test_in_a_hook(project: Repository) -> None:
+    """In a hook, git's index.lock is left alone; a shell that only mentions git does not count."""
+    hook = project.path / ".git/hooks/pre-commit"
+    hook.write_text("#!/bin/sh\ndvc-mlflow heal\n")
+    hook.chmod(0o755)
+    project.write({"notes.txt": "1"})
+    project.git("add", "notes.txt")
+    done = project.run("git", "commit", "-q", "-m", "Try")
+    assert done.stdout + done.stderr == ""
+    (project.path / ".git/index.lock").write_text("")
+    assert "removed" in project.run("sh", "-c", "true git; dvc-mlflow heal; true").stdout
+
+
+def test_index_of_a_worktree(project: Repository, tmp_path: Path) -> None:
+    """The index.lock of a git worktree is removed too."""
+    project.git("worktree", "add", "-q", f"{tmp_path}/tree")
+    lock = project.path / ".git/worktrees/tree/index.lock"
+    lock.write_text("")
+    assert heal(Repository(tmp_path / "tree")) == [f"{lock}: was left by a killed process; removed"]

@@ -1,0 +1,104 @@
+"""The commands of the tool's README and manual work in a user's pipeline."""
+
+import re
+import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from support.clone import ROOT, Clone, environment
+from support.example import EXAMPLE, plain_example
+from support.installing import TOOL, copied_repository
+from support.pipelines import Repository
+from support.servers import answers, running
+
+README, MANUAL = ((TOOL / name).read_text() for name in ("README.md", "MANUAL.md"))
+
+pytestmark = pytest.mark.pipeline
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of a page, in order."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The example, with results in two commits, and no row."""
+    project = Repository(plain_example(tmp_path_factory.mktemp("own") / "project").path)
+    (section,) = re.findall(
+        r"^```yaml\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S
+    )
+    file = project.path / "dvc.yaml"
+    measures = "  evaluate:\n"
+    promote = "    meta: {mlflow: {promote: [-evaluate/test/loss]}}\n"
+    file.write_text(file.read_text().replace(measures, f"{measures}{promote}") + section)
+    for passes in (3, 4):
+        Clone(project.path).set({"train.passes": passes})
+        project.dvc("repro")
+        project.commit(f"{passes} passes")
+    return project
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The PATH of an environment that has all packages but the tool."""
+    folder = tmp_path_factory.mktemp("environment")
+    Clone(folder).run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    (packages,) = folder.glob("venv/lib/*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    pip = folder / "venv" / "bin" / "pip"
+    python = folder / "venv" / "bin" / "python"
+    pip.write_text(f'#!/bin/sh\nexec {python} -m pip "$@"\n')
+    pip.chmod(0o755)
+    return f"{folder}/venv/bin:{environment()['PATH']}"
+
+
+@pytest.mark.rest
+def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
+    """A stranger who types the commands of both pages in order sees no error."""
+    address = copied_repository(tmp_path / "this")
+    for command in [*commands(README), *commands(MANUAL)]:
+        values = {"this repository": address, "row": ""}
+        if (pipeline.path / "mlflow.db").exists():
+            values["row"] = (pipeline.rows()[-1].info.run_name or "")[-7:]
+        for name, value in values.items():
+            command = command.replace(f"<{name}>", value)  # noqa: PLW2901
+        if command.startswith("dvc-mlflow ui"):
+            ready = partial(answers, "http://127.0.0.1:5000")
+            shown = environment(PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
+            with running(["bash", "-c", f"exec {command}"], ready, cwd=pipeline.path, env=shown):
+                continue
+        pipeline.run(
+            "bash",
+            "-c",
+            command,
+            PATH=path,
+            PIP_NO_INDEX="1",
+            PIP_NO_DEPS="1",
+            PIP_NO_BUILD_ISOLATION="0",
+        )
+        if command == "dvc-mlflow record --all":
+            assert len(pipeline.rows()) == 2
+
+
+def test_what_the_readmes_share() -> None:
+    """Both READMEs have the same first four commands."""
+    (block,) = re.findall(r"^```sh\n(pip .*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert block.splitlines() == commands(README)[:4]
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file and picture that the pages point to is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", f"{README}{MANUAL}"):
+        assert (TOOL / target).exists(), target
+
+
+def test_every_command_is_explained() -> None:
+    """The manual names each command that `--help` lists."""
+    listed = Clone(Path.cwd()).run("dvc-mlflow", "--help").stdout
+    for name in re.findall(r"^    (\w+) ", listed, re.M):
+        assert re.search(rf"`(?:dvc-mlflow )?{name}\b|dvc-mlflow {name}\b", MANUAL), name

@@ -1,0 +1,219 @@
+"""`dvc-mlflow restore` brings back the code, params, data and outputs of a row."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.clone import Clone, environment
+from support.live_runs import last, recorded
+from support.pipelines import Repository, repository, train
+from support.restoring import copy_with_remotes, restore, restored, with_remotes
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A recorded pipeline with a git and a DVC remote, whose first result is committed."""
+    return with_remotes(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def project(made: Repository, tmp_path: Path) -> Repository:
+    """A copy of that pipeline with its store and its remotes."""
+    return copy_with_remotes(made, tmp_path)
+
+
+def test_clean(project: Repository) -> None:
+    """A committed result is restored from its commit's tree; a second call says that it exists."""
+    run = last(project)
+    assert run.data.tags["dvc-mlflow.tree.a"] == project.git("rev-parse", "HEAD^{tree}")
+    project.set({"rate": 9})
+    project.write({"model.txt": "mine\n", "notes.txt": "mine\n"})
+    folder = restored(project, run)
+    assert (folder.path / "params.yaml").read_text() == project.git(
+        "show", "HEAD:params.yaml"
+    ) + "\n"
+    said = restore(project, run)
+    assert said.out.splitlines()[0].endswith(": already exists")
+    assert (project.path / "model.txt").read_text() == "mine\n"
+    assert "restored" not in project.git("status", "--porcelain")
+
+
+def test_changed_code(project: Repository) -> None:
+    """Uncommitted code is restored: a changed file, and a new one below a dep."""
+    stages = {"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}}
+    project.write({"dvc.yaml": json.dumps({"stages": recorded(stages)}), "lib/new.py": "x = 1\n"})
+    project.dvc("repro", "-q")
+    run = last(project)
+    assert run.data.tags["mlflow.source.git.dirty"] == "true"
+    shutil.rmtree(project.path / "lib")
+    project.git("checkout", "-q", "dvc.yaml", "dvc.lock")
+    folder = restored(project, run)
+    assert (folder.path / "lib/new.py").read_text() == "x = 1\n"
+
+
+@pytest.mark.rest
+def test_experiments(project: Repository) -> None:
+    """An experiment's row has the tree of the commit that DVC makes of it."""
+    project.dvc("exp", "run", "-q", "-S", "rate=2", "-n", "here")
+    project.dvc("exp", "run", "-q", "--temp", "-S", "rate=3", "-n", "copy")
+    project.dvc("exp", "run", "-q", "--queue", "-S", "rate=4", "-n", "queued")
+    project.run_queue()
+    for rate, name in (("2", "here"), ("3", "copy"), ("4", "queued")):
+        (run,) = [r for r in project.rows() if r.data.params["rate"] == rate]
+        ref = project.git("for-each-ref", "--format=%(objectname)", f"refs/exps/**/{name}")
+        assert run.data.tags["dvc-mlflow.tree.a"] == project.git("rev-parse", f"{ref}^{{tree}}"), (
+            name
+        )
+        folder = restored(project, run)
+        assert f"rate: {rate}\n" in (folder.path / "params.yaml").read_text()
+    copied = next(r for r in project.rows() if r.data.params["rate"] == "3")
+    project.git("update-ref", "-d", f"refs/rows/{copied.data.tags['dvc-mlflow.kept.a']}")
+    shutil.rmtree(project.path / "restored")
+    restored(project, copied)  # by DVC's own commit
+
+
+@pytest.mark.rest
+def test_two_evaluations_of_one_row(project: Repository) -> None:
+    """A row whose stages ran one after the other is restored with all of them."""
+    project.set({"rate": 2})
+    project.dvc("repro", "-q", "train")
+    project.dvc("repro", "-q")
+    run = last(project)
+    assert run.data.tags["dvc-mlflow.tree.train"] != run.data.tags["dvc-mlflow.tree.a"]
+    folder = restored(project, run)
+    assert (folder.path / "a.json").exists()
+
+
+def test_worktree_and_folders(tmp_path: Path) -> None:
+    """A nested project is restored, also if its row comes from a git worktree."""
+    project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
+    inner = {"stages": recorded({"train": train("raw.txt")})}
+    project.run("sh", "-c", "cd inner && dvc init -q --subdir")
+    project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
+    project.commit("A nested project")
+    project.git("worktree", "add", "-q", "../tree")
+    project.run("sh", "-c", "cd inner && dvc repro -q")
+    nested = last(project)
+    said = restore(project, nested)
+    assert (said.status, said.error) == (0, "")
+    folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
+    assert folder.path.name == "inner"
+    assert "up to date" in folder.dvc("status").stdout
+    assert (folder.path / "model.txt").exists()
+    tree = Repository(tmp_path / "tree")
+    tree.write({"inner/params.yaml": "rate: 2\n"})
+    tree.run("sh", "-c", "cd inner && dvc repro -q")
+    assert restore(project, last(project)).status == 0
+
+
+def test_moved_and_copied(project: Repository) -> None:
+    """A repository that was moved or copied restores its rows, and what it has restored."""
+    run = last(project)
+    restored(project, run)
+    copied = Repository(project.path.with_name("copied"))
+    shutil.copytree(project.path, copied.path, symlinks=True)
+    project.path.rename(project.path.with_name("moved"))
+    for each in (Repository(project.path.with_name("moved")), copied):
+        said = restore(each, run)
+        assert (said.status, said.error) == (0, ""), said
+        assert "already exists" in said.out
+        shutil.rmtree(each.path / "restored")
+        assert restore(each, run).status == 0
+        assert str(each.path) in Clone(each.path).git("worktree", "list").splitlines()[-1]
+
+
+def clone_of(project: Repository, *options: str) -> Repository:
+    """Clone a project's git remote into an empty folder, with the project's MLflow store."""
+    path = project.path.with_name("colleague")
+    subprocess.run(
+        ["git", "clone", "-q", *options, f"file://{project.path.parent}/remote.git", path],
+        env=environment(),
+        check=True,
+    )
+    (path / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    for name in ("mlflow.db", "mlartifacts"):
+        source = project.path / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, path / name)
+    return Repository(path)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("shared", ["commit", "experiment", "ref"])
+def test_colleague(project: Repository, shared: str) -> None:
+    """A colleague restores a row from the git remote; only large outputs need DVC's remote."""
+    project.set({"rate": 2})
+    if shared == "experiment":
+        project.dvc("exp", "run", "-q", "-n", "mine")
+    else:
+        project.dvc("repro", "-q")
+    run = last(project)
+    if shared == "commit":
+        project.commit("My result")
+        project.dvc("push", "-q")
+    project.git("push", "-q", "origin", "main")
+    if shared == "experiment":
+        project.dvc("exp", "push", "-q", "origin", "mine")
+    elif shared == "ref":
+        project.git("push", "-q", "origin", f"refs/rows/{run.data.tags['dvc-mlflow.kept.a']}")
+    colleague = clone_of(project, *(["--depth", "1"] if shared == "ref" else []))
+    if shared == "experiment":
+        colleague.dvc("exp", "pull", "-q", "origin", "mine")
+    restored(colleague, run)
+
+
+@pytest.mark.rest
+def test_without_caches(project: Repository) -> None:
+    """Small outputs are restored after `git gc`, after `dvc gc`, and without DVC's cache."""
+    project.dvc("exp", "run", "-q", "-S", "rate=2")
+    run = last(project)
+    project.git("checkout", "-q", ".")
+    project.dvc("checkout", "-q")
+    project.dvc("exp", "remove", "-q", "-A")
+    project.dvc("gc", "-q", "-f", "-w")
+    project.git("reflog", "expire", "--expire=now", "--all")
+    project.git("gc", "-q", "--prune=now")
+    restored(project, run)
+    shutil.rmtree(project.path / "restored")
+    shutil.rmtree(project.path / ".dvc/cache")
+    restored(project, run)
+
+
+def test_nothing_of_the_users(project: Repository) -> None:
+    """Keeping a result runs no hook, and leaves index, work tree and branches as they are."""
+    for hook in ("reference-transaction", "post-index-change", "post-commit", "post-checkout"):
+        file = project.path / ".git/hooks" / hook
+        file.write_text(f"#!/bin/sh\necho {hook} >> {project.path}/hooked\nexit 1\n")
+        file.chmod(0o755)
+    project.write({"staged.txt": "1\n"})
+    (project.path / ".git/hooks/reference-transaction").chmod(0o644)
+    project.git("add", "staged.txt")
+    (project.path / ".git/hooks/reference-transaction").chmod(0o755)
+    (project.path / "hooked").unlink(missing_ok=True)
+    project.set({"a": 2})
+    before = project.git("diff", "--cached"), project.git("branch", "-v")
+    project.dvc("repro", "-q")
+    assert (project.git("diff", "--cached"), project.git("branch", "-v")) == before
+    assert "refs/rows/" in project.git("for-each-ref")
+    assert restore(project, last(project)).status == 0
+    hooked = project.path / "hooked"
+    assert not hooked.exists() or "reference-transaction" not in hooked.read_text()
+
+
+def test_pull_in_a_restored_folder(project: Repository) -> None:
+    """Plain `dvc pull` works in a restored folder, with remotes that only this clone knows."""
+    project.dvc("remote", "add", "-q", "--local", "-d", "own", str(project.path.parent / "own"))
+    project.dvc("push", "-q")
+    folder = restored(project, last(project))
+    (folder.path / "model.txt").unlink()
+    shutil.rmtree(project.path / ".dvc/cache")
+    folder.dvc("pull", "-q")
+    assert (folder.path / "model.txt").exists()

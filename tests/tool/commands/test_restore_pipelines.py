@@ -1,0 +1,375 @@
+"""Every row has a way back, whatever the pipeline and in whatever order its stages ran."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from support.clone import Clone
+from support.live_runs import last, recorded
+from support.pipelines import (
+    PARAMS,
+    TWO_EVALUATIONS,
+    Repository,
+    evaluate,
+    finished,
+    makes,
+    prepare,
+    repository,
+    train,
+)
+from support.restoring import restore, restored
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+CODE = {"code.sh": "cat raw.txt\n"}
+
+
+def hashed(content: bytes) -> str:
+    """Return the md5 of bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def scripted(stages: dict[str, Any]) -> dict[str, Any]:
+    """Return stages whose first one runs a script that a dep names."""
+    name, first = next(iter(stages.items()))
+    own = {"cmd": "sh code.sh > data.txt", "deps": ["raw.txt", "code.sh"], "outs": ["data.txt"]}
+    return {**stages, name: {**first, **own}}
+
+
+def item(each: str) -> dict[str, Any]:
+    """Return the stage of an item: it makes a model and a score of its own."""
+    return {
+        "cmd": f"mkdir -p {each}; cat data.txt > {each}/model.txt; "
+        f"""echo "{{\\"score\\": $(sed -n 's/^rate: //p' params.yaml)}}" > {each}/score.json""",
+        "deps": ["data.txt"],
+        "params": ["rate"],
+        "outs": [f"{each}/model.txt"],
+        "metrics": [{f"{each}/score.json": {"cache": False}}],
+    }
+
+
+COMPARISON = {
+    "cmd": 'cat one/score.json two/score.json > both.txt; echo "{\\"n\\": 2}" > compared.json',
+    "deps": ["one/score.json", "two/score.json"],
+    "outs": ["both.txt"],
+    "metrics": [{"compared.json": {"cache": False}}],
+}
+FOREACH: dict[str, Any] = {"foreach": ["one", "two"], "do": item("${item}")}
+MATRIX: dict[str, Any] = {
+    "matrix": {"size": ["one", "two"], "kind": ["a", "b"]},
+    **item("${item.size}/${item.kind}"),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "siblings": scripted(TWO_EVALUATIONS),
+    "foreach": {"prepare": prepare(), "fit": FOREACH, "compare": COMPARISON},
+    "matrix": {"prepare": prepare(), "fit": MATRIX},
+}
+LIVE = {
+    "siblings": recorded(SHAPES["siblings"], "train", "a", "b"),
+    "foreach": SHAPES["foreach"] | {"fit": {**FOREACH, "do": recorded({"d": FOREACH["do"]})["d"]}},
+    "matrix": SHAPES["matrix"]
+    | {"fit": {**MATRIX, **recorded({"d": item("${item.size}/${item.kind}")})["d"]}},
+}
+ACTIONS = st.sampled_from(
+    ["repro", "a", "b", "train", "fit", "rate", "a=", "b=", "code", "record", "commit", "stages"]
+)
+
+
+def act(project: Repository, action: str, n: int) -> None:
+    """Do something to a pipeline, as its user might; `n` is another number each time."""
+    if action == "repro":
+        project.dvc("repro", "-q")
+    elif action in ("a", "b", "train", "fit"):
+        project.dvc("repro", "-q", action, check=False)  # not every pipeline has it
+    elif action in ("rate", "a=", "b="):
+        project.set({action.rstrip("="): n})
+    elif action == "code":
+        project.write({"code.sh": f"cat raw.txt # {n}\n"})
+    elif action == "record":
+        project.record()
+    elif action == "stages":
+        project.record("--stages", "prepare")
+    else:
+        project.commit()
+
+
+def check(project: Repository) -> None:
+    """Restore every row, and compare it with what its tags, and dvc.lock, say."""
+    for run in project.rows():
+        said = restore(project, run)
+        assert (said.status, said.error) == (0, ""), said
+        folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
+        for key, md5 in run.data.tags.items():
+            if key.startswith("md5."):
+                content = (folder.path / key.removeprefix("md5.")).read_bytes()
+                assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5, key
+        # The other items of a foreach are other rows' results.
+        status = folder.dvc("status", run.data.tags["dvc.stage"]).stdout
+        assert "up to date" in status or "`dvc status` there" in said.out, status
+
+
+@pytest.mark.rest
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # shrinking would take many minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    shape=st.sampled_from(sorted(SHAPES)),
+    is_live=st.booleans(),
+    actions=st.lists(ACTIONS, min_size=2, max_size=6),
+)
+def test_any_order(
+    shape: str, is_live: bool, actions: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Rows of any pipeline, after any order of runs, edits and commits, can be restored."""
+    stages = (LIVE if is_live else SHAPES)[shape]
+    project = repository(tmp_path_factory.mktemp("any") / "project", stages, PARAMS, files=CODE)
+    for n, action in enumerate(["repro", *actions, "record"], 2):
+        act(project, action, n)
+    check(project)
+
+
+def test_code_that_a_later_commit_adds(tmp_path: Path) -> None:
+    """A script that was committed after its result is restored with it."""
+    stage = {"cmd": "sh src/code.sh", "deps": ["src/code.sh"], "outs": ["data.txt"]}
+    project = repository(tmp_path / "project", {"prepare": stage})
+    project.write({"src/code.sh": "echo 1 > data.txt\n"})
+    project.dvc("repro", "-q")
+    project.git("add", "dvc.lock")
+    project.git("commit", "-q", "-m", "Without the code")
+    project.commit("With the code")
+    project.record("--all")
+    (row,) = project.rows()
+    folder = restored(project, row)
+    assert (folder.path / "src" / "code.sh").read_text() == "echo 1 > data.txt\n"
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_data_that_git_has_had(tmp_path: Path, is_old: bool) -> None:
+    """Files that DVC keeps are taken from another commit that has them, if its cache does not.
+
+    A row shows metrics from there, too. A lock of DVC 2 has md5s whatever the line endings.
+    """
+    stage = makes({"data.txt": "1\r\n", "m.json": '{"score": 1}\r\n'}, deps=["raw.txt"])
+    stages = {"fit": {**stage, "outs": ["data.txt"], "metrics": ["m.json"]}}
+    project = finished(tmp_path / "project", stages, data=["raw.txt"])
+    project.git("add", "-f", "raw.txt", "data.txt", "m.json")
+    project.commit("As git had them")
+    if is_old:
+        lock = re.sub(r"\n *hash: md5", "", (project.path / "dvc.lock").read_text())
+        for raw in ((project.path / file).read_bytes() for file in ("data.txt", "m.json")):
+            lock = lock.replace(hashed(raw), hashed(raw.replace(b"\r", b"")))
+        project.write({"dvc.lock": lock})
+    project.git("rm", "-q", "--cached", "raw.txt", "data.txt", "m.json")
+    project.commit("As DVC keeps them")
+    for path in ("raw.txt", "data.txt", "m.json", ".dvc/cache"):
+        project.run("rm", "-r", path)
+    said = project.record("--all")
+    assert (said.error, said.status) == ("", 0)
+    row = project.rows()[-1]
+    assert row.data.metrics == {"fit/score": 1}
+    said = restore(project, row)
+    assert (said.error, said.status) == ("", 0)
+    folder = project.path / said.out.splitlines()[-1].partition(":")[0]
+    assert (folder / "data.txt").read_bytes() == b"1\r\n"
+    assert (folder / "raw.txt").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_siblings(tmp_path: Path, order: str) -> None:
+    """A live row with two evaluations is restored, whichever of them ran last."""
+    stages = LIVE["siblings"]
+    project = repository(tmp_path / "project", stages, PARAMS, files=CODE)
+    for name in order:
+        project.dvc("repro", "-q", name)
+    project.set({"a": 2, "b": 2})
+    for name in order:
+        project.dvc("repro", "-q", name)
+    assert len(project.rows()) == 2
+    check(project)
+
+
+def test_untracked_code(tmp_path: Path) -> None:
+    """An untracked script beside a dep is kept, as code may import it; other files are named."""
+    stage = {**train("raw.txt"), "deps": ["raw.txt", "src/train.sh"]}
+    stage["cmd"] = f"sh src/train.sh; {stage['cmd']}"
+    project = repository(tmp_path / "project", recorded({"train": stage}))
+    project.write({"src/train.sh": ". src/extra.sh\n"})
+    project.commit()
+    project.write({"src/extra.sh": "true\n", "src/.env": "PASSWORD=x\n", "notes.txt": "mine\n"})
+    done = project.dvc("repro")
+    left = "notes.txt, src/.env: untracked, neither a dep nor a script"
+    assert f"not kept for `dvc-mlflow restore`: {left}" in done.stderr
+    run = last(project)
+    assert run.data.tags["dvc-mlflow.lacks"] == left
+    folder = restored(project, run)
+    assert (folder.path / "src/extra.sh").exists()
+    assert not (folder.path / "src/.env").exists()
+
+
+def test_chosen_stages(tmp_path: Path) -> None:
+    """A row of `--stages` is restored, though dvc.yaml records other stages."""
+    project = repository(tmp_path / "project", TWO_EVALUATIONS)
+    project.dvc("repro", "-q")
+    project.commit()
+    project.record("--stages", "prepare,train")
+    run = last(project)
+    project.write({"dvc.yaml": json.dumps({"stages": {"b": evaluate("b", "raw.txt")}})})
+    project.commit()
+    restored(project, run)
+
+
+def test_reproduced(tmp_path: Path) -> None:
+    """A row with a script's own calls whose result was there restores the row that it names."""
+    project = repository(tmp_path / "project", recorded(SHAPES["siblings"], "train"), files=CODE)
+    project.dvc("repro", "-q", "train")
+    first = last(project)
+    client = project.client
+    other = client.create_run(first.info.experiment_id, tags={"reproduces": first.info.run_id})
+    client.set_terminated(other.info.run_id)
+    said = restore(project, other.info.run_id)
+    assert said.status == 0
+    assert f"has the result of run {first.info.run_id}, which is restored" in said.out
+
+
+def test_above_the_project(tmp_path: Path) -> None:
+    """`dvc` above a restored nested project does not find the project around restored/."""
+    project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
+    project.git("rm", "-rq", ".dvc", "dvc.yaml")
+    project.run("sh", "-c", "rm -rf .dvc; cd inner && dvc init -q --subdir")
+    inner = {"stages": recorded({"train": train("raw.txt")})}
+    project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
+    project.commit("A nested project")
+    project.run("sh", "-c", "cd inner && dvc repro -q")
+    nested = Repository(project.path / "inner")
+    run = last(nested)
+    said = restore(nested, run)
+    assert (said.status, said.error) == (0, ""), said
+    place = nested.path / said.out.splitlines()[-1].partition(":")[0]
+    nested.set({"rate": 2})
+    before = (nested.path / "dvc.lock").read_text()
+    for folder in (place.parent, place.parent.parent):
+        Repository(folder).dvc("repro", "-q", check=False)
+        Repository(folder).dvc("checkout", "-q", check=False)
+    assert (nested.path / "dvc.lock").read_text() == before
+    assert "up to date" in Repository(place).dvc("status").stdout
+
+
+REMOTES = [
+    pytest.param("gdrive://folder", "dvc-gdrive", id="package"),
+    pytest.param("http://127.0.0.1:9/", "Cannot connect", id="server", marks=pytest.mark.rest),
+    pytest.param("../nowhere", "its folder is not there", id="folder", marks=pytest.mark.rest),
+]
+
+
+@pytest.mark.parametrize(("remote", "reason"), REMOTES)
+def test_as_far_as_it_goes(tmp_path: Path, remote: str, reason: str) -> None:
+    """A row whose remote cannot be used is restored but for what only the remote has."""
+    stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
+    stages["train"]["cmd"] += "; head -c 2000000 /dev/zero > big"
+    stages["train"]["outs"] = ["model.txt", "big"]
+    project = repository(tmp_path / "project", stages)
+    project.dvc("remote", "add", "-q", "-d", "store", remote)
+    project.dvc("repro", "-q")
+    project.commit()
+    cache = project.path / ".dvc/cache/files/md5"
+    lock = project.lock
+    for name in ("big", "a.json"):
+        md5 = lock.split(f"path: {name}\n")[1].split("md5: ")[1].split("\n")[0]
+        (cache / md5[:2] / md5[2:]).unlink()
+    for name in ("big", "a.json"):
+        (project.path / name).unlink()
+    assert project.record("--all").status == 0
+    (run,) = project.rows()
+    assert "dvc-mlflow.lock.a" not in run.data.tags
+    said = restore(project, run)
+    assert said.status == 1
+    first, second = said.error.splitlines()
+    for line, name in ((first, "big"), (second, "a.json")):
+        assert f": {name} (md5 " in line
+        assert "nor in the DVC remote 'store' (" in line
+        assert reason in line
+    (folder,) = (p.parent for p in project.path.glob("restored/*/.git"))
+    assert (folder / "model.txt").exists()
+    assert (folder / "curve.csv").exists()
+
+
+def test_changed_since(tmp_path: Path) -> None:
+    """A result whose code was edited before it was recorded is restored, and the edit is named."""
+    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
+    project.dvc("repro", "-q")
+    project.write({"code.sh": "cat raw.txt # edited\n"})
+    said = project.record()
+    assert "what prepare ran with: code or inputs have changed since" in said.error
+    said = restore(project, last(project))
+    assert (said.status, said.error) == (0, "")
+    assert "`dvc status` there: prepare: {'changed deps': {'code.sh': 'modified'}}" in said.out
+
+
+def test_later_dvc_yaml(tmp_path: Path) -> None:
+    """A committed result is restored if dvc.yaml has become another since, so that it differs."""
+    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
+    project.dvc("repro", "-q")
+    project.commit()
+    file = project.path / "dvc.yaml"
+    stages = json.loads(file.read_text())["stages"]
+    stages["b"]["deps"] = ["model.txt", "data.txt"]  # a new edge: DVC has not run it so
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    project.record("--stages", "train,b")
+    run = last(project)
+    said = restore(project, run)
+    assert said.status == 0, said
+
+
+@pytest.mark.rest
+def test_several_dvc_yaml(tmp_path: Path) -> None:
+    """A row of stages in two dvc.yaml files is restored with both locks, which nobody committed."""
+    stages = recorded(TWO_EVALUATIONS, "train")
+    project = repository(tmp_path / "project", {n: stages[n] for n in ("prepare", "train")})
+    inner = {
+        "cmd": "exec dvc-mlflow run sh a.sh",
+        "wdir": "work",
+        "deps": ["../../model.txt", "a.sh"],
+        "params": [{"../../params.yaml": ["a"]}],
+        "metrics": ["a.json"],
+    }
+    script = """echo "{\\"score\\": $(sed -n 's/^a: //p' ../../params.yaml)}" > a.json"""
+    dvc_yaml = json.dumps({"stages": {"a": inner}})
+    project.write({"inner/dvc.yaml": dvc_yaml, "inner/work/a.sh": script})
+    project.commit()
+    project.dvc("repro", "-q", "-P")
+    run = last(project)
+    assert {"md5.model.txt", "md5.inner/work/a.json"} <= run.data.tags.keys()
+    restored(project, run)
+
+
+SCRIPT = """
+import mlflow
+with mlflow.start_run():
+    mlflow.log_metric("a/score", 0.999)
+    mlflow.log_param("a", "one")
+open("a.json", "w").write('{"score": 1.0}')
+"""
+
+
+@pytest.mark.rest
+def test_own_calls(tmp_path: Path) -> None:
+    """A script's own values in a row are named, but do not keep it from being restored."""
+    stages = {"a": {**evaluate("a", "raw.txt", "score.py"), "cmd": "python score.py"}}
+    project = repository(tmp_path / "project", recorded(stages), files={"score.py": SCRIPT})
+    project.dvc("repro", "-q")
+    said = restore(project, last(project))
+    assert (said.status, said.error) == (0, ""), said
+    assert "param 'a' is '1', the row says 'one'" in said.out

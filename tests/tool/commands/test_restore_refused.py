@@ -1,0 +1,202 @@
+"""`dvc-mlflow restore` checks what it restores, and no row can make it do anything else."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.live_runs import last, recorded
+from support.pipelines import Repository, repository, train
+from support.restoring import contents, copy_with_remotes, restore, restored, with_remotes
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A recorded pipeline with a git and a DVC remote, whose first result is committed."""
+    return with_remotes(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def project(made: Repository, tmp_path: Path) -> Repository:
+    """A copy of that pipeline with its store and its remotes."""
+    return copy_with_remotes(made, tmp_path)
+
+
+def test_data_that_is_gone(tmp_path: Path) -> None:
+    """If data is gone, one line says which, where `restore` looked, and what to do."""
+    stage: dict[str, Any] = {"cmd": "head -c 2000000 /dev/zero > big; echo '{\"n\": 1}' > n.json"}
+    stage |= {"outs": ["big"], "metrics": [{"n.json": {"cache": False}}]}
+    project = repository(tmp_path / "project", recorded({"one": stage}))
+    project.dvc("repro", "-q")
+    run = last(project)
+    shutil.rmtree(project.path / ".dvc/cache")
+    said = restore(project, run)
+    assert said.status == 1
+    (line,) = said.error.splitlines()
+    assert f"big (md5 {run.data.tags['md5.big']}) is missing: it is not in DVC's cache" in line
+    assert "there is no default DVC remote; `dvc pull` it where it still is" in line
+
+
+def test_corrupted_cache(project: Repository) -> None:
+    """A damaged file in DVC's cache, which DVC calls up to date, is found and named."""
+    run = last(project)
+    md5 = run.data.tags["md5.model.txt"]
+    cached = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.chmod(0o644)
+    cached.write_text("damaged\n")
+    cached.chmod(0o444)
+    said = restore(project, run)
+    assert said.status == 1
+    assert f": model.txt (md5 {md5}) is missing: {cached} is damaged, as its md5 is" in said.error
+    assert "; delete that, and restore again" in said.error
+    assert not [*project.path.glob("restored/*/model.txt")]
+    cached.unlink()
+    assert restore(project, run).status == 0
+
+
+def test_damaged_remote(project: Repository) -> None:
+    """A damaged file in a remote on this machine is named; DVC itself would delete it."""
+    project.dvc("push", "-q")
+    run = last(project)
+    md5 = run.data.tags["md5.model.txt"]
+    file = project.path.parent / "store/files/md5" / md5[:2] / md5[2:]
+    file.chmod(0o644)
+    file.write_text("damaged\n")
+    shutil.rmtree(project.path / ".dvc/cache")
+    project.git("update-ref", "-d", f"refs/rows/{run.data.tags['dvc-mlflow.kept.a']}")
+    said = restore(project, run)
+    assert said.status == 1
+    assert f": model.txt (md5 {md5}) is missing: it is not in DVC's cache, nor " in said.error
+    assert f"({file} is damaged)" in said.error
+    assert file.read_text() == "damaged\n"
+
+
+def test_a_row_says_something_else(project: Repository) -> None:
+    """A row whose params or metrics were edited is restored as git has it, and reported."""
+    run = last(project)
+    project.client.log_metric(run.info.run_id, "a/score", 99, step=0)
+    said = restore(project, run)
+    assert said.status == 1
+    assert "metric 'a/score' is 1.0, the row says 99.0" in said.error
+
+
+HOSTILE = [
+    {"dvc-mlflow.kept.a": "HEAD", "dvc-mlflow.tree.a": "HEAD^{tree}"},
+    {"dvc-mlflow.kept.a": "--upload-pack=touch hacked", "dvc-mlflow.tree.a": "0" * 40},
+    {"dvc-mlflow.kept.a": "../../etc/passwd", "dvc-mlflow.tree.a": "a" * 40},
+    {"dvc-mlflow.kept.a": "f" * 40, "dvc-mlflow.tree.a": "e" * 40},
+    {"dvc-mlflow.kept.train": "$(touch hacked)", "dvc-mlflow.tree.train": "\x1b[31m"},
+    {"folder": "../../outside", "mlflow.runName": "../../../outside"},
+    {"mlflow.runName": "-rf", "md5.model.txt": "../../x"},
+    {"dvc-mlflow.lock.a": "1" * 32},
+]
+
+
+@pytest.mark.parametrize("tags", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_row(project: Repository, tags: dict[str, str]) -> None:
+    """A row can only make `restore` use a tree that this clone or its remote has under a ref."""
+    run = last(project)
+    for key in (
+        "dvc-mlflow.tree.a",
+        "dvc-mlflow.kept.a",
+        "dvc-mlflow.tree.train",
+        "dvc-mlflow.kept.train",
+    ):
+        if any(k.startswith(("dvc-mlflow.tree", "dvc-mlflow.kept")) for k in tags):
+            project.client.set_tag(run.info.run_id, key, tags.get(key, "x"))
+    for key, value in tags.items():
+        project.client.set_tag(run.info.run_id, key, value)
+    before, around = contents(project.path), {*project.path.parent.iterdir()}
+    said = restore(project, run)
+    assert contents(project.path) == before
+    assert {*project.path.parent.iterdir()} == around
+    assert "\x1b" not in said.out + said.error
+    if said.status:
+        assert len(said.error.splitlines()) == 1
+    else:
+        (folder,) = (p for p in (project.path / "restored").iterdir() if (p / ".git").exists())
+        assert (folder / "model.txt").read_bytes() == (project.path / "model.txt").read_bytes()
+
+
+def test_commit_that_only_a_reflog_has(project: Repository) -> None:
+    """A tree that no branch, tag, experiment or row of this clone names is not checked out."""
+    project.write({"secret.txt": "s"})
+    project.git("add", "secret.txt")
+    project.git("commit", "-q", "-m", "Secret")
+    tree = project.git("rev-parse", "HEAD^{tree}")
+    commit = project.git("rev-parse", "HEAD")
+    project.git("reset", "-q", "--hard", "HEAD~1")
+    run = last(project)
+    for stage in ("a", "train"):
+        project.client.set_tag(run.info.run_id, f"dvc-mlflow.tree.{stage}", tree)
+        project.client.set_tag(run.info.run_id, f"dvc-mlflow.kept.{stage}", commit)
+    said = restore(project, run)
+    assert said.status == 1
+    assert "is neither in this clone nor in refs/rows of its git remote" in said.error
+
+
+def test_old_row(project: Repository) -> None:
+    """A row that an older version has made is refused in one line."""
+    client = project.client
+    run = client.create_run(last(project).info.experiment_id)
+    said = restore(project, run.info.run_id)
+    assert "has no result to restore; it is RUNNING" in said.error
+    client.set_terminated(run.info.run_id)
+    said = restore(project, run.info.run_id)
+    assert (said.status, said.error) == (
+        1,
+        f"dvc-mlflow: {run.info.run_id}: this row has no result to restore; a script made it, or "
+        "an older version of dvc-mlflow\n",
+    )
+
+
+def test_what_cannot_be_kept(tmp_path: Path) -> None:
+    """Files below a dep that cannot be kept are named on stderr and in the row."""
+    stages = recorded({"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}})
+    project = repository(tmp_path / "project", stages, files={"lib/code.py": ""})
+    project.write({"lib/large.bin": "x" * 1_500_000})
+    project.run("git", "init", "-q", "lib/other")
+    project.write({"lib/other/file": "1"})
+    done = project.dvc("repro")
+    lacks = last(project).data.tags["dvc-mlflow.lacks"]
+    for line in ("lib/large.bin: it is larger than 1,000,000 bytes", "lib/other/: it is a git"):
+        assert line in done.stderr
+        assert line in lacks
+
+
+def test_forget(project: Repository) -> None:
+    """`forget` deletes a row and the refs that only it needs; another row keeps its own."""
+    first = last(project)
+    project.set({"a": 2})
+    project.dvc("repro", "-q")
+    second = last(project)
+    shared = {v for k, v in first.data.tags.items() if k.startswith("dvc-mlflow.kept.")}
+    own = {v for k, v in second.data.tags.items() if k.startswith("dvc-mlflow.kept.")} - shared
+    said = restore(project, second, "forget")
+    assert said.status == 0
+    assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
+    refs = project.git("for-each-ref", "--format=%(refname)", "refs/rows")
+    assert all(f"refs/rows/{commit}" not in refs for commit in own)
+    restored(project, first)
+
+
+def test_remote_of_another_kind(project: Repository) -> None:
+    """A row is restored if its commit names a remote whose settings do not go with today's."""
+    run = last(project)
+    project.dvc("remote", "modify", "-q", "team", "url", "s3://bucket/path")
+    project.dvc("remote", "modify", "-q", "team", "profile", "mine")
+    project.commit("A remote on S3")
+    project.set({"a": 2})
+    project.dvc("repro", "-q")
+    later = last(project)
+    project.dvc("remote", "add", "-q", "-f", "-d", "team", "../store")
+    project.commit("The old remote")
+    restored(project, later)
+    restored(project, run)

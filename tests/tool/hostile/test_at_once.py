@@ -1,0 +1,220 @@
+"""Commands that run at the same moment: each result has one row, and each folder is whole."""
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from support.clone import environment
+from support.pipelines import Repository
+from support.promoting import measured, registered, row
+from support.servers import serving
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+def at_once(folders: Sequence[Path], *commands: Sequence[str], **more: str) -> list[str]:
+    """Run commands at the same moment, each in its folder; return what each has printed."""
+    began = [
+        subprocess.Popen(
+            ["dvc-mlflow", *words],
+            cwd=folder,
+            env=environment(**more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for folder, words in zip(folders, commands, strict=True)
+    ]
+    said = [each.communicate(timeout=300)[0] for each in began]
+    assert not any("Traceback" in text for text in said), said
+    return said
+
+
+def double(database: Path, run_id: str, name: str) -> str:
+    """Add a row that has the same result, as another clone makes it at the same moment."""
+    with closing(sqlite3.connect(database)) as store, store:
+        for table in ("runs", "tags", "params"):
+            columns = [each[1] for each in store.execute(f"PRAGMA table_info({table})")]
+            listed = ", ".join(f'"{column}"' for column in columns)
+            new = ", ".join("?" if c == "run_uuid" else f'"{c}"' for c in columns)
+            query = f"INSERT INTO {table} ({listed}) SELECT {new} FROM {table} WHERE run_uuid = ?"  # noqa: S608
+            store.execute(query, [name, run_id])
+    return name
+
+
+@pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
+def test_double_row(made: Repository, tmp_path: Path, options: list[str]) -> None:
+    """If a result has two rows, `record` leaves the one that all clones leave, and says so."""
+    project = made.copy_whole(tmp_path / "project")
+    (first,) = project.rows()
+    database = project.path / "mlflow.db"
+    older, newer = (double(database, first.info.run_id, 2 * each * 16) for each in ("0", "f"))
+    said = project.record(*options)
+    assert said.error.count("was there twice; one is in MLflow's trash\n") in (1, 2), said
+    assert [run.info.run_id for run in project.rows()] == [older]
+    trashed = {run.info.run_id for run in project.rows(deleted=True)}
+    assert trashed == {newer, first.info.run_id}
+    assert project.record(*options).out.startswith("nothing to do")
+
+
+def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
+    """A row to which a script has logged, too, stays where it is."""
+    project = made.copy_whole(tmp_path / "project")
+    (first,) = project.rows()
+    other = double(project.path / "mlflow.db", first.info.run_id, "f" * 32)
+    project.client.set_tag(other, "dvc-mlflow.token", "0")
+    assert project.record().out.startswith("nothing to do")
+    assert len(project.rows()) == 2
+
+
+@pytest.fixture
+def history(made: Repository, tmp_path: Path, slow: bool) -> list[Repository]:
+    """Two clones of a pipeline with many results."""
+    project = made.copy_whole(tmp_path / "project")
+    lock, metrics = (project.path / name for name in ("dvc.lock", "m.json"))
+    text = lock.read_text()
+    for rate in range(2, 100 if slow else 20):
+        project.set({"rate": rate})
+        lock.write_text(text.replace("rate: 1", f"rate: {rate}"))
+        project.commit(f"rate {rate}")
+    assert metrics.exists()
+    project.remove_store()
+    subprocess.run(["git", "clone", "-q", project.path, tmp_path / "other"], check=True)
+    other = Repository(tmp_path / "other")
+    url = "https://example.org/team/project"
+    for clone in (project, other):
+        clone.run("git", "remote", "remove", "origin", check=False)
+        clone.git("remote", "add", "origin", url)
+    shutil.copytree(project.path / ".dvc/cache", other.path / ".dvc/cache")
+    return [project, other]
+
+
+@pytest.mark.rest
+def test_two_histories(history: list[Repository], tmp_path: Path) -> None:
+    """Two clones that record one history into one server at the same time leave each row once."""
+    with serving(Repository(tmp_path), "server", "--workers", "2") as server:
+        folders = [clone.path for clone in history]
+        said = at_once(folders, *[["record", "--all"]] * 2, MLFLOW_TRACKING_URI=server)
+        client = MlflowClient(server)
+        ids = [each.experiment_id for each in client.search_experiments()]
+        runs = client.search_runs(ids, run_view_type=ViewType.ACTIVE_ONLY)
+        digests = [run.data.tags["dvc-mlflow.lock.one"] for run in runs]
+        n = int(history[0].git("rev-list", "--count", "HEAD")) - 1
+        assert len({*digests}) == n, said
+        assert len(digests) == n, said
+        assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_two_restores(made: Repository, tmp_path: Path) -> None:
+    """Two `restore` of one row share one folder: the second finds what the first has made."""
+    project = made.copy_whole(tmp_path / "project")
+    words = ["restore", project.rows()[-1].info.run_id]
+    said = sorted(at_once([project.path] * 2, words, words), key=lambda text: ": created" in text)
+    assert [": already exists\n" in said[0], ": created\n" in said[1]] == [True, True], said
+    assert all(text.endswith(": restored, with the md5s of its dvc.lock\n") for text in said), said
+    (folder,) = (p for p in (project.path / "restored").iterdir() if (p / ".git").exists())
+    assert (folder / "d/x").read_text() == "1\n"
+
+
+KILLED = """
+import os, signal, sys
+from dvc_mlflow.__main__ import main
+
+left, words = int(sys.argv[1]), sys.argv[2:]
+
+def killed(event, arguments):
+    global left
+    made = event in ("subprocess.Popen", "os.rename", "os.mkdir", "os.remove", "shutil.rmtree")
+    if made or (event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(killed)
+code = main(words)
+print(-left)
+sys.exit(code)
+"""
+"""A command that is killed when it changes something, or starts git, for the nth time."""
+
+
+def killed_at(project: Repository, n: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that kills itself at its nth change; 0 is never."""
+    return project.run(sys.executable, "-W", "ignore", "-c", KILLED, f"{n}", *words, check=False)
+
+
+@pytest.mark.rest
+def test_killed_restore(made: Repository, tmp_path: Path, slow: bool) -> None:
+    """Whenever `restore` is killed, the next one restores the row, in the same folder."""
+    whole = made.copy_whole(tmp_path / "whole" / "project")
+    run_id = whole.rows()[-1].info.run_id
+    changes = int(killed_at(whole, 0, "restore", run_id).stdout.split()[-1])
+    assert changes > 20
+    for n in range(1, changes + 1, 1 if slow else 17):
+        project = made.copy_whole(tmp_path / f"{n}" / "project")
+        assert killed_at(project, n, "restore", run_id).returncode == -signal.SIGKILL
+        done = project.run("dvc-mlflow", "restore", run_id, check=False)
+        where = project.path / "restored"
+        folders = [path for path in where.iterdir() if path.is_dir() and path.name != ".dvc"]
+        assert (done.returncode, done.stderr) == (0, ""), (n, done.stdout, done.stderr)
+        assert [path.name for path in folders] == [made.rows()[-1].info.run_name], n
+        assert (folders[0] / "d/x").read_text() == "1\n"
+        assert "up to date" in project.run("dvc", "--cd", f"{folders[0]}", "status").stdout
+        shutil.rmtree(project.path)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A pipeline with two rows, of which each has a model and is better than the one before."""
+    project = measured(tmp_path_factory.mktemp("models"))
+    row(project, a=2)
+    return project
+
+
+@pytest.mark.rest
+def test_two_promotes(models: Repository, tmp_path: Path) -> None:
+    """Two `promote` at the same moment: the better row is the champion, and no tag is alone."""
+    project = models.copy_with_rows(tmp_path / "project")
+    worse, better = project.rows()
+    words = [["promote", run.info.run_id] for run in (worse, better)]
+    said = at_once([project.path] * 2, *words)
+    champion = project.client.get_model_version_by_alias("clf", "champion")
+    assert champion.tags["dvc.row"] == better.info.run_id, said
+    tags = project.git("tag").splitlines()
+    assert {*registered(project)} == {tag[4:] for tag in tags if "@" in tag}, said
+    assert project.record("--all").out.startswith("nothing to do")
+
+
+@pytest.mark.rest
+def test_killed_promote(models: Repository, tmp_path: Path, slow: bool) -> None:
+    """Whenever `promote` is killed, the next `record` and `promote` complete what it has begun."""
+    whole = models.copy_with_rows(tmp_path / "whole")
+    run_id = whole.rows()[-1].info.run_id
+    changes = int(killed_at(whole, 0, "promote", run_id).stdout.split()[-1])
+    for n in range(max(1, changes - 40), changes + 1, 1 if slow else 13):
+        project = models.copy_with_rows(tmp_path / f"{n}")
+        run_id = project.rows()[-1].info.run_id
+        assert killed_at(project, n, "promote", run_id).returncode == -signal.SIGKILL
+        done = project.run("dvc-mlflow", "record", check=False)
+        assert (done.returncode, done.stderr) == (0, ""), (n, done)
+        versions = {tag[4:] for tag in project.git("tag").splitlines() if "@" in tag}
+        assert {*registered(project)} == versions, n
+        done = project.run("dvc-mlflow", "promote", run_id, check=False)
+        assert "Traceback" not in done.stderr
+        assert [*registered(project)] == ["v0.0.1"], (n, done)
+        champion = project.client.get_model_version_by_alias("clf", "champion")
+        assert champion.tags["dvc.row"] == run_id, (n, done)
+        assert project.git("tag").splitlines() == ["clf#champion#1", "clf@v0.0.1"], (n, done)
+        shutil.rmtree(project.path)

@@ -1,0 +1,137 @@
+"""Kills at seeded random moments: afterwards each result has one row, and none claims too much."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from support.clone import environment
+from support.hostile import small_pipeline
+from support.pipelines import Repository, evaluate, repository, train
+from support.servers import serving
+
+pytestmark = [
+    pytest.mark.rest,
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+FIT = train("raw.txt")
+STAGES = {
+    "train": {**FIT, "cmd": f"sleep 1; {FIT['cmd']}"},
+    "a": {**evaluate("a"), "meta": {"mlflow": {"prefix": "a/"}}},
+}
+
+
+def started(project: Repository, *words: str, **more: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        ["dvc-mlflow", *words],
+        cwd=project.path,
+        env=environment(**more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process and all below it, with the recorder: it has a session of its own."""
+    with suppress(psutil.Error):
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+def kill(front: "subprocess.Popen[bytes]", rng: random.Random) -> str:
+    """Kill the group or any process of it; return what was done."""
+    those, number = family(front.pid), rng.choice([signal.SIGKILL, signal.SIGTERM])
+    if not those or rng.random() < 0.25:
+        with suppress(ProcessLookupError):
+            os.killpg(front.pid, number)
+        return f"{number.name} to the group"
+    victim = rng.choice(those)
+    with suppress(psutil.Error):
+        words = " ".join(Path(word).name for word in victim.cmdline()[:4])
+        victim.send_signal(number)
+        return f"{number.name} to {words}"
+    return "nothing was there"
+
+
+def finished(project: Repository) -> list[dict[str, Any]]:
+    """Return what the rows with a result show; no other row may claim one."""
+    rows = project.table()
+    assert "RUNNING" not in {row["status"] for row in rows}, rows
+    return [row for row in rows if row["results"]]
+
+
+def test_front(tmp_path: Path, slow: bool) -> None:
+    """`dvc-mlflow dvc repro`, what is below it and its recorder, killed until its very end.
+
+    In half of the cases, DVC's run cache has the results, which are recorded when `dvc` has ended.
+    """
+    project = repository(tmp_path / "project", STAGES)
+    began = time.monotonic()
+    project.run("dvc-mlflow", "dvc", "repro", "-q")
+    took, expected = time.monotonic() - began, finished(project)
+    assert len(expected) == 1
+    project.commit("The results")
+    lock, rng = project.lock, random.Random(46)  # noqa: S311
+    for n in range(100 if slow else 6):
+        project.remove_store()
+        project.add_store()
+        (project.path / "dvc.lock").unlink(missing_ok=True)
+        for name in ("model.txt", "curve.csv", "a.json"):
+            (project.path / name).unlink(missing_ok=True)
+        is_cached = n % 2 == 0
+        if not is_cached:
+            shutil.rmtree(project.path / ".dvc/cache", ignore_errors=True)
+        moment = rng.uniform(0, 1.1) * took
+        front = started(project, "dvc", "repro")
+        with suppress(subprocess.TimeoutExpired):
+            front.wait(moment)
+        those = family(front.pid)
+        done = kill(front, rng)
+        front.wait(120)
+        psutil.wait_procs(those, 60)
+        what = f"{n}: {done} after {moment:.1f} s, {'cached' if is_cached else 'not cached'}"
+        project.run("dvc-mlflow", "heal")
+        project.run("dvc-mlflow", "dvc", "repro", "-q")
+        project.run("dvc-mlflow", "record")
+        assert finished(project) == expected, what
+        assert project.lock == lock, what
+
+
+def test_record_all_on_a_server(tmp_path: Path, slow: bool) -> None:
+    """`record --all` into a server, killed again and again, ends with each row once."""
+    project, n = small_pipeline(tmp_path), 200 if slow else 40
+    file = project.path / "dvc.lock"
+    text = file.read_text()
+    for rate in range(2, n + 1):
+        project.set({"rate": rate})
+        file.write_text(text.replace("rate: 1", f"rate: {rate}"))
+        project.commit(f"rate {rate}")
+    rng = random.Random(46)  # noqa: S311
+    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
+        for _ in range(20 if slow else 4):
+            command = started(project, "record", "--all", MLFLOW_TRACKING_URI=server)
+            with suppress(subprocess.TimeoutExpired):
+                command.wait(rng.uniform(3, 8))
+            command.kill()
+            command.wait(60)
+        project.run("dvc-mlflow", "record", "--all", MLFLOW_TRACKING_URI=server)
+        client = MlflowClient(server)
+        ids = [each.experiment_id for each in client.search_experiments()]
+        runs = client.search_runs(ids, max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    digests = [run.data.tags["dvc-mlflow.lock.one"] for run in runs]
+    assert (len(digests), len({*digests})) == (n, n)
+    assert sorted(int(run.data.params["rate"]) for run in runs) == [*range(1, n + 1)]
+    assert {run.data.metrics["one/n"] for run in runs} == {1}

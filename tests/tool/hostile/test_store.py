@@ -1,0 +1,118 @@
+"""The store is hostile: whoever can write to MLflow makes no command lead anywhere else."""
+
+import pytest
+from mlflow import MlflowClient
+
+from support.clone import environment
+from support.hostile import Place, tag
+from support.pipelines import Said
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+TEXTS = {
+    "path": "../../../outside/x",
+    "absolute": "/etc/x",
+    "escape": "\x1b]0;title\x07\x1b[31m\u202e",
+    "lines": "a\nb\r\nc",
+    "option": "--upload-pack=touch ran",
+    "shell": "$(touch ran); `touch ran`",
+    "nothing": "",
+    "git": ".git",
+    "long": "\U0001d4b3" * 1000,
+    "nul": "a\0b",
+}
+KEYS = ["kept", "tree", "lock", "begun", "prefix", "shown", "stages", "lacks", "token", "process"]
+
+
+def said_by(place: Place, *words: str) -> Said:
+    """Run a command in this process; check what it prints, and that git's refs stay."""
+    refs, before = place.project.git("for-each-ref"), place.untouched()
+    said = place.project.tool(*words, **environment())
+    assert (said.out + said.error).replace("\n", "").isprintable(), said
+    assert said.status in (0, 1), said
+    assert (said.error.count("\n") >= 1) == bool(said.status), said
+    assert not [*place.project.path.parent.rglob("ran")]
+    assert place.untouched() == before
+    if words[0] != "forget":
+        assert place.project.git("for-each-ref") == refs
+    return said
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        k if k in ("path", "escape", "long") else pytest.param(k, marks=pytest.mark.rest)
+        for k in TEXTS
+    ],
+)
+def test_tags(place: Place, kind: str) -> None:
+    """Whatever a row says of itself, commands end in time, with a line, and touch nothing else."""
+    project, text = place.project, TEXTS[kind]
+    run = project.rows()[-1]
+    run_id = run.info.run_id
+    odd = dict.fromkeys([f"dvc-mlflow.{key}.one" for key in KEYS[:6]], text)
+    odd |= dict.fromkeys([f"dvc-mlflow.{key}" for key in KEYS[6:]], text)
+    odd |= {f"md5.{text}"[:200]: text, "md5.m.json": text, "folder": text, "commit": text}
+    for each in (["mlflow.runName"], ["folder"], ["dvc-mlflow.stages"], [*odd]):
+        tags = dict.fromkeys(each, text)
+        tag(project, run_id, tags)
+        if "mlflow.runName" in each:
+            project.client.update_run(run_id, name=text or None)
+        said_by(place, "restore", run_id)
+        tag(project, run_id, {key: run.data.tags.get(key, "") for key in tags})
+    tag(project, run_id, odd)
+    for words in (["promote", run_id], ["record"], ["record", "--all"], ["forget", run_id]):
+        said_by(place, *words)
+    assert "refs/heads/main" in project.git("for-each-ref")
+
+
+NAMES = ["HEAD", "HEAD^{tree}", "main", "stash@{0}", "{short}", "{blob}", "{object}", "{stash}"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hashes(place: Place, name: str) -> None:
+    """A tag that is no hash of a commit under a ref that shares results leads to no commit."""
+    project = place.project
+    project.write({"secret.txt": "s"})
+    project.git("add", "secret.txt")
+    project.git("stash", "-q")
+    project.git("tag", "-a", "-m", "x", "note", "HEAD:raw.txt")
+    given = {
+        "short": project.git("rev-parse", "--short", "HEAD"),
+        "blob": project.git("rev-parse", "HEAD:raw.txt"),
+        "object": project.git("rev-parse", "note"),
+        "stash": project.git("rev-parse", "stash"),
+    }
+    run = project.rows()[-1]
+    value = given.get(name.strip("{}"), name)
+    tree = project.git("rev-parse", "stash^{tree}") if "stash" in name else value
+    tag(project, run.info.run_id, {"dvc-mlflow.kept.one": value, "dvc-mlflow.tree.one": tree})
+    said = said_by(place, "restore", run.info.run_id)
+    assert said.status == 1
+    assert not (project.path / "restored").exists()
+    said_by(place, "forget", run.info.run_id)
+    assert project.git("for-each-ref", "refs/stash", "refs/tags", "refs/heads").count("\n") == 2
+
+
+def test_forget_beside_another_experiment(place: Place) -> None:
+    """`forget` keeps a ref that a row needs, whatever experiment of the store the row is in."""
+    project = place.project
+    (row,) = project.rows()
+    commit, tree = (row.data.tags[f"dvc-mlflow.{key}.one"] for key in ("kept", "tree"))
+    project.git("update-ref", f"refs/rows/{commit}", commit)
+    shared = f"sqlite:///{project.path.parent}/shared.db"
+    more = environment(MLFLOW_TRACKING_URI=shared)
+    assert project.tool("record", **more).status == 0
+    client = MlflowClient(shared)
+    (mine,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    other = client.create_run(client.create_experiment("other"))
+    client.set_tag(other.info.run_id, "dvc-mlflow.kept.one", commit)
+    client.set_tag(other.info.run_id, "dvc-mlflow.tree.one", tree)
+    client.set_tag(mine.info.run_id, "dvc-mlflow.kept.one", commit)
+    said = project.tool("forget", mine.info.run_id, **more)
+    assert (said.status, said.error) == (0, ""), said
+    assert project.git("rev-parse", f"refs/rows/{commit}") == commit

@@ -1,0 +1,213 @@
+"""The tree of a commit is hostile: `restore` runs nothing of it, and leaves no trace outside."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from support.hostile import (
+    Place,
+    commit_links,
+    digest_here,
+    lets_row_name,
+)
+from support.restoring import restore
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+LINKS = {
+    ".dvc": "../../.dvc",
+    ".dvc/config.local": "OUT/.dvc/config.local",
+    ".dvc/tmp": "OUT/tmp",
+    ".dvcignore": "OUT/victim.txt",
+    "dvc.lock": "OUT/victim.txt",
+    "params.yaml": "OUT/params.yaml",
+    "m.json": "OUT/victim.txt",
+    "sub/to-git": "../.git",
+    "raw.txt": "OUT/victim.txt",
+}
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_links(place: Place, path: str) -> None:
+    """A link that leads out of the folder, or to git's or DVC's own, is left out and named."""
+    run_id = lets_row_name(place.project, *commit_links(place, {path: LINKS[path]}))
+    before = place.untouched()
+    said = restore(place.project, run_id)
+    assert place.untouched() == before
+    (folder,) = (p for p in (place.project.path / "restored").iterdir() if (p / ".git").exists())
+    assert not (folder / path).is_symlink()
+    where = folder.relative_to(place.project.path)
+    assert f"{where / path}: is a link that leads out of the folder; left out\n" in said.out
+    for line in said.error.splitlines():
+        assert line.startswith(f"dvc-mlflow: {where}: "), line
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("path", ["params.yaml", "dvc.lock", ".dvcignore", ".dvc/config"])
+def test_links_to_a_device(place: Place, path: str) -> None:
+    """A link to a device that never ends is not read."""
+    run_id = lets_row_name(place.project, *commit_links(place, {path: "/dev/zero"}))
+    assert f"{path}: is a link that leads out" in place.run("restore", run_id).stdout
+
+
+def test_links_that_stay(place: Place) -> None:
+    """Links inside of the tree stay, also those in a circle, and all is restored."""
+    links = {"inside": "raw.txt", "a": "b", "b": "a", "sub/up": "../d/x"}
+    run_id = lets_row_name(place.project, *commit_links(place, links))
+    said = restore(place.project, run_id)
+    assert (said.status, said.error) == (0, ""), said
+    (folder,) = (p for p in (place.project.path / "restored").iterdir() if (p / ".git").exists())
+    assert {name: f"{(folder / name).readlink()}" for name in links} == links
+    assert (folder / "d/x").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("name", ["../../../../outside/victim.txt", "../new", "/etc/new"])
+def test_list_that_leads_out(place: Place, name: str) -> None:
+    """A list of a folder's files that leads out of it writes nothing, and is named.
+
+    The list and the content come with the row's commit, so their md5s are right.
+    """
+    project = place.project
+    content = b"evil\n"
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    entries = [{"md5": md5, "relpath": path} for path in (name, "x")]
+    listed = json.dumps(entries).encode()
+    oid = f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir"
+    yaml, lock = YAML(), project.path / "dvc.lock"
+    found = yaml.load(lock)
+    (out,) = (out for out in found["stages"]["one"]["outs"] if out["path"] == "d")
+    out["md5"] = oid
+    yaml.dump(found, lock)
+    digest = digest_here(project, "one")
+    index = f"{project.path.parent}/index"
+    for key, body in {oid: listed, md5: content}.items():
+        (project.path.parent / "blob").write_bytes(body)
+        blob = project.git("hash-object", "-w", f"{project.path.parent}/blob")
+        path = f"files/md5/{key[:2]}/{key[2:]}"
+        project.run(
+            "git",
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            f"100644,{blob},{path}",
+            GIT_INDEX_FILE=index,
+        )
+    small = project.git(
+        "commit-tree",
+        project.run("git", "write-tree", GIT_INDEX_FILE=index).stdout.strip(),
+        "-m",
+        "small",
+    )
+    project.git("add", "dvc.lock")
+    tree = project.git("write-tree")
+    commit = project.git("commit-tree", tree, "-p", "HEAD", "-p", small, "-m", "row")
+    project.git("reset", "-q", "--hard")
+    project.git("update-ref", f"refs/rows/{commit}", commit)
+    run_id = lets_row_name(project, commit, tree, digest)
+    before = place.untouched()
+    said = restore(project, run_id)
+    assert place.untouched() == before
+    assert not Path("/etc/new").exists()
+    assert not [*project.path.glob("restored/**/new")]
+    assert said.status == 1
+    (line,) = said.error.splitlines()
+    assert line.endswith(f": d is left out: its list of files has {name!r}, which leads out of it")
+
+
+def test_settings(place: Place) -> None:
+    """The settings of a commit name no place where DVC writes, and nothing of it runs."""
+    project, outside = place.project, place.outside
+    section = f"[core]\n    site_cache_dir = {outside}/site\n[cache]\n    dir = {outside}/cache\n"
+    more = f"[remote \"x\"]\n    url = ext::sh -c 'touch {outside}/ran'\n"
+    hook = f"#!/bin/sh\ntouch {outside}/ran\n"
+    project.write(
+        {
+            ".dvc/config": section + more,
+            ".githooks/post-checkout": hook,
+            ".githooks/reference-transaction": hook,
+            ".gitattributes": "* filter=evil\n",
+            ".gitmodules": f'[submodule "s"]\n\tpath = s\n\turl = ext::touch {outside}/ran\n',
+        }
+    )
+    for path in (project.path / ".githooks").iterdir():
+        path.chmod(0o755)
+    project.git("config", "submodule.recurse", "true")
+    index = f"160000,{'1' * 40},s"
+    project.git("add", "-f", ".dvc/config", ".githooks", ".gitattributes", ".gitmodules")
+    project.git("update-index", "--add", "--cacheinfo", index)
+    project.git("commit", "-q", "-m", "Settings")
+    commit, tree = project.git("rev-parse", "HEAD"), project.git("rev-parse", "HEAD^{tree}")
+    project.git("config", "submodule.recurse", "false")
+    project.git("reset", "-q", "--hard", "HEAD~")
+    project.git("update-ref", f"refs/rows/{commit}", commit)
+    project.git("config", "submodule.recurse", "true")
+    project.git("config", "core.hooksPath", ".githooks")
+    run_id = lets_row_name(project, commit, tree)
+    before = place.untouched()
+    said = restore(project, run_id)
+    assert (said.status, said.error) == (0, ""), said
+    assert place.untouched() == before
+    assert not [*outside.glob("ran"), *outside.glob("site"), *outside.glob("cache")]
+
+
+@pytest.mark.parametrize("target", [".", "OUT", "victim"])
+def test_restored_is_a_link(place: Place, target: str) -> None:
+    """If `restored` is a link or a file that a colleague has committed, one line says so."""
+    above = place.project.path / "restored"
+    if target == "victim":
+        above.write_text("mine\n")
+    else:
+        above.symlink_to(target.replace("OUT", f"{place.outside}"))
+    before, listed = place.untouched(), {*place.outside.rglob("*")}
+    said = restore(place.project, place.project.rows()[-1])
+    rule = "is no folder, but a link or a file; move it away"
+    assert (said.status, said.error) == (1, f"dvc-mlflow: {above}: {rule}\n")
+    assert (place.untouched(), {*place.outside.rglob("*")}) == (before, listed)
+
+
+def test_folder_of_the_users(place: Place) -> None:
+    """What is in `restored` already stays as it is: files, and links in the way."""
+    project = place.project
+    above, run = project.path / "restored", project.rows()[-1]
+    project.write({"restored/.gitignore": "mine\n", "restored/.dvc/config": "['core']\n"})
+    (above / (run.info.run_name or "")).symlink_to(place.outside / "nowhere")
+    said = restore(project, run)
+    assert said.status == 0
+    assert (above / ".gitignore").read_text() == "mine\n"
+    assert (above / ".dvc/config").read_text() == "['core']\n"
+    assert not (place.outside / "nowhere").exists()
+    assert f"-{run.info.run_id[:8]}: created" in said.out
+
+
+def test_own_files(place: Place) -> None:
+    """Links that a commit has put in the place of the tool's own files are not followed.
+
+    The name of the clone, which each row has, is never the content of another file.
+    """
+    project, own = place.project, place.project.path / ".dvc/tmp"
+    folder = own / "dvc-mlflow"
+    secret = place.outside / "secret"
+    secret.write_text("s3cret")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [own / "clone", own / "dvc-mlflow-complete"]
+    files += [folder / name for name in ("registry", "experiments", "ui", "dvc-mlflow-shell")]
+    for file in files:
+        file.unlink(missing_ok=True)
+        file.symlink_to(secret)
+    project.git("tag", "-a", "-m", "x", "clf@v1.0.0")
+    project.set({"rate": 2})
+    done = project.run("dvc-mlflow", "dvc", "repro")
+    assert "Running stage 'one'" in done.stdout
+    project.run("dvc-mlflow", "record", "--all")
+    assert secret.read_text() == "s3cret"
+    rows = project.rows()
+    assert len(rows) == 2
+    assert "s3cret" not in {value for row in rows for value in row.data.tags.values()}
+    assert not any(file.is_symlink() and file.name != "ui" for file in files)

@@ -1,0 +1,56 @@
+"""`meta.mlflow` in dvc.yaml chooses the experiment and the table's columns."""
+
+from pathlib import Path
+
+import pytest
+
+from support.pipelines import evaluate, train
+from support.row_content import columns, lines, ran, recorded
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+def test_settings(tmp_path: Path) -> None:
+    """A stage can choose its experiment and the table's columns, sorted by the first one."""
+    meta = {"mlflow": {"experiment": "mine", "columns": ["-metrics.train/loss", "params.rate"]}}
+    stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
+    stages["a"]["meta"] = {"mlflow": {"columns": ["params.rate", "metrics.a/score"]}}
+    project = ran(tmp_path, stages, {"rate": 1, "a": 1})
+    row, said = recorded(project)
+    assert said.out.startswith("mine: added ")
+    assert project.client.get_experiment(row.info.experiment_id).name == "mine"
+    assert columns(project, row) == {
+        "selectedColumns": ["metrics.`train/loss`", "params.`rate`", "metrics.`a/score`"],
+        "searchFilter": "",
+        "orderByKey": "metrics.`train/loss`",
+        "orderByAsc": True,
+    }
+
+
+def test_wrong_settings(tmp_path: Path) -> None:
+    """Each mistake in dvc.yaml is reported in one line; everything else is recorded."""
+    meta = {"mlflow": {"colums": [], "prefix": 5, "experiment": "mine", "open": "last"}}
+    stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
+    stages["a"]["meta"] = {"mlflow": "text"}
+    stages["b"] = {"foreach": ["x", "y"], "do": evaluate("${item}", "model.txt")}
+    stages["b"]["do"]["meta"] = {"mlflow": {"unknown": 1}}
+    artifacts = {"m": {"path": "nowhere", "type": "model", "meta": {"loader_modul": "x"}}}
+    params = {"rate": 1, "a": 1, "x": 1, "y": 1}
+    project = ran(tmp_path, stages, params, artifacts=artifacts)
+    row, said = recorded(project)
+    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
+    assert project.client.get_experiment(row.info.experiment_id).name == "mine"
+    known = "known are experiment, prefix, columns, data, open, promote, model"
+    start = "dvc.yaml: stages."
+    assert {*lines(said)} == {
+        f"{start}train.meta.mlflow.colums: unknown key; {known}",
+        f"{start}train.meta.mlflow.prefix: must be text, or empty for no prefix; received 5",
+        f"{start}train.meta.mlflow.open: must be `first`; received 'last'",
+        f"{start}a.meta.mlflow: must be a mapping; received 'text'",
+        f"{start}b.meta.mlflow.unknown: unknown key; {known}",
+        "dvc.yaml: artifacts.m.meta.loader_modul: unknown key; did you mean loader_module?",
+    }
+    assert len(lines(said)) == 6

@@ -1,0 +1,90 @@
+"""Each model of a pipeline has its row, also those of a foreach, a matrix or another model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.pipelines import evaluate, repository, reproduce, results, train
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+def items(**stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return these stages for each of two items, with files and params named after the item."""
+    text = json.dumps(stages).replace(".txt", "-${item}.txt").replace(".json", "-${item}.json")
+    text = text.replace("raw-${item}", "raw").replace(".csv", "-${item}.csv")
+    return {name: {"foreach": ["x", "y"], "do": do} for name, do in json.loads(text).items()}
+
+
+def test_items_are_chains_of_their_own(tmp_path: Path) -> None:
+    """Each item of a foreach has its own row, with the same columns as the other items."""
+    stages = items(train=train("raw.txt"), a=evaluate("a"))
+    project = repository(tmp_path / "project", stages)
+    reproduce(project)
+    first, second = project.rows()
+    assert results(first) == results(second) == {"train", "a"}
+    assert {row.data.params["item"] for row in (first, second)} == {"x", "y"}
+    assert first.data.metrics == second.data.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert first.info.run_name != second.info.run_name
+
+
+def test_items_of_one_model(tmp_path: Path) -> None:
+    """Items that evaluate one recorded model are in its row, under their own names."""
+    stages = {"train": train("raw.txt"), **items(a=evaluate("a"))}
+    stages["a"]["do"]["deps"] = ["model.txt"]
+    project = repository(tmp_path / "project", stages)
+    reproduce(project)
+    (row,) = project.rows()
+    assert results(row) == {"train", "a/x", "a/y"}
+    assert row.data.metrics == {"train/loss": 0.25, "a/x/score": 1, "a/y/score": 1}
+
+
+def test_matrix(tmp_path: Path) -> None:
+    """Each item of a matrix has its own row, with the matrix's values as params."""
+    stage = {
+        "matrix": {"size": [1, 2], "data": ["p", "q"]},
+        "cmd": "echo ${item.size}${item.data} > out-${key}.txt; "
+        "echo '{\"n\": ${item.size}}' > ${key}.json",
+        "outs": ["out-${key}.txt"],
+        "metrics": [{"${key}.json": {"cache": False}}],
+    }
+    project = repository(tmp_path / "project", {"fit": stage})
+    reproduce(project)
+    found = [(r.data.params["item.size"], r.data.params["item.data"]) for r in project.rows()]
+    assert sorted(found) == [("1", "p"), ("1", "q"), ("2", "p"), ("2", "q")]
+    assert {row.data.metrics["fit/n"] for row in project.rows()} == {1, 2}
+
+
+def test_comparison_of_two_models(tmp_path: Path) -> None:
+    """A stage that reads two models has its own row; the models' rows are unchanged."""
+    stages = items(train=train("raw.txt"), a=evaluate("a"))
+    stages["b"] = evaluate("b", "model-x.txt", "model-y.txt")
+    project = repository(tmp_path / "project", stages)
+    reproduce(project)
+    found = [results(row) for row in project.rows()]
+    assert sorted(map(sorted, found)) == [["a", "train"], ["a", "train"], ["b"]]
+    comparison = project.rows()[found.index({"b"})]
+    assert comparison.data.metrics == {"b/score": 1}
+    assert comparison.data.params["rate"] == "1"
+
+
+def test_models_behind_one_another(tmp_path: Path) -> None:
+    """A model made from another has a row with both; the first keeps a row with its evaluation."""
+    second: dict[str, Any] = {
+        "cmd": "cat model.txt > model2.txt",
+        "deps": ["model.txt"],
+        "params": ["b"],
+        "outs": ["model2.txt"],
+        "plots": [{"second.csv": {"cache": False, "x": "step"}}],
+    }
+    second["cmd"] += "; printf 'step,loss\\n1,0.1\\n' > second.csv"
+    stages = {"train": train("raw.txt"), "a": evaluate("a"), "tune": second}
+    project = repository(tmp_path / "project", stages)
+    reproduce(project)
+    assert sorted(map(sorted, map(results, project.rows()))) == [["a", "train"], ["train", "tune"]]

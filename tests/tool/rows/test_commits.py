@@ -1,0 +1,91 @@
+"""A row says which commit has its result, in a column and in its description, and follows it."""
+
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+
+from support.pipelines import Repository, finished, repository, train
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+STAGES = {"train": train("raw.txt")}
+NOTE = "mlflow.note.content"
+
+
+def short(project: Repository, commit: str = "HEAD") -> str:
+    """Return the first digits of a commit."""
+    return project.git("rev-parse", commit)[:7]
+
+
+def only(project: Repository) -> Run:
+    """Return the only row."""
+    (row,) = project.rows()
+    return row
+
+
+def test_description(tmp_path: Path) -> None:
+    """It says the commit, its subject and author, the commands, and how to restore the row."""
+    project = finished(tmp_path / "project", STAGES)
+    project.git("commit", "-q", "--amend", "-m", "Raise *the* rate to `2`")
+    project.record()
+    row = only(project)
+    assert row.data.tags["commit"] == f"{short(project)} Raise *the* rate to `2`"
+    lead, commands, way = row.data.tags[NOTE].split("\n\n")
+    assert lead == rf"**{short(project)}** Raise \*the\* rate to \`2\`, by Tester"
+    assert commands == f"- `train`: `{STAGES['train']['cmd']}`"
+    command = way.split("`")[1]
+    assert project.run("sh", "-c", command).returncode == 0
+    assert (project.path / "restored" / row.info.run_name / "model.txt").exists()
+
+
+def test_committed_later(tmp_path: Path) -> None:
+    """An uncommitted result says after which commit it was made; `record` lets it follow."""
+    project = repository(tmp_path / "project", STAGES)
+    project.run("dvc-mlflow", "dvc", "repro")
+    row = only(project)
+    assert row.data.tags["commit"] == f"after {short(project)} My pipeline"
+    start = f"Not committed, made after **{short(project)}** My pipeline, by "
+    assert row.data.tags[NOTE].startswith(start)
+    project.client.set_tag(row.info.run_id, NOTE, f"{row.data.tags[NOTE]}\n\nMy own words.")
+    project.commit("The results")
+    assert project.record().out == "nothing to do: MLflow has this result\n"
+    tags, commit = only(project).data.tags, project.git("rev-parse", "HEAD")
+    assert tags["commit"] == f"{commit[:7]} The results"
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (commit, "false")
+    assert tags[NOTE].startswith(f"**{commit[:7]}** The results, by Tester\n\n")
+    assert tags[NOTE].endswith("\n\nMy own words.")
+    assert only(project).info.run_name == row.info.run_name
+
+
+def test_committed_later_with_the_history(tmp_path: Path) -> None:
+    """`record --all` lets uncommitted rows follow as well, and then has nothing to do."""
+    project = repository(tmp_path / "project", STAGES)
+    for rate in (1, 2):
+        project.set({"rate": rate})
+        project.run("dvc-mlflow", "dvc", "repro")
+        project.commit(f"Rate {rate}")
+    project.record("--all")
+    commits = [short(project, "HEAD^"), short(project)]
+    assert [row.data.tags["commit"] for row in project.rows()] == [
+        f"{commits[0]} Rate 1",
+        f"{commits[1]} Rate 2",
+    ]
+    changes = (project.path / "mlflow.db").read_bytes()
+    project.record("--all")
+    assert (project.path / "mlflow.db").read_bytes() == changes
+
+
+def test_experiment(tmp_path: Path) -> None:
+    """An experiment's own commit is DVC's; its row names the commit that it was made after."""
+    project = finished(tmp_path / "project", STAGES)
+    project.dvc("exp", "run", "-q", "-n", "mine", "-S", "rate=7")
+    project.git("checkout", "-q", ".")
+    for arguments in (["--rev", "mine"], ["--experiments"]):
+        project.remove_store()
+        project.add_store()
+        project.record(*arguments)
+        assert only(project).data.tags["commit"] == f"after {short(project)} The results"

@@ -1,0 +1,204 @@
+"""`record --all` records every result of git's history once, and makes a lost store again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from support.histories import FIRST, by, history
+from support.pipelines import TWO_EVALUATIONS, Repository, repository
+from support.servers import serving
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+NOTHING = "nothing to do: MLflow has all results that can be read\n"
+
+
+def state_of(project: Repository) -> list[str]:
+    """Return git's status, refs and stash."""
+    return [project.git("status", "--porcelain"), project.git("for-each-ref"), project.git("stash")]
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A history of thirty results, all recorded."""
+    made = history(tmp_path_factory.mktemp("long") / "project", 30)
+    made.git("tag", "v1", "HEAD~20")
+    (made.path / "README.md").write_text("More\n")
+    made.commit("Add a README")
+    made.git("tag", "-a", "v2", "-m", "Second")
+    before = state_of(made)
+    said = made.record("--all")
+    assert (said.status, said.error) == (0, "")
+    assert said.out.startswith("project: 30 rows added\nall rows: run `dvc-mlflow ui`")
+    assert state_of(made) == before
+    return made
+
+
+def test_each_result_is_a_row(long: Repository) -> None:
+    """A row has its commit's params, metrics and curve, and names the commit."""
+    rows = by("rate", long)
+    assert len(rows) == 30
+    row = rows["9"]
+    assert row.data.params == {"rate": "9", "threshold": "0"}
+    assert row.data.metrics["evaluate/score"] == 0.009
+    points = long.client.get_metric_history(row.info.run_id, "train/loss")
+    assert [(p.step, p.value) for p in points] == [(step, 1 / (step + 9)) for step in range(1, 21)]
+    commit = long.git("log", "--format=%H", "--grep=^Result 9$")
+    tags = row.data.tags
+    assert tags["mlflow.source.git.commit"] == tags["dvc-mlflow.kept.train"] == commit
+    assert tags["dvc-mlflow.tree.train"] == long.git("rev-parse", f"{commit}^{{tree}}")
+    assert (tags["mlflow.user"], tags["mlflow.source.git.branch"]) == ("A. Uthor", "main")
+    assert row.info.start_time == row.info.end_time == 1000 * (FIRST + 60 * 9)
+    assert row.info.status == "FINISHED"
+    assert tags["git.names"] == "v1"
+    # The README was added after the result.
+    assert rows["29"].data.tags["git.names"] == "main, v2"
+    assert "git.names" not in rows["12"].data.tags
+
+
+def test_nothing_is_recorded_twice(long: Repository) -> None:
+    """A second import adds nothing, nor does `record` of a commit or of the workspace."""
+    assert long.record("--all").out == NOTHING
+    assert long.record("--rev", "v1..v2").out == NOTHING
+    assert long.record("--rev", "v1").out == "nothing to do: MLflow has this result\n"
+    assert long.record().out == "nothing to do: MLflow has this result\n"
+    assert len(long.rows()) == 30
+
+
+def test_part_of_history(tmp_path: Path) -> None:
+    """A range records the results of its commits; `--dry-run` only reports how many there are."""
+    project = history(tmp_path / "project", 10)
+    project.remove_store()
+    assert "10 rows would be added" in project.record("--all", "--dry-run").out
+    assert not (project.path / "mlflow.db").exists()
+    project.record("--rev", "HEAD~5..HEAD~2")
+    assert sorted(by("rate", project)) == ["5", "6", "7"]
+    said = project.record("--rev", "HEAD~99..HEAD")
+    assert said.status == 1
+    assert "HEAD~99" in said.error
+    project.record("--all")
+    assert len(by("rate", project)) == 10
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A pipeline that was recorded live: in commits, on a branch, and as an experiment."""
+    path = tmp_path_factory.mktemp("lived") / "project"
+    stages = {name: {**stage} for name, stage in TWO_EVALUATIONS.items()}
+    for name in ("train", "a", "b"):
+        stages[name]["cmd"] = f"dvc-mlflow run -c {json.dumps(stages[name]['cmd'])}"
+    made = repository(path, stages)
+    for i, params in enumerate([{}, {"rate": 2}, {"a": 5}, {"rate": 1, "a": 1}, {"b": 7}]):
+        made.git("switch", "-q", "-C", "side" if i == 1 else "main", "HEAD")
+        made.set(params)
+        made.dvc("repro", "-q")
+        made.commit(f"Result {i}")
+    made.dvc("exp", "run", "-q", "-n", "wide", "-S", "rate=9")
+    made.git("checkout", "-q", ".")
+    made.dvc("exp", "run", "-q", "--temp", "-n", "temporary", "-S", "rate=10")
+    made.set({"rate": 11})
+    made.dvc("repro", "-q")  # which nobody commits
+    made.git("checkout", "-q", ".")
+    made.dvc("checkout", "-q")
+    return made
+
+
+@pytest.mark.rest
+def test_what_was_recorded_live(lived: Repository) -> None:
+    """Results that were recorded live are not recorded again."""
+    table = lived.table()
+    assert len(table) == 7
+    assert lived.record("--all").out == NOTHING
+    assert lived.table() == table
+
+
+@pytest.mark.rest
+def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
+    """If the store is lost, `record --all` makes the same table, uncommitted results included."""
+    copy = lived.copy(tmp_path / "project")
+    said = copy.record("--all")
+    assert (said.status, said.error) == (0, "")
+    assert copy.table() == lived.table()
+    names = {r.data.tags.get("dvc.exp_name") for r in copy.rows()}
+    assert {"wide", "temporary"} <= names
+    (uncommitted,) = [r for r in copy.rows() if r.data.params["rate"] == "11"]
+    assert uncommitted.data.tags["mlflow.source.git.dirty"] == "true"
+    assert uncommitted.data.tags["mlflow.source.git.commit"] == copy.git("rev-parse", "HEAD")
+    copy.run("dvc-mlflow", "restore", uncommitted.info.run_id)
+    params = next((copy.path / "restored").glob("*/params.yaml"))
+    assert "rate: 11" in params.read_text()
+
+
+@pytest.mark.rest
+def test_experiments_only(lived: Repository, tmp_path: Path) -> None:
+    """`--experiments` records DVC's experiments, and no commit of a branch."""
+    copy = lived.copy(tmp_path / "project")
+    copy.record("--experiments")
+    assert {row.data.tags["dvc.exp_name"] for row in copy.rows()} == {"wide", "temporary"}
+
+
+@pytest.mark.rest
+def test_as_dvc_shows_it(lived: Repository, tmp_path: Path) -> None:
+    """Params and metrics are those of `dvc exp show --all-commits`."""
+    copy = lived.copy(tmp_path / "project")
+    copy.record("--all")
+    rows = {row.data.tags["dvc-mlflow.kept.train"]: row for row in copy.rows()}
+    shown = json.loads(copy.dvc("exp", "show", "--all-commits", "--json").stdout)
+    compared = 0
+    for entry in shown:
+        if (row := rows.get(entry["rev"])) and (data := entry.get("data")):
+            params = data["params"]["params.yaml"]["data"]
+            assert row.data.params == {key: str(value) for key, value in params.items()}
+            for file, found in data["metrics"].items():
+                for key, value in found["data"].items():
+                    assert row.data.metrics[f"{Path(file).stem}/{key}"] == value
+            compared += 1
+    assert compared >= 4
+
+
+def test_nothing_new_is_known_without_a_look(tmp_path: Path) -> None:
+    """An import that had nothing to do reads no commit again until something changes."""
+    project = history(tmp_path / "project", 3)
+    complete = project.path / ".dvc" / "tmp" / "dvc-mlflow-complete"
+    assert "3 rows would be added" in project.record("--all", "--dry-run").out
+    assert not complete.exists()
+    project.record("--all")
+    first = complete.read_text()
+    assert project.record("--all").out == NOTHING
+    assert complete.read_text() == first
+    (row, *_) = project.rows()
+    project.client.delete_run(row.info.run_id)
+    assert "1 row restored" in project.record("--all", "--deleted").out
+    project.git("tag", "extra")
+    project.run("rm", "mlflow.db")
+    assert "3 rows added" in project.run("dvc-mlflow", "record", "--all").stdout
+
+
+@pytest.mark.rest
+def test_nothing_new_on_a_server(tmp_path: Path) -> None:
+    """On a server, too, an import that had nothing to do reads no commit again, unless rows go."""
+    project = history(tmp_path / "project", 3)
+    complete = project.path / ".dvc" / "tmp" / "dvc-mlflow-complete"
+    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
+
+        def record(*options: str) -> str:
+            words = ("dvc-mlflow", "record", "--all", *options)
+            return project.run(*words, MLFLOW_TRACKING_URI=server).stdout
+
+        assert "3 rows added" in record()
+        first = complete.stat().st_mtime_ns
+        assert record() == NOTHING
+        assert complete.stat().st_mtime_ns == first  # it is written after git has been read
+        client = MlflowClient(server)
+        (experiment,) = client.search_experiments(filter_string="name = 'project'")
+        client.delete_run(client.search_runs([experiment.experiment_id])[0].info.run_id)
+        assert record() == NOTHING  # the trash is the user's
+        assert complete.stat().st_mtime_ns > first
+        assert "1 row restored" in record("--deleted")

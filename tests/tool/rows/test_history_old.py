@@ -1,0 +1,210 @@
+"""`record --all` reads old, changed and broken files of DVC's, and names what it cannot read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.histories import STAGES, by, history, result
+from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+@pytest.mark.rest
+def test_stages_are_those_of_today(tmp_path: Path) -> None:
+    """Results from before the tool was adopted are recorded for the stages recorded today."""
+    project = repository(tmp_path / "project", TWO_EVALUATIONS)
+    project.dvc("repro", "-q")
+    project.commit("Without the tool")
+    stages = {name: {**stage} for name, stage in TWO_EVALUATIONS.items()}
+    for name in ("train", "a"):
+        stages[name]["cmd"] = f"dvc-mlflow run -c {json.dumps(stages[name]['cmd'])}"
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.commit("With the tool")
+    project.record("--all")
+    for row in project.rows():
+        assert {"a/score"} == {key for key in row.data.metrics if key.endswith("score")}
+    assert sorted(by("rate", project)) == ["1", "2"]
+    project.record("--all", "--stages", "train,b")
+    assert len(project.rows()) == 4
+
+
+def test_renamed_stage(tmp_path: Path) -> None:
+    """Results from before a stage was renamed are recorded under its old name."""
+    project = repository(tmp_path / "project", {"fit": train("raw.txt")}, {"rate": 1})
+    project.dvc("repro", "-q")
+    project.commit("Before")
+    cmd = f"dvc-mlflow run -c {json.dumps(train('raw.txt')['cmd'])}"
+    project.write({"dvc.yaml": json.dumps({"stages": {"train": {**train("raw.txt"), "cmd": cmd}}})})
+    project.dvc("repro", "-q")
+    project.commit("After")
+    project.record("--all")
+    assert {row.data.tags["dvc.stage"] for row in project.rows()} == {"fit", "train"}
+
+
+def test_old_lock(tmp_path: Path) -> None:
+    """A dvc.lock from before DVC 2.0, which DVC itself refuses, is read."""
+    project = history(tmp_path / "project", 2)
+    locks = [json.loads(project.git("show", f"{c}:dvc.lock")) for c in ("HEAD~1", "HEAD")]
+    project.git("switch", "-q", "--orphan", "old")
+    project.git("branch", "-q", "-D", "main")
+    project.write({"dvc.yaml": json.dumps({"stages": STAGES}), ".gitignore": "/mlflow.db*\n"})
+    for i, lock in enumerate(locks):
+        project.write(result(i))
+        for entry in lock["stages"].values():
+            for item in entry["deps"] + entry["outs"]:
+                del item["hash"]
+        project.write({"dvc.lock": json.dumps(lock["stages"])})
+        project.commit("As DVC 1.0 wrote it")
+    said = project.record("--all")
+    assert (said.status, said.error) == (0, "")
+    rows = by("rate", project)
+    assert rows["1"].data.metrics["evaluate/score"] == 0.001
+
+
+def test_single_stage_file(tmp_path: Path) -> None:
+    """A `.dvc` file with a command, as DVC 0.x wrote it, is recorded as a stage."""
+    project = repository(tmp_path / "project", {})
+    project.run("rm", "dvc.yaml")
+    old = "cmd: echo 1\ndeps:\n- path: raw.txt\n  md5: b026324c6904b2a9cb4b88d6d61c81d1\nouts:\n"
+    score = '{"score": 3}\n'
+    project.write({"score.json": score})
+    md5 = project.run("md5sum", "score.json").stdout.split()[0]
+    out = f"- path: score.json\n  md5: {md5}\n  cache: false\n  metric: true\n"
+    project.write({"score.json.dvc": f"{old}{out}"})
+    project.commit("As DVC 0.x wrote it")
+    said = project.record("--all")
+    assert said.status == 0
+    (row,) = project.rows()
+    assert [*row.data.metrics.values()] == [3]
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    """Commits that DVC cannot read cost one line for each reason; all others are recorded."""
+    project = history(tmp_path / "project", 2)
+    good = (project.path / "dvc.yaml").read_text()
+    broken = {
+        "not YAML": "stages: [",
+        "vars": json.dumps({**json.loads(good), "vars": ["none.yaml"]}),
+        "key": json.dumps({"stages": {"train": {"cmd": "${nothing}"}}}),
+        "outs": json.dumps({"stages": {name: {"cmd": "x", "outs": ["x"]} for name in "ab"}}),
+    }
+    for text in broken.values():
+        project.write({"dvc.yaml": text})
+        project.commit("Break it")
+    project.write({"dvc.yaml": good, "dvc.lock": "stages: {train: [1]}\nschema: '2.0'\n"})
+    project.commit("Break the lock")
+    project.write({"dvc.lock": "\tx: ["})
+    project.commit("Break the lock more")
+    said = project.record("--all")
+    assert said.status == 0
+    assert "Traceback" not in said.error
+    lines = said.error.splitlines()
+    assert len(lines) == 5
+    assert any("none.yaml" in line for line in lines)
+    both = ("dvc.yaml:a - dvc.yaml:b", "dvc.yaml:b - dvc.yaml:a")  # DVC has them in a set
+    assert any(f"specified in: - {names}" in line for line in lines for names in both)
+    assert any("dvc.lock: " in line for line in lines)
+    commits = project.git("log", "--format=%H").splitlines()
+    assert all(any(c.startswith(line.split()[1].rstrip(":")) for c in commits) for line in lines)
+    assert sorted(by("rate", project)) == ["0", "1"]
+
+
+def test_metrics_of_another_commit(tmp_path: Path) -> None:
+    """Metrics are read from whichever commit has their md5; a file with another md5 is reported."""
+    project = history(tmp_path / "project", 1)
+    right = (project.path / "metrics.json").read_text()
+    project.git("reset", "-q", "--soft", "HEAD~1")
+    project.write({"metrics.json": '{"score": 99}'})
+    project.commit("The lock, with other metrics")
+    said = project.record("--all")
+    assert "metrics.json: not as in dvc.lock" in said.error
+    (row,) = project.rows()
+    assert "evaluate/score" not in row.data.metrics
+    project.write({"metrics.json": right})
+    project.commit("The right metrics, later")
+    assert project.record("--all").error == ""
+    (row,) = project.rows()
+    assert row.data.metrics["evaluate/score"] == 0
+
+
+def test_metrics_that_only_a_remote_has(tmp_path: Path) -> None:
+    """Metrics that only DVC's remote has are reported as missing until `--fetch` gets them."""
+    stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
+    project = repository(tmp_path / "project", stages, {"rate": 1, "a": 3})
+    project.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "remote"))
+    project.dvc("repro", "-q")
+    project.commit("A result")
+    project.dvc("push", "-q")
+    project.run("rm", "-r", ".dvc/cache", "a.json", "model.txt")
+    said = project.record("--all")
+    assert "a.json: not as in dvc.lock" in said.error
+    (row,) = project.rows()
+    assert "a/score" not in row.data.metrics
+    assert not (project.path / ".dvc/cache/files").exists()
+    assert project.record("--all", "--fetch").error == ""
+    (row,) = project.rows()
+    assert row.data.metrics["a/score"] == 3
+    assert not (project.path / "a.json").exists()
+
+
+def test_templates(tmp_path: Path) -> None:
+    """A dvc.yaml with templates is read with the values of its own commit."""
+    stage = {
+        "foreach": "${models}",
+        "do": {
+            "cmd": 'echo "{\\"score\\": ${rate}}" > ${item}.json',
+            "metrics": [{"${item}.json": {"cache": False}}],
+            "params": ["rate"],
+        },
+    }
+    project = repository(tmp_path / "project", {"eval": stage}, {"rate": 1, "models": ["p"]})
+    for params in ({}, {"rate": 2, "models": ["p", "q"]}):
+        project.set(params)
+        project.dvc("repro", "-q")
+        project.commit(f"{params}")
+    project.record("--all")
+    found = {(r.data.tags["dvc.stage"], *r.data.metrics.values()) for r in project.rows()}
+    assert found == {("eval@p", 1), ("eval@p", 2), ("eval@q", 2)}
+
+
+def test_nested_project(tmp_path: Path) -> None:
+    """A nested project has the history of its own files."""
+    outer = history(tmp_path / "project", 3)
+    inner = Repository(outer.path / "inner")
+    inner.path.mkdir()
+    inner.dvc("init", "-q", "--subdir")
+    params: dict[str, Any] = {"rate": 50}
+    inner.write({"dvc.yaml": json.dumps({"stages": {"train": train("raw.txt")}})})
+    inner.write({"raw.txt": "1\n", "params.yaml": f"rate: {params['rate']}\n"})
+    inner.dvc("repro", "-q")
+    outer.commit("A nested project")
+    outer.record("--all", folder="inner")
+    (row,) = outer.rows()
+    assert row.data.params == {"rate": "50"}
+    assert row.data.tags["folder"] == "inner"
+
+
+def test_no_refs(tmp_path: Path) -> None:
+    """A detached HEAD is imported; of a repository without commits it is said that it has none."""
+    project = history(tmp_path / "project", 2)
+    project.git("switch", "-q", "--detach")
+    project.git("branch", "-q", "-D", "main")
+    project.record("--all")
+    assert len(project.rows()) == 2
+    empty = Repository(tmp_path / "empty")
+    empty.path.mkdir()
+    empty.git("init", "-q")
+    empty.dvc("init", "-q")
+    said = empty.record("--all")
+    assert said.status == 0
+    assert said.error.startswith("dvc-mlflow: 0 rows: no commit has a result")
+    assert "no dvc.yaml has a stage" in said.error

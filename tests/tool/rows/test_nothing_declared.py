@@ -1,0 +1,74 @@
+"""A pipeline that declares no metrics, curves or models has rows of its last stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.pipelines import evaluate, makes, prepare, repository
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+def test_last_stages(tmp_path: Path) -> None:
+    """They have params, md5s and files; a line says how to declare metrics, which then helps."""
+    train = makes({"score.json": '{"score": 3}'}, deps=["data.txt"], params=["rate"])
+    stages = {"prepare": prepare(), "train": {**train, "outs": ["score.json"]}}
+    project = repository(tmp_path / "project", stages)
+    project.dvc("repro", "-q")
+    project.commit("The results")
+    said = project.record()
+    assert "declares no metrics, curves or models, so the last stages are recorded" in said.error
+    (row,) = project.rows()
+    assert (row.data.params, row.data.metrics) == ({"rate": "1"}, {})
+    assert row.data.tags["dvc.stage"] == "train"
+    assert {"md5.data.txt", "md5.score.json"} <= row.data.tags.keys()
+    assert project.artifacts(row) == ["score.json"]
+    stages["train"] = {**train, "metrics": ["score.json"]}
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    said = project.record()
+    assert (said.error, "completed" in said.out) == ("", True)
+    (row,) = project.rows()
+    assert row.data.metrics == {"train/score": 3}
+
+
+def test_live(tmp_path: Path) -> None:
+    """`dvc-mlflow dvc` records them live; a metric declared elsewhere ends that."""
+    project = repository(tmp_path / "project", {"prepare": prepare()})
+    project.run("dvc-mlflow", "dvc", "repro")
+    (row,) = project.rows()
+    assert (row.data.tags["dvc.stage"], row.info.status) == ("prepare", "FINISHED")
+    stages = {"prepare": prepare(), "a": evaluate("a", "data.txt")}
+    project.write({"dvc.yaml": json.dumps({"stages": stages}), "raw.txt": "2\n"})
+    project.run("dvc-mlflow", "dvc", "repro")
+    assert [row.data.tags["dvc.stage"] for row in project.rows()] == ["prepare", "a"]
+
+
+def test_why_there_are_no_rows(tmp_path: Path) -> None:
+    """Zero rows is said as that, with what to do; doing it gives rows."""
+    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
+    said = project.record("--all")
+    assert said.out == ""
+    assert said.error.splitlines() == [
+        "dvc-mlflow: 0 rows: no commit has a result of a recorded stage in its dvc.lock",
+        "dvc-mlflow: stage a is not recorded: dvc.lock has no result of it; run `dvc repro`",
+    ]
+    project.dvc("repro", "-q")
+    assert "added" in project.record().out
+    project.commit("The result")
+    assert project.record("--all").out.startswith("nothing to do")
+
+
+def test_unknown_stages(tmp_path: Path) -> None:
+    """A name of no stage is refused, for the checkout and for a history."""
+    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
+    project.dvc("repro", "-q")
+    project.commit("The result")
+    for which in ([], ["--all"], ["--rev", "HEAD"]):
+        said = project.record(*which, "--stages", "a,b")
+        assert said.status == 1
+        assert said.error == "dvc-mlflow: --stages: no stage is named 'b'; known are ['a']\n"
+    assert project.rows() == []

@@ -1,0 +1,114 @@
+"""`record` names what is wrong with a project, and imports nothing from it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.clone import environment
+from support.pipelines import Repository, served
+from support.refusals import SCRIPT, refused_here
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+@pytest.fixture(scope="session")
+def made() -> Repository:
+    """A pipeline with a model that has run once, for all tests: `copy` it."""
+    return served()
+
+
+DEEP = f"stages: {{a: {{cmd: b, meta: {'[' * 900}{']' * 900}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "start"),
+    [
+        ("dvc.yaml", "stages: [", "unable to read: 'dvc.yaml'"),
+        ("dvc.yaml", "stages: 7", "'dvc.yaml' validation failed: expected a dictionary at stages"),
+        ("dvc.yaml", "\0\x1b[31m", "unable to read: 'dvc.yaml'"),
+        ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
+        ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
+        ("dvc.yaml", "? - ?", "DVC's files cannot be read (TypeError: unhashable type: 'dict')"),
+        ("params.yaml", "? - ?", "DVC's files cannot be read (TypeError: unhashable type: 'dict')"),
+        ("dvc.lock", "stages: [", "unable to read: 'dvc.lock'"),
+        ("dvc.lock", "schema: '9'", "'dvc.lock' validation failed: invalid schema version"),
+        ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
+        (".dvc/config", "[[[", "config file error"),
+        (".git/HEAD", "", "git rev-parse: "),
+    ],
+)
+def test_broken_file(project: Repository, file: str, content: str, start: str) -> None:
+    """A file that DVC or git cannot read is named, and nothing is recorded."""
+    project.remove_store()
+    project.write({file: content})
+    assert refused_here(project).startswith(start)
+    assert not (project.path / "mlflow.db").exists()
+
+
+def test_no_project(project: Repository, tmp_path: Path) -> None:
+    """Outside of a DVC project, or of any repository, `record` says so."""
+    shutil.rmtree(project.path / ".dvc")
+    assert refused_here(project).startswith("you are not inside of a DVC repository")
+    shutil.rmtree(project.path / ".git")
+    assert refused_here(project).startswith("you are not inside of a DVC repository")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir '{gone}'; exec '{SCRIPT}' record"],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == (
+        "dvc-mlflow: the working directory does not exist any more; go to another one\n"
+    )
+
+
+@pytest.mark.parametrize("revision", ["nothing", "--help", "HEAD~99", "a\x1b[31mb\nc", "/"])
+def test_unknown_revision(project: Repository, revision: str) -> None:
+    """An unknown revision is reported in one line, without control characters."""
+    assert "revision" in refused_here(project, f"--rev={revision}")
+
+
+def test_git_is_missing(project: Repository) -> None:
+    """If git is missing or refuses the checkout, nothing is recorded: it would lack its commit."""
+    project.remove_store()
+    assert refused_here(project, PATH="/nowhere").startswith("git is not on PATH")
+    if os.getuid() == 0:
+        os.chown(project.path, 12345, 12345)
+        os.chown(project.path / ".git", 12345, 12345)
+        assert "safe.directory" in refused_here(project)
+    assert not (project.path / "mlflow.db").exists()
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("folder", [".", "inner"])
+@pytest.mark.parametrize("as_module", [False, True], ids=["script", "module"])
+def test_modules_of_the_repository(project: Repository, folder: str, as_module: bool) -> None:
+    """Nothing in the checkout is imported, whatever its name and PYTHONPATH are."""
+    (project.path / "inner").mkdir()
+    trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
+    names = ["yaml.py", "json/__init__.py", "mlflow/__init__.py", "argparse.py", "subprocess.py"]
+    for name in names:
+        project.write({name: trap, f"inner/{name}": trap})
+    command = [sys.executable, "-m", "dvc_mlflow"] if as_module else [str(SCRIPT)]
+    for path in (".", f"..{os.pathsep}{project.path}/inner/../inner/{os.pathsep}{project.path}"):
+        done = subprocess.run(
+            [*command, "record"],
+            cwd=project.path / folder,
+            env=environment(PYTHONPATH=path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert not (project.path / "ran").exists()
+    assert len(project.rows()) == 1

@@ -1,0 +1,115 @@
+"""Metrics, params and plots that no stage makes, as DVCLive without a pipeline writes them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.pipelines import Repository, evaluate, repository
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+AS_DVCLIVE: dict[str, Any] = {
+    "params": ["dvclive/params.yaml"],
+    "metrics": ["dvclive/metrics.json"],
+    "plots": [{"dvclive/plots/metrics": {"x": "step"}}, "dvclive/plots/images"],
+}
+
+
+def live(project: Repository, rate: int, **files: str) -> None:
+    """Write what DVCLive writes."""
+    project.write(
+        {
+            "dvclive/params.yaml": f"rate: {rate}\n",
+            "dvclive/metrics.json": json.dumps({"loss": 1 / rate, "step": 2}),
+            "dvclive/plots/metrics/loss.tsv": f"step\tloss\n0\t9\n2\t{1 / rate}\n",
+            "dvclive/plots/images/seen.png": "no picture",
+            **files,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository without any stage: two committed runs and an experiment."""
+    made = repository(tmp_path_factory.mktemp("notebook") / "project", {})
+    made.write({"dvc.yaml": json.dumps(AS_DVCLIVE)})
+    live(made, 1)
+    made.commit("First")
+    made.write({"README.md": "Nothing of it has changed\n"})
+    made.commit("A README")
+    live(made, 2)
+    made.commit("Second")
+    head = made.git("rev-parse", "HEAD")
+    live(made, 4)
+    made.commit("Experiment")
+    made.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/wise-wolf", "HEAD")
+    made.git("reset", "-q", "--hard", head)
+    return made
+
+
+def test_rows(notebook: Repository, tmp_path: Path) -> None:
+    """Each distinct content is one row, under the oldest commit or the experiment that has it."""
+    project = notebook.copy(tmp_path / "project")
+    said = project.record("--all")
+    assert (said.error, said.out.partition("\n")[0]) == ("", "project: 3 rows added")
+    first, second, third = sorted(project.rows(), key=lambda row: row.data.params["rate"])
+    assert first.data.params == {"rate": "1"}
+    assert first.data.metrics == {"loss": 1.0, "step": 2}
+    assert first.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD~2")
+    curve = project.client.get_metric_history(first.info.run_id, "loss")
+    assert [(point.step, point.value) for point in curve] == [(0, 9), (2, 1)]
+    assert "dvclive/plots/images/seen.png" in project.artifacts(first)
+    assert second.data.tags["git.names"] == "main"
+    assert third.data.tags["dvc.exp_name"] == "wise-wolf"
+    assert project.record("--all").out.startswith("nothing to do")
+    assert project.record().out == "nothing to do: MLflow has this result\n"
+
+
+def test_checkout(notebook: Repository, tmp_path: Path) -> None:
+    """What nobody has committed is a row as well, with a tree of its own."""
+    project = notebook.copy(tmp_path / "project")
+    live(project, 8)
+    project.record()
+    (row,) = project.rows()
+    assert row.data.params == {"rate": "8"}
+    live(project, 16)
+    said = project.tool("restore", row.info.run_id)
+    assert (said.status, said.error) == (0, "")
+    (folder,) = (project.path / "restored").glob("*/dvclive")
+    assert (folder / "params.yaml").read_text() == "rate: 8\n"
+
+
+def test_restore(notebook: Repository, tmp_path: Path) -> None:
+    """A row of a commit is restored with its files, and a model that DVC tracks."""
+    project = notebook.copy(tmp_path / "project")
+    project.write({"model.bin": "weights\n"})
+    project.dvc("add", "-q", "model.bin")
+    top = {**AS_DVCLIVE, "artifacts": {"mine": {"path": "model.bin", "type": "model"}}}
+    project.write({"dvc.yaml": json.dumps(top)})
+    project.commit("A model")
+    project.record()
+    (row,) = project.rows()
+    assert "md5.model.bin" in row.data.tags
+    said = project.tool("restore", row.info.run_id)
+    assert (said.status, said.error) == (0, "")
+    (folder,) = (project.path / "restored").glob("*/dvclive")
+    assert json.loads((folder / "metrics.json").read_text())["loss"] == 0.5
+    assert (folder.parent / "model.bin").read_text() == "weights\n"
+
+
+def test_beside_stages(tmp_path: Path) -> None:
+    """Files that no stage makes are a row of their own beside those of the stages."""
+    stages = {"a": evaluate("a", "raw.txt")}
+    project = repository(tmp_path / "project", stages, metrics=["dvclive/metrics.json", "no.json"])
+    live(project, 2)
+    project.dvc("repro", "-q")
+    project.commit("Both")
+    said = project.record()
+    assert said.error == "dvc-mlflow: metrics: 'no.json' is not there, and no stage makes it\n"
+    found = {row.data.tags["dvc.stage"]: row.data.metrics for row in project.rows()}
+    assert found == {"a": {"a/score": 1}, "dvc.yaml": {"loss": 0.5, "step": 2}}

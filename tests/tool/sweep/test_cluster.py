@@ -1,0 +1,220 @@
+"""A sweep over two nodes runs each trial once, and leaves complete experiments and rows."""
+
+import csv
+import getpass
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+
+from support.clone import TINY, Clone, make_clone
+from support.services import MISSING
+from support.team import Team, running_team
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """The services for all tests of this module, which run in order."""
+    with running_team(tmp_path_factory.mktemp("team")) as team:
+        yield team
+
+
+@pytest.fixture(scope="module")
+def swept(team: Team) -> tuple[Team, str]:
+    """A finished sweep of two trials, and what it printed."""
+    return team, team.sweep("model.units=3,5").stdout
+
+
+def locked(clone: Clone) -> dict[str, str]:
+    """Return the md5 of everything that the pipeline made."""
+    stages = YAML(typ="safe").load(clone.lock)["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def test_small_grid(swept: tuple[Team, str]) -> None:
+    """Two trials run on two nodes, and leave one experiment and one row each."""
+    team, said = swept
+    assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
+    assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)
+    names = re.findall(r"^(sweep-\S+) done on .* [\d.]+ \(model.units=[35]\)$", said, re.M)
+    assert len(re.findall("^sweep-", said, re.M)) == 2  # one line each
+    assert sorted(names) == team.experiments()
+    assert len(names) == 2
+    clones = [path for path in team.folder.glob("clones/*/*") if path.is_dir()]
+    assert len(clones) == 2  # each node has one core
+    for units in (3, 5):
+        (row,) = team.rows("model.units", units)
+        assert row.info.status == "FINISHED"
+        assert row.data.tags["dvc.exp_name"] in names
+        assert row.data.tags["mlflow.source.git.commit"] == team.clone.git("rev-parse", "HEAD")
+        assert row.data.tags["mlflow.source.git.dirty"] == "false"
+        assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
+        assert row.data.tags.keys() >= {"dvc-mlflow.lock.train", "dvc-mlflow.lock.evaluate"}
+        assert row.data.tags["mlflow.user"] == getpass.getuser()
+
+
+def test_one_thing(swept: tuple[Team, str]) -> None:
+    """All rows have the sweep's name; its address and the best row's addresses are printed."""
+    team, said = swept
+    title = said.partition(":")[0]
+    rows = team.search(f"tags.sweep = '{title}'")
+    assert {row.data.params["model.units"] for row in rows} == {"3", "5"}
+    address = re.search(r"^In MLflow: (\S+)$", said, re.M)
+    assert address
+    assert address[1].startswith(team.server.client["MLFLOW_TRACKING_URI"])
+    assert f"viewStateShareKey={title}&" in address[1]
+    best = min(rows, key=lambda row: float(row.data.metrics["test/loss"]))
+    pattern = r"^The best: dvc-mlflow restore (\w+), its model is models:/(\S+)$"
+    ((run_id, model),) = re.findall(pattern, said, re.M)
+    assert run_id == best.info.run_id
+    (found,) = [row for row in rows if row.info.run_id == run_id]
+    assert [output.model_id for output in found.outputs.model_outputs] == [model]
+    restored = team.restore(run_id)
+    assert "restored, with the md5s of its dvc.lock" in restored.stdout
+    team.clone.dvc("exp", "pull", "origin")
+    lines = team.clone.dvc("exp", "show", "--csv").stdout.splitlines()
+    in_dvc = {line["Experiment"]: line["accuracy"] for line in csv.DictReader(lines)}
+    for row in rows:
+        shown = float(in_dvc[row.data.tags["dvc.exp_name"]])
+        assert shown == row.data.metrics["test/accuracy"]
+
+
+def test_no_secrets(swept: tuple[Team, str]) -> None:
+    """The tracking server's password is in nothing that a sweep or Ray writes."""
+    team, said = swept
+    password = team.server.client["MLFLOW_TRACKING_PASSWORD"]
+    assert password not in said
+    logs = [*team.folder.glob("clones/*/*.*"), *team.logs.rglob("*.*")]
+    assert len(logs) > 10
+    assert not [log for log in logs if password in log.read_text(errors="replace")]
+
+
+def test_bytes(swept: tuple[Team, str], tmp_path: Path) -> None:
+    """A trial brought home has the md5s that a plain `dvc repro` with its params makes."""
+    team, said = swept
+    team.clone.dvc("exp", "pull", "origin")
+    shown = team.clone.dvc("exp", "show", "--csv").stdout
+    assert all(name in shown for name in team.experiments())
+    (name,) = set(re.findall(r"^(sweep-\S+) .*\(model.units=3\)$", said, re.M))
+    home = team.clone.copy(tmp_path / "home")
+    home.dvc("exp", "apply", name)
+    assert home.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    plain = make_clone(tmp_path / "plain", {**TINY, "model.units": 3})
+    plain.dvc("repro")
+    assert locked(home) == locked(plain)
+    made = {path: (plain.path / path).read_bytes() for path in locked(plain)}
+    assert made == {path: (home.path / path).read_bytes() for path in made}
+
+
+def test_larger_grid(swept: tuple[Team, str]) -> None:
+    """A larger grid runs only what is new, even on a new node, and all its rows are one sweep."""
+    team, _ = swept
+    said = team.sweep("model.units=6,5,3", "--name", "larger", clones="new").stdout
+    assert re.search(r"^larger: trials of commit \w{7}, 2 found, 1 new$", said, re.M)
+    assert len(team.experiments()) == 3
+    assert team.ran("new") == [["train", "evaluate"]]
+    rows = team.search("tags.sweep LIKE '%larger%'")
+    assert {row.data.params["model.units"] for row in rows} == {"3", "5", "6"}
+
+
+def test_training_restored(swept: tuple[Team, str]) -> None:
+    """A node that never ran it takes an unchanged training from another trial."""
+    team, _ = swept
+    before = len(team.experiments())
+    team.sweep("model.units=3", "evaluate.batch_size=7", "test_data.seed=8", clones="restored")
+    assert team.ran("restored") == [["generate-test-data", "evaluate"]]
+    assert len(team.experiments()) == before + 1
+    (row,) = team.rows("test_data.seed", 8)
+    (first,) = [run for run in team.rows("model.units", 3) if run.info.run_id != row.info.run_id]
+    assert row.data.tags["md5.data/model.keras"] == first.data.tags["md5.data/model.keras"]
+    assert row.data.metrics["train/loss"] == first.data.metrics["train/loss"]
+
+
+def test_redone(swept: tuple[Team, str]) -> None:
+    """A trial whose experiment was removed from the git remote runs again, and has one row."""
+    team, _ = swept
+    name = next(row.data.tags["dvc.exp_name"] for row in team.rows("model.units", 5))
+    team.clone.dvc("exp", "remove", "-g", "origin", name)
+    assert name not in team.experiments()
+    said = team.sweep("model.units=5").stdout
+    assert re.search(rf"^{name} done on ", said, re.M)
+    assert name in team.experiments()
+    (row,) = team.rows("model.units", 5)
+    assert row.info.status == "FINISHED"
+
+
+def test_stale_config(swept: tuple[Team, str]) -> None:
+    """A clone that is left over from another DVC remote does no harm."""
+    team, _ = swept
+    for clone in (team.folder / "restored").glob("*/*/*/"):
+        (clone / ".dvc" / "config.local").write_text(
+            "['remote \"team\"']\nkeyfile = /nowhere\nnone = 1\n"
+        )
+    done = team.sweep("model.units=3", "test_data.seed=9", clones="restored")
+    assert "1 done, 0 running, 0 failed, 0 left" in done.stdout
+    assert "will be retried" not in done.stdout
+
+
+def test_bad_trial(swept: tuple[Team, str]) -> None:
+    """A trial with bad params is reported once, with its stage's error; the others run."""
+    team, _ = swept
+    done = team.sweep("model.units=-1,3", "test_data.seed=7", check=False)
+    assert done.returncode == 1
+    line = "params.yaml: model.units: must be at least 1; received -1"
+    assert (
+        len(re.findall(rf"^sweep-\S+ \(.*\) failed on .*{re.escape(line)}; .*$", done.stdout, re.M))
+        == 1
+    )
+    assert "will be retried" not in done.stdout
+    assert re.search(r"1 done, 0 running, 1 failed, 0 left", done.stdout)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_on_this_machine(swept: tuple[Team, str]) -> None:
+    """Without an address, this machine is the cluster, and rows are in the repository's store.
+
+    One result is in the DVC remote, but this store has no row of it: it is recorded, not run again.
+    """
+    team, _ = swept
+    overrides = ["-S", "model.units=3,8", "-S", "model.cell=lstm"]
+    command = ["dvc-mlflow", "sweep", *overrides, "--clones", f"{team.folder}/clones"]
+    said = team.clone.run(*command).stdout
+    assert re.search(r" 1 found, 1 new$", said, re.M)
+    assert len(re.findall("^sweep-.* is recorded from git and DVC", said, re.M)) == 1
+    assert len(re.findall("^sweep-.* done on ", said, re.M)) == 1
+    assert "2 done, 0 running, 0 failed, 0 left" in said
+    client = MlflowClient(f"sqlite:///{team.clone.path}/mlflow.db")
+    here = client.search_runs([client.get_experiment_by_name("vanilla-lstm").experiment_id])
+    assert len(here) == 2
+    (there,) = (row for row in team.rows("model.units", 3) if "larger" in row.data.tags["sweep"])
+    (row,) = (row for row in here if row.data.params["model.units"] == "3")
+    assert row.info.artifact_uri.startswith((team.clone.path / "mlartifacts").as_uri())
+    assert row.info.run_name == there.info.run_name
+    for what in ("params", "metrics"):
+        assert getattr(row.data, what) == getattr(there.data, what)
+    shown = (
+        "dvc-mlflow.lock.",
+        "md5.",
+        "dvc-mlflow.tree.",
+        "dvc.exp_name",
+        "mlflow.source.git.commit",
+    )
+    tags = [{k: v for k, v in run.data.tags.items() if k.startswith(shown)} for run in (row, there)]
+    assert tags[0] == tags[1]
+
+
+def test_too_many_cores(team: Team) -> None:
+    """A trial that no node can run is refused at once."""
+    done = team.sweep("train.seed=40", "--cpus", "2", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "dvc-mlflow: --cpus: the largest node has 1; received 2"
