@@ -11,10 +11,10 @@ from unittest.mock import patch
 import pytest
 from filelock import FileLock
 
-from clone import ROOT, Clone, make_clone
-from processor import processor
+from support.clone import ROOT, Clone, make_clone
+from support.processor import processor
 
-with suppress(ImportError):  # `make test-oldest` does not install it
+with suppress(ImportError):  # `make test SUITE=oldest` does not install it
     import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
 
 # For all that tests start: NumPy's idle threads would take the time of the tests beside.
@@ -23,6 +23,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests with larger numbers")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m versions`, import only modules with that mark: the others need more packages."""
+    others = config.option.markexpr == "versions" and collection_path.suffix == ".py"
+    return (others and "pytest.mark.versions" not in collection_path.read_text()) or None
 
 
 def pytest_report_header() -> str:
@@ -45,7 +51,7 @@ def slow(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def as_committed() -> None:
     """Skip tests of the committed results if code, params or results have uncommitted changes."""
-    paths = ["stages", "properties", "data", "params.yaml", "dvc.yaml", "dvc.lock"]
+    paths = ["stages", "claims", "data", "params.yaml", "dvc.yaml", "dvc.lock"]
     command = ["git", "status", "--porcelain", "--", *paths]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     if done.stdout:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from clone import ROOT, TINY, Clone
+from support.clone import ROOT, TINY, Clone
 
 pytestmark = pytest.mark.pipeline
 
@@ -64,7 +64,7 @@ def test_params_that_no_stage_reads(reproduced: Clone, tmp_path: Path) -> None:
 def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path) -> None:
     """Each committed params.yaml is formatted as DVC writes it: a new value changes one line."""
     clone = reproduced.copy(tmp_path / "clone")
-    for path in [Path("params.yaml"), *sorted(ROOT.glob("properties/claims/*/params.yaml"))]:
+    for path in [Path("params.yaml"), *sorted(ROOT.glob("claims/*/params.yaml"))]:
         shutil.copy(ROOT / path, clone.path / "params.yaml")
         clone.commit("As committed, if the user has changed nothing")
         apply_overrides(str(clone.path / "params.yaml"), ["train.seed=9", "train.clipnorm=1"])

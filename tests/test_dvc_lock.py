@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from clone import ROOT, environment
+from support.clone import ROOT, environment
 from vanilla_lstm.task.params import parse_params
 
 DVC: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")

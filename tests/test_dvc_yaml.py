@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from clone import ROOT
-from imports import LIBRARY, SCRIPTS, STAGES, covering
+from support.clone import ROOT
+from support.imports import LIBRARY, SCRIPTS, STAGES, covering
 from vanilla_lstm.task.schema import Params, PhaseParams, Section
 
 DVC: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")

@@ -1,7 +1,6 @@
-"""The example in examples/ gives the same rows with adoption.diff as without it."""
+"""The example in examples/ gives the same rows while it runs as after the fact."""
 
 import re
-import shutil
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -11,16 +10,17 @@ import pytest
 from mlflow import pyfunc
 from ruamel.yaml import YAML
 
-from clone import Clone
 from dvc_mlflow.__main__ import main
-from example import EXAMPLE, copy_example, plain_example
-from pipelines import Repository
+from support.clone import Clone
+from support.example import EXAMPLE, add_prefix, copy_example, plain_example
+from support.pipelines import Repository
 
 README = (EXAMPLE / "README.md").read_text()
 FOLDERS = ("data/train", "data/validation", "data/test")
 
 pytestmark = [
     pytest.mark.pipeline,
+    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
@@ -33,7 +33,7 @@ def locked(project: Clone) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository in which the pipeline has run without the diff: `copy` it."""
+    """A repository in which the pipeline has run, and nothing is recorded: `copy` it."""
     project = Repository(plain_example(tmp_path_factory.mktemp("plain") / "project").path)
     project.commit("My pipeline")
     project.dvc("repro")
@@ -42,58 +42,51 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def adopted(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """That repository with the diff, in which the pipeline has run again: `copytree` it."""
-    project = plain.copy(tmp_path_factory.mktemp("adopted") / "project")
-    project.git("apply", "adoption.diff")
-    project.commit("Record the pipeline in MLflow")
+def live(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """That repository with the prefix, in which the pipeline has run again: `copytree` it."""
+    project = plain.copy(tmp_path_factory.mktemp("live") / "project")
+    add_prefix(project)
+    project.commit("Record the pipeline while it runs")
     project.dvc("repro")
     project.commit("The results")
     return project
 
 
 @pytest.fixture
-def project(adopted: Repository, tmp_path: Path) -> Repository:
-    """A copy of the adopted pipeline with its store."""
-    return Repository(Path(shutil.copytree(adopted.path, tmp_path / "project", symlinks=True)))
+def project(live: Repository, tmp_path: Path) -> Repository:
+    """A copy of the recorded pipeline with its store."""
+    return live.copy_whole(tmp_path / "project")
 
 
-def test_diff(plain: Repository, tmp_path: Path) -> None:
-    """The diff is what `init` writes; README shows its commands, and no script names MLflow."""
-    project = plain.copy(tmp_path / "project")
-    assert project.tool("init", "--yes").status == 0
-    diff = (EXAMPLE / "adoption.diff").read_text()
-    assert project.git("diff", "--", ":!dvc.lock") == diff.strip()
-    commands = [line for line in re.findall(r"^[-+].*", diff, re.M) if "cmd:" in line]
-    assert len(commands) == 4
-    assert "\n".join(commands) in README
-    for script in (EXAMPLE / "scripts").iterdir():
-        assert "mlflow" not in script.read_text()
+def test_plain() -> None:
+    """Neither the scripts nor dvc.yaml mention MLflow."""
+    for file in (EXAMPLE / "dvc.yaml", *EXAMPLE.glob("scripts/*.py")):
+        assert "mlflow" not in file.read_text().lower()
 
 
-def test_record(plain: Repository, adopted: Repository, tmp_path: Path) -> None:
+def test_record(plain: Repository, live: Repository, tmp_path: Path) -> None:
     """`record` makes the same row from the plain pipeline, and changes no file."""
     assert not (plain.path / "mlflow.db").exists()
     project = plain.copy(tmp_path / "project")
     said = project.record()
     assert (said.status, said.error) == (0, "")
-    assert project.table() == adopted.table()
-    assert project.git("status", "--porcelain").split() == ["??", "mlartifacts/", "??", "mlflow.db"]
+    assert project.table() == live.table()
+    assert project.git("status", "--porcelain") == ""
     assert "up to date" in project.dvc("status").stdout
 
 
-def test_row(plain: Repository, adopted: Repository) -> None:
+def test_row(plain: Repository, live: Repository) -> None:
     """A row has all params, the curve, the scores of both splits and the folders of data."""
-    assert adopted.record().out.startswith("nothing to do")
-    outs = locked(adopted)
+    assert live.record().out.startswith("nothing to do")
+    outs = locked(live)
     assert outs == locked(plain)  # the tool changes no byte
-    (run,) = adopted.rows()
+    (run,) = live.rows()
     assert run.info.status == "FINISHED"
-    given = YAML(typ="safe").load(adopted.path / "params.yaml")
+    given = YAML(typ="safe").load(live.path / "params.yaml")
     assert run.data.params == {f"{s}.{key}": f"{given[s][key]}" for s in given for key in given[s]}
-    curve = adopted.client.get_metric_history(run.info.run_id, "train/loss")
+    curve = live.client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == [*range(30)]
-    scores = YAML(typ="safe").load(adopted.path / "reports" / "metrics.json")
+    scores = YAML(typ="safe").load(live.path / "reports" / "metrics.json")
     assert run.data.metrics == {
         "train/loss": curve[-1].value,
         **{f"evaluate/{split}/{key}": v for split in scores for key, v in scores[split].items()},
@@ -102,7 +95,7 @@ def test_row(plain: Repository, adopted: Repository) -> None:
     assert tags == {f"md5.{path}": md5 for path, md5 in outs.items()}
     inputs = {i.dataset.name: i.dataset.digest for i in run.inputs.dataset_inputs}
     assert inputs == {path: outs[path] for path in (*FOLDERS, "data/model.pkl")}
-    assert adopted.artifacts(run) == sorted(path for path in outs if path not in FOLDERS)
+    assert live.artifacts(run) == sorted(path for path in outs if path not in FOLDERS)
 
 
 @pytest.mark.rest
@@ -111,7 +104,8 @@ def test_experiment(project: Repository) -> None:
     project.dvc("exp", "run", "-S", "train.passes=60")
     _, run = project.rows()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "passes=60"
+    digits = run.data.tags["dvc-mlflow.lock.train"][:7]
+    assert run.info.run_name == f"passes=60 {digits}"
     assert run.data.metrics["train/loss"] < 0.4
     assert "evaluate/test/accuracy" in run.data.metrics
     assert run.data.tags["mlflow.source.git.dirty"] == "false"
@@ -131,9 +125,9 @@ def test_restore(project: Repository) -> None:
     assert project.git("status", "--porcelain") == ""
 
 
-def test_served(adopted: Repository, tmp_path: Path) -> None:
+def test_served(live: Repository, tmp_path: Path) -> None:
     """With README's `artifacts`, MLflow loads the model without the project's code."""
-    project = adopted.copy(tmp_path / "project")  # without rows
+    project = live.copy(tmp_path / "project")  # without rows
     (section,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
     with (project.path / "dvc.yaml").open("a") as file:
         file.write(section)
@@ -153,14 +147,15 @@ def test_served(adopted: Repository, tmp_path: Path) -> None:
 def test_in_place(tmp_path: Path) -> None:
     """In a folder of another project, as here, the example records into that project's store."""
     root = Repository(tmp_path / "root")
-    copy_example(root.path / "examples" / "digits")
+    example = copy_example(root.path / "examples" / "digits")
+    add_prefix(example)
     root.git("init", "-q", "-b", "main")
     root.dvc("init", "-q")
     root.commit("Two projects")
-    example = Clone(root.path / "examples" / "digits")
     example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
     (run,) = root.rows()
-    assert run.info.run_name == "digits passes=3"
+    digits = run.data.tags["dvc-mlflow.lock.train"][:7]
+    assert run.info.run_name == f"passes=3 {digits}"
     assert "evaluate/test/loss" in run.data.metrics
     assert root.client.get_experiment(run.info.experiment_id).name == "root/examples/digits"
     assert not (example.path / "mlflow.db").exists()

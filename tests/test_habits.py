@@ -4,16 +4,19 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from clone import ROOT, Clone, environment
+from support.clone import ROOT, Clone, environment
+from support.pipelines import evaluate, finished
 
 CI = ".github/workflows/ci.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAKEFILE = (ROOT / "Makefile").read_text()
 JOBS: dict[str, Any] = YAML(typ="safe").load(ROOT / CI)["jobs"]
 
 SCHEMA = "check-jsonschema --builtin-schema vendor."
@@ -53,9 +56,56 @@ def test_two_commands_first() -> None:
     steps = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     layers = re.findall(r"^RUN (make .*)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert steps[:2] == layers == ["make repro", "make test"]
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     made = [step.split()[1:] for step in steps if step.startswith("make ")]
-    assert {target for names in made for target in names} <= targets
+    assert {word for words in made for word in words if "=" not in word} <= targets
+
+
+def test_every_suite_runs() -> None:
+    """`.ci/run` begins with check and test; it and the workflow run all other suites."""
+    suites = re.findall(r"^RUN_(\w+) =", MAKEFILE, re.M)
+    assert suites[0] == "main"
+    script = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:4] == "make"]
+    assert script[:2] == ["make check", "make test"]
+    assert script[2:] == [f"make test SUITE={name}" for name in suites[1:] if name != "newest"]
+    run = re.findall(r"run: make test SUITE=(\w+)", (ROOT / CI).read_text())
+    assert run == suites[1:]
+
+
+def test_unknown_suite() -> None:
+    """A suite that is none is refused, and the message says which there are."""
+    done = subprocess.run(
+        ["make", "test", "SUITE=all"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    rule = "SUITE must be main, rest, cluster, oldest or newest; received 'all'"
+    assert rule in done.stderr
+
+
+def test_versions_import_no_other_module() -> None:
+    """`pytest -m versions` imports no module without the mark: the others need more packages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "versions", "--collect-only", "-q"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = set(re.findall(r"^(tests/\S+\.py)::", done.stdout, re.M))
+    marked = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"pytest\.mark\.versions", path.read_text())
+    }
+    assert found == marked
+    assert len(found) > 15
+    assert "deselected" not in done.stdout
 
 
 def test_one_version() -> None:
@@ -65,20 +115,96 @@ def test_one_version() -> None:
     assert cited["version"] == released[0] == PROJECT["version"]
 
 
+REPORTED = """\
+```
+| Path        | Param   | HEAD^1   | workspace   |
+|-------------|---------|----------|-------------|
+| params.yaml | a       | 1        | 2           |
+
+| Path   | Metric   | HEAD^1   | workspace   | Change   |
+|--------|----------|----------|-------------|----------|
+| a.json | score    | 1        | 2           | 1        |
+
+```
+"""
+"""What a pull request's report shows of a project in which a param and its metric have changed."""
+
+
+@pytest.mark.pipeline
+@pytest.mark.rest
+def test_report_of_a_pull_request(tmp_path: Path) -> None:
+    """The report shows each project's changes, and fails unless dvc.lock is what the code makes."""
+    _, show, check = (step["run"] for step in JOBS["report"]["steps"] if "run" in step)
+    summary = tmp_path / "summary"
+    root = finished(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, {"a": 1})
+    (root.path / ".venv").symlink_to(sys.prefix)
+    (root.path / ".git/info/exclude").write_text("/.venv\n")
+    nested = type(root)(root.path / "claims")
+    root.run("sh", "-c", "mkdir claims && cp dvc.yaml params.yaml raw.txt claims")
+    nested.dvc("init", "-q", "--subdir")
+    nested.dvc("repro", "-q")
+    root.commit("Two projects")
+
+    def runs(script: str) -> bool:
+        more = {"GITHUB_STEP_SUMMARY": f"{summary}"}
+        return not root.run("bash", "-e", "-c", script, check=False, **more).returncode
+
+    assert runs(check)
+    for project in (root, nested):
+        project.set({"a": 2})
+        root.commit("A param, without its result")
+        assert not runs(check)
+        project.dvc("repro", "-q")
+        assert not runs(check)
+        root.git("commit", "-q", "-a", "--amend", "-m", "A param and its result")
+        assert runs(check)
+        root.git("rm", "-q", "--cached", f"{project.path}/dvc.lock")
+        assert not runs(check)
+        root.git("reset", "-q")
+    root.git("reset", "-q", "--soft", "HEAD~2")
+    root.commit("Both")
+    assert runs(show)
+    assert summary.read_text() == REPORTED * 2
+
+
 def addresses(text: str) -> list[str]:
     """Return every address to install from, and every option that sets one."""
     return re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|^-[if]\b", text, re.M)
 
 
-@pytest.mark.parametrize("name", ["", "-dev", "-cluster"])
-def test_requirements_name_no_registry(name: str) -> None:
+LISTS = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements-*.txt"))]
+
+
+def pins(text: str) -> list[str]:
+    """Return the pins of a list: name, version and, where there is one, marker."""
+    return [line.rstrip("\\ ") for line in re.findall(r"^[a-z].*", text, re.M)]
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
+def test_requirements_name_no_registry(path: Path) -> None:
     """Requirements name no registry, which is the user's choice, and pin every package by hash."""
-    text = (ROOT / f"requirements{name}.txt").read_text()
+    text = path.read_text()
     assert addresses(text) == []
-    pinned = re.findall(r"^[a-z0-9-]+==", text, re.M)
-    assert len(pinned) > 50
+    assert pins(text)
+    assert all(re.match(r"[a-z0-9-]+==\S", pin) for pin in pins(text))
     blocks = re.split(r"^(?=[a-z])", text, flags=re.M)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_each_pin_is_said_once() -> None:
+    """No package is in two lists: what both `dev` and `cluster` add is in `shared`."""
+    assert len(LISTS) == 4
+    listed = [{pin.partition("==")[0] for pin in pins(path.read_text())} for path in LISTS]
+    times = Counter(name for names in listed for name in names)
+    assert len(times) > 200
+    assert [name for name, count in times.items() if count > 1] == []
+
+
+def test_nothing_is_missing() -> None:
+    """The lists, which pip installs as they are, have everything that their packages need."""
+    check = [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"]
+    done = subprocess.run(check, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_requirements_name_no_registry_can_fail() -> None:
@@ -89,13 +215,14 @@ def test_requirements_name_no_registry_can_fail() -> None:
 
 def test_make_help() -> None:
     """`make help` lists every target that a user may call."""
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.M)
     assert phony
     done = subprocess.run(
         ["make", "help"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
     )
     listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.M)
     assert sorted(listed) == sorted(phony[1].split())
+    assert len(listed) <= 12
 
 
 def test_commit_hook(clone: Clone) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from clone import ROOT, Clone, make_clone
-from processor import processor
+from support.clone import ROOT, Clone, make_clone
+from support.processor import processor
 
 pytestmark = pytest.mark.pipeline
 
@@ -59,19 +59,19 @@ def test_forced_repro_changes_nothing(
         assert made[0] == made[1]
 
 
-RESULTS = ["main", *sorted(p.parent.name for p in ROOT.glob("properties/claims/*/params.yaml"))]
+RESULTS = ["main", *sorted(p.parent.name for p in ROOT.glob("claims/*/params.yaml"))]
 
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_committed_result(tmp_path: Path, slow: bool, name: str) -> None:
     """This machine makes the committed results from params.yaml, byte for byte."""
     if not slow:
-        pytest.skip("is about this machine's processor: `make test-slow`")
+        pytest.skip("is about this machine's processor: `pytest --slow`")
     clone = make_clone(tmp_path / "clone", params={})
     if name == "main":
         assert len(clone.repro()) == 4
     else:
-        clone.run("dvc", "--cd", "properties", "repro", f"evaluate@{name}")
+        clone.run("dvc", "--cd", "claims", "repro", f"evaluate@{name}")
     assert clone.git("status", "--porcelain") == "", processor()
 
 
@@ -96,10 +96,10 @@ def test_no_bar_without_a_terminal(copy: Clone) -> None:
 
 
 @pytest.mark.usefixtures("as_committed")
-@pytest.mark.parametrize("folder", [".", "properties"])
+@pytest.mark.parametrize("folder", [".", "claims"])
 def test_committed_locks_are_of_this_code(tmp_path: Path, folder: str) -> None:
     """DVC runs nothing in a fresh clone, except `report`, whose deps are not all in git."""
     subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
     clone = Clone(tmp_path / "clone" / folder)
-    stages = ["evaluate", "measure"] if folder == "properties" else []
+    stages = ["evaluate", "measure"] if folder == "claims" else []
     assert clone.repro("--dry", "--allow-missing", *stages) == []

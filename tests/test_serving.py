@@ -1,17 +1,20 @@
 """MLflow itself loads and serves a row's model, which answers with the same predictions."""
 
+import hashlib
 import json
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
-from clone import Clone
-from servers import serving
+from support.clone import Clone
+from support.servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -20,10 +23,9 @@ pytestmark = [
 
 DIGITS = [[1, 3, 0, 2, 2, 1, 0, 3, 1, 2], [0, 0, 1, 2, 3, 3, 2, 1, 0, 0]]
 
-REGISTER = """
-import sys, mlflow
-version = mlflow.register_model(sys.argv[1], "vanilla-lstm").version
-mlflow.MlflowClient().set_registered_model_alias("vanilla-lstm", "champion", version)
+FETCH = """
+import mlflow
+print(mlflow.artifacts.download_artifacts("models:/vanilla-lstm@champion"))
 """
 
 LOAD = """
@@ -49,12 +51,37 @@ def model_uri(reproduced: Clone) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(reproduced: Clone, model_uri: str) -> Iterator[str]:
-    """The address of a server for the registered model's alias."""
-    reproduced.run(sys.executable, "-c", REGISTER, model_uri)
+def lost(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A copy whose store was lost after its row was promoted, and made again from git and DVC."""
+    client = MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+    reproduced.run("dvc-mlflow", "promote", client.search_runs(["1"])[0].info.run_id)
+    copy = reproduced.copy(tmp_path_factory.mktemp("lost") / "clone")
+    copy.run("dvc-mlflow", "record", "--all")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def server(lost: Clone) -> Iterator[str]:
+    """The address of a server for the champion."""
     alias = ["-m", "models:/vanilla-lstm@champion", "--env-manager", "local"]
-    with serving(reproduced, "models", "serve", *alias) as address:
+    with serving(lost, "models", "serve", *alias) as address:
         yield address
+
+
+@pytest.mark.rest
+def test_three_ways_to_the_champion(lost: Clone) -> None:
+    """DVC and MLflow give the champion's bytes, those that dvc.lock names and DVC's cache has."""
+    lock = yaml.safe_load(lost.lock)
+    outs = {out["path"]: out["md5"] for out in lock["stages"]["train"]["outs"]}
+    md5 = outs["data/model.keras"]
+    tags = lost.git("tag", "--points-at", "HEAD").split()
+    assert tags == ["vanilla-lstm#champion#1", "vanilla-lstm@v0.0.1"]
+    lost.dvc("artifacts", "get", ".", "vanilla-lstm", "--stage", "champion", "-o", "got.keras")
+    printed = lost.run(sys.executable, "-W", "ignore", "-c", FETCH).stdout
+    (served,) = Path(printed.splitlines()[-1]).rglob("model.keras")
+    cached = lost.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    for path in (lost.path / "got.keras", served, cached):
+        assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
 
 def ask(server: str, body: object) -> tuple[int, Any]:
@@ -125,11 +152,11 @@ def test_load_model(reproduced: Clone, model_uri: str) -> None:
 
 
 @pytest.mark.rest
-def test_same_as_predictions(reproduced: Clone, server: str) -> None:
+def test_same_as_predictions(lost: Clone, server: str) -> None:
     """The served model predicts what `evaluate` wrote to data/predictions.csv."""
     code = "import numpy as np; print(np.load('data/test.npz')['x'].tolist())"
-    x = json.loads(reproduced.run(sys.executable, "-c", code).stdout)
+    x = json.loads(lost.run(sys.executable, "-c", code).stdout)
     _, answer = ask(server, {"inputs": x})
     served = [row.index(max(row)) for row in answer["predictions"]]
-    lines = (reproduced.path / "data" / "predictions.csv").read_text().splitlines()[1:]
+    lines = (lost.path / "data" / "predictions.csv").read_text().splitlines()[1:]
     assert served == [int(line.split(",")[1]) for line in lines]

@@ -7,7 +7,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from clone import Clone
+from support.clone import Clone
 
 pytestmark = pytest.mark.pipeline
 

@@ -1,4 +1,4 @@
-"""Take README's pictures in a temporary clone: `make screenshots` (needs Chromium)."""
+"""Take README's pictures in a temporary clone (needs Chromium)."""
 
 import sys
 import tempfile
@@ -11,10 +11,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from mlflow import MlflowClient
 
-from browser import browser, wait_for
-from clone import Clone, make_clone
-from example import plain_example
-from servers import serving
+from support.browser import browser, wait_for
+from support.clone import Clone, make_clone
+from support.example import plain_example
+from support.servers import serving
 
 TABLE = "experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
 SETTLED = 8  # seconds that MLflow needs to draw its charts
@@ -52,19 +52,36 @@ def main() -> None:
             take(picture, curves, "train\n(5)", search="train.*(loss|accuracy)")
         example = history(Path(folder, "digits"))
         with serving(example, "ui") as address:
-            take(Picture(address, "dvc_mlflow/table.png", 1700, 760), TABLE, "5 matching runs")
+            take(Picture(address, "dvc_mlflow/table.png", 1700, 760), TABLE, "10 matching runs")
+
+
+HISTORY: dict[str, dict[str, float]] = {
+    "My first results": {},
+    "Learn ten times as fast": {"train.rate": 0.01},
+    "Learn slower, but twice as long": {"train.rate": 0.001, "train.passes": 60},
+    "Train three times as long": {"train.passes": 90},
+    "Try another split": {"prepare.seed": 8},
+    "Go back to the first split": {"prepare.seed": 7, "train.rate": 0.003},
+    "Penalize large weights": {"train.penalty": 0.01},
+}
+"""The commits of a history: what each says, and the params that it changes."""
 
 
 def history(path: Path) -> Clone:
-    """Make a history of the example in examples/ without the tool, and record all of it."""
+    """Make a history of ten results of the example in examples/, and record all of it."""
     project = plain_example(path)
     project.commit("My pipeline")
-    committed = {"train.rate": 0.001, "train.passes": 30, "prepare.seed": 7}
-    for change in ({}, {"train.rate": 0.01}, {"train.passes": 60}, {"prepare.seed": 8}):
-        project.set(committed | change)
+    for message, params in HISTORY.items():
+        project.set(params)
         project.dvc("repro")
-        project.commit(f"{change}")
-    project.dvc("exp", "run", "-S", "train.rate=0.0001")
+        project.commit(message)
+    script = project.path / "scripts" / "train.py"
+    script.write_text(f"{script.read_text()}\n")
+    project.dvc("exp", "run", "-n", "brave", "-S", "train.rate=0.1")
+    project.git("checkout", "-q", ".")
+    for rate in (0.0001, 0.03):
+        project.dvc("exp", "run", "-S", f"train.rate={rate}")
+        project.git("checkout", "-q", ".")
     project.run("dvc-mlflow", "record", "--all")
     return project
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hlo import compiled
-from sections import data_params, model_params
-from small_training import data, fit, recipe
+from support.hlo import compiled
+from support.sections import data_params, model_params
+from support.small_training import data, fit, recipe
 from vanilla_lstm.learning import training
 from vanilla_lstm.learning.backend import tf
 from vanilla_lstm.learning.model import build_model

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from small_training import N_STEPS, curriculum, data, fit, recipe, small_model, weights
+from support.small_training import N_STEPS, curriculum, data, fit, recipe, small_model, weights
 from vanilla_lstm.learning import training
 from vanilla_lstm.learning.evaluation import evaluate
 from vanilla_lstm.learning.model import predict

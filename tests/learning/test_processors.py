@@ -2,7 +2,7 @@
 
 import pytest
 
-from processor import QEMU, run
+from support.processor import QEMU, run
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -14,7 +14,7 @@ pytestmark = [
 FIT = """
 import hashlib, sys
 sys.path[:0] = ["stages", "tests"]
-from sections import data_params, model_params, train_params
+from support.sections import data_params, model_params, train_params
 from vanilla_lstm.learning.model import build_model, predict
 from vanilla_lstm.task.sequences import generate
 from vanilla_lstm.learning.training import fit
@@ -67,5 +67,5 @@ def test_same_bytes_can_fail() -> None:
 def test_same_bytes_on_other_processors(case: tuple[str, ...], name: str, slow: bool) -> None:
     """The same holds for other processors, cells, batch sizes, units, labels and lengths."""
     if not slow:
-        pytest.skip("takes a minute for each case: `make test-slow`")
+        pytest.skip("takes a minute for each case: `pytest --slow`")
     assert run(FIT, *case, on=name) == run(FIT, *case)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clone import ROOT
-from hlo import compiled, contractions
-from sections import data_params, model_params, train_params
+from support.clone import ROOT
+from support.hlo import compiled, contractions
+from support.sections import data_params, model_params, train_params
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import batches
 from vanilla_lstm.learning.model import CELLS, as_program, build_model
@@ -22,9 +22,7 @@ from vanilla_lstm.task.schema import Params
 
 pytestmark = pytest.mark.pipeline
 
-COMMITTED = {
-    path.parent.name: path for path in sorted(ROOT.glob("properties/claims/*/params.yaml"))
-}
+COMMITTED = {path.parent.name: path for path in sorted(ROOT.glob("claims/*/params.yaml"))}
 COMMITTED["main"] = ROOT / "params.yaml"
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from clone import ROOT, environment
-from sections import train_params
-from small_training import data, fit, recipe, small_model, weights
+from support.clone import ROOT, environment
+from support.sections import train_params
+from support.small_training import data, fit, recipe, small_model, weights
 from vanilla_lstm.learning import training
 from vanilla_lstm.learning.evaluation import evaluate, significant
 from vanilla_lstm.learning.model import predict
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.pipeline
 ONE_FIT = """
 import hashlib, sys
 sys.path[:0] = ["stages", "tests"]
-from sections import data_params, model_params, train_params
+from support.sections import data_params, model_params, train_params
 from vanilla_lstm.learning.model import build_model
 from vanilla_lstm.task.sequences import generate
 from vanilla_lstm.learning.training import fit

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sections import train_params
-from small_training import N_STEPS, SEED, data, fit, recipe, small_model
+from support.sections import train_params
+from support.small_training import N_STEPS, SEED, data, fit, recipe, small_model
 from vanilla_lstm.learning.backend import keras
 from vanilla_lstm.learning.batches import shuffled_batches
 from vanilla_lstm.learning.model import CELLS

@@ -1,19 +1,24 @@
 """A new visitor's browser shows the results in MLflow's pages and DVC's plots."""
 
 import csv
+import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
-from clone import Clone
-from pipelines import Repository
-from servers import serving
+from support.browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
+from support.clone import Clone, environment
+from support.histories import history
+from support.pipelines import Repository
+from support.servers import free_port
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -37,28 +42,46 @@ SCROLL = "document.querySelectorAll('*').forEach(e => { e.scrollTop = e.scrollHe
 
 @pytest.fixture(scope="module")
 def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A clone with a committed result and two experiments; the last one's stderr is in `said`."""
+    """A clone with a committed result and two experiments."""
     path = tmp_path_factory.mktemp("compared") / "clone"
     project = Repository(reproduced.copy(path).path)
     project.record()
-    done = [project.dvc("exp", "run", "-S", to) for to in ("train.epochs=2", "model.units=3")]
-    path.with_name("said").write_text(done[-1].stderr)
+    for to in ("train.epochs=2", "model.units=3"):
+        project.dvc("exp", "run", "-S", to)
     return project
 
 
+@contextmanager
+def shown(project: Repository) -> Iterator[str]:
+    """Run `dvc-mlflow ui` in the block; yield the address that it prints."""
+    with subprocess.Popen(
+        ["dvc-mlflow", "ui", "--port", f"{free_port()}"],
+        cwd=project.path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as ui:
+        try:
+            assert ui.stdout
+            line = next(line for line in ui.stdout if line.startswith("All results: "))
+            yield line.strip().removeprefix("All results: ")
+        finally:
+            os.killpg(ui.pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
-def ui(compared: Repository) -> Iterator[str]:
-    """The address of an MLflow server with that clone's store."""
-    with serving(compared, "ui") as address:
+def table(compared: Repository) -> Iterator[str]:
+    """The address of that clone's table."""
+    with shown(compared) as address:
         yield address
 
 
-def test_table(compared: Repository, ui: str) -> None:
-    """The address that a stage prints opens the table with our columns, lowest loss first."""
-    said = compared.path.with_name("said").read_text()
-    (printed,) = {*re.findall(r"all rows: http://127\.0\.0\.1:5000(\S+)", said)}
+def test_table(compared: Repository, table: str) -> None:
+    """The address that `ui` prints opens the table with our columns, lowest loss first."""
     with browser(2600, 900) as driver:
-        driver.get(f"{ui}{printed}")
+        driver.get(table)
         wait_for(driver, "matching runs", "test/accuracy", "train.learning_rate", "epochs=2")
         heads, rows = driver.execute_script(TABLE)
     assert set(heads.values()) == {
@@ -72,23 +95,50 @@ def test_table(compared: Repository, ui: str) -> None:
         "train.epochs",
         "train.learning_rate",
     }
-    shown = [{heads[column]: text for column, text in row.items()} for row in rows]
+    found = [{heads[column]: text for column, text in row.items()} for row in rows]
     names = ("train.epochs", "model.units", "test/accuracy", "test/loss")
     in_dvc = csv.DictReader(compared.dvc("exp", "show", "--csv").stdout.splitlines())
-    assert sorted(tuple(float(row[name]) for name in names) for row in shown) == sorted(
+    assert sorted(tuple(float(row[name]) for name in names) for row in found) == sorted(
         tuple(float(row[name.removeprefix("test/")]) for name in names)
         for row in in_dvc
         if row["rev"] != "workspace"
     )
-    assert len(shown) == 3
-    losses = [float(row["test/loss"]) for row in shown]
+    assert len(found) == 3
+    losses = [float(row["test/loss"]) for row in found]
     assert losses == sorted(losses)
 
 
-def test_pages_of_a_row(compared: Repository, ui: str) -> None:
+def test_default_table(tmp_path: Path) -> None:
+    """Without a word in dvc.yaml, a history shows its scores, what changed, and the commits."""
+    project = history(tmp_path / "project", 10)
+    project.record("--all")
+    with shown(project) as address, browser(2600, 900) as driver:
+        driver.get(address)
+        wait_for(driver, "matching runs", "evaluate/loss", "Result 9")
+        heads, rows = driver.execute_script(TABLE)
+        assert {*heads.values()} - {"Duration"} == {
+            "evaluate/score",
+            "evaluate/loss",
+            "rate",
+            "commit",
+        }
+        table = [{heads[column]: text for column, text in row.items()} for row in rows]
+        assert len(table) == 10
+        assert [row["rate"] for row in table] == [f"{rate}" for rate in reversed(range(10))]
+        commits = project.git("log", "--format=%h %s", "--abbrev=7").splitlines()
+        assert [row["commit"] for row in table] == commits[:10]
+        (row,) = [r for r in project.rows() if r.data.params["rate"] == "9"]
+        page = f"experiments/{row.info.experiment_id}/runs/{row.info.run_id}"
+        driver.get(f"{address.partition('#')[0]}#/{page}")
+        wait_for(driver, f"{commits[0].partition(' ')[0]} Result 9, by A. Uthor")
+        wait_for(driver, f"dvc-mlflow restore '{row.info.run_name}' brings back")
+
+
+def test_pages_of_a_row(compared: Repository, table: str) -> None:
     """A row's pages show its metrics, params, data sets, model, curves and files."""
     row = compared.rows()[-1]
-    page = f"{ui}/#/experiments/{row.info.experiment_id}/runs/{row.info.run_id}"
+    start = table.partition("#")[0]
+    page = f"{start}#/experiments/{row.info.experiment_id}/runs/{row.info.run_id}"
     with browser(1600, 1600) as driver:
         driver.get(page)
         wait_for(driver, "Metrics (9)", "test/correctly_classified", "Parameters (28)")

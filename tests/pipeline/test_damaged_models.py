@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sections import data_params, model_params
+from support.sections import data_params, model_params
 from vanilla_lstm.task.artifacts import MODEL
 from vanilla_lstm.task.errors import FileError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from clone import Clone
-from live_runs import last, reproducing, wait
-from pipelines import Repository
-from restoring import contents
+from support.clone import Clone
+from support.live_runs import last, reproducing, wait
+from support.pipelines import Repository
+from support.restoring import contents
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -90,7 +90,7 @@ def test_stopped_training(project: Repository) -> None:
     (row,) = project.rows()
     assert row.info.status == "KILLED"
     assert "train/val_accuracy" in row.data.metrics
-    assert not any(key.startswith("lock.") for key in row.data.tags)
+    assert not any(key.startswith("dvc-mlflow.lock.") for key in row.data.tags)
     project.run("sh", "-c", "dvc checkout && git checkout data")
     assert contents(project.path / "data") == before
 

@@ -1,9 +1,9 @@
-"""No kill loses a result, at a random moment or while DVC writes: see tests/kills.py."""
+"""No kill loses a result, at a random moment or while DVC writes: see tests/support/kills.py."""
 
 import pytest
 
-from clone import Clone
-from kills import Ledger, draw
+from support.clone import Clone
+from support.kills import Ledger, draw
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.rest]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_dataset import DATA, DATASET, OWN, X, Y, files, md5
+from support.small_dataset import DATA, DATASET, OWN, X, Y, files, md5
 from vanilla_lstm.task.artifacts import (
     METRICS,
     TRAIN_DATA,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clone import ROOT
-from params_text import KEYS, TEXT, VALUES, changed, line_of, of, refusal
+from support.clone import ROOT
+from support.params_text import KEYS, TEXT, VALUES, changed, line_of, of, refusal
 from vanilla_lstm.task.errors import ParamsError
 from vanilla_lstm.task.params import parse_params
 

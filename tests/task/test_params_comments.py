@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from voluptuous import Range
 
-from clone import ROOT
-from params_text import KEYS, line_of
+from support.clone import ROOT
+from support.params_text import KEYS, line_of
 from vanilla_lstm.task.schema import Params
 
 COMMENTED = (ROOT / "params.yaml").read_text()

@@ -9,7 +9,7 @@ from dvc.utils.serialize import parse_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from params_text import TEXT, changed, of, refusal
+from support.params_text import TEXT, changed, of, refusal
 from vanilla_lstm.task.errors import FileError, ParamsError
 from vanilla_lstm.task.params import parse_params, read_params
 from vanilla_lstm.task.params_file import flatten, parse, read

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sections import RECIPE
+from support.sections import RECIPE
 from vanilla_lstm.task.sequences import generate
 
 

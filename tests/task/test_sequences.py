@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sections import data_params
+from support.sections import data_params
 from vanilla_lstm.task import sequences
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate, label
 
