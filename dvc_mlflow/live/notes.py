@@ -25,6 +25,7 @@ class Plan:
         experiment: str,
         opens_first: bool,
         address: str,
+        makes_store: bool,
     ) -> None:
         self.name = os.path.normpath(f"{folder}/{name}")
         """The stage's name in its project, as the pipeline has it."""
@@ -35,12 +36,20 @@ class Plan:
         """Whether its row has to be open before the command starts."""
         self.address = address
         """The address of the store."""
+        self.makes_store = makes_store
+        """Whether its command would make the store that is not there yet, by calling MLflow."""
 
 
-Entry = tuple[str, bool | None, str, bool, str]
+Entry = tuple[str, bool | None, str, bool, str, bool]
 """What a plan is made of, except for the name."""
 Entries = dict[str, dict[str, Entry]]
 """By dvc.yaml, and by the stage's name in it, without its item."""
+
+
+def exists(address: str) -> bool:
+    """Whether there is a store; a server makes its own."""
+    scheme, _, path = address.partition(":///")
+    return scheme != "sqlite" or os.path.exists(path.partition("?")[0])
 
 
 def write(notes: str, plans: Entries) -> None:

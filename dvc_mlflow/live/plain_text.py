@@ -19,7 +19,8 @@ from ..repository import (
     project_folder,
     project_root,
 )
-from .notes import Entries, Entry, Plan
+from .mlflow_callers import may_call
+from .notes import Entries, Entry, Plan, exists
 
 _AT_TOP = ("metrics", "plots", "artifacts")
 """What the top of a dvc.yaml declares, also of the outputs of another one's stages."""
@@ -61,6 +62,7 @@ def _entry(
         f"{settings.get('experiment') or default}",
         settings.get("open") == "first",
         at,
+        not exists(at) and stage.may_call_mlflow(),
     )
 
 
@@ -103,6 +105,15 @@ class StageText:
             return {"experiment": named.pop(), **found} if len(named) == 1 else found
         except (LookupError, TypeError, AttributeError):
             return {}  # the recorder reports what is wrong
+
+    def may_call_mlflow(self) -> bool:
+        """Whether its command may call MLflow."""
+        stage = self._stage
+        if stage is None:
+            return True
+        folder = self.file.parent / f"{stage.get('wdir') or ''}"
+        paths = [path for path, _ in _entries(stage.get("deps"))]
+        return may_call(_texts(stage.get("cmd")), paths, folder)
 
     def _is_one_shown(self) -> bool:
         """Whether it is sure that a stage has metrics; else the last stages are recorded."""

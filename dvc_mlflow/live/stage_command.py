@@ -99,7 +99,7 @@ class _Stage:
         """Run the command, wait until its row is complete, and return the exit status."""
         opens_first = self._plan.opens_first
         env = _environment(self._plan, self._token)
-        if opens_first or not _exists(self._plan.address):
+        if opens_first or (self._plan.makes_store and not notes.exists(self._plan.address)):
             self._wait_for_row()
         if opens_first and self._run_id:
             env["MLFLOW_RUN_ID"] = self._run_id
@@ -230,9 +230,3 @@ def _environment(plan: notes.Plan, token: str) -> dict[str, str]:
             pass
     env["MLFLOW_RUN_CONTEXT"] = context
     return env
-
-
-def _exists(address: str) -> bool:
-    """Whether there is a store: a command that needs a database waits until it is made."""
-    scheme, _, path = address.partition(":///")
-    return scheme != "sqlite" or os.path.exists(path.partition("?")[0])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,12 @@ from . import mlflow_settings  # noqa: F401  (before MLflow)
 import mlflow
 import mlflow.store.db.utils
 import sqlalchemy
+from mlflow.exceptions import MlflowException
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
+
+_MAKING, _MOMENT = 20, 0.05  # seconds
+_PAUSE = 2  # seconds, at most, between what MLflow writes while it makes a database
 
 
 def changes(address: str) -> int | None:
@@ -39,14 +44,38 @@ def file_of(address: str) -> Path | None:
 
 
 def check_schema(address: str) -> None:
-    """Raise MLflow's error for a database of another version, or MLflow would migrate it."""
+    """Raise MLflow's error for a database of another version, or MLflow would migrate it.
+
+    While a script's MLflow makes it, wait: two that make its tables disturb each other.
+    """
     if re.match("(mssql|mysql|postgresql|sqlite)[:+]", address):
         engine = sqlalchemy.create_engine(address)
+        deadline = time.monotonic() + _MAKING
         try:
+            while not _is_current(engine) and _is_being_made(file_of(address)):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_MOMENT)
             if mlflow.store.db.utils._get_schema_version(engine):
                 mlflow.store.db.utils._verify_schema(engine)
         finally:
             engine.dispose()
+
+
+def _is_current(engine: sqlalchemy.Engine) -> bool:
+    try:
+        mlflow.store.db.utils._verify_schema(engine)
+    except MlflowException:
+        return False
+    return True
+
+
+def _is_being_made(file: Path | None) -> bool:
+    """Whether somebody has written to a database just now."""
+    try:
+        return file is not None and time.time() - file.stat().st_mtime < _PAUSE
+    except OSError:
+        return False
 
 
 def create(path: Path) -> None:
@@ -68,8 +97,8 @@ def create(path: Path) -> None:
                 os.fsync(file)
             try:
                 os.link(partial, path)
-            except FileExistsError:
-                pass
+            except FileExistsError:  # another clone's, or a script's MLflow is at it
+                check_schema(f"sqlite:///{path}")
             except OSError:  # a file system without links
                 partial.replace(path)
         finally:
