@@ -81,7 +81,9 @@ class Index:
         """Return where results go; the lock of the store must be held."""
         there = self.known(wanted)
         self._knew_all = self.is_current()
-        if there.has is not None or self._knew_all:
+        # At a server a search costs as much as to write a row's metrics, so what another clone
+        # writes at the same time is left to `Recording`, which leaves one of two rows.
+        if there.has is not None or self._knew_all or self._store.is_remote:
             return there
         # Somebody else has written to the store. A run with all these results has the first one.
         name, digest = next(iter(wanted.items()))

@@ -16,6 +16,7 @@ from ..store.faults import retried
 from .content import Content, Input, Point
 
 _T = TypeVar("_T")
+_METRICS, _PAIRS = 800, 100  # at most, in a request
 
 
 def log(
@@ -28,9 +29,14 @@ def log(
     """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
     pairs = [Param(*pair) for pair in (params or {}).items()]
     labels = [RunTag(*pair) for pair in (tags or {}).items()]
-    parts = (_batches(metrics, 800), _batches(pairs, 100), _batches(labels, 100))
+    parts = (_batches(metrics, _METRICS), _batches(pairs, _PAIRS), _batches(labels, _PAIRS))
     for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
         store.client.log_batch(run_id, some_metrics, some_params, some_tags)
+
+
+def is_one_request(metrics: Sequence[Metric], params: Mapping[str, str]) -> bool:
+    """Whether `log` sends these at once: MLflow then writes tags after them."""
+    return len(metrics) <= _METRICS and len(params) <= _PAIRS
 
 
 def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:

@@ -19,7 +19,7 @@ from .gathered import Gathered
 from .matching import Index, Searches
 from .opened import Live, opened
 from .result import Result
-from .sending import comparable, log, log_files, metric
+from .sending import comparable, is_one_request, log, log_files, metric
 from .title import title, words
 
 
@@ -170,7 +170,9 @@ def _fill(
     params = {key: value for key, value in new.params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else new.time
     metrics = [metric(point, at) for point in points if comparable(point) not in known]
-    log(store, run_id, metrics, params, tags)
+    if tags or not is_one_request(metrics, params):  # else they go with the last tags
+        log(store, run_id, metrics, params, tags)
+        metrics, params = [], {}
     log_files(store, run, content, new.sources)
     unserved, complete = frozenset[str](), {}
     for name in names:
@@ -183,7 +185,7 @@ def _fill(
         store.client.set_terminated(run_id, end_time=at)
     own = {name: every - unserved for name, every in declared(result).items() if name in complete}
     tags = {f"{COMPLETE}{name}": digest for name, digest in complete.items()}
-    log(store, run_id, tags={**shown_tags(own), **tags})
+    log(store, run_id, metrics, params, {**shown_tags(own), **tags})
     verb = ("completed" if complete else "") if joins else "added"
     had = joins or Known(run_id, {}, {}, change=new.origin.get(CHANGE, ""))
     has_now = replace(
