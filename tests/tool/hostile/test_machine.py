@@ -149,6 +149,23 @@ def test_stopped_recorder(tmp_path: Path) -> None:
     assert [row.data.metrics for row in rows] == [{"one/n": 1}]
 
 
+@pytest.mark.rest
+def test_forgotten_row(tmp_path: Path) -> None:
+    """`forget` of the row of a running stage costs one line; `record` adds the result."""
+    project = waiting(tmp_path)
+    with reproducing(project) as dvc:
+        (row,) = wait(project.rows, 120)
+        assert project.tool("forget", row.info.run_id).status == 0
+        (project.path / "go").touch()
+        said, _ = dvc.communicate(timeout=120)
+    assert dvc.returncode == 0
+    assert "must be in the 'active' state" in said
+    assert project.rows() == []
+    assert project.record().status == 0
+    (added,) = project.rows()
+    assert (added.info.status, added.data.metrics) == ("FINISHED", {"one/n": 1})
+
+
 ODD_CURVE = """
 import os, pathlib, time
 curve = pathlib.Path("curve.csv")
