@@ -32,8 +32,11 @@ class Team:
         port, key = stack.enter_context(ssh(folder / "ssh"))
         remote = f"ssh://127.0.0.1:{port}{folder}/files"
         self.clone = repository(folder, remote, files, keyfile=str(key))
-        os.environ["SCRATCH"] = str(folder)  # of every node that has no other
-        stack.callback(os.environ.pop, "SCRATCH")
+        # Of every node that has no other scratch folder, and of the head, as docs/SERVICES.md says.
+        own = {"SCRATCH": str(folder), "RAY_health_check_failure_threshold": "3"}
+        for name, value in own.items():
+            os.environ[name] = value
+            stack.callback(os.environ.pop, name)
         self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(self.cluster.shutdown)
         self.logs = Path(self.cluster.head_node.get_logs_dir_path())
