@@ -30,6 +30,7 @@ from ..rows.content import content_of, params_of
 from ..rows.folders import Folder, make, mark, place, prepared
 from ..rows.origin import Kept
 from ..rows.result import State
+from ..rows.sending import as_stored
 from ..store.lookup import read_run
 
 _CHANGED = "no dvc.lock in the row's git trees has its results; somebody has changed the row"
@@ -174,7 +175,8 @@ def _differences(found: State, wanted: _Wanted, run: Run) -> Iterator[str]:
             if point.step >= last.get(point.key, (0, 0.0))[0]:
                 last[point.key] = (point.step, point.value)
     for key, (_, number) in last.items():
-        if not math.isnan(number) and run.data.metrics.get(key, number) != number:
+        wanted_value = as_stored(number)
+        if not math.isnan(number) and run.data.metrics.get(key, wanted_value) != wanted_value:
             yield f"metric {key!r} is {number}, the row says {run.data.metrics[key]}"
 
 

@@ -114,15 +114,22 @@ def _check_out(out: Any) -> bool:
     """
     if _outside(out):
         return False
-    with suppress(Exception):  # what is missing is found by its md5
-        out.checkout(force=True, allow_missing=True)
+    if _is_there(out):  # DVC would remove what its cache lacks, and what somebody has added
+        return True
+    if _is_listed(out):
+        with suppress(Exception):  # what is missing is found by its md5
+            out.checkout(force=True, allow_missing=True)
     return _is_there(out)
 
 
 def _is_there(out: Any) -> bool:
     """Whether an output that DVC keeps is all there, and right."""
-    is_listed = not out.hash_info.isdir or out.get_obj() is not None
-    return out.exists and is_listed and not _wrong(out)
+    return out.exists and _is_listed(out) and not _wrong(out)
+
+
+def _is_listed(out: Any) -> bool:
+    """Whether it is known what is in an output that DVC keeps."""
+    return not out.hash_info.isdir or out.get_obj() is not None
 
 
 def _outside(out: Any) -> str:
@@ -160,8 +167,7 @@ def _missing(out: Any, looked: str) -> Iterator[str]:
         yield f"{_path(out)} is left out: its list of files has {outside!r}, which leads out of it"
         return
     cure = "`dvc pull` it where it still is, `dvc exp pull` its experiment, or run `dvc repro` here"
-    is_listed = not out.hash_info.isdir or out.get_obj() is not None
-    if not (is_listed and out.exists):
+    if not (_is_listed(out) and out.exists):
         yield f"{_path(out)} (md5 {out.hash_info.value}) is missing: it is not {looked}; {cure}"
         return
     for file, (here, wanted) in _wrong(out).items():

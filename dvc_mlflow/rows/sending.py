@@ -1,5 +1,6 @@
 """Send parts of a row to MLflow in few requests, so that a killed recording can be resumed."""
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -85,7 +86,11 @@ def metric(point: Point, at: int) -> Metric:
 
 
 def comparable(point: Point) -> tuple[str, str, int]:
-    """Return a point in a form that can be compared: NaN equals nothing, stores clip infinity."""
+    """Return a point in a form that can be compared: NaN equals nothing."""
+    return point.key, f"{as_stored(point.value)}", point.step
+
+
+def as_stored(value: float) -> float:
+    """Return a value as stores have it: they clip infinity."""
     greatest = sys.float_info.max
-    value = max(-greatest, min(greatest, point.value)) if point.value == point.value else 0.0
-    return point.key, f"{value}" if point.value == point.value else "nan", point.step
+    return value if math.isnan(value) else max(-greatest, min(greatest, value))

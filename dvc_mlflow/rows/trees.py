@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
 from ..project import Checkout, Project
-from ..repository import ask, git
+from ..repository import ask, git, tree
 from .origin import Kept
 from .result import Result
 
 REFS = "refs/rows"
 
+_OUTPUTS = "files/md5"  # the folder of a row's small outputs, as DVC's cache has them
 _LARGEST = 1_000_000  # bytes of an untracked file
 _CODE = {".py", ".sh", ".R", ".jl"}  # how untracked files that restored code may need end
 _INSTALLED = {"site-packages", "node_modules"}  # folders with others' code
@@ -140,13 +141,10 @@ def find(root: Path, kept: Kept) -> str:
 
 def small_outputs(root: Path, commit: str) -> Iterable[tuple[str, bytes]]:
     """Yield the small outputs that a row's commit keeps, by md5s that the caller must check."""
-    for line in ask("ls-tree", "-r", f"{commit}^2", cwd=root).splitlines():
-        blob, path = line.split()[2:]
-        if path.startswith("files/md5/"):
-            yield (
-                path.removeprefix("files/md5/").replace("/", ""),
-                git("cat-file", "blob", blob, cwd=root),
-            )
+    with suppress(ProjectError):  # a commit that is no row's own need not have a second parent
+        for path, _, blob in tree(root, f"{commit}^2", f"{_OUTPUTS}/"):
+            md5 = path.removeprefix(f"{_OUTPUTS}/").replace("/", "")
+            yield md5, git("cat-file", "blob", blob, cwd=root)
 
 
 def _write(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[str, list[str]]:
@@ -216,7 +214,7 @@ def _small_outputs(top: Path, checkout: Checkout, own: dict[str, str], folder: P
     options = ("hash-object", "-w", "--no-filters", "--stdin-paths")
     blobs = _text(git(*options, cwd=top, text=text, env=own)).split("\n")
     lines = [
-        f"100644 {blob}\tfiles/md5/{oid[:2]}/{oid[2:]}"
+        f"100644 {blob}\t{_OUTPUTS}/{oid[:2]}/{oid[2:]}"
         for oid, blob in zip(checkout.small, blobs, strict=True)
     ]
     text = "\n".join(lines).encode()

@@ -1,12 +1,13 @@
 """`dvc-mlflow restore` puts each row in its own folder, and says where this machine differs."""
 
+import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from support.live_runs import last, recorded
-from support.pipelines import LOADER, SERVED, Repository, repository
+from support.pipelines import LOADER, SERVED, Repository, evaluate, finished, makes, repository
 from support.restoring import contents, restore, restored
 
 pytestmark = [
@@ -85,3 +86,41 @@ def test_registered_model_moves(project: Repository) -> None:
     moved.record()
     mlflow.set_tracking_uri(f"sqlite:///{moved.path}/mlflow.db")
     assert mlflow.pyfunc.load_model("models:/best/1").predict([1]) == ["1\nrate: 2\n"]
+
+
+def test_nothing_is_removed(tmp_path: Path) -> None:
+    """A second `restore` removes no file, though DVC's cache is gone and somebody added files."""
+    folder = makes({"d/x": "1", "m.json": '{"n": 1}'}, outs=["d"], metrics=["m.json"])
+    project = finished(tmp_path / "project", {"one": {**folder, "deps": ["raw.txt"]}})
+    project.record()
+    (row,) = project.rows()
+    place = project.path / restore(project, row).out.splitlines()[-1].partition(":")[0]
+    (place / "d/mine").write_text("mine")
+    shutil.rmtree(project.path / ".dvc/cache")
+    before = {path: path.read_bytes() for path in sorted((place / "d").iterdir())}
+    assert [path.name for path in before] == ["mine", "x"]
+    restore(project, row)
+    assert {path: path.read_bytes() for path in sorted((place / "d").iterdir())} == before
+
+
+def test_result_of_a_merge(tmp_path: Path) -> None:
+    """A row whose commit is a merge of other work, with spaces in file names, is restored."""
+    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
+    project.git("switch", "-q", "-c", "side")
+    project.write({"a file with spaces.txt": "1"})
+    project.commit("Side")
+    project.git("switch", "-q", "main")
+    project.dvc("repro", "-q")
+    project.git("merge", "-q", "--no-ff", "--no-commit", "side")
+    project.commit("Merge, with the result")
+    assert project.record("--all").status == 0
+    (row,) = project.rows()
+    restored(project, row)
+
+
+def test_infinity(tmp_path: Path) -> None:
+    """A metric that is infinite is what the row says, though stores clip it."""
+    stage = makes({"m.json": '{"n": Infinity}'}, deps=["raw.txt"], metrics=["m.json"])
+    project = finished(tmp_path / "project", {"one": stage})
+    project.record()
+    restored(project, project.rows()[0])
