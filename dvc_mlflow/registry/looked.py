@@ -19,7 +19,7 @@ class Looked:
     """The tags that this clone has and had, in a file in the main repository's .dvc/tmp."""
 
     def __init__(self, root: Path, folder: str) -> None:
-        self._file, self._folder = root / ".dvc/tmp/dvc-mlflow/registry", folder
+        self._file, self._folder = root / own_files.FOLDER / "registry", folder
         listed = ask(
             "-C", f"{root}", "for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"
         )

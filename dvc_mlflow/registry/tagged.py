@@ -1,5 +1,6 @@
 """The row and the model of a version that git's tags register, by the results of its commit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -72,12 +73,12 @@ class Tagged:
 
         A row remains incomplete while metrics downstream of the model are only in DVC's remote.
         """
-        index = self._stores.index(result.lineage)
-        if known := index.find(result.digests).has:
+        if known := self._stores.look(result).has:
             return known
         parts = result.lineage.parts.items()
         own = [name for name, stages in parts if stage.name in {each.name for each in stages}]
-        return index.find({name: result.digests[name] for name in own}).has
+        digests = {name: result.digests[name] for name in own}
+        return self._stores.look(replace(result, digests=digests)).has
 
     def _pipeline(self, commit: str) -> Pipeline:
         from ..project import registry

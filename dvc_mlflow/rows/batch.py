@@ -57,7 +57,8 @@ class Batch:
         """Read what a row is to get, and write it with others that have no result in common."""
         store, index = self._stores.of(result.lineage), self._stores.index(result.lineage)
         # These read the project while they write: write them now, while it is at this commit.
-        revisits = self._stores.look(result).has is not None
+        there = self._stores.look(result)
+        revisits = there.has is not None or there.joins is not None
         alone = self._options.dry_run or revisits or any(result.models())
         together = all(
             each.store is store and not each.result.digests.items() & result.digests.items()

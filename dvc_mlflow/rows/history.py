@@ -100,7 +100,7 @@ def between(top: Path, range_: str) -> Commits:
 
 def has_lock(top: Path, folder: str) -> bool:
     """Whether the project in a folder has a dvc.lock, and git's HEAD has each as it is here."""
-    locks = f":(top,glob){folder}/**/dvc.lock" if folder else ":(top,glob)**/dvc.lock"
+    locks = _glob(folder, "**/dvc.lock")
     is_there = bool(ask("ls-files", "--", locks, cwd=top))
     return is_there and not ask("status", "--porcelain", "--", locks, cwd=top)
 
@@ -140,8 +140,7 @@ def _log(top: Path, folder: str, files: Iterable[str], starts: Sequence[str]) ->
     """Yield commits and their ancestors, the oldest first, with their changes to these files."""
     if not starts:
         return
-    start = f"{folder}/" if folder else ""
-    paths = [f":(top,glob){start}{name}" for name in files if not name.startswith("../")]
+    paths = [_glob(folder, name) for name in files if not name.startswith("../")]
     # A state is that of the first parent with these changes, so no commit may be left out.
     options = ("--full-history", "--sparse", "--topo-order", "--reverse", f"--format={_FORMAT}")
     diff = ("--diff-merges=first-parent", "--raw", "--no-abbrev", "--no-renames")
@@ -157,6 +156,16 @@ def _log(top: Path, folder: str, files: Iterable[str], starts: Sequence[str]) ->
             _, _, old, new, _ = fields.split()
             changes.append((path.strip('"'), old, new))
         yield _Commit(commit, tree, author, int(time), parents.split(), subject, changes)
+
+
+def _glob(folder: str, pattern: str) -> str:
+    """Return git's pathspec for a pattern in a folder of the repository."""
+    return f":(top,glob){_literal(folder)}/{pattern}" if folder else f":(top,glob){pattern}"
+
+
+def _literal(path: str) -> str:
+    """Return a path as a pattern that only this path has."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", path)
 
 
 def _dates(commits: Iterable[_Commit]) -> dict[str, int]:
@@ -217,7 +226,7 @@ def _read_besides(blobs: Blobs, folder: str, commits: Iterable[_Commit]) -> set[
             if isinstance(each, str):
                 found.add(f"**/{re.sub(r':[^/]*$', '', each).rpartition('/')[2]}")
         own = posixpath.relpath(posixpath.dirname(path) or ".", folder or ".")
-        found |= {posixpath.normpath(posixpath.join(own, name)) for name in unmade}
+        found |= {_literal(posixpath.normpath(posixpath.join(own, name))) for name in unmade}
     return found
 
 

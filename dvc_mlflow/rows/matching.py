@@ -163,14 +163,19 @@ class Searches(Index):
             if there.has is not None and not there.has.is_deleted:
                 break  # a search for any of the results finds all runs that have all of them
             if len(self._asked) == _SEARCHES and not self._has_all:
-                found = self._store.client.search_runs(self._experiments, "", ViewType.ALL, _FEW)
-                self._has_all = not found.token
-                self._keep(found)
+                self._read_few()
             if not self._has_all or self._is_open(pair):
                 self._keep(_begun(self._store, *pair, self._experiments))
             if not self._is_open(pair):  # else it can end without a change in the store
                 self._asked.add(pair)
         return self.known(wanted)
+
+    def _read_few(self) -> None:
+        """Read all runs if they are few, and some otherwise."""
+        if own := self._experiments or self._store.experiments():  # `begin` need not have run
+            found = self._store.client.search_runs(own, "", ViewType.ALL, _FEW)
+            self._has_all = not found.token
+            self._keep(found)
 
     def _keep(self, runs: Iterable[Run]) -> None:
         for run in runs:
