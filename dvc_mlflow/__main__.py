@@ -17,32 +17,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warn("the working directory does not exist any more; go to another one")
         return 1
     words = sys.argv[1:] if arguments is None else [*arguments]
-    if words[:1] == ["run"] and (stage := _stage_command(words[1:])):
-        from .commands.run import run  # without argparse, to start the stage sooner
-
-        return run(stage)
-    if words[:1] == ["dvc"]:
-        from .commands.dvc import run as run_dvc  # all that follows is for dvc
-
-        return run_dvc(words[1:])
-    from importlib import import_module
-
-    from .arguments import parser
-    from .fast_imports import without_collector
-
-    given = parser().parse_args(words)
-    import_module(".store.mlflow_settings", __package__)  # before any command imports MLflow
     try:
-        # Import only what this command needs: DVC and MLflow take seconds.
-        with without_collector():
-            command = import_module(f".commands.{given.command}", __package__)
-        return int(command.run(given))
+        if words[:1] == ["run"] and (stage := _stage_command(words[1:])):
+            from .commands.run import run  # without argparse, to start the stage sooner
+
+            return run(stage)
+        if words[:1] == ["dvc"]:
+            from .commands.dvc import run as run_dvc  # all that follows is for dvc
+
+            return run_dvc(words[1:])
+        return _run_parsed(words)
     except (ToolError, OSError) as error:  # of the system, such as a full disk
         where = getattr(error, "filename", None)
         warn(f"{where}: {getattr(error, 'strerror', error)}" if where else f"{error}")
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _run_parsed(words: Sequence[str]) -> int:
+    """Run a command whose words argparse reads."""
+    from importlib import import_module
+
+    from .arguments import parser
+    from .fast_imports import without_collector
+
+    parsing = parser()
+    given = parsing.parse_args(words)
+    if given.command == "run":
+        parsing.error("run: the command of the stage is missing")
+    import_module(".store.mlflow_settings", __package__)  # before any command imports MLflow
+    # Import only what this command needs: DVC and MLflow take seconds.
+    with without_collector():
+        command = import_module(f".commands.{given.command}", __package__)
+    return int(command.run(given))
 
 
 def _stage_command(words: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ def _add_record(commands: Any) -> None:
         "--stages",
         default="",
         help="the stages to record, such as train,evaluate (default: those with `dvc-mlflow run` "
-        "before their command, or else those with metrics, curves or a model)",
+        "before their command, else those with metrics, curves or a model, else the last ones)",
     )
     record.add_argument("--deleted", action="store_true", help="also restore deleted rows")
     record.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -57,12 +57,7 @@ def _add_record(commands: Any) -> None:
 def _add_dvc(commands: Any) -> None:
     commands.add_parser(
         "dvc",
-        usage="dvc-mlflow dvc ARGUMENT [ARGUMENT ...]",
         help="run dvc, and record the stages that it runs",
-        description="Put this before a dvc command, such as `dvc-mlflow dvc repro`. It runs as "
-        "before, with the same streams, signals and exit status, and leaves the same files. Its "
-        "stages have their rows in MLflow while they run, and what dvc takes from its run cache "
-        "has a row when dvc has ended.",
     )
 
 

@@ -2,6 +2,8 @@
 
 ToolError
 ├── ProjectError          DVC cannot read the pipeline, or git the repository
+│   ├── FinalError        a trial of a sweep would fail again
+│   └── UnfitError        this machine cannot run a trial
 └── StoreError            the MLflow store cannot be used
 """
 
@@ -20,7 +22,7 @@ class StoreError(ToolError):
     """The MLflow store at `address` cannot be used."""
 
     def __init__(self, address: str, problem: str, cure: str) -> None:
-        self.address, self.problem, self.cure = address, problem, cure
+        self.address, self.cure = address, cure
         super().__init__(f"MLflow at {address}: {problem}; {cure}")
 
 

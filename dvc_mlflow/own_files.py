@@ -5,6 +5,9 @@ DVC starts a program that imports this for each command, so it imports next to n
 
 import os
 
+FOLDER = ".dvc/tmp/dvc-mlflow"
+"""Where they are, in a project."""
+
 
 def write(path: str, content: bytes, mode: int = 0o666) -> None:
     """Replace a file at once, and never what a link in its place leads to; raises `OSError`."""

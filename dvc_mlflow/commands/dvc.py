@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
+from .. import own_files
 from ..errors import ToolError, warn
 from ..live import afterwards, notes, spawn, user_shell
 from ..live.plain_text import plans
@@ -21,7 +22,6 @@ from ..live.stage_command import is_possible
 from ..repository import main_repository, project_root
 from ..store.exclude import hide_store
 
-_FOLDER = ".dvc/tmp/dvc-mlflow"
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _FORWARDED = {*_STOPPING, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 _INTERRUPTED = 252  # the exit status of `dvc` after Ctrl-C
@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
         return spawn.become(command, os.environ)
     if names == "queue start" and of_plain_dvc(root):
         warn("a queue worker of plain dvc runs; `dvc-mlflow record --experiments` adds its rows")
-    before, noted = afterwards.look(root), f"{root / _FOLDER / f'{os.getpid()}'}"
+    before, noted = afterwards.look(root), f"{root / own_files.FOLDER / f'{os.getpid()}'}"
     with chdir(folder):
         known = plans(root, afterwards.files(root, "dvc.yaml"))
     notes.write(noted, known)
@@ -84,6 +84,8 @@ def _can_have_store(folder: Path) -> bool:
     try:
         with chdir(folder):
             hide_store(main_repository())
+    except OSError:  # dvc says what is wrong with the folder
+        return False
     except ToolError as error:
         warn(f"{error}")
         return False
@@ -93,7 +95,7 @@ def _can_have_store(folder: Path) -> bool:
 def _environment(root: Path, noted: str) -> dict[str, str]:
     """Return the environment of `dvc`, in which SHELL is the tool's if that can work here."""
     env = dict(os.environ)
-    if is_possible() and (shell := install(root / _FOLDER)):
+    if is_possible() and (shell := install(root / own_files.FOLDER)):
         user_shell.replace(env, shell)
         env[notes.VARIABLE] = noted
         env.pop("DVC_STAGE", None)  # of a stage that runs this: dvc sets its own

@@ -19,8 +19,6 @@ from ..registry.looked import Looked
 from ..repository import ask, main_repository, project_folder
 from .protocol import LATER
 
-_FOLDER = ".dvc/tmp/dvc-mlflow"
-
 
 class Seen(NamedTuple):
     """The results of a project at one moment."""
@@ -55,10 +53,15 @@ def record(root: Path, before: Seen, ran: Set[str]) -> None:
         now = look(root)
         stages = _new(before.locks, now.locks) - ran
         known = _known(root, before)
-        found = {c: _new_in(root, c, before.locks) - ran for c in now.experiments - known}
+        # What ran, ran in this `dvc`'s experiment; a queue has several.
+        own = now.experiments - before.experiments
+        at = {commit: ran if len(own) == 1 else frozenset[str]() for commit in own}
+        found = {
+            c: _new_in(root, c, before.locks) - at.get(c, set()) for c in now.experiments - known
+        }
         experiments = {commit: new for commit, new in found.items() if new}
         if stages or experiments:
-            _record(stages, experiments)
+            _new_rows().record(stages, experiments)
         _show_registry(bool(ran or stages or experiments))
         file = _known_file(root)
         if now.experiments != known or not file.exists():
@@ -70,10 +73,6 @@ def record(root: Path, before: Seen, ran: Set[str]) -> None:
         warn(
             f"results of DVC's run cache are not recorded: {' '.join(what.split())[:500]}; {LATER}"
         )
-
-
-def _record(stages: Set[str], experiments: Mapping[str, Set[str]]) -> None:
-    _new_rows().record(stages, experiments)
 
 
 def _show_registry(has_rows: bool) -> None:
@@ -95,7 +94,7 @@ def _new_rows() -> ModuleType:
 
 
 def _known_file(root: Path) -> Path:
-    return root / _FOLDER / "experiments"
+    return root / own_files.FOLDER / "experiments"
 
 
 def _known(root: Path, before: Seen) -> frozenset[str]:

@@ -49,7 +49,8 @@ Entries = dict[str, dict[str, Entry]]
 def exists(address: str) -> bool:
     """Whether there is a store; a server makes its own."""
     scheme, _, path = address.partition(":///")
-    return scheme != "sqlite" or os.path.exists(path.partition("?")[0])
+    is_file = scheme == "sqlite" and not path.startswith("file:")
+    return not is_file or os.path.exists(path.partition("?")[0])
 
 
 def write(notes: str, plans: Entries) -> None:
@@ -77,7 +78,9 @@ def plan(notes: str, stage: str, home: str) -> Plan | None:
 
 
 def add(notes: str, stage: str) -> None:
-    """Add a stage that ran."""
+    """Add a stage that ran; with the prefix, there are no notes."""
+    if not notes:
+        return
     try:  # a queue worker outlives the process, and then it does not matter
         descriptor = os.open(f"{notes}.ran", os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         os.write(descriptor, f"{stage}\n".encode())

@@ -74,7 +74,7 @@ class StageText:
         self._text = _read(file)
 
     def is_recorded(self) -> bool | None:
-        """Return whether `identity.recorded` has the stage, which has no prefix; None if unsure."""
+        """Return whether `lineages.recorded` has the stage, which has no prefix; None if unsure."""
         stage = self._stage
         if stage is None:
             return None

@@ -18,7 +18,7 @@ import os
 import sys
 import zlib
 
-from .. import processes
+from .. import own_files, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def connect(dvc: int, noted: str = "", *, is_shared: bool = False) -> Link:
 def _connect_or_start(end: _socket.socket, dvc: int) -> None:
     mark = processes.process(dvc)
     os.close(os.pidfd_open(dvc))  # the recorder watches it
-    at = Socket(f"{os.environ['DVC_ROOT']}/.dvc/tmp/dvc-mlflow", _name(mark))
+    at = Socket(f"{_project()}/{own_files.FOLDER}", _name(mark))
     os.makedirs(at.folder, exist_ok=True)
     with at as path:
         try:
@@ -146,6 +146,18 @@ def _connect_or_start(end: _socket.socket, dvc: int) -> None:
         except (FileNotFoundError, ConnectionRefusedError):
             _listen(at, path, dvc)
             end.connect(path)
+
+
+def _project() -> str:
+    """Return the project of the stage; a shell may have another one's DVC_ROOT, which DVC keeps."""
+    given, here = os.environ["DVC_ROOT"], os.getcwd()
+    is_there = os.path.isdir(f"{given}/.dvc")
+    if is_there and f"{here}/".startswith(f"{os.path.realpath(given)}/"):
+        return given
+    above = here
+    while above != "/" and not os.path.isdir(f"{above}/.dvc"):
+        above = os.path.dirname(above)
+    return given if above == "/" else above
 
 
 def early(noted: str) -> Socket:

@@ -6,6 +6,7 @@ protocol.py starts it: `python -P -m dvc_mlflow.live.recorder DESCRIPTOR FOLDER 
 
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -163,6 +164,7 @@ class Opened:
 def main() -> None:
     """Record stages until the `dvc` process has ended and no row is open."""
     descriptor, folder, dvc, name, *early = sys.argv[1:]
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the stage that started it has blocked some
     # A stage does not wait minutes for a server that hangs, as `dvc-mlflow record` may.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
     end = socket.socket(fileno=int(descriptor))

@@ -19,7 +19,7 @@ from ..rows.description import description, ended
 from ..rows.gathered import origin_tags
 from ..rows.opened import Live
 from ..rows.origin import Origin, of_running
-from ..rows.result import Result, State, of
+from ..rows.result import Result, State, experiment, of
 from ..rows.sending import comparable, log
 from ..rows.write import leave, write_live
 from ..store.random_names import is_random_name
@@ -180,8 +180,10 @@ class LiveRow:
                 leave(store, live, {})
                 return [f"stage {self._name} is not recorded: {reason}"]
         say, current = list(state.pipeline.problems), self._without_outdated(state)
-        for i, each in enumerate(self._results):
-            result = current.result(each.lineage)
+        results = [current.result(each.lineage) for each in self._results]
+        # Above a foreach, a stage has one result in all its lineages.
+        distinct = {(experiment(r.lineage), *sorted(r.digests.items())): r for r in results[::-1]}
+        for i, result in enumerate([*distinct.values()][::-1]):
             with self._known.use(result) as (store, searches):
                 written = write_live(store, result, Live() if i else live, searches)
                 if written.columns:
@@ -190,7 +192,7 @@ class LiveRow:
                     store.client.set_tag(run_id, PARENT, written.run_id)
                 self._elsewhere = []
                 say += [*written.notes, store.row_line(written.name, written.run_id)]
-                say += [] if i + 1 < len(self._results) else [store.table_line()]
+                say += [] if i + 1 < len(distinct) else [store.table_line()]
         return say
 
     def _without_outdated(self, state: State) -> State:

@@ -30,14 +30,13 @@ def replace(env: MutableMapping[str, str], program: str) -> None:
     env["SHELL"] = program
 
 
-def restore(env: MutableMapping[str, str]) -> bool:
-    """Let SHELL be the user's own again, or unset; return whether it had been replaced."""
+def restore(env: MutableMapping[str, str]) -> None:
+    """Let SHELL be the user's own again, or unset."""
     own = env.pop(_REMEMBERED, None)
     if own:
         env["SHELL"] = own.partition("=")[2]
     else:
         env.pop("SHELL", None)
-    return own is not None
 
 
 def is_replaced(environ: bytes) -> bool:

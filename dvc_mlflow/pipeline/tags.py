@@ -20,7 +20,7 @@ TREE = f"{PRIVATE}tree."
 KEPT = f"{PRIVATE}kept."
 """The commit that keeps that tree."""
 SHOWN = f"{PRIVATE}shown."
-"""The metrics and plots that the row has, as short digests of what dvc.yaml declares."""
+"""The metrics, plots and models that the row has, as short digests of what dvc.yaml declares."""
 PREFIX = f"{PRIVATE}prefix."
 """The prefix of the keys of its metrics, if that is not the stage's name."""
 

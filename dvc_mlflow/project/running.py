@@ -78,9 +78,9 @@ class Project(Kept):
         """Return what the running stage reads: md5s by path, and the params' values by file.
 
         DVC remembers the md5s, so it does not hash the files again. With `began` these become what
-        the pipeline has of the stage. What has changed since the
-        stage `began` (in ns) is None, unless its content is what DVC knew before. `params` is the
-        text of the params.yaml in the stage's folder when it began, if there was one.
+        the pipeline has of the stage. What has changed since the stage `began` (in ns) is None,
+        unless its content is what DVC knew before. `params` is the text of the params.yaml in the
+        stage's folder when it began, if there was one.
         """
         found: dict[str, object] = {}
         with errors_reported():

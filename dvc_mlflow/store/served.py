@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import own_files, processes
 
 HOST = "127.0.0.1"
-_AT = Path(".dvc", "tmp", "dvc-mlflow", "ui")
+_AT = Path(own_files.FOLDER, "ui")
 
 
 def note(root: Path, address: str, port: int) -> None:

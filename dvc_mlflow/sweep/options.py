@@ -20,7 +20,7 @@ def add_sweep_to(commands: Any) -> None:
     add("--cpus", type=float, default=1, help="cores per trial (default: 1)")
     add("--gpus", type=float, default=0, help="graphics cards per trial, or a part (default: 0)")
     add("--timeout", type=float, default=86400, help="seconds per trial (default: 86400, a day)")
-    add("--metric", help="KEY, or -KEY if lowest is best (default: first in meta.mlflow.columns)")
+    add("--metric", help="KEY, or -KEY if lowest is best (default: the first in the table)")
     add("--clones", default="/tmp", help="each node's folder, e.g. '$SCRATCH' (default: /tmp)")  # noqa: S108
     add(
         "--pins",

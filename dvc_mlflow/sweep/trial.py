@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProjectError
+from ..errors import ProjectError, masked
 from ..fast_imports import without_collector
 from ..processes import end_with_parent
 from ..repository import git
-from .node import ANSWERING, FAILED, PUSHING, UNFIT, masked
+from .node import ANSWERING, FAILED, PUSHING, UNFIT
 
 with without_collector():
     from ..project import Project
@@ -35,7 +35,8 @@ def main() -> None:
         _trial(json.load(sys.stdin))  # incomplete if the worker has died already
     except (ProjectError, OSError) as error:
         final, unfit = isinstance(error, FinalError), isinstance(error, UnfitError)
-        _end(FAILED if final else UNFIT if unfit else 1, masked(f"{error}"))
+        said = masked(" ".join(f"{error}".split()))
+        _end(FAILED if final else UNFIT if unfit else 1, said)
 
 
 def _trial(order: dict[str, Any]) -> None:

@@ -150,6 +150,23 @@ def test_stopped_recorder(tmp_path: Path) -> None:
 
 
 @pytest.mark.rest
+def test_terminated_recorder(tmp_path: Path) -> None:
+    """A recorder ends at SIGTERM; that costs one line, not the stage."""
+    project = waiting(tmp_path)
+    with reproducing(project) as dvc:
+        wait(project.rows, 120)
+        for recorder in wait(lambda: recorders(project)):
+            recorder.terminate()
+        wait(lambda: not recorders(project), 30)
+        (project.path / "go").touch()
+        said, _ = dvc.communicate(timeout=120)
+    assert dvc.returncode == 0
+    assert "its recorder was lost" in said
+    assert project.record().status == 0
+    assert {row.info.status for row in project.rows()} == {"FINISHED", "KILLED"}
+
+
+@pytest.mark.rest
 def test_forgotten_row(tmp_path: Path) -> None:
     """`forget` of the row of a running stage costs one line; `record` adds the result."""
     project = waiting(tmp_path)

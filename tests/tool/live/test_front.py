@@ -282,6 +282,14 @@ def test_broken(tmp_path: Path, text: str) -> None:
     assert done.stderr == plain.stderr.replace("/twin/", "/ours/")
 
 
+def test_no_such_folder(tmp_path: Path) -> None:
+    """What is wrong with `--cd`, `dvc` says."""
+    project = unheard(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
+    done = front(project, "--cd", "typo", "repro", check=False)
+    plain = project.run("dvc", "--cd", "typo", "repro", check=False)
+    assert (done.returncode, done.stderr) == (plain.returncode, plain.stderr)
+
+
 def test_no_store_possible(tmp_path: Path) -> None:
     """Where there can be no store, one line says why, and `dvc` runs as it would."""
     project = unheard(tmp_path / "what?", {"a": evaluate("a", "raw.txt")})

@@ -9,6 +9,7 @@ import pytest
 
 from dvc_mlflow.pipeline.prefix import is_prefixed
 from support.clone import environment
+from support.live_runs import one
 from support.pipelines import Repository, repository
 
 pytestmark = [
@@ -133,3 +134,15 @@ def test_without_the_tool(project: Repository, tmp_path: Path) -> None:
 def test_which_commands_have_it(command: str, prefixed: bool) -> None:
     """A command has the prefix wherever that is in it, with any path and any spaces."""
     assert is_prefixed(command) == prefixed
+
+
+def test_not_of_the_tool(tmp_path: Path) -> None:
+    """A file `.ran` of the user's, and a project that a stale DVC_ROOT names, stay as they are."""
+    other = tmp_path / "other"
+    other.mkdir()
+    stage = one("sh -c 'echo {} > m.json'", metrics=[{"m.json": {"cache": False}}])
+    project = repository(tmp_path / "project", stage, files={".ran": "mine\n"})
+    done = project.dvc("repro", DVC_ROOT=f"{other}")
+    assert "dvc-mlflow: row " in done.stderr
+    assert (project.path / ".ran").read_text() == "mine\n"
+    assert [*other.iterdir()] == []

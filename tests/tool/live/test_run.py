@@ -46,6 +46,9 @@ def test_outside_of_dvc() -> None:
         b"dvc-mlflow: no-such-command: No such file or directory",
     )
     assert b"usage: dvc-mlflow run" in run("--help").stdout
+    nothing = run()
+    assert nothing.returncode == 2
+    assert nothing.stderr.endswith(b"run: the command of the stage is missing\n")
 
 
 FREE = """

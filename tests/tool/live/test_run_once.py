@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.live_runs import recorded
-from support.pipelines import Stages, evaluate, repository
+from support.pipelines import Stages, evaluate, makes, repository
 
 HOOK = """
 import os, sys
@@ -19,6 +19,23 @@ def write(event, given):
 
 sys.addaudithook(write)
 """
+
+
+def test_shared_by_a_foreach(tmp_path: Path) -> None:
+    """A stage above a foreach is recorded once, though all items' rows have its result."""
+    do = {
+        "cmd": "echo '{\"n\": 1}' > ${item}.json",
+        "deps": ["f.json"],
+        "metrics": [{"${item}.json": {"cache": False}}],
+    }
+    fit = {"foreach": ["x", "y"], "do": do}
+    given = {"features": makes({"f.json": '{"n": 1}'}, deps=["raw.txt"], metrics=["f.json"])}
+    project = repository(tmp_path / "project", {**given, "fit": fit})
+    done = project.run("dvc-mlflow", "dvc", "repro", "features")
+    (row,) = project.rows()
+    assert "reproduced" not in row.data.tags
+    assert done.stderr.count("dvc-mlflow: row ") == 1
+    assert done.stderr.count("dvc-mlflow: all rows: ") == 1
 
 
 def stages(*names: str) -> Stages:
