@@ -160,13 +160,17 @@ def _fill(
     new = given or gathered.gather(result, names, store.root)
     content = [new.content[name] for name in names]
     points = [point for each in content for point in each.points]
-    if live and not live.is_used and not live.sent <= {*map(comparable, points)}:
-        store.client.delete_run(live.run_id)  # a curve was rewritten
-        live = Live(environment=live.environment)
+    rewritten = []
+    if live and not live.sent <= {*map(comparable, points)}:
+        if live.is_used:  # what the script has logged would be lost with the run
+            rewritten = ["a curve was written anew; the row also has points of the earlier one"]
+        else:
+            store.client.delete_run(live.run_id)
+            live = Live(environment=live.environment)
     found = title(new.words, result.digests, taken)
     run, tags, known, called = opened(store, result, new, found, joins, live)
     run_id = run.info.run_id
-    notes = [*new.notes, *new.contradicted(run.data.params)]
+    notes = [*new.notes, *new.contradicted(run.data.params), *rewritten]
     params = {key: value for key, value in new.params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else new.time
     metrics = [metric(point, at) for point in points if comparable(point) not in known]

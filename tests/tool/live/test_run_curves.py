@@ -69,6 +69,27 @@ def test_curve_that_is_written_anew(tmp_path: Path) -> None:
     assert project.record().out.startswith("nothing to do")
 
 
+@pytest.mark.rest
+def test_anew_in_a_run_of_the_script(tmp_path: Path) -> None:
+    """If the script has logged to the row, too, a line says that the earlier points are there."""
+    script = """
+import mlflow, pathlib, time
+with mlflow.start_run():
+    mlflow.log_metric("mine", 1)
+    pathlib.Path("c.csv").write_text("step,loss\\n1,9\\n2,9\\n")
+    time.sleep(6)
+    pathlib.Path("c.csv").write_text("step,loss\\n1,1\\n")
+"""
+    plot = {"c.csv": {"cache": False, "x": "step"}}
+    meta = {"meta": {"mlflow": {"open": "first"}}}
+    stages = one("python script.py", deps=["script.py"], plots=[plot], **meta)
+    project = repository(tmp_path / "project", stages, files={"script.py": script})
+    done = project.dvc("repro")
+    assert "dvc-mlflow: a curve was written anew; the row also has points of the" in done.stderr
+    (row,) = project.rows()
+    assert row.data.metrics["mine"] == 1
+
+
 DVCLIVE = """
 import json, pathlib, time
 folder = pathlib.Path("dvclive/plots/metrics/train")
