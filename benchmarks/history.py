@@ -20,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+import psutil  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 
 from process import Run, run  # noqa: E402
@@ -42,6 +43,22 @@ def seconds_of_one_more(project: Repository, n: int, **more: str) -> float:
     project.write(result(n))
     project.commit(f"Result {n}")
     return record(project.path, **more).wall
+
+
+def settle(port: int) -> None:
+    """Wait until a server's processes have started: they are at it after its first answer."""
+    for _ in range(60):
+        before = seconds_of_cpu(port)
+        time.sleep(1)
+        if seconds_of_cpu(port) - before < 0.1:
+            return
+
+
+def seconds_of_cpu(port: int) -> float:
+    """Return the CPU time of a server's processes."""
+    found = [p for p in psutil.process_iter(["cmdline"]) if f"{port}" in (p.info["cmdline"] or ())]
+    every = {each for p in found for each in (p, *p.children(recursive=True))}
+    return float(sum(sum(each.cpu_times()[:2]) for each in every))
 
 
 def seconds_of_a_page(store: str) -> float:
@@ -71,6 +88,7 @@ def main() -> None:
         serve += ["--artifacts-destination", f"{top}/artifacts"]
         ready = partial(answers, f"{address}/health")
         servers.enter_context(running(serve, ready, cwd=Path(top), env=environment()))
+        settle(port)
         for n in sizes:
             project = history(Path(top, f"project{n}"), n)
             for name, more in (("SQLite", {}), ("a server", {"MLFLOW_TRACKING_URI": address})):
