@@ -174,7 +174,8 @@ def _fill(
     params = {key: value for key, value in new.params.items() if key not in run.data.params}
     at = int(time.time() * 1000) if live else new.time
     metrics = [metric(point, at) for point in points if comparable(point) not in known]
-    if tags or not is_one_request(metrics, params):  # else they go with the last tags
+    # What was not made live goes with the last tags, if one request can have it.
+    if live or tags or not is_one_request(metrics, params):
         log(store, run_id, metrics, params, tags)
         metrics, params = [], {}
     log_files(store, run, content, new.sources)
