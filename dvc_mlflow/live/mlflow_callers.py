@@ -12,18 +12,27 @@ _SIZE = 2**20  # bytes: code is smaller
 _MANY = 10_000  # files: to look at more takes as long as to wait
 
 
-def may_call(commands: Iterable[str], paths: Iterable[str], folder: Path) -> bool:
+def may_call(commands: Iterable[str], paths: Iterable[str], folder: Path, root: Path) -> bool:
     """Return whether commands that run in a folder, with these dependencies, may call MLflow.
 
-    In doubt they do. A command that calls it by code which dvc.yaml does not name is not found.
+    Only code of the project in `root` is read. A command that calls MLflow by other code, or by
+    code that dvc.yaml does not name, is not found.
     """
     named = [word for command in commands for word in _WORD.findall(_without_tool(command))]
     modules = [word.replace(".", "/") for word in named if _MODULE.fullmatch(word)]
     wanted = [*named, *modules, *(f"{module}.py" for module in modules), *paths]
     if any("mlflow" in _without_tool(command) for command in commands):
         return True
-    files = (file for path in dict.fromkeys(wanted) for file in _files(folder / path))
-    return any(number == _MANY or _mentions(file) for number, file in enumerate(files))
+    own = [folder / path for path in dict.fromkeys(wanted) if _is_in(folder / path, root)]
+    files = (file for path in own for file in _files(path))
+    return any(
+        n == _MANY or (_is_in(file, root) and _mentions(file)) for n, file in enumerate(files)
+    )
+
+
+def _is_in(path: Path, root: Path) -> bool:
+    """Whether a path leads into a folder, also by links; devices and kernel logs are elsewhere."""
+    return f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(root)}/")
 
 
 def _without_tool(command: str) -> str:
@@ -34,7 +43,7 @@ def _files(path: Path) -> Iterator[Path]:
     """Yield a file, or those in a folder."""
     if path.is_file():
         yield path
-    elif path.is_dir() and path.name not in ("", ".", ".."):
+    elif path.is_dir():
         for top, folders, names in os.walk(path):
             folders[:] = [name for name in folders if not name.startswith(".")]
             yield from (Path(top, name) for name in names)

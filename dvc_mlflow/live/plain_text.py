@@ -62,7 +62,7 @@ def _entry(
         f"{settings.get('experiment') or default}",
         settings.get("open") == "first",
         at,
-        not exists(at) and stage.may_call_mlflow(),
+        not exists(at) and stage.may_call_mlflow(root),
     )
 
 
@@ -106,14 +106,14 @@ class StageText:
         except (LookupError, TypeError, AttributeError):
             return {}  # the recorder reports what is wrong
 
-    def may_call_mlflow(self) -> bool:
-        """Whether its command may call MLflow."""
+    def may_call_mlflow(self, root: Path) -> bool:
+        """Whether its command may call MLflow, by the code of the project in `root`."""
         stage = self._stage
         if stage is None:
             return True
         folder = self.file.parent / f"{stage.get('wdir') or ''}"
         paths = [path for path, _ in _entries(stage.get("deps"))]
-        return may_call(_texts(stage.get("cmd")), paths, folder)
+        return may_call(_texts(stage.get("cmd")), paths, folder, root)
 
     def _is_one_shown(self) -> bool:
         """Whether it is sure that a stage has metrics; else the last stages are recorded."""

@@ -48,12 +48,18 @@ FILES = {
         ("exec dvc-mlflow run python plain.py", [], False),
         ("cp data/notes.txt out", [], False),
         ("cp $SOURCE out", ["data"], False),
+        ("cat /proc/$PPID/cmdline", ["/proc"], False),
+        ("python log.py", ["log.py"], False),
+        ("python ../outside.py", ["/dev"], False),
+        ("python plain.py", ["."], True),
     ],
 )
 def test_may_call(tmp_path: Path, command: str, deps: list[str], calls: bool) -> None:
     """A command may call MLflow if code that it names or depends on does."""
-    Repository(tmp_path).write(FILES)
-    assert may_call([command], deps, tmp_path) == calls
+    Repository(tmp_path / "project").write(FILES)
+    (tmp_path / "project/log.py").symlink_to("/proc/kmsg")  # to read it takes for ever
+    (tmp_path / "outside.py").write_text("import mlflow")
+    assert may_call([command], deps, tmp_path / "project", tmp_path / "project") == calls
 
 
 SEEN = "import glob; open('seen.txt', 'w').write(str(bool(glob.glob('ml*.db'))))"
