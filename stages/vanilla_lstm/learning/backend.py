@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,10 +40,11 @@ def _silent_native_code() -> Iterator[None]:
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow also raises its errors in Python; its log only adds that there is no GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A processor's newest instructions, and LLVM's model of their cost, decide in which order a sum is
+# computed. Limited to AVX, LLVM makes the same machine code on every x86 processor with AVX2.
+_X86_FLAGS = ("--xla_cpu_max_isa=AVX",) if platform.machine() == "x86_64" else ()
 _XLA_FLAGS = (
-    # A processor's newest instructions, and LLVM's model of their cost, decide in which order a sum
-    # is computed. Limited to AVX, LLVM makes the same machine code on every processor with AVX2.
-    "--xla_cpu_max_isa=AVX",
+    *_X86_FLAGS,
     # XLA's newer matrix kernels would use AVX-512 regardless.
     "--xla_cpu_experimental_ynn_fusion_type=",
     # XLA's newer emitters take half a second longer to compile, and run no faster here.
