@@ -99,13 +99,14 @@ TOOL = --no-build-isolation -e
 	.venv-newest/bin/python -m twine check --strict .venv-newest/dist/*
 	.venv-newest/bin/python -m pip install -q --force-reinstall --no-deps .venv-newest/dist/*.whl
 
-# .venv names the tool, and here itself, by an absolute path: a moved one installs it again. A link
+# .venv's programs name it by an absolute path, so one that was moved or copied is made again. A link
 # to another checkout's .venv uses that one's.
 ifneq ($(shell cat .venv/run 2>/dev/null),$(realpath .venv/..))
 .PHONY: .venv/run
 endif
 
 .venv/run: requirements.txt dvc_mlflow/pyproject.toml
+	@test ! -f $@ || test "$$(cat $@)" = "$$(cd -P .venv/.. && pwd -P)" || rm -rf .venv
 	$(call install,requirements.txt)
 	@test -L .venv || if command -v uv >/dev/null; \
 	then uv pip install -q --python .venv/bin/python --no-deps $(TOOL) "$(CURDIR)/dvc_mlflow"; \
