@@ -173,6 +173,11 @@ def check_git() -> None:
         git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
 
 
+def is_experiment(ref: str) -> bool:
+    """Whether a ref below refs/exps is an experiment; DVC's own have fewer parts."""
+    return ref.count("/") == 4
+
+
 def ask(*arguments: str, cwd: Path | None = None) -> str:
     """Return git's output, or "" if git is missing, fails or refuses the repository."""
     try:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..pipeline.drawing import is_table
 from ..pipeline.naming import file_prefixes, keyed_curves, labels, prefix
 from ..pipeline.stages import Plot, Stage
-from ..pipeline.tables import is_table
 from ..rows.content import Point
 from ..rows.result import Result
 

@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.drawing import has_lines, is_table
 from ..pipeline.prefix import is_prefixed
 from ..repository import (
     address,
@@ -24,7 +25,6 @@ from .notes import Entries, Entry, Plan, exists
 
 _AT_TOP = ("metrics", "plots", "artifacts")
 """What the top of a dvc.yaml declares, also of the outputs of another one's stages."""
-_LINES = ("", "linear", "simple", "smooth")
 
 
 def plan_of(stage: str, home: str, *, has_prefix: bool = False) -> Plan:
@@ -215,4 +215,4 @@ def _draws_lines(entry: tuple[str, Any]) -> bool:
     """Whether it is sure that DVC draws a plot as lines: `Plot.draws_lines`."""
     path, given = entry
     template = given.get("template") if isinstance(given, Mapping) else ""
-    return path.endswith((".csv", ".tsv", ".jsonl")) and (template or "") in _LINES
+    return is_table(path) and has_lines(template or "")

@@ -4,9 +4,10 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from .drawing import is_table
 from .lineages import Lineage
 from .stages import Output, Params, Pipeline, Plot, Stage
-from .tables import Curve, curves, is_table
+from .tables import Curve, curves
 
 LONGEST = 250  # characters, in MLflow
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from .drawing import has_lines, is_table
 from .settings import Model, Settings
-from .tables import is_table
-
-_LINES = ("", "linear", "simple", "smooth")  # DVC's plot templates that draw lines
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Plot:
     def draws_lines(self) -> bool:
         """Whether it is a table, or a folder with tables, that DVC draws as lines."""
         is_folder = "." not in posixpath.basename(self.path)
-        return self.template in _LINES and (is_folder or is_table(self.path))
+        return has_lines(self.template) and (is_folder or is_table(self.path))
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,6 @@ def numbers(content: Any, path: str) -> tuple[list[tuple[str, float]], list[str]
     return found, others
 
 
-def is_table(path: str) -> bool:
-    """Whether a file can hold curves."""
-    return path.endswith((".csv", ".tsv", ".jsonl"))
-
-
 def curves(path: str, text: str, x: str = "", *, header: bool = True) -> list[Curve]:
     """Return the curves in a table, or none if it has no column whose whole numbers grow.
 

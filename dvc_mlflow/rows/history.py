@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import ProjectError
 from ..pipeline.plain_yaml import unmade_in
-from ..repository import Blobs, ask, git
+from ..repository import Blobs, ask, git, is_experiment
 from .origin import Kept, Origin
 from .trees import REFS
 
@@ -236,7 +236,7 @@ def _tips(top: Path) -> dict[str, list[str]]:
     form = "--format=%(objectname) %(*objectname) %(refname)"
     for line in os.fsdecode(git("for-each-ref", form, *_REFS, cwd=top)).splitlines():
         *hashes, ref = line.split()
-        if not ref.startswith("refs/exps/") or ref.count("/") == 4:  # DVC's own have fewer
+        if not ref.startswith("refs/exps/") or is_experiment(ref):
             found[hashes[-1]].append(ref)
     return found
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from dvc_mlflow.pipeline.tables import Curve, curves, flatten, is_table, numbers
+from dvc_mlflow.pipeline.drawing import is_table
+from dvc_mlflow.pipeline.tables import Curve, curves, flatten, numbers
 
 FLOATS = st.floats(allow_nan=False)
 
