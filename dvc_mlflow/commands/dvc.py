@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> int:
         return 127
     command = [program, *words]
     folder, names = _parse(words)
-    root = project_root(folder)
+    root = project_root(folder) if folder.is_dir() else None  # else dvc says what is wrong
     if names not in _RUN_STAGES or root is None or not _can_have_store(folder):
         return spawn.become(command, os.environ)
     if names == "queue start" and of_plain_dvc(root):
@@ -84,8 +84,6 @@ def _can_have_store(folder: Path) -> bool:
     try:
         with chdir(folder):
             hide_store(main_repository())
-    except OSError:  # dvc says what is wrong with the folder
-        return False
     except ToolError as error:
         warn(f"{error}")
         return False

@@ -16,7 +16,7 @@ from .. import own_files
 from ..errors import ToolError, warn
 from ..fast_imports import without_collector
 from ..registry.looked import Looked
-from ..repository import ask, main_repository, project_folder
+from ..repository import ask, is_experiment, main_repository, project_folder
 from .protocol import LATER
 
 
@@ -33,7 +33,7 @@ def look(root: Path) -> Seen:
     """Return the results of the project at `root`."""
     refs = ask("-C", f"{root}", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
     lines = [line.split(" ", 1) for line in refs.splitlines()]
-    own = frozenset(commit for commit, ref in lines if ref.count("/") == 4)  # DVC's own have fewer
+    own = frozenset(commit for commit, ref in lines if is_experiment(ref))
     return Seen({path: _read(root / path) for path in files(root, "dvc.lock")}, own)
 
 
@@ -53,12 +53,10 @@ def record(root: Path, before: Seen, ran: Set[str]) -> None:
         now = look(root)
         stages = _new(before.locks, now.locks) - ran
         known = _known(root, before)
-        # What ran, ran in this `dvc`'s experiment; a queue has several.
+        found = {c: _new_in(root, c, before.locks) for c in now.experiments - known}
         own = now.experiments - before.experiments
-        at = {commit: ran if len(own) == 1 else frozenset[str]() for commit in own}
-        found = {
-            c: _new_in(root, c, before.locks) - at.get(c, set()) for c in now.experiments - known
-        }
+        if len(own) == 1:  # what ran, ran in it; a queue has several
+            found |= {c: found[c] - ran for c in own & found.keys()}
         experiments = {commit: new for commit, new in found.items() if new}
         if stages or experiments:
             _new_rows().record(stages, experiments)

@@ -23,16 +23,17 @@ def may_call(commands: Iterable[str], paths: Iterable[str], folder: Path, root: 
     wanted = [*named, *modules, *(f"{module}.py" for module in modules), *paths]
     if any("mlflow" in _without_tool(command) for command in commands):
         return True
-    own = [folder / path for path in dict.fromkeys(wanted) if _is_in(folder / path, root)]
+    top = f"{os.path.realpath(root)}/"
+    own = [folder / path for path in dict.fromkeys(wanted) if _is_below(top, folder / path)]
     files = (file for path in own for file in _files(path))
     return any(
-        n == _MANY or (_is_in(file, root) and _mentions(file)) for n, file in enumerate(files)
+        n == _MANY or (_is_below(top, file) and _mentions(file)) for n, file in enumerate(files)
     )
 
 
-def _is_in(path: Path, root: Path) -> bool:
+def _is_below(top: str, path: Path) -> bool:
     """Whether a path leads into a folder, also by links; devices and kernel logs are elsewhere."""
-    return f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(root)}/")
+    return f"{os.path.realpath(path)}/".startswith(top)
 
 
 def _without_tool(command: str) -> str:

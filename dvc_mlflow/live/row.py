@@ -180,10 +180,12 @@ class LiveRow:
                 leave(store, live, {})
                 return [f"stage {self._name} is not recorded: {reason}"]
         say, current = list(state.pipeline.problems), self._without_outdated(state)
-        results = [current.result(each.lineage) for each in self._results]
-        # Above a foreach, a stage has one result in all its lineages.
-        distinct = {(experiment(r.lineage), *sorted(r.digests.items())): r for r in results[::-1]}
-        for i, result in enumerate([*distinct.values()][::-1]):
+        distinct: dict[object, Result] = {}
+        for result in (current.result(each.lineage) for each in self._results):
+            # Above a foreach, a stage has one result in all its lineages.
+            key = experiment(result.lineage), frozenset(result.digests.items())
+            distinct.setdefault(key, result)
+        for i, result in enumerate(distinct.values()):
             with self._known.use(result) as (store, searches):
                 written = write_live(store, result, Live() if i else live, searches)
                 if written.columns:

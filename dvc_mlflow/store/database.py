@@ -52,22 +52,23 @@ def check_schema(address: str) -> None:
         engine = sqlalchemy.create_engine(address)
         deadline = time.monotonic() + _MAKING
         try:
-            while not _is_current(engine) and _is_being_made(file_of(address)):
+            while (wrong := _wrong_schema(engine)) and _is_being_made(file_of(address)):
                 if time.monotonic() > deadline:
                     break
                 time.sleep(_MOMENT)
-            if mlflow.store.db.utils._get_schema_version(engine):
-                mlflow.store.db.utils._verify_schema(engine)
+            if wrong and mlflow.store.db.utils._get_schema_version(engine):
+                raise wrong
         finally:
             engine.dispose()
 
 
-def _is_current(engine: sqlalchemy.Engine) -> bool:
+def _wrong_schema(engine: sqlalchemy.Engine) -> MlflowException | None:
+    """Return MLflow's error for a database that has not this version's tables."""
     try:
         mlflow.store.db.utils._verify_schema(engine)
-    except MlflowException:
-        return False
-    return True
+    except MlflowException as error:
+        return error
+    return None
 
 
 def _is_being_made(file: Path | None) -> bool:
