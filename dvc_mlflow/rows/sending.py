@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,8 @@ def log(
     labels = [RunTag(*pair) for pair in (tags or {}).items()]
     parts = (_batches(metrics, _METRICS), _batches(pairs, _PAIRS), _batches(labels, _PAIRS))
     for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
-        store.client.log_batch(run_id, some_metrics, some_params, some_tags)
+        call = partial(store.client.log_batch, run_id, some_metrics, some_params, some_tags)
+        retried(call)  # another import may complete the same row: its params then come in between
 
 
 def is_one_request(metrics: Sequence[Metric], params: Mapping[str, str]) -> bool:

@@ -38,6 +38,7 @@ _CURES = {
 }
 _MIGRATIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 _OTHERWISE = "check that its address is that of an MLflow store"
+_IS_THERE = "(?i)unique constraint|duplicate (key|entry)|already exists"
 _CHECKOUTS = 20  # that create something in one store at the same time, and then wait for each other
 
 _T = TypeVar("_T")
@@ -99,12 +100,12 @@ def deadline(seconds: int) -> Iterator[None]:
 def retried(call: Callable[[], _T]) -> _T:
     """Return the result of `call`; try again while other processes create the same thing first.
 
-    Each checkout that creates the same experiment or data set in one store conflicts only once.
+    Each process that creates the same thing in one store conflicts only once.
     """
     for _ in range(_CHECKOUTS):
         try:
             return call()
         except (MlflowException, SQLAlchemyError) as error:
-            if not re.search("UNIQUE constraint|duplicate key|already exists", str(error)):
+            if not re.search(_IS_THERE, str(error)):
                 raise
     return call()
