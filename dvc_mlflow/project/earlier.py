@@ -69,15 +69,16 @@ def is_among(key: str, declared: Sequence[str]) -> bool:
 
 def is_generated(name: str) -> bool:
     """Whether DVC or a sweep has made up the name of an experiment, such as `stoic-deva`."""
-    first, _, second = name.partition("-")
-    return bool(_HASHED.fullmatch(name)) or {first, second} <= _words()
+    dashes = [i for i, sign in enumerate(name) if sign == "-"]  # one of its words is `so-so`
+    made = any({name[:i], name[i + 1 :]} <= _words() for i in dashes)
+    return made or bool(_HASHED.fullmatch(name))
 
 
 @cache
 def _words() -> frozenset[str]:
     """Return the words of which DVC makes names; importing that module takes 0.1 s."""
     text = Path(dvc.__path__[0], "repo", "experiments", "utils.py").read_text()
-    return frozenset(re.findall(r"['\"]([a-z]{4,5})['\"][,)]", text))
+    return frozenset(re.findall(r"['\"]([\w'-]{4,5})['\"][,)]", text))
 
 
 @lru_cache(16)
