@@ -60,6 +60,7 @@ class LiveRow:
             self.commands = others if first == request.text else []
         self._tokens = [request.token]
         self._results = self._read()
+        self._again: list[tuple[Result, str]] = []
         self._sent: set[tuple[str, str, int]] = set()
         result = self._results[0]
         self._curves = Follower(result, result.pipeline.stages[self._name])
@@ -115,6 +116,12 @@ class LiveRow:
             self._end("FAILED", "an output is missing")
             return Ended([], 0)
         return Ended(self._complete(), 0, is_done=True)
+
+    def count(self) -> None:
+        """Count the results that runs had already; the stage does not wait for that."""
+        for result, run_id in self._again:
+            with suppress(StoreError), self._known.use(result) as (_, searches):
+                searches.count(run_id)
 
     def drop(self) -> None:
         """Mark the row as KILLED, as the stage's `run` is gone."""
@@ -188,6 +195,7 @@ class LiveRow:
         for i, result in enumerate(distinct.values()):
             with self._known.use(result) as (store, searches):
                 written = write_live(store, result, Live() if i else live, searches)
+                self._again += [(result, written.run_id)] if written.is_again else []
                 if written.columns:
                     store.show(written.columns)
                 for run_id in self._elsewhere:
