@@ -39,9 +39,9 @@ RUN_rest = $(PYTEST) -m rest
 NEEDS_cluster = .venv/dev .venv/cluster
 RUN_cluster = $(PYTEST) -m cluster
 NEEDS_oldest = .venv-oldest/run
-RUN_oldest = .venv-oldest/bin/python -m pytest -m versions
+RUN_oldest = .venv-oldest/bin/$(PYTEST) -m versions
 NEEDS_newest = .venv-newest/run
-RUN_newest = .venv-newest/bin/python -m pytest -m versions
+RUN_newest = .venv-newest/bin/$(PYTEST) -m versions
 
 test: $(NEEDS_$(SUITE))  ## run the main tests, or others: make test SUITE=rest, cluster, oldest, newest
 	$(or $(RUN_$(SUITE)),$(error SUITE must be main, rest, cluster, oldest or newest; received '$(SUITE)'))
