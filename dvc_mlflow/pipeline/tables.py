@@ -35,7 +35,7 @@ def _pairs(values: Mapping[Any, Any], separator: str) -> list[tuple[str, Any]]:
     except RecursionError:  # YAML can nest a mapping in itself
         raise ValueError("it is nested too deeply") from None
     if len(pairs) > _MOST_KEYS:
-        raise ValueError(f"it has more than {_MOST_KEYS} keys")
+        raise ValueError(f"it has more than {_MOST_KEYS:,} keys")
     return pairs
 
 

@@ -90,7 +90,10 @@ class Project(Kept):
                     here = str(Path(self._running.wdir, "params.yaml"))
                     is_given = params and dep.fs_path == here
                     text = params if is_given else Path(dep.fs_path).read_text()
-                    values = flatten(parse(text, dep.fs_path) or {})
+                    try:
+                        values = flatten(parse(text, dep.fs_path) or {})
+                    except ValueError as error:
+                        raise ProjectError(f"{path}: {error}") from None
                     own = {k: v for k, v in values.items() if is_among(k, dep.params)}
                     if began and own != flatten(dep.hash_info.value or {}):  # edited since then
                         dep.hash_info = HashInfo(dep.hash_name, cast("Any", own))

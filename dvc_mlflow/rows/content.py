@@ -23,7 +23,7 @@ from ..pipeline.tags import MD5, PREFIX
 from ..project import SMALL, File, parse
 from .result import Result
 
-_LARGEST = 50_000_000  # bytes of a file of plots or metrics that is read
+_LARGEST, _LARGEST_YAML = 50, 5  # MB of a file of plots or metrics that is read
 _LONGEST_VALUE = 6000  # characters, in MLflow
 
 
@@ -201,8 +201,11 @@ def _files(
             shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
             if not (small or shown):
                 continue
-            if file.size > _LARGEST:
-                content.notes.append(f"{file.path} has more than 50 MB; it is left out")
+            # DVC's parser of YAML takes five seconds for each MB.
+            is_yaml = shown and file.path.endswith((".yaml", ".yml"))
+            largest = _LARGEST_YAML if is_yaml else _LARGEST
+            if file.size > largest * 1_000_000:
+                content.notes.append(f"{file.path} has more than {largest} MB; it is left out")
             elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
                 yield output, file, body
             elif shown:

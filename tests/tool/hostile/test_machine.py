@@ -183,6 +183,38 @@ def test_forgotten_row(tmp_path: Path) -> None:
     assert (added.info.status, added.data.metrics) == ("FINISHED", {"one/n": 1})
 
 
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.rest
+@pytest.mark.skipif(not FAKETIME, reason="needs libfaketime")
+def test_clock_set_back(tmp_path: Path) -> None:
+    """A clock that is set back while a stage runs, or before, costs neither stage nor row.
+
+    Before the second run, files were changed later than it begins.
+    """
+    project, clock = waiting(tmp_path), tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {"LD_PRELOAD": f"{FAKETIME}", "FAKETIME_TIMESTAMP_FILE": f"{clock}"}
+    faked |= {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    with reproducing(project, **faked) as dvc:
+        wait(project.rows, 120)
+        clock.write_text("-1d")
+        (project.path / "go").touch()
+        said, _ = dvc.communicate(timeout=120)
+    assert dvc.returncode == 0, said
+    assert [row.info.status for row in project.rows()] == ["FINISHED"]
+    (project.path / "script.py").write_text(WAITS.replace("1}", "2}"))
+    with reproducing(project, **faked) as dvc:
+        said, _ = dvc.communicate(timeout=120)
+    assert dvc.returncode == 0, said
+    rows = {row.data.metrics["one/n"]: row.info for row in project.rows()}
+    assert {n: row.status for n, row in rows.items()} == {1: "FINISHED", 2: "FINISHED"}
+    assert rows[2].start_time < rows[1].start_time - 80_000_000  # it was a day before, in ms
+    assert project.record().status == 0
+    assert len(project.rows()) == 2
+
+
 ODD_CURVE = """
 import os, pathlib, time
 curve = pathlib.Path("curve.csv")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.clone import environment
-from support.pipelines import TWO_EVALUATIONS, Repository, Said, finished
+from support.pipelines import TWO_EVALUATIONS, Repository, Said, finished, repository
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -170,6 +170,34 @@ def test_right(made: Repository, project: Repository, what: str) -> None:
     for row in project.table():
         kept = [each for each in table if row["params"].items() <= each["params"].items()]
         assert any(row["metrics"].items() <= each["metrics"].items() for each in kept), said
+
+
+HUGE = """
+import json
+keys = range(1_000_000)
+json.dump({f"k{i}": i for i in keys}, open("keys.json", "w"))
+open("keys.yaml", "w").write("".join(f"k{i}: {i}\\n" for i in keys))
+open("huge.json", "w").write("1" * 200_000_000)
+open("m.json", "w").write('{"n": 1}')
+"""
+
+
+@pytest.mark.rest
+def test_huge_metrics(tmp_path: Path) -> None:
+    """Metrics of a million keys, or of 200 MB, cost a line each; the row has the others."""
+    names = ("keys.json", "keys.yaml", "huge.json", "m.json")
+    metrics = [{name: {"cache": False}} for name in names]
+    stages = {"one": {"cmd": "python make.py", "deps": ["make.py"], "metrics": metrics}}
+    project = repository(tmp_path / "project", stages, files={"make.py": HUGE})
+    project.dvc("repro", "-q")
+    said = plain(project.record())
+    assert [line.removeprefix("dvc-mlflow: ") for line in said.error.splitlines()] == [
+        "not kept for `dvc-mlflow restore`: huge.json: it is larger than 50,000,000 bytes",
+        "metrics keys.json cannot be read: it has more than 10,000 keys",
+        "keys.yaml has more than 5 MB; it is left out",
+        "huge.json has more than 50 MB; it is left out",
+    ]
+    assert [row["metrics"] for row in project.table()] == [{"one/m/n": 1}]
 
 
 LIES: dict[str, Change] = {
