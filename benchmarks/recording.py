@@ -37,6 +37,8 @@ MODEL = {
     }
 }
 """How MLflow would load the model of a stage."""
+LONG = 40
+"""Seconds from which on a run is measured once."""
 BECOME_SUBREAPER = 36  # prctl's: the recorder's parent has ended, so it becomes our child
 
 
@@ -98,14 +100,14 @@ class Bench:
     ) -> None:
         """Measure a pipeline in three ways; `before` each run, untimed, once made."""
         ways = (stages, ("dvc",)), (prefixed(stages), ("dvc",)), (stages, ("dvc-mlflow", "dvc"))
-        projects = []
+        projects, longest = [], 0.0
         for number, (given, command) in enumerate(ways):
             project = repository(self.folder / f"{len(self.rows)}-{number}", given, **options)
             make(project)
-            measure(project, *command)  # the store is made once
+            longest = max(longest, measure(project, *command).wall)  # the store is made once
             projects.append((project, command))
         costs: list[list[Cost]] = [[], [], []]
-        for _ in range(self.repeats):
+        for _ in range(1 if longest > LONG else self.repeats):
             for (project, command), found in zip(projects, costs, strict=True):
                 before(project)
                 found.append(measure(project, *command))
@@ -195,7 +197,8 @@ class Bench:
                 "# What recording costs",
                 "",
                 f"- {datetime.datetime.now(tz=datetime.UTC).date()}, wall / CPU seconds, medians "
-                f"of {self.repeats} in turn; CPU includes the recorder's",
+                f"of {self.repeats} in turn, or one run of more than {LONG} s; CPU includes the "
+                "recorder's",
                 f"- {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
                 f"dvc {version('dvc')}, mlflow {version('mlflow')}",
                 "",
