@@ -46,8 +46,8 @@ def test_again(tmp_path: Path) -> None:
     project.dvc("repro", "-q", "-f", "-s", "train")
     project.dvc("repro", "-q", "-f", "-s", "train")
     assert project.table() == before
+    wait(lambda: [row.data.tags.get("reproduced") for row in project.rows()] == ["2"])
     (row,) = project.rows()
-    assert row.data.tags["reproduced"] == "2"
     project.client.delete_run(row.info.run_id)
     project.dvc("repro", "-q", "-f", "-s", "a")
     assert [r.info.run_id for r in project.rows()] == [row.info.run_id]
