@@ -96,8 +96,13 @@ class Clone:
     def wait_for_queue(self) -> None:
         """Wait until no experiment is queued or running, ten minutes at most."""
         deadline = time.monotonic() + 600
-        while re.search("Queued|Running", self.dvc("queue", "status").stdout.split("Worker")[0]):
-            assert time.monotonic() < deadline, "the queue has not ended"
+        while True:
+            status = self.dvc("queue", "status", check=False)
+            # It fails if a worker is just writing a file of the queue: "Expecting value: line 1".
+            tasks = status.stdout.partition("Worker")[0]
+            if not status.returncode and not re.search("Queued|Running", tasks):
+                return
+            assert time.monotonic() < deadline, f"the queue has not ended: {status.stderr}"
             time.sleep(1)
 
     def git(self, *arguments: str) -> str:
