@@ -12,6 +12,7 @@ import dvc.utils.serialize
 import dvc.utils.serialize._yaml
 from dvc.fs import LocalFileSystem
 
+_LONGEST = 10_000_000  # characters of YAML, which take the parser a minute
 _MOST = 1_000_000  # values, once all aliases are unfolded
 _parse = dvc.utils.serialize._yaml.parse_yaml
 
@@ -31,12 +32,19 @@ def _open(_: Any, path: str, mode: str = "r", encoding: str | None = None, **__:
 
 
 def _parse_yaml(text: str | bytes, path: str, typ: str = "safe") -> Any:
+    if len(text or "") > _LONGEST:
+        raise _refused(path, f"it has more than {_LONGEST // 1_000_000} MB")
     found = _parse(text, path, typ)
     has_aliases = b"*" in text if isinstance(text, bytes) else "*" in (text or "")
     if has_aliases and _unfolded(found, {}) > _MOST:
-        rule = f"its aliases unfold to more than {_MOST:,} values"
-        raise dvc.utils.serialize._yaml.YAMLError(path, rule) from ValueError(rule)
+        raise _refused(path, f"its aliases unfold to more than {_MOST:,} values")
     return found
+
+
+def _refused(path: str, rule: str) -> Exception:
+    error: Exception = dvc.utils.serialize._yaml.YAMLError(path, rule)
+    error.__cause__ = ValueError(rule)
+    return error
 
 
 def _unfolded(value: Any, known: dict[int, float]) -> float:

@@ -100,6 +100,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         text("dvc.lock", BOMB),
         "its aliases unfold to more than 1,000,000 values",
     ),
+    "a million keys": (
+        text("params.yaml", OWN + "".join(f"k{i}: {i}\n" for i in range(1_000_000))),
+        "it has more than 10 MB",
+    ),
     "alias of itself": (text("params.yaml", "a: &a [*a]\n"), "its aliases unfold to more than"),
     "deep params": (text("params.yaml", f"rate: {'[' * 3000}{']' * 3000}"), "nested too deeply"),
     "python object": (text("params.yaml", f"rate: {RUNS}\n"), "unable to read: 'params.yaml'"),
