@@ -23,6 +23,7 @@ ANSWERING = 60  # seconds that the git remote may take for a ref
 _CLONING = 1800  # the same for a clone
 PUSHING = 3600  # the same for all remotes and the results of a trial
 GRACE = 10.0  # seconds between asking a trial's processes to end and killing them
+_LEAST = 1_000_000  # bytes that a disk has which is not full
 
 # Variables that point to another repository or row. The node's git credentials are kept.
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
@@ -96,6 +97,9 @@ def _in_clone(order: dict[str, Any]) -> tuple[str, str, str]:
         if code == 0:
             clean.touch()
             return "done", "", ""
+        if code == FAILED and shutil.disk_usage(place).free < _LEAST:
+            # A command that the disk failed could not write that to its log either.
+            return "unfit", f"No space left on device: {place}", ""
         kept = log.with_name(f"{order['name']}.log")
         with suppress(OSError):  # of a full disk
             kept.write_bytes(log.read_bytes() + said.encode())

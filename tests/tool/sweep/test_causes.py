@@ -2,6 +2,7 @@
 
 import errno
 import re
+import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
@@ -139,6 +140,22 @@ def test_failing_trials(tmp_path: Path) -> None:
     assert len([line for line in said if "too large" in line]) == 2
     assert "  1 done, 0 running, 2 failed, 0 left" in said
     assert any(re.fullmatch(r"failed: sweep-\w+ \(x=\d\), sweep-\w+ \(x=\d\)", x) for x in said)
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """If the disk is full when a command fails, the node is to blame: it gets no more trials."""
+    project = small(tmp_path, {"score.py": f"{SCORE}\nopen('large', 'wb').write(bytes(9_000_000))"})
+    project.clones.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(project.clones)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        said = project.sweep("-S", "x=1,2", check=False)
+    finally:
+        subprocess.run(["umount", "--lazy", project.clones], check=True)
+    assert f" gets no more trials: No space left on device: {project.clones}" in said
+    assert said.endswith("dvc-mlflow: no node is left that can run trials\n")
+    assert " failed" not in said
 
 
 LINE = (
