@@ -6,7 +6,7 @@ DVC itself waits for ever, or until there is no memory left.
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import dvc.utils.serialize
 import dvc.utils.serialize._yaml
@@ -33,18 +33,16 @@ def _open(_: Any, path: str, mode: str = "r", encoding: str | None = None, **__:
 
 def _parse_yaml(text: str | bytes, path: str, typ: str = "safe") -> Any:
     if len(text or "") > _LONGEST:
-        raise _refused(path, f"it has more than {_LONGEST // 1_000_000} MB")
+        _refuse(path, f"it has more than {_LONGEST // 1_000_000} MB")
     found = _parse(text, path, typ)
     has_aliases = b"*" in text if isinstance(text, bytes) else "*" in (text or "")
     if has_aliases and _unfolded(found, {}) > _MOST:
-        raise _refused(path, f"its aliases unfold to more than {_MOST:,} values")
+        _refuse(path, f"its aliases unfold to more than {_MOST:,} values")
     return found
 
 
-def _refused(path: str, rule: str) -> Exception:
-    error: Exception = dvc.utils.serialize._yaml.YAMLError(path, rule)
-    error.__cause__ = ValueError(rule)
-    return error
+def _refuse(path: str, rule: str) -> NoReturn:
+    raise dvc.utils.serialize._yaml.YAMLError(path, rule) from ValueError(rule)
 
 
 def _unfolded(value: Any, known: dict[int, float]) -> float:
