@@ -186,14 +186,9 @@ class Searches(Index):
         """Whether a process is at work on a run for this result."""
         return any(known.is_open for _, known in self._runs.get(pair, {}).values())
 
-    def run(self, run_id: str) -> Run:
-        """Return a run, which is read once."""
-        run = self._read[run_id] = self._read.get(run_id) or self._store.client.get_run(run_id)
-        return run
-
     def count(self, run_id: str) -> None:
         """Count once more how often the results of a run were made again."""
-        run = self.run(run_id)
+        run = self._read[run_id] = self._read.get(run_id) or self._store.client.get_run(run_id)
         count = run.data.tags.get(REPRODUCED, "")
         run.data.tags[REPRODUCED] = str(int(count) + 1 if count.isdecimal() else 1)
         self._store.client.set_tag(run_id, REPRODUCED, run.data.tags[REPRODUCED])

@@ -118,12 +118,11 @@ def write_live(store: Store, result: Result, live: Live, searches: Searches) -> 
         if where.has.is_deleted:
             _undelete(store, result, where.has.run_id)
             searches.clear()
-        run = searches.run(where.has.run_id)
-        leave(store, live, {REPRODUCES: run.info.run_id})
+        leave(store, live, {REPRODUCES: where.has.run_id})
         known, _, notes = show(store, result, where.has)
         if known is not where.has:
             searches.update(result.origin.time, known)
-        return Written("", run.info.run_name, run.info.run_id, [], notes, is_again=True)
+        return Written("", where.has.name, where.has.run_id, [], notes, is_again=True)
     if where.joins is not None:
         leave(store, live, {PARENT: where.joins.run_id})
         written = _with_the_rest(store, result, _fill(store, result, where.joins))
