@@ -68,10 +68,14 @@ class Index:
         return [known for _, known in oldest]
 
     def doubles(self, wanted: Mapping[str, str]) -> list[Known]:
-        """Return the runs that have the same results as an older one, as far as they were read."""
-        runs = self._oldest_first(wanted.items())
-        whole = [run for run in runs if run.complete == wanted and not run.is_deleted]
-        return [run for run in whole[1:] if not run.is_open]
+        """Return the runs for the same results as an older one that has them, as far as read.
+
+        A server can carry out what a killed import has asked for after another has made the row.
+        """
+        there = [run for run in self._oldest_first(wanted.items()) if not run.is_deleted]
+        whole = [run for run in there if run.complete == wanted]
+        begun = [run for run in there if run.begun == wanted != run.complete]
+        return [run for run in whole[1:] + (begun if whole else []) if not run.is_open]
 
     def names(self, wanted: Mapping[str, str]) -> set[str]:
         """Return the names of the runs that have any of these results, as far as they were read."""

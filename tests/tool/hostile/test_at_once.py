@@ -79,6 +79,21 @@ def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
     assert len(project.rows()) == 2
 
 
+@pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
+def test_late_request(made: Repository, tmp_path: Path, options: list[str]) -> None:
+    """The run that a server makes for a killed import, after another has made the row, goes."""
+    project = made.copy_whole(tmp_path / "project")
+    (first,) = project.rows()
+    late = double(project.path / "mlflow.db", first.info.run_id, "f" * 32)
+    project.client.delete_tag(late, "dvc-mlflow.lock.one")
+    project.client.set_tag(late, "dvc-mlflow.process", "1@0")
+    project.client.update_run(late, "RUNNING")
+    said = project.record(*options)
+    assert said.error.count("was there twice; one is in MLflow's trash\n") == 1, said
+    assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
+    assert project.record(*options).out.startswith("nothing to do")
+
+
 @pytest.fixture
 def history(made: Repository, tmp_path: Path, slow: bool) -> list[Repository]:
     """Two clones of a pipeline with many results."""
