@@ -31,7 +31,7 @@ def open_run(
     if stage.settings.open != "first":  # its script may log the params in its own way
         log_known(store, run, result, name)
     store.show(shown(result, found, params_of(result, [name])[0], {}))
-    return Live(run.info.run_id, called, note)
+    return Live(run.info.run_id, called, note, run.info.artifact_uri)
 
 
 def log_known(store: Store, run: Run, result: Result, name: str) -> None:

@@ -226,7 +226,7 @@ class LiveRow:
         it has chosen itself: the row stays in that of dvc.yaml, with the others.
         """
         is_alone = self._known.disturbed == self._disturbed
-        if is_alone and not (self.run_id and store.client.list_artifacts(self.run_id)):
+        if is_alone and not (self.run_id and store.has_artifacts(self._live.artifact_uri)):
             return self._live._replace(sent=frozenset(self._sent))
         top: list[Run] = []
         for token in self._tokens:
@@ -252,7 +252,8 @@ class LiveRow:
             store.client.set_tag(run.info.run_id, PARENT, first.info.run_id)
         if first is not own:
             name = first.info.run_name
-            self._live = Live(first.info.run_id, name if is_random_name(name) else "")
+            given = name if is_random_name(name) else ""
+            self._live = Live(first.info.run_id, given, artifact_uri=first.info.artifact_uri)
         return self._live._replace(sent=frozenset(self._sent), is_used=True)
 
     def _is_used(self, store: Store, own: Run) -> bool:
@@ -264,4 +265,4 @@ class LiveRow:
         given = [logged, data.metrics.keys() - keys]
         if self._results[0].pipeline.stages[self._name].settings.open:  # else they are ours
             given += [data.params, own.inputs.dataset_inputs]
-        return any(given) or bool(store.client.list_artifacts(own.info.run_id))
+        return any(given) or store.has_artifacts(own.info.artifact_uri)

@@ -46,7 +46,6 @@ class Kept(Definitions):
         except ProjectError:  # DVC says what is wrong with a lock
             return False
         self._repo.scm._reset()
-        self._repo.__dict__.pop("dvcignore", None)
         self._running, self._has_finished = None, False
         self._hashed.clear()
         return True

@@ -25,6 +25,7 @@ class Live(NamedTuple):
     """The name that the tool has given to it, with digits that are of no result."""
     note: str = ""
     """The same of its description."""
+    artifact_uri: str = ""
     sent: frozenset[tuple[str, str, int]] = frozenset()
     """The points that it has."""
     is_used: bool = False

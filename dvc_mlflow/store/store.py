@@ -153,6 +153,10 @@ class Store:
         """Log the files in a folder; the client's own method would ask for the run once more."""
         get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
 
+    def has_artifacts(self, uri: str) -> bool:
+        """Whether a run has files, by its `artifact_uri`; the client would ask for it again."""
+        return bool(get_artifact_repository(uri).list_artifacts())
+
     def url(self, run_id: str = "", table: str = table_view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first.
 
