@@ -2,15 +2,9 @@
 
 import hashlib
 import re
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from support.clone import Done
 from support.pipelines import Repository, Said, served
@@ -71,15 +65,3 @@ def files(folder: Path) -> dict[str, str]:
         for name, path in found.items()
         if not own.search(name)
     }
-
-
-@contextmanager
-def immutable(path: Path) -> Iterator[None]:
-    """Let nobody, not even root, write to a file or a folder."""
-    chattr = shutil.which("chattr") or "false"
-    if subprocess.run([chattr, "+i", path], capture_output=True, check=False).returncode:
-        pytest.skip("needs chattr")
-    try:
-        yield
-    finally:
-        subprocess.run([chattr, "-i", path], check=True)

@@ -1,7 +1,5 @@
 """The files between the stages keep what is written, and a failed write names the file."""
 
-import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -10,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.disks import small_disk
 from support.small_dataset import DATA, DATASET, OWN, X, Y, files, md5
 from vanilla_lstm.task.artifacts import (
     METRICS,
@@ -75,20 +74,6 @@ def test_folder_where_a_file_is_to_be() -> None:
     assert METRICS.is_dir()
 
 
-@pytest.fixture
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 kB, mounted at data/."""
-    (folder / "data").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder / "data")]
-    if (
-        not shutil.which("mount")
-        or subprocess.run(mount, capture_output=True, check=False).returncode
-    ):
-        pytest.skip("mounting a file system needs root")
-    yield folder / "data"
-    subprocess.run(["umount", folder / "data"], check=True)
-
-
 LARGE = generate(50_000, 1, **asdict(DATA))
 
 
@@ -100,8 +85,8 @@ LARGE = generate(50_000, 1, **asdict(DATA))
     ],
     ids=["table", "data set"],
 )
-@pytest.mark.usefixtures("small_disk")
-def test_full_disk(fill: Callable[[], None]) -> None:
+def test_full_disk(folder: Path, fill: Callable[[], None]) -> None:
     """On a full disk, the error names the file that could not be written."""
-    with pytest.raises(FileError, match=f"^{METRICS}: cannot be written .No space left on device"):
+    wrong = f"^{METRICS}: cannot be written .No space left on device"
+    with small_disk(folder / "data", "64k"), pytest.raises(FileError, match=wrong):
         fill()

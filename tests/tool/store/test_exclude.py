@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from support.disks import immutable
 from support.fronts import NEW, front, twins, unheard
 from support.live_runs import wait
 from support.pipelines import Repository, evaluate
-from support.refusals import immutable
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -4,16 +4,15 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from support.clone import Done, environment
+from support.disks import immutable, small_disk
 from support.pipelines import Repository
-from support.refusals import SCRIPT, immutable, record, recorded_once, refused
+from support.refusals import record, recorded_once, refused
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -121,36 +120,15 @@ def test_read_only_folder(project: Repository, folder: str) -> None:
     assert re.search("unable to open|not permitted|denied", line)
 
 
-def on_small_disk(project: Repository, size: str, place: Path, **more: str) -> Done:
-    """Record with a small file system mounted at a path."""
-    place.mkdir()
-    command = f"mount -t tmpfs -o size={size} none '{place}' && '{SCRIPT}' record"
-    command += f" || {{ ls -A '{place}'; exit 1; }}"
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", command],
-        cwd=project.path,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip("needs the right to mount")
-    return done
-
-
 @pytest.mark.rest
 def test_full_disk(project: Repository, tmp_path: Path) -> None:
     """A full disk is reported; once there is room, `record` makes exactly one row."""
-    address = f"sqlite:///{tmp_path}/disk/rows.db"
-    done = on_small_disk(project, "256k", tmp_path / "disk", MLFLOW_TRACKING_URI=address)
-    assert (done.returncode, done.stdout) == (1, "")  # nothing is left there
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("; make room on its disk\n")
-    done = on_small_disk(project, "4k", project.path / "mlartifacts")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("; make room on its disk\n")
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        line = refused(project, MLFLOW_TRACKING_URI=f"sqlite:///{disk}/rows.db")
+        assert not [*disk.iterdir()]
+    assert line.endswith("; make room on its disk")
+    with small_disk(project.path / "mlartifacts", "4k"):
+        assert refused(project).endswith("; make room on its disk")
     assert record(project).returncode == 0
     (row,) = project.rows()
     assert row.info.status == "FINISHED"

@@ -2,7 +2,6 @@
 
 import errno
 import re
-import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
@@ -15,6 +14,7 @@ from dvc.stage.exceptions import MissingDataSource, StageCmdFailedError
 from dvc_mlflow.errors import ProjectError
 from dvc_mlflow.project.experiments import FinalError, UnfitError, classified
 from support.clone import Clone
+from support.disks import small_disk
 from support.projects import SCORE, Project, small, stage
 
 pytestmark = [
@@ -145,14 +145,8 @@ def test_failing_trials(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path) -> None:
     """If the disk is full when a command fails, the node is to blame: it gets no more trials."""
     project = small(tmp_path, {"score.py": f"{SCORE}\nopen('large', 'wb').write(bytes(9_000_000))"})
-    project.clones.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(project.clones)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system needs root")
-    try:
+    with small_disk(project.clones, "4m"):
         said = project.sweep("-S", "x=1,2", check=False)
-    finally:
-        subprocess.run(["umount", "--lazy", project.clones], check=True)
     assert f" gets no more trials: No space left on device: {project.clones}" in said
     assert said.endswith("dvc-mlflow: no node is left that can run trials\n")
     assert " failed" not in said
