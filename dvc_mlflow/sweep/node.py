@@ -47,9 +47,9 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         status, said = "again", f"{' '.join(error.cmd[:2])}: not done within {error.timeout:g} s"
     message = masked(said)
-    # Any program can find the disk full.
-    if re.search("(?i)no space left|out of diskspace|quota exceeded", message):
-        status = "unfit"
+    # Any program can find the disk full, and not every one says where.
+    if re.search("(?i)no space left|out of diskspace|disk is full|quota exceeded", message):
+        status, message = "unfit", f"{message} (clones are in {_folder(order)})"
     seconds = time.monotonic() - started
     return {"status": status, "message": message[-400:], "seconds": seconds, "log": log}
 
@@ -97,9 +97,9 @@ def _in_clone(order: dict[str, Any]) -> tuple[str, str, str]:
         if code == 0:
             clean.touch()
             return "done", "", ""
-        if code == FAILED and shutil.disk_usage(place).free < _LEAST:
-            # A command that the disk failed could not write that to its log either.
-            return "unfit", f"No space left on device: {place}", ""
+        if shutil.disk_usage(place).free < _LEAST:
+            # What the disk failed could not write that to its log either.
+            return "unfit", "No space left on device", ""
         kept = log.with_name(f"{order['name']}.log")
         with suppress(OSError):  # of a full disk
             kept.write_bytes(log.read_bytes() + said.encode())
@@ -139,7 +139,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 def _free_clone(order: dict[str, Any]) -> IO[str]:
     """Return the lock file of a free clone, locked until the last process that has it open ends."""
-    folder = Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
+    folder = _folder(order)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git stores a URL's password there
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")
@@ -150,3 +150,8 @@ def _free_clone(order: dict[str, Any]) -> IO[str]:
             return lock
         lock.close()
     raise AssertionError
+
+
+def _folder(order: dict[str, Any]) -> Path:
+    """Return the folder of this user's clones on this node."""
+    return Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
