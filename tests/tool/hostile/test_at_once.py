@@ -1,5 +1,6 @@
 """Commands that run at the same moment: each result has one row, and each folder is whole."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from dvc_mlflow import processes
 from support.clone import environment
 from support.pipelines import Repository
 from support.promoting import measured, registered, row
@@ -92,6 +94,17 @@ def test_late_request(made: Repository, tmp_path: Path, options: list[str]) -> N
     assert said.error.count("was there twice; one is in MLflow's trash\n") == 1, said
     assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
     assert project.record(*options).out.startswith("nothing to do")
+
+
+def test_row_in_the_making(made: Repository, tmp_path: Path) -> None:
+    """A run that a living process is about to complete stays: that process may keep this one."""
+    project = made.copy_whole(tmp_path / "project")
+    (first,) = project.rows()
+    other = double(project.path / "mlflow.db", first.info.run_id, "f" * 32)
+    project.client.delete_tag(other, "dvc-mlflow.lock.one")
+    project.client.set_tag(other, "dvc-mlflow.process", processes.process(os.getpid()))
+    assert project.record().out.startswith("nothing to do")
+    assert len(project.rows()) == 2
 
 
 @pytest.fixture
