@@ -27,6 +27,7 @@ from ..pipeline.tags import (
     value,
 )
 from ..store import database
+from ..store.faults import retried
 from .result import Result
 
 _SEARCHES, _FEW = 5, 300  # so many searches take as long as to read so many runs
@@ -195,8 +196,8 @@ class Searches(Index):
         """Count once more how often the results of a run were made again."""
         run = self._read[run_id] = self._read.get(run_id) or self._store.client.get_run(run_id)
         count = run.data.tags.get(REPRODUCED, "")
-        run.data.tags[REPRODUCED] = str(int(count) + 1 if count.isdecimal() else 1)
-        self._store.client.set_tag(run_id, REPRODUCED, run.data.tags[REPRODUCED])
+        new = run.data.tags[REPRODUCED] = str(int(count) + 1 if count.isdecimal() else 1)
+        retried(lambda: self._store.client.set_tag(run_id, REPRODUCED, new))
 
 
 def _begun(store: Store, name: str, digest: str, experiments: Sequence[str] = ()) -> Iterator[Run]:

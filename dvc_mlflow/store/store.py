@@ -207,7 +207,11 @@ class Store:
         wanted = table_view.united(shown, columns)
         for key, value in {COLUMNS: "\n".join(wanted), **table_view.by_default(wanted)}.items():
             if tags.get(key) != value:
-                self.client.set_experiment_tag(self.experiment_id, key, value)
+                self.tag(key, value)
+
+    def tag(self, key: str, value: str) -> None:
+        """Give the experiment a tag; others may give it the same one at the same time."""
+        retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
 
     def _find(self) -> Experiment | None:
         """Return the experiment if it exists; find a default one by its tag, whatever its name.

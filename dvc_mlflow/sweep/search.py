@@ -96,8 +96,7 @@ class Search:
             trial = self._trial(point)
             if trial.name not in points:
                 with self._store.errors_reported():
-                    at, key = self._store.experiment_id, f"{self._tag}{trial.name}"
-                    self._store.client.set_experiment_tag(at, key, json.dumps(point))
+                    self._store.tag(f"{self._tag}{trial.name}", json.dumps(point))
                 self.left -= 1
                 self.trials[trial.name] = trial
                 return trial
@@ -141,7 +140,7 @@ class Search:
         key, text = f"{SPACE}{self._title}", json.dumps(self._given.optuna)
         if (before := self._tags().get(key)) is None:
             with self._store.errors_reported():
-                self._store.client.set_experiment_tag(self._store.experiment_id, key, text)
+                self._store.tag(key, text)
         elif before != text and _space(json.loads(before), self._make.now) != self._space:
             was = " ".join(json.loads(before))
             raise ToolError(f"--name: '{self._title}' searches {was}; give another space its own")

@@ -173,7 +173,7 @@ class Table:
         ((key, value),) = table_view.tags(columns, sweep, query).items()
         for store in self._stores:
             with store.errors_reported():
-                store.client.set_experiment_tag(store.experiment_id, key, value)
+                store.tag(key, value)
             yield store.url(table=sweep)
 
     def keep(self, run: Run, path: str, picture: "Figure") -> str:

@@ -1,13 +1,17 @@
 """One store that several clones, containers and machines share."""
 
 import os
-from contextlib import ExitStack
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from time import sleep
 
 import pytest
 
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
+from dvc_mlflow.store.store import Store
 from support.pipelines import Repository, served
 from support.rebuilding import started
 from support.stores import rows_of
@@ -55,6 +59,20 @@ def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
     assert project.record().out.startswith("nothing to do")
     found = [client.get_run(run_id).info.status for run_id in ids]
     assert found == [status for status, _ in expected]
+
+
+def test_tag_at_once(tmp_path: Path) -> None:
+    """If another process adds the tag that is about to be added, MLflow's call is tried again."""
+    store = Store(tmp_path, "tagged")
+    with ThreadPoolExecutor() as pool, closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("BEGIN IMMEDIATE")  # the call sees no such tag, and waits to add it
+        waiting = pool.submit(store.tag, "key", "ours")
+        sleep(2)
+        theirs = ("key", "theirs", store.experiment_id)
+        other.execute("INSERT INTO experiment_tags VALUES (?, ?, ?)", theirs)
+        other.commit()
+        waiting.result()
+    assert store.client.get_experiment(store.experiment_id).tags["key"] == "ours"
 
 
 @pytest.mark.rest
