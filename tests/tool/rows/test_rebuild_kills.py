@@ -179,7 +179,8 @@ def test_interrupted(project: Repository, expected: list[Any]) -> None:
             record.send_signal(signal.SIGINT)
             _, error = record.communicate()
         assert error == ""
-        assert record.returncode in (0, 130)
+        # Python has no handler of its own before it has started, and once it ends.
+        assert record.returncode in (0, 130, -signal.SIGINT)
     assert project.run("dvc-mlflow", "record").stderr == ""
     assert contents(project) == expected
 
