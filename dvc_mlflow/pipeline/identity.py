@@ -25,8 +25,6 @@ class Known:
     is_deleted: bool = False
     is_open: bool = False
     """Whether a process is at work on it."""
-    is_left: bool = False
-    """Whether the process that made it has ended without all its results."""
     shown: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By stage, what it shows of the metrics, plots and models that are declared, as digests."""
     name: str = ""

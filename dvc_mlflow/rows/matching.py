@@ -72,12 +72,11 @@ class Index:
         """Return the runs for the same results as an older one that has them, as far as read.
 
         A server can carry out what a killed import has asked for after another has made the row.
-        What a process can still complete stays: it may be the one that other processes keep.
         """
         there = [run for run in self._oldest_first(wanted.items()) if not run.is_deleted]
         whole = [run for run in there if run.complete == wanted]
-        left = [run for run in there if run.begun == wanted != run.complete and run.is_left]
-        return [run for run in whole[1:] + (left if whole else []) if not run.is_open]
+        begun = [run for run in there if run.begun == wanted != run.complete]
+        return [run for run in whole[1:] + (begun if whole else []) if not run.is_open]
 
     def names(self, wanted: Mapping[str, str]) -> set[str]:
         """Return the names of the runs that have any of these results, as far as they were read."""
@@ -210,12 +209,9 @@ def _known(run: Run, store: Store) -> Known:
     tags = run.data.tags
     begun, complete = tagged(tags, BEGUN), tagged(tags, COMPLETE)
     deleted = run.info.lifecycle_stage == "deleted"
-    is_running, lacks = run.info.status == "RUNNING", begun != complete
-    has_ended = (is_running or lacks) and processes.has_ended(tags)
-    at_work = is_running and not has_ended
+    at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
     if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
         at_work |= value(tags, CLONE) != processes.clone(store.root)
     shown = {name: frozenset(own.split()) for name, own in tagged(tags, SHOWN).items()}
     name, change = run.info.run_name or "", tags.get(CHANGE, "")
-    left = has_ended and lacks
-    return Known(run.info.run_id, begun, complete, deleted, at_work, left, shown, name, change)
+    return Known(run.info.run_id, begun, complete, deleted, at_work, shown, name, change)

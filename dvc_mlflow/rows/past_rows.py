@@ -193,7 +193,7 @@ class Recording:
                     index.look(result.digests)
             for double in index.doubles(result.digests):
                 with store.lock(), store.errors_reported():
-                    if settled.trash(store, double):
+                    if settled.trash(store, double, result.digests):
                         what = f"row {double.name!r} was there twice; one is in MLflow's trash"
                         self._note(what, _commit(result))
 

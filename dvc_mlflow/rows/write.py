@@ -198,7 +198,6 @@ def _fill(
         had,
         begun={**had.begun, **result.digests},
         complete={**had.complete, **complete},
-        is_left=False,
         shown={**had.shown, **own},
         name=called,
     )
