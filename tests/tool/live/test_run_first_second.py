@@ -61,8 +61,8 @@ def test_running(project: Repository) -> None:
         row = running(project)
         assert row.info.status == "RUNNING"
         known(project, row)
-        shown = columns(project, row)["selectedColumns"]
-        assert shown[-2:] == ["params.`rate`", "tags.`commit`"]
+        shown = ["params.`rate`", "tags.`commit`"]
+        wait(lambda: columns(project, row)["selectedColumns"][-2:] == shown)
         project.write({"go": ""})
         dvc.communicate()
     done = last(project)
