@@ -101,8 +101,6 @@ GTO_STAGE = "gto.stage."
 """The version that an alias was last given to, or `-`, and the git tag that said so, by stage."""
 
 # Of an experiment.
-COLUMNS = "dvc.columns"
-"""The columns that the tool has chosen for the table."""
 DEFAULT = "dvc.default"
 """The project whose default experiment it is: its folder, as a repository may be renamed."""
 POINTS = "sweep."

@@ -18,7 +18,7 @@ from mlflow.utils.rest_utils import http_request
 
 from .. import processes
 from ..errors import masked
-from ..pipeline.tags import CLONE, COLUMNS, DEFAULT, REPOSITORY, known_keys
+from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, known_keys
 from ..repository import (
     address,
     default_experiment,
@@ -201,11 +201,10 @@ class Store:
             return
         self._asked.update(columns)
         tags = self.client.get_experiment(self.experiment_id).tags
-        shown = tags.get(COLUMNS, "").splitlines()
-        if tags.get(table_view.KEY) != table_view.by_default(shown).get(table_view.KEY):
+        shown = table_view.default_columns(tags.get(table_view.KEY))
+        if shown is None:
             return
-        wanted = table_view.united(shown, columns)
-        for key, value in {COLUMNS: "\n".join(wanted), **table_view.by_default(wanted)}.items():
+        for key, value in table_view.by_default(table_view.united(shown, columns)).items():
             if tags.get(key) != value:
                 self.tag(key, value)
 

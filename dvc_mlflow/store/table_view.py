@@ -13,6 +13,8 @@ RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
 _MOST = 8
 """Columns of the table, of metrics and of params."""
+_DEFAULT = "default"
+"""The key of a view that nobody has chosen: its columns, with their signs. MLflow skips it."""
 
 
 def united(shown: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -34,11 +36,28 @@ def by_default(columns: Sequence[str]) -> dict[str, str]:
     With metrics, it is sorted by the first of them.
     """
     has_metrics = any(name.removeprefix("-").startswith("metrics.") for name in columns)
-    return tags(columns, order="" if has_metrics else "attributes.start_time")
+    order = "" if has_metrics else "attributes.start_time"
+    return tags(columns, order=order, is_default=True)
+
+
+def default_columns(tag: str | None) -> list[str] | None:
+    """Return the columns that `by_default` put into a tag, or None if the view is another."""
+    if tag is None:
+        return []
+    try:
+        state = json.loads(tag)["state"].removeprefix("deflate;")
+        found = json.loads(zlib.decompress(base64.b64decode(state)))[_DEFAULT]
+    except (ValueError, LookupError, TypeError, AttributeError, zlib.error):
+        return None
+    return [str(column) for column in found]
 
 
 def tags(
-    columns: Sequence[str], key: str = RESULTS, search: str = "", order: str = ""
+    columns: Sequence[str],
+    key: str = RESULTS,
+    search: str = "",
+    order: str = "",
+    is_default: bool = False,
 ) -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 
@@ -52,6 +71,8 @@ def tags(
     quoted = [f"{kind}.`{column}`" for kind, _, column in names]
     state: dict[str, object] = {"selectedColumns": quoted, "searchFilter": search}
     state |= {"orderByKey": order or quoted[0], "orderByAsc": columns[0].startswith("-")}
+    if is_default:  # in the one tag, as two processes may add columns at once
+        state[_DEFAULT] = [*columns]
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     shared = {"name": key, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
     return {f"mlflow.sharedViewState.{key}": json.dumps(shared)}
