@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.live_runs import recorded
+from support.live_runs import recorded, wait
 from support.pipelines import Stages, evaluate, makes, repository
 
 HOOK = """
@@ -70,8 +70,8 @@ def test_many_are_found(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", given, dict.fromkeys(names, 1))
     for _ in range(2):
         project.run("dvc-mlflow", "dvc", "repro", "-q", "-f")
-    rows = project.rows()
-    assert [row.data.tags.get("reproduced") for row in rows] == ["1"] * len(names)
+    once = ["1"] * len(names)
+    wait(lambda: [row.data.tags.get("reproduced") for row in project.rows()] == once)
     project.set(dict.fromkeys(names, 2))
     project.run("dvc-mlflow", "dvc", "repro", "-q")
     assert len(project.rows()) == 2 * len(names)
