@@ -12,8 +12,9 @@ from ..pipeline.stages import Pipeline
 from ..project import Project
 from ..registry.show import show_and_say
 from ..repository import ask, check_git, main_repository
-from ..rows import history
 from ..rows.batch import Options
+from ..rows.commits import between, committed, everything, experiments
+from ..rows.history import has_lock
 from ..rows.matching import Searches
 from ..rows.past_rows import Recording
 from ..rows.result import State, read
@@ -49,10 +50,10 @@ def _record_one(
     for problem in _problems(state):
         warn(problem)
     recording = Recording(project, root, options, Searches)
-    is_committed = bool(commit) or history.has_lock(project.top, project.folder)
+    is_committed = bool(commit) or has_lock(project.top, project.folder)
     if chosen or recording.lacks(state, is_committed=is_committed):
         is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
-        commits = history.committed(project.top, commit) if is_git else None
+        commits = committed(project.top, commit) if is_git else None
         recording.record(commits, chosen, here=None if commit else state, only=state)
     for store, written in (*recording.written, *recording.trashed.values()):
         _report(written, store, dry=options.dry_run)
@@ -80,11 +81,11 @@ def _record_many(
         say(_NOTHING)
         return
     if given.experiments:
-        commits = history.experiments(project.top)
+        commits = experiments(project.top)
     elif given.all:
-        commits = history.everything(project.top)
+        commits = everything(project.top)
     else:
-        commits = history.between(project.top, given.rev)
+        commits = between(project.top, given.rev)
     recording = Recording(project, root, options)
     recording.record(commits, chosen)
     _report_notes(recording.notes)

@@ -8,7 +8,7 @@ from ..project import Project
 from ..registry.show import show
 from ..repository import main_repository
 from ..rows.batch import Options
-from ..rows.history import Commits
+from ..rows.commits import Commits
 from ..rows.matching import Searches
 from ..rows.past_rows import Recording
 from ..rows.result import read

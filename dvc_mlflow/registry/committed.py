@@ -8,8 +8,8 @@ from ..pipeline.lineages import names_recorded
 from ..pipeline.naming import model_names
 from ..pipeline.stages import Pipeline
 from ..project import Past, Project
-from ..rows import history
-from ..rows.history import Snapshot
+from ..rows.commits import experiments, published
+from ..rows.history import Snapshot, snapshots
 from ..rows.result import Result, now_or_none, of
 
 
@@ -43,8 +43,8 @@ def find(
 
 def _snapshots(project: Project) -> Iterator[Snapshot]:
     """Yield the states of DVC's files at commits that are not the tool's own."""
-    for commits in (history.published(project.top), history.experiments(project.top)):
-        for each in history.snapshots(project.top, project.folder, project.blobs, commits):
+    for commits in (published(project.top), experiments(project.top)):
+        for each in snapshots(project.top, project.folder, project.blobs, commits):
             if not each.origin.is_dirty:
                 yield each
 

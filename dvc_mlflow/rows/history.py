@@ -11,15 +11,12 @@ from typing import NamedTuple
 
 import yaml
 
-from ..errors import ProjectError
 from ..pipeline.plain_yaml import unmade_in
-from ..repository import Blobs, ask, git, is_experiment
+from ..repository import Blobs, ask, git
+from .commits import Commits, refs_by_commit, short_name
 from .origin import Kept, Origin
 from .trees import REFS
 
-_NAMED = ("refs/heads", "refs/remotes", "refs/tags")
-_EXPERIMENTS = "refs/exps"
-_REFS = (*_NAMED, _EXPERIMENTS, REFS)
 _FILES = ("**/dvc.yaml", "**/dvc.lock", "**/Dvcfile", "**/*.dvc", "**/.dvcignore")
 _FORMAT = "%x01%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
 _NOTHING = {"0" * 40, "0" * 64}
@@ -38,15 +35,6 @@ class Snapshot(NamedTuple):
     """The branches, tags and experiments whose last commit has it."""
 
 
-class Commits(NamedTuple):
-    """Some of git's commits."""
-
-    starts: Sequence[str]
-    """They and their ancestors are read."""
-    only: frozenset[str] | None = None
-    """Those that count, or None if all do."""
-
-
 class _Commit(NamedTuple):
     hash: str
     tree: str
@@ -56,46 +44,6 @@ class _Commit(NamedTuple):
     subject: str
     changes: Sequence[tuple[str, str, str]]
     """For each file that differs from the first parent: path, old object and new object."""
-
-
-def everything(top: Path) -> Commits:
-    """Return all commits of HEAD, branches, tags, experiments and rows."""
-    return _of_refs(top, _REFS)
-
-
-def committed(top: Path, commit: str) -> Commits:
-    """Return the commits of HEAD, branches, tags and experiments, and one more.
-
-    A row's own commit has the outputs of that row only, so it is not asked for other results.
-    """
-    return _of_refs(top, (*_NAMED, _EXPERIMENTS), commit)
-
-
-def published(top: Path) -> Commits:
-    """Return the commits of HEAD, branches and tags, without experiments and rows."""
-    return _of_refs(top, _NAMED)
-
-
-def _of_refs(top: Path, kinds: tuple[str, ...], commit: str = "") -> Commits:
-    """Return the commits of HEAD and of these kinds of refs, and one more."""
-    head = ask("-C", str(top), "rev-parse", "-q", "--verify", "HEAD")
-    own = [c for c, refs in _tips(top).items() if any(ref.startswith(kinds) for ref in refs)]
-    return Commits([*dict.fromkeys(filter(None, [head, commit, *own]))])
-
-
-def experiments(top: Path) -> Commits:
-    """Return the commits of DVC's experiments."""
-    own = [c for c, refs in _tips(top).items() if any(r.startswith("refs/exps/") for r in refs)]
-    return Commits(own, frozenset(own))
-
-
-def between(top: Path, range_: str) -> Commits:
-    """Return the commits in a range such as `v1..main`; raises `ProjectError`."""
-    starts = os.fsdecode(git("rev-parse", "--revs-only", range_, cwd=top)).split()
-    if not starts:
-        raise ProjectError(f"--rev: git has no commits {range_!r}")
-    only = os.fsdecode(git("rev-list", *starts, cwd=top)).split()
-    return Commits([name for name in starts if not name.startswith("^")], frozenset(only))
 
 
 def has_lock(top: Path, folder: str) -> bool:
@@ -110,7 +58,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
 
     `top` is the checkout's root, and `folder` the project in it.
     """
-    tips = _tips(top)
+    tips = refs_by_commit(top)
     commits = {commit.hash: commit for commit in _log(top, folder, _FILES, of.starts)}
     if extra := _read_besides(blobs, folder, commits.values()):
         commits = {c.hash: c for c in _log(top, folder, (*_FILES, *extra), of.starts)}
@@ -123,7 +71,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         before = states.get(commit.parents[0]) if commit.parents else None
         states[commit.hash] = state = _changed(*(before or (0, {})), commit.changes)
         key: object = (state[0], tuple(sorted(state[1].items())))
-        names[key] += filter(None, map(_short, tips.get(commit.hash, ())))
+        names[key] += filter(None, map(short_name, tips.get(commit.hash, ())))
         if state != (0, {}) and (of.only is None or commit.hash in of.only):
             having[key].append(commit)
     found = []
@@ -230,25 +178,6 @@ def _read_besides(blobs: Blobs, folder: str, commits: Iterable[_Commit]) -> set[
     return found
 
 
-def _tips(top: Path) -> dict[str, list[str]]:
-    """Return the refs that name each commit."""
-    found: dict[str, list[str]] = defaultdict(list)
-    form = "--format=%(objectname) %(*objectname) %(refname)"
-    for line in os.fsdecode(git("for-each-ref", form, *_REFS, cwd=top)).splitlines():
-        *hashes, ref = line.split()
-        if not ref.startswith("refs/exps/") or is_experiment(ref):
-            found[hashes[-1]].append(ref)
-    return found
-
-
-def _short(ref: str) -> str:
-    """Return what the user calls a ref, or "" if nobody has given it a name."""
-    kind, _, name = ref.removeprefix("refs/").partition("/")
-    if kind == "exps":
-        return ref.rpartition("/")[2]
-    return name if kind in ("heads", "tags", "remotes") and not name.endswith("/HEAD") else ""
-
-
 def _is_row(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
     """Whether a commit is one of the tool's own, which says neither who made it nor when."""
     refs = tips.get(commit.hash, ())
@@ -284,7 +213,7 @@ def _origin(
     branches: Mapping[str, str],
 ) -> Origin:
     refs = tips.get(commit.hash, ())
-    experiment = next((_short(ref) for ref in refs if ref.startswith("refs/exps/")), "")
+    experiment = next((short_name(ref) for ref in refs if ref.startswith("refs/exps/")), "")
     own = _is_row(tips, commit) and commit.parents
     of = commits.get(commit.parents[0], commit) if own else commit
     base = of.hash if own else next(iter(of.parents), "")

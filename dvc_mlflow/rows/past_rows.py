@@ -16,10 +16,11 @@ from ..project import Past, Project
 from ..store.store import Store
 from . import settled
 from .batch import Batch, Options
+from .commits import Commits
 from .completion import unshown
 from .content import fetch
 from .follow import lags, names_no_commit
-from .history import Commits, Snapshot
+from .history import Snapshot
 from .matching import Index, Searches
 from .origin import Origin
 from .result import Result, State, now_or_none, of

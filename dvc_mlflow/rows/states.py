@@ -10,8 +10,8 @@ from ..pipeline.identity import locked
 from ..pipeline.inputs import Inputs
 from ..pipeline.stages import Pipeline
 from ..project import Past, Project
-from . import history
-from .history import Commits, Snapshot
+from .commits import Commits
+from .history import Snapshot, snapshots
 from .origin import Origin
 from .result import State
 
@@ -38,7 +38,7 @@ class States:
     def of_commits(self, commits: Commits, only: State | None) -> Iterator[Read]:
         """Yield the states of these commits; with `only`, those that may have a result of it."""
         project, wanted = self._project, _md5s(only) if only else set()
-        for each in history.snapshots(project.top, project.folder, project.blobs, commits):
+        for each in snapshots(project.top, project.folder, project.blobs, commits):
             if wanted and not self._has_any(each, wanted):
                 continue
             try:
