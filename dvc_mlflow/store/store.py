@@ -204,9 +204,9 @@ class Store:
         shown = table_view.default_columns(tags.get(table_view.KEY))
         if shown is None:
             return
-        for key, value in table_view.by_default(table_view.united(shown, columns)).items():
-            if tags.get(key) != value:
-                self.tag(key, value)
+        if (wanted := table_view.united(shown, columns)) != shown:
+            ((key, value),) = table_view.by_default(wanted).items()
+            self.tag(key, value)
 
     def tag(self, key: str, value: str) -> None:
         """Give the experiment a tag; others may give it the same one at the same time."""

@@ -7,14 +7,17 @@ checks it.
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
 _MOST = 8
 """Columns of the table, of metrics and of params."""
 _DEFAULT = "default"
-"""The key of a view that nobody has chosen: its columns, with their signs. MLflow skips it."""
+"""The key of a view that nobody has chosen: its columns, with their signs. MLflow skips it.
+
+As it is in the view's own tag, two processes that add columns at once leave the two in step.
+"""
 
 
 def united(shown: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -36,8 +39,8 @@ def by_default(columns: Sequence[str]) -> dict[str, str]:
     With metrics, it is sorted by the first of them.
     """
     has_metrics = any(name.removeprefix("-").startswith("metrics.") for name in columns)
-    order = "" if has_metrics else "attributes.start_time"
-    return tags(columns, order=order, is_default=True)
+    order = {} if has_metrics else {"orderByKey": "attributes.start_time"}
+    return tags(columns, more={**order, _DEFAULT: [*columns]})
 
 
 def default_columns(tag: str | None) -> list[str] | None:
@@ -45,34 +48,31 @@ def default_columns(tag: str | None) -> list[str] | None:
     if tag is None:
         return []
     try:
-        state = json.loads(tag)["state"].removeprefix("deflate;")
-        found = json.loads(zlib.decompress(base64.b64decode(state)))[_DEFAULT]
+        packed = json.loads(tag)["state"].removeprefix("deflate;")
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+        return [str(column) for column in state[_DEFAULT]]
     except (ValueError, LookupError, TypeError, AttributeError, zlib.error):
         return None
-    return [str(column) for column in found]
 
 
 def tags(
     columns: Sequence[str],
     key: str = RESULTS,
     search: str = "",
-    order: str = "",
-    is_default: bool = False,
+    more: Mapping[str, object] = {},
 ) -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 
     `viewStateShareKey=<key>` in an address opens it. It is sorted by the first column: the highest
-    value first, or the lowest with a `-` before the column's name. `order` is another column that
-    sorts it.
+    value first, or the lowest with a `-` before the column's name. `more` joins
+    the view's state, and replaces what it has.
     """
     if not columns:
         return {}
     names = [name.removeprefix("-").partition(".") for name in columns]
     quoted = [f"{kind}.`{column}`" for kind, _, column in names]
     state: dict[str, object] = {"selectedColumns": quoted, "searchFilter": search}
-    state |= {"orderByKey": order or quoted[0], "orderByAsc": columns[0].startswith("-")}
-    if is_default:  # in the one tag, as two processes may add columns at once
-        state[_DEFAULT] = [*columns]
+    state |= {"orderByKey": quoted[0], "orderByAsc": columns[0].startswith("-"), **more}
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     shared = {"name": key, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
     return {f"mlflow.sharedViewState.{key}": json.dumps(shared)}
