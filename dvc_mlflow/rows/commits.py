@@ -11,8 +11,8 @@ from ..repository import ask, git, is_experiment
 from .trees import REFS
 
 _NAMED = ("refs/heads", "refs/remotes", "refs/tags")
-_EXPERIMENTS = "refs/exps/"
-_REFS = (*_NAMED, _EXPERIMENTS, REFS)
+EXPERIMENTS = "refs/exps/"
+_REFS = (*_NAMED, EXPERIMENTS, REFS)
 
 
 class Commits(NamedTuple):
@@ -34,7 +34,7 @@ def committed(top: Path, commit: str) -> Commits:
 
     A row's own commit has the outputs of that row only, so it is not asked for other results.
     """
-    return _of_refs(top, (*_NAMED, _EXPERIMENTS), commit)
+    return _of_refs(top, (*_NAMED, EXPERIMENTS), commit)
 
 
 def published(top: Path) -> Commits:
@@ -44,7 +44,7 @@ def published(top: Path) -> Commits:
 
 def experiments(top: Path) -> Commits:
     """Return the commits of DVC's experiments."""
-    own = _named_by(top, (_EXPERIMENTS,))
+    own = _named_by(top, (EXPERIMENTS,))
     return Commits(own, frozenset(own))
 
 
@@ -74,7 +74,7 @@ def refs_by_commit(top: Path) -> dict[str, list[str]]:
     form = "--format=%(objectname) %(*objectname) %(refname)"
     for line in os.fsdecode(git("for-each-ref", form, *_REFS, cwd=top)).splitlines():
         *hashes, ref = line.split()
-        if not ref.startswith(_EXPERIMENTS) or is_experiment(ref):
+        if not ref.startswith(EXPERIMENTS) or is_experiment(ref):
             found[hashes[-1]].append(ref)
     return found
 

@@ -13,7 +13,7 @@ import yaml
 
 from ..pipeline.plain_yaml import unmade_in
 from ..repository import Blobs, ask, git
-from .commits import Commits, refs_by_commit, short_name
+from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
 from .origin import Kept, Origin
 from .trees import REFS
 
@@ -213,7 +213,7 @@ def _origin(
     branches: Mapping[str, str],
 ) -> Origin:
     refs = tips.get(commit.hash, ())
-    experiment = next((short_name(ref) for ref in refs if ref.startswith("refs/exps/")), "")
+    experiment = next((short_name(ref) for ref in refs if ref.startswith(EXPERIMENTS)), "")
     own = _is_row(tips, commit) and commit.parents
     of = commits.get(commit.parents[0], commit) if own else commit
     base = of.hash if own else next(iter(of.parents), "")
