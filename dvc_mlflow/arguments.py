@@ -77,7 +77,9 @@ def _add_those_of_one_row(commands: Any) -> None:
         "restore",
         help="restore a row's code, params and files in a folder of their own",
         description="Make the folder restored/<name of the row> with the code, params and files of "
-        "a row, checked by md5. Nothing is run, no row is added, and your checkout stays as it is.",
+        "a row, checked by md5. Your checkout stays as it is, and no row is added. No stage, hook "
+        "or program of the row's commit runs; git's filters and DVC's remotes are those of your "
+        "checkout and your own settings.",
     )
     forget = commands.add_parser(
         "forget",

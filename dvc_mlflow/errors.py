@@ -59,9 +59,14 @@ def plain(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return the text with the user names, passwords and tokens in its addresses masked."""
+    """Return the text with the users, passwords and tokens in its addresses masked."""
     import re  # slow for `run`
 
-    # A password may have `/` and `@` in it.
+    # A password may have `/` and `@` in it, and any part of a query or a fragment can be a token.
     text = re.sub(r"(?<=://)([^\s/:@]*:\S*|[^\s/@]*)(?=@)", "***", text)
-    return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|key))=[^\s&]+", r"\1=***", text)
+    text = re.sub(r"(\b\w[\w+.-]*://[^\s?#'\"]*)([?#])[^\s'\"]+", r"\1\2***", text)
+    return re.sub(
+        r"(?i)\b([\w-]*(?:password|passwd|pwd|token|secret|key|sig|signature))=[^\s&]+",
+        r"\1=***",
+        text,
+    )

@@ -9,11 +9,17 @@ FOLDER = ".dvc/tmp/dvc-mlflow"
 """Where they are, in a project."""
 
 
+def check(root: str) -> None:
+    """Raise `OSError` if a folder of the tool's or DVC's own in a project is a link."""
+    for folder in (".dvc", ".dvc/tmp", FOLDER):
+        if os.path.islink(f"{root}/{folder}"):
+            raise OSError(f"{root}/{folder} is a link; nothing is written through it")
+
+
 def write(path: str, content: bytes, mode: int = 0o666) -> None:
     """Replace a file at once, and never what a link in its place leads to; raises `OSError`."""
     folder, partial = os.path.dirname(path), f"{path}.{os.getpid()}"
-    if os.path.islink(folder) and os.path.basename(folder) != "tmp":  # DVC's can be elsewhere
-        raise OSError(f"{folder} is a link")
+    check(path.rpartition("/.dvc/")[0])
     os.makedirs(folder, exist_ok=True)
     if os.path.lexists(partial):
         os.unlink(partial)

@@ -19,7 +19,7 @@ from ..live.program import install
 from ..live.protocol import start_early
 from ..live.queue_workers import of_plain_dvc
 from ..live.stage_command import is_possible
-from ..repository import main_repository, project_root
+from ..place import main_repository, project_root
 from ..store.exclude import hide_store
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

@@ -6,7 +6,7 @@ from mlflow.entities import Run
 
 from ..errors import say
 from ..pipeline.tags import KEPT, tagged
-from ..repository import main_repository
+from ..place import main_repository
 from ..rows import trees
 from ..store.lookup import read_run
 from ..store.store import Store

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 
 from ..errors import ToolError, say
+from ..git import ask
 from ..project import Project
 from ..project.healing import heal
-from ..repository import ask
 
 
 def run(given: argparse.Namespace) -> int:

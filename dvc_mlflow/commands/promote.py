@@ -20,7 +20,9 @@ import mlflow
 from mlflow.entities import Run
 
 from ..errors import say, warn
+from ..git import ask
 from ..pipeline.tags import COMPLETE, GTO_COMMIT, ROW, tagged
+from ..place import main_repository
 from ..processes import Locked
 from ..project import Project, registry
 from ..project.registry import Artifact
@@ -31,7 +33,6 @@ from ..registry.looked import Looked
 from ..registry.registered_models import RegisteredModel, is_alias
 from ..registry.show import show
 from ..registry.view import registered_name, tags_of
-from ..repository import ask, main_repository
 
 
 class _RefusedError(Exception):
@@ -134,7 +135,7 @@ def _promote(
     outcome.version = there.aliases.get(stage, "") if there else ""
     if outcome.version:
         _say(given, f"models:/{outcome.model}@{stage} is version {outcome.version}")
-    is_here = ask("-C", f"{project.top}", "rev-parse", "HEAD") == outcome.commit
+    is_here = ask("rev-parse", "HEAD", cwd=project.top) == outcome.commit
     push = "dvc push" if is_here else "dvc push --all-tags"
     _say(given, f"to share it: git push origin {shlex.join(outcome.tags)} && {push}")
     for line in notes:

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ProjectError, say, warn
+from ..git import ask, check_git
 from ..pipeline.lineages import declares_nothing
 from ..pipeline.stages import Pipeline
+from ..place import main_repository
 from ..project import Project
 from ..registry.show import show_and_say
-from ..repository import ask, check_git, main_repository
 from ..rows.batch import Options
 from ..rows.commits import between, committed, everything, experiments
 from ..rows.history import has_lock

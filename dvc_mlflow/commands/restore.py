@@ -22,9 +22,9 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
+from ..place import environment, main_repository
 from ..processes import Locked
 from ..project import restore
-from ..repository import environment, main_repository
 from ..rows import trees
 from ..rows.content import content_of, params_of
 from ..rows.folders import Folder, make, mark, place, prepared
@@ -139,8 +139,9 @@ def _restore(folder: Folder, run: Run, wanted: _Wanted, commits: Sequence[str]) 
     with folder.at(best, wanted.chosen) as found:
         stages = found.having(wanted.digests.values())
         there = {found.locked[stage.name] for stage in stages}
-        small = trees.small_outputs(folder.root, best)
-        done = restore(found.project, found.pipeline.scope(stages), small, is_new=folder.is_new)
+        done = restore(
+            found.project, found.pipeline.scope(stages), folder.main, is_new=folder.is_new
+        )
         problems = list(done.problems)
         for name, digest in wanted.digests.items():
             if digest not in there:

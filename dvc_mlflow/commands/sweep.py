@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from ..errors import ProjectError, StoreError, ToolError, masked, warn
+from ..git import check_git, text
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..project import Project
-from ..repository import check_git, text
 from ..sweep.metric import chosen
 from ..sweep.report import Report
 from ..sweep.results import Experiments

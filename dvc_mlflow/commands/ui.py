@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 
 from ..errors import ProjectError, ToolError, say, warn
+from ..place import main_repository
 from ..project import Project
-from ..repository import main_repository
 from ..rows.result import table
 from ..safe_path import python_path
 from ..store import served

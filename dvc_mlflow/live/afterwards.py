@@ -13,10 +13,11 @@ from typing import NamedTuple
 import yaml
 
 from .. import own_files
-from ..errors import ToolError, warn
+from ..errors import ProjectError, ToolError, warn
 from ..fast_imports import without_collector
+from ..git import ask, checkout, glob, is_experiment, names
+from ..place import folder_of, main_repository, project_folder
 from ..registry.looked import Looked
-from ..repository import ask, is_experiment, main_repository, project_folder
 from .protocol import LATER
 
 
@@ -31,7 +32,7 @@ class Seen(NamedTuple):
 
 def look(root: Path) -> Seen:
     """Return the results of the project at `root`."""
-    refs = ask("-C", f"{root}", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    refs = ask("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps", cwd=root)
     lines = [line.split(" ", 1) for line in refs.splitlines()]
     own = frozenset(commit for commit, ref in lines if is_experiment(ref))
     return Seen({path: _read(root / path) for path in files(root, "dvc.lock")}, own)
@@ -39,12 +40,13 @@ def look(root: Path) -> Seen:
 
 def files(root: Path, name: str) -> set[str]:
     """Return the files of a project with this name, wherever they are in it."""
-    options = ("-co", "--exclude-standard", "-z", "--", f":(glob)**/{name}")
-    if listed := ask("-C", f"{root}", "ls-files", *options):
-        return {*listed.split("\0")} - {""}
-    if ask("-C", f"{root}", "rev-parse", "--git-dir"):
-        return set()
-    return {path.relative_to(root).as_posix() for path in root.rglob(name)}
+    folder = folder_of(root, checkout(root))
+    options = ("-co", "--exclude-standard", "-z", "--", glob(folder, f"**/{name}"))
+    try:
+        listed = names("ls-files", *options, cwd=root)
+        return {posixpath.relpath(path, folder or ".") for path in listed}
+    except (OSError, ProjectError):  # no git
+        return {path.relative_to(root).as_posix() for path in root.rglob(name)}
 
 
 def record(root: Path, before: Seen, ran: Set[str]) -> None:
@@ -103,11 +105,14 @@ def _known(root: Path, before: Seen) -> frozenset[str]:
 
 def _new_in(root: Path, commit: str, before: Mapping[str, str]) -> set[str]:
     """Return the stages of an experiment whose results its baseline and the workspace lack."""
-    git = ("-C", f"{root}")
     base = f"{commit}^"
-    options = ("--name-only", "--relative", "-z", base, commit, "--", ":(glob)**/dvc.lock")
-    paths = [path for path in ask(*git, "diff", *options).split("\0") if path]
-    old, new = ({p: ask(*git, "show", f"{c}:./{p}") for p in paths} for c in (base, commit))
+    options = ("-r", "--name-only", "-z", base, commit)
+    changed = names(
+        "diff-tree", *options, "--", glob(folder_of(root, checkout(root)), "**/dvc.lock"), cwd=root
+    )
+    old, new = (
+        {p: ask("cat-file", "blob", f"{c}:{p}", cwd=root) for p in changed} for c in (base, commit)
+    )
     return _new(old, new) & _new(before, new)
 
 

@@ -7,7 +7,7 @@ from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
 from ..errors import StoreError
-from ..repository import main_repository
+from ..place import main_repository
 from ..rows.matching import Searches
 from ..rows.result import Result, experiment
 from ..rows.stores import AT_MOST, Stores

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Set
 from itertools import chain
 
 from ..errors import warn
+from ..place import main_repository
 from ..project import Project
 from ..registry.show import show
-from ..repository import main_repository
 from ..rows.batch import Options
 from ..rows.commits import Commits
 from ..rows.matching import Searches

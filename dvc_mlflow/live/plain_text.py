@@ -13,13 +13,7 @@ from typing import Any
 
 from ..pipeline.drawing import has_lines, is_table
 from ..pipeline.prefix import is_prefixed
-from ..repository import (
-    address,
-    default_experiment,
-    main_repository,
-    project_folder,
-    project_root,
-)
+from ..place import address, default_experiment, main_repository, project_folder, project_root
 from .mlflow_callers import may_call
 from .notes import Entries, Entry, Plan, exists
 

@@ -13,8 +13,8 @@ from mlflow.entities import Metric, Run
 from ..errors import StoreError, masked
 from ..pipeline.lineages import lineages
 from ..pipeline.tags import NOTE, PARENT, TOKEN
+from ..place import environment
 from ..project import Project
-from ..repository import environment
 from ..rows.description import description, ended
 from ..rows.gathered import origin_tags
 from ..rows.opened import Live

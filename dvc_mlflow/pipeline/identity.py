@@ -30,6 +30,8 @@ class Known:
     name: str = ""
     change: str = ""
     """Its tag `CHANGE`."""
+    is_foreign: bool = False
+    """Whether its files are elsewhere than its experiment's: nothing is added to it."""
 
 
 class Match(NamedTuple):
@@ -115,6 +117,6 @@ def match(wanted: Mapping[str, str], known: Iterable[Known]) -> Match:
     has += [run for run in runs if run.is_deleted and wanted.items() <= run.begun.items()]
     if has:
         return Match(has=min(has, key=lambda run: run.is_deleted))
-    free = [run for run in runs if not (run.is_deleted or run.is_open)]
+    free = [run for run in runs if not (run.is_deleted or run.is_open or run.is_foreign)]
     joins = [run for run in free if {**run.begun, **run.complete}.items() <= wanted.items()]
     return Match(joins=max(joins, key=lambda run: len(run.begun), default=None))

@@ -23,8 +23,10 @@ class Curve(NamedTuple):
 def flatten(values: Mapping[Any, Any], separator: str = ".") -> dict[str, Any]:
     """Return nested values by joined key, as `dvc params` and `dvc metrics` name them.
 
-    A list is one value. Raises `ValueError` for more than 10,000 keys.
+    A list is one value. Raises `ValueError` for what is no mapping, or has more than 10,000 keys.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"must be a mapping; received {values!r:.100}")
     return dict(_pairs(values, separator))
 
 

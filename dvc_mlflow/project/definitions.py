@@ -1,7 +1,7 @@
 """What dvc.yaml and dvc.lock say, as plain values."""
 
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..pipeline.stages import (
 )
 from ..pipeline.tables import flatten
 from . import plots, settings
-from .files import Files
+from .files import Files, md5_of
 from .opened import errors_reported
 from .unmade import Unmade, of_file
 
@@ -48,8 +48,8 @@ class _Declared(NamedTuple):
 class Definitions(Files):
     """A project's stages."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, settings_of: Path | None = None) -> None:
+        super().__init__(settings_of)
         self._declared: _Declared | None = None
         self._stages: dict[str, Stage] = {}
         self._makers: dict[str, list[str]] = {}
@@ -107,6 +107,7 @@ class Definitions(Files):
 
     def _declare(self) -> _Declared:
         index = self._repo.index
+        self._check_templates()
         found = {self._name(s): s for s in index.stages if s.cmd}
         trie = index.outs_trie
         self._outs = {self._path(out): out for out in index.outs}
@@ -153,6 +154,28 @@ class Definitions(Files):
             tuple(problems),
             unmade,
         )
+
+    def _template_files(self) -> Iterator[Path]:
+        """Yield the files whose values dvc.yaml can insert, whether they exist or not."""
+        for stage in self._repo.index.stages:
+            if hasattr(stage, "name"):
+                folder, file = Path(stage.path).parent, self._file(stage.path)
+                definition = file.contents["stages"][stage.raw_data.generated_from or stage.name]
+                own = definition.get("do", definition).get("vars", [])
+                yield folder / "params.yaml"
+                for given in (*file.contents.get("vars", []), *own):
+                    if isinstance(given, str):
+                        path = given.partition(":")[0]
+                        yield from (folder / path, Path(stage.wdir, path))
+
+    def _check_templates(self) -> None:
+        """Raise `ProjectError` if dvc.yaml can insert values of a file outside the repository."""
+        for path in () if self._commit else dict.fromkeys(self._template_files()):
+            if path.exists() and not self.is_inside(path):
+                name = self._relative(f"{path}")
+                raise ProjectError(
+                    f"dvc.yaml: {name} is not in the repository; nothing is read of it"
+                )
 
     def _stage(self, stage: Any, trie: Any, problems: list[str]) -> Stage:
         folder = posixpath.dirname(self._relative(stage.path))
@@ -244,8 +267,7 @@ class Definitions(Files):
 
     def _dependency(self, dep: Any, trie: Any, data: Sequence[str]) -> Dependency:
         path = self._path(dep)
-        md5 = dep.hash_info.value if dep.hash_info else None
-        md5 = md5 if isinstance(md5, str) else ""
+        md5 = md5_of(dep)
         if leads_out(path):
             return Dependency(path, md5, is_outside=True)
         key = dep.fs.parts(dep.fs_path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from ..repository import git
+from ..git import names
 from .experiments import classified
 from .running import Project
 
@@ -24,8 +24,8 @@ def lacking(project: Project) -> Iterator[str]:
 def _untracked(project: Project) -> Iterator[str]:
     """Yield the deps, in the project, that neither git nor DVC tracks."""
     index, root = project._repo.index, os.fspath(project.root)
-    listed = git("ls-files", "-z", "--recurse-submodules", cwd=project.root)
-    files = [PurePath(file) for file in os.fsdecode(listed).split("\0")]
+    listed = names("ls-files", "-z", "--recurse-submodules", cwd=project.root)
+    files = [PurePath(os.path.relpath(project.top / file, root)) for file in listed]
     tracked = {*files, *(folder for file in files for folder in file.parents)}
     deps = {dep.fs_path: dep for stage in index.stages if stage.cmd for dep in stage.deps}
     for path, dep in deps.items():

@@ -22,7 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ..errors import ProjectError
-from ..repository import git
+from ..git import git
 from .opened import parse
 from .running import Project
 
@@ -117,13 +117,20 @@ def take(project: Project, donors: Mapping[str, str]) -> None:
         directory, name = posixpath.split(stage)
         lock = posixpath.join(directory, "dvc.lock")
         with suppress(ProjectError, KeyError):  # gone by now: the stage runs
-            theirs = parse(git("show", f"{source}:./{lock}", cwd=folder).decode(), "dvc.lock")
+            theirs = parse(_committed(project, source, lock).decode(), "dvc.lock")
             with modify_yaml(str(folder / lock)) as ours:
                 ours.setdefault("schema", theirs["schema"])
                 ours.setdefault("stages", {})[name] = theirs["stages"][name]
             for out in stages[stage].outs:
                 if not out.cached:
-                    git("restore", f"--source={source}", "--worktree", "--", out.path, cwd=folder)
+                    path = f":(top,literal){posixpath.join(project.folder, out.path)}"
+                    git("restore", f"--source={source}", "--worktree", "--", path, cwd=folder)
+
+
+def _committed(project: Project, commit: str, path: str) -> bytes:
+    return git(
+        "cat-file", "blob", f"{commit}:{posixpath.join(project.folder, path)}", cwd=project.root
+    )
 
 
 def run(project: Project, name: str, overrides: Sequence[str], config: Mapping[str, Any]) -> None:

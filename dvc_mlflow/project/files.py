@@ -11,8 +11,8 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 
+from ..git import git, tree
 from ..pipeline.stages import Output
-from ..repository import git, tree
 from .hashing import content_md5, file_has_md5, listed, md5s
 from .opened import Opened
 from .remotes import fetch_objects
@@ -48,6 +48,11 @@ class Files(Opened):
             for key, meta, info in tree
             if not {"", ".", ".."} & {*key}  # as anybody could write the list
         ]
+
+    def is_outside(self, output: Output) -> bool:
+        """Whether an output is not in the repository by its path, so that nothing of it is read."""
+        is_here = not self._commit and self.is_readable(self._absolute(output.path))
+        return not (self._in_git(output.path) or is_here)
 
     def read(self, output: Output, file: File, *, is_shown: bool = True) -> bytes | None:
         """Return a file's content from the checkout, git or DVC's cache, if its md5 is there.
@@ -122,12 +127,12 @@ class Files(Opened):
             return self._committed_code(path)
         fs, start = self._repo.fs, self._absolute(path)
         if fs.isfile(start):
-            return {path: fs.cat_file(start)} if self._is_inside(start) else {}
+            return {path: fs.cat_file(start)} if self.is_readable(start) else {}
         found = {}
         for folder, folders, names in self._repo.dvcignore.walk(fs, start):
             folders[:] = [n for n in folders if not self._is_ignored(f"{fs.join(folder, n)}/")]
             for file in (fs.join(folder, name) for name in sorted(names)):
-                if self._is_inside(file) and not self._is_ignored(file):
+                if self.is_readable(file) and not self._is_ignored(file):
                     found[self._relative(file)] = fs.cat_file(file)
         return found
 
@@ -148,10 +153,6 @@ class Files(Opened):
         is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
         return is_cache or bool(self._repo.scm.is_ignored(path))
 
-    def _is_inside(self, path: str) -> bool:
-        """Whether a path of the checkout leads into the repository, even if it is a link."""
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.top))
-
     def md5(self, path: str) -> str:
         """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
         try:
@@ -161,19 +162,16 @@ class Files(Opened):
 
     def text(self, path: str) -> str | None:
         """Return the text of a file of the checkout or the commit, if there is one."""
-        if not (self._commit or self._is_inside(self._absolute(path))):
-            return None
         try:
             return self._content(path).decode()
         except _UNREADABLE:
             return None
 
     def _output(self, out: Any) -> Output:
-        value = out.hash_info.value if out.hash_info else None
         size = (out.meta and out.meta.size) or 0
         return Output(
             self._path(out),
-            value if isinstance(value, str) else "",
+            md5_of(out),
             size,
             bool(out.use_cache),
             bool(out.metric),
@@ -190,8 +188,8 @@ class Files(Opened):
         start = str(remote.get("url", ""))
         kind = start.partition("://")[0] if "://" in start else "local"
         known = kind in ("local", "s3", "gs", "hdfs", "http", "https")
-        has_password = kind != "local" and "@" in start
-        if not start or not known or has_password or {"version_aware", "worktree"} & remote.keys():
+        has_secret = kind != "local" and bool({"@", "?", "#"} & {*start})
+        if not start or not known or has_secret or {"version_aware", "worktree"} & remote.keys():
             start, kind = str(self._repo.cache.local.path), "local"
             start = start.removesuffix("/files/md5")
         kind = "http" if kind.startswith("http") else kind
@@ -206,6 +204,8 @@ class Files(Opened):
             return tree
         if self._commit:
             return None if out.use_cache else self._listed(out)
+        if not self.is_readable(out.fs_path):
+            return None
         odb = out.cache if out.use_cache else out.local_cache
         options = {"ignore": out.dvcignore, "dry_run": True, "no_progress_bar": True}
         try:
@@ -254,11 +254,21 @@ class Files(Opened):
 
     def _here(self, out: Any, file: File) -> Iterator[Path]:
         """Yield the local files that may have the content of an output's file."""
-        if not self._commit:
-            yield Path(self._absolute(file.path))
+        here = Path(self._absolute(file.path))
+        if not self._commit and self.is_readable(here):
+            yield here
         cache = out.cache if out.use_cache else out.local_cache
         if out.is_in_repo and isinstance(cache.fs, LocalFileSystem):
             yield Path(cache.oid_to_path(file.md5))
+
+
+def md5_of(item: Any) -> str:
+    """Return the md5 of an output or a dependency in dvc.lock, or "" if it has none.
+
+    A path, which anybody can have written there, is none.
+    """
+    value = item.hash_info.value if item.hash_info else None
+    return value if isinstance(value, str) and not {"/", "\\", "\n"} & {*value} else ""
 
 
 def _has(path: Path, out: Any, file: File) -> bool:

@@ -18,7 +18,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import make_lock
 
 from ..errors import ProjectError
-from ..repository import git
+from ..git import checkout, git
 from .hashing import file_md5
 from .opened import errors_reported
 from .running import Project
@@ -61,7 +61,9 @@ def _replace(path: Path) -> Iterator[str]:
     """Replace a damaged dvc.lock with the committed one, unless it is that, or has conflicts."""
     content = path.read_bytes()
     try:
-        committed = git("show", f"HEAD:./{path.name}", cwd=path.parent)
+        committed = git(
+            "cat-file", "blob", f"HEAD:{path.relative_to(checkout(path.parent))}", cwd=path.parent
+        )
     except (ProjectError, OSError):
         committed = b""
     if content == committed or re.search(rb"^<<<<<<< ", content, re.M):

@@ -17,8 +17,8 @@ _COARSE = 20_000_000  # ns; file times are no finer
 class Kept(Definitions):
     """A project that can be read again."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, settings_of: Path | None = None) -> None:
+        super().__init__(settings_of)
         self._stages_of: dict[str, dict[str, Any]] = {}
         self._sources: dict[Path, bytes | None] = {}
         self._entries: dict[str, dict[str, locks.Entry]] = {}
@@ -71,16 +71,7 @@ class Kept(Definitions):
         tops = (index._metrics, index._plots, index._params, index._artifacts)
         for path in {*(stage.path for stage in index.stages), *(p for top in tops for p in top)}:
             yield Path(path)
-        for stage in index.stages:
-            if hasattr(stage, "name"):
-                folder, file = Path(stage.path).parent, self._file(stage.path)
-                definition = file.contents["stages"][stage.raw_data.generated_from or stage.name]
-                own = definition.get("do", definition).get("vars", [])
-                yield folder / "params.yaml"
-                for given in (*file.contents.get("vars", []), *own):
-                    if isinstance(given, str):
-                        path = given.partition(":")[0]
-                        yield from (folder / path, Path(stage.wdir, path))
+        yield from self._template_files()
 
 
 def _content(file: Path, began: int = 0) -> bytes | None:

@@ -7,20 +7,27 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from graphlib import CycleError
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
+from dvc.config import Config
 from dvc.exceptions import DvcException, PrettyDvcException
 from dvc.repo import Repo
 from dvc.scm import SCM, SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
-from ..errors import ProjectError, is_raised_in
+from .. import own_files
+from ..errors import ProjectError, is_raised_in, masked
+from ..git import Blobs, checkout
 from ..pipeline.stages import leads_out
-from ..repository import Blobs, checkout, folder_of
+from ..place import folder_of
 from . import limits
 
 limits.apply()
+
+_CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}\Z")
+"""The end of a path in DVC's cache: an md5."""
 
 
 @contextmanager
@@ -38,12 +45,12 @@ def errors_reported() -> Iterator[None]:
         text = " ".join(text.split())[:500] or type(error).__name__
         if isinstance(error, PrettyDvcException):  # it prints the rest, and the place, on a console
             text = f"{text}{_details(error) or '; `dvc status` says more'}"
-        raise ProjectError(text) from None
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # at YAML like `? - ?`
+        raise ProjectError(masked(text)) from None
+    except Exception as error:  # at YAML like `? - ?`, or without a package for a cloud
         if not is_raised_in("dvc", error):
             raise  # a bug of the tool
-        what = f"{type(error).__name__}: {error}"[:200]
-        raise ProjectError(f"DVC's files cannot be read ({what})") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ProjectError(f"DVC's files cannot be read ({masked(what)})") from error
 
 
 def _details(error: Any) -> str:
@@ -56,18 +63,36 @@ def _details(error: Any) -> str:
     return ""
 
 
-class Opened:
-    """The DVC project around the working directory, with the tool's names and paths."""
+class _Repo(Repo):
+    """DVC's project around the working directory, with settings that need not be its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings_of: Path | None) -> None:
+        if settings_of is not None:
+            config = self.__dict__["config"] = Config(f"{settings_of}/.dvc")
+            config["cache"].setdefault("dir", f"{settings_of}/.dvc/cache")
+        top = checkout()
+        # DVC would take a folder that looks like a bare repository for one. And git has commits,
+        # whatever DVC is told.
+        super().__init__(scm=SCM(str(top)) if (top / ".git").exists() else None)
+
+    def _ignore(self) -> None:
+        """Write no .gitignore."""
+
+
+class Opened:
+    """The DVC project around the working directory, with the tool's names and paths.
+
+    Its settings and remotes are those of the project `settings_of`, by default its own.
+    """
+
+    def __init__(self, settings_of: Path | None = None) -> None:
         for name in ("dvc", "dvc_data", "dvc_objects"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
         with errors_reported():
-            self._repo = Repo()
+            own_files.check(Repo.find_root())
+            self._repo = _Repo(settings_of)
         self.root = Path(self._repo.root_dir)
         self.top = checkout()
-        if self._repo.config["core"].get("no_scm") and (self.top / ".git").exists():
-            self._repo.scm = SCM(self._repo.root_dir)  # git has commits, whatever DVC is told
         self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
         self._commit = ""
@@ -111,6 +136,7 @@ class Opened:
                         self._commit = switched.enter_context(self._repo.switch(revision))
                     except ValueError:  # from an older library for git
                         raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    _read_by_git(self._repo.fs, self.blobs)
                 self._repo.__dict__["config"] = config
             yield self._commit
 
@@ -118,6 +144,26 @@ class Opened:
         """Return a file of a commit, or None if there is none."""
         name = self._in_git(path)
         return self.blobs.read(f"{commit}:{name}") if name else None
+
+    def is_inside(self, path: str | Path) -> bool:
+        """Whether a path of the checkout, or what it links to, is in the repository.
+
+        Anybody can have written the path, or committed the link. What git and DVC keep for
+        themselves is not in it.
+        """
+        real, top = Path(os.path.realpath(path)), os.path.realpath(self.top)
+        return real.is_relative_to(top) and not {".git", ".dvc"} & {*real.relative_to(top).parts}
+
+    def is_readable(self, path: str | Path) -> bool:
+        """Whether a path of the checkout may be read into a row: nothing outside the repository is.
+
+        An output can be a link into DVC's cache.
+        """
+        real = os.path.realpath(path)
+        caches = (getattr(self._repo.cache, kind, None) for kind in ("local", "legacy"))
+        places = (os.path.realpath(cache.path) for cache in caches if cache)
+        is_cached = _CACHED.search(real) and any(map(Path(real).is_relative_to, places))
+        return bool(is_cached) or self.is_inside(path)
 
     def _in_git(self, path: str) -> str:
         """Return the path of a file in the repository, or "" if it is outside."""
@@ -127,7 +173,10 @@ class Opened:
     def _content(self, path: str) -> bytes:
         """Return a file of the checkout or the commit; raises `OSError`."""
         if not self._commit:
-            return bytes(self._repo.fs.cat_file(self._absolute(path)))
+            absolute = self._absolute(path)
+            if not self.is_readable(absolute):
+                raise FileNotFoundError(f"{path} is not in the repository")
+            return bytes(self._repo.fs.cat_file(absolute))
         if (content := self.committed(self._commit, path)) is None:
             raise FileNotFoundError(path)
         return content
@@ -160,6 +209,29 @@ class Opened:
             return path
         joined = self._repo.fs.join(self._repo.root_dir, *path.split("/"))
         return posixpath.normpath(str(joined))
+
+
+def _read_by_git(fs: Any, blobs: Blobs) -> None:
+    """Let DVC read a commit's files by git itself.
+
+    Its own library reads them in a thread. If that fails, as with a split index or a file that a
+    partial clone lacks, it waits for ever, and Ctrl-C does not end it.
+    """
+    trie = fs.fs.trie
+
+    def read(key: tuple[str, ...], **_: Any) -> BytesIO:
+        found = trie.trie[key]
+        if found.isdir:
+            raise IsADirectoryError
+        content = blobs.read(found.sha)
+        if content is None:
+            path = "/".join(key)
+            raise OSError(
+                f"git lacks {path}: `git fetch --refetch --no-filter` completes a partial clone"
+            )
+        return BytesIO(content)
+
+    trie.open = read
 
 
 def parse(text: str, path: str) -> Any:

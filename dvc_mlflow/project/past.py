@@ -10,8 +10,8 @@ from dvc.repo.index import Index
 from voluptuous import Schema
 
 from ..errors import ProjectError
+from ..git import tree
 from ..pipeline.stages import Pipeline
-from ..repository import tree
 from .locks import fill, stages_in
 from .opened import errors_reported
 from .running import Project

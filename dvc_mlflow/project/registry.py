@@ -14,8 +14,8 @@ from gto.registry import GitRegistry
 from gto.tag import find, index_tag, parse_name
 
 from ..errors import ProjectError, is_raised_in
+from ..git import text, tree
 from ..pipeline.naming import in_repository
-from ..repository import text, tree
 from .running import Project
 
 

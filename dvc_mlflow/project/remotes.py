@@ -8,6 +8,7 @@ from typing import Any
 
 from dvc_data.hashfile.hash_info import HashInfo
 
+from ..errors import masked
 from .hashing import file_md5
 
 
@@ -59,7 +60,7 @@ def _fetch(repo: Any, name: str, outs: Sequence[Any]) -> str:
 
 
 def _as_line(failed: object) -> str:
-    return " ".join(str(failed).split())[:200] or type(failed).__name__
+    return masked(" ".join(str(failed).split()))[:200] or type(failed).__name__
 
 
 def _damaged(repo: Any, name: str, out: Any) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """Bring a result's files into a checkout of its own: DVC's cache, its remotes, git, and md5s."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -48,12 +47,13 @@ def share(main: Path, own: Path) -> None:
 
 
 @contextmanager
-def restored_project() -> Iterator[Project]:
+def restored_project(main: Path) -> Iterator[Project]:
     """Yield the project around the working directory, as `record` would read its commit.
 
-    DVC reads locks from before its version 2.0, too. Raises `ProjectError`.
+    Its settings and remotes are those of the project at `main`: a commit's can name programs. DVC
+    reads locks from before its version 2.0, too. Raises `ProjectError`.
     """
-    with old_files_read(lock_as_now), Project() as project:
+    with old_files_read(lock_as_now), Project(main) as project:
         yield project
 
 
@@ -66,13 +66,12 @@ class Restored(NamedTuple):
     """What `dvc status` reports, if nothing is missing; the commit itself can be so."""
 
 
-def restore(
-    project: Project, stages: Sequence[Stage], small: Iterable[tuple[str, bytes]], *, is_new: bool
-) -> Restored:
+def restore(project: Project, stages: Sequence[Stage], main: Path, *, is_new: bool) -> Restored:
     """Bring in the outputs of these stages, and the data that they read, as dvc.lock has them.
 
-    They come from DVC's cache, from `small` outputs that git has kept, from git, or from DVC's
-    remote. Unless the checkout `is_new`, a file that differs stays, as somebody may have edited it.
+    They come from DVC's cache, from git, from DVC's remote, or from where a `.dvc` file imports
+    them, if the project at `main` has the same file. Unless the checkout `is_new`, a file that
+    differs stays, as somebody may have edited it.
     """
     repo = project._repo
     names = {stage.name for stage in stages}
@@ -81,24 +80,40 @@ def restore(
     data = [s for s in repo.index.stages if not s.cmd and _is_read(s, own)]
     data += [s for s in repo.index.stages if unmade & {*map(project._path, s.outs)}]
     outs = [o for stage in (*own, *data) for o in stage.outs if o.hash_info and o.is_in_repo]
-    _give(repo, small)
     stay = [] if is_new else [out for out in outs if out.exists and _wrong(out)]
     lacking = [out for out in outs if out.use_cache and out not in stay and not _check_out(out)]
     for out in lacking:
         _take_from_git(project, out)
     lacking = [out for out in lacking if not _is_there(out)]
-    looked = fetch(repo, lacking) if lacking else ""
+    imports = [out for out in lacking if out.stage.is_import and not _is_same(out.stage, main)]
+    wanted = [out for out in lacking if out not in imports]
+    looked = fetch(repo, wanted) if wanted else ""
     lacking = [out for out in lacking if not _check_out(out)]
     for out in outs:
         if not (out.use_cache or out in stay):
             _take_from_git(project, out)
-    problems = [p for out in lacking for p in _missing(out, looked)]
+    problems: list[str] = []
+    for out in lacking:
+        where = _IMPORTED if out in imports else looked
+        problems += _missing(out, where)
     for out in outs:
         if not out.use_cache or out in stay:
             problems += _differing(out, "delete it, and restore again" if out in stay else "")
             problems += _other_folder(project, out)
     problems += _missing_deps(project, own)
     return Restored(problems, [] if problems else _status(project, [*own, *data]))
+
+
+_IMPORTED = "in DVC's cache, and the .dvc file that imports it is not as in the main repository"
+
+
+def _is_same(stage: Any, main: Path) -> bool:
+    """Whether the project at `main` has the same .dvc file: a commit's can lead anywhere."""
+    name = os.path.relpath(stage.path, stage.repo.root_dir)
+    try:
+        return Path(main, name).read_bytes() == Path(f"{stage.path}").read_bytes()
+    except OSError:
+        return False
 
 
 def _is_read(data: Any, stages: Sequence[Any]) -> bool:
@@ -153,7 +168,7 @@ def _write(project: Project, path: Path, contents: Iterable[bytes]) -> bool:
 
     What is there can be a link, to DVC's cache or to anywhere.
     """
-    for content in contents if project._is_inside(f"{path.parent}") else ():
+    for content in contents if project.is_inside(path.parent) else ():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_bytes(content)
@@ -237,7 +252,7 @@ def _missing_deps(project: Project, stages: Sequence[Any]) -> Iterator[str]:
     repo = project._repo
     made = [out.fs_path for out in repo.index.outs]
     for dep in {dep.fs_path: dep for stage in stages for dep in stage.deps}.values():
-        if dep.fs.protocol != "local" or dep.exists:
+        if not _is_local(dep) or dep.exists:
             continue
         if any(overlap(dep.fs_path, path) for path in made):
             continue
@@ -254,8 +269,15 @@ def _missing_deps(project: Project, stages: Sequence[Any]) -> Iterator[str]:
             yield f"{_path(dep)}{known} is missing: {why}"
 
 
+def _is_local(dep: Any) -> bool:
+    """Whether a dependency is a file of this machine, by how the commit names it."""
+    return "://" not in f"{dep.def_path}"
+
+
 def _status(project: Project, stages: Sequence[Any]) -> list[str]:
     """Return what `dvc status` reports of these stages, one line each."""
+    # What lies elsewhere would be asked for as the commit says.
+    stages = [s for s in stages if not s.is_import and all(map(_is_local, s.deps))]
     if not stages:
         return []
     try:
@@ -264,16 +286,3 @@ def _status(project: Project, stages: Sequence[Any]) -> list[str]:
         return [" ".join(str(error).split())[:200] or type(error).__name__]
     told = {name: [e for e in found if e != "always changed"] for name, found in changes.items()}
     return [f"{name}: {entry}" for name, found in told.items() for entry in found]
-
-
-def _give(repo: Any, small: Iterable[tuple[str, bytes]]) -> None:
-    """Add small outputs to DVC's cache where it lacks them."""
-    for oid, content in small:
-        target = Path(repo.cache.local.oid_to_path(oid))
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if md5 == oid.removesuffix(".dir") and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f"{target.name}.{os.getpid()}")
-            partial.write_bytes(content)
-            partial.chmod(0o444)
-            partial.replace(target)

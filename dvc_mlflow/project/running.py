@@ -16,7 +16,6 @@ from ..errors import ProjectError
 from ..pipeline.tables import flatten
 from . import locks
 from .earlier import is_among
-from .files import SMALL
 from .kept import Kept
 from .opened import errors_reported, parse
 
@@ -38,8 +37,6 @@ class Checkout(NamedTuple):
     """The outputs of the stages that DVC leaves to git."""
     locks: Mapping[Path, bytes]
     """Each dvc.lock with its content, with the result of a stage that has just ended."""
-    small: Mapping[str, Path | bytes]
-    """The small outputs that DVC keeps, and the lists of small folders, by md5."""
 
 
 class Project(Kept):
@@ -181,9 +178,8 @@ class Project(Kept):
                 frozenset(files),
                 frozenset(Path(out.fs_path) for out in repo.index.outs if out.use_cache),
                 frozenset(Path(out.fs_path) for out in repo.index.outs),
-                [Path(out.fs_path) for out in outs if not out.use_cache],
+                [Path(o.fs_path) for o in outs if not o.use_cache and self.is_inside(o.fs_path)],
                 dict(self._lock_files()),
-                _small([out for out in outs if out.use_cache]),
             )
 
     def _lock_files(self) -> Iterator[tuple[Path, bytes]]:
@@ -193,7 +189,7 @@ class Project(Kept):
         for file in sorted(path.with_suffix(".lock") for path in paths):
             if ended is not None and file == Path(ended.path).with_suffix(".lock"):
                 yield file, self._lock(ended, file)
-            elif file.exists():
+            elif file.exists() and self.is_readable(file):
                 yield file, file.read_bytes()
 
     def _lock(self, stage: Any, file: Path) -> bytes:
@@ -226,17 +222,3 @@ class Project(Kept):
                     entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
                     found[str(file)] = entry.get("hash_info", {}).get("md5", "")
         return found
-
-
-def _small(outs: Sequence[Any]) -> dict[str, Path | bytes]:
-    """Return the small ones of these outputs by md5; for a folder, its files and their list."""
-    found: dict[str, Path | bytes] = {}
-    for out in outs:
-        if not out.hash_info or out.hash_name != "md5" or (out.meta.size or 0) > SMALL:
-            continue
-        if not out.hash_info.isdir:
-            found[out.hash_info.value] = Path(out.fs_path)
-        elif tree := out.obj or out.get_obj():
-            found |= {info.value: Path(out.fs_path, *key) for key, _, info in tree}
-            found[out.hash_info.value] = tree.as_bytes()
-    return {oid: c for oid, c in found.items() if isinstance(c, bytes) or c.is_file()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import own_files
-from ..repository import ask
+from ..git import ask
 
 
 class Looked:
@@ -20,9 +20,7 @@ class Looked:
 
     def __init__(self, root: Path, folder: str) -> None:
         self._file, self._folder = root / own_files.FOLDER / "registry", folder
-        listed = ask(
-            "-C", f"{root}", "for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"
-        )
+        listed = ask("for-each-ref", "--format=%(objectname) %(refname)", "refs/tags", cwd=root)
         self._tags = "\n".join(line for line in listed.splitlines() if {"@", "#"} & {*line})
         self._known = self._read()
 

@@ -10,8 +10,8 @@ from ..store.store import Store, exists  # before MLflow, which it sets up
 # isort: split
 from ..errors import ProjectError, say, warn
 from ..pipeline.stages import leads_out
+from ..place import address
 from ..project import Project
-from ..repository import address
 from ..rows.stores import AT_MOST
 from ..store import database
 from . import registered_models

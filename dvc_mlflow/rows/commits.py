@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProjectError
-from ..repository import ask, git, is_experiment
+from ..git import ask, git, is_experiment
 from .trees import REFS
 
 _NAMED = ("refs/heads", "refs/remotes", "refs/tags")
@@ -50,7 +50,7 @@ def experiments(top: Path) -> Commits:
 
 def _of_refs(top: Path, kinds: tuple[str, ...], commit: str = "") -> Commits:
     """Return the commits of HEAD and of these kinds of refs, and one more."""
-    head = ask("-C", str(top), "rev-parse", "-q", "--verify", "HEAD")
+    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
     return Commits([*dict.fromkeys(filter(None, [head, commit, *_named_by(top, kinds)]))])
 
 

@@ -54,7 +54,7 @@ def show(
     there, at = sent(store, run), run.info.end_time or int(time.time() * 1000)
     points = [p for c in content.values() for p in c.points if comparable(p) not in there]
     log(store, has.run_id, [metric(point, at) for point in points])
-    log_files(store, run, [Content(files=each.files) for each in content.values()], {})
+    notes += log_files(store, run, [Content(files=each.files) for each in content.values()], {})
     now = dict(has.shown)
     for name, each in content.items():
         notes += [*each.notes, *each.notes_lacking()]

@@ -192,6 +192,10 @@ def _files(
     cure = partial(project.cure, was_fetched=result.was_fetched)
     for output in stage.outs:
         small = keeps_files and output.size <= SMALL
+        if project.is_outside(output):
+            if _is_shown(pipeline, output):
+                content.notes.append(f"{output.path} is not in the repository; it is left out")
+            continue
         files = project.files(output) if small or _is_shown(pipeline, output) else []
         if files is None:
             if _is_shown(pipeline, output):

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from ..errors import masked
+from ..errors import masked, plain
 from ..pipeline.lineages import Lineage
 from ..pipeline.tags import CHANGE, USER
 from .origin import UNCOMMITTED
@@ -39,14 +39,14 @@ def ended(status: str, why: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", text)
+    """Return a text of anybody's as it is: as code, Markdown makes no link or image of it."""
+    return _code(text) if re.search(r"[^\w ,;:'()=+/.-]|_|\w[.@:]\w|//", text) else text
 
 
 def _code(text: str) -> str:
     """Return the first line of a text as Markdown's code, whatever is in it."""
-    line, _, more = text.strip().partition("\n")
-    line = line[:_LONGEST] + " …" * (bool(more) or len(line) > _LONGEST)
+    line, *more = text.strip().splitlines() or [""]
+    line = plain(line[:_LONGEST]) + (" …" if more or len(line) > _LONGEST else "")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     space = " " * line.startswith("`") or " " * line.endswith("`")
     return f"{fence}{space}{line}{space}{fence}"

@@ -14,10 +14,9 @@ from typing import NamedTuple
 from mlflow.entities import Run
 
 from ..errors import ProjectError
+from ..git import checkout, git
 from ..pipeline.stages import is_inside
 from ..project import restored_project, share
-from ..repository import git
-from . import trees
 from .result import State, read
 
 _UNFINISHED = "is not finished"
@@ -36,6 +35,12 @@ class Folder(NamedTuple):
     is_new: bool
     """Whether nobody can have edited it: it is new, or `restore` was killed while it made it."""
 
+    @property
+    def main(self) -> Path:
+        """The same DVC project in the main repository, or its outermost one."""
+        same = checkout(self.root) / self.project.relative_to(self.path)
+        return same if (same / ".dvc").is_dir() else self.root
+
     @contextmanager
     def at(self, commit: str, chosen: Sequence[str]) -> Iterator[State]:
         """Check out a commit, and yield its results as `record` reads them.
@@ -43,16 +48,14 @@ class Folder(NamedTuple):
         Raises `ProjectError`.
         """
         force = ["--force"] * self.is_new
-        git("checkout", "-q", *force, "--detach", commit, cwd=self.path, env=trees.QUIET)
+        git("checkout", "-q", *force, "--detach", commit, cwd=self.path)
         for link in _leave_out_links(self.path):
             if link not in self.left_out:
                 self.left_out.append(link)
         if not os.path.isdir(self.project):  # noqa: PTH112  (no name is too long for it)
             raise ProjectError("it has no folder with the name of the row's DVC project")
-        top = Path(os.fsdecode(git("rev-parse", "--show-toplevel", cwd=self.root)).strip())
-        main = top / self.project.relative_to(self.path)
-        share(main if (main / ".dvc").is_dir() else self.root, self.project)
-        with chdir(self.project), restored_project() as project:
+        share(self.main, self.project)
+        with chdir(self.project), restored_project(self.main) as project:
             yield read(project, chosen, commit)
 
 
@@ -104,7 +107,7 @@ def make(root: Path, folder: Path, run: Run, commit: str) -> None:
     # Forced, because git still lists a folder that was deleted, or that a kill has left.
     add = ("worktree", "add", "--force", "--force", "--no-checkout", "--detach")
     try:
-        git(*add, "--", str(folder), commit, cwd=root, env=trees.QUIET)
+        git(*add, "--", str(folder), commit, cwd=root)
         mark(folder).write_text(f"{run.info.run_id} {_UNFINISHED}")
     except BaseException:
         with suppress(ProjectError):

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import yaml
 
+from ..git import Blobs, ask, git, glob, literal
 from ..pipeline.plain_yaml import unmade_in
-from ..repository import Blobs, ask, git
 from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
 from .origin import Kept, Origin
 from .trees import REFS
 
 _FILES = ("**/dvc.yaml", "**/dvc.lock", "**/Dvcfile", "**/*.dvc", "**/.dvcignore")
-_FORMAT = "%x01%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
+_FORMAT = "%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
 _NOTHING = {"0" * 40, "0" * 64}
 
 
@@ -48,7 +48,7 @@ class _Commit(NamedTuple):
 
 def has_lock(top: Path, folder: str) -> bool:
     """Whether the project in a folder has a dvc.lock, and git's HEAD has each as it is here."""
-    locks = _glob(folder, "**/dvc.lock")
+    locks = glob(folder, "**/dvc.lock")
     is_there = bool(ask("ls-files", "--", locks, cwd=top))
     return is_there and not ask("status", "--porcelain", "--", locks, cwd=top)
 
@@ -88,32 +88,22 @@ def _log(top: Path, folder: str, files: Iterable[str], starts: Sequence[str]) ->
     """Yield commits and their ancestors, the oldest first, with their changes to these files."""
     if not starts:
         return
-    paths = [_glob(folder, name) for name in files if not name.startswith("../")]
+    paths = [glob(folder, name) for name in files if not name.startswith("../")]
     # A state is that of the first parent with these changes, so no commit may be left out.
     options = ("--full-history", "--sparse", "--topo-order", "--reverse", f"--format={_FORMAT}")
-    diff = ("--diff-merges=first-parent", "--raw", "--no-abbrev", "--no-renames")
-    config = ("-c", "log.showRoot=true", "-c", "core.quotePath=false")
+    diff = ("--diff-merges=first-parent", "--raw", "-z", "--no-abbrev", "--no-renames")
     revisions = "".join(f"{start}\n" for start in starts).encode()
-    text = git(*config, "log", "--stdin", *options, *diff, "--", *paths, cwd=top, text=revisions)
-    for entry in re.split(r"\x01(?=[0-9a-f]+\0)", os.fsdecode(text))[1:]:
-        head, _, rest = entry.partition("\n")
-        commit, tree, author, time, parents, subject = head.split("\0", 5)
+    text = git("log", "--stdin", *options, *diff, "--", *paths, cwd=top, text=revisions)
+    fields = iter(os.fsdecode(text).split("\0"))
+    field = next(fields)
+    while field:
+        commit = field
+        tree, author, time, parents, subject = (next(fields) for _ in range(5))
         changes = []
-        for line in filter(None, rest.split("\n")):
-            fields, _, path = line.partition("\t")
-            _, _, old, new, _ = fields.split()
-            changes.append((path.strip('"'), old, new))
+        while (field := next(fields, "")).startswith((":", "\n:")):
+            _, _, old, new, _ = field.split()
+            changes.append((next(fields), old, new))
         yield _Commit(commit, tree, author, int(time), parents.split(), subject, changes)
-
-
-def _glob(folder: str, pattern: str) -> str:
-    """Return git's pathspec for a pattern in a folder of the repository."""
-    return f":(top,glob){_literal(folder)}/{pattern}" if folder else f":(top,glob){pattern}"
-
-
-def _literal(path: str) -> str:
-    """Return a path as a pattern that only this path has."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", path)
 
 
 def _dates(commits: Iterable[_Commit]) -> dict[str, int]:
@@ -174,7 +164,7 @@ def _read_besides(blobs: Blobs, folder: str, commits: Iterable[_Commit]) -> set[
             if isinstance(each, str):
                 found.add(f"**/{re.sub(r':[^/]*$', '', each).rpartition('/')[2]}")
         own = posixpath.relpath(posixpath.dirname(path) or ".", folder or ".")
-        found |= {_literal(posixpath.normpath(posixpath.join(own, name))) for name in unmade}
+        found |= {literal(posixpath.normpath(posixpath.join(own, name))) for name in unmade}
     return found
 
 
@@ -188,7 +178,7 @@ def _branches(
     top: Path, commits: Mapping[str, _Commit], tips: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
     """Return, for each commit, a local branch that contains it: if possible, the current one."""
-    current = ask("-C", str(top), "symbolic-ref", "--short", "-q", "HEAD")
+    current = ask("symbolic-ref", "--short", "-q", "HEAD", cwd=top)
     heads = [
         (ref.removeprefix("refs/heads/"), commit)
         for commit, refs in tips.items()

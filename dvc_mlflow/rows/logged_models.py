@@ -67,10 +67,12 @@ def log(store: Store, project: Project, run_id: str, model: Model, output: Outpu
                 logged = store.client.create_logged_model(
                     store.experiment_id, logged_name(model.name), run_id, tags=tags
                 )
+            if why := store.why_no_model(logged):
+                raise UnservableModelError(why)
             model_id = logged.model_id
             spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
             spec.save(str(package / "MLmodel"))
-            store.client.log_model_artifacts(model_id, str(package))
+            store.log_model_artifacts(logged, str(package))
         store.client.finalize_logged_model(logged.model_id, "READY")
     outputs = store.client.get_run(run_id).outputs
     if logged.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else ())]:

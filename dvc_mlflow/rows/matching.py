@@ -214,4 +214,5 @@ def _known(run: Run, store: Store) -> Known:
         at_work |= value(tags, CLONE) != processes.clone(store.root)
     shown = {name: frozenset(own.split()) for name, own in tagged(tags, SHOWN).items()}
     name, change = run.info.run_name or "", tags.get(CHANGE, "")
-    return Known(run.info.run_id, begun, complete, deleted, at_work, shown, name, change)
+    foreign = bool(store.why_no_files(run))
+    return Known(run.info.run_id, begun, complete, deleted, at_work, shown, name, change, foreign)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import masked
+from ..git import ask, remote_url
 from ..pipeline.stages import Pipeline
 from ..pipeline.tags import (
     BRANCH,
@@ -27,7 +28,6 @@ from ..pipeline.tags import (
 )
 from ..pipeline.tags import text as as_text
 from ..project import Project
-from ..repository import ask, remote_url
 
 UNCOMMITTED = "after "
 """What is before the commit in the tag `CHANGE` until somebody has committed the results."""

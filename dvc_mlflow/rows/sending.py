@@ -48,17 +48,20 @@ def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
 
 def log_files(
     store: Store, run: Run, content: Iterable[Content], sources: Mapping[Input, tuple[str, str]]
-) -> None:
-    """Log the data sets and the files of a run's stages."""
+) -> list[str]:
+    """Log the data sets and the files of a run's stages; return what cannot be logged."""
     content = list(content)
     log_inputs(store, run, {each: sources[each] for some in content for each in some.inputs})
-    if files := {path: body for some in content for path, body in some.files.items()}:
+    files = {path: body for some in content for path, body in some.files.items()}
+    why = store.why_no_files(run) if files else ""
+    if files and not why:
         with TemporaryDirectory() as folder:
             for path, body in files.items():
                 file = Path(folder, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(body)
             store.log_artifacts(run, folder)
+    return [f"a row's files are left out: {why}"] if why else []
 
 
 def log_inputs(store: Store, run: Run, sources: Mapping[Input, tuple[str, str]]) -> None:

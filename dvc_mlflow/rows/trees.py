@@ -2,27 +2,25 @@
 
 The tree equals that of the commit that `dvc exp run` makes of the result, and that of the user's
 own commit of it. So any branch, tag or experiment with that tree can restore it;
-`refs/rows/<commit>` keeps what nobody commits. The commit's second parent holds the small outputs
-by their md5s.
+`refs/rows/<commit>` keeps what nobody commits. DVC's cache keeps the outputs.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
+from ..git import ask, git
 from ..project import Checkout, Project
-from ..repository import ask, git, tree
 from .origin import Kept
 from .result import Result
 
 REFS = "refs/rows"
 
-_OUTPUTS = "files/md5"  # the folder of a row's small outputs, as DVC's cache has them
 _LARGEST = 1_000_000  # bytes of an untracked file
 _CODE = {".py", ".sh", ".R", ".jl"}  # how untracked files that restored code may need end
 _INSTALLED = {"site-packages", "node_modules"}  # folders with others' code
@@ -39,17 +37,6 @@ _WHO = {
         "DATE": "2000-01-01T00:00:00Z",
     }.items()
 }
-
-QUIET = {
-    "GIT_CONFIG_COUNT": "3",
-    "GIT_CONFIG_KEY_0": "core.hooksPath",
-    "GIT_CONFIG_VALUE_0": os.devnull,
-    "GIT_CONFIG_KEY_1": "core.fsmonitor",
-    "GIT_CONFIG_VALUE_1": "false",
-    "GIT_CONFIG_KEY_2": "submodule.recurse",
-    "GIT_CONFIG_VALUE_2": "false",
-}
-"""The environment in which git runs neither the user's hooks nor the file system monitor."""
 
 
 def of_result(result: Result, root: Path) -> Kept | None:
@@ -81,7 +68,6 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
     main = _text(git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root))
     with TemporaryDirectory() as folder:
         own = {
-            **QUIET,
             "GIT_INDEX_FILE": f"{folder}/index",
             # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
@@ -98,10 +84,8 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
             if head:
                 git("read-tree", head, cwd=top, env=own)
             tree, lacks = _write(top, checkout, own)
-        small = _small_outputs(top, checkout, own, Path(folder))
-        outputs = [_commit(top, small, [], "small outputs", own)] if small else []
-        commit = _commit(top, tree, [*([head] if head else []), *outputs], stages[-1], own)
-    git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit, env=QUIET)
+        commit = _commit(top, tree, [head] if head else [], stages[-1], own)
+    git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit)
     return Kept(commit, tree, lacks)
 
 
@@ -114,7 +98,7 @@ def forget(root: Path, commit: str) -> bool:
     """Delete the ref of a commit, if it has one; return whether it had."""
     if not ask("rev-parse", "--verify", "-q", f"{REFS}/{commit}", cwd=root):
         return False
-    git("update-ref", "-d", f"{REFS}/{commit}", cwd=root, env=QUIET)
+    git("update-ref", "-d", f"{REFS}/{commit}", cwd=root)
     return True
 
 
@@ -133,18 +117,10 @@ def find(root: Path, kept: Kept) -> str:
         ref = f"{REFS}/{kept.commit}"
         with suppress(ProjectError):
             fetch = ("fetch", "-q", "--no-write-fetch-head", _remote(root), f"{ref}:{ref}")
-            git(*fetch, cwd=root, env=QUIET)
+            git(*fetch, cwd=root)
     where = f"neither in this clone nor in {REFS} of its git remote"
     cure = "its maker can commit it, or push it: `dvc exp push`, or `git push origin 'refs/rows/*'`"
     raise ProjectError(f"the git tree {kept.tree} is {where}; {cure}")
-
-
-def small_outputs(root: Path, commit: str) -> Iterable[tuple[str, bytes]]:
-    """Yield the small outputs that a row's commit keeps, by md5s that the caller must check."""
-    with suppress(ProjectError):  # a commit that is no row's own need not have a second parent
-        for path, _, blob in tree(root, f"{commit}^2", f"{_OUTPUTS}/"):
-            md5 = path.removeprefix(f"{_OUTPUTS}/").replace("/", "")
-            yield md5, git("cat-file", "blob", blob, cwd=root)
 
 
 def _write(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[str, list[str]]:
@@ -196,30 +172,6 @@ def _untracked(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[list
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         lacks.append(f"{', '.join(others[:3])}{more}: untracked, neither a dep nor a script")
     return new, lacks
-
-
-def _small_outputs(top: Path, checkout: Checkout, own: dict[str, str], folder: Path) -> str:
-    """Return a tree of small outputs by their md5s, as in DVC's cache; or "" if there are none."""
-    if not checkout.small:
-        return ""
-    own = {**own, "GIT_INDEX_FILE": f"{folder}/small"}
-    paths = []
-    for oid, content in checkout.small.items():
-        if isinstance(content, bytes):
-            paths.append(folder / oid)
-            paths[-1].write_bytes(content)
-        else:
-            paths.append(content)
-    text = os.fsencode("".join(f"{path}\n" for path in paths))
-    options = ("hash-object", "-w", "--no-filters", "--stdin-paths")
-    blobs = _text(git(*options, cwd=top, text=text, env=own)).split("\n")
-    lines = [
-        f"100644 {blob}\t{_OUTPUTS}/{oid[:2]}/{oid[2:]}"
-        for oid, blob in zip(checkout.small, blobs, strict=True)
-    ]
-    text = "\n".join(lines).encode()
-    git("update-index", "--add", "--index-info", cwd=top, text=text, env=own)
-    return _text(git("write-tree", cwd=top, env=own))
 
 
 def _commit(top: Path, tree: str, parents: Sequence[str], message: str, own: dict[str, str]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from .. import own_files
 from ..errors import StoreError
+from ..git import ask
+from ..place import address
 from ..project import Project
-from ..repository import address, ask
 from ..store import database
 from ..store.store import Store
 from .matching import Index
@@ -25,8 +26,13 @@ class Unchanged:
     """
 
     def __init__(self, project: Project, root: Path, asked: object) -> None:
-        top = str(project.top)
-        refs = ask("-C", top, "for-each-ref"), ask("-C", top, "rev-parse", "-q", "--verify", "HEAD")
+        head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
+        # The objects change if a partial clone is completed.
+        refs = (
+            ask("for-each-ref", cwd=project.top),
+            head,
+            ask("count-objects", "-v", cwd=project.top),
+        )
         where = address(root), os.environ.get("MLFLOW_EXPERIMENT_NAME"), project.folder
         text = json.dumps([version("dvc-mlflow"), refs, where, asked], default=str)
         self._asked = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

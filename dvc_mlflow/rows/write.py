@@ -179,7 +179,7 @@ def _fill(
     if live or tags or not is_one_request(metrics, params):
         log(store, run_id, metrics, params, tags)
         metrics, params = [], {}
-    log_files(store, run, content, new.sources)
+    notes += log_files(store, run, content, new.sources)
     unserved, complete = frozenset[str](), {}
     for name in names:
         not_here, reasons = log_models(store, result, run, [name])

@@ -1,12 +1,13 @@
 """Hide the repository's own store from git, by `info/exclude`: no file of the user's changes."""
 
 import os
-import re
+import posixpath
 from functools import cache
 from pathlib import Path
 
 from ..errors import ProjectError, warn
-from ..repository import address, ask, git, own_address
+from ..git import ask, checkout, git, literal
+from ..place import address, folder_of, own_address, why_not_own
 
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
 _HIDDEN = {"mlflow.db": "mlflow.db*", "mlartifacts/x": "mlartifacts/", "restored/x": "restored/"}
@@ -19,24 +20,25 @@ def hide_store(root: Path) -> None:
 
     Raises `StoreError` if there can be no such store.
     """
-    if address(root) == own_address(root) and (problem := _hide(root)):
+    is_own = address(root) == own_address(root) and not why_not_own(root)
+    if is_own and (problem := _hide(root)):
         warn(problem)
 
 
 def _hide(root: Path) -> str:
     """Hide the store; return why it cannot be hidden, or ""."""
-    options = ("--show-prefix", "--path-format=absolute", "--git-path", "info/exclude")
     try:
-        found = os.fsdecode(git("-C", f"{root}", "rev-parse", *options))
+        options = ("--path-format=absolute", "--git-path", "info/exclude")
+        path = os.fsdecode(git("rev-parse", *options, cwd=root)).removesuffix("\n")
     except (OSError, ProjectError):  # no git, or not a repository
         return ""
-    folder, _, path = found.removesuffix("\n").partition("\n")
-    if tracked := ask("-C", f"{root}", "ls-files", "--", "mlflow.db", "mlartifacts"):
-        name = tracked.partition("\n")[0].partition("/")[0]
-        return f"git tracks {folder}{name}, so it shows new rows as changes"
-    ignored = ask("-C", f"{root}", "check-ignore", "--no-index", "--", *_HIDDEN).splitlines()
-    start = re.sub(r"([\\*?\[])", r"\\\1", folder)
-    lines = [f"/{start}{line}" for path, line in _HIDDEN.items() if path not in ignored]
+    folder = folder_of(root, checkout(root))
+    inside = {posixpath.join(folder, name): line for name, line in _HIDDEN.items()}
+    ignored = ask(
+        "check-ignore", "--no-index", "-z", "--stdin", cwd=root, text="\0".join(inside)
+    ).split("\0")
+    start = literal(f"{folder}/" if folder else "")
+    lines = [f"/{start}{line}" for name, line in inside.items() if name not in ignored]
     return _append(Path(path), [_MARK, *lines]) if lines else ""
 
 

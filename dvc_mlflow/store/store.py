@@ -11,21 +11,19 @@ from . import mlflow_settings  # noqa: F401  (before MLflow)
 # isort: split
 import mlflow
 import mlflow.store.db.utils
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment, LoggedModel, Run, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request
+from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
-from ..errors import masked
+from ..errors import StoreError, masked
+from ..git import remote_url
 from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, known_keys
-from ..repository import (
-    address,
-    default_experiment,
-    former_experiment,
-    own_address,
-    remote_url,
-)
+from ..place import address, default_experiment, former_experiment, own_address, why_not_own
 from . import database, served, table_view
 from .exclude import hide_store
 from .faults import deadline, is_of_store, retried, store_error
@@ -57,10 +55,15 @@ class Store:
         create: bool = True,
     ) -> None:
         self.root = root
+        self.address = address(root)
+        if not self.is_shared and (why := why_not_own(root)):
+            cure = "remove it for a store of your own, or name it by MLFLOW_TRACKING_URI"
+            raise StoreError(f"{root}/mlflow.db", f"{why}, and is not used", cure)
         self.experiment = experiment or default_experiment(root, folder)
         self._former = experiment or former_experiment(root, folder)
-        self.address = address(self.root)
         self._asked: set[str] = set()
+        self._locations: dict[str, str] = {}
+        """Where experiments keep their files, by id."""
         self.is_remote = self.address.startswith("http")
         self._default = "" if experiment or self.is_shared else folder or "."
         if not (create or exists(root)):
@@ -136,8 +139,11 @@ class Store:
         while True:
             page = self.client.search_runs(experiments, query, view, page_token=token)
             yield from page
-            if not (token := page.token):
+            if not page.token:
                 return
+            if page.token == token:
+                raise MlflowException("the server sends the same page of runs again and again")
+            token = page.token
 
     def _end_dead_rows(self) -> None:
         """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
@@ -150,8 +156,44 @@ class Store:
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_artifacts(self, run: Run, folder: str) -> None:
-        """Log the files in a folder; the client's own method would ask for the run once more."""
+        """Log the files in a folder to the place of a run for which `why_no_files` is "".
+
+        The client's own method would ask for the run once more.
+        """
         get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
+
+    def log_model_artifacts(self, model: LoggedModel, folder: str) -> None:
+        """Log the files of a model for which `why_no_model` is ""."""
+        get_artifact_repository(model.artifact_location).log_artifacts(folder)
+
+    def why_no_files(self, run: Run) -> str:
+        """Return why nothing is written to the place of a run's files, or "" if it can be.
+
+        A server, or a database that somebody has changed, could name any place of this machine.
+        """
+        ids = run.info.experiment_id, (run.info.run_id,)
+        return self._why_not_there(run.info.artifact_uri, *ids)
+
+    def why_no_model(self, model: LoggedModel) -> str:
+        """Return the same of a logged model."""
+        ids = model.experiment_id, ("models", model.model_id)
+        return self._why_not_there(model.artifact_location, *ids)
+
+    def _why_not_there(self, uri: str, experiment_id: str, ids: Sequence[str]) -> str:
+        if experiment_id not in self._locations:
+            found = self.client.get_experiment(experiment_id)
+            self._locations[experiment_id] = found.artifact_location
+        location = self._locations[experiment_id]
+        if not all(re.fullmatch(r"[\w-]+", each) for each in ids):
+            return "MLflow's id of it could be a path"
+        if uri != append_to_uri_path(location, *ids, "artifacts"):
+            return "MLflow names another place for its files than that of its experiment"
+        here = (self.root / "mlartifacts").resolve()
+        if not (
+            self.is_shared or Path(local_file_uri_to_path(location)).resolve().is_relative_to(here)
+        ):
+            return f"its experiment keeps files elsewhere than in {here}"
+        return ""
 
     def has_artifacts(self, uri: str) -> bool:
         """Whether a run has files, by its `artifact_uri`; the client would ask for it again."""

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..git import ask, git, text
 from ..pipeline.stages import normal
 from ..project import Past, Project
-from ..repository import ask, git, text
 from ..rows.origin import Kept, Origin
 from ..rows.result import experiment, of
 from .node import ANSWERING

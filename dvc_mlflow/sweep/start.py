@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError, ToolError
+from ..git import checkout, git, text
+from ..place import address, default_experiment, main_repository
 from ..project import Project
 from ..project.elsewhere import lacking
 from ..project.experiments import remote
-from ..repository import address, checkout, default_experiment, git, main_repository, text
 from ..rows.origin import user
 from .node import ANSWERING
 from .search import digest

@@ -26,8 +26,8 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
+from ..place import main_repository
 from ..project import Project
-from ..repository import main_repository
 from ..rows.content import fetch
 from ..rows.matching import Index, Searches
 from ..rows.result import columns, read

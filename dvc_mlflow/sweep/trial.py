@@ -15,8 +15,8 @@ from typing import Any
 
 from ..errors import ProjectError, masked
 from ..fast_imports import without_collector
+from ..git import git
 from ..processes import end_with_parent
-from ..repository import git
 from .node import ANSWERING, FAILED, PUSHING, UNFIT
 
 with without_collector():

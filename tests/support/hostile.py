@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import chdir, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dvc_mlflow.project import Project
 from dvc_mlflow.rows.result import read
@@ -56,7 +56,7 @@ class Place(NamedTuple):
             found[f"{name}"] = link or (path.read_bytes() if path.is_file() else "")
         return found
 
-    def run(self, *words: str, seconds: int = 120, **more: str) -> Done:
+    def run(self, *words: str, seconds: int = 120, **more: Any) -> Done:
         """Run the tool as a program that ends in time, and check that it says what is wrong."""
         done = subprocess.run(
             ["bash", "-c", f'{LIMIT} "$@"', "dvc-mlflow", *words],

@@ -111,6 +111,8 @@ def test_worktree_and_folders(tmp_path: Path) -> None:
     assert (folder.path / "model.txt").exists()
     tree = Repository(tmp_path / "tree")
     tree.write({"inner/params.yaml": "rate: 2\n"})
+    cache = project.path / "inner/.dvc/cache"  # as DVC recommends for worktrees
+    tree.run("sh", "-c", f"cd inner && dvc cache dir -q --local {cache}")
     tree.run("sh", "-c", "cd inner && dvc repro -q")
     assert restore(project, last(project)).status == 0
 

@@ -49,6 +49,7 @@ def test_corrupted_cache(project: Repository) -> None:
     run = last(project)
     md5 = run.data.tags["md5.model.txt"]
     cached = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    intact = cached.read_bytes()
     cached.chmod(0o644)
     cached.write_text("damaged\n")
     cached.chmod(0o444)
@@ -58,6 +59,7 @@ def test_corrupted_cache(project: Repository) -> None:
     assert "; delete that, and restore again" in said.error
     assert not [*project.path.glob("restored/*/model.txt")]
     cached.unlink()
+    cached.write_bytes(intact)
     assert restore(project, run).status == 0
 
 

@@ -94,7 +94,7 @@ def test_edited_while_it_runs(project: Repository) -> None:
     row = last(project)
     assert row.info.status == "FAILED"
     assert row.data.params["rate"] == "5"
-    assert row.data.tags["mlflow.note.content"].startswith("**FAILED**: params.yaml changed")
+    assert row.data.tags["mlflow.note.content"].startswith("**FAILED**: `params.yaml changed")
 
 
 def test_edited_in_the_first_second(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_description(tmp_path: Path) -> None:
     row = only(project)
     assert row.data.tags["commit"] == f"{short(project)} Raise *the* rate to `2`"
     lead, commands, way = row.data.tags[NOTE].split("\n\n")
-    assert lead == rf"**{short(project)}** Raise \*the\* rate to \`2\`, by Tester"
+    assert lead == f"**{short(project)}** `` Raise *the* rate to `2` ``, by Tester"
     assert commands == f"- `train`: `{STAGES['train']['cmd']}`"
     command = way.split("`")[1]
     assert project.run("sh", "-c", command).returncode == 0

@@ -37,8 +37,11 @@ def test_artifacts(tmp_path: Path) -> None:
     project = ran(tmp_path, {"train": stage})
     row, said = recorded(project)
     assert project.artifacts(row) == ["d/a b/#ü%.txt", "d/e", "large.png", "m.json", "small.bin"]
-    assert row.data.metrics == {"train/m/n": 1, "train/_/m/n": 1}
-    assert lines(said) == ["huge.csv has more than 50 MB; it is left out"]
+    assert row.data.metrics == {"train/m/n": 1}
+    assert lines(said) == [
+        "../m.json is not in the repository; it is left out",
+        "huge.csv has more than 50 MB; it is left out",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "absolute.txt",
         "m.json",

@@ -73,14 +73,18 @@ def test_hidden_already(project: Repository, ignored: str, added: str) -> None:
 
 
 def test_tracked(project: Repository) -> None:
-    """If git tracks the store, one line says so, and nothing is hidden."""
+    """If git tracks the store, one line says so, nothing is hidden, and stages run."""
     project.add_store()
     project.commit("A store")
     before = exclude(project).read_text()
-    line = f"{NEW}git tracks mlflow.db, so it shows new rows as changes\n"
-    assert project.record().error == line
+    store = (project.path / "mlflow.db").read_bytes()
+    line = f"MLflow at {project.path}/mlflow.db: git tracks mlflow.db, and is not used; "
+    (said,) = project.record().error.splitlines()
+    assert said.startswith(f"{NEW}{line}")
     project.set({"a": 2})
-    assert front(project, "repro").stderr.count(line) == 1
+    assert line in front(project, "repro").stderr
+    assert '"score": 2' in (project.path / "a.json").read_text()
+    assert (project.path / "mlflow.db").read_bytes() == store
     assert exclude(project).read_text() == before
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from dvc_mlflow.repository import default_experiment
+from dvc_mlflow.place import default_experiment
 from support.pipelines import Repository, evaluate, finished
 from support.stores import rows_of
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dvc_mlflow.repository import folder_of
+from dvc_mlflow.place import folder_of
 from support.clone import Clone
 from support.pipelines import repository
 
-STORE = "from dvc_mlflow.repository import *; print(address(main_repository()))"
+STORE = "from dvc_mlflow.place import *; print(address(main_repository()))"
 
 
 def store_of(folder: Path, **more: str) -> Path:

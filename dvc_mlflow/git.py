@@ -1,0 +1,237 @@
+"""Run git, in one way: from the checkout's root, and so that it runs nothing that a folder names.
+
+A folder can look like a bare repository and have settings of its own, which name programs. So git
+uses none that it comes upon, and no setting makes it run a hook, a monitor of the file system, a
+pager, or a program that shows signatures or differences. The user's own settings count otherwise,
+also those that the environment adds (`GIT_CONFIG_COUNT`).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from .errors import ProjectError, masked
+
+if TYPE_CHECKING:
+    import subprocess  # slow for `run`, which mostly needs no git
+
+_SETTINGS = (
+    "safe.bareRepository=explicit",
+    f"core.hooksPath={os.devnull}",
+    "core.fsmonitor=false",
+    "core.quotePath=false",
+    "log.showRoot=true",
+    "log.showSignature=false",
+    "submodule.recurse=false",
+)
+_RAW = ("--no-ext-diff", "--no-textconv")
+_OPTIONS = {"log": _RAW, "diff-tree": _RAW}
+"""Options of the commands that could let a program show differences or contents."""
+_OTHERS = {
+    # Of another repository, such as the one whose hook has started this process.
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+    # What they change, callers do not expect.
+    "GIT_EXTERNAL_DIFF",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+}
+
+
+def checkout(here: Path | None = None) -> Path:
+    """Return the root of the current checkout, which may be a git worktree or DVC's copy.
+
+    Without git, that is the root of the DVC project.
+    """
+    here = here or Path.cwd()
+    parents = (here, *here.parents)
+    marked = [path for mark in (".git", ".dvc") for path in parents if (path / mark).exists()]
+    return marked[0] if marked else here
+
+
+def git(
+    *arguments: str,
+    cwd: Path | None = None,
+    text: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> bytes:
+    """Run git in the checkout around `cwd`, and return what it prints; raises `ProjectError`.
+
+    Paths are relative to the checkout's root. `text` is git's input, `env` is added to its
+    environment, and it may take at most so many `seconds`.
+    """
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            _command(*arguments),
+            cwd=checkout(cwd),
+            input=text,
+            capture_output=True,
+            check=False,
+            env={**_environment(), **(env or {})},
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProjectError(f"git {arguments[0]}: no answer within {seconds:g} s") from None
+    if done.returncode:
+        said = masked(" ".join(done.stderr.decode(errors="replace").split()))
+        raise ProjectError(f"git {arguments[0]}: {said or done.returncode}")
+    return done.stdout
+
+
+def text(*arguments: str, cwd: Path | None = None) -> str:
+    """Run git, and return what it prints without the last line's end; raises `ProjectError`."""
+    return os.fsdecode(git(*arguments, cwd=cwd)).rstrip()
+
+
+def ask(*arguments: str, cwd: Path | None = None, text: str = "") -> str:
+    """Return git's output, or "" if git is missing, fails or refuses the repository."""
+    try:
+        return os.fsdecode(git(*arguments, cwd=cwd, text=os.fsencode(text))).strip()
+    except (OSError, ProjectError):
+        return ""
+
+
+def names(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> list[str]:
+    """Run git, and return what it prints with `-z`, such as paths; raises `ProjectError`."""
+    return [name for name in os.fsdecode(git(*arguments, cwd=cwd, env=env)).split("\0") if name]
+
+
+def tree(top: Path, commit: str, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield path, mode and git object of each file of a commit; raises `ProjectError`.
+
+    `top` is the checkout's root, and `path` in it limits them to a file or a folder.
+    """
+    limit = ("--", f":(literal){path}") if path not in ("", ".") else ()
+    for entry in names("ls-tree", "-r", "-z", "--full-tree", commit, *limit, cwd=top):
+        head, _, file = entry.partition("\t")
+        mode, _, blob = head.split()
+        yield file, mode, blob
+
+
+def glob(folder: str, pattern: str) -> str:
+    """Return git's pathspec for a pattern in a folder of the repository."""
+    return f":(top,glob){literal(folder)}/{pattern}" if folder else f":(top,glob){pattern}"
+
+
+def literal(path: str) -> str:
+    """Return a path as a pattern that only this path has."""
+    return re.sub(r"([\\*?\[])", r"\\\1", path)
+
+
+def check_git() -> None:
+    """Raise `ProjectError` if this is a git checkout, and git is not installed or refuses it."""
+    import shutil
+
+    top = checkout()
+    if (top / ".git").exists():
+        if not shutil.which("git"):
+            raise ProjectError("git is not on PATH: install it, or add its folder to PATH")
+        git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
+
+
+def remote_url(root: Path) -> str:
+    """Return the address of the git remote `origin`, or of the only one; "" if there is none.
+
+    It is without users, passwords and tokens.
+    """
+    listed = ask("config", "-z", "--get-regexp", r"^remote\..*\.url$", cwd=root).split("\0")
+    urls = dict(entry.split("\n", 1) for entry in listed if "\n" in entry)
+    url = urls.get("remote.origin.url") or (next(iter(urls.values())) if len(urls) == 1 else "")
+    return masked(url if "://" in url or Path(url).exists() else url.partition("?")[0])
+
+
+def is_experiment(ref: str) -> bool:
+    """Whether a ref below refs/exps is an experiment; DVC's own have fewer parts."""
+    return ref.count("/") == 4
+
+
+class Blobs:
+    """Reads the files of any commit, with one `git cat-file` until it is closed.
+
+    In a partial clone, it does not wait for a server to send what git has not.
+    """
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._process: subprocess.Popen[bytes] | None = None
+        self._input: BinaryIO
+        self._output: BinaryIO
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file by its git object, or as `<commit>:<path>`; None if there is none.
+
+        A link is followed to a file of the same commit.
+        """
+        if "\n" in name:  # the input of older versions of git ends at a line's end
+            try:
+                return git("cat-file", "blob", name, cwd=self._top, env=_NO_SERVER)
+            except ProjectError:
+                return None
+        if self._process is None:
+            self._start()
+        try:
+            self._input.write(os.fsencode(f"{name}\n"))
+            self._input.flush()
+        except BrokenPipeError:  # git refuses this repository
+            return None
+        head = self._output.readline().split()
+        if head[-1:] in ([], [b"missing"], [b"ambiguous"]):
+            return None
+        content = self._output.read(int(head[-1]))
+        self._output.read(1)
+        return content if head[1] == b"blob" else None  # a link can lead out, or nowhere
+
+    def _start(self) -> None:
+        import subprocess
+
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            _command("cat-file", "--batch", "--follow-symlinks"),
+            cwd=self._top,
+            env={**_environment(), **_NO_SERVER},
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+        )
+        self._input = cast("BinaryIO", self._process.stdin)
+        self._output = cast("BinaryIO", self._process.stdout)
+
+    def close(self) -> None:
+        """End `git cat-file`."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+
+_NO_SERVER = {"GIT_NO_LAZY_FETCH": "1"}
+
+
+def _command(*arguments: str) -> list[str]:
+    """Return the command line of git; its own options can stand before the command's name."""
+    settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+    at = next((i for i, word in enumerate(arguments) if not word.startswith("-")), 0)
+    own, name, rest = arguments[:at], arguments[at], arguments[at + 1 :]
+    return ["git", "--no-pager", *settings, *own, name, *_OPTIONS.get(name, ()), *rest]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what leads git to another repository or to other paths."""
+    inherited = {key: value for key, value in os.environ.items() if key not in _OTHERS}
+    return {**inherited, "GIT_OPTIONAL_LOCKS": "0"}  # nobody's `git commit` waits for the index

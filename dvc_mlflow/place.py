@@ -1,0 +1,156 @@
+"""Where things are: the main repository, its projects, and the address of MLflow's store."""
+
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+
+from .errors import ProjectError, StoreError
+from .git import checkout, git, names, remote_url
+from .pipeline.tags import DEFAULT, PROCESSOR, PYTHON, REQUIREMENTS
+
+
+def main_repository() -> Path:
+    """Return the project in the main repository, even from a git worktree or DVC's copy.
+
+    The project is the outermost DVC project of the checkout, which need not be the checkout's root.
+    """
+    here = checkout()
+    dvc_root = os.environ.get("DVC_ROOT")  # may be stale, inherited from a shell
+    if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
+        here = Path(dvc_root)
+    parents = [Path.cwd(), *Path.cwd().parents]
+    projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
+    inner = projects[-1].relative_to(here) if projects else Path()
+    git_folder = here / ".git"
+    if git_folder.is_dir() and not git_folder.is_symlink():
+        return here / inner
+    try:
+        common = os.fsdecode(
+            git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=here)
+        )
+    except (OSError, ProjectError):
+        return here / inner
+    # That of a submodule is in its parent's .git, and that of a bare repository the repository.
+    main = Path(common.removesuffix("\n")).parent / inner
+    return main if common.endswith("/.git\n") and (main / ".dvc").is_dir() else here / inner
+
+
+def environment(requirements_md5: str) -> dict[str, str]:
+    """Return the tags of what runs the code: Python, the pinned packages and the processor."""
+    import platform
+    import re
+
+    info = Path("/proc/cpuinfo")
+    known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return {
+        PYTHON: platform.python_version(),
+        REQUIREMENTS: requirements_md5,
+        PROCESSOR: known[1] if known else platform.processor() or platform.machine(),
+    }
+
+
+def address(root: Path) -> str:
+    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the main repository's own.
+
+    A relative path is taken from the main repository, because DVC's temporary copies are deleted.
+    Raises `StoreError` if MLflow would misread the repository's path.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    scheme, slashes, path = given.partition(":///")
+    is_relative = scheme == "sqlite" and slashes and not path.startswith(("/", "file:"))
+    if (is_relative or not given) and set("?#%") & set(str(root)):
+        rule = "the path of the repository must not contain ?, # or %"
+        raise StoreError(str(root), rule, "move it, or set MLFLOW_TRACKING_URI")
+    if is_relative:
+        return f"sqlite:///{root / path}"
+    return given or own_address(root)
+
+
+def own_address(root: Path) -> str:
+    """Return the address of the database in the main repository."""
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def default_experiment(root: Path, folder: str = "") -> str:
+    """Return the name of the experiment of the repository at `root`, or of a nested project's.
+
+    In its own store, that is the one with the tag, as the repository may have been renamed since.
+    """
+    database = root / "mlflow.db"
+    is_own = address(root) == own_address(root) and not why_not_own(root)
+    if is_own and database.exists():
+        import sqlite3
+
+        tagged = "SELECT name FROM experiments JOIN experiment_tags USING (experiment_id)"
+        values = [DEFAULT, folder or "."]
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
+            if row := store.execute(f"{tagged} WHERE key = ? AND value = ?", values).fetchone():
+                return str(row[0])
+    return "/".join(filter(None, [_remote_name(root) or checkout(root.resolve()).name, folder]))
+
+
+def why_not_own(root: Path) -> str:
+    """Return why the repository's own store is not used unless the user names it; "" if it is.
+
+    What a commit brings can name any place of this machine as that of a row's files.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return ""
+    for name in ("mlflow.db", "mlartifacts"):
+        if (root / name).is_symlink():
+            return f"{name} is a link"
+    folder = folder_of(root, checkout(root))
+    paths = [
+        f":(top,literal){'/'.join(filter(None, [folder, n]))}" for n in ("mlflow.db", "mlartifacts")
+    ]
+    with suppress(OSError, ProjectError):  # no git
+        for path in names("ls-files", "-z", "--", *paths, cwd=root):
+            return f"git tracks {path}"
+    return ""
+
+
+def former_experiment(root: Path, folder: str = "") -> str:
+    """Return the name that 2.0.0 gave the default experiment: that of the checkout's folder."""
+    return "/".join(filter(None, [checkout(root.resolve()).name, folder]))
+
+
+def _remote_name(root: Path) -> str:
+    """Return `owner/name` of the git remote, or "" if there is none.
+
+    It is the same for all clones, whatever their folders are called and how they reach the remote.
+    """
+    import re  # slow for `run`
+
+    url = remote_url(root)
+    is_address = "://" in url
+    # https://host/path?query#fragment, or host:path
+    path = (
+        re.sub(r"^\w[\w+.-]*://[^/]*|[?#].*", "", url)
+        if is_address
+        else re.sub(r"^[^/:]*:", "", url)
+    )
+    parts = [
+        part
+        for part in path.rstrip("/").removesuffix(".git").split("/")
+        if part not in ("", ".", "..")
+    ]
+    is_here = path == url or url.startswith("file:")  # a folder: only its name says something
+    return "/".join(parts[-1:] if is_here else parts)
+
+
+def project_folder() -> str:
+    """Return the folder of the DVC project around the working directory, or "" at the top."""
+    root = project_root()
+    return folder_of(root, checkout()) if root else ""
+
+
+def project_root(here: Path = Path()) -> Path | None:
+    """Return the root of the DVC project around a folder, if there is one."""
+    here = here.absolute()
+    return next((path for path in (here, *here.parents) if (path / ".dvc").is_dir()), None)
+
+
+def folder_of(project: Path, top: Path) -> str:
+    """Return the folder of a DVC project in a checkout, or "" if it is the top, or not inside."""
+    folder = project.relative_to(top).as_posix() if project.is_relative_to(top) else "."
+    return "" if folder == "." else folder

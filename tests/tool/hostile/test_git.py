@@ -1,0 +1,150 @@
+"""Git runs nothing that a commit or a folder names, and is told nothing by the environment."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.clone import environment
+from support.hostile import Place
+from support.pipelines import Repository
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+SIGN = """#!/bin/sh
+cat > /dev/null
+echo "[GNUPG:] SIG_CREATED " >&2
+printf -- "-----BEGIN PGP SIGNATURE-----\\nx\\n-----END PGP SIGNATURE-----\\n"
+"""
+
+
+def program(path: Path, text: str) -> Path:
+    """Write a program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_folder_like_a_bare_repository(place: Place, tmp_path: Path) -> None:
+    """Git and DVC use no repository in a project's folder, whose settings could name programs."""
+    inner, runs = place.project, tmp_path / "ran"
+    outer = Repository(tmp_path / "outer")
+    outer.path.mkdir()
+    outer.git("init", "-q", "-b", "main")
+    nested = Repository(inner.path.rename(outer.path / "sub"))
+    for name in (".git", "mlartifacts"):
+        nested.run("rm", "-rf", name)
+    (nested.path / "mlflow.db").unlink()
+    program(nested.path / "pwn", f"#!/bin/sh\ntouch {runs}\n")
+    alternates = "".join(f"{'../' * n}.git/objects\n" for n in range(2, 6))
+    nested.write(
+        {
+            "HEAD": "ref: refs/heads/x\n",
+            "refs/heads/.keep": "",
+            "objects/info/alternates": alternates,
+            "config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfsmonitor = ./pwn\n"
+            "[log]\n\tshowSignature = true\n[gpg]\n\tprogram = ./pwn\n",
+        }
+    )
+    outer.run("git", "add", "-A", "-f", ".")
+    sign = program(tmp_path / "sign", SIGN)
+    outer.git("-c", f"gpg.program={sign}", "commit", "-q", "-S", "-m", "Signed")
+    assert "gpgsig" in outer.git("cat-file", "-p", "HEAD")
+    for words in (["record"], ["record", "--all"]):
+        said = nested.tool(*words, **environment())
+        assert (said.status, said.error) == (0, ""), said
+    (row,) = nested.rows()
+    said = nested.tool("restore", row.info.run_id, **environment())
+    assert (said.status, said.error) == (0, ""), said
+    assert not runs.exists()
+
+
+def test_signed_commits(place: Place, tmp_path: Path) -> None:
+    """`log.showSignature` puts nothing into names and authors, and starts no program."""
+    project = place.project
+    before = project.rows()[0].data.tags
+    sign = program(tmp_path / "sign", SIGN)
+    project.git("-c", f"gpg.program={sign}", "commit", "-q", "-S", "--amend", "--no-edit")
+    show = program(tmp_path / "show", f"#!/bin/sh\ntouch {tmp_path}/ran\necho gpg: bad >&2\n")
+    project.git("config", "gpg.program", f"{show}")
+    project.git("config", "log.showSignature", "true")
+    project.remove_store()
+    for words in (["record"], ["record", "--all"]):
+        said = project.tool(*words)
+        assert (said.status, said.error) == (0, ""), said
+    (row,) = project.rows()
+    for key in ("mlflow.user", "mlflow.runName"):
+        assert row.data.tags[key] == before[key]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["core.fsmonitor", "core.pager", "diff.external", "core.hooksPath"])
+def test_settings_of_a_folder(place: Place, tmp_path: Path, key: str) -> None:
+    """Programs that the settings of an unpacked repository name are not started."""
+    project, runs = place.project, tmp_path / "ran"
+    names = ("pwn", "post-checkout", "reference-transaction", "post-index-change")
+    for name in names:
+        program(tmp_path / "bin" / name, f"#!/bin/sh\ntouch {runs}\n")
+    path = tmp_path / "bin" / ("" if key == "core.hooksPath" else "pwn")
+    project.git("config", key, f"{path}")
+    runs.unlink(missing_ok=True)
+    project.set({"rate": 2})
+    (project.path / "new.sh").write_text("true\n")
+    project.run("dvc", "repro", "-q")
+    for words in (["record"], ["record", "--all"], ["restore", project.rows()[0].info.run_id]):
+        runs.unlink(missing_ok=True)  # DVC itself starts a monitor
+        assert project.tool(*words).status == 0
+        if key != "core.fsmonitor":
+            assert not runs.exists(), words
+
+
+INHERITED: dict[str, dict[str, Any]] = {
+    "pathspecs": {f"GIT_{kind}_PATHSPECS": "1" for kind in ("LITERAL", "GLOB", "ICASE")},
+    "another repository": {"GIT_DIR": "/nowhere", "GIT_INDEX_FILE": "/nowhere/index"},
+    "settings": {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "user.name",
+        "GIT_CONFIG_VALUE_0": "a",
+    },
+}
+
+
+@pytest.mark.parametrize("what", INHERITED)
+def test_environment(place: Place, what: str) -> None:
+    """Pathspecs, another repository and settings in the environment change nothing that is read."""
+    project, before = place.project, place.project.table()
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    for words in (["record", "--all"], ["record"]):
+        done = place.run(*words, **INHERITED[what])
+        assert (done.returncode, done.stderr) == (0, ""), done
+        if "--all" in words:
+            assert "nothing to do" in done.stdout
+            assert project.table() == before
+    assert {row.data.params["rate"] for row in project.rows()} == {"1", "2"}
+    kept = project.rows()[-1].data.tags["dvc-mlflow.kept.one"]
+    assert project.git("rev-parse", f"refs/rows/{kept}") == kept
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a repository to somebody else")
+@pytest.mark.parametrize("trusts", [False, True])
+def test_other_owner(place: Place, trusts: bool) -> None:
+    """Trust in another user's repository counts if the environment has it, as in containers."""
+    project = place.project
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.run("chown", "-R", "1234:1234", ".")
+    keys = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory"}
+    given = {**keys, "GIT_CONFIG_VALUE_0": "*"} if trusts else {}
+    said = project.tool("record", **environment(**given))
+    if trusts:
+        assert (said.status, said.error) == (0, ""), said
+        assert "dvc-mlflow.tree.one" in project.rows()[-1].data.tags
+    else:
+        assert said.status == 1
+        assert "dubious ownership" in said.error
