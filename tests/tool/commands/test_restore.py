@@ -151,7 +151,7 @@ def clone_of(project: Repository, *options: str) -> Repository:
 @pytest.mark.rest
 @pytest.mark.parametrize("shared", ["commit", "experiment", "ref"])
 def test_colleague(project: Repository, shared: str) -> None:
-    """A colleague restores a row from the git remote; only large outputs need DVC's remote."""
+    """A colleague restores a row from the git remote, with its outputs from DVC's remote."""
     project.set({"rate": 2})
     if shared == "experiment":
         project.dvc("exp", "run", "-q", "-n", "mine")
@@ -160,6 +160,7 @@ def test_colleague(project: Repository, shared: str) -> None:
     run = last(project)
     if shared == "commit":
         project.commit("My result")
+    if shared != "experiment":  # `dvc exp push` sends them
         project.dvc("push", "-q")
     project.git("push", "-q", "origin", "main")
     if shared == "experiment":
@@ -174,8 +175,9 @@ def test_colleague(project: Repository, shared: str) -> None:
 
 @pytest.mark.rest
 def test_without_caches(project: Repository) -> None:
-    """Small outputs are restored after `git gc`, after `dvc gc`, and without DVC's cache."""
+    """A row is restored after `git gc`, and its outputs from DVC's remote without its cache."""
     project.dvc("exp", "run", "-q", "-S", "rate=2")
+    project.dvc("push", "-q")
     run = last(project)
     project.git("checkout", "-q", ".")
     project.dvc("checkout", "-q")
