@@ -105,15 +105,21 @@ def _known(root: Path, before: Seen) -> frozenset[str]:
 
 def _new_in(root: Path, commit: str, before: Mapping[str, str]) -> set[str]:
     """Return the stages of an experiment whose results its baseline and the workspace lack."""
-    base = f"{commit}^"
+    base, folder = f"{commit}^", folder_of(root, checkout(root))
     options = ("-r", "--name-only", "-z", base, commit)
-    changed = names(
-        "diff-tree", *options, "--", glob(folder_of(root, checkout(root)), "**/dvc.lock"), cwd=root
-    )
+    try:
+        changed = names("diff-tree", *options, "--", glob(folder, "**/dvc.lock"), cwd=root)
+    except ProjectError:  # a shallow clone can lack the baseline
+        return set()
     old, new = (
-        {p: ask("cat-file", "blob", f"{c}:{p}", cwd=root) for p in changed} for c in (base, commit)
+        {posixpath.relpath(p, folder or "."): _committed(root, c, p) for p in changed}
+        for c in (base, commit)
     )
     return _new(old, new) & _new(before, new)
+
+
+def _committed(root: Path, commit: str, path: str) -> str:
+    return ask("cat-file", "blob", f"{commit}:{path}", cwd=root)
 
 
 def _new(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.fronts import NEW, content, front, live, started, twins, unheard
+from support.fronts import NEW, content, front, live, started, twins, unheard, unheard_below
 from support.live_runs import recorders, wait
 from support.pipelines import Repository, evaluate, prepare, results, train
 
@@ -71,6 +71,25 @@ def test_run_cache_in_experiments(tmp_path: Path) -> None:
     project.dvc("exp", "run", "-q", "-n", "plain", "--temp", "-S", "a=9")
     front(project, "repro")
     assert [row.data.metrics["a/score"] for row in project.rows()] == [1, 7, 9]
+
+
+@pytest.mark.rest
+def test_run_cache_below_the_root(tmp_path: Path) -> None:
+    """The same is so in a project below git's root; nothing is said if a baseline is not there."""
+    outer = Repository(tmp_path / "outer")
+    outer.path.mkdir()
+    outer.git("init", "-q", "-b", "main")
+    inner = unheard_below(outer, "inner", STAGES)
+    from_run_cache(inner)
+    front(inner, "exp", "run", "-q", "-n", "here", "-S", "rate=1")
+    (row,) = inner.rows()
+    assert row.data.tags["dvc.exp_name"] == "here"
+    assert (results(row), row.data.params["rate"]) == ({"train", "a"}, "1")
+    inner.git("checkout", "-q", ".")
+    inner.dvc("exp", "run", "-q", "-n", "fetched", "-S", "a=9")
+    fetched = outer.git("for-each-ref", "--format=%(objectname)", "refs/exps/**/fetched")
+    (outer.path / ".git/shallow").write_text(f"{fetched}\n")  # as with `git fetch --depth 1`
+    assert front(inner, "repro", "-q").stderr == ""
 
 
 @pytest.mark.rest

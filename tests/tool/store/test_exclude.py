@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.disks import immutable
-from support.fronts import NEW, front, twins, unheard
+from support.fronts import NEW, front, twins, unheard, unheard_below
 from support.live_runs import wait
 from support.pipelines import Repository, evaluate
 
@@ -104,7 +104,7 @@ def test_below_the_root(tmp_path: Path) -> None:
     outer = Repository(tmp_path / "outer")
     outer.path.mkdir()
     outer.git("init", "-q", "-b", "main")
-    inner = unheard_below(outer, "a [b]*/deep")
+    inner = unheard_below(outer, "a [b]*/deep", STAGES)
     front(inner, "repro", "-q")
     start = "/a \\[b]\\*/deep"
     lines = [f"{start}{line}" for line in LINES.split()]
@@ -113,18 +113,6 @@ def test_below_the_root(tmp_path: Path) -> None:
     assert "mlflow" not in status
     assert "mlartifacts" not in status
     assert len(inner.rows()) == 1
-
-
-def unheard_below(outer: Repository, folder: str) -> Repository:
-    """Make a project in a folder of a repository."""
-    source = unheard(outer.path.parent / "source", STAGES)
-    inner = Repository(outer.path / folder)
-    inner.path.mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml", "raw.txt"):
-        inner.write({name: (source.path / name).read_text()})
-    inner.dvc("init", "-q", "--subdir")
-    outer.commit("A nested project")
-    return inner
 
 
 @pytest.mark.rest
