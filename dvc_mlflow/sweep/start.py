@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError, ToolError
-from ..git import checkout, git, text
-from ..place import address, default_experiment, main_repository
+from ..git import checkout, git, glob, text
+from ..place import address, default_experiment, folder_of, main_repository
 from ..project import Project
 from ..project.elsewhere import lacking
 from ..project.experiments import remote
@@ -28,7 +28,9 @@ _OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git 
 
 def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
-    own = [f":(exclude,glob){name}" for name in _OWN]
+    root = main_repository()
+    folder = folder_of(root, checkout(root))
+    own = [glob(folder, name).replace("(", "(exclude,", 1) for name in _OWN]
     if changed := text("status", "--porcelain", "--", ":/", *own).splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
     url = text("remote", "get-url", "origin")
@@ -39,7 +41,6 @@ def order(project: Project, commit: str, given: argparse.Namespace) -> dict[str,
         raise ProjectError("no DVC remote: `dvc remote add -d NAME URL` first")
     if line := next(lacking(project), ""):
         raise ProjectError(line)
-    root = main_repository()
     return {
         "commit": commit,
         "folder": project.folder,
