@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..pipeline.tags import DEFAULT
+from .table_view import KEY
 
 _OF_EXPERIMENTS = (
     ("experiments", "artifact_location"),
@@ -38,13 +39,19 @@ def follow(root: Path) -> None:
 
 
 def _place(store: sqlite3.Connection) -> Path | None:
-    """Return the repository in which this store kept its rows' files, if that is known."""
+    """Return the repository in which this store kept its rows' files, if that is known.
+
+    The default experiment says it; if there is none, the others that the tool has made.
+    """
     query = (
         "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags "
         "USING (experiment_id) WHERE key = ? AND artifact_location LIKE 'file://%/mlartifacts'"
     )
-    found = [location for (location,) in store.execute(query, [DEFAULT])]
-    return Path(unquote(urlsplit(found[0]).path)).parent if len(found) == 1 else None
+    for key in (DEFAULT, KEY):
+        found = [location for (location,) in store.execute(query, [key])]
+        if len(found) == 1:
+            return Path(unquote(urlsplit(found[0]).path)).parent
+    return None
 
 
 def _is_only_a_copy(old: Path, here: Path) -> bool:

@@ -127,9 +127,12 @@ def test_server_without_an_end(place: Place) -> None:
     assert "the server sends the same page of runs again and again" in line
 
 
-def test_other_experiment_after_a_move(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_other_experiment_after_a_move(place: Place, tmp_path: Path, named: bool) -> None:
     """After a move, only what this store kept in its repository has a new address."""
     project = place.project
+    if named:  # dvc.yaml can name all experiments
+        changed(project, ("DELETE FROM experiment_tags WHERE key = 'dvc.default'", ()))
     shelf = (tmp_path / "disk" / "mlartifacts").as_uri()
     other = project.client.create_experiment("other", artifact_location=shelf)
     run = project.client.create_run(other).info
