@@ -27,7 +27,7 @@ def open_run(
     tags = {**origin_tags(result.state, stage, store.root), **environment}
     called, note = named(words(result, found), digits), description(tags, result.lineage)
     began = result.origin.time
-    run = store.client.create_run(store.experiment_id, began, {**tags, NOTE: note}, called)
+    run = store.create_run(began, {**tags, NOTE: note}, called)
     if stage.settings.open != "first":  # its script may log the params in its own way
         log_known(store, run, result, name)
     store.show(shown(result, found, params_of(result, [name])[0], {}))

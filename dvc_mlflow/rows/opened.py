@@ -61,7 +61,7 @@ def opened(
     if not run_id:
         note = description(new.origin, result.lineage, name)
         tags |= {**new.origin, **(live.environment if live else {}), NOTE: note}
-        run = store.client.create_run(store.experiment_id, new.time, tags, name)
+        run = store.create_run(new.time, tags, name)
         return Opened(run, {}, frozenset(), name)
     run = store.client.get_run(run_id)
     if live and run.info.run_name == live.name:  # else a person or a script has named it

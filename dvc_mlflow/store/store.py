@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -154,6 +154,13 @@ class Store:
             for run in self.client.search_runs(experiments, running):
                 if processes.has_ended(run.data.tags):
                     self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def create_run(self, start: int, tags: Mapping[str, str], name: str) -> Run:
+        """Create a run in the experiment; `start` is in ms since the epoch."""
+        run = self.client.create_run(self.experiment_id, start, dict(tags), name)
+        if not run.info.run_id:  # the client accepts any JSON
+            raise MlflowException("the server's answer has no run")
+        return run
 
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder to the place of a run for which `why_no_files` is "".

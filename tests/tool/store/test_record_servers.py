@@ -106,7 +106,7 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
         (version("3.5.0", text("You are not authenticated\n", 401)), LOGIN),
         (version("3.5.0", text("\x1b]0;title\x07\n\n", 403)), LOGIN),
         (version("3.5.0", text("no\n", 500)), START),
-        (text(ODD), ""),
+        (text(ODD), f"the server's answer has no run{CHECK}"),
         (hang, START),
         (trickle, START),
         (version("3.5.0", hang), START),
