@@ -195,6 +195,7 @@ def test_hostile_store(recorded: Repository, tmp_path: Path) -> None:
                 run = {
                     **dict(zip(columns, values, strict=True)),
                     **{"run_uuid": run_id, "name": odd[:250], "status": status, "end_time": None},
+                    "artifact_uri": row.info.artifact_uri.replace(row.info.run_id, run_id),
                 }
                 marks = ", ".join("?" * len(columns))
                 store.execute(f"INSERT INTO runs VALUES ({marks})", [*run.values()])  # noqa: S608
