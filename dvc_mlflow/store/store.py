@@ -156,7 +156,7 @@ class Store:
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
     def create_run(self, start: int, tags: Mapping[str, str], name: str) -> Run:
-        """Create a run in the experiment; `start` is in ms since the epoch."""
+        """Create a run in the experiment; `start` is in ms since 1970."""
         run = self.client.create_run(self.experiment_id, start, dict(tags), name)
         if not run.info.run_id:  # the client accepts any JSON
             raise MlflowException("the server's answer has no run")
