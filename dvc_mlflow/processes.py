@@ -33,9 +33,18 @@ def clone(root: "Path") -> str:
             return name.decode()
     except OSError:
         pass
-    made = os.urandom(16).hex()
-    own_files.write(path, made.encode())
-    return made
+    # Of two processes that make it at once, both take the first one's.
+    made = f"{path}.{os.getpid()}.new"
+    own_files.write(made, os.urandom(16).hex().encode())
+    try:
+        os.link(made, path)
+    except OSError:  # it is there, or damaged, or this file system has no links
+        if not os.path.exists(path) or os.path.getsize(path) != 32 or os.path.islink(path):
+            os.replace(made, path)
+    finally:
+        if os.path.lexists(made):
+            os.unlink(made)
+    return own_files.read(path).decode()
 
 
 def system() -> str:

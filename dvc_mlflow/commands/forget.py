@@ -5,7 +5,7 @@ import argparse
 from mlflow.entities import Run
 
 from ..errors import say
-from ..pipeline.tags import KEPT, tagged
+from ..pipeline.tags import KEPT, known_keys, tagged
 from ..place import main_repository
 from ..rows import trees
 from ..store.lookup import read_run
@@ -19,10 +19,15 @@ def run(given: argparse.Namespace) -> int:
     store = Store(root, create=False)
     commits = _kept(row)
     with store.lock(), store.errors_reported():
-        # In a shared store, dvc.yaml's rows can be in several experiments, too.
-        every = [str(found.experiment_id) for found in store.client.search_experiments()]
-        runs = store.runs(experiments=every)
-        others = {c for run in runs if run.info.run_id != row.info.run_id for c in _kept(run)}
+        every = store.all_experiments()  # dvc.yaml's rows can be in several
+        others = {
+            commit
+            for name, commit in tagged(row.data.tags, KEPT).items()
+            for key in known_keys(f"{KEPT}{name}")
+            if trees.is_hash(commit)
+            for run in store.runs(f"tags.`{key}` = '{commit}'", experiments=every)
+            if run.info.run_id != row.info.run_id
+        }
         store.client.delete_run(row.info.run_id)
     gone = [commit for commit in sorted(commits - others) if trees.forget(root, commit)]
     say(f"run {row.info.run_id} is in MLflow's trash")

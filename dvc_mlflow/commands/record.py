@@ -1,27 +1,25 @@
 """`dvc-mlflow record`: make the rows that MLflow lacks, from git and DVC alone."""
 
 import argparse
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..errors import ProjectError, say, warn
+from ..errors import ProjectError, say, say_lines, warn
+from ..follow.recording import Options, Recording
 from ..git import ask, check_git
 from ..pipeline.lineages import declares_nothing
 from ..pipeline.stages import Pipeline
 from ..place import main_repository
 from ..project import Project
 from ..registry.show import show_and_say
-from ..rows.batch import Options
 from ..rows.commits import between, committed, everything, experiments
 from ..rows.history import has_lock
-from ..rows.matching import Searches
-from ..rows.past_rows import Recording
 from ..rows.result import State, read
-from ..rows.unchanged import Unchanged
-from ..rows.write import Written
 from ..store.store import Store, exists
+from ..store.upsert import Written
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
 
@@ -50,7 +48,7 @@ def _record_one(
         state = read(project, chosen, commit)
     for problem in _problems(state):
         warn(problem)
-    recording = Recording(project, root, options, Searches)
+    recording = Recording(project, root, options)
     is_committed = bool(commit) or has_lock(project.top, project.folder)
     if chosen or recording.lacks(state, is_committed=is_committed):
         is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
@@ -58,6 +56,8 @@ def _record_one(
         recording.record(commits, chosen, here=None if commit else state, only=state)
     for store, written in (*recording.written, *recording.trashed.values()):
         _report(written, store, dry=options.dry_run)
+    if len(recording.rows) == 1:
+        say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
     n = len(state.results()) - len(recording.trashed)
@@ -76,18 +76,13 @@ def _record_many(
     show_registry: Callable[[], None],
 ) -> None:
     """Record the results of many commits; `show_registry` is called once the rows are there."""
-    unchanged = Unchanged(project, root, vars(given))
-    if (notes := unchanged.notes()) is not None:
-        _report_notes(notes)
-        say(_NOTHING)
-        return
     if given.experiments:
         commits = experiments(project.top)
     elif given.all:
         commits = everything(project.top)
     else:
         commits = between(project.top, given.rev)
-    recording = Recording(project, root, options)
+    recording = Recording(project, root, options, reads_all=True)
     recording.record(commits, chosen)
     _report_notes(recording.notes)
     if not recording.n_results:
@@ -97,8 +92,6 @@ def _record_many(
     if not _report_counts(recording, dry=options.dry_run):
         say(_NOTHING)
     show_registry()
-    if not options.dry_run and not (options.fetch and recording.notes):
-        unchanged.remember(recording.notes, recording.stores.names())
 
 
 def _report_counts(recording: Recording, *, dry: bool) -> bool:

@@ -26,12 +26,12 @@ from ..place import environment, main_repository
 from ..processes import Locked
 from ..project import restore
 from ..rows import trees
-from ..rows.content import content_of, params_of
+from ..rows.content import params_of, part_of
 from ..rows.folders import Folder, make, mark, place, prepared
 from ..rows.origin import Kept
 from ..rows.result import State
-from ..rows.sending import as_stored
 from ..store.lookup import read_run
+from ..store.sending import as_stored
 
 _CHANGED = "no dvc.lock in the row's git trees has its results; somebody has changed the row"
 
@@ -73,9 +73,9 @@ def run(given: argparse.Namespace) -> int:
 
 def _restored(root: Path, row: Run, wanted: _Wanted, commits: Sequence[str]) -> int:
     """Restore a row from one of these commits; return the exit status."""
-    path, exists, is_new = place(root, row)
+    path, exists, is_new = place(root, row.info.run_id, row.info.run_name or "")
     if not exists:
-        make(root, path, row, commits[0])
+        make(root, path, row.info.run_id, commits[0])
     folder = Folder(root, path, path / wanted.project, [], is_new)
     say(f"{path.relative_to(root)}: {'already exists' if exists else 'created'}")
     shown = folder.project.relative_to(root)
@@ -172,7 +172,7 @@ def _differences(found: State, wanted: _Wanted, run: Run) -> Iterator[str]:
             yield f"param {key!r} is {text!r}, the row says {said[key]!r}"
     last: dict[str, tuple[int, float]] = {}
     for name in wanted.digests:
-        for point in content_of(result, name).points:
+        for point in part_of(result, name).points:
             if point.step >= last.get(point.key, (0, 0.0))[0]:
                 last[point.key] = (point.step, point.value)
     for key, (_, number) in last.items():

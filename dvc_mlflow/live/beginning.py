@@ -7,16 +7,15 @@ from ..store.store import Store  # before MLflow, which it sets up
 # isort: split
 from mlflow.entities import Run
 
-from ..pipeline.tags import NOTE
 from ..rows.changes import changes
 from ..rows.content import inputs_of, params_of
 from ..rows.description import description
-from ..rows.gathered import origin_tags, source
-from ..rows.opened import Live
 from ..rows.result import Result
-from ..rows.sending import log, log_inputs
+from ..rows.row_of import origin_tags
 from ..rows.shown import shown
-from ..rows.title import named, words
+from ..rows.title import words
+from ..store.sending import log, log_inputs
+from ..store.upsert import Live, new_run
 
 
 def open_run(
@@ -24,14 +23,13 @@ def open_run(
 ) -> Live:
     """Open a run for this member of a row, which has no result yet; `digits` end its name."""
     found, stage = changes(result, [name]), result.lineage.members[name]
-    tags = {**origin_tags(result.state, stage, store.root), **environment}
-    called, note = named(words(result, found), digits), description(tags, result.lineage)
-    began = result.origin.time
-    run = store.create_run(began, {**tags, NOTE: note}, called)
+    tags = {**origin_tags(result.state, stage), **environment}
+    name_, note = f"{words(result, found)} {digits[:7]}".strip(), description(tags, result.lineage)
+    run = new_run(store, result.origin.time, tags, name_, note)
     if stage.settings.open != "first":  # its script may log the params in its own way
         log_known(store, run, result, name)
     store.show(shown(result, found, params_of(result, [name])[0], {}))
-    return Live(run.info.run_id, called, note, run.info.artifact_uri)
+    return Live(run.info.run_id)
 
 
 def log_known(store: Store, run: Run, result: Result, name: str) -> None:
@@ -39,5 +37,4 @@ def log_known(store: Store, run: Run, result: Result, name: str) -> None:
     params, _ = params_of(result, [name])
     lacking = {key: value for key, value in params.items() if key not in run.data.params}
     log(store, run.info.run_id, params=lacking)
-    inputs = inputs_of(result, name)
-    log_inputs(store, run, {each: source(result.project, each) for each in inputs})
+    log_inputs(store, run, inputs_of(result, name))

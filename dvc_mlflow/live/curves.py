@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..pipeline.drawing import is_table
 from ..pipeline.naming import file_prefixes, keyed_curves, labels, prefix
+from ..pipeline.row import Point
 from ..pipeline.stages import Plot, Stage
-from ..rows.content import Point
 from ..rows.result import Result
 
 

@@ -8,10 +8,10 @@ from ..store.store import Store  # before MLflow, which it sets up
 # isort: split
 from ..errors import StoreError
 from ..place import main_repository
-from ..rows.matching import Searches
-from ..rows.result import Result, experiment
-from ..rows.stores import AT_MOST, Stores
+from ..rows.result import Result, columns, experiment
 from ..store.faults import AWAY
+from ..store.runs import Runs
+from ..store.stores import AT_MOST, Stores
 
 
 class Known:
@@ -22,32 +22,27 @@ class Known:
     """
 
     def __init__(self) -> None:
-        self._stores: dict[str, Stores[Searches]] = {}
+        self._stores: dict[str, Stores] = {}
         self._errors: dict[tuple[str, str], StoreError] = {}
         self._away: StoreError | None = None
-        self.disturbed = 0
-        """How often somebody else was found to have written to a store."""
 
     @contextmanager
-    def use(self, result: Result) -> Iterator[tuple[Store, Searches]]:
+    def use(self, result: Result) -> Iterator[tuple[Store, Runs]]:
         """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
         folder, lineage = result.project.folder, result.lineage
         key = experiment(lineage), folder
         if error := self._away or self._errors.get(key):
             raise error
         if folder not in self._stores:
-            self._stores[folder] = Stores(main_repository(), folder, Searches)
+            self._stores[folder] = Stores(main_repository(), folder)
         stores = self._stores[folder]
         try:
-            store, searches = stores.of(lineage), stores.index(lineage)
+            store, runs = stores.of(key[0], columns(lineage)), stores.runs(key[0])
             with store.lock(), store.errors_reported(AT_MOST):
-                searches.begin()
-                self.disturbed += not searches.is_alone
-                yield store, searches
-                searches.end()
+                yield store, runs
         except StoreError as error:
             if error.cure == AWAY:
                 self._away = error
-            elif lineage not in stores:
+            elif key[0] not in stores:
                 self._errors[key] = error
             raise

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Set
 from itertools import chain
 
 from ..errors import warn
+from ..follow.recording import Options, Recording
 from ..place import main_repository
 from ..project import Project
 from ..registry.show import show
-from ..rows.batch import Options
 from ..rows.commits import Commits
-from ..rows.matching import Searches
-from ..rows.past_rows import Recording
 from ..rows.result import read
 
 
@@ -20,7 +18,7 @@ def record(stages: Set[str], experiments: Mapping[str, Set[str]]) -> None:
     Raises `ToolError`.
     """
     with Project() as project:
-        recording = Recording(project, main_repository(), Options(), Searches)
+        recording = Recording(project, main_repository(), Options())
         if experiments:
             commits = Commits([*experiments], frozenset(experiments))
             recording.record(commits, stages={*chain(*experiments.values())})

@@ -110,7 +110,6 @@ class Session:
         ended = stages.finish(self._row, end["code"], end["signal"], end["said"])
         self._error = ""  # what failed before has been made up for
         self._answer(ended.say, ended.code, done=ended.is_done)
-        self._row.count()
 
     def _answer(self, say: Sequence[str] = (), code: int = 0, *, done: bool = False) -> None:
         if self._error:

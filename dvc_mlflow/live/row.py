@@ -10,19 +10,20 @@ from ..store.store import Store  # before MLflow, which it sets up
 # isort: split
 from mlflow.entities import Metric, Run
 
+from .. import processes
 from ..errors import StoreError, masked
+from ..follow.recording import bring
 from ..pipeline.lineages import lineages
 from ..pipeline.tags import NOTE, PARENT, TOKEN
 from ..place import environment
 from ..project import Project
 from ..rows.description import description, ended
-from ..rows.gathered import origin_tags
-from ..rows.opened import Live
 from ..rows.origin import Origin, of_running
 from ..rows.result import Result, State, experiment, of
-from ..rows.sending import comparable, log
-from ..rows.write import leave, write_live
+from ..rows.row_of import origin_tags
 from ..store.random_names import is_random_name
+from ..store.sending import comparable, log
+from ..store.upsert import Live, leave
 from .beginning import log_known, open_run
 from .curves import Follower
 from .known import Known
@@ -47,7 +48,6 @@ class LiveRow:
         self._monitor: Monitor | None = None
         self._elsewhere: list[str] = []
         self._known, self._request = known, request
-        self._disturbed = known.disturbed
         self._project = project
         self._name = self._project.begin(request.stage, request.folder)
         self._inputs = self._project.inputs(request.began, request.params)
@@ -60,7 +60,6 @@ class LiveRow:
             self.commands = others if first == request.text else []
         self._tokens = [request.token]
         self._results = self._read()
-        self._again: list[tuple[Result, str]] = []
         self._sent: set[tuple[str, str, int]] = set()
         result = self._results[0]
         self._curves = Follower(result, result.pipeline.stages[self._name])
@@ -116,12 +115,6 @@ class LiveRow:
             self._end("FAILED", "an output is missing")
             return Ended([], 0)
         return Ended(self._complete(), 0, is_done=True)
-
-    def count(self) -> None:
-        """Count the results that runs had already; the stage does not wait for that."""
-        for result, run_id in self._again:
-            with suppress(StoreError), self._known.use(result) as (_, searches):
-                searches.count(run_id)
 
     def drop(self) -> None:
         """Mark the row as KILLED, as the stage's `run` is gone."""
@@ -182,7 +175,7 @@ class LiveRow:
         self._results = self._read()
         state = self._results[0].state
         with self._known.use(self._results[0]) as (store, _):
-            live = self._adopt(store)._replace(environment=self._tags())
+            live = self._adopt(store)._replace(tags=self._tags())
             if reason := state.reasons.get(self._name):
                 leave(store, live, {})
                 return [f"stage {self._name} is not recorded: {reason}"]
@@ -193,10 +186,9 @@ class LiveRow:
             key = experiment(result.lineage), frozenset(result.digests.items())
             distinct.setdefault(key, result)
         for i, result in enumerate(distinct.values()):
-            with self._known.use(result) as (store, searches):
-                written = write_live(store, result, Live() if i else live, searches)
-                self._again += [(result, written.run_id)] if written.is_again else []
-                if written.columns:
+            with self._known.use(result) as (store, runs):
+                written = bring(store, runs, result, Live() if i else live)
+                if written.columns and written.verb == "added":
                     store.show(written.columns)
                 for run_id in self._elsewhere:
                     store.client.set_tag(run_id, PARENT, written.run_id)
@@ -225,9 +217,6 @@ class LiveRow:
         Further runs that the command opened become its children, as do those in an experiment that
         it has chosen itself: the row stays in that of dvc.yaml, with the others.
         """
-        is_alone = self._known.disturbed == self._disturbed
-        if is_alone and not (self.run_id and store.has_artifacts(self._live.artifact_uri)):
-            return self._live._replace(sent=frozenset(self._sent))
         top: list[Run] = []
         for token in self._tokens:
             query = f"tags.`{TOKEN}` = '{token}'"
@@ -244,17 +233,17 @@ class LiveRow:
                 store.client.delete_run(self.run_id)
             self._sent.clear()
             state = self._results[0].state
-            tags = origin_tags(state, state.pipeline.stages[self._name], store.root)
-            log(store, first.info.run_id, tags={**tags, **self._tags()})
+            tags = origin_tags(state, state.pipeline.stages[self._name])
+            own_tags = {**processes.tags(store.root), **self._tags()}
+            log(store, first.info.run_id, tags={**tags, **own_tags})
         else:
-            return self._live._replace(sent=frozenset(self._sent))
+            return self._live
         for run in others:
             store.client.set_tag(run.info.run_id, PARENT, first.info.run_id)
         if first is not own:
             name = first.info.run_name
-            given = name if is_random_name(name) else ""
-            self._live = Live(first.info.run_id, given, artifact_uri=first.info.artifact_uri)
-        return self._live._replace(sent=frozenset(self._sent), is_used=True)
+            self._live = Live(first.info.run_id, name if is_random_name(name) else "")
+        return self._live._replace(is_used=True)
 
     def _is_used(self, store: Store, own: Run) -> bool:
         """Whether the command has logged something to the run that we opened."""

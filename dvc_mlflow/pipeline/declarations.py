@@ -1,11 +1,11 @@
 """What the commits that have a result declare of it, united: metrics, plots and models."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .row import short_digest
 from .settings import Model, Settings
 from .stages import Pipeline, Plot, Stage
 
@@ -72,12 +72,12 @@ def shown(pipeline: Pipeline, stages: Iterable[Stage]) -> frozenset[str]:
         found |= pipeline.metrics_paths(stage)
         found |= {(p.path, p.x, p.template, p.header) for p in pipeline.plots_of(stage)}
         found |= {repr(model) for model, _ in pipeline.models_of(stage)}
-    return frozenset(map(_short_digest, found))
+    return frozenset(map(short_digest, found))
 
 
 def shown_model(model: Model) -> str:
     """Return the short digest of a model that is declared."""
-    return _short_digest(repr(model))
+    return short_digest(repr(model))
 
 
 def _by_path(plots: Iterable[Plot]) -> dict[str, list[Plot]]:
@@ -85,7 +85,3 @@ def _by_path(plots: Iterable[Plot]) -> dict[str, list[Plot]]:
     for plot in plots:
         found[plot.path].append(plot)
     return found
-
-
-def _short_digest(item: object) -> str:
-    return hashlib.md5(repr(item).encode(), usedforsecurity=False).hexdigest()[:8]

@@ -20,11 +20,24 @@ TREE = f"{PRIVATE}tree."
 KEPT = f"{PRIVATE}kept."
 """The commit that keeps that tree."""
 SHOWN = f"{PRIVATE}shown."
-"""The metrics, plots and models that the row has, as short digests of what dvc.yaml declares."""
+"""The metrics, plots and models that a row of 3.0.0 has, as short digests."""
 PREFIX = f"{PRIVATE}prefix."
 """The prefix of the keys of its metrics, if that is not the stage's name."""
 
 # Of a row, for the tool.
+WHOLE = f"{PRIVATE}row"
+"""What decides the row, written last: its format, where its result stands in git, and the short
+digests of the metrics, plots and models that it has."""
+UNREAD = f"{PRIVATE}unread"
+"""The files whose bytes could not be had."""
+FOUND_BY = f"{PRIVATE}found-by"
+"""Seven digits of each of its results, and of each name that it has had."""
+NAMED = f"{PRIVATE}name"
+"""The name that the tool has given to it: another one is somebody's own."""
+NOTED = f"{PRIVATE}note"
+"""A digest of the description that the tool has given to it."""
+DOUBLE = f"{PRIVATE}double"
+"""The run that has the same results; this one is in the trash for it."""
 LACKS = f"{PRIVATE}lacks"
 """The files of the checkout that the last tree lacks."""
 CHOSEN = f"{PRIVATE}stages"
@@ -59,8 +72,6 @@ IN_SWEEP = f"{PRIVATE}sweep."
 """The same, one tag for each sweep, by its name: MLflow cannot search for one of several words."""
 SWEEP_VARIABLE = "SWEEP"
 """The environment variable with the name of the sweep for which a process works."""
-REPRODUCED = "reproduced"
-"""How often the result was made again."""
 REPRODUCES = "reproduces"
 """The run that has the same result; this one has what a script logged when it was made again."""
 PYTHON = "python"
@@ -107,6 +118,16 @@ POINTS = "sweep."
 """The points of an adaptive search, by the names of sweep and trial."""
 SPACE = f"{PRIVATE}space."
 """What an adaptive search varies, by the name of the sweep."""
+
+
+_OF_PEOPLE = {STAGE, FOLDER, EXPERIMENT, CHANGE, NAMES, SWEEP, PYTHON, REQUIREMENTS, PROCESSOR}
+_OF_PEOPLE |= {REPRODUCES, "reproduced"}  # 3.0.0 counted how often a result was made again
+
+
+def is_of_the_tool(key: str) -> bool:
+    """Whether the tool or MLflow itself gives runs a tag with this key."""
+    starts = (PRIVATE, MD5, "mlflow.")
+    return key.startswith(starts) or key in _OF_PEOPLE
 
 
 def text(given: str) -> str:

@@ -130,7 +130,9 @@ class Definitions(Files):
         unmade = {}
         for file in dict.fromkeys([*metrics, *at_top]):
             shown = [*metrics.get(file, ()), *(plot.path for plot in at_top.get(file, ()))]
-            if each := of_file(self, file, shown, [m.path for m in models.get(file, ())], outs):
+            own_models = [model.path for model in models.get(file, ())]
+            last = self._last_stages([n for n, s in found.items() if s.path == file])
+            if each := of_file(self, file, shown, own_models, outs, last):
                 unmade[each.stage.name] = each
                 self._outs |= {self._path(out): out for out in each.kept_by_git}
         outs += [out.path for each in unmade.values() for out in each.stage.outs]
@@ -154,6 +156,11 @@ class Definitions(Files):
             tuple(problems),
             unmade,
         )
+
+    def _last_stages(self, names: Sequence[str]) -> list[str]:
+        """Return those of these stages that none of them reads from."""
+        read = {maker for name in names for dep in self._stages[name].deps for maker in dep.makers}
+        return [name for name in names if name not in read]
 
     def _template_files(self) -> Iterator[Path]:
         """Yield the files whose values dvc.yaml can insert, whether they exist or not."""

@@ -101,22 +101,22 @@ class Files(Opened):
             return "they are neither in DVC's cache nor in its remote"
         return "with --fetch they come from DVC's remote"
 
-    def export(self, output: Output, target: Path) -> bool:
-        """Make `target` the output, as dvc.lock has it; return False if its bytes are not here.
+    def contents(self, output: Output) -> list[tuple[str, Path | bytes]] | None:
+        """Return an output's files by their paths in it, or None if one is missing.
 
-        Local files are linked, not copied: a model can have a few GB.
+        For a file that is here that is where it is: a model can have a few GB. A file that is an
+        output itself has the path "".
         """
         out, files = self._outs[output.path], self.files(output)
+        found: list[tuple[str, Path | bytes]] = []
         for file in files or ():
-            place = target.joinpath(*Path(file.path).relative_to(output.path).parts)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if path := next((p for p in self._here(out, file) if _has(p, out, file)), None):
-                place.symlink_to(path.resolve())
-            elif (content := self.read(output, file)) is not None:
-                place.write_bytes(content)
-            else:
-                return False
-        return files is not None
+            path = file.path[len(output.path) + 1 :]
+            place = next((p for p in self._here(out, file) if _has(p, out, file)), None)
+            content = place.resolve() if place else self.read(output, file)
+            if content is None:
+                return None
+            found.append((path, content))
+        return None if files is None else found
 
     def code(self, path: str) -> dict[str, bytes]:
         """Return the files below a folder, or a file, of the checkout or the commit.

@@ -2,6 +2,7 @@
 
 It is read as a stage without a command, called by the path of its dvc.yaml: its outputs are the
 files of metrics and plots, and the models that a .dvc file tracks; its params are at the top too.
+If that dvc.yaml has stages, it comes after the last ones, in their row.
 """
 
 import posixpath
@@ -15,7 +16,7 @@ from dvc_data.hashfile.meta import Meta
 
 from ..errors import ProjectError
 from ..pipeline.settings import Settings
-from ..pipeline.stages import Params, Stage, overlap
+from ..pipeline.stages import Dependency, Params, Stage, overlap
 from ..pipeline.tables import flatten
 from .files import Files
 from .hashing import content_md5
@@ -31,12 +32,18 @@ class Unmade(NamedTuple):
 
 
 def of_file(
-    project: Files, file: str, shown: Sequence[str], models: Sequence[str], made: Sequence[str]
+    project: Files,
+    file: str,
+    shown: Sequence[str],
+    models: Sequence[str],
+    made: Sequence[str],
+    last: Sequence[str],
 ) -> Unmade | None:
     """Return what no stage makes of the metrics, plots and models that one dvc.yaml declares.
 
-    `shown` and `models` are their paths, and `made` the outputs of all stages. Return None if there
-    is nothing of it. Raises `ProjectError`.
+    `shown` and `models` are their paths, and `made` the outputs of all stages. It belongs to the
+    `last` stages of the file, as if these had made it. Return None if there is nothing of it.
+    Raises `ProjectError`.
     """
     paths = [path for path in shown if not any(overlap(path, out) for out in made)]
     if not paths:
@@ -67,7 +74,7 @@ def of_file(
         has_result=True,
         params=tuple(_params(project, file)),
         item_values={},
-        deps=(),
+        deps=tuple(Dependency("", "", (stage,)) for stage in last),
         outs=(*map(project._output, kept), *map(project._output, tracked.values())),
         settings=Settings(prefix=""),
     )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
+from ..store.models import logged_name, of_run
 from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
@@ -18,7 +19,6 @@ from ..pipeline.lineages import Lineage, lineages, makes_model, recorded
 from ..pipeline.naming import model_names
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import COMPLETE, MD5, tagged
-from ..rows.logged_models import logged_name, of_run
 
 
 class Contest(NamedTuple):

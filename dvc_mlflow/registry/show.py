@@ -12,8 +12,8 @@ from ..errors import ProjectError, say, warn
 from ..pipeline.stages import leads_out
 from ..place import address
 from ..project import Project
-from ..rows.stores import AT_MOST
 from ..store import database
+from ..store.stores import AT_MOST
 from . import registered_models
 from .looked import Looked
 from .tagged import Tagged

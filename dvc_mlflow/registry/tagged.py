@@ -1,6 +1,5 @@
 """The row and the model of a version that git's tags register, by the results of its commit."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -8,16 +7,15 @@ from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
 from ..errors import ProjectError
-from ..pipeline.identity import Known
+from ..pipeline.identity import StoredRun
 from ..pipeline.lineages import names_recorded
 from ..pipeline.naming import model_names
 from ..pipeline.stages import Output, Pipeline, Stage
 from ..project import Past, Project
-from ..rows.logged_models import of_run
-from ..rows.matching import Searches
 from ..rows.origin import of_commit
-from ..rows.result import Result, now_or_none, of
-from ..rows.stores import Stores
+from ..rows.result import Result, experiment, now_or_none, of
+from ..store.models import of_run
+from ..store.stores import Stores
 
 if TYPE_CHECKING:
     from ..project.registry import Version
@@ -42,7 +40,7 @@ class Tagged:
     def __init__(self, project: Project, root: Path, store: Store) -> None:
         self._project, self._store, self._past = project, store, Past(project)
         self._now = now_or_none(project)
-        self._stores = Stores(root, project.folder, Searches, create=False)
+        self._stores = Stores(root, project.folder, create=False)
 
     def __enter__(self) -> Self:
         return self
@@ -68,17 +66,18 @@ class Tagged:
             return Found(why=f"{error}")
         return Found(why=f"MLflow {cure}")
 
-    def _row(self, result: Result, stage: Stage) -> Known | None:
+    def _row(self, result: Result, stage: Stage) -> StoredRun | None:
         """Return the row of a result, or else one that has what this stage has made of it.
 
         A row remains incomplete while metrics downstream of the model are only in DVC's remote.
         """
-        if known := self._stores.look(result).has:
-            return known
-        parts = result.lineage.parts.items()
-        own = [name for name, stages in parts if stage.name in {each.name for each in stages}]
-        digests = {name: result.digests[name] for name in own}
-        return self._stores.look(replace(result, digests=digests)).has
+        runs = self._stores.runs(experiment(result.lineage))
+        with self._store.errors_reported():
+            if known := runs.find(result.digests).has:
+                return known
+            parts = result.lineage.parts.items()
+            own = [name for name, stages in parts if stage.name in {each.name for each in stages}]
+            return runs.find({name: result.digests[name] for name in own}).has
 
     def _pipeline(self, commit: str) -> Pipeline:
         from ..project import registry

@@ -1,5 +1,4 @@
-"""Results as rows: read from DVC and git, placed in the store, written there, and kept in git.
+"""Results as rows: read from DVC and git, and kept in git. MLflow is not known here.
 
-It imports `project`, `store` and `pipeline`. What is recorded live, later or from history goes
-through here, so that it is the same.
+It imports `project` and `pipeline`. What is recorded live, later or from history is the same `Row`.
 """

@@ -1,9 +1,8 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from ..pipeline.lineages import Lineage, as_key
 from ..pipeline.naming import (
@@ -17,52 +16,16 @@ from ..pipeline.naming import (
     prefix,
     reads,
 )
+from ..pipeline.row import Input, Part, Point
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tables import numbers
 from ..pipeline.tags import MD5, PREFIX
-from ..project import SMALL, File, parse
+from ..project import SMALL, File, Project, parse
 from .result import Result
+from .served_models import add_models
 
 _LARGEST, _LARGEST_YAML = 50, 5  # MB of a file of plots or metrics that is read
 _LONGEST_VALUE = 6000  # characters, in MLflow
-
-
-class Point(NamedTuple):
-    """A value of a metric."""
-
-    key: str
-    value: float
-    step: int
-    is_final: bool = False
-    """Whether it comes from a metrics file, so that the table shows it."""
-
-
-class Input(NamedTuple):
-    """A data set that a stage reads."""
-
-    path: str
-    md5: str
-    stage: str
-
-
-@dataclass
-class Content:
-    """What a row gets from one stage."""
-
-    points: list[Point] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
-    inputs: list[Input] = field(default_factory=list)
-    lacking: dict[str, str] = field(default_factory=dict)
-    """Files whose bytes are not here, without which the row is not complete: what brings each."""
-    notes: list[str] = field(default_factory=list)
-    """What cannot be recorded, one line each."""
-
-    def notes_lacking(self) -> Iterator[str]:
-        """Yield which files are not as in dvc.lock, and how they are brought back."""
-        for cure in dict.fromkeys(self.lacking.values()):
-            own = [path for path, each in self.lacking.items() if each == cure]
-            yield f"{', '.join(own[:5])}: not as in dvc.lock; {cure}"
 
 
 def params_of(
@@ -132,60 +95,71 @@ def fetch(result: Result) -> list[str]:
     return notes
 
 
-def content_of(result: Result, name: str) -> Content:
+def part_of(result: Result, name: str) -> Part:
     """Return what a row gets from the stage with this name in the row."""
-    content, called = Content(inputs=inputs_of(result, name)), labels(result.lineage)
+    part, called = Part(inputs=inputs_of(result, name)), labels(result.lineage)
     for stage in result.lineage.parts[name]:
         label = called[stage.name]
-        content.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
+        part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
         is_member = stage is result.lineage.members[name]
         if is_member and stage.settings.prefix is not None:
-            content.tags[f"{PREFIX}{name}"] = stage.settings.prefix
-        _read(result, stage, label, is_member, content)
-    for key in [key for key in content.tags if len(key) > LONGEST]:
-        content.notes.append(f"tag {key[:60]!r} is too long")
-    content.tags = {allowed_key(key): value for key, value in content.tags.items()}
-    return content
+            part.tags[f"{PREFIX}{name}"] = stage.settings.prefix
+        _read(result, stage, label, is_member, part)
+    add_models(result, name, part)
+    for key in [key for key in part.tags if len(key) > LONGEST]:
+        part.notes.append(f"tag {key[:60]!r} is too long")
+    part.tags = {allowed_key(key): value for key, value in part.tags.items()}
+    return part
 
 
 def inputs_of(result: Result, name: str) -> list[Input]:
     """Return the data sets that the stage with this name in the row, or those before it, read."""
     called = labels(result.lineage)
     return [
-        Input(dep.path, dep.md5, called[stage.name])
+        Input(dep.path, dep.md5, called[stage.name], *_source(result.project, dep.md5))
         for stage in result.lineage.parts[name]
         for dep in stage.deps
         if dep.md5 and (dep.makers or dep.is_data)
     ]
 
 
-def _read(result: Result, stage: Stage, label: str, keeps_files: bool, content: Content) -> None:
-    """Add the metrics, curves and files of a stage to a row's content."""
+def _source(project: Project, md5: str) -> tuple[str, str]:
+    """Return the kind of a data set's source, and the source as JSON.
+
+    The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
+    of its files.
+    """
+    kind, address = project.address(md5)
+    return kind, json.dumps({"url" if kind == "http" else "uri": address})
+
+
+def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Part) -> None:
+    """Add the metrics, curves and files of a stage to a row's part."""
     pipeline = result.pipeline
     start, stems = prefix(stage, label), file_prefixes(pipeline, stage)
     metrics: dict[str, float] = {}
-    last: dict[str, int] = {}  # where in content.points each curve ends
-    for output, file, body in _files(result, stage, keeps_files, content):
+    last: dict[str, int] = {}  # where in part.points each curve ends
+    for output, file, body in _files(result, stage, keeps_files, part):
         plot = pipeline.plot(file.path)
-        drawn = plot is not None and _add_curves(plot, file, body, start, stems, content, last)
+        drawn = plot is not None and _add_curves(plot, file, body, start, stems, part, last)
         if declared := pipeline.metrics_path(output, file.path):
             inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
             before = f"{start}{stems.get(declared, '')}{inner}"
-            _add_metrics(file, body, before, content, metrics)
+            _add_metrics(file, body, before, part, metrics)
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
         if not leads_out(file.path) and (small or (plot and not drawn)):
-            content.files[file.path] = body
+            part.files[file.path] = body
     for key, value in metrics.items():
-        end = content.points[last[key]] if key in last else Point(key, value, 0)
+        end = part.points[last[key]] if key in last else Point(key, value, 0)
         point = Point(key, value, end.step, is_final=True)
         if key in last and end.value == value:
-            content.points[last[key]] = point
+            part.points[last[key]] = point
         else:
-            content.points.append(point)
+            part.points.append(point)
 
 
 def _files(
-    result: Result, stage: Stage, keeps_files: bool, content: Content
+    result: Result, stage: Stage, keeps_files: bool, part: Part
 ) -> Iterator[tuple[Output, File, bytes]]:
     """Yield what a row shows or keeps of a stage's outputs, and note what is not here."""
     project, pipeline = result.project, result.pipeline
@@ -194,12 +168,12 @@ def _files(
         small = keeps_files and output.size <= SMALL
         if project.is_outside(output):
             if _is_shown(pipeline, output):
-                content.notes.append(f"{output.path} is not in the repository; it is left out")
+                part.notes.append(f"{output.path} is not in the repository; it is left out")
             continue
         files = project.files(output) if small or _is_shown(pipeline, output) else []
         if files is None:
             if _is_shown(pipeline, output):
-                content.lacking[output.path] = cure(output)
+                part.unread[output.path] = cure(output)
             continue
         for file in files:
             shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
@@ -209,11 +183,11 @@ def _files(
             is_yaml = shown and file.path.endswith((".yaml", ".yml"))
             largest = _LARGEST_YAML if is_yaml else _LARGEST
             if file.size > largest * 1_000_000:
-                content.notes.append(f"{file.path} has more than {largest} MB; it is left out")
+                part.notes.append(f"{file.path} has more than {largest} MB; it is left out")
             elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
                 yield output, file, body
             elif shown:
-                content.lacking[file.path] = cure(output)
+                part.unread[file.path] = cure(output)
 
 
 def _add_curves(
@@ -222,7 +196,7 @@ def _add_curves(
     body: bytes,
     start: str,
     stems: Mapping[str, str],
-    content: Content,
+    part: Part,
     last: dict[str, int],
 ) -> bool:
     """Add the curves in a file of plots; return whether it has any."""
@@ -230,33 +204,31 @@ def _add_curves(
     found = keyed_curves(plot, file.path, text, start, stems)
     for key, curve in found:
         if key in last:
-            content.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
+            part.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
             continue
-        content.points += [Point(key, value, step) for step, value in curve.points]
-        last[key] = len(content.points) - 1
+        part.points += [Point(key, value, step) for step, value in curve.points]
+        last[key] = len(part.points) - 1
     return bool(found)
 
 
 def _add_metrics(
-    file: File, body: bytes, start: str, content: Content, metrics: dict[str, float]
+    file: File, body: bytes, start: str, part: Part, metrics: dict[str, float]
 ) -> None:
     try:
         found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
     except ValueError as error:
-        content.notes.append(f"metrics {file.path} cannot be read: {error}")
+        part.notes.append(f"metrics {file.path} cannot be read: {error}")
         return
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
         if allowed in metrics:
             taken = f"the key {allowed!r} is taken; it is left out"
-            content.notes.append(f"metric {key!r} of {file.path}: {taken}")
+            part.notes.append(f"metric {key!r} of {file.path}: {taken}")
         metrics.setdefault(allowed, value)
         if value in (float("inf"), float("-inf")):
-            content.notes.append(
-                f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308"
-            )
+            part.notes.append(f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308")
     if others:
-        content.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
+        part.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
 
 
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:

@@ -1,7 +1,6 @@
 """The description on a row's page, in Markdown: the commit, its author, commands, the way back."""
 
 import re
-import shlex
 from collections.abc import Mapping
 
 from ..errors import masked, plain
@@ -12,15 +11,12 @@ from .origin import UNCOMMITTED
 _LONGEST, _MOST = 300, 10  # characters of a command; commands
 
 
-def description(tags: Mapping[str, str], lineage: Lineage, name: str = "") -> str:
-    """Return the description of a row with these tags; `name` is its own if it can be restored."""
+def description(tags: Mapping[str, str], lineage: Lineage, digits: str = "") -> str:
+    """Return the description of a row with these tags, which can be restored by these digits."""
     commands = [f"- {_code(n)}: {_code(s.command)}" for n, s in lineage.members.items()]
     more = [f"- and {len(commands) - _MOST} more"] if len(commands) > _MOST else []
-    parts = [lead(tags), "\n".join(commands[:_MOST] + more)]
-    if name:
-        command = _code(f"dvc-mlflow restore {shlex.quote(name)}")
-        parts.append(f"{command} brings back its code, params and files.")
-    return "\n\n".join(filter(None, parts))
+    way = f"`dvc-mlflow restore {digits}` brings back its code, params and files." if digits else ""
+    return "\n\n".join(filter(None, [lead(tags), "\n".join(commands[:_MOST] + more), way]))
 
 
 def lead(tags: Mapping[str, str]) -> str:

@@ -11,8 +11,6 @@ from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow.entities import Run
-
 from ..errors import ProjectError
 from ..git import checkout, git
 from ..pipeline.stages import is_inside
@@ -74,14 +72,14 @@ def prepared(root: Path) -> Path:
     return above
 
 
-def place(root: Path, run: Run) -> tuple[Path, bool, bool]:
+def place(root: Path, run_id: str, called: str) -> tuple[Path, bool, bool]:
     """Return the row's folder, whether it exists, and whether nobody can have edited it.
 
     Two rows can have the same name.
     """
-    above, run_id = root / "restored", _as_name(run.info.run_id)
-    name = _as_name(run.info.run_name or "") or run_id
-    for folder in (above / name, above / f"{name}-{run_id[:8]}"):
+    above, own = root / "restored", _as_name(run_id)
+    name = _as_name(called) or own
+    for folder in (above / name, above / f"{name}-{own[:8]}"):
         if not os.path.lexists(folder):
             return folder, False, True
         with suppress(ProjectError, OSError):
@@ -91,7 +89,7 @@ def place(root: Path, run: Run) -> tuple[Path, bool, bool]:
                     return folder, False, True
                 _attach(root, folder)
                 marked, _, unfinished = mark(folder).read_text().partition(" ")
-                if marked == run.info.run_id:
+                if marked == run_id:
                     return folder, True, bool(unfinished)
     raise ProjectError(f"{folder}: exists, but is not this row's folder; move it away")
 
@@ -102,13 +100,13 @@ def _as_name(text: str) -> str:
     return name.encode()[:120].decode(errors="ignore")
 
 
-def make(root: Path, folder: Path, run: Run, commit: str) -> None:
+def make(root: Path, folder: Path, run_id: str, commit: str) -> None:
     """Make the row's folder at a commit, without files, whole or not at all."""
     # Forced, because git still lists a folder that was deleted, or that a kill has left.
     add = ("worktree", "add", "--force", "--force", "--no-checkout", "--detach")
     try:
         git(*add, "--", str(folder), commit, cwd=root)
-        mark(folder).write_text(f"{run.info.run_id} {_UNFINISHED}")
+        mark(folder).write_text(f"{run_id} {_UNFINISHED}")
     except BaseException:
         with suppress(ProjectError):
             git("worktree", "remove", "--force", str(folder), cwd=root)

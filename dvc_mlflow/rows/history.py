@@ -76,7 +76,15 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
             having[key].append(commit)
     found = []
     for key, those in having.items():
-        first = min(those, key=lambda commit: (_is_row(tips, commit), dates[commit.hash]))
+        # An experiment's commit names nobody's own, even if it is older.
+        first = min(
+            those,
+            key=lambda commit: (
+                _is_row(tips, commit),
+                commit.hash not in branches and _is_experiment(tips, commit),
+                dates[commit.hash],
+            ),
+        )
         definitions, locks = states[first.hash]
         origin = _origin(first, commits, tips, branches)
         found.append(Snapshot(first.hash, definitions, locks, origin, names[key]))
@@ -172,6 +180,11 @@ def _is_row(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
     """Whether a commit is one of the tool's own, which says neither who made it nor when."""
     refs = tips.get(commit.hash, ())
     return any(ref.startswith(f"{REFS}/") for ref in refs)
+
+
+def _is_experiment(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
+    """Whether a commit is that of one of DVC's experiments."""
+    return any(ref.startswith(EXPERIMENTS) for ref in tips.get(commit.hash, ()))
 
 
 def _branches(

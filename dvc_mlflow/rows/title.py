@@ -2,13 +2,12 @@
 
 These parts stand in it, as far as there are any: the item of a foreach or a matrix, the name that a
 person has given to the experiment, three of the params that differ from those that the work started
-from, `edited code`, and seven digits of the result's digest. It is the same whether the row is made
-live or from history, and nothing that is recorded later changes it.
+from, and `edited code` if nobody has committed the result: else the commit's subject says what it
+is. Seven digits of the result's digest end it. It is the same whether the row is made live or from
+history.
 """
 
-import hashlib
 import re
-from collections.abc import Collection, Mapping
 
 from ..pipeline.lineages import as_key
 from ..pipeline.tags import text as as_text
@@ -16,7 +15,6 @@ from ..project import is_generated
 from .changes import Changes
 from .result import Result
 
-_DIGITS = 7
 _MOST_PARAMS = 3
 _LONGEST_VALUE, _LONGEST = 30, 92  # characters, of a value and of all but the digits
 
@@ -32,25 +30,9 @@ def words(result: Result, found: Changes) -> str:
     parts = [*dict.fromkeys(items), "" if is_generated(given) else given]
     for name, value in [*found.params.items()][:_MOST_PARAMS]:
         parts.append(f"{found.short[name]}={_cut(f'{value}', _LONGEST_VALUE)}")
-    parts += ["edited code"] * found.is_code
+    if found.is_code and not result.origin.is_committed:
+        parts.append("edited code")
     return as_text(_cut(" ".join(filter(None, parts)), _LONGEST))
-
-
-def named(start: str, digits: str) -> str:
-    """Return the name with these words and digits."""
-    return f"{start} {digits[:_DIGITS]}".strip()
-
-
-def title(start: str, digests: Mapping[str, str], taken: Collection[str] = ()) -> str:
-    """Return the name with these words of a row with these digests, by their names in it.
-
-    The digits are those of the first stage's result, which the row has from its beginning and
-    keeps. If other rows with that result have `taken` the name, as when only the code of an
-    evaluation has changed, they are those of the first result with which no row has it.
-    """
-    whole = hashlib.md5("".join(digests.values()).encode(), usedforsecurity=False).hexdigest()
-    names = [named(start, digest) for digest in (*digests.values(), whole)]
-    return next((name for name in names if name not in taken), names[-1])
 
 
 def _cut(text: str, longest: int) -> str:

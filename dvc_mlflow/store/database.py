@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,22 @@ from mlflow.exceptions import MlflowException
 mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
 
 _MAKING, _MOMENT = 20, 0.05  # seconds
+_WAL = b"\2\2"  # the versions of a database in that mode
 _PAUSE = 2  # seconds, at most, between what MLflow writes while it makes a database
 
 
 def changes(address: str) -> int | None:
     """Return a number that differs after any change to a store, or None if there is none.
 
-    SQLite counts transactions in its file's header, but not in WAL mode.
+    SQLite counts transactions in its file's header, but not in WAL mode, whether or not somebody
+    is connected.
     """
     database = file_of(address)
     if database is None or not database.exists():
         return None
-    if database.with_name(f"{database.name}-wal").exists():
-        return None
     with database.open("rb") as file:
-        return int.from_bytes(file.read(28)[24:])
+        header = file.read(28)
+    return None if header[18:20] == _WAL else int.from_bytes(header[24:])
 
 
 def file_of(address: str) -> Path | None:
@@ -101,7 +102,8 @@ def create(path: Path) -> None:
             except FileExistsError:  # another clone's, or a script's MLflow is at it
                 check_schema(f"sqlite:///{path}")
             except OSError:  # a file system without links
-                partial.replace(path)
+                with suppress(FileExistsError), path.open("xb") as new:
+                    new.write(partial.read_bytes())
         finally:
             partial.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from .store import Store, exists
 from mlflow.entities import Run
 
 from ..errors import ToolError
+from ..pipeline.tags import FOUND_BY
 
 
 def read_run(root: Path, named: str) -> Run:
@@ -30,14 +31,21 @@ def read_run(root: Path, named: str) -> Run:
 
 
 def _called(store: Store, named: str) -> list[Run]:
-    """Return the runs with this name; if there is none, those that end with these digits."""
+    """Return the runs with this name; if there is none, those that its digits end or stand for.
+
+    A name can have been another, in this store or in one that was lost.
+    """
     if not named:
         return []
-    experiments = [str(found.experiment_id) for found in store.client.search_experiments()]
+    experiments = store.all_experiments()
     quote = '"' if "'" in named else "'"
     can_ask = quote not in named and "\\" not in named
     query = f"attributes.run_name = {quote}{named}{quote}" if can_ask else ""
     found = [r for r in store.runs(query, experiments=experiments) if r.info.run_name == named]
-    if not found and re.fullmatch("[0-9a-f]{7}", named):
+    digits = re.search(r"(?:^| )([0-9a-f]{7})$", named)
+    if not found and digits and digits[1] == named:
         found = [*store.runs(f"attributes.run_name LIKE '% {named}'", experiments=experiments)]
+    if not found and digits:
+        query = f"tags.`{FOUND_BY}` LIKE '%{digits[1]}%'"
+        found = [*store.runs(query, experiments=experiments)]
     return found

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -124,7 +124,20 @@ class Store:
         """
         if not self.experiment_id or self.is_shared:
             return [self.experiment_id] if self.experiment_id else []
-        return [str(e.experiment_id) for e in self.client.search_experiments()]
+        return self.all_experiments()
+
+    def all_experiments(self) -> list[str]:
+        """Return all experiments of the store."""
+        return [str(each.experiment_id) for each in self._experiments(ViewType.ACTIVE_ONLY)]
+
+    def _experiments(self, view: int) -> Iterator[Experiment]:
+        """Yield experiments, of which MLflow gives a thousand at a time."""
+        token = None
+        while True:
+            page = self.client.search_experiments(view, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
 
     def runs(
         self,
@@ -147,20 +160,13 @@ class Store:
 
     def _end_dead_rows(self) -> None:
         """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
-        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        experiments = self.all_experiments()
         for key in known_keys(CLONE):
             clone = f"tags.`{key}` = '{processes.clone(self.root)}'"
             running = f"attributes.status = 'RUNNING' and {clone}"
-            for run in self.client.search_runs(experiments, running):
+            for run in [*self.runs(running, experiments=experiments)]:
                 if processes.has_ended(run.data.tags):
                     self.client.set_terminated(run.info.run_id, "KILLED")
-
-    def create_run(self, start: int, tags: Mapping[str, str], name: str) -> Run:
-        """Create a run in the experiment; `start` is in ms since 1970."""
-        run = self.client.create_run(self.experiment_id, start, dict(tags), name)
-        if not run.info.run_id:  # the client accepts any JSON
-            raise MlflowException("the server's answer has no run")
-        return run
 
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder to the place of a run for which `why_no_files` is "".
@@ -267,7 +273,7 @@ class Store:
         A shared store may have rows of this repository under the name that 2.0.0 chose.
         """
         if self._default:
-            for found in self.client.search_experiments(ViewType.ALL):
+            for found in self._experiments(ViewType.ALL):
                 if found.tags.get(DEFAULT) == self._default:
                     self.experiment = found.name
                     return found

@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 from ..errors import ToolError
 from ..project import Project
-from ..rows.content import content_of
+from ..rows.content import part_of
 from ..rows.result import read
 from ..rows.shown import metrics_shown
 from .table import Table
@@ -18,7 +18,7 @@ def chosen(given: str | None, project: Project, table: Table, *, is_needed: bool
     """
     names, known = [*table.columns], list[str]()
     for result in read(project).results():
-        content = {name: content_of(result, name) for name in result.digests}
+        content = {name: part_of(result, name) for name in result.digests}
         known += [point.key for each in content.values() for point in each.points]
         names += metrics_shown(result, content)
     if given:

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from tqdm import tqdm
 
 from ..errors import ProjectError, warn
+from ..follow.recording import bring
 from ..pipeline.lineages import lineages, recorded
 from ..pipeline.tags import (
     BEGUN,
@@ -29,12 +30,11 @@ from ..pipeline.tags import (
 from ..place import main_repository
 from ..project import Project
 from ..rows.content import fetch
-from ..rows.matching import Index, Searches
-from ..rows.result import columns, read
-from ..rows.sending import log
-from ..rows.stores import AT_MOST, Stores
-from ..rows.write import write
+from ..rows.result import columns, experiment, read
 from ..store import table_view
+from ..store.runs import Runs
+from ..store.sending import log
+from ..store.stores import AT_MOST, Stores
 from .results import Experiments
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ class Table:
 
     def __init__(self, project: Project, commit: str, experiments: Experiments) -> None:
         self._project, self._commit, self._experiments = project, commit, experiments
-        self._stores = Stores(main_repository(), project.folder, Index)
+        self._stores = Stores(main_repository(), project.folder)
         self.columns: list[str] = []
         """Those that dvc.yaml chooses for the table."""
         pipeline = project.pipeline()
         for lineage in lineages(pipeline, recorded(pipeline)):
-            self._stores.of(lineage)
+            self._stores.of(experiment(lineage), columns(lineage))
             self.columns += columns(lineage)
         if not [*self._stores]:
             raise ProjectError("dvc.yaml has no metrics, curves or models, so trials have no rows")
@@ -88,11 +88,11 @@ class Table:
     def _rows(self, name: str, known: Mapping[_Results, Run]) -> list[Run | None]:
         """Return the row with each result of a trial, whichever trial or commit has made it."""
         found: list[Run | None] = []
-        for experiment, digests in self._experiments.there[name].rows:
-            run, store = known.get(frozenset(digests.items())), self._stores.named(experiment)
+        for name_, digests in self._experiments.there[name].rows:
+            run, store = known.get(frozenset(digests.items())), self._stores.of(name_)
             if run is None:
                 with store.errors_reported():
-                    has = Searches(store).find(digests).has
+                    has = Runs(store).find(digests).has
                     run = store.client.get_run(has.run_id) if has and not has.is_deleted else None
             found.append(run)
         return found
@@ -107,9 +107,10 @@ class Table:
             # As if the trial itself had made it.
             origin = found.origin._replace(commit=self._commit, experiment=name)
             for result in replace(found, origin=origin).results():
-                notes, store = fetch(result), self._stores.of(result.lineage)
+                notes, name_ = fetch(result), experiment(result.lineage)
+                store, runs = self._stores.of(name_), self._stores.runs(name_)
                 with store.lock(), store.errors_reported(AT_MOST):
-                    notes += write(store, result, undelete=True).notes
+                    notes += bring(store, runs, result, undelete=True).notes
                 with tqdm.external_write_mode():
                     for note in notes:
                         warn(f"{name}: {note}")

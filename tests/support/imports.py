@@ -13,13 +13,16 @@ SCRIPTS = sorted(STAGES.glob("*.py"))
 """The library's modules, and the scripts that are the stages."""
 
 
-def imported_names(path: Path) -> Iterator[str]:
-    """Yield the name of every module that a file imports, at its top or in a function."""
+def imported_names(path: Path, root: Path | None = None) -> Iterator[str]:
+    """Yield the name of every module that a file imports, at its top or in a function.
+
+    Names are relative to `root`, by default that of the repository or of its stages.
+    """
+    root = root or (STAGES if STAGES in path.parents else ROOT)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            root = STAGES if STAGES in path.parents else ROOT
             above = path.parents[node.level - 1].parts[len(root.parts) :] if node.level else ()
             name = ".".join([*above, *([node.module] if node.module else [])])
             yield name

@@ -293,7 +293,7 @@ def test_as_far_as_it_goes(tmp_path: Path, remote: str, reason: str) -> None:
         (project.path / name).unlink()
     assert project.record("--all").status == 0
     (run,) = project.rows()
-    assert "dvc-mlflow.lock.a" not in run.data.tags
+    assert run.data.tags["dvc-mlflow.unread"] == "a.json"
     said = restore(project, run)
     assert said.status == 1
     first, second = said.error.splitlines()

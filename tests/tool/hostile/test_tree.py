@@ -181,7 +181,7 @@ def test_own_files(place: Place) -> None:
     secret = place.outside / "secret"
     secret.write_text("s3cret")
     folder.mkdir(parents=True, exist_ok=True)
-    files = [own / "clone", own / "dvc-mlflow-complete"]
+    files = [own / "clone"]
     files += [folder / name for name in ("registry", "experiments", "ui", "dvc-mlflow-shell")]
     for file in files:
         file.unlink(missing_ok=True)

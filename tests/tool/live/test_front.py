@@ -231,7 +231,6 @@ def test_prefix_in_the_command(tmp_path: Path) -> None:
     done = front(project, "repro")
     (row,) = project.rows()
     assert row.data.metrics == {"a/score": 1}
-    assert row.data.tags.get("reproduced") is None
     assert done.stderr.count("row '") == 1
 
 

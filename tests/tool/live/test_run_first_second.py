@@ -67,8 +67,8 @@ def test_running(project: Repository) -> None:
         dvc.communicate()
     done = last(project)
     assert (done.info.run_id, done.info.status) == (row.info.run_id, "FINISHED")
-    digits = done.data.tags["dvc-mlflow.lock.train"][:7]
-    assert done.info.run_name == f"rate=5 a=2 edited code {digits}"
+    assert done.info.run_name[:-7] == "rate=5 a=2 edited code "
+    assert done.info.run_name[-7:] in done.data.tags["dvc-mlflow.found-by"].split()
     assert done.data.params == {"rate": "5", "a": "2", "net.units": "3"}
 
 

@@ -1,11 +1,12 @@
 """A row says which commit has its result, in a column and in its description, and follows it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run
 
-from support.pipelines import Repository, finished, repository, train
+from support.pipelines import Repository, Stages, finished, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -89,3 +90,43 @@ def test_experiment(tmp_path: Path) -> None:
         project.add_store()
         project.record(*arguments)
         assert only(project).data.tags["commit"] == f"after {short(project)} The results"
+
+
+def test_committed_experiment(tmp_path: Path) -> None:
+    """Once somebody has committed an experiment's result, its row names that commit."""
+    project = finished(tmp_path / "project", STAGES)
+    project.dvc("exp", "run", "-q", "-n", "mine", "-S", "rate=7")
+    project.record()
+    row = next(row for row in project.rows() if row.data.params["rate"] == "7")
+    assert row.data.tags["commit"] == f"after {short(project)} The results"
+    project.commit("Rate 7")
+    project.record()
+    now = project.client.get_run(row.info.run_id)
+    assert now.data.tags["commit"] == f"{short(project)} Rate 7"
+    assert now.data.tags[NOTE].startswith(
+        f"**{short(project)}** `Rate 7`, by Tester".replace("`", "")
+    )
+    assert project.record("--all").out.startswith("project: 1 row added")
+    assert len(project.rows()) == 2
+
+
+def test_a_row_s_own_commit(tmp_path: Path) -> None:
+    """The commit that keeps a row gives that row, and none of a moment between two stages."""
+    items = ["x", "y"]
+    each: dict[str, Any] = {"cmd": "echo '{\"n\": '${p}'}' > ${item}.json", "params": ["p"]}
+    each["metrics"] = [{"${item}.json": {"cache": False}}]
+    compare: dict[str, Any] = {
+        "cmd": "cat x.json y.json > all.txt; echo '{\"m\": 1}' > c.json",
+        "deps": [f"{item}.json" for item in items],
+        "metrics": [{"c.json": {"cache": False}}],
+    }
+    stages: Stages = {"fit": {"foreach": items, "do": each}, "compare": compare}
+    project = finished(tmp_path / "project", stages, {"p": 1})
+    project.set({"p": 2})
+    project.run("dvc-mlflow", "dvc", "exp", "run", "-q")
+    project.record("--all")
+    before = {row.info.run_name for row in project.rows()}
+    assert len(before) == 6  # x, y and the comparison, twice
+    project.run("rm", "-r", "mlflow.db", "mlartifacts")
+    project.run("dvc-mlflow", "record", "--all")
+    assert len(Repository(project.path.rename(tmp_path / "again")).rows()) == 6

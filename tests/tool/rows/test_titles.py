@@ -1,18 +1,18 @@
 """A row's name says what differs, ends with its result's digits, and is the same however made."""
 
+import re
 from pathlib import Path
 
 import pytest
 from dvc.repo.experiments.utils import gen_random_name
-from mlflow.entities import Run
 
 from dvc_mlflow.project import is_generated
 from support.fronts import reproduced_in_front
 from support.live_runs import wait
+from support.locked import Locked, Table, evaluated, locked, row, trained
 from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, repository, train
 
 pytestmark = [
-    pytest.mark.pipeline,
     pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
@@ -23,16 +23,13 @@ STAGES = {
     "a": {**evaluate("a"), "deps": ["model.txt", "a.py"]},
 }
 FILES = {"train.py": "1\n", "a.py": "1\n"}
-
-
-def digits(row: Run, stage: str = "train") -> str:
-    """Return the digits of a row's result of a stage."""
-    return str(row.data.tags[f"dvc-mlflow.lock.{stage}"][:7])
+ONE, TWO = {**trained(), **evaluated()}, evaluated()
+BOTH = {"a": evaluate("a"), "b": evaluate("b")}
 
 
 def names(project: Repository) -> list[str]:
-    """Return the names of the rows, oldest first, without the digits of their trainings."""
-    return [(row.info.run_name or "").removesuffix(digits(row)).strip() for row in project.rows()]
+    """Return the names of the rows, oldest first, without their digits."""
+    return [re.sub("[0-9a-f]{7}$", "", row.info.run_name or "").strip() for row in project.rows()]
 
 
 def reproduced(project: Repository, *more: str) -> None:
@@ -47,39 +44,65 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made = repository(path, STAGES, {**PARAMS, "long": [1]}, FILES)
     reproduced(made)
     made.commit("The first")
-    for params, files in [
-        ({"rate": 2, "b": 3}, {}),
-        ({"a": 5}, {"train.py": "2\n"}),
-        ({"rate": 7, "a": 7, "b": 7}, {"a.py": "2\n"}),
-    ]:
-        made.set(params)
-        made.write(files)
-        reproduced(made)
-        made.commit("The next")
+    made.set({"a": 5})
+    made.write({"train.py": "2\n"})
+    reproduced(made)
+    made.commit("The next")
     reproduced(made, "exp", "run", "-q", "-n", "small-lstm", "-S", "rate=9")
     made.git("checkout", "-q", ".")
     reproduced(made, "exp", "run", "-q", "--temp", "-S", "rate=10")
     return made
 
 
-def test_what_differs(lived: Repository) -> None:
-    """It says which params and whether code differ from HEAD, and how a person calls it."""
-    assert names(lived) == [
-        "",
-        "rate=2 b=3",
-        "a=5 edited code",
-        "rate=7 a=7 b=7 edited code",
-        "small-lstm rate=9",
-        "rate=10",
-    ]
+@pytest.fixture
+def project(tmp_path: Path) -> Locked:
+    """The same pipeline, after its first commit."""
+    files = {**FILES, **evaluated()}
+    made = locked(tmp_path / "project", STAGES, {**PARAMS, "long": [1]}, files)
+    made.commit("The first")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("params", "files", "expected"),
+    [
+        ({}, {}, ""),
+        ({"rate": 2, "b": 3}, {}, "rate=2 b=3"),
+        ({"a": 5}, {"train.py": "2\n"}, "a=5 edited code"),
+        ({"rate": 7, "a": 7, "b": 7}, {"a.py": "2\n"}, "rate=7 a=7 b=7 edited code"),
+        ({}, {"a.py": "2\n"}, "edited code"),
+    ],
+)
+def test_what_differs(
+    project: Locked, params: dict[str, int], files: dict[str, str], expected: str
+) -> None:
+    """It says which params and whether code differ from HEAD, until a commit says the latter."""
+    scores = {name: value for name, value in params.items() if name != "rate"}
+    project.again({**files, **evaluated(params.get("rate", 1), **scores)}, params)
+    before = row(project)
+    assert before.words == expected
+    assert before.name[:-7] == f"{expected} ".lstrip()
+    project.commit("The next")
+    committed = row(project, rev="HEAD").name
+    assert committed == before.name.replace("edited code ", "")
+    # What is committed differs no more from HEAD.
+    assert row(project).words == ""
+
+
+@pytest.mark.pipeline
+def test_what_differs_while_it_runs(lived: Repository) -> None:
+    """A live row says the same, and how a person calls an experiment."""
+    assert names(lived) == ["", "a=5 edited code", "small-lstm rate=9", "rate=10"]
     generated = lived.rows()[-1].data.tags["dvc.exp_name"]
     assert is_generated(generated)
 
 
+@pytest.mark.pipeline
 def test_the_same_from_history(lived: Repository, tmp_path: Path) -> None:
     """A lost store gets the same names again, and what is recorded later changes none."""
     copy = lived.copy(tmp_path / "project")
     copy.record("--all")
+    lived.record("--all")  # some rows are committed by now
     assert {r.info.run_name for r in copy.rows()} == {r.info.run_name for r in lived.rows()}
     before = {row.info.run_id: row.info.run_name for row in copy.rows()}
     copy.record()
@@ -99,40 +122,53 @@ def test_three_params(tmp_path: Path) -> None:
     """It says three params at most, a long value not to its end, and keeps the digits."""
     stages = {"train": {**train("raw.txt"), "params": ["rate", "a", "b", "c", "d"]}}
     params = {"rate": 1, "a": 1, "b": 1, "c": 1, "d": 1}
-    project = repository(tmp_path / "project", stages, params)
-    project.set({"a": "x" * 80 + "\\n", "b": [1] * 40, "c": "y" * 80, "d": 2})
-    project.dvc("repro", "-q")
-    project.record()
-    (row,) = project.rows()
-    name = row.info.run_name or ""
-    assert name.startswith(f"a={'x' * 29}… b=[1, 1,")
-    assert "d=2" not in name
-    assert name.endswith(f" {digits(row)}")
-    assert len(name) <= 100
+    project = locked(tmp_path / "project", stages, params, trained())
+    (project.path / "dvc.lock").unlink()
+    project.commit()  # it has no result, so its params.yaml says what differs
+    project.again({}, {"a": "x" * 80 + "\\n", "b": [1] * 40, "c": "y" * 80, "d": 2})
+    found = row(project)
+    assert found.name.startswith(f"a={'x' * 29}… b=[1, 1,")
+    assert "d=2" not in found.name
+    assert found.name.endswith(f" {found.digests['train'][:7]}")
+    assert len(found.name) <= 100
+
+
+def test_digits(tmp_path: Path) -> None:
+    """They are those of the last result; of two last ones, those of both."""
+    project = locked(tmp_path / "one", {"train": train("raw.txt"), "a": evaluate("a")}, files=ONE)
+    found = row(project)
+    assert found.name.split()[-1] == found.digests["a"][:7]
+    both = locked(tmp_path / "two", {"train": train("raw.txt"), **BOTH}, files={**ONE, **TWO})
+    again = row(both)
+    assert again.digests["a"] == found.digests["a"]
+    assert again.name.split()[-1] not in {digest[:7] for digest in again.digests.values()}
 
 
 def test_no_two_rows_share_a_name(tmp_path: Path) -> None:
-    """Corrections of an evaluation alone, which say the same, end with the evaluation's digits."""
+    """Corrections of an evaluation alone, which say the same, have other digits."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
     stages["a"] = {**stages["a"], "cmd": "cat a.py > a.json", "deps": ["model.txt", "a.py"]}
-    project = repository(tmp_path / "project", stages, files={"a.py": '{"score": 1}'})
-    reproduced(project)
+    files = {**trained(), "a.py": '{"score": 1}', "a.json": '{"score": 1}'}
+    project, table = locked(tmp_path / "project", stages, files=files), Table()
+    project.commit("The first")
+    table.record(project, rev="HEAD")
     for score in (2, 3, 4):
+        project.again(dict.fromkeys(["a.py", "a.json"], f'{{"score": {score}}}'))
+        table.record(project)
         project.commit("Results")
-        project.write({"a.py": f'{{"score": {score}}}'})
-        reproduced(project)
-    first, *others = project.rows()
-    assert first.info.run_name == digits(first)
-    assert [row.info.run_name for row in others] == [
-        f"edited code {digits(others[0])}",
-        *(f"edited code {digits(row, 'a')}" for row in others[1:]),
+    first, *others = table.rows
+    assert first.name == first.digests["a"][:7]
+    assert [found.name for found in others] == [
+        f"edited code {found.digests['a'][:7]}" for found in others
     ]
-    copy = project.copy(tmp_path / "copy")
-    copy.commit("The last")
-    copy.record("--all")
-    assert {r.info.run_name for r in copy.rows()} == {r.info.run_name for r in project.rows()}
+    project.add_store()
+    project.record("--all")
+    assert {run.info.run_name for run in project.rows()} == {
+        found.digests["a"][:7] for found in table.rows
+    }
 
 
+@pytest.mark.pipeline
 def test_a_name_that_somebody_gave(tmp_path: Path) -> None:
     """A name and a description that a person gave to a running row stay."""
     stages = {"train": {**train("raw.txt"), "cmd": "while [ ! -e go ]; do sleep 0.1; done"}}

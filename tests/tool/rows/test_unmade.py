@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.pipelines import Repository, evaluate, repository
+from support.pipelines import Repository, repository
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -103,13 +103,23 @@ def test_restore(notebook: Repository, tmp_path: Path) -> None:
 
 
 def test_beside_stages(tmp_path: Path) -> None:
-    """Files that no stage makes are a row of their own beside those of the stages."""
-    stages = {"a": evaluate("a", "raw.txt")}
-    project = repository(tmp_path / "project", stages, metrics=["dvclive/metrics.json", "no.json"])
-    live(project, 2)
+    """What a stage writes but does not declare is in its row, which restores its outputs, too."""
+    stage = {
+        "cmd": "echo model > model.pkl; mkdir -p live; echo '{\"acc\": 0.9}' > live/metrics.json",
+        "deps": ["raw.txt"],
+        "params": ["rate"],
+        "outs": ["model.pkl"],
+    }
+    metrics = ["live/metrics.json", "no.json"]
+    project = repository(tmp_path / "project", {"train": stage}, metrics=metrics)
     project.dvc("repro", "-q")
-    project.commit("Both")
+    project.commit("Results")
+    assert project.record("--all").error == ""
     said = project.record()
     assert said.error == "dvc-mlflow: metrics: 'no.json' is not there, and no stage makes it\n"
-    found = {row.data.tags["dvc.stage"]: row.data.metrics for row in project.rows()}
-    assert found == {"a": {"a/score": 1}, "dvc.yaml": {"loss": 0.5, "step": 2}}
+    (row,) = project.rows()
+    assert (row.data.params, row.data.metrics) == ({"rate": "1"}, {"acc": 0.9})
+    said = project.tool("restore", row.info.run_id)
+    assert (said.status, said.error) == (0, ""), said
+    (folder,) = (path for path in (project.path / "restored").iterdir() if (path / ".git").exists())
+    assert (folder / "model.pkl").read_text() == "model\n"

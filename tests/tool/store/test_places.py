@@ -48,7 +48,7 @@ def test_project_below_the_root(tmp_path: Path) -> None:
     (row,) = inner.rows()
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
     assert row.data.tags["folder"] == "inner/deep"
-    assert row.info.run_name == row.data.tags["dvc-mlflow.lock.train"][:7]
+    assert row.info.run_name == row.data.tags["dvc-mlflow.found-by"][:7]
     assert experiments(inner) == ["outer/inner/deep"]
     assert not (outer.path / "mlflow.db").exists()
     assert inner.record().out == NOTHING

@@ -94,7 +94,7 @@ def test_without_git(made: Repository, tmp_path: Path) -> None:
     (row,) = project.rows()
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
     assert not {key for key in row.data.tags if "git" in key}
-    digits = row.data.tags["dvc-mlflow.lock.train"][:7]
+    digits = row.data.tags["dvc-mlflow.found-by"][:7]
     assert row.info.run_name == f"rate=1 a=1 {digits}"
     assert row.data.tags["mlflow.user"]
     assert experiments(project) == ["project"]
@@ -129,7 +129,7 @@ def test_without_commits(tmp_path: Path) -> None:
     project.dvc("repro", "-q")
     project.record()
     (row,) = project.rows()
-    digits = row.data.tags["dvc-mlflow.lock.train"][:7]
+    digits = row.data.tags["dvc-mlflow.found-by"][:7]
     assert row.info.run_name == f"rate=1 a=1 b=1 {digits}"
     assert "mlflow.source.git.commit" not in row.data.tags
     project.commit("First")

@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from ..store.store import Store  # before MLflow, which it sets up
+from .store import Store  # before MLflow, which it sets up
 
 # isort: split
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
-from ..store.faults import retried
-from .content import Content, Input, Point
+from ..pipeline.row import Input, Point
+from .faults import retried
 
 _T = TypeVar("_T")
 _METRICS, _PAIRS = 800, 100  # at most, in a request
@@ -46,39 +46,36 @@ def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
     return [list(items[i : i + most]) for i in range(0, len(items), most)]
 
 
-def log_files(
-    store: Store, run: Run, content: Iterable[Content], sources: Mapping[Input, tuple[str, str]]
-) -> list[str]:
-    """Log the data sets and the files of a run's stages; return what cannot be logged."""
-    content = list(content)
-    log_inputs(store, run, {each: sources[each] for some in content for each in some.inputs})
-    files = {path: body for some in content for path, body in some.files.items()}
-    why = store.why_no_files(run) if files else ""
-    if files and not why:
-        with TemporaryDirectory() as folder:
-            for path, body in files.items():
-                file = Path(folder, path)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(body)
-            store.log_artifacts(run, folder)
-    return [f"a row's files are left out: {why}"] if why else []
+def log_files(store: Store, run: Run, files: Mapping[str, bytes]) -> list[str]:
+    """Log files by their paths; return what cannot be logged."""
+    if not files:
+        return []
+    if why := store.why_no_files(run):
+        return [f"a row's files are left out: {why}"]
+    with TemporaryDirectory() as folder:
+        for path, body in files.items():
+            file = Path(folder, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+        store.log_artifacts(run, folder)
+    return []
 
 
-def log_inputs(store: Store, run: Run, sources: Mapping[Input, tuple[str, str]]) -> None:
-    """Log data sets, each with the kind and address of its source, that a run does not have."""
+def log_inputs(store: Store, run: Run, inputs: Iterable[Input]) -> None:
+    """Log the data sets that a run does not have."""
     has = [i.to_dictionary() for i in (run.inputs.dataset_inputs if run.inputs else ())]
-    wanted = [_input(each, *source) for each, source in sources.items()]
+    wanted = [_input(each) for each in dict.fromkeys(inputs)]
     if new := [each for each in wanted if each.to_dictionary() not in has]:
         retried(lambda: store.client.log_inputs(run.info.run_id, new))
 
 
-def _input(given: Input, kind: str, source: str) -> DatasetInput:
-    dataset = Dataset(given.path[-250:], given.md5[:36], kind, source)
+def _input(given: Input) -> DatasetInput:
+    dataset = Dataset(given.path[-250:], given.md5[:36], given.kind, given.source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
 
 
-def sent(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
-    """Return the points that a run has already, as its recording was killed."""
+def stored(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
+    """Return the points that a run has: MLflow keeps a second point of the same step."""
     keys = run.data.metrics
     found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
     return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)

@@ -1,0 +1,354 @@
+"""Record the results of git's history and of the checkout: each distinct one once."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ..errors import ToolError
+from ..pipeline.declarations import Declarations
+from ..pipeline.identity import Match
+from ..pipeline.lineages import as_key, names_recorded
+from ..pipeline.row import Row
+from ..pipeline.stages import Pipeline
+from ..project import Past, Project
+from ..rows.commits import Commits, stages_of_rows
+from ..rows.content import fetch
+from ..rows.history import Snapshot
+from ..rows.origin import Origin
+from ..rows.result import Result, State, columns, experiment, now_or_none, of
+from ..rows.row_of import keep, row_of, standing, wanted
+from ..rows.states import Read, States
+from ..store.runs import AllRuns, Runs
+from ..store.store import Store
+from ..store.stores import AT_MOST, Stores
+from ..store.upsert import Live, Written, settle, upsert
+
+_AT_ONCE = 16
+
+
+class Options(NamedTuple):
+    """How results are recorded."""
+
+    dry_run: bool = False
+    """Write nothing."""
+    deleted: bool = False
+    """Also restore rows from the trash."""
+    fetch: bool = False
+    """Fetch what a row shows from DVC's remote."""
+
+
+@dataclass
+class _Found:
+    """A result, and the states that have it."""
+
+    best: Origin
+    """That of the best standing."""
+    result: Result
+    """As it is in the state from which its files are read."""
+    snapshot: Snapshot | None
+    is_whole: bool
+    """Whether that state declares all its models itself."""
+    names: dict[str, None] = field(default_factory=dict)
+    """The branches, tags and experiments that have it."""
+
+
+class Recording:
+    """What is recorded of a project: `written` and `notes` say what became of it."""
+
+    def __init__(
+        self, project: Project, root: Path, options: Options, *, reads_all: bool = False
+    ) -> None:
+        self._project, self._past, self._options = project, Past(project), options
+        self._root = root
+        create = not options.dry_run
+        self.stores = Stores(root, project.folder, create=create, reads_all=reads_all)
+        self.written: list[tuple[Store, Written]] = []
+        self.rows: list[Row] = []
+        """What would be written, if nothing is."""
+        self.trashed: dict[str, tuple[Store, Written]] = {}
+        """What is left in MLflow's trash, by run."""
+        self.n_results = 0
+        self.notes: dict[str, list[str]] = defaultdict(list)
+        """The commits about which something has to be said, by what; "" is the checkout."""
+        self._states = States(project, self._past)
+        self._pending: list[tuple[Result, Row, Match]] = []
+        self._bar: tqdm | None = None
+
+    def record(
+        self,
+        commits: Commits | None = None,
+        chosen: Sequence[str] = (),
+        *,
+        here: State | None = None,
+        only: State | None = None,
+        stages: Set[str] | None = None,
+    ) -> None:
+        """Record the results of commits and of the checkout, which is the state `here`.
+
+        `chosen` are the stages to record, by name. With `only`, no other results than those that
+        are in this state count; with `stages`, only those that depend on one of these. Raises
+        `ToolError`.
+        """
+        now = here.pipeline if here else now_or_none(self._project)
+        with self._past:
+            states = [*self._states.of_commits(commits, only)] if commits else []
+            if here:
+                states.append(self._states.of_checkout(here))
+            for why, unread in self._states.unread.items():
+                self.notes[why] += unread
+            _check(chosen, [*(each.pipeline for each in states), *([now] if now else [])])
+            found = self._results(states, now, chosen, only, stages)
+            self.n_results += len(found)
+            lacking = [each for each in found if self._is_lacking(each)]
+            shown = None if commits else True  # on a terminal
+            with tqdm(total=len(lacking), unit="row", disable=shown) as self._bar:
+                for each in lacking:
+                    self._add(each)
+                self._send()
+            if not self._options.dry_run:
+                self._settle([each.result for each in found])
+
+    def lacks(self, state: State, *, is_committed: bool) -> bool:
+        """Whether the store lacks something of a state's results, or the commit that has them.
+
+        Or whether it has one of them twice.
+        """
+        for result in map(self._apart, state.results()):
+            if result.digests and self._lacks(result):
+                return True
+            store, runs = self._place(result)
+            with store.errors_reported(AT_MOST):
+                has = runs.find(result.digests).has if result.digests else None
+                if has and is_committed and has.standing.rank < 2:
+                    return True
+                if has and runs.doubles(result.digests):
+                    return True
+        return False
+
+    def _results(
+        self,
+        states: Sequence[Read],
+        now: Pipeline | None,
+        chosen: Sequence[str],
+        only: State | None,
+        stages: Set[str] | None,
+    ) -> list[_Found]:
+        """Return the results of these states, with all that any of them declares of a result."""
+        declared = Declarations()
+        for state in states:
+            declared.add(state.pipeline, state.digests)
+        if now:
+            declared.add(now, {})
+        kept = stages_of_rows(self._project.top) if any(s.snapshot for s in states) else {}
+        within = {*self._states.of_checkout(only).digests.values()} if only else set()
+        found: dict[frozenset[tuple[str, str]], _Found] = {}
+        for state in states:
+            pipeline = declared.applied(state.pipeline, state.digests)
+            own = chosen or names_recorded(pipeline, now)
+            for result in of(self._project, pipeline, state.origin, own).results():
+                stage = kept.get(state.snapshot.commit) if state.snapshot else None
+                if stage and stage != result.head.name:
+                    continue  # a row's own commit gives that row and no other
+                if only and not {*result.digests.values()} <= within:
+                    continue
+                if stages is not None and not result.depends(stages):
+                    continue
+                is_whole = _declares_models(state.pipeline, result)
+                new = _Found(state.origin, result, state.snapshot, is_whole)
+                each = found.setdefault(frozenset(result.digests.items()), new)
+                each.names |= dict.fromkeys(state.snapshot.names if state.snapshot else ())
+                # The oldest comes first, also where clocks went back.
+                if standing(state.origin).rank > standing(each.best).rank:
+                    each.best = state.origin
+                if state.snapshot is None or not each.is_whole:
+                    each.result, each.snapshot, each.is_whole = result, state.snapshot, is_whole
+        for each in found.values():
+            origin = each.best._replace(names=[*each.names])
+            each.result = replace(each.result, state=replace(each.result.state, origin=origin))
+        return [*found.values()]
+
+    def _is_lacking(self, each: _Found) -> bool:
+        each.result = self._apart(each.result)
+        return bool(each.result.digests) and self._lacks(each.result)
+
+    def _lacks(self, result: Result) -> bool:
+        store, runs = self._place(result)
+        with store.errors_reported(AT_MOST):
+            there = runs.find(result.digests).has
+        if there is None or self._options.deleted:
+            return there is None or there.is_deleted or there.lacks(wanted(result))
+        if there.is_deleted:
+            left = Written("deleted", "", there.run_id, [*result.digests])
+            self.trashed[there.run_id] = store, left
+            return False
+        return there.lacks(wanted(result))
+
+    def _apart(self, result: Result) -> Result:
+        """Return a result without what other runs have to themselves, if no run has it whole."""
+        if not result.digests:
+            return result
+        store, runs = self._place(result)
+        keys = {
+            name: {as_key(stage.group), as_key(stage.label)}
+            for name, stage in result.lineage.members.items()
+        }
+        with store.errors_reported(AT_MOST):
+            return replace(result, digests=runs.apart(result.digests, keys))
+
+    def _place(self, result: Result) -> tuple[Store, Runs]:
+        name = experiment(result.lineage)
+        return self.stores.of(name, columns(result.lineage)), self.stores.runs(name)
+
+    def _add(self, each: _Found) -> None:
+        """Read a row while the project is where its result is, and send it with others."""
+        if each.snapshot is None:
+            self._past.leave()
+            self._project.pipeline()  # its files are again those of the checkout
+        else:
+            self._past.at(each.snapshot.commit, each.snapshot.definitions, each.snapshot.locks)
+        result = replace(each.result, was_fetched=self._options.fetch)
+        if self._options.fetch:
+            for note in fetch(result):
+                self._note(note, _commit(result))
+        store, runs = self._place(result)
+        others = [other for other, *_ in self._pending]
+        if any(has_one_of(result, o) or self._place(o)[0] is not store for o in others):
+            self._send()
+        with store.errors_reported(AT_MOST):
+            where = runs.find(result.digests)
+        row = self._read(result, where)
+        if self._options.dry_run:
+            self._take(result, store, would_write(row, where))
+            return
+        self._pending.append((result, row, where))
+        if len(self._pending) == (_AT_ONCE if store.is_remote else 1):
+            self._send()
+
+    def _read(self, result: Result, where: Match) -> Row:
+        if self._options.dry_run:
+            row = row_of(result, where.has or where.joins)
+            self.rows.append(row)
+            return row
+        return read_row(result, self._root, where)
+
+    def _send(self) -> None:
+        """Write the rows that were read, several at a time to a server."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        store, runs = self._place(pending[0][0])
+
+        def write(each: tuple[Result, Row, Match]) -> Written:
+            _, row, where = each
+            if where.has is None and not store.is_remote:  # a search costs a server too much
+                runs.look_again(row.wanted.digests)
+                where = runs.find(row.wanted.digests)
+            return upsert(store, row, where)
+
+        # The lock is held until all threads have ended, also if the server takes too long.
+        with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported(AT_MOST):
+            send: Callable[..., Iterator[Written]] = pool.map if store.is_remote else map
+            for (result, *_), done in zip(pending, send(write, pending), strict=True):
+                if done.columns and done.verb == "added":
+                    store.show(done.columns)
+                if done.run:
+                    runs.add(done.run, result.origin.time)
+                self._take(result, store, done)
+
+    def _settle(self, results: Sequence[Result]) -> None:
+        """Leave one row of each result: clones that share a store can write it at the same time.
+
+        All of them leave the same one. A later `record` finds what a live row has made double.
+        """
+        added = {store.experiment for store, done in self.written if done.verb == "added"}
+        fresh: dict[str, Runs] = {}
+        for result in (result for result in results if result.digests):
+            store, runs = self._place(result)
+            if store.is_shared and store.experiment in added and isinstance(runs, AllRuns):
+                if store.experiment not in fresh:
+                    with store.errors_reported(AT_MOST):
+                        fresh[store.experiment] = AllRuns(store)
+                runs = fresh[store.experiment]
+            with store.errors_reported(AT_MOST):
+                doubles = runs.doubles(result.digests)
+                kept = runs.find(result.digests).has if doubles else None
+            for double in doubles:
+                with store.lock(), store.errors_reported():
+                    said = settle(store, double, kept.run_id if kept else "", result.digests)
+                if said:
+                    self._note(said, _commit(result))
+
+    def _take(self, result: Result, store: Store, written: Written) -> None:
+        self.written.append((store, written))
+        for note in written.notes:
+            self._note(note, _commit(result))
+        if self._bar is not None:
+            self._bar.update()
+
+    def _note(self, text: str, commit: str) -> None:
+        if commit not in self.notes[text]:
+            self.notes[text].append(commit)
+
+
+def read_row(result: Result, root: Path, where: Match) -> Row:
+    """Return the row of a result, for the run where it goes; git keeps what nobody has committed.
+
+    `root` is the main repository.
+    """
+    if where.has and not where.has.is_deleted:
+        return row_of(result, where.has)
+    kept, notes = keep(result, root)  # of what is in the trash, the user may have made git forget
+    return row_of(result, where.has or where.joins, kept=kept, notes=notes)
+
+
+def bring(
+    store: Store, runs: Runs, result: Result, live: Live | None = None, *, undelete: bool = False
+) -> Written:
+    """Bring one result to MLflow; the lock of the store must be held. Raises what that raises."""
+    where = runs.find(result.digests)
+    if where.has and where.has.is_deleted and not (undelete or live):
+        return Written("deleted", "", where.has.run_id, [*result.digests])
+    return upsert(store, read_row(result, store.root, where), where, live)
+
+
+def would_write(row: Row, where: Match) -> Written:
+    """Return what would be done for a row."""
+    names = [*row.wanted.digests]
+    if where.has:
+        is_gone = where.has.is_deleted
+        return Written(
+            "restored" if is_gone else "completed", where.has.name, where.has.run_id, names
+        )
+    if where.joins:
+        new = [name for name in names if name not in where.joins.complete]
+        return Written("completed", where.joins.name, where.joins.run_id, new)
+    return Written("added", row.name, "", names)
+
+
+def has_one_of(result: Result, other: Result) -> bool:
+    """Whether two results have one of a stage in common."""
+    return bool(result.digests.items() & other.digests.items())
+
+
+def _check(chosen: Sequence[str], pipelines: Sequence[Pipeline]) -> None:
+    """Raise `ToolError` if no pipeline has a stage with a chosen name."""
+    stages = (stage for pipeline in pipelines for stage in pipeline.stages.values())
+    known = {name for stage in stages for name in (stage.name, stage.group)}
+    for name in chosen:
+        if name not in known:
+            raise ToolError(f"--stages: no stage is named {name!r}; known are {sorted(known)}")
+
+
+def _declares_models(pipeline: Pipeline, result: Result) -> bool:
+    """Whether a pipeline itself declares all models of a result, and in the same way."""
+    own = [model for stage in pipeline.stages.values() for model, _ in pipeline.models_of(stage)]
+    return all(model in own for _, model, _ in result.models())
+
+
+def _commit(result: Result) -> str:
+    return result.origin.kept.commit if result.origin.kept else ""

@@ -1,0 +1,174 @@
+"""A row as plain values: what MLflow gets of a result, and what a run in MLflow has of it."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+FORMAT = 4
+"""What a row has, as a number that grows: a row of a lower one gains the rest."""
+
+
+class Point(NamedTuple):
+    """A value of a metric."""
+
+    key: str
+    value: float
+    step: int
+    is_final: bool = False
+    """Whether it comes from a metrics file, so that the table shows it."""
+
+
+class Input(NamedTuple):
+    """A data set that a stage reads."""
+
+    path: str
+    md5: str
+    stage: str
+    kind: str = ""
+    """Of its source, which never has other bytes: MLflow's name for it."""
+    source: str = ""
+    """The source, as JSON."""
+
+
+class ServedModel(NamedTuple):
+    """A model, and how MLflow serves it."""
+
+    name: str
+    path: str
+    md5: str
+    identity: str
+    """A digest of its bytes, loader, code and requirements: rows share a model."""
+    declaration: str
+    """The digest of its declaration."""
+    loader_module: str
+    requirements: Sequence[str]
+    signature: Mapping[str, Any]
+    code: Mapping[str, bytes]
+    files: Sequence[tuple[str, Path | bytes]]
+    """Its files by their paths in it: where their bytes are, or the bytes."""
+    is_package: bool
+    """Whether it is MLflow's own form, a folder with an MLmodel file."""
+
+
+@dataclass
+class Part:
+    """What a row gets of one of its stages."""
+
+    points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list[Input] = field(default_factory=list)
+    models: list[ServedModel] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Files whose bytes are not here, and what brings each."""
+    unserved: set[str] = field(default_factory=set)
+    """The digests of the declarations of models that are not among `models`."""
+    notes: list[str] = field(default_factory=list)
+    """What cannot be recorded, one line each."""
+
+    def notes_unread(self) -> Iterator[str]:
+        """Yield which files are not as in dvc.lock, and how they are brought back."""
+        for cure in dict.fromkeys(self.unread.values()):
+            own = [path for path, each in self.unread.items() if each == cure]
+            yield f"{', '.join(own[:5])}: not as in dvc.lock; {cure}"
+
+
+class Standing(NamedTuple):
+    """Where a result stands in git; an older commit of a higher rank says who made it and when."""
+
+    rank: int = 0
+    """2 if somebody has committed it, 1 if only DVC has, as an experiment; else 0."""
+    time: int = 0
+    """Of the commit, in seconds since 1970."""
+    commit: str = ""
+
+    def is_better(self, than: Self) -> bool:
+        """Whether it should replace the other one."""
+        is_older = (self.time, self.commit) < (than.time, than.commit)
+        return self.rank > than.rank or (0 < self.rank == than.rank and is_older)
+
+
+NOWHERE = Standing()
+
+
+class Wanted(NamedTuple):
+    """What decides a row, known before anything of it is read."""
+
+    digests: Mapping[str, str]
+    """Of the results, by the stages' names in the row."""
+    declared: frozenset[str]
+    """The metrics, plots and models that dvc.yaml declares of them, as short digests."""
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Row:
+    """All that MLflow gets of a result."""
+
+    wanted: Wanted
+    words: str
+    """The name without its digits."""
+    digits: Sequence[str]
+    """The digits that end the name, then those of each result by which it is found as well."""
+    note: str
+    """The description."""
+    time: int
+    """Milliseconds since 1970."""
+    tags: Mapping[str, str]
+    """Those that say what it is for, and those of a new run."""
+    origin: Mapping[str, str]
+    """The tags that say where the results come from: they follow the best standing."""
+    params: Mapping[str, str]
+    parts: Mapping[str, Part]
+    """By the stages' names in the row; none if only its standing has changed."""
+    columns: Sequence[str]
+    """What a table of such rows shows, if nobody has chosen its columns."""
+    notes: Sequence[str]
+    """What cannot be recorded, one line each."""
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return f"{self.words} {self.digits[0]}".strip()
+
+    @property
+    def points(self) -> list[Point]:
+        """The points of all parts."""
+        return [point for part in self.parts.values() for point in part.points]
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """The files whose bytes are not here, and what brings each."""
+        return {path: cure for part in self.parts.values() for path, cure in part.unread.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a person wants to see of it, for JSON: of curves the last points."""
+        parts = self.parts.values()
+        last: dict[str, Point] = {}
+        for point in self.points:
+            if point.key not in last or point.step >= last[point.key].step:
+                last[point.key] = point
+        return {
+            "name": self.name,
+            "results": dict(self.wanted.digests),
+            "params": dict(self.params),
+            "metrics": {key: point.value for key, point in last.items()},
+            "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
+            "files": [path for part in parts for path in part.files],
+            "models": [model.name for part in parts for model in part.models],
+            "tags": {**self.origin, **{k: v for part in parts for k, v in part.tags.items()}},
+            "unread": self.unread,
+        }
+
+    def contradicted(self, logged: Mapping[str, str]) -> Iterator[str]:
+        """Yield a note on each param for which a script has logged another value."""
+        for key, value in self.params.items():
+            if (has := logged.get(key, value)) != value:
+                yield f"param {key!r}: the script logged {has!r}, DVC has {value!r}"
+
+
+def short_digest(item: object) -> str:
+    """Return eight digits that stand for a declaration."""
+    return hashlib.md5(repr(item).encode(), usedforsecurity=False).hexdigest()[:8]

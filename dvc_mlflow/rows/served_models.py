@@ -1,0 +1,87 @@
+"""The models of a result as MLflow serves them; nothing of the user's is imported."""
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Collection
+
+from ..pipeline.declarations import shown_model
+from ..pipeline.row import Part, ServedModel
+from ..pipeline.settings import Model
+from ..pipeline.stages import Output
+from ..project import Project
+from .result import Result
+
+
+class _UnservableError(Exception):
+    """MLflow cannot serve a model; the message says why."""
+
+
+def add_models(result: Result, name: str, part: Part) -> None:
+    """Add the models of one member of a row, and say which cannot be served.
+
+    A model that neither dvc.yaml nor an MLmodel file says how to load is left out.
+    """
+    for _, model, output in result.models([name]):
+        try:
+            found = _served(result.project, model, output)
+        except _UnservableError as error:
+            part.unserved.add(shown_model(model))
+            part.notes.append(f"model {model.path}: {error}")
+        else:
+            part.models += [found] if found else []
+
+
+def _served(project: Project, model: Model, output: Output) -> ServedModel | None:
+    files = project.files(output)
+    is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
+    if not (model.loader_module or is_package):
+        return None
+    code = {} if is_package else _code(project, model.code_paths)
+    requirements = [] if is_package else _requirements(project, model)
+    made_of = [model.loader_module, requirements, dict(model.signature)]
+    digests = {path: _md5(content) for path, content in code.items()}
+    contents = project.contents(output)
+    if contents is None:
+        raise _UnservableError("its bytes are neither here nor in DVC's cache")
+    return ServedModel(
+        name=model.name,
+        path=output.path,
+        md5=output.md5,
+        identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
+        declaration=shown_model(model),
+        loader_module=model.loader_module,
+        requirements=requirements,
+        signature=model.signature,
+        code=code,
+        files=contents,
+        is_package=is_package,
+    )
+
+
+def _code(project: Project, paths: Collection[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for path in paths:
+        files = project.code(path)
+        if not files:
+            raise _UnservableError(f"code_paths: {path!r} is not there")
+        start = posixpath.dirname(path)
+        found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
+    return found
+
+
+def _requirements(project: Project, model: Model) -> list[str]:
+    """Return the requirements; if they are in a file, without its hashes and options."""
+    if not isinstance(model.pip_requirements, str):
+        return list(model.pip_requirements)
+    text = project.text(model.pip_requirements)
+    if text is None:
+        raise _UnservableError(f"pip_requirements: {model.pip_requirements!r} is not there")
+    lines = re.sub(r"\\\r?\n", " ", text).splitlines()
+    plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]
+    return [line for line in plain if line and not line.startswith(("#", "-"))]
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,149 @@
+"""Logged models: a row's model is stored once for all rows that share it, and linked to each."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from .store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
+
+from ..pipeline.row import ServedModel
+from ..pipeline.tags import MD5, MODEL, tagged
+
+if TYPE_CHECKING:
+    from mlflow.models import Model as Package
+    from mlflow.models import ModelSignature  # slow, and few rows have a model
+
+
+class UnservableModelError(Exception):
+    """MLflow cannot serve a model; the message says why."""
+
+
+def log_model(store: Store, run: Run, model: ServedModel) -> None:
+    """Link a run to its model in MLflow, and store the model if no run has had it yet.
+
+    Raises `UnservableModelError`.
+    """
+    found = store.client.search_logged_models(
+        [run.info.experiment_id], f"tags.`{MODEL}` = '{model.identity}'"
+    )
+    logged = next(iter(found), None)
+    if logged is None or logged.status != LoggedModelStatus.READY:
+        logged = _stored(store, run, model, logged)
+    outputs = store.client.get_run(run.info.run_id).outputs
+    if logged.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else ())]:
+        store.client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, 0)])
+
+
+def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | None) -> LoggedModel:
+    """Store a model, which a killed recording can have `logged` already without its files."""
+    run_id = run.info.run_id
+    with TemporaryDirectory() as folder:
+        package = Path(folder, "package")
+        if model.is_package:
+            _write(model, package)
+        else:
+            data = Path(folder, "model", Path(model.path).name)
+            _write(model, data)
+            _pack(model, data, Path(folder, "code"), package)
+        spec = _load(package)
+        if logged is None:
+            tags = {MODEL: model.identity, f"{MD5}{model.path}": model.md5}
+            logged = store.client.create_logged_model(
+                run.info.experiment_id, logged_name(model.name), run_id, tags=tags
+            )
+        if why := store.why_no_model(logged):
+            raise UnservableModelError(why)
+        model_id = logged.model_id
+        spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
+        spec.save(str(package / "MLmodel"))
+        store.log_model_artifacts(logged, str(package))
+    return store.client.finalize_logged_model(logged.model_id, "READY")
+
+
+def of_run(
+    client: MlflowClient, run: Run, is_wanted: Callable[[LoggedModel, Set[str]], bool]
+) -> list[str]:
+    """Return the ids of a run's logged models; if it has several, of those that are wanted.
+
+    `is_wanted` gets a model, and the md5s that its tags have of its outputs: none in 2.0.0.
+    """
+    outputs = run.outputs.model_outputs if run.outputs else ()
+    found = list(dict.fromkeys(output.model_id for output in outputs))
+    if len(found) < 2:
+        return found
+    models = [client.get_logged_model(model_id) for model_id in found]
+    return [m.model_id for m in models if is_wanted(m, {*tagged(m.tags, MD5).values()})]
+
+
+def logged_name(name: str) -> str:
+    """Return the name of a model in MLflow, which allows some characters only."""
+    return re.sub(r"[/:.%\"']", "_", name)
+
+
+def _write(model: ServedModel, target: Path) -> None:
+    """Write a model's files; those that are here are linked, as a model can have a few GB."""
+    for path, content in model.files:
+        place = target.joinpath(*Path(path).parts)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            place.write_bytes(content)
+        else:
+            place.symlink_to(content)
+
+
+def _pack(model: ServedModel, data: Path, folder: Path, package: Path) -> None:
+    """Write what MLflow serves: the model, the code that it needs and its requirements."""
+    import mlflow.pyfunc
+    from mlflow.models import Model as Package
+
+    for path, content in model.code.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    paths = [str(path) for path in sorted(folder.iterdir())] if model.code else None
+    try:
+        with warnings.catch_warnings():
+            # The signature is enough; MLflow would run an example through the model.
+            warnings.simplefilter("ignore")
+            mlflow.pyfunc.save_model(
+                str(package),
+                loader_module=model.loader_module,
+                data_path=str(data),
+                code_paths=paths,
+                mlflow_model=Package(),
+                signature=_signature(model.signature),
+                pip_requirements=[*model.requirements],
+            )
+    except (MlflowException, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UnservableModelError(" ".join(str(error).split())[:300]) from None
+
+
+def _signature(given: Mapping[str, Any]) -> "ModelSignature | None":
+    from mlflow.models import ModelSignature
+
+    if not given:
+        return None
+    return ModelSignature.from_dict({key: json.dumps(value) for key, value in given.items()})
+
+
+def _load(package: Path) -> "Package":
+    """Return the content of a package's MLmodel file."""
+    from mlflow.models import Model as Package
+
+    file = package / "MLmodel"
+    text = file.read_bytes()
+    file.unlink()  # it can be a link into DVC's cache, out of which MLflow reads nothing
+    file.write_bytes(text)
+    try:
+        return Package.load(str(package))
+    except Exception as error:  # it can hold anything
+        raise UnservableModelError(f"MLmodel: {' '.join(str(error).split())[:300]}") from None

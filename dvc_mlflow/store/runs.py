@@ -1,0 +1,161 @@
+"""The runs of an experiment by the results that they hold: where a result goes."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from .store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Run, ViewType
+
+from .. import processes
+from ..pipeline.identity import Match, StoredRun, apart, match
+from ..pipeline.row import NOWHERE, Standing
+from ..pipeline.tags import (
+    BEGUN,
+    CLONE,
+    COMPLETE,
+    DOUBLE,
+    PREFIX,
+    SHOWN,
+    SWEEP_VARIABLE,
+    UNREAD,
+    WHOLE,
+    known_keys,
+    tagged,
+    value,
+)
+
+_Found = dict[str, tuple[int, StoredRun]]
+"""Runs by their ids, each after its start."""
+
+
+class Runs:
+    """The runs of a store; each is found by a search for one of its results."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, wanted: Mapping[str, str]) -> Match:
+        """Return where results go."""
+        found: _Found = {}
+        for name, digest in wanted.items():
+            found |= self._having(name, digest)
+            if (there := match(wanted, _oldest_first(found))).has is not None:
+                return there  # a search for any of the results finds all runs that have all of them
+        return match(wanted, _oldest_first(found))
+
+    def apart(self, wanted: Mapping[str, str], keys: Mapping[str, Iterable[str]]) -> dict[str, str]:
+        """Return those results that no run has to itself, if no run has them all.
+
+        `keys` are all names that each stage can have in a row.
+        """
+        if self.find(wanted).has is not None:
+            return dict(wanted)
+        found: _Found = {}
+        for name, digest in wanted.items():
+            for key in {name, *keys.get(name, ())}:
+                found |= self._having(key, digest)
+        return apart(wanted, _oldest_first(found))
+
+    def doubles(self, wanted: Mapping[str, str]) -> list[StoredRun]:
+        """Return the runs for the same results as an older one that has them.
+
+        A server can carry out what a killed import has asked for after another has made the row.
+        """
+        (name, digest), *_ = wanted.items()
+        there = [r for r in _oldest_first(self._having(name, digest)) if not r.is_deleted]
+        whole = [run for run in there if run.complete == wanted]
+        begun = [run for run in there if run.begun == wanted != run.complete]
+        return [run for run in whole[1:] + (begun if whole else []) if not run.is_open]
+
+    def look_again(self, wanted: Mapping[str, str]) -> None:
+        """Read the runs with the first of these results again, as somebody can have made them."""
+
+    def add(self, run: StoredRun, start: int) -> None:
+        """Take note of a run that has been written, and of its start."""
+
+    def _having(self, name: str, digest: str) -> _Found:
+        return _begun(self._store, name, digest)
+
+
+class AllRuns(Runs):
+    """All runs of a store, read at once: for many results, cheaper than a search for each."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._runs: dict[tuple[str, str], _Found] = defaultdict(dict)
+        for run in store.runs(view=ViewType.ALL):
+            self.add(stored_run(run, store), run.info.start_time or 0)
+
+    def look_again(self, wanted: Mapping[str, str]) -> None:
+        """Read the runs with the first of these results again, as somebody can have made them."""
+        (pair, *_) = wanted.items()
+        for start, run in _begun(self._store, *pair).values():
+            self.add(run, start)
+
+    def add(self, run: StoredRun, start: int) -> None:
+        """Take note of a run that has been written, and of its start."""
+        for pair in run.begun.items():
+            self._runs[pair][run.run_id] = start, run
+
+    def _having(self, name: str, digest: str) -> _Found:
+        return self._runs.get((name, digest), {})
+
+
+def _oldest_first(found: _Found) -> list[StoredRun]:
+    oldest = sorted(found.values(), key=lambda each: (each[0], each[1].run_id))
+    return [run for _, run in oldest]
+
+
+def _begun(store: Store, name: str, digest: str) -> _Found:
+    """Return the runs that are for a result of this stage with this digest, deleted ones, too."""
+    return {
+        run.info.run_id: (run.info.start_time or 0, stored_run(run, store))
+        for key in known_keys(BEGUN)
+        for run in store.runs(f"tags.`{key}{name}` = '{digest}'", ViewType.ALL)
+    }
+
+
+def stored_run(run: Run, store: Store) -> StoredRun:
+    """Return what a run says of itself."""
+    tags = run.data.tags
+    complete, shown = tagged(tags, COMPLETE), tagged(tags, SHOWN)
+    at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
+    if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
+        at_work |= value(tags, CLONE) != processes.clone(store.root)
+    row, given = whole(value(tags, WHOLE)), tagged(tags, PREFIX)
+    # A row of 2.0.0 says nothing of its prefixes: they are today's.
+    known = complete.keys() if row else shown.keys()
+    declared = row[2] if row else frozenset[str]().union(*(s.split() for s in shown.values()))
+    return StoredRun(
+        run_id=run.info.run_id,
+        begun=tagged(tags, BEGUN),
+        complete=complete,
+        is_deleted=run.info.lifecycle_stage == "deleted",
+        is_double=bool(value(tags, DOUBLE)),
+        is_open=at_work,
+        is_foreign=bool(store.why_no_files(run)),
+        name=run.info.run_name or "",
+        format=row[0] if row else 0,
+        standing=row[1] if row else NOWHERE,
+        declared=declared,
+        unread=value(tags, UNREAD),
+        prefixes={name: given.get(name) for name in known},
+    )
+
+
+def whole(text: str) -> tuple[int, Standing, frozenset[str]] | None:
+    """Return what the tag `WHOLE` says: format, standing and declarations; None if nothing."""
+    words = text.split(" ")
+    try:
+        at = Standing(int(words[1]), int(words[2]), words[3])
+        return int(words[0]), at, frozenset(filter(None, words[4:]))
+    except (IndexError, ValueError):
+        return None
+
+
+def whole_text(format_: int, at: Standing, declared: frozenset[str]) -> str:
+    """Return the text of the tag `WHOLE`."""
+    return " ".join([f"{format_} {at.rank} {at.time} {at.commit}", *sorted(declared)])

@@ -1,0 +1,44 @@
+"""The database's own facts: its changes are counted only where SQLite counts them."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dvc_mlflow import processes
+from dvc_mlflow.store.database import changes
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_changes(tmp_path: Path, mode: str) -> None:
+    """The count grows with each change; in WAL mode, where it stands still, there is none."""
+    path = tmp_path / "rows.db"
+    found = []
+    for statement in ("CREATE TABLE t (x)", "INSERT INTO t VALUES (1)", "DELETE FROM t"):
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(f"PRAGMA journal_mode = {mode}")
+            database.execute(statement)
+        found.append(changes(f"sqlite:///{path}"))
+    assert found == [None] * 3 if mode == "wal" else len({*found}) == 3
+    assert changes(f"sqlite:///{tmp_path}/none.db") is None
+
+
+def test_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that name a clone at the same moment give it one name."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    first: list[str] = []
+    link = os.link
+
+    def late(*paths: str) -> None:
+        monkeypatch.setattr(os, "link", link)
+        first.append(processes.clone(tmp_path))
+        link(*paths)
+
+    monkeypatch.setattr(os, "link", late)
+    assert [processes.clone(tmp_path)] == first
+    assert processes.clone(tmp_path) == first[0]
+    assert [path.name for path in (tmp_path / ".dvc/tmp").iterdir()] == ["clone"]
+    (tmp_path / ".dvc/tmp/clone").write_text("damaged")
+    assert len(processes.clone(tmp_path)) == 32

@@ -1,0 +1,270 @@
+"""A row is a value, and one function brings it to MLflow: what is there already is left alone."""
+
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Metric, Run, ViewType
+
+from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, Standing, Wanted
+from dvc_mlflow.store.runs import AllRuns, Runs
+from dvc_mlflow.store.store import Store
+from dvc_mlflow.store.upsert import Live, Written, settle, upsert
+from support.clone import Clone
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+TRAIN, SCORE = "a" * 32, "b" * 32
+CURVE = [Point("train/loss", 1 / step, step) for step in (1, 2, 3)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The own store of a folder without git."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    Clone(tmp_path).add_store()
+    return Store(tmp_path)
+
+
+def row(
+    digests: dict[str, str] | None = None,
+    points: list[Point] = CURVE,
+    declared: str = "one",
+    at: Standing = NOWHERE,
+    **more: Any,
+) -> Row:
+    """Return a row of a training, or of a training and its evaluation."""
+    digests = digests or {"train": TRAIN}
+    tags = {f"dvc-mlflow.begun.{name}": digest for name, digest in digests.items()}
+    parts = {name: Part() for name in digests}
+    parts["train"] = Part(points=[*points], tags={"md5.model.txt": "1" * 32})
+    given: dict[str, Any] = {
+        "wanted": Wanted(digests, frozenset(declared.split()), at),
+        "words": "rate=2",
+        "digits": [digest[:7] for digest in reversed(digests.values())],
+        "note": f"**{at.commit[:7]}**",
+        "time": 1_000,
+        "tags": tags,
+        "origin": {"commit": at.commit[:7], "mlflow.user": "me"},
+        "params": {"rate": "2"},
+        "parts": parts,
+        "columns": ["metrics.train/loss"],
+        "notes": [],
+    }
+    return Row(**given | more)
+
+
+def bring(store: Store, given: Row, live: Live | None = None, runs: Runs | None = None) -> Written:
+    """Bring a row to the store."""
+    where = (runs or Runs(store)).find(given.wanted.digests)
+    return upsert(store, given, where, live)
+
+
+def only(store: Store) -> Run:
+    """Return the only run."""
+    (run,) = store.client.search_runs([store.experiment_id], "", ViewType.ACTIVE_ONLY)
+    return run
+
+
+def points(store: Store, run: Run) -> list[tuple[str, float, int]]:
+    """Return all points of a run, also those of which there are two."""
+    found = [
+        m for key in run.data.metrics for m in store.client.get_metric_history(run.info.run_id, key)
+    ]
+    return sorted((m.key, m.value, m.step) for m in found)
+
+
+def content(store: Store) -> list[tuple[Any, ...]]:
+    """Return what the database holds of runs."""
+    with closing(sqlite3.connect(store.root / "mlflow.db")) as database:
+        tables = ("runs", "tags", "params", "metrics")
+        return [
+            tuple(line)
+            for name in tables
+            for line in database.execute(f"SELECT * FROM {name}")  # noqa: S608
+        ]
+
+
+@pytest.mark.parametrize("kind", [Runs, AllRuns])
+def test_new(store: Store, kind: type[Runs]) -> None:
+    """A new row has all of it at once, and then it lacks nothing."""
+    given = row(at=Standing(2, 1, "c" * 40))
+    assert bring(store, given, runs=kind(store)).verb == "added"
+    run = only(store)
+    assert (run.info.run_name, run.info.status) == ("rate=2 aaaaaaa", "FINISHED")
+    assert run.data.params == {"rate": "2"}
+    assert len(points(store, run)) == len(CURVE)
+    has = kind(store).find(given.wanted.digests).has
+    assert has is not None
+    assert not has.lacks(given.wanted)
+    before = content(store)
+    assert bring(store, given).verb == ""
+    assert content(store) == before
+
+
+def test_joined(store: Store) -> None:
+    """A further result joins the row whose results are all among its own, and may rename it."""
+    bring(store, row())
+    both = row({"train": TRAIN, "score": SCORE})
+    both.parts["score"].points.append(Point("score/acc", 0.5, 0, is_final=True))
+    done = bring(store, both)
+    assert (done.verb, done.stages) == ("completed", ["score"])
+    run = only(store)
+    assert run.info.run_name == "rate=2 bbbbbbb"
+    assert len(points(store, run)) == len(CURVE) + 1
+    assert run.data.tags["dvc-mlflow.found-by"].split() == ["aaaaaaa", "bbbbbbb"]
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_killed(store: Store, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    """A recording that was killed at any request goes on in its run, without a point twice."""
+    many = row(points=[Point("train/loss", 1 / step, step) for step in range(1, 2001)])
+    calls, log_batch = [], store.client.log_batch
+
+    def killed(*given: Any, **more: Any) -> None:
+        calls.append(given)
+        if len(calls) > n:
+            raise KeyboardInterrupt
+        log_batch(*given, **more)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(store.client, "log_batch", killed)
+        bring(store, many)
+    store.client.set_tag(only(store).info.run_id, "dvc-mlflow.process", "1@1")
+    has = Runs(store).find(many.wanted.digests)
+    assert has.has is None or n >= 4
+    assert bring(store, many).verb in ("completed", "")
+    assert len(points(store, only(store))) == 2000
+
+
+def test_declared_later(store: Store) -> None:
+    """What is declared later is added; what an earlier commit declared stays."""
+    bring(store, row(declared="one"))
+    more = row(points=[*CURVE, Point("train/acc", 0.5, 0)], declared="two")
+    has = Runs(store).find(more.wanted.digests).has
+    assert has is not None
+    assert has.lacks_content(more.wanted)
+    assert bring(store, more).verb == "completed"
+    assert {*only(store).data.metrics} == {"train/loss", "train/acc"}
+    for given in (row(declared="one"), row(declared="two"), row(declared="one two")):
+        has = Runs(store).find(given.wanted.digests).has
+        assert has is not None
+        assert not has.lacks(given.wanted)
+
+
+def test_standing(store: Store) -> None:
+    """The commit becomes an older one of a higher rank, never the other way."""
+    ways = [NOWHERE, Standing(1, 5, "e" * 40), Standing(2, 9, "d" * 40), Standing(2, 3, "c" * 40)]
+    for at in ways:
+        bring(store, row(at=at))
+        assert only(store).data.tags.get("commit", "") == at.commit[:7]
+    for at in ways:  # clones that know other commits come to rest
+        has = Runs(store).find({"train": TRAIN}).has
+        assert has is not None
+        assert not has.lacks(row(at=at).wanted)
+    assert only(store).data.tags["mlflow.note.content"] == "**ccccccc**"
+
+
+def test_what_people_wrote(store: Store) -> None:
+    """A name and a description that a person gave stay, whatever comes later."""
+    bring(store, row())
+    run_id = only(store).info.run_id
+    store.client.update_run(run_id, name="mine")
+    store.client.set_tag(run_id, "mlflow.note.content", "my words")
+    bring(store, row({"train": TRAIN, "score": SCORE}, at=Standing(2, 3, "c" * 40)))
+    run = only(store)
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("mine", "my words")
+    assert run.data.tags["commit"] == "ccccccc"
+
+
+def test_row_of_an_older_version(store: Store) -> None:
+    """A row of 3.0.0 is found by its digests and gains the rest, without a point twice."""
+    tags = {"dvc-mlflow.begun.train": TRAIN, "dvc-mlflow.lock.train": TRAIN}
+    tags |= {"dvc-mlflow.shown.train": "one", "mlflow.note.content": "as it was"}
+    old = store.client.create_run(store.experiment_id, 1_000, tags, "its name").info
+    metrics = [Metric(p.key, p.value, 1_000, p.step) for p in CURVE]
+    store.client.log_batch(old.run_id, metrics)
+    store.client.set_terminated(old.run_id)
+    assert bring(store, row()).verb == ""
+    run = only(store)
+    assert run.info.run_name == "its name"
+    assert run.data.tags["mlflow.note.content"] == "as it was"
+    assert len(points(store, run)) == len(CURVE)
+    has = Runs(store).find({"train": TRAIN}).has
+    assert has is not None
+    assert not has.lacks(row().wanted)
+
+
+@pytest.mark.parametrize("others", [[], [Point("train/loss", 17.0, 1)]], ids=["grown", "anew"])
+def test_live(store: Store, others: list[Point]) -> None:
+    """A live run keeps its points; one whose curve was written anew is made again."""
+    run = store.client.create_run(store.experiment_id, 1_000, {}, "live")
+    sent = [*others, *CURVE[1:2]]
+    store.client.log_batch(run.info.run_id, [Metric(p.key, p.value, 7, p.step) for p in sent])
+    done = bring(store, row(), Live(run.info.run_id, "live"))
+    assert (done.run_id == run.info.run_id) == (not others)
+    assert done.name == only(store).info.run_name == "rate=2 aaaaaaa"
+    assert len(points(store, only(store))) == len(CURVE)
+
+
+def double(store: Store) -> tuple[str, Any]:
+    """Make two rows of one result, as two clones can do at once; return the later one."""
+    bring(store, row())
+    first = only(store).info.run_id
+    store.client.delete_run(first)
+    upsert(store, row(), Runs(store).find({"train": "f" * 32}))
+    store.client.restore_run(first)
+    (later,) = Runs(store).doubles({"train": TRAIN})
+    return first, later
+
+
+def test_double(store: Store) -> None:
+    """One of two rows of one result goes to the trash, and is marked."""
+    first, later = double(store)
+    kept = {first, *(r.info.run_id for r in store.runs())} - {later.run_id}
+    said = settle(store, later, kept.pop(), {"train": TRAIN})
+    assert "was there twice; one is in MLflow's trash" in said
+    assert only(store).info.run_id != later.run_id
+    gone = store.client.get_run(later.run_id)
+    assert gone.info.lifecycle_stage == "deleted"
+    assert gone.data.tags["dvc-mlflow.double"] == only(store).info.run_id
+
+
+@pytest.mark.parametrize("what", ["name", "note", "tag", "version"])
+def test_double_that_people_use(store: Store, what: str) -> None:
+    """Doubles that somebody has named, described, tagged or registered stay, and a line says so."""
+    _, later = double(store)
+    if what == "name":
+        store.client.update_run(later.run_id, name="mine")
+    elif what == "version":
+        store.client.create_registered_model("m")
+        store.client.create_model_version("m", "file:///nowhere", later.run_id)
+    else:
+        store.client.set_tag(
+            later.run_id, {"note": "mlflow.note.content", "tag": "mine"}[what], "x"
+        )
+    said = settle(store, later, "", {"train": TRAIN})
+    assert "is there twice; both stay, as " in said
+    assert len([*store.runs()]) == 2
+
+
+def test_many_experiments(store: Store) -> None:
+    """All of more than a thousand experiments are known."""
+    columns = "name, artifact_location, lifecycle_stage, workspace"
+    with closing(sqlite3.connect(store.root / "mlflow.db")) as database, database:
+        known = {line[1] for line in database.execute("PRAGMA table_info(experiments)")}
+        names = [name for name in columns.split(", ") if name in known]
+        marks = ", ".join("?" * len(names))
+        for n in range(1_100):
+            values = {"name": f"e{n}", "artifact_location": "x", "lifecycle_stage": "active"}
+            line = [values.get(name, "default") for name in names]
+            database.execute(f"INSERT INTO experiments ({', '.join(names)}) VALUES ({marks})", line)  # noqa: S608
+    assert len(store.all_experiments()) >= 1_100
