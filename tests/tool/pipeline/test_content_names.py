@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from support.pipelines import repository, train
+from support.locked import locked, read, row, trained
+from support.pipelines import train
 from support.row_content import ran, recorded
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
-
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 GIT = ("git.commit", "git.branch", "git.dirty", "git.repoURL", "type", "name")
 
@@ -23,50 +20,55 @@ def digits(row: Run) -> str:
     return str(row.data.tags["dvc-mlflow.lock.train"][:7])
 
 
+STAGES = {"train": {**train("raw.txt"), "params": ["rate", "model", {"other.yaml": ["n.rate"]}]}}
+PARAMS = {"rate": 1, "model": {"units": 2, "cell": "gru"}}
+FILES = {**trained(), "other.yaml": "n:\n  rate: 1\n  m: 1\n"}
+
+
 def test_names(tmp_path: Path) -> None:
-    """A row is named after its changed params; its git tags are those of its result's commit."""
-    stages = {
-        "train": {**train("raw.txt"), "params": ["rate", "model", {"other.yaml": ["n.rate"]}]}
-    }
-    params = {"rate": 1, "model": {"units": 2, "cell": "gru"}}
-    project = ran(tmp_path, stages, params, {"other.yaml": "n:\n  rate: 1\n  m: 1\n"})
+    """A committed result's row is named by its digits; its git tags are those of that commit."""
+    project = locked(tmp_path / "project", STAGES, PARAMS, FILES)
+    project.add_store()
     project.commit("The results")
     project.git("config", "user.name", "Somebody else")
     project.git("remote", "add", "origin", "https://me:secret@example.org/repository")
     project.git("commit", "-q", "--allow-empty", "-m", "Nothing")
     commit = project.git("rev-parse", "HEAD^")
     project.write({"raw.txt": "1\n\n"})  # it does not change which commit has the result
-    row, _ = recorded(project)
-    assert row.info.run_name == digits(row)
-    assert {key: row.data.tags.get(f"mlflow.source.{key}") for key in GIT} == {
+    found, _ = recorded(project)
+    assert found.info.run_name == digits(found)
+    assert {key: found.data.tags.get(f"mlflow.source.{key}") for key in GIT} == {
         "git.commit": commit,
         "git.branch": "main",
         "git.dirty": "false",
         "git.repoURL": "https://***@example.org/repository",
         "type": "LOCAL",
-        "name": stages["train"]["cmd"],
+        "name": STAGES["train"]["cmd"],
     }
-    assert row.data.tags["mlflow.user"] == "Tester"
+    assert found.data.tags["mlflow.user"] == "Tester"
     time = int(project.git("log", "-1", "--format=%ct", "HEAD^")) * 1000
-    assert (row.info.start_time, row.info.end_time) == (time, time)
-    # An uncommitted result is named after the changed params, by their shortest keys.
-    project.set({"rate": 2, "model": {"units": 3, "cell": "gru"}})
-    project.write({"other.yaml": "n:\n  rate: 5\n  m: 2\n"})
-    project.dvc("repro", "-q")
-    project.record()
-    (row,) = [r for r in project.rows() if r.data.params["rate"] == "2"]
+    assert (found.info.start_time, found.info.end_time) == (time, time)
+
+
+def test_names_before_a_commit(tmp_path: Path) -> None:
+    """An uncommitted result is named after the changed params, by their shortest keys."""
+    project = locked(tmp_path / "project", STAGES, PARAMS, FILES)
+    project.commit("The results")
+    other = {"other.yaml": "n:\n  rate: 5\n  m: 2\n"}
+    params = {"rate": 2, "model": {"units": 3, "cell": "gru"}}
+    project.again({"raw.txt": "1\n\n", "model.txt": "2\n", **other}, params)
+    found = row(project)
     start = "rate=2 units=3 other.n.rate=5 edited code"  # git has raw.txt, so it counts as code
-    assert row.info.run_name == f"{start} {digits(row)}"
-    head = project.git("rev-parse", "HEAD")
-    assert (row.data.tags["mlflow.source.git.commit"], row.data.tags["mlflow.user"]) == (
-        head,
-        getpass.getuser(),
-    )
-    assert row.data.tags["mlflow.source.git.dirty"] == "true"  # raw.txt differs from the commit
+    assert found.words == start
+    assert found.name == f"{start} {found.digests['train'][:7]}"
+    assert found.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
+    assert found.tags["mlflow.user"] == getpass.getuser()
+    assert found.tags["mlflow.source.git.dirty"] == "true"  # raw.txt differs from the commit
     written = (project.path / "dvc.lock").stat().st_mtime
-    assert row.info.start_time == int(written * 1000)
+    assert found.time == int(written * 1000)
 
 
+@pytest.mark.pipeline
 def test_experiment(tmp_path: Path) -> None:
     """The row of a DVC experiment has the experiment's name and commit."""
     project = ran(tmp_path, {"train": train("raw.txt")}, {"rate": 1})
@@ -94,18 +96,24 @@ def test_experiment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("history", ["no git", "no commit", "no branch"])
 def test_names_without_history(tmp_path: Path, history: str) -> None:
     """A row has a name even without git, before the first commit, or on a detached HEAD."""
-    project = repository(tmp_path / "project", {"train": train("raw.txt")}, {"rate": 1})
+    stages, git = {"train": train("raw.txt")}, history != "no git"
+    project = locked(tmp_path / "project", stages, {"rate": 1}, trained(), git=git)
     start = "rate=1 "
     if history == "no branch":
+        project.commit()
         project.git("checkout", "-q", "--detach")
         start = ""
-    else:
-        project.run("rm", "-rf", ".git")
-        if history == "no git":
-            project.write({".dvc/config": "[core]\n    no_scm = true\n"})
-        else:
-            project.git("init", "-q", "-b", "main")
-    project.dvc("repro")
-    row, said = recorded(project)
-    assert (row.info.run_name, said.error) == (f"{start}{digits(row)}", "")
-    assert ("mlflow.source.git.commit" in row.data.tags) == (history == "no branch")
+    every = read(project)
+    (found,) = every.rows
+    assert found.name == f"{start}{found.digests['train'][:7]}"
+    assert (found.notes, every.problems, every.reasons) == ([], [], {})
+    assert ("mlflow.source.git.commit" in found.tags) == (history == "no branch")
+
+
+def test_record_without_git(tmp_path: Path) -> None:
+    """`record` needs no git, and says nothing of it."""
+    stages = {"train": train("raw.txt")}
+    project = locked(tmp_path / "project", stages, {"rate": 1}, trained(), git=False)
+    project.add_store()
+    found, said = recorded(project)
+    assert (found.info.run_name, said.error) == (f"rate=1 {digits(found)}", "")

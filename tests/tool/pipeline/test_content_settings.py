@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from support.locked import evaluated, locked, read, trained
 from support.pipelines import evaluate, train
 from support.row_content import columns, lines, ran, recorded
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
+@pytest.mark.pipeline
 def test_settings(tmp_path: Path) -> None:
     """A stage can choose its experiment and the table's columns, sorted by the first one."""
     meta = {"mlflow": {"experiment": "mine", "columns": ["-metrics.train/loss", "params.rate"]}}
@@ -39,13 +38,14 @@ def test_wrong_settings(tmp_path: Path) -> None:
     stages["b"]["do"]["meta"] = {"mlflow": {"unknown": 1}}
     artifacts = {"m": {"path": "nowhere", "type": "model", "meta": {"loader_modul": "x"}}}
     params = {"rate": 1, "a": 1, "x": 1, "y": 1}
-    project = ran(tmp_path, stages, params, artifacts=artifacts)
-    row, said = recorded(project)
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
-    assert project.client.get_experiment(row.info.experiment_id).name == "mine"
+    files = evaluated() | {f"{item}.json": '{"score": 1}\n' for item in "xy"}
+    found = read(locked(tmp_path / "project", stages, params, files, artifacts=artifacts))
+    (row,) = found.rows
+    assert row.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
+    assert row.experiment == "mine"
     known = "known are experiment, prefix, columns, data, open, promote, model"
     start = "dvc.yaml: stages."
-    assert {*lines(said)} == {
+    assert {*found.problems} == {
         f"{start}train.meta.mlflow.colums: unknown key; {known}",
         f"{start}train.meta.mlflow.prefix: must be text, or empty for no prefix; received 5",
         f"{start}train.meta.mlflow.open: must be `first`; received 'last'",
@@ -53,4 +53,14 @@ def test_wrong_settings(tmp_path: Path) -> None:
         f"{start}b.meta.mlflow.unknown: unknown key; {known}",
         "dvc.yaml: artifacts.m.meta.loader_modul: unknown key; did you mean loader_module?",
     }
-    assert len(lines(said)) == 6
+    assert (len(found.problems), row.notes) == (6, [])
+
+
+def test_problems_are_said(tmp_path: Path) -> None:
+    """`record` prints each mistake in one line, and still records."""
+    stages = {"train": {**train("raw.txt"), "meta": {"mlflow": "text"}}}
+    project = locked(tmp_path / "project", stages, files=trained())
+    project.add_store()
+    _, said = recorded(project)
+    problem = "dvc.yaml: stages.train.meta.mlflow: must be a mapping; received 'text'"
+    assert lines(said) == [problem]

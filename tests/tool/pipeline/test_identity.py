@@ -2,36 +2,55 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from support.locked import Locked, RowContent, Table, evaluated, locked, read, row
 from support.pipelines import (
     TWO_EVALUATIONS,
-    Repository,
     evaluate,
     finished,
-    repository,
     reproduce,
     results,
     train,
 )
 
 pytestmark = [
-    pytest.mark.pipeline,
     pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline with two evaluations that has run once, for all tests: `copy` it."""
-    return finished(tmp_path_factory.mktemp("made") / "project", TWO_EVALUATIONS)
+@pytest.fixture
+def project(tmp_path: Path) -> Locked:
+    """A pipeline with two evaluations of one model."""
+    return locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
 
 
-def test_one_row(project: Repository) -> None:
+@pytest.fixture
+def stored(project: Locked) -> Locked:
+    """The same with a store."""
+    project.add_store()
+    return project
+
+
+@pytest.fixture
+def table() -> Table:
+    """A table without rows."""
+    return Table()
+
+
+def without_time(found: RowContent) -> RowContent:
+    """Return a row's content without when it was made."""
+    return replace(found, time=0)
+
+
+@pytest.mark.pipeline
+def test_one_row(tmp_path: Path) -> None:
     """A model and its evaluations are one row; recording again adds nothing."""
+    project = finished(tmp_path / "project", TWO_EVALUATIONS)
     said = project.record()
     (row,) = project.rows()
     assert results(row) == {"train", "a", "b"}
@@ -45,81 +64,10 @@ def test_one_row(project: Repository) -> None:
     assert project.table() == before
 
 
-def test_corrected_evaluation(project: Repository) -> None:
-    """A corrected evaluation of the same model is a new row; the old row stays."""
-    project.record()
-    stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 9}' > a.json"}}
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    reproduce(project)
-    old, new = project.rows()
-    assert (old.data.metrics["a/score"], new.data.metrics["a/score"]) == (1, 9)
-    assert results(old) == results(new) == {"train", "a", "b"}
-    assert old.data.params == new.data.params
-
-
-def test_changed_code_with_the_same_bytes(project: Repository) -> None:
-    """Changed code that makes the same bytes adds no row."""
-    project.record()
-    stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 1}' > a.json"}}
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    reproduce(project)
-    assert len(project.rows()) == 1
-
-
-@pytest.mark.parametrize(
-    "order",
-    [
-        (3, 1, 0, 2),
-        pytest.param((0, 1, 2, 3), marks=pytest.mark.rest),
-        pytest.param((2, 0, 3, 1), marks=pytest.mark.rest),
-    ],
-    ids=["mixed", "forth", "other"],
-)
-def test_order_of_runs(project: Repository, order: tuple[int, ...]) -> None:
-    """Whatever the order of runs, the table has every result, and no row is incomplete."""
-    states = [(1, 1), (2, 1), (1, 2), (2, 2)]
-    for index in order:
-        a, b = states[index]
-        project.set({"a": a, "b": b})
-        project.dvc("repro", "-q", "a" if index % 2 else "b")
-        project.record()  # between the two
-        project.dvc("repro", "-q")
-        project.record()
-    table = [
-        (row["metrics"].get("a/score"), row["metrics"].get("b/score")) for row in project.table()
-    ]
-    assert {*states} <= {*table}
-    assert all(None not in pair for pair in table)
-
-
-@pytest.mark.rest
-def test_only_what_ran_together(project: Repository) -> None:
-    """After A1 B1, A2 B1 and A1 B2, no row has A2 B2."""
-    for params in ({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}):
-        reproduce(project, params)
-    found = [(r.data.metrics["a/score"], r.data.metrics["b/score"]) for r in project.rows()]
-    assert sorted(found) == [(1, 1), (1, 2), (2, 1)]
-
-
-ORDERS = [*itertools.permutations(["train", "a", "b"])]
-
-
-@pytest.mark.parametrize(
-    "order", [ORDERS[0], *(pytest.param(order, marks=pytest.mark.rest) for order in ORDERS[1:])]
-)
-def test_stage_by_stage(tmp_path: Path, made: Repository, order: tuple[str, ...]) -> None:
-    """Results that are recorded one by one join one row, in any order."""
-    project = repository(tmp_path / "project", TWO_EVALUATIONS)
-    for stage in order:
-        project.dvc("repro", "-q", stage)
-        project.record()
-    whole = made.copy(tmp_path / "whole")
-    whole.record()
-    assert project.table() == whole.table()
-
-
-def test_run_cache(project: Repository) -> None:
+@pytest.mark.pipeline
+def test_run_cache(tmp_path: Path) -> None:
     """A result that DVC takes from its run cache is recorded like one that ran."""
+    project = finished(tmp_path / "project", TWO_EVALUATIONS)
     before = project.lock
     reproduce(project, {"rate": 2})
     project.set({"rate": 1})
@@ -131,84 +79,158 @@ def test_run_cache(project: Repository) -> None:
     assert sorted(row.data.params["rate"] for row in project.rows()) == ["1", "2"]
 
 
-def test_frozen_stage(project: Repository) -> None:
+def test_corrected_evaluation(project: Locked, table: Table) -> None:
+    """A corrected evaluation of the same model is a new row; the old row stays."""
+    table.record(project)
+    stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 9}' > a.json"}}
+    project.again({"dvc.yaml": json.dumps({"stages": stages}), **evaluated(a=9)})
+    table.record(project)
+    old, new = table.rows
+    assert (old.metrics["a/score"], new.metrics["a/score"]) == (1, 9)
+    assert {*old.digests} == {*new.digests} == {"train", "a", "b"}
+    assert old.params == new.params
+
+
+def test_changed_code_with_the_same_bytes(project: Locked) -> None:
+    """Changed code that makes the same bytes is the same result."""
+    before = row(project)
+    stages = {**TWO_EVALUATIONS, "a": {**evaluate("a"), "cmd": "echo '{\"score\": 1}' > a.json"}}
+    project.again({"dvc.yaml": json.dumps({"stages": stages})})
+    assert row(project).digests == before.digests
+
+
+@pytest.mark.parametrize(
+    "order", [(3, 1, 0, 2), (0, 1, 2, 3), (2, 0, 3, 1)], ids=["mixed", "forth", "other"]
+)
+def test_order_of_runs(project: Locked, table: Table, order: tuple[int, ...]) -> None:
+    """Whatever the order of runs, the table has every result, and no row is incomplete."""
+    states = [(1, 1), (2, 1), (1, 2), (2, 2)]
+    for index in order:
+        a, b = states[index]
+        for stage in ("a", "b") if index % 2 else ("b", "a"):
+            now = {f"{stage}.json": evaluated(a=a, b=b)[f"{stage}.json"]}
+            project.again(now, {"a": a, "b": b}, stage)
+            table.record(project)  # also between the two
+    found = [(row.metrics.get("a/score"), row.metrics.get("b/score")) for row in table.rows]
+    assert {*states} <= {*found}
+    assert all(None not in pair for pair in found)
+
+
+def test_only_what_ran_together(project: Locked, table: Table) -> None:
+    """After A1 B1, A2 B1 and A1 B2, no row has A2 B2."""
+    for params in ({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}):
+        project.again(evaluated(**params), params)
+        table.record(project)
+    found = [(row.metrics["a/score"], row.metrics["b/score"]) for row in table.rows]
+    assert sorted(found) == [(1, 1), (1, 2), (2, 1)]
+
+
+ORDERS = [*itertools.permutations(["train", "a", "b"])]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_stage_by_stage(
+    tmp_path: Path, project: Locked, table: Table, order: tuple[str, ...]
+) -> None:
+    """Results that are recorded one by one join one row, in any order."""
+    path = tmp_path / "one by one"
+    each = locked(path, TWO_EVALUATIONS, files=evaluated(), only=["prepare", "train"])
+    for stage in order:
+        each.ran(stage)
+        table.record(each)
+    assert [without_time(found) for found in table.rows] == [without_time(row(project))]
+
+
+def test_stage_by_stage_in_a_store(tmp_path: Path, stored: Locked) -> None:
+    """So they do in MLflow."""
+    path = tmp_path / "one by one"
+    each = locked(path, TWO_EVALUATIONS, files=evaluated(), only=["prepare", "train"])
+    each.add_store()
+    for stage in ("train", "b", "a"):
+        each.ran(stage)
+        each.record()
+    stored.record()
+    assert each.table() == stored.table()
+
+
+def test_frozen_stage(project: Locked) -> None:
     """Below a frozen stage results are recorded, whatever has changed above it."""
     stages = {**TWO_EVALUATIONS, "train": {**train(), "frozen": True}}
     project.write({"dvc.yaml": json.dumps({"stages": stages}), "raw.txt": "2\n"})
-    reproduce(project, {"a": 2})
-    (row,) = project.rows()
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 2, "b/score": 1}
-    assert row.data.params["rate"] == "1"
+    project.again({"data.txt": "2\n", **evaluated(a=2)}, {"a": 2}, "prepare", "a", "b")
+    found = row(project)
+    assert found.metrics == {"train/loss": 0.25, "a/score": 2, "b/score": 1}
+    assert found.params["rate"] == "1"
 
 
-def test_stale_stage(project: Repository) -> None:
-    """Below a stale stage nothing is recorded, and one line says so; no row mixes params."""
-    project.set({"rate": 2})
-    project.dvc("repro", "-q", "-s", "train")
-    said = project.record()
-    (row,) = project.rows()
-    assert results(row) == {"train"}
-    assert row.data.params == {"rate": "2"}
-    reason = "it has read a different model.txt than train has written; run `dvc repro`"
-    assert said.error.splitlines() == [
-        f"dvc-mlflow: stage a is not recorded: {reason}",
-        f"dvc-mlflow: stage b is not recorded: {reason}",
-    ]
-    reproduce(project)
-    (row,) = project.rows()
-    assert results(row) == {"train", "a", "b"}
+def test_stale_stage(project: Locked, table: Table) -> None:
+    """Below a stale stage nothing is recorded, and a reason says so; no row mixes params."""
+    project.again(evaluated(rate=2), {"rate": 2}, "train")
+    table.record(project)
+    (found,) = table.rows
+    assert {*found.digests} == {"train"}
+    assert found.params == {"rate": "2"}
+    reason = "it has read a different model.txt than train has written"
+    assert read(project).reasons == {"a": reason, "b": reason}
+    project.ran()
+    table.record(project)
+    (found,) = table.rows
+    assert {*found.digests} == {"train", "a", "b"}
 
 
-def test_whole_floats(project: Repository) -> None:
+def test_whole_floats(project: Locked) -> None:
     """25 and 25.0 are one value, as dvc.lock has them."""
-    reproduce(project, {"a": 25})
-    reproduce(project, {"a": 25.0})
-    reproduce(project, {"a": 25.5})
-    assert [row.data.params["a"] for row in project.rows()] == ["25", "25.5"]
+    found = []
+    for value in (25, 25.0, 25.5):
+        project.again({}, {"a": value})
+        found.append(row(project))
+    assert [each.params["a"] for each in found] == ["25", "25", "25.5"]
+    assert found[0].digests == found[1].digests != found[2].digests
 
 
-def test_deleted_row(project: Repository) -> None:
+def test_deleted_row(stored: Locked) -> None:
     """A row in MLflow's trash stays there until `--deleted` restores it."""
-    project.record()
-    (row,) = project.rows()
-    project.client.delete_run(row.info.run_id)
-    said = project.record()
-    assert (said.out, project.rows()) == (
+    stored.record()
+    (row,) = stored.rows()
+    stored.client.delete_run(row.info.run_id)
+    said = stored.record()
+    assert (said.out, stored.rows()) == (
         f"left in MLflow's trash: run {row.info.run_id} (train, a, b); --deleted restores it\n",
         [],
     )
-    project.record("--deleted", "--dry-run")
-    assert project.rows() == []
-    assert project.record("--deleted").out.startswith("restored run")
-    assert [r.info.run_id for r in project.rows()] == [row.info.run_id]
+    stored.record("--deleted", "--dry-run")
+    assert stored.rows() == []
+    assert stored.record("--deleted").out.startswith("restored run")
+    assert [r.info.run_id for r in stored.rows()] == [row.info.run_id]
 
 
-def test_revision(project: Repository) -> None:
+def test_revision(stored: Locked) -> None:
     """A commit's results are recorded from git alone; the workspace stays as it is."""
-    first = project.git("rev-parse", "HEAD")
-    project.set({"rate": 2})
-    project.dvc("repro", "-q")
-    project.commit("Other results")
-    before = project.git("status", "--porcelain"), project.lock
-    project.record("--rev", first)
-    (row,) = project.rows()
+    stored.commit("The results")
+    first = stored.git("rev-parse", "HEAD")
+    stored.again(evaluated(rate=2), {"rate": 2})
+    stored.commit("Other results")
+    before = stored.git("status", "--porcelain"), stored.lock
+    stored.record("--rev", first)
+    (row,) = stored.rows()
     assert row.data.params["rate"] == "1"
     assert row.data.tags["mlflow.source.git.commit"] == first
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
-    project.record("--rev", "main")
-    assert [row.data.params["rate"] for row in project.rows()] == ["1", "2"]
-    assert project.record().out == "nothing to do: MLflow has this result\n"
-    assert (project.git("status", "--porcelain"), project.lock) == before
-    said = project.record("--rev", "nothing")
+    stored.record("--rev", "main")
+    assert {row.data.params["rate"] for row in stored.rows()} == {"1", "2"}
+    assert len(stored.rows()) == 2
+    assert stored.record().out == "nothing to do: MLflow has this result\n"
+    assert (stored.git("status", "--porcelain"), stored.lock) == before
+    said = stored.record("--rev", "nothing")
     assert (said.status, len(said.error.splitlines())) == (1, 1)
 
 
-def test_dry_run(project: Repository) -> None:
+def test_dry_run(project: Locked) -> None:
     """--dry-run reports what would be done, and writes nothing."""
-    project.remove_store()
     said = project.record("--dry-run")
     assert "would add" in said.out
     assert not (project.path / "mlflow.db").exists()
+    project.add_store()
     project.record()
     reproduce_nothing = project.record("--dry-run").out
     assert reproduce_nothing == "nothing to do: MLflow has this result\n"

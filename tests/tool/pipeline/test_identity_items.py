@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from support.pipelines import evaluate, repository, reproduce, results, train
+from support.locked import locked, read, row, trained
+from support.pipelines import evaluate, repository, reproduce, train
 
 pytestmark = [
-    pytest.mark.pipeline,
     pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
@@ -22,29 +22,34 @@ def items(**stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: {"foreach": ["x", "y"], "do": do} for name, do in json.loads(text).items()}
 
 
+SCORE = '{"score": 1}\n'
+ONE = {**trained(), "a.json": SCORE}
+"""What `train` and `a` write."""
+TWO = {path.replace(".", f"-{item}."): text for item in "xy" for path, text in ONE.items()}
+"""What they write for each of two items."""
+
+
 def test_items_are_chains_of_their_own(tmp_path: Path) -> None:
     """Each item of a foreach has its own row, with the same columns as the other items."""
     stages = items(train=train("raw.txt"), a=evaluate("a"))
-    project = repository(tmp_path / "project", stages)
-    reproduce(project)
-    first, second = project.rows()
-    assert results(first) == results(second) == {"train", "a"}
-    assert {row.data.params["item"] for row in (first, second)} == {"x", "y"}
-    assert first.data.metrics == second.data.metrics == {"train/loss": 0.25, "a/score": 1}
-    assert first.info.run_name != second.info.run_name
+    first, second = read(locked(tmp_path / "project", stages, files=TWO)).rows
+    assert {*first.digests} == {*second.digests} == {"train", "a"}
+    assert {found.params["item"] for found in (first, second)} == {"x", "y"}
+    assert first.metrics == second.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert first.name != second.name
+    assert not first.digests.items() & second.digests.items()
 
 
 def test_items_of_one_model(tmp_path: Path) -> None:
     """Items that evaluate one recorded model are in its row, under their own names."""
     stages = {"train": train("raw.txt"), **items(a=evaluate("a"))}
     stages["a"]["do"]["deps"] = ["model.txt"]
-    project = repository(tmp_path / "project", stages)
-    reproduce(project)
-    (row,) = project.rows()
-    assert results(row) == {"train", "a/x", "a/y"}
-    assert row.data.metrics == {"train/loss": 0.25, "a/x/score": 1, "a/y/score": 1}
+    found = row(locked(tmp_path / "project", stages, files={**ONE, **TWO}))
+    assert {*found.digests} == {"train", "a/x", "a/y"}
+    assert found.metrics == {"train/loss": 0.25, "a/x/score": 1, "a/y/score": 1}
 
 
+@pytest.mark.pipeline
 def test_matrix(tmp_path: Path) -> None:
     """Each item of a matrix has its own row, with the matrix's values as params."""
     stage = {
@@ -65,26 +70,24 @@ def test_comparison_of_two_models(tmp_path: Path) -> None:
     """A stage that reads two models has its own row; the models' rows are unchanged."""
     stages = items(train=train("raw.txt"), a=evaluate("a"))
     stages["b"] = evaluate("b", "model-x.txt", "model-y.txt")
-    project = repository(tmp_path / "project", stages)
-    reproduce(project)
-    found = [results(row) for row in project.rows()]
-    assert sorted(map(sorted, found)) == [["a", "train"], ["a", "train"], ["b"]]
-    comparison = project.rows()[found.index({"b"})]
-    assert comparison.data.metrics == {"b/score": 1}
-    assert comparison.data.params["rate"] == "1"
+    project = locked(tmp_path / "project", stages, files={**TWO, "b.json": SCORE})
+    found = read(project).rows
+    assert sorted(sorted(each.digests) for each in found) == [["a", "train"], ["a", "train"], ["b"]]
+    (comparison,) = (each for each in found if {*each.digests} == {"b"})
+    assert comparison.metrics == {"b/score": 1}
+    assert comparison.params["rate"] == "1"
 
 
 def test_models_behind_one_another(tmp_path: Path) -> None:
     """A model made from another has a row with both; the first keeps a row with its evaluation."""
-    second: dict[str, Any] = {
-        "cmd": "cat model.txt > model2.txt",
+    second = {
+        "cmd": "python tune.py",
         "deps": ["model.txt"],
         "params": ["b"],
         "outs": ["model2.txt"],
         "plots": [{"second.csv": {"cache": False, "x": "step"}}],
     }
-    second["cmd"] += "; printf 'step,loss\\n1,0.1\\n' > second.csv"
     stages = {"train": train("raw.txt"), "a": evaluate("a"), "tune": second}
-    project = repository(tmp_path / "project", stages)
-    reproduce(project)
-    assert sorted(map(sorted, map(results, project.rows()))) == [["a", "train"], ["train", "tune"]]
+    files = {**ONE, "model2.txt": "2\n", "second.csv": "step,loss\n1,0.1\n"}
+    found = read(locked(tmp_path / "project", stages, files=files)).rows
+    assert sorted(sorted(each.digests) for each in found) == [["a", "train"], ["train", "tune"]]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.locked import Table, evaluated, locked, read, row
 from support.pipelines import (
     TWO_EVALUATIONS,
     evaluate,
@@ -16,20 +17,25 @@ from support.pipelines import (
 )
 
 pytestmark = [
-    pytest.mark.pipeline,
     pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
+THREE = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
+"""One evaluation of a model whose data are prepared."""
+
+
 def test_changed_param_with_the_same_model(tmp_path: Path) -> None:
     """A changed param makes another row, even if the model's bytes are the same."""
     stages = {"train": {**train("raw.txt"), "cmd": "cp raw.txt model.txt; : > curve.csv"}}
-    project = repository(tmp_path / "project", stages)
-    reproduce(project)
-    reproduce(project, {"rate": 2})
-    assert [row.data.params["rate"] for row in project.rows()] == ["1", "2"]
-    assert len({row.data.tags["md5.model.txt"] for row in project.rows()}) == 1
+    files = {"model.txt": "1\n", "curve.csv": ""}
+    project, table = locked(tmp_path / "project", stages, files=files), Table()
+    table.record(project)
+    project.again({}, {"rate": 2})
+    table.record(project)
+    assert [found.params["rate"] for found in table.rows] == ["1", "2"]
+    assert len({found.tags["md5.model.txt"] for found in table.rows}) == 1
 
 
 @pytest.mark.parametrize("in_git", [True, False], ids=["git", "dvc"])
@@ -38,47 +44,47 @@ def test_other_test_data(tmp_path: Path, in_git: bool) -> None:
     stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "test.txt")}
     if in_git:
         stages["a"]["meta"] = {"mlflow": {"data": ["test.txt"]}}
-    files = {"test.txt": "1\n"}
-    project = repository(
-        tmp_path / "project", stages, files=files, data=[] if in_git else ["test.txt"]
+    project = locked(
+        tmp_path / "project",
+        stages,
+        files={**evaluated(), "test.txt": "1\n"},
+        tracked=[] if in_git else ["test.txt"],
     )
-    reproduce(project)
+    table = Table()
+    table.record(project)
     project.write({"test.txt": "2\n"})
     if not in_git:
-        project.dvc("add", "-q", "test.txt")
-    reproduce(project)
-    assert len(project.rows()) == 2
-    inputs = [
-        {i.dataset.name: i.dataset.digest for i in r.inputs.dataset_inputs} for r in project.rows()
-    ]
-    assert inputs[0]["test.txt"] != inputs[1]["test.txt"]
-    assert inputs[0]["model.txt"] == inputs[1]["model.txt"]
+        project.track("test.txt")
+    project.ran()
+    table.record(project)
+    before, after = (found.inputs for found in table.rows)
+    assert before["test.txt"] != after["test.txt"]
+    assert before["model.txt"] == after["model.txt"]
 
 
 def test_code_kept_in_git_is_no_data(tmp_path: Path) -> None:
     """A file in git that is not declared as data counts as code, and changes no row."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "code.txt")}
-    project = repository(tmp_path / "project", stages, files={"code.txt": "1\n"})
-    reproduce(project)
-    project.write({"code.txt": "2\n"})
-    reproduce(project)
-    (row,) = project.rows()
-    assert [i.dataset.name for i in row.inputs.dataset_inputs] == ["model.txt"]
+    project = locked(tmp_path / "project", stages, files={**evaluated(), "code.txt": "1\n"})
+    before = row(project)
+    project.again({"code.txt": "2\n"})
+    assert row(project).digests == before.digests
+    assert [*before.inputs] == ["model.txt"]
 
 
 def test_stale_in_the_middle(tmp_path: Path) -> None:
     """A stage is not recorded if one upstream is stale, though its own inputs are as written."""
-    stages = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q")
-    project.write({"raw.txt": "2\n"})
-    project.dvc("repro", "-q", "-s", "prepare")
-    said = project.record()
-    assert project.rows() == []
-    assert "stage train is not recorded: it has read a different data.txt" in said.error
-    assert "stage a is not recorded: stage train, upstream of it, must run first" in said.error
+    project = locked(tmp_path / "project", THREE, files=evaluated())
+    project.again({"raw.txt": "2\n", "data.txt": "2\n"}, {}, "prepare")
+    found = read(project)
+    assert found.rows == []
+    assert found.reasons == {
+        "train": "it has read a different data.txt than prepare has written",
+        "a": "stage train, upstream of it, must run first",
+    }
 
 
+@pytest.mark.pipeline
 def test_nothing_has_run(tmp_path: Path) -> None:
     """Before the first `dvc repro` there is nothing to record."""
     project = repository(tmp_path / "project", TWO_EVALUATIONS)
@@ -95,16 +101,16 @@ def test_nothing_has_run(tmp_path: Path) -> None:
 def test_stage_without_outputs(tmp_path: Path) -> None:
     """A stage without outputs has a row for each value of its params."""
     stages = {"train": train("raw.txt"), "say": {"cmd": "echo", "params": ["a"]}}
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q")
-    project.record("--stages", "train,say")
-    project.set({"a": 2})
-    project.dvc("repro", "-q")
-    project.record("--stages", "train,say")
-    found = {(*results(row), row.data.params.get("a")) for row in project.rows()}
+    project, table = locked(tmp_path / "project", stages, files=evaluated()), Table()
+    table.record(project, "train", "say")
+    project.again({}, {"a": 2})
+    table.record(project, "train", "say")
+    found = {(*each.digests, each.params.get("a")) for each in table.rows}
     assert found == {("train", None), ("say", "1"), ("say", "2")}
+    assert len(table.rows) == 3
 
 
+@pytest.mark.pipeline
 def test_persist(tmp_path: Path) -> None:
     """Each run of a stage with a persistent output has its own row."""
     stage = {
@@ -120,30 +126,35 @@ def test_persist(tmp_path: Path) -> None:
 
 
 def test_which_stages(tmp_path: Path) -> None:
-    """The stages with the prefix are recorded, or those that --stages names."""
-    stages = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q")
+    """The stages with the prefix are recorded, or those that `chosen` names."""
+    project = locked(tmp_path / "project", THREE, files=evaluated())
+    for chosen in (("a",), ("prepare", "train")):
+        assert {*row(project, *chosen).digests} == {*chosen}
+    assert {*row(project).digests} == {"train", "a"}
+    command = f"dvc-mlflow run sh -c {json.dumps(THREE['train']['cmd'])}"
+    stages = {**THREE, "train": {**THREE["train"], "cmd": command}}
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    assert {*row(project).digests} == {"train"}
+
+
+def test_stages_by_name(tmp_path: Path) -> None:
+    """`--stages` chooses the stages of a row, and names those that there are."""
+    project = locked(tmp_path / "project", THREE, files=evaluated())
+    project.add_store()
     for chosen, expected in (("a", {"a"}), ("prepare,train", {"prepare", "train"})):
         project.record("--stages", chosen)
         assert expected in map(results, project.rows())
     said = project.record("--stages", "train,nothing")
     assert said.status == 1
     assert "no stage is named 'nothing'; known are ['a', 'prepare', 'train']" in said.error
-    stages["train"]["cmd"] = f"dvc-mlflow run sh -c {json.dumps(stages['train']['cmd'])}"
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    project.remove_store()
-    assert "(train)" in project.record("--dry-run").out
 
 
 def test_what_an_unrecorded_stage_has(tmp_path: Path) -> None:
     """Metrics of an unrecorded stage are in the row of the first recorded stage below it."""
-    stages = {"prepare": {**prepare(), "metrics": [{"n.json": {"cache": False}}]}}
-    stages["prepare"]["cmd"] += "; echo '{\"lines\": 1}' > n.json"
-    stages |= {"train": train(), "a": evaluate("a")}
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q")
-    project.record("--stages", "train,a")
-    (row,) = project.rows()
-    assert results(row) == {"train", "a"}
-    assert row.data.metrics == {"prepare/lines": 1, "train/loss": 0.25, "a/score": 1}
+    stages = {**THREE, "prepare": {**prepare(), "metrics": [{"n.json": {"cache": False}}]}}
+    project = locked(
+        tmp_path / "project", stages, files={**evaluated(), "n.json": '{"lines": 1}\n'}
+    )
+    found = row(project, "train", "a")
+    assert {*found.digests} == {"train", "a"}
+    assert found.metrics == {"prepare/lines": 1, "train/loss": 0.25, "a/score": 1}

@@ -7,36 +7,45 @@ from typing import Any
 import mlflow
 import pytest
 
-from support.pipelines import makes
-from support.row_content import UNCACHED, columns, curve, ran, recorded
+from support.locked import locked, read, row
+from support.pipelines import Stages, makes
+from support.row_content import UNCACHED, curve, ran, recorded
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
+
+
+def draws(*plots: Any, **more: Any) -> dict[str, Any]:
+    """Return a stage that declares these plots."""
+    return {"cmd": "python run.py", "plots": [*plots], **more}
 
 
 def test_curves(tmp_path: Path) -> None:
     """A table with one line per step becomes a curve, whatever its format, with or without `x`."""
-    stages = {
-        "csv": makes({"a.csv": "n,step,loss\n9,1,0.5\n8,2,0.25"}, plots=["a.csv"]),
-        "x": makes({"x.tsv": "t\tstep\tl\n1\t5\t0.5\n2\t5\tnan\n"}, plots=[{"x.tsv": {"x": "t"}}]),
-        "json": makes(
-            {"j.jsonl": '{"step": 0, "a": {"b": 1}}\n{"step": 1, "a": {"b": 2}}\n'},
-            plots=["j.jsonl"],
-        ),
-        "two": makes(
-            {"loss.csv": "step,loss\n1,3\n", "t/other.csv": "step,loss,f1\n1,4,0.5\n"},
-            plots=["loss.csv", {"t/other.csv": UNCACHED}],
-        ),
-        "bare": makes({"b.csv": "1,0.5\n2,0.25\n"}, plots=[{"b.csv": {"header": False, "x": "0"}}]),
-        "top": makes({"d/e.csv": "i,j,y\n3,1,7\n4,1,8\n", "d/f.csv": "y\n1\n"}, outs=["d"]),
-        "bom": makes({"bom.csv": "\ufeffstep,loss\r\n1,0.5\r\n"}, plots=[{"bom.csv": UNCACHED}]),
+    stages: Stages = {
+        "csv": draws("a.csv"),
+        "x": draws({"x.tsv": {"x": "t"}}),
+        "json": draws("j.jsonl"),
+        "two": draws("loss.csv", {"t/other.csv": UNCACHED}),
+        "bare": draws({"b.csv": {"header": False, "x": "0"}}),
+        "top": draws(outs=["d"]),
+        "bom": draws({"bom.csv": UNCACHED}),
+    }
+    files = {
+        "a.csv": "n,step,loss\n9,1,0.5\n8,2,0.25",
+        "x.tsv": "t\tstep\tl\n1\t5\t0.5\n2\t5\tnan\n",
+        "j.jsonl": '{"step": 0, "a": {"b": 1}}\n{"step": 1, "a": {"b": 2}}\n',
+        "loss.csv": "step,loss\n1,3\n",
+        "t/other.csv": "step,loss,f1\n1,4,0.5\n",
+        "b.csv": "1,0.5\n2,0.25\n",
+        "d/e.csv": "i,j,y\n3,1,7\n4,1,8\n",
+        "d/f.csv": "y\n1\n",
+        "bom.csv": "\ufeffstep,loss\r\n1,0.5\r\n",
     }
     top = {"run": {"x": {"d/e.csv": "i"}, "y": {"d/e.csv": ["y"]}, "template": "simple"}}
-    project = ran(tmp_path, stages, plots=[top, {"d/f.csv": {"x": "missing"}}])
-    assert project.record().error == ""
-    found = {key: curve(project, row, key) for row in project.rows() for key in row.data.metrics}
+    plots = [top, {"d/f.csv": {"x": "missing"}}]
+    every = read(locked(tmp_path / "project", stages, files=files, plots=plots))
+    assert (every.problems, [each.notes for each in every.rows]) == ([], [[]] * len(every.rows))
+    found = {key: points for each in every.rows for key, points in each.curves.items()}
     assert repr(found.pop("x/l")) == "[(1, 0.5), (2, nan)]"
     assert found == {
         "csv/n": [(1, 9), (2, 8)],
@@ -69,12 +78,23 @@ def test_tables_that_are_no_curves(tmp_path: Path) -> None:
     plots[0] = {"pairs.csv": {"x": "actual", "y": "predicted"}}
     plots[1] = {"grows.csv": {"template": "confusion", "x": "actual", "y": "predicted"}}
     plots[2] = {"dots.csv": {"template": "scatter", "x": "x", "y": "y"}}
-    project = ran(tmp_path, {"train": makes(files, plots=plots)})
-    row, said = recorded(project)
-    assert (row.data.metrics, said.error) == ({}, "")
-    assert project.artifacts(row) == sorted(files)
+    found = row(locked(tmp_path / "project", {"train": draws(*plots)}, files=files))
+    assert (found.metrics, found.notes) == ({}, [])
+    assert found.files == {name: text.encode() for name, text in files.items()}
+
+
+@pytest.mark.pipeline
+def test_curves_in_a_store(tmp_path: Path) -> None:
+    """MLflow has the points of a curve, and other tables as files."""
+    files = {"a.csv": "step,loss\n1,0.5\n2,nan\n", "words.csv": "word,count\nyes,5\nno,7\n"}
+    project = ran(tmp_path, {"train": makes(files, plots=[*files])})
+    found, said = recorded(project)
+    assert said.error == ""
+    assert repr(curve(project, found, "train/a/loss")) == "[(1, 0.5), (2, nan)]"
+    assert {*found.data.metrics} == {"train/a/loss"}
+    assert project.artifacts(found) == sorted(files)
     place = mlflow.artifacts.download_artifacts(
-        run_id=row.info.run_id, tracking_uri=f"sqlite:///{project.path}/mlflow.db"
+        run_id=found.info.run_id, tracking_uri=f"sqlite:///{project.path}/mlflow.db"
     )
     assert {name: Path(place, name).read_text() for name in files} == files
 
@@ -102,30 +122,44 @@ def test_dvclive(tmp_path: Path, beside: bool) -> None:
     }
     # DVC reads no dvc.yaml in an output, so the outputs are in the folder that has one.
     outs = ["dvclive/metrics.json", "dvclive/plots"] if beside else ["dvclive"]
-    files = {"dvclive/dvc.yaml": json.dumps(shown)} if beside else {}
-    stages = {"train": makes(LIVE, outs=outs)}
-    project = ran(tmp_path, stages, files=files, **({} if beside else shown))
+    files = {**LIVE, **({"dvclive/dvc.yaml": json.dumps(shown)} if beside else {})}
+    stages: Stages = {"train": {"cmd": "python train.py", "outs": outs}}
+    top: dict[str, Any] = {} if beside else shown
+    project = locked(tmp_path / "project", stages, files=files, **top)
+    project.commit()
     project.run("rm", "-r", *outs)  # DVC's cache has them
-    row, said = recorded(project)
-    assert said.error == ""
-    assert row.data.metrics == {"train/train/loss": 0.25, "train/step": 2, "train/best": 0.2}
-    assert curve(project, row, "train/train/loss") == [(0, 0.5), (1, 0.3), (2, 0.25)]
-    assert curve(project, row, "train/best") == [(0, 0.1), (1, 0.2), (1, 0.3)]
-    assert {name for name in LIVE if "/sklearn/" in name or "/images/" in name} <= {
-        *project.artifacts(row)
-    }
-    assert columns(project, row)["selectedColumns"] == [
-        "metrics.`train/train/loss`",
-        "metrics.`train/step`",
-        "metrics.`train/best`",
-        "tags.`commit`",
+    found = row(project)
+    assert found.notes == []
+    assert found.metrics == {"train/train/loss": 0.25, "train/step": 2, "train/best": 0.2}
+    assert found.curves["train/train/loss"] == [(0, 0.5), (1, 0.3), (2, 0.25)]
+    assert found.curves["train/best"] == [(0, 0.1), (1, 0.2), (1, 0.3)]
+    assert {name for name in LIVE if "/sklearn/" in name or "/images/" in name} <= {*found.files}
+    assert found.shown == [
+        "-metrics.train/train/loss",
+        "metrics.train/step",
+        "metrics.train/best",
+        "tags.commit",
     ]
+
+
+def test_final_metrics_in_a_store(tmp_path: Path) -> None:
+    """MLflow shows the final metric where a curve has another value at its last step."""
+    files = {"m.json": '{"best": 0.2, "loss": 0.5}'}
+    files["curve.csv"] = "step,best,loss\n0,0.1,1\n1,0.3,0.5\n"
+    stage = draws("curve.csv", metrics=["m.json"])
+    project = locked(tmp_path / "project", {"train": stage}, files=files)
+    project.add_store()
+    found, _ = recorded(project)
+    assert found.data.metrics == row(project).metrics == {"train/best": 0.2, "train/loss": 0.5}
+    assert curve(project, found, "train/best") == [(0, 0.1), (1, 0.2), (1, 0.3)]
+    assert curve(project, found, "train/loss") == [(0, 1), (1, 0.5)]
 
 
 @pytest.mark.rest
 def test_long_curve(tmp_path: Path) -> None:
     """A curve with 100,000 points is recorded completely."""
-    command = "(echo step,loss; seq 1 100000 | sed s/$/,0.5/) > a.csv"
-    project = ran(tmp_path, {"train": {"cmd": command, "plots": ["a.csv"]}})
-    row, _ = recorded(project)
-    assert len(curve(project, row, "train/loss")) == 100_000
+    files = {"a.csv": "step,loss\n" + "".join(f"{i},0.5\n" for i in range(1, 100_001))}
+    project = locked(tmp_path / "project", {"train": draws("a.csv")}, files=files)
+    project.add_store()
+    found, _ = recorded(project)
+    assert len(curve(project, found, "train/loss")) == 100_000

@@ -1,17 +1,17 @@
 """The metrics of a row are those in dvc.lock: all numbers, and no others."""
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.pipelines import makes
+from support.locked import locked, read, row
+from support.pipelines import Stages, makes
 from support.row_content import UNCACHED, lines, ran, recorded
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
 BRING = (
@@ -20,41 +20,57 @@ BRING = (
 )
 
 
+def declares(*metrics: Any, **more: Any) -> dict[str, Any]:
+    """Return a stage that declares these metrics."""
+    return {"cmd": "python run.py", "metrics": [*metrics], **more}
+
+
 def test_metrics(tmp_path: Path) -> None:
     """Metrics in JSON, YAML and TOML are named `<stage>/<key>`, wherever dvc.yaml declares them."""
     mixed = (
         '{"a": {"b": 1, "c": {"d": 2}}, "t": "text", "l": [1], "f": true, "n": NaN, "i": -Infinity}'
     )
-    stages = {
-        "one": makes({"m.json": mixed}, metrics=["m.json"]),
-        "several": makes(
-            {"m1.yaml": "a: 1.5\n", "m2.toml": "[b]\nc = 2\n", "m3": "0"},
-            metrics=["m1.yaml", {"m2.toml": UNCACHED}],
-            outs=["m3"],
-        ),
-        "same": makes(
-            {"x/m.json": '{"a": 1}', "y/m.json": '{"a": 2}'}, metrics=["x/m.json", "y/m.json"]
-        ),
-        "kinds": makes({"k.json": '{"a": 8}', "k.yaml": "a: 9"}, metrics=["k.json", "k.yaml"]),
-        "folder": makes({"f/x.json": '{"a": 3}', "f/y/z.yaml": "a: 4"}, metrics=["f"]),
-        "inside": makes({"out/m.json": '{"a": 5}', "out/large": "x" * 10}, outs=["out"]),
-        "alone": makes({"alone.json": "0.5"}, metrics=["alone.json"]),
-        "zero": makes({"zero.yaml": "0\n"}, metrics=["zero.yaml"]),
-        "bare": makes({"bare.json": '{"a": {"b": 6}}'}, metrics=["bare.json"]),
-        "called": makes({"called.json": '{"a": 7}'}, metrics=["called.json"]),
+    stages: Stages = {
+        "one": declares("m.json"),
+        "several": declares("m1.yaml", {"m2.toml": UNCACHED}, outs=["m3"]),
+        "same": declares("x/m.json", "y/m.json"),
+        "kinds": declares("k.json", "k.yaml"),
+        "folder": declares("f"),
+        "inside": declares(outs=["out"]),
+        "alone": declares("alone.json"),
+        "zero": declares("zero.yaml"),
+        "bare": declares("bare.json"),
+        "called": declares("called.json"),
+    }
+    files = {
+        "m.json": mixed,
+        "m1.yaml": "a: 1.5\n",
+        "m2.toml": "[b]\nc = 2\n",
+        "m3": "0",
+        "x/m.json": '{"a": 1}',
+        "y/m.json": '{"a": 2}',
+        "k.json": '{"a": 8}',
+        "k.yaml": "a: 9",
+        "f/x.json": '{"a": 3}',
+        "f/y/z.yaml": "a: 4",
+        "out/m.json": '{"a": 5}',
+        "out/large": "x" * 10,
+        "alone.json": "0.5",
+        "zero.yaml": "0\n",
+        "bare.json": '{"a": {"b": 6}}',
+        "called.json": '{"a": 7}',
     }
     stages["bare"]["meta"] = {"mlflow": {"prefix": ""}}
     stages["called"]["meta"] = {"mlflow": {"prefix": "valid/"}}
     top = ["m3", "out/m.json", "missing.json"]
-    project = ran(tmp_path, stages, metrics=top)
-    said = project.record()
-    metrics = {k: v for row in project.rows() for k, v in row.data.metrics.items()}
-    assert metrics.pop("one/n") != metrics.get("one/n")  # NaN
+    found = read(locked(tmp_path / "project", stages, files=files, metrics=top))
+    metrics = {k: v for each in found.rows for k, v in each.metrics.items()}
+    assert math.isnan(metrics.pop("one/n"))
     assert metrics == {
         "one/a/b": 1,
         "one/a/c/d": 2,
         "one/f": 1,
-        "one/i": -1.7976931348623157e308,
+        "one/i": -math.inf,
         "several/m1/a": 1.5,
         "several/m2/b/c": 2,
         "several/m3/m3": 0,
@@ -70,10 +86,25 @@ def test_metrics(tmp_path: Path) -> None:
         "a/b": 6,
         "valid/a": 7,
     }
+    assert found.problems == ["metrics: 'missing.json' is not there, and no stage makes it"]
+    assert {note for each in found.rows for note in each.notes} == {
+        "metric 'i' of m.json is infinite; MLflow shows ±1.8e308",
+        "metrics ['t', 'l'] of m.json are not numbers",
+    }
+
+
+@pytest.mark.pipeline
+def test_metrics_in_a_store(tmp_path: Path) -> None:
+    """MLflow has NaN, and the greatest number for what is infinite; each line is said."""
+    stage = makes({"m.json": '{"n": NaN, "i": -Infinity, "t": "text"}'}, metrics=["m.json"])
+    project = ran(tmp_path, {"one": stage}, metrics=["missing.json"])
+    found, said = recorded(project)
+    assert math.isnan(found.data.metrics["one/n"])
+    assert found.data.metrics["one/i"] == -1.7976931348623157e308
     assert {*lines(said)} == {
         "metrics: 'missing.json' is not there, and no stage makes it",
         "metric 'i' of m.json is infinite; MLflow shows ±1.8e308",
-        "metrics ['t', 'l'] of m.json are not numbers",
+        "metrics ['t'] of m.json are not numbers",
     }
 
 
@@ -93,38 +124,35 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
         "keys.json": '{"a@b": 1, "a#b": 2, "": 3, "a/b": 4, "a": {"b": 5}}',
         "empty.json": "",
     }
-    stages = {"train": {"cmd": "cp made/* .", "metrics": [*files]}}
-    made = {f"made/{name}": text for name, text in files.items()}
-    project = ran(tmp_path, stages, files=made)
-    row, said = recorded(project)
-    assert row.data.metrics == {
+    found = row(locked(tmp_path / "project", {"train": declares(*files)}, files=files))
+    assert found.metrics == {
         "train/good/a": 1,
         "train/keys/a_b": 1,
         "train/keys": 3,
         "train/keys/a/b": 4,
     }
-    assert "dvc-mlflow.lock.train" in row.data.tags
+    assert found.complete == {"train"}
     readable = ("good.json", "keys.json")
-    told = {re.sub(r"cannot be read: .*", "cannot be read", line) for line in lines(said)}
-    assert told == {
+    notes = {re.sub(r"cannot be read: .*", "cannot be read", line) for line in found.notes}
+    assert notes == {
         *(f"metrics {name} cannot be read" for name in files if name not in readable),
         "metric 'a#b' of keys.json: the key 'train/keys/a_b' is taken; it is left out",
         "metric 'a/b' of keys.json: the key 'train/keys/a/b' is taken; it is left out",
     }
-    assert (
-        "metrics bomb.yaml cannot be read: its aliases unfold to more than 1,000,000 values"
-        in said.error
-    )
+    aliases = "its aliases unfold to more than 1,000,000 values"
+    assert f"metrics bomb.yaml cannot be read: {aliases}" in found.notes
 
 
 def test_edited_metrics(tmp_path: Path) -> None:
     """A row gets the metrics in dvc.lock or none; it is completed once they are back."""
     stages = {
-        "cached": makes({"a.json": '{"n": 1}'}, metrics=["a.json"]),
-        "uncached": makes({"b.json": '{"n": 2}'}, metrics=[{"b.json": UNCACHED}]),
-        "folder": makes({"out/c.json": '{"n": 3}'}, outs=["out"]),
+        "cached": declares("a.json"),
+        "uncached": declares({"b.json": UNCACHED}),
+        "folder": declares(outs=["out"]),
     }
-    project = ran(tmp_path, stages, metrics=["out/c.json"])
+    files = {"a.json": '{"n": 1}', "b.json": '{"n": 2}', "out/c.json": '{"n": 3}'}
+    project = locked(tmp_path / "project", stages, files=files, metrics=["out/c.json"])
+    project.add_store()
     project.commit("The results")
     project.write({"a.json": '{"n": 99}', "b.json": '{"n": 99}'})
     project.run("rm", "-r", "out")
@@ -134,7 +162,7 @@ def test_edited_metrics(tmp_path: Path) -> None:
     assert found["cached"].data.metrics == {"cached/n": 1}
     assert found["folder"].data.metrics == {"folder/n": 3}
     assert found["uncached"].data.metrics == {}
-    assert "dvc-mlflow.lock.uncached" not in found["uncached"].data.tags
+    assert found["uncached"].data.tags["dvc-mlflow.unread"] == "b.json"
     assert lines(said) == [f"b.json: {BRING}"]
     assert lines(project.record()) == [f"b.json: {BRING}"]
     project.git("checkout", "b.json")
@@ -148,18 +176,21 @@ def test_edited_metrics(tmp_path: Path) -> None:
 def test_metrics_that_are_not_here(tmp_path: Path) -> None:
     """A row waits for metrics that only a remote has, but not for other outputs."""
     stages = {
-        "train": makes({"a.json": '{"n": 1}', "m": "model"}, metrics=["a.json"], outs=["m"]),
-        "folder": makes({"out/c.json": '{"n": 3}'}, outs=["out"]),
-        "model": makes({"model": "m"}, outs=["model"]),
+        "train": declares("a.json", outs=["m"]),
+        "folder": declares(outs=["out"]),
+        "model": declares(outs=["model"]),
     }
-    project = ran(tmp_path, stages, metrics=["out/c.json"])
-    project.dvc("remote", "add", "-q", "-d", "there", str(tmp_path / "remote"))
-    project.dvc("push", "-q")
+    files = {"a.json": '{"n": 1}', "m": "model", "out/c.json": '{"n": 3}', "model": "m"}
+    project = locked(tmp_path / "project", stages, files=files, metrics=["out/c.json"])
     for path in ("a.json", "m", "out", "model", ".dvc/cache"):
         project.run("rm", "-r", path)
-    assert {*lines(project.record())} == {f"a.json: {BRING}", f"out: {BRING}"}
-    project.dvc("pull", "-q")
-    said = project.record()
-    assert (said.error, said.out.count(": completed")) == ("", 2)
-    metrics = {k: v for row in project.rows() for k, v in row.data.metrics.items()}
+    rows = read(project).rows
+    assert {note for each in rows for note in each.notes} == {f"a.json: {BRING}", f"out: {BRING}"}
+    assert [each.complete for each in rows] == [frozenset()] * 2
+    project.write({path: files[path] for path in ("a.json", "out/c.json")})
+    rows = read(project).rows
+    assert [(each.notes, {*each.complete}) for each in rows] == [
+        ([], {*each.digests}) for each in rows
+    ]
+    metrics = {k: v for each in rows for k, v in each.metrics.items()}
     assert metrics == {"train/n": 1, "folder/n": 3}

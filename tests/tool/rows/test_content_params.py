@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from dvc_mlflow.pipeline.naming import allowed_key
+from support.locked import locked, read, row, trained
 from support.pipelines import Stages, makes, train
 from support.row_content import UNCACHED, lines, ran, recorded
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
 def test_params(tmp_path: Path) -> None:
@@ -44,12 +42,12 @@ def test_params(tmp_path: Path) -> None:
         "y/same.yaml": "k: 1\n",
     }
     params = {"rate": 1e-05, "model": {"units": 3, "cell": "gru"}, "unread": 1}
-    project = ran(tmp_path, {"train": stage}, params, files)
+    files["m.json"] = '{"n": 1}'
+    project = locked(tmp_path / "project", {"train": stage}, params, files)
     # A result's params are those in dvc.lock, whatever the files now contain.
     project.set({"rate": 2, "model": {"units": 4}})
     project.write({"whole.yaml": "a: 1\n", "x/same.yaml": "k: 2\n"})
-    row, said = recorded(project)
-    assert row.data.params == {
+    assert row(project).params == {
         "rate": "1e-05",
         "model.units": "3",
         "model.cell": "gru",
@@ -66,6 +64,15 @@ def test_params(tmp_path: Path) -> None:
         "x/same.yaml.k": "1",
         "y/same.yaml.k": "1",
     }
+
+
+def test_params_that_have_changed_since(tmp_path: Path) -> None:
+    """What a stage ran with is recorded, and a line says that it cannot be restored."""
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
+    project.add_store()
+    project.set({"rate": 2})
+    found, said = recorded(project)
+    assert found.data.params == {"rate": "1"}
     changed = "what train ran with: code or inputs have changed since"
     assert lines(said) == [f"not kept for `dvc-mlflow restore`: {changed}"]
 
@@ -86,9 +93,9 @@ def test_params_of_two_files(tmp_path: Path) -> None:
         "sub/dvc.yaml": json.dumps({"stages": {"b": sub}}),
         "sub/params.yaml": "rate: 1\nmodel: {units: 3}\nown: 4\n",
     }
-    project = ran(tmp_path, stages, {"rate": 1, "model": {"units": 3}}, files)
-    project.dvc("repro", "-q", "sub/dvc.yaml")
-    row, _ = recorded(project)
+    files |= {**trained(), "a.json": '{"n": 1}', "sub/b.json": '{"n": 1}'}
+    project = locked(tmp_path / "project", stages, {"rate": 1, "model": {"units": 3}}, files)
+    found = row(project)
     expected = {
         "train.rate": "1",
         "sub/b.rate": "1",
@@ -96,23 +103,21 @@ def test_params_of_two_files(tmp_path: Path) -> None:
         "a.model.units": "3",
         "own": "4",
     }
-    assert row.data.params == expected
-    assert row.data.metrics == {"train/loss": 0.25, "a/n": 1, "sub/b/n": 1}
-    project.write({"sub/params.yaml": "rate: 7\nmodel: {units: 8}\nown: 4\n"})
-    project.dvc("repro", "-q", "-R", ".")
-    project.record()
-    newest = project.rows()[-1].data.params
-    assert newest == {**expected, "sub/b.rate": "7", "a.model.units": "8"}
+    assert found.params == expected
+    assert found.metrics == {"train/loss": 0.25, "a/n": 1, "sub/b/n": 1}
+    project.again({"sub/params.yaml": "rate: 7\nmodel: {units: 8}\nown: 4\n"})
+    assert row(project).params == {**expected, "sub/b.rate": "7", "a.model.units": "8"}
 
 
+@pytest.mark.pipeline
 def test_values_in_commands(tmp_path: Path) -> None:
     """A value that dvc.yaml puts into a command is a param, as in `dvc params show`."""
     stages: Stages = {"fit": {"cmd": "echo ${rate} > model.txt", "outs": ["model.txt"]}}
     stages["fit"]["cmd"] += "; echo '{\"n\": 1}' > n.json"
     stages["fit"]["metrics"] = [{"n.json": UNCACHED}]
     project = ran(tmp_path, stages)
-    row, _ = recorded(project)
-    assert row.data.params == {"rate": "1"}
+    found, _ = recorded(project)
+    assert found.data.params == {"rate": "1"}
     project.set({"rate": 2})
     assert project.record().out.startswith("nothing to do")
     project.dvc("repro", "-q")
@@ -124,8 +129,7 @@ def test_items(tmp_path: Path) -> None:
     """The values of a foreach or a matrix are params, under the names that dvc.yaml gives them."""
 
     def item(name: str) -> dict[str, Any]:
-        command = f"mkdir -p $(dirname {name}); echo '{{\"n\": 1}}' > {name}.json"
-        return {"cmd": command, "metrics": [{f"{name}.json": UNCACHED}]}
+        return {"cmd": f"python run.py {name}", "metrics": [{f"{name}.json": UNCACHED}]}
 
     pairs = [{"a": 7, "b": 8}, {"a": 9}]
     stages: Stages = {
@@ -134,12 +138,13 @@ def test_items(tmp_path: Path) -> None:
         "pairs": {"foreach": pairs, "do": item("pair-${item.a}")},
         "grid": {"matrix": {"size": [1], "data": ["s", {"t": 2}]}, **item("${key}")},
     }
-    project = ran(tmp_path, stages, {"item": 1})
+    names = ["1", "2.5", "data/a", "p", "q", "pair-7", "pair-9", "1-s", "1-data1"]
+    files = {f"{name}.json": '{"n": 1}' for name in names}
+    project = locked(tmp_path / "project", stages, {"item": 1}, files)
     project.commit("The results")
     committed = int(project.git("log", "-1", "--format=%ct")) * 1000
-    project.record()
-    found = {row.data.tags["dvc.stage"]: row for row in project.rows()}
-    assert {name: row.data.params for name, row in found.items()} == {
+    found = {row.tags["dvc.stage"]: row for row in read(project, rev="HEAD").rows}
+    assert {name: row.params for name, row in found.items()} == {
         "list@1": {"item": "1", "list.item": "1"},
         "list@2.5": {"item": "1", "list.item": "2.5"},
         "list@data/a": {"item": "1", "list.item": "data/a"},
@@ -150,10 +155,10 @@ def test_items(tmp_path: Path) -> None:
         "pairs@0": {"key": "0", "item.a": "7", "item.b": "8"},
         "pairs@1": {"key": "1", "item.a": "9"},
     }
-    for name, row in found.items():
-        digits = row.data.tags[f"dvc-mlflow.lock.{name.partition('@')[0]}"][:7]
-        assert row.info.run_name == f"{name.partition('@')[2]} {digits}"
-    assert {row.info.start_time for row in found.values()} == {committed}
+    for name, each in found.items():
+        digits = each.digests[name.partition("@")[0]][:7]
+        assert each.name == f"{name.partition('@')[2]} {digits}"
+    assert {each.time for each in found.values()} == {committed}
 
 
 def test_many_and_odd_params(tmp_path: Path) -> None:
@@ -162,9 +167,13 @@ def test_many_and_odd_params(tmp_path: Path) -> None:
     odd |= {"é ü": 9, "x" * 249 + "/" + "y" * 50: 10, "s/": 11}
     whole = {**{f"p{i}": i for i in range(500)}, **odd, "long": "z" * 10_000}
     stage = makes({"m.json": '{"n": 1}'}, params=[{"w.json": None}], metrics=["m.json"])
-    project = ran(tmp_path, {"train": stage}, {}, {"w.json": json.dumps(whole)})
-    row, said = recorded(project)
-    params = row.data.params
+    files = {"w.json": json.dumps(whole), "m.json": '{"n": 1}'}
+    project = locked(tmp_path / "project", {"train": stage}, {}, files)
+    project.commit()
+    project.add_store()
+    found, said = recorded(project)
+    params = found.data.params
+    assert params == row(project).params
     assert {params[f"w.p{i}"] for i in range(500)} == {str(i) for i in range(500)}
     assert len(params) == 500 + len(odd)  # one of the odd ones is left out, and `long` is there
     assert (params["w.a_b"], params["train.w.a_b"]) == ("2", "3")  # in dvc.lock's order
