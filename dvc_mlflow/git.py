@@ -8,7 +8,8 @@ also those that the environment adds (`GIT_CONFIG_COUNT`).
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -184,19 +185,41 @@ class Blobs:
                 return git("cat-file", "blob", name, cwd=self._top, env=_NO_SERVER)
             except ProjectError:
                 return None
+        self._ask([name])
+        kind, content = self._answer()
+        return content if kind == b"blob" else None  # a link can lead out, or nowhere
+
+    def trees(self, names: Sequence[str]) -> Iterator[list[tuple[bytes, bytes, bytes]]]:
+        """Yield mode, name and object of all that each of these trees has; raises `ProjectError`.
+
+        They are git objects, not those of commits. Many at once are faster than one by one.
+        """
+        for start in range(0, len(names), _AT_ONCE):
+            own = names[start : start + _AT_ONCE]
+            self._ask(own)
+            answers = [self._answer() for _ in own]
+            for name, (kind, content) in zip(own, answers, strict=True):
+                # A partial clone can lack it, and has a server to ask.
+                is_here = kind == b"tree"
+                tree = content if is_here else git("cat-file", "tree", name, cwd=self._top)
+                form = rb"(\d+) ([^\0]+)\0(.{%d})" % (len(name) // 2)
+                yield re.findall(form, tree, re.DOTALL)
+
+    def _ask(self, names: Sequence[str]) -> None:
         if self._process is None:
             self._start()
-        try:
-            self._input.write(os.fsencode(f"{name}\n"))
+        with suppress(BrokenPipeError):  # git refuses this repository
+            self._input.write(os.fsencode("".join(f"{name}\n" for name in names)))
             self._input.flush()
-        except BrokenPipeError:  # git refuses this repository
-            return None
+
+    def _answer(self) -> tuple[bytes, bytes]:
+        """Return kind and content of the next object that was asked for, or nothing twice."""
         head = self._output.readline().split()
         if head[-1:] in ([], [b"missing"], [b"ambiguous"]):
-            return None
+            return b"", b""
         content = self._output.read(int(head[-1]))
         self._output.read(1)
-        return content if head[1] == b"blob" else None  # a link can lead out, or nowhere
+        return head[1], content
 
     def _start(self) -> None:
         import subprocess
@@ -221,6 +244,8 @@ class Blobs:
 
 
 _NO_SERVER = {"GIT_NO_LAZY_FETCH": "1"}
+_AT_ONCE = 50
+"""So many names of objects fit into the smallest pipe: git may not read while nobody reads it."""
 
 
 def _command(*arguments: str) -> list[str]:

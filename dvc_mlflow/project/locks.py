@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dvc.dependency import ParamsDependency
@@ -19,34 +20,58 @@ _OWN_LAYOUT = re.compile(r"schema: '2\.0'\nstages:\n((?: .*\n|\n)*)")
 class Entry(NamedTuple):
     """What dvc.lock has of one stage."""
 
-    text: str
     value: Any
 
 
+_parsed: dict[str, tuple[str, Any]] = {}
+"""Name and value of entries by their text: most commits change few of a lock's many."""
+_MOST = 50_000  # entries in memory
+
+
 def read(text: str, before: Mapping[str, Entry], lock: str) -> dict[str, Entry]:
-    """Return the entries of a lock by stage; those that it had `before` are not parsed again."""
-    written = _OWN_LAYOUT.fullmatch(text)
-    parts = re.split(r"(?m)^  (?=\S)", written[1])[1:] if written else []
-    known = {entry.text: name for name, entry in before.items()}
-    found = {known[part]: before[known[part]] for part in parts if part in known}
+    """Return the entries of a lock by stage; an unchanged one is that which it had `before`."""
     try:
-        for part in parts:
-            if part not in known:
-                ((name, value),) = parse(part, lock).items()
-                found[name] = Entry(part, value)
-        if not written:
-            stages = (parse(text, lock) or {}).get("stages") or {}
-            found = {name: Entry(repr(value), value) for name, value in stages.items()}
+        now = stages_in(text, lock)
     except (AttributeError, ValueError) as error:
         raise ProjectError(f"{lock}: {error}") from None
-    return found
+    known = {name: entry for name, entry in before.items() if entry.value is now.get(name)}
+    return {name: known.get(name) or Entry(value) for name, value in now.items()}
 
 
-def stages_in(text: str) -> dict[str, Any]:
-    """Return the stages in a lock, even one from before DVC 2.0; raises `ValueError`."""
-    found = parse(text, "dvc.lock") or {}
-    own = found.get("stages") or {} if "schema" in found else found
+@lru_cache(16)  # rows of the same commit follow one another
+def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
+    """Return the stages in a lock, even one from before DVC 2.0; raises `ValueError`.
+
+    Entries with the same text are the same object: nobody may change what is returned.
+    """
+    written = _OWN_LAYOUT.fullmatch(text)
+    if written and (found := _by_entry(written[1], lock)) is not None:
+        return found
+    content = parse(text, lock) or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"must be a mapping; received {content!r:.100}")
+    own = content.get("stages") or {} if "schema" in content else content
     return {name: entry for name, entry in own.items() if isinstance(entry, dict)}
+
+
+def _by_entry(stages: str, lock: str) -> dict[str, Any] | None:
+    """Return the stages in DVC's own layout, or None if they are not one entry after another."""
+    head, *parts = re.split(r"(?m)^  (?=\S)", stages)
+    if head.strip():
+        return None  # indented in another way
+    if new := [part for part in parts if part not in _parsed]:
+        try:
+            entries = parse("".join(new), lock).items()
+        except (AttributeError, ValueError):
+            return None  # an alias of another entry, or it is wrong as a whole
+        if len(entries) != len(new) or not all(isinstance(value, dict) for _, value in entries):
+            return None  # a comment between entries, or an entry that is none
+        if len(_parsed) > _MOST:
+            _parsed.clear()
+            return _by_entry(stages, lock)
+        _parsed.update(zip(new, entries, strict=True))
+    found = dict(_parsed[part] for part in parts)
+    return found if len(found) == len(parts) else None  # twice the same stage
 
 
 def with_entry(lock: bytes, one: bytes) -> bytes | None:

@@ -1,25 +1,19 @@
 """A project's results in git's history: each state of DVC's files, and its oldest commit."""
 
-import hashlib
 import os
-import posixpath
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from ..git import Blobs, ask, git, glob, literal
-from ..pipeline.plain_yaml import unmade_in
+from ..git import Blobs, ask, git, glob
+from . import dvc_files
 from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
+from .dvc_files import DvcFiles
 from .origin import Kept, Origin
 from .trees import REFS
 
-_FILES = ("**/dvc.yaml", "**/dvc.lock", "**/Dvcfile", "**/*.dvc", "**/.dvcignore")
 _FORMAT = "%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
-_NOTHING = {"0" * 40, "0" * 64}
 
 
 class Snapshot(NamedTuple):
@@ -42,8 +36,6 @@ class _Commit(NamedTuple):
     time: int
     parents: Sequence[str]
     subject: str
-    changes: Sequence[tuple[str, str, str]]
-    """For each file that differs from the first parent: path, old object and new object."""
 
 
 def has_lock(top: Path, folder: str) -> bool:
@@ -59,23 +51,20 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     `top` is the checkout's root, and `folder` the project in it.
     """
     tips = refs_by_commit(top)
-    commits = {commit.hash: commit for commit in _log(top, folder, _FILES, of.starts)}
-    if extra := _read_besides(blobs, folder, commits.values()):
-        commits = {c.hash: c for c in _log(top, folder, (*_FILES, *extra), of.starts)}
-    branches = _branches(top, commits, tips)
-    dates = _dates(commits.values())
-    states: dict[str, tuple[int, dict[str, str]]] = {}
-    having: dict[object, list[_Commit]] = defaultdict(list)
-    names: dict[object, list[str]] = defaultdict(list)
-    for commit in commits.values():
-        before = states.get(commit.parents[0]) if commit.parents else None
-        states[commit.hash] = state = _changed(*(before or (0, {})), commit.changes)
-        key: object = (state[0], tuple(sorted(state[1].items())))
-        names[key] += filter(None, map(short_name, tips.get(commit.hash, ())))
-        if state != (0, {}) and (of.only is None or commit.hash in of.only):
-            having[key].append(commit)
+    commits = {commit.hash: commit for commit in _log(top, of.starts)}
+    # Tips that do not count can still name a state of commits that do.
+    own = [c for c in commits.values() if of.only is None or c.hash in of.only or c.hash in tips]
+    states = dvc_files.read(blobs, folder, [*dict.fromkeys(commit.tree for commit in own)])
+    having: dict[DvcFiles, list[_Commit]] = defaultdict(list)
+    names: dict[DvcFiles, list[str]] = defaultdict(list)
+    for commit in own:
+        state = states[commit.tree]
+        names[state] += filter(None, map(short_name, tips.get(commit.hash, ())))
+        if state != DvcFiles() and (of.only is None or commit.hash in of.only):
+            having[state].append(commit)
+    branches, dates = _branches(top, commits, tips), _dates(commits.values())
     found = []
-    for key, those in having.items():
+    for state, those in having.items():
         # An experiment's commit names nobody's own, even if it is older.
         first = min(
             those,
@@ -85,33 +74,23 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
                 dates[commit.hash],
             ),
         )
-        definitions, locks = states[first.hash]
         origin = _origin(first, commits, tips, branches)
-        found.append(Snapshot(first.hash, definitions, locks, origin, names[key]))
+        definitions = int.from_bytes(state.definitions)
+        found.append(Snapshot(first.hash, definitions, dict(state.locks), origin, names[state]))
     # Rows' own commits come last: they also have states between the stages of a committed result.
     return sorted(found, key=lambda each: (each.origin.is_dirty, dates[each.commit], each.commit))
 
 
-def _log(top: Path, folder: str, files: Iterable[str], starts: Sequence[str]) -> Iterator[_Commit]:
-    """Yield commits and their ancestors, the oldest first, with their changes to these files."""
+def _log(top: Path, starts: Sequence[str]) -> Iterator[_Commit]:
+    """Yield commits and their ancestors, each after its parents."""
     if not starts:
         return
-    paths = [glob(folder, name) for name in files if not name.startswith("../")]
-    # A state is that of the first parent with these changes, so no commit may be left out.
-    options = ("--full-history", "--sparse", "--topo-order", "--reverse", f"--format={_FORMAT}")
-    diff = ("--diff-merges=first-parent", "--raw", "-z", "--no-abbrev", "--no-renames")
     revisions = "".join(f"{start}\n" for start in starts).encode()
-    text = git("log", "--stdin", *options, *diff, "--", *paths, cwd=top, text=revisions)
+    options = ("--topo-order", "--reverse", "-z", f"--format={_FORMAT}")
+    text = git("log", "--stdin", *options, cwd=top, text=revisions)
     fields = iter(os.fsdecode(text).split("\0"))
-    field = next(fields)
-    while field:
-        commit = field
-        tree, author, time, parents, subject = (next(fields) for _ in range(5))
-        changes = []
-        while (field := next(fields, "")).startswith((":", "\n:")):
-            _, _, old, new, _ = field.split()
-            changes.append((next(fields), old, new))
-        yield _Commit(commit, tree, author, int(time), parents.split(), subject, changes)
+    for commit, tree, author, time, parents, subject in zip(*[fields] * 6, strict=False):
+        yield _Commit(commit, tree, author, int(time), parents.split(), subject)
 
 
 def _dates(commits: Iterable[_Commit]) -> dict[str, int]:
@@ -123,56 +102,6 @@ def _dates(commits: Iterable[_Commit]) -> dict[str, int]:
     for commit in commits:
         parents = (found[parent] + 1 for parent in commit.parents if parent in found)
         found[commit.hash] = max(commit.time, *parents, 0)
-    return found
-
-
-def _changed(
-    definitions: int, locks: dict[str, str], changes: Sequence[tuple[str, str, str]]
-) -> tuple[int, dict[str, str]]:
-    for path, old, new in changes:
-        if path.endswith("dvc.lock"):
-            locks = {key: value for key, value in locks.items() if key != path}
-            if new not in _NOTHING:
-                locks[path] = new
-        else:
-            for blob in {old, new} - _NOTHING:
-                text = f"{path}\0{blob}".encode()
-                digest = hashlib.md5(text, usedforsecurity=False).digest()
-                definitions ^= int.from_bytes(digest)
-    return definitions, locks
-
-
-def _read_besides(blobs: Blobs, folder: str, commits: Iterable[_Commit]) -> set[str]:
-    """Return patterns of the files that decide what a dvc.yaml of these commits says.
-
-    They are those whose values it inserts by `${…}`, and those that its top declares and no stage
-    makes.
-    """
-    seen = {
-        (path, new)
-        for commit in commits
-        for path, _, new in commit.changes
-        if path.endswith("dvc.yaml") and new not in _NOTHING
-    }
-    found = set()
-    for path, blob in seen:
-        text = blobs.read(blob) or b""
-        if not (b"${" in text or any(key in text for key in (b"metrics", b"plots"))):
-            continue
-        if b"${" in text:
-            found.add("**/params.yaml")
-        try:
-            given = yaml.load(text, yaml.CSafeLoader) or {}
-            stages = [s.get("do", s) for s in (given.get("stages") or {}).values()]
-            lists = [given.get("vars"), *(s.get("vars") for s in stages)]
-            unmade = unmade_in(given)
-        except (yaml.YAMLError, AttributeError, ValueError, TypeError):
-            continue  # DVC reports what is wrong
-        for each in (name for names in lists for name in names or ()):
-            if isinstance(each, str):
-                found.add(f"**/{re.sub(r':[^/]*$', '', each).rpartition('/')[2]}")
-        own = posixpath.relpath(posixpath.dirname(path) or ".", folder or ".")
-        found |= {literal(posixpath.normpath(posixpath.join(own, name))) for name in unmade}
     return found
 
 

@@ -35,10 +35,16 @@ class States:
         self.unread: dict[str, list[str]] = defaultdict(list)
         """The commits that could not be read, by the reason."""
 
-    def of_commits(self, commits: Commits, only: State | None) -> Iterator[Read]:
-        """Yield the states of these commits; with `only`, those that may have a result of it."""
+    def of_commits(
+        self, commits: Commits, only: State | None, *, newest_first: bool = False
+    ) -> Iterator[Read]:
+        """Yield the states of these commits, by default the oldest first.
+
+        With `only`, these are those that may have a result of that state.
+        """
         project, wanted = self._project, _md5s(only) if only else set()
-        for each in snapshots(project.top, project.folder, project.blobs, commits):
+        every = snapshots(project.top, project.folder, project.blobs, commits)
+        for each in reversed(every) if newest_first else every:
             if wanted and not self._has_any(each, wanted):
                 continue
             try:

@@ -87,6 +87,21 @@ def test_single_stage_file(tmp_path: Path) -> None:
     assert [*row.data.metrics.values()] == [3]
 
 
+def test_ignored_dvc_file(tmp_path: Path) -> None:
+    """A `.dvc` file that git tracks though it ignores it is as in a checkout: DVC reads none."""
+    ignores = "/mlflow.db*\n/mlartifacts/\ndata/\n"
+    project = repository(tmp_path / "project", {"train": train("data/x.csv")})
+    project.write({"data/x.csv": "1\n"})
+    project.dvc("add", "-q", "data/x.csv")
+    project.git("add", "-f", "data/x.csv.dvc")
+    project.write({".gitignore": ignores})
+    project.dvc("repro", "-q")
+    project.commit("A result")
+    assert "1 row added" in project.record("--all").out
+    assert project.record().out == "nothing to do: MLflow has this result\n"
+    assert len(project.rows()) == 1
+
+
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """Commits that DVC cannot read cost one line for each reason; all others are recorded."""
     project = history(tmp_path / "project", 2)

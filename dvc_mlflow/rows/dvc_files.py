@@ -1,0 +1,146 @@
+"""The files that decide what DVC reads of a project, found in the trees of git's commits.
+
+A tree of git's names all that is in a folder, and folders with equal content share one. So each is
+read once, however many commits have it. `<commit>:<path>` of all paths at all commits would be
+5,000,000 questions for a thousand `.dvc` files in 5,000 commits.
+"""
+
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..git import Blobs
+from ..pipeline.plain_yaml import unmade_in
+
+_NAMES = {b"dvc.yaml", b"dvc.lock", b"Dvcfile", b".dvcignore"}
+_FOLDER, _SUBMODULE = b"40000", b"160000"
+_AT_ONCE = 200  # commits whose trees are read together
+
+
+class DvcFiles(NamedTuple):
+    """Which files that DVC reads are in a folder, or below it."""
+
+    definitions: bytes = b""
+    """A digest of all but the locks; empty if there are no others."""
+    locks: tuple[tuple[str, str], ...] = ()
+    """Path and git object of each dvc.lock."""
+
+
+def read(blobs: Blobs, folder: str, trees: Sequence[str]) -> dict[str, DvcFiles]:
+    """Return what the project in a folder has in each of these trees; raises `ProjectError`."""
+    first = _Trees(blobs, folder)
+    found = first.read(trees)
+    names, paths = _read_besides(blobs, first.definitions)
+    return _Trees(blobs, folder, names, paths).read(trees) if names or paths else found
+
+
+class _Trees:
+    """Reads trees of one project."""
+
+    def __init__(
+        self, blobs: Blobs, folder: str, names: Set[bytes] = set(), paths: Set[bytes] = set()
+    ) -> None:
+        self._blobs, self._names, self._paths = blobs, _NAMES | names, paths
+        self._start = os.fsencode(f"{folder}/") if folder else b""
+        self._known: dict[tuple[bytes, str], DvcFiles] = {}
+        self.definitions: set[tuple[str, str]] = set()
+        """Path and git object of each dvc.yaml that they have."""
+
+    def read(self, trees: Sequence[str]) -> dict[str, DvcFiles]:
+        for start in range(0, len(trees), _AT_ONCE):
+            self._read([(b"", tree) for tree in trees[start : start + _AT_ONCE]])
+        return {tree: self._known[b"", tree] for tree in trees}
+
+    def _read(self, folders: Sequence[tuple[bytes, str]]) -> None:
+        """Read folders, known by path and tree, and all below them: one level after another."""
+        read = []
+        while folders:
+            contents = self._blobs.trees([tree for _, tree in folders])
+            level = [
+                (key, *self._own(key[0], content))
+                for key, content in zip(folders, contents, strict=True)
+            ]
+            read += level
+            below = dict.fromkeys(chain.from_iterable(inner for _, _, inner in level))
+            folders = [each for each in below if each not in self._known]
+        for key, own, inner in reversed(read):  # a folder after those in it
+            self._known[key] = _joined([own, *(self._known[each] for each in inner)])
+
+    def _own(
+        self, folder: bytes, content: Sequence[tuple[bytes, bytes, bytes]]
+    ) -> tuple[DvcFiles, list[tuple[bytes, str]]]:
+        """Return what a folder itself has, and the folders in it."""
+        is_inside = folder.startswith(self._start)
+        definitions, locks, folders = [], [], []
+        for mode, name, of in content:
+            path = folder + name
+            if mode == _SUBMODULE:
+                continue
+            if mode == _FOLDER:
+                below = path + b"/"
+                if is_inside or self._start.startswith(below):
+                    folders.append((below, of.hex()))
+                is_named = False
+            else:
+                is_named = name in self._names or name.endswith(b".dvc")
+            if not (is_inside and (is_named or path in self._paths)):
+                continue
+            if name == b"dvc.lock":
+                locks.append((os.fsdecode(path), of.hex()))
+                continue
+            if name == b"dvc.yaml":
+                self.definitions.add((os.fsdecode(path), of.hex()))
+            definitions.append(b"%b\0%b" % (path, of))
+        return DvcFiles(_digest(definitions), (*locks,)), folders
+
+
+def _joined(parts: Sequence[DvcFiles]) -> DvcFiles:
+    digests = [part.definitions for part in parts if part.definitions]
+    locks = (*chain.from_iterable(part.locks for part in parts),)
+    return DvcFiles(digests[0] if len(digests) == 1 else _digest(digests), locks)
+
+
+def _digest(parts: Sequence[bytes]) -> bytes:
+    """Return a digest of parts, each of which is a digest or a path with the file's object."""
+    return hashlib.md5(b"\0".join(parts), usedforsecurity=False).digest() if parts else b""
+
+
+def _read_besides(
+    blobs: Blobs, definitions: Iterable[tuple[str, str]]
+) -> tuple[set[bytes], set[bytes]]:
+    """Return names and paths of other files that decide what these dvc.yaml say.
+
+    By name these are all whose values a dvc.yaml may insert by `${…}`, and by path those that its
+    top declares and no stage makes.
+    """
+    names, paths = set[bytes](), set[bytes]()
+    for path, blob in definitions:
+        text = blobs.read(blob) or b""
+        if not any(word in text for word in (b"${", b"metrics", b"plots")):
+            continue
+        if b"${" in text:
+            names.add(b"params.yaml")
+        try:
+            given = yaml.load(text, yaml.CSafeLoader) or {}
+            names |= {os.fsencode(name) for name in _variables(given)}
+            unmade = unmade_in(given)
+        except (yaml.YAMLError, AttributeError, ValueError, TypeError, RecursionError):
+            continue  # DVC reports what is wrong
+        folder = posixpath.dirname(path)
+        paths |= {os.fsencode(posixpath.normpath(posixpath.join(folder, p))) for p in unmade}
+    return names, paths
+
+
+def _variables(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the files whose values a dvc.yaml may insert."""
+    stages = [stage.get("do", stage) for stage in (content.get("stages") or {}).values()]
+    for lists in (content.get("vars"), *(stage.get("vars") for stage in stages)):
+        for each in lists or ():
+            if isinstance(each, str):
+                yield re.sub(r":[^/]*$", "", each).rpartition("/")[2]

@@ -1,0 +1,239 @@
+"""The states of git's history: of any commits, files and paths; written by git alone."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.scm import SCM
+
+from dvc_mlflow.git import Blobs
+from dvc_mlflow.project import locks
+from dvc_mlflow.project.ignored import Ignored
+from dvc_mlflow.project.opened import parse
+from dvc_mlflow.rows.commits import Commits, everything
+from dvc_mlflow.rows.history import Snapshot, snapshots
+from support.clone import environment
+
+LOCK = "dvc.lock"
+
+
+class History:
+    """A git repository whose commits are written by `git fast-import`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        self.git("init", "-q", "-b", "main")
+        self._marks = 0
+
+    def git(self, *arguments: str, text: str = "") -> str:
+        """Run git."""
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=self.path,
+            input=os.fsencode(text),
+            env=environment(),
+            capture_output=True,
+            check=True,
+        )
+        return os.fsdecode(done.stdout).strip()
+
+    def commit(
+        self,
+        files: Mapping[str, str | None],
+        *parents: str,
+        ref: str = "refs/heads/main",
+        time: int = 0,
+    ) -> str:
+        """Add a commit with these changes of files, and return it; None removes one."""
+        self._marks += 1
+        quoted = {name: json.dumps(name, ensure_ascii=False) for name in files}
+        lines = [
+            f"commit {ref}\ncommitter C <c@example.org> {time or self._marks} +0000\ndata 0\n",
+            *(f"{'merge' if i else 'from'} {each}\n" for i, each in enumerate(parents)),
+        ]
+        for name, text in files.items():
+            body = f"M 100644 inline {quoted[name]}\ndata {len(text or '')}\n{text}\n"
+            lines.append(f"D {quoted[name]}\n" if text is None else body)
+        self.git("fast-import", "--quiet", "--force", text="".join(lines))
+        return self.git("rev-parse", ref)
+
+    def states(self, of: Commits | None = None, folder: str = "") -> list[Snapshot]:
+        """Return the states of commits, by default of all."""
+        blobs = Blobs(self.path)
+        try:
+            return snapshots(self.path, folder, blobs, of or everything(self.path))
+        finally:
+            blobs.close()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> History:
+    """An empty repository."""
+    return History(tmp_path / "made")
+
+
+def commits(states: Sequence[Snapshot]) -> list[str]:
+    """Return the commits of states."""
+    return [state.commit for state in states]
+
+
+def test_oldest_commit(made: History) -> None:
+    """Of commits with the same state, the oldest one is named, whatever a clock said."""
+    first = made.commit({"dvc.yaml": "{}", LOCK: "1"}, time=100)
+    made.commit({"README.md": "More"}, first, time=10)
+    second = made.commit({LOCK: "2"}, made.git("rev-parse", "main"), time=5)
+    third = made.commit({LOCK: "1", "README.md": "Back"}, second, time=1)
+    made.git("tag", "v1", third)
+    found = made.states()
+    assert commits(found) == [first, second]
+    assert [sorted(state.names) for state in found] == [["main", "v1"], []]
+    assert made.states(Commits([second], frozenset([second])))[0].commit == second
+
+
+def test_merges(made: History) -> None:
+    """A merge has the files of its own tree, from either parent or from neither."""
+    start = made.commit({"dvc.yaml": "{}", LOCK: "1"})
+    left = made.commit({LOCK: "2"}, start)
+    right = made.commit({"sub/dvc.lock": "3"}, start, ref="refs/heads/side")
+    merge = made.commit({"sub/dvc.lock": "3", "new/dvc.lock": "4"}, left, right)
+    found = {state.commit: {*state.locks} for state in made.states()}
+    assert found == {
+        start: {LOCK},
+        left: {LOCK},
+        right: {LOCK, "sub/dvc.lock"},
+        merge: {LOCK, "sub/dvc.lock", "new/dvc.lock"},
+    }
+
+
+def test_rows_and_projects(made: History) -> None:
+    """Rows' own commits come last, and a nested project has its own files only."""
+    start = made.commit({LOCK: "1", "sub/dvc.lock": "1"}, time=50)
+    row = made.commit({LOCK: "2"}, start, ref="refs/rows/one", time=1)
+    later = made.commit({LOCK: "3"}, start, time=60)
+    assert commits(made.states()) == [start, later, row]
+    (nested,) = made.states(folder="sub")
+    assert (nested.commit, [*nested.locks]) == (start, ["sub/dvc.lock"])
+    assert made.states(folder="su") == []
+
+
+FILES: list[tuple[str, dict[str, str], str, bool]] = [
+    ("a lock's neighbour", {}, "dvc.lock.txt", False),
+    ("code", {}, "src/dvc.py", False),
+    ("a .dvc file", {}, "data/x.csv.dvc", True),
+    ("ignored by DVC", {}, "data/.dvcignore", True),
+    ("params", {}, "params.yaml", False),
+    ("inserted params", {"dvc.yaml": "x: ${y}"}, "sub/params.yaml", True),
+    ("variables", {"dvc.yaml": 'vars: ["c/v.json:a"]\nx: ${y}'}, "c/v.json", True),
+    ("metrics of no stage", {"s/dvc.yaml": "metrics: [m.json]"}, "s/m.json", True),
+    ("metrics elsewhere", {"s/dvc.yaml": "metrics: [m.json]"}, "m.json", False),
+    ("metrics of a stage", {"dvc.yaml": "{metrics: [m], stages: {a: {outs: [m]}}}"}, "m", False),
+    ("a folder of plots", {"dvc.yaml": "plots: [live/plots]"}, "live/plots/x/y.tsv", True),
+]
+
+
+@pytest.mark.parametrize(("files", "path", "counts"), [each[1:] for each in FILES])
+def test_what_is_a_state(made: History, files: dict[str, str], path: str, counts: bool) -> None:
+    """A change of a file that decides what DVC reads is another state; no other change is."""
+    start = made.commit({"dvc.yaml": "{}", LOCK: "1", **files, path: "1"})
+    changed = made.commit({path: "2"}, start)
+    removed = made.commit({path: None}, changed)
+    assert commits(made.states()) == ([start, changed, removed] if counts else [start])
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\tb", "a\nb", "a b", "ä", "*", "[x]", ":(top)"])
+def test_paths(made: History, name: str) -> None:
+    """Any path is read, as a project's folder, too."""
+    yaml = "metrics: [m.json]\nx: ${y}"
+    start = made.commit({f"{name}/dvc.yaml": yaml, f"{name}/dvc.lock": "1"})
+    second = made.commit({f"{name}/dvc.lock": "2"}, start)
+    third = made.commit({f"{name}/m.json": "3"}, second)
+    for folder in ("", name):
+        assert commits(made.states(folder=folder)) == [start, second, third]
+        assert {*made.states(folder=folder)[0].locks} == {f"{name}/dvc.lock"}
+
+
+def test_submodules_and_deep_folders(made: History) -> None:
+    """A submodule is not read, and folders can be deeper than Python's calls."""
+    deep = "x/" * 1200
+    start = made.commit({f"{deep}dvc.lock": "1"})
+    tree = made.git("mktree", text=f"160000 commit {start}\tsub.dvc\n")
+    commit = made.git("commit-tree", tree, "-m", "")
+    made.git("tag", "sub", commit)
+    (found,) = made.states()
+    assert {*found.locks} == {f"{deep}dvc.lock"}
+
+
+VALUES = ["1e-3", "1.0E+2", "yes", "on", "010", "0o10", "1_000", "1:30", "~", "'1'", "2020-01-01"]
+
+
+def lock(*entries: str) -> str:
+    """Return a dvc.lock in DVC's own layout."""
+    return "schema: '2.0'\nstages:\n" + "".join(entries)
+
+
+def entry(name: str, value: object = 1) -> str:
+    """Return a stage's entry."""
+    return f"  {name}:\n    cmd: x\n    params:\n      params.yaml:\n        v: {value}\n"
+
+
+LOCKS = [
+    *(lock(entry("a", value)) for value in VALUES),
+    lock(entry("a"), "\n", entry("b@1")),
+    lock(entry("a"), "  # by hand\n", entry("b")),
+    lock("  a: &one\n    cmd: x\n", "  b: *one\n"),
+    f"# by hand\n{lock(entry('a'))}",
+    lock("    a:\n        cmd: x\n"),
+    json.dumps({"schema": "2.0", "stages": {"a": {"cmd": "x"}}}),
+]
+
+
+@pytest.mark.parametrize("text", LOCKS)
+def test_locks_as_dvc_reads_them(text: str) -> None:
+    """An entry has the values that DVC reads, whatever a person has changed in the lock."""
+    assert locks.stages_in(text) == parse(text, LOCK)["stages"]
+
+
+@pytest.mark.parametrize("text", ["17", "[1]", lock(entry("a"), entry("a")), lock("  a: [\n")])
+def test_no_lock(text: str) -> None:
+    """What is no lock is refused."""
+    with pytest.raises((ValueError, AttributeError)):
+        locks.stages_in(text)
+
+
+def test_entries_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a lock that has changed, only new entries are parsed."""
+    seen: list[str] = []
+
+    def spy(text: str, path: str) -> Any:
+        seen.append(text)
+        return parse(text, path)
+
+    monkeypatch.setattr(locks, "parse", spy)
+    first = locks.stages_in(lock(entry("once@1", 1), entry("once@2", 2)))
+    second = locks.stages_in(lock(entry("once@1", 1), entry("once@2", 3)))
+    assert first["once@1"] is second["once@1"]
+    assert second["once@2"]["params"]["params.yaml"]["v"] == 3
+    assert [text.count("once@") for text in seen] == [2, 1]
+
+
+IGNORED: list[tuple[str, dict[str, str], set[str]]] = [
+    ("no rule", {}, set()),
+    ("another file", {"data/.gitignore": "/x.csv\n"}, set()),
+    ("the file", {"data/.gitignore": "/x.csv.dvc\n"}, {"data/x.csv.dvc"}),
+    ("its folder", {".gitignore": "data/\n"}, {"data/x.csv.dvc", "data/raw/y.dvc"}),
+    ("below it", {"data/.gitignore": "raw\n"}, {"data/raw/y.dvc"}),
+    ("but this one", {".gitignore": "*.dvc\n!x.csv.dvc\n"}, {"data/raw/y.dvc"}),
+]
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_ignored(made: History, folder: str) -> None:
+    """A commit's .gitignore files decide which of DVC's files are ignored, as in a checkout."""
+    ignored = Ignored(SCM(str(made.path)), folder)
+    for what, rules, expected in IGNORED:
+        assert ignored.among(["data/x.csv.dvc", "data/raw/y.dvc"], rules) == expected, what
