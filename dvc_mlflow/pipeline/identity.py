@@ -68,7 +68,7 @@ def results(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
     reasons: dict[str, str] = {}
     for stage in pipeline.stages.values():
         outdated = () if stage.frozen else [dep for dep in stage.deps if dep.outdated]
-        lacking = [name for name in pipeline.makers(stage) if name not in digests]
+        lacking = [name for name in pipeline.makers(stage) if name not in digests and stage.command]
         if not stage.has_result:
             reasons[stage.name] = "dvc.lock has no result of it"
         elif lacking:
@@ -89,7 +89,8 @@ def locked(pipeline: Pipeline) -> dict[str, str]:
     """
     digests: dict[str, str] = {}
     for stage in pipeline.stages.values():
-        makers = pipeline.makers(stage)
+        # What no stage makes lies beside the last stages, and does not come from them.
+        makers = pipeline.makers(stage) if stage.command else ()
         if stage.has_result and all(name in digests for name in makers):
             above = sorted(digests[name] for name in makers)
             digests[stage.name] = _digest(pipeline.folder, stage, above)

@@ -51,8 +51,8 @@ def recorded(pipeline: Pipeline, chosen: Sequence[str] = ()) -> list[Stage]:
     """Return the stages that have rows, each after those that it depends on.
 
     They are those `chosen` by name; else, if any command has the prefix `dvc-mlflow run`, those
-    that have it; else those with metrics, curves or a model; else, if nothing is declared at all,
-    the last ones.
+    that have it; else those with metrics, curves or a model, and those beside which lies what no
+    stage makes; else, if nothing is declared at all, the last ones.
     """
     key = (recorded, *chosen)
     if key not in pipeline.decided:
@@ -88,7 +88,8 @@ def _recorded(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
     if prefixed := [stage for stage in stages if is_prefixed(stage.command)]:
         return prefixed
     if shown := [stage for stage in stages if _is_shown(pipeline, stage)]:
-        return shown
+        beside = {name for s in shown if not s.command for name in pipeline.makers(s)}
+        return [stage for stage in stages if stage in shown or stage.name in beside]
     read = frozenset[str]().union(*(pipeline.above(stage.name) for stage in stages))
     return [stage for stage in stages if stage.name not in read]
 
@@ -172,7 +173,7 @@ def _division(
         # Items that share a row, now or once dvc.yaml has more of them, keep the item in the name.
         shared = (stage is not head and not head.item) or groups[stage.group] > 1
         members[stage.name] = as_key(stage.label if shared else stage.group)
-        upstream = pipeline.above(stage.name)
+        upstream = pipeline.above(stage.name) if stage.command else frozenset[str]()
         beyond = frozenset[str]().union(*(pipeline.above(name) for name in upstream & others))
         scope = [name for name in pipeline.stages if name in upstream]
         first = [name for name in scope if name not in others | seen | beyond]

@@ -19,10 +19,11 @@ def named_params(
 
     A key of params.yaml is its own name. A key of another file has the file's stem before it, or
     the file's path if the stage reads this key from two files. A key that two stages read from
-    different files has the stage's name before it.
+    different files has the stage's name before it; what no stage makes lets no stage's key have it.
     """
     called = labels(lineage)
-    declared = [(s, p) for s in lineage.scope() for p in (*s.params, *s.variables)]
+    scope = [stage for stage in lineage.scope() if stage.command] or lineage.scope()
+    declared = [(s, p) for s in scope for p in (*s.params, *s.variables)]
     for stage, params in ((s, p) for s in lineage.scope(names) for p in (*s.params, *s.variables)):
         others = [(s, p) for s, p in declared if p.file != params.file]
         for key in params.values:

@@ -82,11 +82,12 @@ def row_of(
 def digits(result: Result) -> list[str]:
     """Return the seven digits that end a row's name, then those by which it is found as well.
 
-    They are those of its last result. If several results are last, as of two evaluations, they are
-    of all of these, so that no two rows have the same.
+    They are those of its last result. If several results are last, as of two evaluations, or what
+    no stage makes beside a stage's, they are of all of these, so that no two rows have the same.
     """
     members, above = result.lineage.members, result.pipeline.above
-    read = {name for each in result.digests for name in above(members[each].name)}
+    makers = [members[name].name for name in result.digests if members[name].command]
+    read = {name for maker in makers for name in above(maker)}
     last = [digest for name, digest in result.digests.items() if members[name].name not in read]
     whole = "".join(last)
     if len(last) > 1:

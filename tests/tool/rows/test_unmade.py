@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.pipelines import Repository, repository
+from support.locked import locked, row, trained
+from support.pipelines import Repository, prepare, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -123,3 +124,25 @@ def test_beside_stages(tmp_path: Path) -> None:
     assert (said.status, said.error) == (0, ""), said
     (folder,) = (path for path in (project.path / "restored").iterdir() if (path / ".git").exists())
     assert (folder / "model.pkl").read_text() == "model\n"
+
+
+def test_stages_without_result(tmp_path: Path) -> None:
+    """What no stage makes has a row of its own while the last stages have no result."""
+    files = {"live/metrics.json": '{"acc": 0.9}', "data.txt": "1\n"}
+    stages = {"prepare": prepare(), "train": train()}
+    project = locked(
+        tmp_path / "project", stages, files=files, only=["prepare"], metrics=["live/metrics.json"]
+    )
+    found = row(project)
+    assert [*found.digests] == ["dvc.yaml"]
+    assert (found.metrics, "md5.live/metrics.json" in found.tags) == ({"acc": 0.9}, True)
+
+
+def test_names_of_params(tmp_path: Path) -> None:
+    """A file of params beside the stages changes no name of theirs, and its own are distinct."""
+    files = {"live/metrics.json": '{"acc": 0.9}', "live/params.yaml": "rate: 5\n"}
+    stages = {"train": {**train("raw.txt"), "params": ["rate"]}}
+    project = locked(tmp_path / "project", stages, files={**files, **trained()})
+    top = {"metrics": ["live/metrics.json"], "params": ["live/params.yaml"]}
+    project.write({"dvc.yaml": json.dumps({"stages": stages, **top})})
+    assert row(project).params == {"rate": "1", "dvc.yaml.rate": "5"}
