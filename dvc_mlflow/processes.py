@@ -112,6 +112,11 @@ def has_ended(tags: Mapping[str, str]) -> bool:
     return its_boot != boot or gone
 
 
+def is_own(tags: Mapping[str, str]) -> bool:
+    """Whether the tags of a run name this process."""
+    return (value(tags, SYSTEM), value(tags, PROCESS)) == (system(), process(os.getpid()))
+
+
 def runs_here(tags: Mapping[str, str]) -> bool:
     """Whether these tags name a process of this machine and container that runs."""
     is_here = tags[HOST] == os.uname().nodename and tags[SYSTEM] == system()

@@ -85,15 +85,17 @@ class AllRuns(Runs):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
+        self._experiments = store.experiments()
         self._runs: dict[tuple[str, str], _Found] = defaultdict(dict)
-        for run in store.runs(view=ViewType.ALL):
+        for run in store.runs(view=ViewType.ALL, experiments=self._experiments):
             self.add(stored_run(run, store), run.info.start_time or 0)
 
     def look_again(self, wanted: Mapping[str, str]) -> None:
         """Read the runs with the first of these results again, as somebody can have made them."""
-        (pair, *_) = wanted.items()
-        for start, run in _begun(self._store, *pair).values():
-            self.add(run, start)
+        (name, digest), *_ = wanted.items()
+        query = f"tags.`{BEGUN}{name}` = '{digest}'"  # nobody makes rows of 2.0.0 now
+        for run in self._store.runs(query, ViewType.ALL, self._experiments):
+            self.add(stored_run(run, self._store), run.info.start_time or 0)
 
     def add(self, run: StoredRun, start: int) -> None:
         """Take note of a run that has been written, and of its start."""
@@ -122,7 +124,10 @@ def stored_run(run: Run, store: Store) -> StoredRun:
     """Return what a run says of itself."""
     tags = run.data.tags
     complete, shown = tagged(tags, COMPLETE), tagged(tags, SHOWN)
-    at_work = run.info.status == "RUNNING" and not processes.has_ended(tags)
+    # What this process has left RUNNING, it has failed to complete.
+    at_work = run.info.status == "RUNNING" and not (
+        processes.has_ended(tags) or processes.is_own(tags)
+    )
     if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
         at_work |= value(tags, CLONE) != processes.clone(store.root)
     row, given = whole(value(tags, WHOLE)), tagged(tags, PREFIX)
