@@ -1,9 +1,10 @@
 """Record the results of git's history and of the checkout: each distinct one once."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,9 @@ from tqdm import tqdm
 from ..errors import ToolError
 from ..pipeline.declarations import Declarations
 from ..pipeline.identity import Match
-from ..pipeline.lineages import as_key, names_recorded
+from ..pipeline.lineages import as_key, names_recorded, recorded
 from ..pipeline.row import Row
-from ..pipeline.stages import Pipeline
+from ..pipeline.stages import Pipeline, Stage
 from ..project import Past, Project
 from ..rows.commits import Commits, stages_of_rows
 from ..rows.content import fetch
@@ -22,13 +23,17 @@ from ..rows.history import Snapshot
 from ..rows.origin import Origin
 from ..rows.result import Result, State, columns, experiment, now_or_none, of
 from ..rows.row_of import keep, row_of, standing, wanted
-from ..rows.states import Read, States
+from ..rows.states import Round, States
 from ..store.runs import AllRuns, Runs
 from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, settle, upsert
 
 _AT_ONCE = 16
+
+
+_Digests = frozenset[tuple[str, str]]
+"""The digests of a result by the stages' names in its row."""
 
 
 class Options(NamedTuple):
@@ -75,9 +80,9 @@ class Recording:
         self.n_results = 0
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
-        self._states = States(project, self._past)
         self._pending: list[tuple[Result, Row, Match]] = []
         self._bar: tqdm | None = None
+        """How much of git's history is read."""
 
     def record(
         self,
@@ -95,23 +100,53 @@ class Recording:
         `ToolError`.
         """
         now = here.pipeline if here else now_or_none(self._project)
-        with self._past:
-            states = [*self._states.of_commits(commits, only)] if commits else []
-            if here:
-                states.append(self._states.of_checkout(here))
-            for why, unread in self._states.unread.items():
-                self.notes[why] += unread
-            _check(chosen, [*(each.pipeline for each in states), *([now] if now else [])])
-            found = self._results(states, now, chosen, only, stages)
+        found: dict[_Digests, Result] = {}
+        hidden = None if commits else True  # on a terminal
+        with self._past, tqdm(unit=" commits", leave=False, disable=hidden) as self._bar:
+            for each in self._rounds(commits, chosen, now, here, only):
+                _check(chosen, [*(s.pipeline for s in each.states), *([now] if now else [])])
+                results = self._results(each, now, chosen, stages)
+                new = [one for key, one in results.items() if key not in found]
+                self._write([one for one in reversed(new) if self._is_lacking(one)])
+                found |= {key: one.result for key, one in results.items()}
             self.n_results += len(found)
-            lacking = [each for each in found if self._is_lacking(each)]
-            shown = None if commits else True  # on a terminal
-            with tqdm(total=len(lacking), unit="row", disable=shown) as self._bar:
-                for each in lacking:
-                    self._add(each)
-                self._send()
             if not self._options.dry_run:
-                self._settle([each.result for each in found])
+                self._settle([*found.values()])
+
+    def _rounds(
+        self,
+        commits: Commits | None,
+        chosen: Sequence[str],
+        now: Pipeline | None,
+        here: State | None,
+        only: State | None,
+    ) -> Iterator[Round]:
+        states = States(self._project, self._past, self._progress)
+        if commits:
+
+            def own(pipeline: Pipeline) -> list[Stage]:
+                return recorded(pipeline, chosen or names_recorded(pipeline, now))
+
+            at_once = bool(chosen)  # a name that no commit has is said before anything is written
+            yield from states.rounds(
+                commits, own, only=only, is_here=here is not None, at_once=at_once
+            )
+        elif here:
+            own_state = states.of_checkout(here)
+            yield Round([own_state], {*own_state.digests.values()})
+        for why, unread in states.unread.items():
+            self.notes[why] += unread
+
+    def _progress(self, n: int) -> None:
+        """Say that one more state is read, or that there are `n` to read."""
+        if self._bar is not None:
+            self._bar.total = n or self._bar.total
+            self._bar.update(not n)
+
+    def _write(self, lacking: Sequence[_Found]) -> None:
+        for each in lacking:
+            self._add(each)
+        self._send()
 
     def lacks(self, state: State, *, is_committed: bool) -> bool:
         """Whether the store lacks something of a state's results, or the commit that has them.
@@ -132,29 +167,28 @@ class Recording:
 
     def _results(
         self,
-        states: Sequence[Read],
+        given: Round,
         now: Pipeline | None,
         chosen: Sequence[str],
-        only: State | None,
         stages: Set[str] | None,
-    ) -> list[_Found]:
-        """Return the results of these states, with all that any of them declares of a result."""
+    ) -> dict[_Digests, _Found]:
+        """Return the results of a round, with all that any of its states declares of them."""
         declared = Declarations()
-        for state in states:
+        for state in given.states:
             declared.add(state.pipeline, state.digests)
         if now:
             declared.add(now, {})
-        kept = stages_of_rows(self._project.top) if any(s.snapshot for s in states) else {}
-        within = {*self._states.of_checkout(only).digests.values()} if only else set()
-        found: dict[frozenset[tuple[str, str]], _Found] = {}
-        for state in states:
+        found: dict[_Digests, _Found] = {}
+        for state in given.states:
+            if given.digests.isdisjoint(state.digests.values()):
+                continue
             pipeline = declared.applied(state.pipeline, state.digests)
             own = chosen or names_recorded(pipeline, now)
             for result in of(self._project, pipeline, state.origin, own).results():
-                stage = kept.get(state.snapshot.commit) if state.snapshot else None
+                stage = self._kept.get(state.snapshot.commit) if state.snapshot else None
                 if stage and stage != result.head.name:
                     continue  # a row's own commit gives that row and no other
-                if only and not {*result.digests.values()} <= within:
+                if not {*result.digests.values()} <= given.digests:
                     continue
                 if stages is not None and not result.depends(stages):
                     continue
@@ -170,7 +204,11 @@ class Recording:
         for each in found.values():
             origin = each.best._replace(names=[*each.names])
             each.result = replace(each.result, state=replace(each.result.state, origin=origin))
-        return [*found.values()]
+        return found
+
+    @cached_property
+    def _kept(self) -> Mapping[str, str]:
+        return stages_of_rows(self._project.top)
 
     def _is_lacking(self, each: _Found) -> bool:
         each.result = self._apart(each.result)
@@ -288,7 +326,7 @@ class Recording:
         for note in written.notes:
             self._note(note, _commit(result))
         if self._bar is not None:
-            self._bar.update()
+            self._bar.set_postfix(rows=len(self.written))
 
     def _note(self, text: str, commit: str) -> None:
         if commit not in self.notes[text]:

@@ -7,6 +7,7 @@ supported.
 
 from .earlier import Earlier, is_generated, values_in
 from .files import SMALL, File
+from .locks import entry_texts
 from .opened import parse
 from .past import Past
 from .restoring import restore, restored_project, share
@@ -19,6 +20,7 @@ __all__ = [
     "File",
     "Past",
     "Project",
+    "entry_texts",
     "is_generated",
     "parse",
     "restore",

@@ -238,18 +238,19 @@ class Files(Opened):
         path, name = file.path, self._in_git(file.path)
         if not name:
             return
-        if path not in self._known_versions:
+        key = path, out.hash_name
+        if key not in self._known_versions:
             options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
             log = git("log", *options, "--", f":(top,literal){name}", cwd=self.top).decode()
             blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
             found = {blob: self.blobs.read(blob) for blob in sorted(blobs)}
-            self._known_versions[path] = {
+            self._known_versions[key] = {
                 oid: blob
                 for blob, content in found.items()
                 if content is not None
                 for oid in md5s(content, out.hash_name)
             }
-        if blob := self._known_versions[path].get(file.md5):
+        if blob := self._known_versions[key].get(file.md5):
             yield self.blobs.read(blob) or b""
 
     def _here(self, out: Any, file: File) -> Iterator[Path]:

@@ -54,6 +54,17 @@ def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
     return {name: entry for name, entry in own.items() if isinstance(entry, dict)}
 
 
+def entry_texts(lock: str) -> dict[str, str]:
+    """Return the text of what each entry in a lock says of its outputs, by that of the entry.
+
+    If the lock has another layout than DVC's own, both are its whole text.
+    """
+    if not (written := _OWN_LAYOUT.fullmatch(lock)):
+        return {lock: lock}
+    entries = re.split(r"(?m)^  (?=\S)", written[1])[1:]
+    return {entry: entry.partition("\n    outs:\n")[2] for entry in entries}
+
+
 def _by_entry(stages: str, lock: str) -> dict[str, Any] | None:
     """Return the stages in DVC's own layout, or None if they are not one entry after another."""
     head, *parts = re.split(r"(?m)^  (?=\S)", stages)

@@ -103,7 +103,7 @@ class Opened:
         self._edited: list[Any] = []
         self._outs: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
-        self._known_versions: dict[str, dict[str, str]] = {}
+        self._known_versions: dict[tuple[str, str], dict[str, str]] = {}
 
     @property
     def is_past(self) -> bool:

@@ -1,19 +1,23 @@
-"""What DVC knew in each state of git's history, the oldest first."""
+"""What DVC knew in each state of git's history."""
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from ..errors import ProjectError
 from ..pipeline.identity import locked
 from ..pipeline.inputs import Inputs
-from ..pipeline.stages import Pipeline
-from ..project import Past, Project
+from ..pipeline.stages import Pipeline, Stage
+from ..project import Past, Project, entry_texts
 from .commits import Commits
 from .history import Snapshot, snapshots
 from .origin import Origin
 from .result import State
+
+_FIRST, _MORE = 1, 4
+"""States in the first round, and how many times as many are in the next."""
+_MD5 = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 class Read(NamedTuple):
@@ -27,52 +31,149 @@ class Read(NamedTuple):
     """Of all that dvc.lock has, by stage."""
 
 
-class States:
-    """Reads the states of a project; a result is the same in all that have it."""
+class Round(NamedTuple):
+    """Results that can be recorded together."""
 
-    def __init__(self, project: Project, past: Past) -> None:
-        self._project, self._past, self._inputs = project, past, Inputs()
+    states: Sequence[Read]
+    """All that have one of them, the oldest first."""
+    digests: Set[str]
+    """Those of the stages' results that are meant; the states can have others."""
+
+
+class States:
+    """Reads the states of a project; a result is the same in all that have it.
+
+    `progress` is called with the number of states to read, and with 0 for each one that is read.
+    """
+
+    def __init__(self, project: Project, past: Past, progress: Callable[[int], object]) -> None:
+        self._project, self._past, self._progress = project, past, progress
+        self._snapshots: Sequence[Snapshot] = ()
+        self._having: Mapping[str, set[tuple[int, str]]] = {}
+        """The snapshots that have the md5 of an output, with the text of its entry in dvc.lock."""
+        self._shared: dict[tuple[frozenset[str], bool], Set[int]] = {}
+        self._pipelines: dict[int, Pipeline | None] = {}
         self.unread: dict[str, list[str]] = defaultdict(list)
         """The commits that could not be read, by the reason."""
 
-    def of_commits(
-        self, commits: Commits, only: State | None, *, newest_first: bool = False
-    ) -> Iterator[Read]:
-        """Yield the states of these commits, by default the oldest first.
+    def rounds(
+        self,
+        commits: Commits,
+        recorded: Callable[[Pipeline], Sequence[Stage]],
+        *,
+        only: State | None = None,
+        is_here: bool = False,
+        at_once: bool = False,
+    ) -> Iterator[Round]:
+        """Yield the results of these commits, the newest first, or `at_once`.
 
-        With `only`, these are those that may have a result of that state.
+        A round is of a few states, and of all others that decide what a result of these is: those
+        that can have the same results of a stage that is `recorded`, and of another one the first
+        of each dvc.yaml. With `only`, it is the round of that state,
+        which counts itself if it `is_here`, the checkout's.
         """
-        project, wanted = self._project, _md5s(only) if only else set()
-        every = snapshots(project.top, project.folder, project.blobs, commits)
-        for each in reversed(every) if newest_first else every:
-            if wanted and not self._has_any(each, wanted):
-                continue
-            try:
-                found = self._past.at(each.commit, each.definitions, each.locks)
-            except ProjectError as error:
-                if only is None:  # else it is about other results
-                    # The same text for all commits with this error.
-                    why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")
-                    self.unread[why].append(each.commit)
-                continue
-            yield self._read(each, each.origin, found)
+        project = self._project
+        self._snapshots = snapshots(project.top, project.folder, project.blobs, commits)
+        self._having, self._shared = self._by_md5(), {}
+        if only:
+            there = self._sharing(only.pipeline, only.stages)
+            self._progress(len(there))
+            *read, state = self._reads(there, only)
+            self.unread.clear()  # it is about other results
+            yield Round([*read, state] if is_here else read, {*state.digests.values()})
+            return
+        # Rows' own commits come last: they also have states between a committed result's stages.
+        every = range(len(self._snapshots))
+        self._progress(len(every))
+        newest = sorted(every, key=lambda i: (self._snapshots[i].origin.is_dirty, -i))
+        size = len(newest) if at_once else _FIRST
+        while newest or at_once:
+            own, newest, size, at_once = newest[:size], newest[size:], size * _MORE, False
+            pipelines = [found for i in own if (found := self._pipeline(i))]
+            there = {*own}.union(*(self._sharing(each, recorded(each)) for each in pipelines))
+            if 2 * len(there) > len(every):
+                there, own, newest = {*every}, [*every], []
+            read, names = self._reads(there), {self._snapshots[i].commit for i in own}
+            mine = [each for each in read if each.snapshot and each.snapshot.commit in names]
+            yield Round(read, {digest for each in mine for digest in each.digests.values()})
 
     def of_checkout(self, state: State) -> Read:
         """Return the state of the checkout."""
-        return self._read(None, state.origin, state.pipeline)
+        return Read(None, state.origin, state.pipeline, locked(state.pipeline))
 
-    def _read(self, snapshot: Snapshot | None, origin: Origin, found: Pipeline) -> Read:
-        pipeline = self._inputs.as_first(found)
-        return Read(snapshot, origin, pipeline, locked(pipeline))
+    def _reads(self, there: Collection[int], last: State | None = None) -> list[Read]:
+        """Return these states and a last one; in all, data is what it was first."""
+        read = [(i, p) for i in sorted(there) if (p := self._pipeline(i))]
+        inputs = Inputs()
+        found = []
+        for i, each in read:
+            snapshot, pipeline = self._snapshots[i], inputs.as_first(each)
+            found.append(Read(snapshot, snapshot.origin, pipeline, locked(pipeline)))
+        if last:
+            pipeline = inputs.as_first(last.pipeline)
+            found.append(Read(None, last.origin, pipeline, locked(pipeline)))
+        return found
 
-    def _has_any(self, snapshot: Snapshot, md5s: Collection[bytes]) -> bool:
-        """Whether a dvc.lock of a state has one of these md5s; any may be the state's own."""
-        texts = [self._project.blobs.read(blob) or b"" for blob in snapshot.locks.values()]
-        return any(md5 in text for text in texts for md5 in md5s)
+    def _pipeline(self, i: int) -> Pipeline | None:
+        """Return the pipeline of a snapshot, or None if it cannot be read."""
+        if i not in self._pipelines:
+            each = self._snapshots[i]
+            try:
+                found = self._past.at(each.commit, each.definitions, each.locks)
+            except ProjectError as error:
+                found = None
+                # The same text for all commits with this error.
+                why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")
+                self.unread[why].append(each.commit)
+            self._pipelines[i] = found
+            self._progress(0)
+        return self._pipelines[i]
+
+    def _by_md5(self) -> Mapping[str, set[tuple[int, str]]]:
+        entries: dict[str, dict[str, str]] = {}
+        md5s: dict[str, set[str]] = {}
+        found: dict[str, set[tuple[int, str]]] = defaultdict(set)
+        for i, each in enumerate(self._snapshots):
+            for blob in each.locks.values():
+                if blob not in entries:
+                    text = (self._project.blobs.read(blob) or b"").decode(errors="replace")
+                    entries[blob] = entry_texts(text)
+                for text, outs in entries[blob].items():
+                    if text not in md5s:
+                        md5s[text] = {*_MD5.findall(outs)}
+                    for md5 in md5s[text]:
+                        found[md5].add((i, text))
+        return found
+
+    def _sharing(self, pipeline: Pipeline, recorded: Sequence[Stage]) -> Set[int]:
+        """Return the snapshots that decide what the results of a pipeline are."""
+        names, found = {stage.name for stage in recorded}, set[int]()
+        for stage in (stage for stage in pipeline.stages.values() if stage.has_result):
+            is_own = stage.name in names
+            if is_own or stage.outs:  # on others nothing depends
+                found |= self._having_all(_md5s(stage), all_of_them=is_own)
+        return found
+
+    def _having_all(self, md5s: frozenset[str], *, all_of_them: bool) -> Set[int]:
+        """Return the snapshots with these md5s in one entry, or only the first of each dvc.yaml."""
+        key = md5s, all_of_them
+        if key not in self._shared:
+            if not md5s:  # nothing tells where it is
+                found = {*range(len(self._snapshots))}
+            else:
+                there = set.intersection(*(self._having.get(md5, set()) for md5 in md5s))
+                first: dict[object, int] = {}
+                for i, text in sorted(there):
+                    first.setdefault(i if all_of_them else (self._definitions(i), text), i)
+                found = {*first.values()}
+            self._shared[key] = found
+        return self._shared[key]
+
+    def _definitions(self, i: int) -> int:
+        return self._snapshots[i].definitions
 
 
-def _md5s(state: State) -> set[bytes]:
-    """Return md5s of which a dvc.lock with one of a state's results has some; {} if any may."""
-    own = [stage for stage in state.stages if stage.name in state.locked]
-    outs = [[out.md5.encode() for out in stage.outs if stage.command] for stage in own]
-    return {md5 for md5s in outs for md5 in md5s} if all(outs) else set()
+def _md5s(stage: Stage) -> frozenset[str]:
+    """Return md5s by which the entry of a result is found; none if nothing tells where it is."""
+    found = [_MD5.match(out.md5) for out in stage.outs if stage.command]
+    return frozenset(each[0] for each in found if each)

@@ -103,8 +103,8 @@ def test_params_that_differ(tmp_path: Path) -> None:
         assert every[-1] == [*metrics, *(f"params.{name}" for name in own), "tags.commit"]
         assert united(*every) == [*metrics, *(f"params.{name}" for name in more), "tags.commit"]
     project.add_store()
-    project.record("--all")
-    quoted = ["metrics.`b/score`", "metrics.`a/score`", "params.`b`", "params.`a`", "tags.`commit`"]
+    project.record("--all")  # the newest row comes first
+    quoted = ["metrics.`b/score`", "metrics.`a/score`", "params.`a`", "params.`b`", "tags.`commit`"]
     assert view(project) == {
         "selectedColumns": quoted,
         "searchFilter": "",
