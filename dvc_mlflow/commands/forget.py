@@ -23,10 +23,12 @@ def run(given: argparse.Namespace) -> int:
         others = {
             commit
             for name, commit in tagged(row.data.tags, KEPT).items()
-            for key in known_keys(f"{KEPT}{name}")
             if trees.is_hash(commit)
-            for run in store.runs(f"tags.`{key}` = '{commit}'", experiments=every)
-            if run.info.run_id != row.info.run_id
+            and any(
+                run.info.run_id != row.info.run_id
+                for key in known_keys(f"{KEPT}{name}")
+                for run in store.runs(f"tags.`{key}` = '{commit}'", experiments=every)
+            )
         }
         store.client.delete_run(row.info.run_id)
     gone = [commit for commit in sorted(commits - others) if trees.forget(root, commit)]

@@ -10,6 +10,7 @@ from .. import own_files, processes
 
 HOST = "127.0.0.1"
 _AT = Path(own_files.FOLDER, "ui")
+_STARTING = 120  # seconds: a server migrates an old store first
 
 
 def note(root: Path, address: str, port: int) -> None:
@@ -30,8 +31,9 @@ def port(root: Path, address: str) -> int:
 
 
 def answers(at: int, root: Path, address: str) -> bool:
-    """Wait until a noted `ui` answers; return False if it ends before."""
-    while port(root, address) == at:
+    """Wait until a noted `ui` answers; return False if it ends before, or hangs."""
+    deadline = time.monotonic() + _STARTING
+    while port(root, address) == at and time.monotonic() < deadline:
         connection = HTTPConnection(HOST, at, timeout=2)
         try:
             connection.request("GET", "/health")
