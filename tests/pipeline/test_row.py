@@ -106,8 +106,11 @@ def test_what_is_said(project: Repository, done: Done, row: Run) -> None:
     assert re.fullmatch(r"Correctly classified: \d+ of 20", end[1])
     lines = done.stderr.splitlines()
     assert len(lines) == 4
-    own = f"dvc-mlflow: row {row.info.run_name!r}"
-    assert lines == [own, "dvc-mlflow: all rows: run `dvc-mlflow ui`"] * 2
+    first = re.fullmatch(r"dvc-mlflow: row '(.* [0-9a-f]{7})'", lines[0])
+    assert first  # the digits are those of the last result: now that of `train`
+    assert first[1] != row.info.run_name
+    all_rows = "dvc-mlflow: all rows: run `dvc-mlflow ui`"
+    assert lines[1:] == [all_rows, f"dvc-mlflow: row {row.info.run_name!r}", all_rows]
     assert not (project.path / "mlruns").exists()
 
 

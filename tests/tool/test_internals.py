@@ -24,6 +24,8 @@ INTERNALS = {
     "_load_yaml": "dvc.dvcfile:FileMixin",
     "_yaml": "dvc.utils.serialize:",
     "_reset": "scmrepo.git:Git",
+    "_global_filters": "dulwich.ignore:IgnoreFilterManager",
+    "_ignorecase": "dulwich.ignore:IgnoreFilterManager",
     "_get_schema_version": "mlflow.store.db.utils:",
     "_verify_schema": "mlflow.store.db.utils:",
     "_tracking_service": "mlflow.tracking:",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
+from support.locked import locked, trained
 from support.pipelines import Repository, Stages, finished, repository, train
 
 pytestmark = [
@@ -108,6 +109,31 @@ def test_committed_experiment(tmp_path: Path) -> None:
     )
     assert project.record("--all").out.startswith("project: 1 row added")
     assert len(project.rows()) == 2
+
+
+def test_commits_of_two_clones(tmp_path: Path) -> None:
+    """Two clones that have committed the same result come to rest: the row names the older one."""
+    one = locked(tmp_path / "one" / "project", STAGES, files=trained())
+    one.commit("Rate 1")
+    two = one.copy(tmp_path / "two" / "project")
+    one.again(trained(2), {"rate": 2})
+    one.commit("Rate 2")
+    two.again(trained(2), {"rate": 2})
+    two.git("add", "--all")
+    two.run("git", "commit", "-q", "-m", "Later", GIT_COMMITTER_DATE="2033-05-18T00:00:00Z")
+    one.add_store()
+    uri = f"sqlite:///{one.path}/mlflow.db"
+    for clone in (two, one, two):
+        assert clone.tool("record", "--all", MLFLOW_TRACKING_URI=uri).error == ""
+    assert {row.data.tags["commit"] for row in one.rows()} == {
+        f"{short(one, 'HEAD^')} Rate 1",
+        f"{short(one)} Rate 2",
+    }
+    changes = (one.path / "mlflow.db").read_bytes()
+    for clone in (one, two):
+        said = clone.tool("record", "--all", MLFLOW_TRACKING_URI=uri)
+        assert said.out.startswith("nothing to do")
+    assert (one.path / "mlflow.db").read_bytes() == changes
 
 
 def test_a_row_s_own_commit(tmp_path: Path) -> None:
