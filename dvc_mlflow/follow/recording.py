@@ -30,6 +30,7 @@ from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, settle, upsert
 
 _AT_ONCE = 16
+_GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
 
 
 _Digests = frozenset[tuple[str, str]]
@@ -107,6 +108,8 @@ class Recording:
                 _check(chosen, [*(s.pipeline for s in each.states), *([now] if now else [])])
                 results = self._results(each, now, chosen, stages)
                 new = [one for key, one in results.items() if key not in found]
+                # The newest first; rows' own commits have what lies between two stages, and wait.
+                new.sort(key=lambda one: not one.best.is_dirty)
                 self._write([one for one in reversed(new) if self._is_lacking(one)])
                 found |= {key: one.result for key, one in results.items()}
             self.n_results += len(found)
@@ -282,10 +285,15 @@ class Recording:
         store, runs = self._place(pending[0][0])
 
         def write(each: tuple[Result, Row, Match]) -> Written:
-            _, row, where = each
-            if where.has is None and not store.is_remote:  # a search costs a server too much
-                runs.look_again(row.wanted.digests)
-                where = runs.find(row.wanted.digests)
+            _, row, before = each
+            # Before the lock was taken, another process can have written it, or settled a double.
+            runs.look_again(digests := row.wanted.digests)
+            where, names = runs.find(digests), [*digests]
+            if has := where.has:
+                if has != before.has and not (has.is_deleted or has.lacks(row.wanted)):
+                    return Written("", has.name, has.run_id, names)
+            elif before.has:  # the row has only what that run lacked
+                return Written("", before.has.name, before.has.run_id, names, [_GONE])
             return upsert(store, row, where)
 
         # The lock is held until all threads have ended, also if the server takes too long.

@@ -91,10 +91,11 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
     sent = stored(store, run) if row.points and not is_new else frozenset()
     at = int(time.time() * 1000) if is_live else row.time
     points = [point for point in row.points if comparable(point) not in sent]
-    metrics = [metric(point, run.info.end_time or at) for point in points]
+    has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
+    metrics = [metric(point, has_ended or at) for point in points]
     notes += [*row.notes, *row.contradicted(run.data.params)]
     params = {key: text for key, text in row.params.items() if key not in run.data.params}
-    tags = {} if is_new else _tags(row, run, live, is_more=where.has is None)
+    tags = {} if is_new else _tags(store, row, run, live, is_joined=where.has is None)
     name = tags.get(NAME, run.info.run_name or "")
     # What was not made live goes with the last tags, if one request can have it.
     if not (is_new and is_one_request(metrics, params)):
@@ -166,18 +167,22 @@ def _has_other_points(store: Store, run: Run, row: Row) -> bool:
     return not {each for each in stored(store, run) if each[0] in keys} <= known
 
 
-def _tags(row: Row, run: Run, live: Live | None, *, is_more: bool) -> dict[str, str]:
+def _tags(
+    store: Store, row: Row, run: Run, live: Live | None, *, is_joined: bool
+) -> dict[str, str]:
     """Return the tags that a run lacks, but for those that are written last.
 
-    It `is_more` if the run gets results that it has not.
+    It `is_joined` if it gets results that it has not.
     """
-    has, tags = run.data.tags, dict(row.tags)
+    has, tags, is_more = run.data.tags, dict(row.tags), is_joined
     had = whole(value(has, WHOLE))
     if had is None or row.wanted.standing.is_better(had[1]):
         tags |= row.origin
         is_more = True
     if live:
         tags |= live.tags
+    if is_joined:  # until it is complete, nobody else takes it for what a dead process has left
+        tags |= processes.tags(store.root)
     for part in row.parts.values():
         tags |= part.tags
     if is_more and run.info.run_name in (has.get(NAMED), live.name if live else None):
