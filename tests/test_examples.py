@@ -104,7 +104,7 @@ def test_experiment(project: Repository) -> None:
     project.dvc("exp", "run", "-S", "train.passes=60")
     _, run = project.rows()
     assert run.info.status == "FINISHED"
-    digits = run.data.tags["dvc-mlflow.found-by"][:7]
+    digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
     assert run.info.run_name == f"passes=60 {digits}"
     assert run.data.metrics["train/loss"] < 0.4
     assert "evaluate/test/accuracy" in run.data.metrics
@@ -154,7 +154,7 @@ def test_in_place(tmp_path: Path) -> None:
     root.commit("Two projects")
     example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
     (run,) = root.rows()
-    digits = run.data.tags["dvc-mlflow.found-by"][:7]
+    digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
     assert run.info.run_name == f"passes=3 {digits}"
     assert "evaluate/test/loss" in run.data.metrics
     assert root.client.get_experiment(run.info.experiment_id).name == "root/examples/digits"

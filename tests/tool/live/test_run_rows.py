@@ -75,7 +75,7 @@ def test_experiments(prefixed: Repository, tmp_path: Path) -> None:
     for rate, row in found.items():
         assert row.info.status == "FINISHED"
         given = {"2": "here ", "3": "copy "}.get(rate, "")
-        digits = row.data.tags["dvc-mlflow.found-by"][:7]
+        digits = row.data.tags["dvc-mlflow.lock.a"][:7]
         assert row.info.run_name == f"{given}rate={rate} {digits}"
         assert row.data.metrics["a/score"] == 1
         assert row.data.tags["dvc.exp_name"]

@@ -225,8 +225,9 @@ def test_hostile_store(recorded: Repository, tmp_path: Path) -> None:
     client.delete_run(trashed.info.run_id)
     done = record(recorded)
     assert done.stdout.startswith("left in MLflow's trash")
+    # One of the copies of the first row, which looks like a row of 3.0.0, gets what it lacks.
     ours = [r for r in recorded.rows() if r.data.params]
-    assert [r.data.params["a"] for r in ours if r.info.status == "FINISHED"] == ["1", "2"]
+    assert [r.data.params["a"] for r in ours if r.info.status == "FINISHED"] == ["1", "1", "2"]
     changed = {path for path, md5 in files(tmp_path).items() if before.get(path) != md5}
     written = ["params.yaml", "dvc.lock", "model.txt", "curve.csv", "a.json"]
     assert changed <= {f"project/{name}" for name in written}
