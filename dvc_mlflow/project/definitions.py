@@ -86,10 +86,11 @@ class Definitions(Files):
 
     def _forget(self, stage: Any) -> None:
         """Read a stage, and those that read what it writes, again."""
-        if known := self._stages.pop(self._name(stage), None):
-            for name, other in [*self._stages.items()]:
-                if any(overlap(d.path, out.path) for d in other.deps for out in known.outs):
-                    del self._stages[name]
+        self._stages.pop(self._name(stage), None)  # it can be gone as a reader of another
+        outs = [self._path(out) for out in stage.outs]
+        for name, other in [*self._stages.items()]:
+            if any(overlap(dep.path, out) for dep in other.deps for out in outs):
+                del self._stages[name]
 
     def _dvc_stage(self, name: str) -> Any:
         """Return DVC's own object of a stage with a command, or None for what no stage makes."""

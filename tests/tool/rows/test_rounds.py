@@ -87,6 +87,17 @@ def test_first_round(tmp_path: Path) -> None:
     assert [each.origin.subject for each in first.states] == ["0", "7"]
 
 
+@pytest.mark.parametrize("first", [1, 1000])
+def test_outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """A stage that did not run again is outdated in the later commit, and in that only."""
+    project = locked(tmp_path / "project", pipeline(), {"first": 0, "second": 0}, written(0, 0))
+    project.commit("All stages")
+    project.again(written(1, 1), {"first": 1, "second": 1}, "make", "fit")
+    project.commit("Two of them")
+    (row,) = rows(project, monkeypatch, first)
+    assert (row["params"], row["metrics"]) == ({"first": "0", "second": "0"}, {"try/score": 0})
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """What commits declare, when results were made and what is data do not depend on rounds."""
