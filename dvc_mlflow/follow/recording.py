@@ -352,13 +352,12 @@ def read_row(result: Result, root: Path, where: Match) -> Row:
     return row_of(result, where.has or where.joins, kept=kept, notes=notes)
 
 
-def bring(
-    store: Store, runs: Runs, result: Result, live: Live | None = None, *, undelete: bool = False
-) -> Written:
-    """Bring one result to MLflow; the lock of the store must be held. Raises what that raises."""
+def bring(store: Store, runs: Runs, result: Result, live: Live | None = None) -> Written:
+    """Bring one result to MLflow, if need be from its trash; the store's lock must be held.
+
+    Raises what the store raises.
+    """
     where = runs.find(result.digests)
-    if where.has and where.has.is_deleted and not (undelete or live):
-        return Written("deleted", "", where.has.run_id, [*result.digests])
     return upsert(store, read_row(result, store.root, where), where, live)
 
 

@@ -139,6 +139,11 @@ class Row:
         return [point for part in self.parts.values() for point in part.points]
 
     @property
+    def part_tags(self) -> dict[str, str]:
+        """The tags of all parts."""
+        return {key: text for part in self.parts.values() for key, text in part.tags.items()}
+
+    @property
     def unread(self) -> dict[str, str]:
         """The files whose bytes are not here, and what brings each."""
         return {path: cure for part in self.parts.values() for path, cure in part.unread.items()}
@@ -158,7 +163,7 @@ class Row:
             "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
             "files": [path for part in parts for path in part.files],
             "models": [model.name for part in parts for model in part.models],
-            "tags": {**self.origin, **{k: v for part in parts for k, v in part.tags.items()}},
+            "tags": {**self.origin, **self.part_tags},
             "unread": self.unread,
         }
 

@@ -17,6 +17,10 @@ _OWN_LAYOUT = re.compile(r"schema: '2\.0'\nstages:\n((?: .*\n|\n)*)")
 """A lock as DVC writes it; one that a person has changed may have any other layout."""
 
 
+_BEGINS = re.compile(r"(?m)^  (?=\S)")
+"""Where an entry begins in that layout."""
+
+
 class Entry(NamedTuple):
     """What dvc.lock has of one stage."""
 
@@ -61,13 +65,13 @@ def entry_texts(lock: str) -> dict[str, str]:
     """
     if not (written := _OWN_LAYOUT.fullmatch(lock)):
         return {lock: lock}
-    entries = re.split(r"(?m)^  (?=\S)", written[1])[1:]
+    entries = _BEGINS.split(written[1])[1:]
     return {entry: entry.partition("\n    outs:\n")[2] for entry in entries}
 
 
 def _by_entry(stages: str, lock: str) -> dict[str, Any] | None:
     """Return the stages in DVC's own layout, or None if they are not one entry after another."""
-    head, *parts = re.split(r"(?m)^  (?=\S)", stages)
+    head, *parts = _BEGINS.split(stages)
     if head.strip():
         return None  # indented in another way
     if new := [part for part in parts if part not in _parsed]:
@@ -94,8 +98,8 @@ def with_entry(lock: bytes, one: bytes) -> bytes | None:
     found = _OWN_LAYOUT.fullmatch(lock.decode(errors="replace"))
     if not found or re.search(r"(?m)^\s*#", found[1]):
         return None
-    head, part = re.split(r"(?m)^  (?=\S)", one.decode())
-    _, *parts = re.split(r"(?m)^  (?=\S)", found[1])
+    head, part = _BEGINS.split(one.decode())
+    _, *parts = _BEGINS.split(found[1])
     key = part.partition("\n")[0]
     if key in (keys := [each.partition("\n")[0] for each in parts]):
         parts[keys.index(key)] = part

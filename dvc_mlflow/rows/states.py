@@ -69,8 +69,8 @@ class States:
 
         A round is of a few states, and of all others that decide what a result of these is: those
         that can have the same results of a stage that is `recorded`, and of another one the first
-        of each dvc.yaml. With `only`, it is the round of that state,
-        which counts itself if it `is_here`, the checkout's.
+        of each dvc.yaml. With `only`, it is the round of that state, which counts itself if it
+        `is_here`, the checkout's.
         """
         project = self._project
         self._snapshots = snapshots(project.top, project.folder, project.blobs, commits)
@@ -99,19 +99,17 @@ class States:
 
     def of_checkout(self, state: State) -> Read:
         """Return the state of the checkout."""
-        return Read(None, state.origin, state.pipeline, locked(state.pipeline))
+        return _read(None, state.origin, state.pipeline)
 
     def _reads(self, there: Collection[int], last: State | None = None) -> list[Read]:
         """Return these states and a last one; in all, data is what it was first."""
-        read = [(i, p) for i in sorted(there) if (p := self._pipeline(i))]
-        inputs = Inputs()
-        found = []
-        for i, each in read:
-            snapshot, pipeline = self._snapshots[i], inputs.as_first(each)
-            found.append(Read(snapshot, snapshot.origin, pipeline, locked(pipeline)))
+        inputs, found = Inputs(), []
+        for i in sorted(there):
+            if pipeline := self._pipeline(i):
+                snapshot = self._snapshots[i]
+                found.append(_read(snapshot, snapshot.origin, inputs.as_first(pipeline)))
         if last:
-            pipeline = inputs.as_first(last.pipeline)
-            found.append(Read(None, last.origin, pipeline, locked(pipeline)))
+            found.append(_read(None, last.origin, inputs.as_first(last.pipeline)))
         return found
 
     def _pipeline(self, i: int) -> Pipeline | None:
@@ -164,13 +162,15 @@ class States:
                 there = set.intersection(*(self._having.get(md5, set()) for md5 in md5s))
                 first: dict[object, int] = {}
                 for i, text in sorted(there):
-                    first.setdefault(i if all_of_them else (self._definitions(i), text), i)
+                    first_of = self._snapshots[i].definitions, text
+                    first.setdefault(i if all_of_them else first_of, i)
                 found = {*first.values()}
             self._shared[key] = found
         return self._shared[key]
 
-    def _definitions(self, i: int) -> int:
-        return self._snapshots[i].definitions
+
+def _read(snapshot: Snapshot | None, origin: Origin, pipeline: Pipeline) -> Read:
+    return Read(snapshot, origin, pipeline, locked(pipeline))
 
 
 def _md5s(stage: Stage) -> frozenset[str]:

@@ -144,9 +144,7 @@ def _run(
             notes.append("a curve was written anew; the row also has points of the earlier one")
             return run, False, notes
         store.client.delete_run(run_id)
-    tags = {**row.origin, **row.tags, **(live.tags if live else {})}
-    for part in row.parts.values():
-        tags |= part.tags
+    tags = {**row.origin, **row.tags, **(live.tags if live else {}), **row.part_tags}
     return new_run(store, row.time, tags, row.name, row.note), True, notes
 
 
@@ -183,8 +181,7 @@ def _tags(
         tags |= live.tags
     if is_joined:  # until it is complete, nobody else takes it for what a dead process has left
         tags |= processes.tags(store.root)
-    for part in row.parts.values():
-        tags |= part.tags
+    tags |= row.part_tags
     if is_more and run.info.run_name in (has.get(NAMED), live.name if live else None):
         tags |= {NAME: row.name, NAMED: row.name}
     note = has.get(NOTE, "")
@@ -213,13 +210,8 @@ def _now(row: Row, had: StoredRun, unserved: frozenset[str]) -> StoredRun:
         standing=wanted.standing if is_better else had.standing,
         declared=(wanted.declared - unserved) | had.declared,
         unread=unread if row.parts else had.unread,
-        prefixes={**dict.fromkeys(row.parts), **had.prefixes, **_prefixes(row)},
+        prefixes={**dict.fromkeys(row.parts), **had.prefixes, **tagged(row.part_tags, PREFIX)},
     )
-
-
-def _prefixes(row: Row) -> dict[str, str]:
-    tags = {key: text for part in row.parts.values() for key, text in part.tags.items()}
-    return tagged(tags, PREFIX)
 
 
 def _last_tags(row: Row, run: Run, now: StoredRun) -> dict[str, str]:

@@ -110,7 +110,7 @@ class Table:
                 notes, name_ = fetch(result), experiment(result.lineage)
                 store, runs = self._stores.of(name_), self._stores.runs(name_)
                 with store.lock(), store.errors_reported(AT_MOST):
-                    notes += bring(store, runs, result, undelete=True).notes
+                    notes += bring(store, runs, result).notes
                 with tqdm.external_write_mode():
                     for note in notes:
                         warn(f"{name}: {note}")
