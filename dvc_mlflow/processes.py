@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def tags(root: "Path") -> dict[str, str]:
-    """Return the tags of a run that this process makes in the clone at `root`."""
+def tags(root: "Path", pid: int = 0) -> dict[str, str]:
+    """Return the tags of a run that this or another process makes in the clone at `root`."""
     return {
         HOST: os.uname().nodename,
         CLONE: clone(root),
         SYSTEM: system(),
-        PROCESS: process(os.getpid()),
+        PROCESS: process(pid or os.getpid()),
     }
 
 

@@ -2,7 +2,8 @@
 
 from contextlib import suppress
 
-from .known import Known
+from ..follow.known import Known
+from ..place import main_repository
 from .request import Request
 from .row import Ended, LiveRow
 from .shared import Shared
@@ -12,7 +13,7 @@ class Stages:
     """The stages of one `dvc` process, and what they share."""
 
     def __init__(self, shared: Shared) -> None:
-        self._known, self._shared = Known(), shared
+        self._known, self._shared = Known(main_repository()), shared
         self._unfinished: dict[tuple[str, str], LiveRow] = {}
 
     def begin(self, request: Request) -> LiveRow:

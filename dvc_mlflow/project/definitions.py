@@ -48,8 +48,8 @@ class _Declared(NamedTuple):
 class Definitions(Files):
     """A project's stages."""
 
-    def __init__(self, settings_of: Path | None = None) -> None:
-        super().__init__(settings_of)
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        super().__init__(settings_of, at)
         self._declared: _Declared | None = None
         self._stages: dict[str, Stage] = {}
         self._makers: dict[str, list[str]] = {}

@@ -17,8 +17,8 @@ _COARSE = 20_000_000  # ns; file times are no finer
 class Kept(Definitions):
     """A project that can be read again."""
 
-    def __init__(self, settings_of: Path | None = None) -> None:
-        super().__init__(settings_of)
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        super().__init__(settings_of, at)
         self._stages_of: dict[str, dict[str, Any]] = {}
         self._sources: dict[Path, bytes | None] = {}
         self._entries: dict[str, dict[str, locks.Entry]] = {}
@@ -49,6 +49,12 @@ class Kept(Definitions):
         self._running, self._has_finished = None, False
         self._hashed.clear()
         return True
+
+    def entry(self, name: str) -> object:
+        """Return what dvc.lock had of a stage when it was read last, or None."""
+        stage = self._dvc_stage(name)
+        own = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+        return (self._locks or {}).get(own, {}).get(stage.name)
 
     def _read_locks(self) -> None:
         """Give the stages what is in dvc.lock, if it is not what they had."""

@@ -64,35 +64,36 @@ def _details(error: Any) -> str:
 
 
 class _Repo(Repo):
-    """DVC's project around the working directory, with settings that need not be its own."""
+    """DVC's project at a root, with settings that need not be its own."""
 
-    def __init__(self, settings_of: Path | None) -> None:
+    def __init__(self, root: str, settings_of: Path | None) -> None:
         if settings_of is not None:
             config = self.__dict__["config"] = Config(f"{settings_of}/.dvc")
             config["cache"].setdefault("dir", f"{settings_of}/.dvc/cache")
-        top = checkout()
+        top = checkout(Path(root))
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
-        super().__init__(scm=SCM(str(top)) if (top / ".git").exists() else None)
+        super().__init__(root, scm=SCM(str(top)) if (top / ".git").exists() else None)
 
     def _ignore(self) -> None:
         """Write no .gitignore."""
 
 
 class Opened:
-    """The DVC project around the working directory, with the tool's names and paths.
+    """The DVC project around a folder, by default the working directory, with the tool's names.
 
     Its settings and remotes are those of the project `settings_of`, by default its own.
     """
 
-    def __init__(self, settings_of: Path | None = None) -> None:
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
         for name in ("dvc", "dvc_data", "dvc_objects"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
         with errors_reported():
-            own_files.check(Repo.find_root())
-            self._repo = _Repo(settings_of)
+            root = Repo.find_root(at and f"{at}")
+            own_files.check(root)
+            self._repo = _Repo(root, settings_of)
         self.root = Path(self._repo.root_dir)
-        self.top = checkout()
+        self.top = checkout(at)
         self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
         self._commit = ""

@@ -40,7 +40,7 @@ class Checkout(NamedTuple):
 
 
 class Project(Kept):
-    """The DVC project around the working directory; raises `ProjectError`."""
+    """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
 
     @property
     def is_running(self) -> bool:
@@ -60,11 +60,43 @@ class Project(Kept):
             same = [s for s in here if s.path.endswith(file.lstrip("./") or "dvc.yaml")]
             if not (same or here):
                 raise ProjectError(f"DVC has no stage {own!r} in {folder}")
-            self._running, self._edited = (same or here)[0], []
-            for dep in self._running.params:
-                dep.hash_info = dep.get_hash()
-        self._forget(self._running)
-        return self._name(self._running)
+            return self._start((same or here)[0])
+
+    def begin_at(self, file: str, name: str) -> str:
+        """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
+
+        From now on its params are those that it reads, not those in dvc.lock.
+        """
+        with errors_reported():
+            named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
+            for stage in named:
+                if os.path.realpath(stage.path) == os.path.realpath(file):
+                    return self._start(stage)
+        raise ProjectError(f"DVC has no stage {name!r} in {file}")
+
+    def stage_writing(self, paths: Collection[str]) -> tuple[str, str]:
+        """Return dvc.yaml and name of the stage with these outputs, or "" twice."""
+        with errors_reported():
+            for stage in self._repo.index.stages:
+                if hasattr(stage, "name") and {out.fs_path for out in stage.outs} == {*paths}:
+                    return stage.path, stage.name
+        return "", ""
+
+    def _start(self, stage: Any) -> str:
+        self._running, self._edited = stage, []
+        for dep in stage.params:
+            dep.hash_info = dep.get_hash()
+        self._forget(stage)
+        return self._name(stage)
+
+    def is_as_locked(self, name: str) -> bool:
+        """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
+
+        DVC has just hashed them, so it does not again.
+        """
+        with errors_reported():
+            outs = self._dvc_stage(name).outs
+            return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
 
     def commands(self) -> list[str]:
         """Return the commands of the running stage, each of which DVC gives to a shell."""

@@ -108,7 +108,7 @@ class Tagged:
     ) -> list[Result]:
         """Return the results of a commit that have the model in an output of a stage."""
         chosen = names_recorded(pipeline, self._now)
-        state = of(self._project, pipeline, of_commit(commit), chosen)
+        state = of(self._project, pipeline, of_commit(self._project.top, commit), chosen)
         paths = [(each, {out.path for _, _, out in each.models()}) for each in state.results()]
         if found := [each for each, models in paths if output.path in models]:
             return found

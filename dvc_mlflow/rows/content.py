@@ -1,7 +1,7 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from ..pipeline.lineages import Lineage, as_key
@@ -29,12 +29,12 @@ _LONGEST_VALUE = 6000  # characters, in MLflow
 
 
 def params_of(
-    result: Result, names: Collection[str] | None = None
+    result: Result, names: Collection[str] | None = None, *, only: Stage | None = None
 ) -> tuple[dict[str, str], list[str]]:
     """Return the params of a result by MLflow's key, and what cannot be recorded of them.
 
-    They are those of these members of the row, by default of all that have a result. Keys are
-    decided by dvc.yaml, so that no column moves when a value changes.
+    They are those of these members of the row, by default of all that have a result, or of `only`
+    one of their stages. Keys are decided by dvc.yaml, so that no column moves when a value changes.
     """
     lineage = result.lineage
     names = [*result.digests] if names is None else [*names]
@@ -53,9 +53,11 @@ def params_of(
         found.setdefault(key, text[:_LONGEST_VALUE])
 
     for name, stage, params, key in named_params(lineage, names):
-        add(name, stage, params.values[key])
+        if only in (None, stage):
+            add(name, stage, params.values[key])
     for key, stage, value in item_params(lineage, names):
-        add(key, stage, value)
+        if only in (None, stage):
+            add(key, stage, value)
     return found, notes
 
 
@@ -97,7 +99,10 @@ def fetch(result: Result) -> list[str]:
 
 def part_of(result: Result, name: str) -> Part:
     """Return what a row gets from the stage with this name in the row."""
-    part, called = Part(inputs=inputs_of(result, name)), labels(result.lineage)
+    part, called = (
+        Part(inputs=inputs_of(result, result.lineage.parts[name])),
+        labels(result.lineage),
+    )
     for stage in result.lineage.parts[name]:
         label = called[stage.name]
         part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
@@ -112,12 +117,12 @@ def part_of(result: Result, name: str) -> Part:
     return part
 
 
-def inputs_of(result: Result, name: str) -> list[Input]:
-    """Return the data sets that the stage with this name in the row, or those before it, read."""
+def inputs_of(result: Result, stages: Sequence[Stage]) -> list[Input]:
+    """Return the data sets that these stages of a row read."""
     called = labels(result.lineage)
     return [
         Input(dep.path, dep.md5, called[stage.name], *_source(result.project, dep.md5))
-        for stage in result.lineage.parts[name]
+        for stage in stages
         for dep in stage.deps
         if dep.md5 and (dep.makers or dep.is_data)
     ]

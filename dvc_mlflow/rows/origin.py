@@ -69,8 +69,8 @@ class Origin(NamedTuple):
         own = self.kept is not None and self.kept.commit == self.commit
         return own and not self.is_dirty and bool(self.branch or not self.experiment)
 
-    def tags(self) -> dict[str, str]:
-        """Return MLflow's standard tags, and those that people read."""
+    def tags(self, top: Path) -> dict[str, str]:
+        """Return MLflow's standard tags, and those that people read; `top` is a checkout's root."""
         start = self.commit if self.is_committed else self.base
         change = f"{start[:7]} {self.subject}".strip()[:_LONGEST_CHANGE]
         found = {
@@ -80,7 +80,7 @@ class Origin(NamedTuple):
             COMMIT: self.commit,
             DIRTY: str(self.is_dirty).lower() if self.commit else "",
             BRANCH: self.branch,
-            REPOSITORY: masked(_remote(Path.cwd())),
+            REPOSITORY: masked(_remote(top)),
             EXPERIMENT: self.experiment,
             NAMES: ", ".join(self.names)[:5000],
             SWEEP: (sweep := os.environ.get(SWEEP_VARIABLE, "")),
@@ -89,9 +89,9 @@ class Origin(NamedTuple):
         return {key: as_text(value) for key, value in found.items() if value}
 
 
-def of_commit(commit: str) -> Origin:
-    """Return the origin of results that a commit has."""
-    text = ask("log", "-1", "--format=%an%x00%ct%x00%T%x00%P%x00%s", commit)
+def of_commit(top: Path, commit: str) -> Origin:
+    """Return the origin of results that a commit has; `top` is the checkout's root."""
+    text = ask("log", "-1", "--format=%an%x00%ct%x00%T%x00%P%x00%s", commit, cwd=top)
     author, at, tree, parents, subject = text.split("\0", 4) if text else ("", "0", "", "", "")
     base, kept = parents.partition(" ")[0], Kept(commit, tree)
     return Origin(commit, "", "", author, int(at) * 1000, False, kept, (), base, subject)
@@ -103,9 +103,8 @@ def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
     return _uncommitted(project, pipeline, "", int(max(times, default=time.time()) * 1000))
 
 
-def of_running(project: Project, pipeline: Pipeline, began: int) -> Origin:
+def of_running(project: Project, pipeline: Pipeline, experiment: str, began: int) -> Origin:
     """Return the origin of the results of a stage that `began` (in ns) to run."""
-    experiment = os.environ.get("DVC_EXP_NAME", "")
     return _uncommitted(project, pipeline, experiment, began // 1_000_000)
 
 
@@ -114,7 +113,8 @@ def _uncommitted(project: Project, pipeline: Pipeline, experiment: str, time: in
 
     The checkout is dirty if anything has changed but params and outputs, which the row has.
     """
-    text = ask("status", "--porcelain=v2", "--branch", "--no-renames", "-uno", "-z")
+    options = ("--porcelain=v2", "--branch", "--no-renames", "-uno", "-z")
+    text = ask("status", *options, cwd=project.top)
     entries = text.split("\0")
     head = dict(entry[2:].split(" ", 1) for entry in entries if entry.startswith("# "))
     stages = pipeline.stages.values()
@@ -134,7 +134,7 @@ def _uncommitted(project: Project, pipeline: Pipeline, experiment: str, time: in
         time,
         dirty,
         base=commit,
-        subject=_subject(commit) if commit else "",
+        subject=_subject(project.top, commit) if commit else "",
     )
 
 
@@ -160,8 +160,8 @@ def _is_in(path: str, known: Set[str]) -> bool:
 
 
 @cache
-def _subject(commit: str) -> str:
-    return ask("log", "-1", "--format=%s", commit)
+def _subject(top: Path, commit: str) -> str:
+    return ask("log", "-1", "--format=%s", commit, cwd=top)
 
 
 _remote = cache(remote_url)

@@ -118,7 +118,7 @@ def read(project: Project, chosen: Sequence[str] = (), commit: str = "") -> Stat
     `chosen` are the stages to record, by name; others do not matter. Raises `ProjectError`.
     """
     pipeline = project.pipeline()
-    origin = of_commit(commit) if commit else of_workspace(project, pipeline)
+    origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
     return of(project, pipeline, origin, chosen)
 
 

@@ -99,7 +99,7 @@ def digits(result: Result) -> list[str]:
 
 def origin_tags(state: State, head: Stage) -> dict[str, str]:
     """Return the tags of a run that say where its results come from."""
-    tags = {**state.origin.tags(), STAGE: head.name}
+    tags = {**state.origin.tags(state.project.top), STAGE: head.name}
     if state.pipeline.folder:
         tags[FOLDER] = state.pipeline.folder
     if head.command:

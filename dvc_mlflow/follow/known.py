@@ -1,13 +1,15 @@
-"""The stores of one `dvc` process, which all its stages share."""
+"""The stores of one process, which all stages that it records share."""
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
 from ..errors import StoreError
-from ..place import main_repository
 from ..rows.result import Result, columns, experiment
 from ..store.faults import AWAY
 from ..store.runs import Runs
@@ -17,24 +19,28 @@ from ..store.stores import AT_MOST, Stores
 class Known:
     """The stores that stages need, each opened once.
 
-    A store that cannot be opened is not used again, and none is once the server does not answer: a
-    time-out costs its seconds once, not in every stage.
+    A store that cannot be opened is not used again for `pause` seconds, and none is while the
+    server does not answer: a time-out costs its seconds once, not in every stage.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path, pause: float = math.inf) -> None:
+        self._root, self._pause = root, pause
         self._stores: dict[str, Stores] = {}
         self._errors: dict[tuple[str, str], StoreError] = {}
         self._away: StoreError | None = None
+        self._since = 0.0
 
     @contextmanager
     def use(self, result: Result) -> Iterator[tuple[Store, Runs]]:
         """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
         folder, lineage = result.project.folder, result.lineage
         key = experiment(lineage), folder
+        if time.monotonic() - self._since > self._pause:
+            self._errors, self._away = {}, None
         if error := self._away or self._errors.get(key):
             raise error
         if folder not in self._stores:
-            self._stores[folder] = Stores(main_repository(), folder)
+            self._stores[folder] = Stores(self._root, folder)
         stores = self._stores[folder]
         try:
             store, runs = stores.of(key[0], columns(lineage)), stores.runs(key[0])
@@ -45,4 +51,5 @@ class Known:
                 self._away = error
             elif key[0] not in stores:
                 self._errors[key] = error
+            self._since = time.monotonic()
             raise

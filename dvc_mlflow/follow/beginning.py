@@ -1,0 +1,58 @@
+"""The row of a stage that has just begun: what DVC and git know of it already."""
+
+from collections.abc import Mapping
+
+from ..store.store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Run
+
+from ..pipeline.stages import Stage
+from ..rows.changes import changes
+from ..rows.content import inputs_of, params_of
+from ..rows.description import description
+from ..rows.result import Result
+from ..rows.row_of import origin_tags
+from ..rows.shown import shown
+from ..rows.title import words
+from ..store.sending import log, log_inputs
+from ..store.upsert import Live, new_run
+
+
+def open_run(
+    store: Store, result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
+) -> Live:
+    """Open a run for a row of which this stage begins; `digits` end its name."""
+    found = changes(result, _names(result, stage))
+    tags = {**origin_tags(result.state, stage), **environment}
+    name, note = f"{words(result, found)} {digits[:7]}".strip(), description(tags, result.lineage)
+    run = new_run(store, result.origin.time, tags, name, note)
+    if stage.settings.open != "first":  # its script may log the params in its own way
+        log_known(store, run, result, stage)
+    store.show(shown(result, found, _params(result, stage), {}))
+    return Live(run.info.run_id)
+
+
+def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:
+    """Log the params and data sets of a stage of a row, as far as its run lacks them.
+
+    If it is a member of the row, those of its part are included.
+    """
+    params = _params(result, stage)
+    log(
+        store, run.info.run_id, params={k: v for k, v in params.items() if k not in run.data.params}
+    )
+    parts = [result.lineage.parts[name] for name in _names(result, stage)] or [[stage]]
+    log_inputs(store, run, [each for part in parts for each in inputs_of(result, part)])
+
+
+def _params(result: Result, stage: Stage) -> dict[str, str]:
+    if names := _names(result, stage):
+        return params_of(result, names)[0]
+    return params_of(result, [*result.lineage.members], only=stage)[0]
+
+
+def _names(result: Result, stage: Stage) -> list[str]:
+    """Return what a stage is called in its row; nothing if it is only upstream of it."""
+    members = result.lineage.members.items()
+    return [name for name, member in members if member.name == stage.name]
