@@ -71,17 +71,18 @@ class Store:
             return
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
-            file = database.file_of(self.address)
+            file, is_half_made = database.file_of(self.address), False
             if self.is_remote:
                 with self.within(_ANSWERING):
                     self._check_version()
             elif file is None or file.exists():
-                database.check_schema(self.address)
+                is_half_made = database.check_schema(self.address)
             if create and file:
                 if not self.is_shared:
                     hide_store(self.root)
+                database.create(file, anew=is_half_made)
+                if not self.is_shared:
                     follow(self.root)
-                database.create(file)
             self.client = mlflow.MlflowClient()
             if create:
                 self.experiment_id = retried(lambda: self._create(columns))

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from dvc_mlflow.live.mlflow_callers import may_call
@@ -121,6 +122,7 @@ def test_database_in_the_making(tmp_path: Path) -> None:
     """A database is waited for while somebody makes it, and refused once nobody does."""
     database = tmp_path / "mlflow.db"
     create(database)
+    MlflowClient(f"sqlite:///{database}").create_experiment("somebody's own")
     newest = get_version(database)
     older = "451aebb31d03"  # of a migration that MLflow 1 had
     set_version(database, older)

@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from dvc_mlflow import processes
-from dvc_mlflow.store.database import changes
+from dvc_mlflow.store.database import changes, check_schema, create
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -42,3 +43,24 @@ def test_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [path.name for path in (tmp_path / ".dvc/tmp").iterdir()] == ["clone"]
     (tmp_path / ".dvc/tmp/clone").write_text("damaged")
     assert len(processes.clone(tmp_path)) == 32
+
+
+@pytest.mark.parametrize("left", ["empty", "tables", "migrations"])
+def test_left_half_made(tmp_path: Path, left: str) -> None:
+    """A database that a killed process has left half made is made anew; the other one is kept."""
+    file = tmp_path / "mlflow.db"
+    if left == "migrations":
+        create(tmp_path / "other.db")
+        (tmp_path / "other.db").rename(file)
+    with closing(sqlite3.connect(file)) as opened, opened:
+        if left == "tables":
+            opened.execute("CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY)")
+        elif left == "migrations":
+            opened.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    before = file.read_bytes()
+    os.utime(file, (1, 1))
+    assert check_schema(f"sqlite:///{file}")
+    create(file, anew=True)
+    assert not check_schema(f"sqlite:///{file}")
+    assert MlflowClient(f"sqlite:///{file}").create_experiment("flowers") == "1"
+    assert (tmp_path / "mlflow.db.half-made").read_bytes() == before
