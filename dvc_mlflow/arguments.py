@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_those_of_one_row(commands)
     _add_ui(commands)
+    _add_follow(commands)
     _add_heal(commands)
     add_sweep_to(commands)
     return every
@@ -112,13 +113,23 @@ def _add_those_of_one_row(commands: Any) -> None:
 def _add_ui(commands: Any) -> None:
     ui = commands.add_parser(
         "ui",
-        help="show the rows in MLflow, on this machine only",
-        description="Serve the table of this repository's rows on this machine only, until "
-        "Ctrl-C, and print its address once it answers. If MLFLOW_TRACKING_URI is a server, or if "
-        "another `ui` serves the rows already, only print the address.",
+        help="show the rows in MLflow, and record whatever dvc runs here",
+        description="Record what git has, serve the table of the rows on this machine only, print "
+        "its address, and follow the repository until Ctrl-C: whatever dvc runs in it, whoever "
+        "starts it, has its rows while it runs. If MLFLOW_TRACKING_URI is a server, nothing is "
+        "served. If another `ui` serves the rows already, only the address is printed.",
     )
     ui.add_argument(
         "--port", type=_port, default=5000, help="the port on 127.0.0.1 (default: 5000)"
+    )
+
+
+def _add_follow(commands: Any) -> None:
+    commands.add_parser(
+        "follow",
+        help="record whatever dvc runs here, without a page",
+        description="Do what `ui` does, without a page: record what git has, and then whatever dvc "
+        "runs in this repository while it runs, until Ctrl-C.",
     )
 
 

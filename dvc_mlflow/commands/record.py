@@ -3,20 +3,19 @@
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
 from ..follow.recording import Options, Recording
-from ..git import ask, check_git
+from ..git import check_git
 from ..pipeline.lineages import declares_nothing
 from ..pipeline.stages import Pipeline
 from ..place import main_repository
 from ..project import Project
 from ..registry.show import show_and_say
-from ..rows.commits import between, committed, everything, experiments
-from ..rows.history import has_lock
+from ..rows.commits import between, everything, experiments
 from ..rows.result import State, read
 from ..store.store import Store, exists
 from ..store.upsert import Written
@@ -33,7 +32,8 @@ def run(given: argparse.Namespace) -> int:
     with Project() as project:
         show_registry = partial(show_and_say, project, root, dry=options.dry_run)
         if given.all or given.experiments or ".." in given.rev:
-            _record_many(project, root, chosen, options, given, show_registry)
+            _record_many(project, root, chosen, options, given)
+            show_registry()
         else:
             _record_one(project, root, chosen, options, given.rev)
             show_registry()
@@ -49,11 +49,7 @@ def _record_one(
     for problem in _problems(state):
         warn(problem)
     recording = Recording(project, root, options)
-    is_committed = bool(commit) or has_lock(project.top, project.folder)
-    if chosen or recording.lacks(state, is_committed=is_committed):
-        is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
-        commits = committed(project.top, commit) if is_git else None
-        recording.record(commits, chosen, here=None if commit else state, only=state)
+    recording.record_state(state, commit)
     for store, written in (*recording.written, *recording.trashed.values()):
         _report(written, store, dry=options.dry_run)
     if len(recording.rows) == 1:
@@ -68,14 +64,9 @@ def _record_one(
 
 
 def _record_many(
-    project: Project,
-    root: Path,
-    chosen: Sequence[str],
-    options: Options,
-    given: argparse.Namespace,
-    show_registry: Callable[[], None],
+    project: Project, root: Path, chosen: Sequence[str], options: Options, given: argparse.Namespace
 ) -> None:
-    """Record the results of many commits; `show_registry` is called once the rows are there."""
+    """Record the results of many commits."""
     if given.experiments:
         commits = experiments(project.top)
     elif given.all:
@@ -84,28 +75,30 @@ def _record_many(
         commits = between(project.top, given.rev)
     recording = Recording(project, root, options, reads_all=True)
     recording.record(commits, chosen)
-    _report_notes(recording.notes)
+    report(recording, dry=options.dry_run)
     if not recording.n_results:
         for line in _why_none(project):
             warn(line)
-        return
-    if not _report_counts(recording, dry=options.dry_run):
+    elif not any(written.verb for _, written in recording.written):
         say(_NOTHING)
-    show_registry()
+    for store in recording.stores:
+        if not options.dry_run and any(s is store and w.verb for s, w in recording.written):
+            say(store.table_line())
 
 
-def _report_counts(recording: Recording, *, dry: bool) -> bool:
-    """Say how many rows were written in each experiment; return whether there was any."""
+def report(recording: Recording, *, dry: bool = False) -> None:
+    """Say what could not be read, and how many rows were written in each experiment."""
+    _report_notes(recording.notes)
+    _report_counts(recording, dry=dry)
+
+
+def _report_counts(recording: Recording, *, dry: bool) -> None:
     done: dict[str, Counter[str]] = defaultdict(Counter)
     for store, written in recording.written:
         done[store.experiment].update([written.verb] if written.verb else [])
     for name, counts in done.items():
         for verb, n in counts.items():
             say(f"{name}: {n} row{'s' if n > 1 else ''} {'would be ' if dry else ''}{verb}")
-    for store in recording.stores:
-        if done[store.experiment] and not dry:
-            say(store.table_line())
-    return any(done.values())
 
 
 def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:

@@ -1,58 +1,70 @@
-"""`dvc-mlflow ui`: serve the rows of this repository, on this machine only."""
+"""`dvc-mlflow ui`: serve the rows of this repository, on this machine only, and follow it."""
 
 import argparse
 import os
+import signal
 import socket
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import IO
 
+from .. import own_files, processes
 from ..errors import ProjectError, ToolError, say, warn
-from ..place import main_repository
 from ..project import Project
 from ..rows.result import table
 from ..safe_path import python_path
 from ..store import served
-from ..store.store import Store, exists
+from ..store.store import Store
+from .follow import add_history, follow, prepare, stopped
+
+_ENDING = 3  # s that the server has for its end
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve the table, unless a server or another `ui` does, and print its address; return 0."""
-    root = main_repository()
+    """Record what git has, serve the table, print its address, and follow; return 0."""
+    root = prepare()
     with Project() as project:
         try:
             experiment, columns = table(project)
         except ProjectError as error:
             warn(f"{error}")
             experiment, columns = "", []
-    if not exists(root):
-        raise ToolError("there are no rows yet; run `dvc-mlflow record` or `dvc repro`")
-    store = Store(root, experiment, columns, folder=project.folder)  # ends rows of dead processes
+        store = Store(root, experiment, columns, folder=project.folder)  # ends dead rows
+        port = served.port(root, store.address)
+        if port and served.answers(port, root, store.address):
+            say(f"All results: {store.url()}")
+            warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
+            return 0
+        if not store.is_remote:
+            _check_free(given.port)
+        add_history(project, root)
     if store.is_remote:
         say(f"All results: {store.url()}")
+        follow(root, stopped().is_set)
         return 0
-    port = served.port(root, store.address)
-    if port and served.answers(port, root, store.address):
-        say(f"All results: {store.url()}")
-        warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
-        return 0
-    _check_free(given.port)
-    _serve(store, given.port)
+    _serve_and_follow(store, given.port)
     return 0
 
 
-def _say_when_it_answers(store: Store, port: int) -> None:
-    """Print the table's address once this process serves it, from a process of its own."""
-    sys.stdout.flush()
-    if child := os.fork():
-        os.waitpid(child, 0)
-        return
-    if os.fork():  # so that the server need not wait for its child's end
-        os._exit(0)
-    with suppress(KeyboardInterrupt, OSError):
-        if served.answers(port, store.root, store.address):
+def _serve_and_follow(store: Store, port: int) -> None:
+    """Serve the table, and follow until Ctrl-C, SIGTERM or the end of the server."""
+    root, ends = store.root, stopped()
+    log = root / own_files.FOLDER / "ui.log"
+    own_files.write(f"{log}", b"")
+    with log.open("ab") as file, _serving(store, port, file) as server:
+        served.note(root, store.address, port)
+
+        def is_over() -> bool:
+            return ends.is_set() or server.poll() is not None
+
+        if served.answers(port, root, store.address, is_over):
             say(f"All results: {store.url()}")
-            sys.stdout.flush()
-    os._exit(0)
+            follow(root, is_over)
+        if not ends.is_set():
+            raise ToolError(f"MLflow's server has ended or does not answer; {log} says why")
 
 
 def _check_free(port: int) -> None:
@@ -72,11 +84,12 @@ def _problem(port: int) -> str:
     return ""
 
 
-def _serve(store: Store, port: int) -> None:
-    """Become MLflow's server.
+@contextmanager
+def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run MLflow's server in the block; what it says goes to a file.
 
-    Its processes import from the working directory, where gunicorn also looks for a script. So that
-    becomes `/`, which no checkout can fill.
+    Its processes import from the working directory, where they also look for a script. So that is
+    `/`, which no checkout can fill.
     """
     env = {
         **os.environ,
@@ -85,20 +98,24 @@ def _serve(store: Store, port: int) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
     }
     env.pop("MLFLOW_TRACKING_URI", None)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        served.HOST,
-        "--port",
-        f"{port}",
-    ]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", served.HOST]
+    command += ["--port", f"{port}", "--workers", "1"]  # a person needs no more
     command += ["--artifacts-destination", f"{store.root}/mlartifacts"]
-    warn(f"MLflow is starting on port {port}")
-    served.note(store.root, store.address, port)
-    _say_when_it_answers(store, port)
-    os.chdir("/")
-    os.execve(sys.executable, command, env)  # noqa: S606  (MLflow)
+    with subprocess.Popen(
+        command,
+        cwd="/",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C is for this process, which ends it
+        preexec_fn=partial(processes.end_with_parent, signal.SIGTERM),  # noqa: PLW1509  (no thread)
+    ) as server:
+        try:
+            yield server
+        finally:
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+                server.wait(_ENDING)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)

@@ -1,5 +1,5 @@
-"""Bring MLflow up to what DVC knows: read results, find their runs, and add what these lack.
+"""Bring MLflow up to what DVC knows: what runs, what is new, and what a history has.
 
-It imports `rows`, which makes rows of results, and `store`, which writes them; nothing imports it
-but `commands`, `live` and `sweep`.
+It imports `rows`, which makes rows of results, `store`, which writes them, and `registry`; nothing
+imports it but `commands`, `live` and `sweep`.
 """

@@ -1,7 +1,7 @@
 """Record the results of git's history and of the checkout: each distinct one once."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,15 +11,16 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..errors import ToolError
+from ..git import ask
 from ..pipeline.declarations import Declarations
 from ..pipeline.identity import Match
 from ..pipeline.lineages import as_key, names_recorded, recorded
 from ..pipeline.row import Row
 from ..pipeline.stages import Pipeline, Stage
 from ..project import Past, Project
-from ..rows.commits import Commits, stages_of_rows
+from ..rows.commits import Commits, committed, stages_of_rows
 from ..rows.content import fetch
-from ..rows.history import Snapshot
+from ..rows.history import Snapshot, has_lock
 from ..rows.origin import Origin
 from ..rows.result import Result, State, columns, experiment, now_or_none, of
 from ..rows.row_of import keep, row_of, standing, wanted
@@ -28,6 +29,7 @@ from ..store.runs import AllRuns, Runs
 from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, settle, upsert
+from .leftovers import settle_leftovers
 
 _AT_ONCE = 16
 _GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
@@ -92,13 +94,12 @@ class Recording:
         *,
         here: State | None = None,
         only: State | None = None,
-        stages: Set[str] | None = None,
+        is_wanted: Callable[[Result], bool] | None = None,
     ) -> None:
         """Record the results of commits and of the checkout, which is the state `here`.
 
         `chosen` are the stages to record, by name. With `only`, no other results than those that
-        are in this state count; with `stages`, only those that depend on one of these. Raises
-        `ToolError`.
+        are in this state count, and none that is not wanted. Raises `ToolError`.
         """
         now = here.pipeline if here else now_or_none(self._project)
         found: dict[_Digests, Result] = {}
@@ -106,7 +107,7 @@ class Recording:
         with self._past, tqdm(unit=" commits", leave=False, disable=hidden) as self._bar:
             for each in self._rounds(commits, chosen, now, here, only):
                 _check(chosen, [*(s.pipeline for s in each.states), *([now] if now else [])])
-                results = self._results(each, now, chosen, stages)
+                results = self._results(each, now, chosen, is_wanted)
                 new = [one for key, one in results.items() if key not in found]
                 # The newest first; rows' own commits have what lies between two stages, and wait.
                 new.sort(key=lambda one: not one.best.is_dirty)
@@ -115,6 +116,7 @@ class Recording:
             self.n_results += len(found)
             if not self._options.dry_run:
                 self._settle([*found.values()])
+                self._settle_leftovers([*found.values()])
 
     def _rounds(
         self,
@@ -151,12 +153,34 @@ class Recording:
             self._add(each)
         self._send()
 
-    def lacks(self, state: State, *, is_committed: bool) -> bool:
-        """Whether the store lacks something of a state's results, or the commit that has them.
+    def record_state(
+        self,
+        state: State,
+        commit: str = "",
+        is_wanted: Callable[[Result], bool] | None = None,
+    ) -> None:
+        """Record the wanted results of one state: a commit's, or the checkout's.
+
+        If the store lacks something of them, the rest of history says which commits have them.
+        Raises `ToolError`.
+        """
+        top = self._project.top
+        results = [each for each in state.results() if is_wanted is None or is_wanted(each)]
+        is_committed = bool(commit) or has_lock(top, self._project.folder)
+        if state.chosen or self._lacks_one(results, is_committed=is_committed):
+            is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
+            commits = committed(top, commit) if is_git else None
+            here = None if commit else state
+            self.record(commits, state.chosen, here=here, only=state, is_wanted=is_wanted)
+        elif not self._options.dry_run:
+            self._settle_leftovers(results)
+
+    def _lacks_one(self, results: Sequence[Result], *, is_committed: bool) -> bool:
+        """Whether the store lacks something of some results, or the commit that has them.
 
         Or whether it has one of them twice.
         """
-        for result in map(self._apart, state.results()):
+        for result in map(self._apart, results):
             if result.digests and self._lacks(result):
                 return True
             store, runs = self._place(result)
@@ -173,7 +197,7 @@ class Recording:
         given: Round,
         now: Pipeline | None,
         chosen: Sequence[str],
-        stages: Set[str] | None,
+        is_wanted: Callable[[Result], bool] | None,
     ) -> dict[_Digests, _Found]:
         """Return the results of a round, with all that any of its states declares of them."""
         declared = Declarations()
@@ -193,7 +217,7 @@ class Recording:
                     continue  # a row's own commit gives that row and no other
                 if not {*result.digests.values()} <= given.digests:
                     continue
-                if stages is not None and not result.depends(stages):
+                if is_wanted is not None and not is_wanted(result):
                     continue
                 is_whole = _declares_models(state.pipeline, result)
                 new = _Found(state.origin, result, state.snapshot, is_whole)
@@ -328,6 +352,13 @@ class Recording:
                     said = settle(store, double, kept.run_id if kept else "", result.digests)
                 if said:
                     self._note(said, _commit(result))
+
+    def _settle_leftovers(self, results: Sequence[Result]) -> None:
+        """Let go what a killed follower has left, if its stage has ended well after all."""
+        for store in self.stores:
+            own = [each for each in results if self._place(each)[0] is store]
+            with store.lock(), store.errors_reported(AT_MOST):
+                settle_leftovers(store, own)
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))

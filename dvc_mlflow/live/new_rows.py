@@ -21,9 +21,11 @@ def record(stages: Set[str], experiments: Mapping[str, Set[str]]) -> None:
         recording = Recording(project, main_repository(), Options())
         if experiments:
             commits = Commits([*experiments], frozenset(experiments))
-            recording.record(commits, stages={*chain(*experiments.values())})
+            names = {*chain(*experiments.values())}
+            recording.record(commits, is_wanted=lambda result: result.depends(names))
         if stages:
-            recording.record(here=read(project), stages=stages)
+            here = read(project)
+            recording.record(here=here, is_wanted=lambda result: result.depends(stages))
     for store, written in recording.written:
         if written.verb in ("added", "completed"):
             warn(store.row_line(written.name, written.run_id))

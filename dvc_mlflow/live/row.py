@@ -1,8 +1,8 @@
 """A stage's row while its command runs: open it, follow its curves, and complete it."""
 
+import os
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..store.store import Store  # before MLflow, which it sets up
@@ -12,6 +12,11 @@ from mlflow.entities import Metric, Run
 
 from .. import processes
 from ..errors import StoreError, masked
+from ..follow.beginning import log_known, open_run
+from ..follow.curves import Follower
+from ..follow.known import Known
+from ..follow.live_row import without_outdated
+from ..follow.machine import PREFIX, Monitor, monitor
 from ..follow.recording import bring
 from ..pipeline.lineages import lineages
 from ..pipeline.tags import NOTE, PARENT, TOKEN
@@ -19,15 +24,11 @@ from ..place import environment
 from ..project import Project
 from ..rows.description import description, ended
 from ..rows.origin import Origin, of_running
-from ..rows.result import Result, State, experiment, of
+from ..rows.result import Result, experiment, of
 from ..rows.row_of import origin_tags
 from ..store.random_names import is_random_name
 from ..store.sending import comparable, log
 from ..store.upsert import Live, leave
-from .beginning import log_known, open_run
-from .curves import Follower
-from .known import Known
-from .machine import PREFIX, Monitor, monitor
 from .request import Request
 
 
@@ -124,7 +125,9 @@ class LiveRow:
     def _read(self) -> list[Result]:
         """Return what DVC knows now of the lineages that have this stage as a member."""
         pipeline = self._project.pipeline()
-        self._origin = self._origin or of_running(self._project, pipeline, self._request.began)
+        self._origin = self._origin or of_running(
+            self._project, pipeline, os.environ.get("DVC_EXP_NAME", ""), self._request.began
+        )
         found = of(self._project, pipeline, self._origin)
         stage = pipeline.stages[self._name]
         chosen = found.stages if stage in found.stages else [*found.stages, stage]
@@ -138,8 +141,8 @@ class LiveRow:
     def _open(self) -> None:
         result = self._results[0]
         with self._known.use(result) as (store, _):
-            (name,), token = self._names(), self._request.token
-            self._live = open_run(store, result, name, token, self._tags())
+            stage, token = result.pipeline.stages[self._name], self._request.token
+            self._live = open_run(store, result, stage, token, self._tags())
 
     def _stop_monitor(self) -> None:
         if self._monitor:
@@ -163,7 +166,8 @@ class LiveRow:
             self._open()
         with self._known.use(self._results[0]) as (store, _):
             run = store.client.get_run(self.run_id)
-            log_known(store, run, self._results[0], *self._names())
+            result = self._results[0]
+            log_known(store, run, result, result.pipeline.stages[self._name])
             text = run.data.tags.get(NOTE) or description(run.data.tags, self._results[0].lineage)
             if said:
                 store.client.log_text(self.run_id, masked(said), "stderr.txt")
@@ -179,7 +183,9 @@ class LiveRow:
             if reason := state.reasons.get(self._name):
                 leave(store, live, {})
                 return [f"stage {self._name} is not recorded: {reason}"]
-        say, current = list(state.pipeline.problems), self._without_outdated(state)
+        names = {s.name for each in self._results for s in each.lineage.members.values()}
+        current = without_outdated(self._project, state, self._name, names)
+        say = list(state.pipeline.problems)
         distinct: dict[object, Result] = {}
         for result in (current.result(each.lineage) for each in self._results):
             # Above a foreach, a stage has one result in all its lineages.
@@ -196,20 +202,6 @@ class LiveRow:
                 say += [*written.notes, store.row_line(written.name, written.run_id)]
                 say += [] if i + 1 < len(distinct) else [store.table_line()]
         return say
-
-    def _without_outdated(self, state: State) -> State:
-        """Return the state without outdated results of stages that DVC may run after this one."""
-        known, pipeline = state.digests, state.pipeline
-        own = pipeline.stages[self._name]
-        others = {s.name for each in self._results for s in each.lineage.members.values()}
-        gone = {
-            name
-            for name in others & known.keys()
-            if name != self._name
-            and not pipeline.is_upstream(pipeline.stages[name], of=own)
-            and not self._project.holds(name)
-        }
-        return replace(state, digests={k: v for k, v in known.items() if k not in gone})
 
     def _adopt(self, store: Store) -> Live:
         """Return this stage's run: our own if the command used it or opened none, else its first.

@@ -39,6 +39,12 @@ class Lineage(NamedTuple):
         return Lineage(members, replaced(self.parts), replaced(self.scopes))
 
 
+def live_key(folder: str, lineage: Lineage) -> str:
+    """Return a digest of what a row is for, before it has a result; `folder` is the project's."""
+    text = "\n".join([folder, *sorted(stage.name for stage in lineage.members.values())])
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def as_key(name: str) -> str:
     """Return a stage's name; if MLflow does not allow it in a key, a similar one with a digest."""
     parts = re.sub(r"[^\w/. -]", "_", name).split("/")

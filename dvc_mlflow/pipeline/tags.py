@@ -50,6 +50,9 @@ SYSTEM = f"{PRIVATE}system"
 """The machine's boot and the container: the scope in which ids of processes are unique."""
 PROCESS = f"{PRIVATE}process"
 """The process, by its id and its start: a row of one that has ended becomes KILLED."""
+LIVE = f"{PRIVATE}live"
+"""What a row that a follower has begun is for, as a digest, until it is known how its stage ended:
+a follower after it, or `record`, finds by it what it has left."""
 TOKEN = f"{PRIVATE}token"
 """The stage whose command has opened the run in MLflow itself, by a random number."""
 

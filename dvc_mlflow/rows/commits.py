@@ -29,7 +29,7 @@ def everything(top: Path) -> Commits:
     return _of_refs(top, _REFS)
 
 
-def committed(top: Path, commit: str) -> Commits:
+def committed(top: Path, commit: str = "") -> Commits:
     """Return the commits of HEAD, branches, tags and experiments, and one more.
 
     A row's own commit has the outputs of that row only, so it is not asked for other results.
@@ -46,6 +46,14 @@ def experiments(top: Path) -> Commits:
     """Return the commits of DVC's experiments."""
     own = _named_by(top, (EXPERIMENTS,))
     return Commits(own, frozenset(own))
+
+
+def named_experiments(folder: Path) -> dict[str, str]:
+    """Return the names of DVC's experiments by their commits; {} if git does not answer."""
+    form = "--format=%(objectname) %(refname)"
+    lines = ask("for-each-ref", form, EXPERIMENTS, cwd=folder).splitlines()
+    found = (line.split(" ", 1) for line in lines)
+    return {commit: ref.rpartition("/")[2] for commit, ref in found if is_experiment(ref)}
 
 
 def _of_refs(top: Path, kinds: tuple[str, ...], commit: str = "") -> Commits:

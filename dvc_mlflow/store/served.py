@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -30,10 +31,10 @@ def port(root: Path, address: str) -> int:
         return 0
 
 
-def answers(at: int, root: Path, address: str) -> bool:
+def answers(at: int, root: Path, address: str, is_over: Callable[[], bool] = lambda: False) -> bool:
     """Wait until a noted `ui` answers; return False if it ends before, or hangs."""
     deadline = time.monotonic() + _STARTING
-    while port(root, address) == at and time.monotonic() < deadline:
+    while port(root, address) == at and time.monotonic() < deadline and not is_over():
         connection = HTTPConnection(HOST, at, timeout=2)
         try:
             connection.request("GET", "/health")

@@ -149,9 +149,12 @@ def _run(
 
 
 def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: str) -> Run:
-    """Create a run of this process, with a name and a description that are the tool's."""
+    """Create a run with a name and a description that are the tool's.
+
+    It is of this process, unless the tags say which other one it is of.
+    """
     own = {NOTE: note, NAMED: name, NOTED: _digest(note)}
-    given = {**tags, **processes.tags(store.root), **own}
+    given = {**processes.tags(store.root), **tags, **own}
     run = store.client.create_run(store.experiment_id, start, given, name)
     if not run.info.run_id:  # the client accepts any JSON
         raise MlflowException("the server's answer has no run")
@@ -272,14 +275,14 @@ def settle(store: Store, double: StoredRun, kept: str, wanted: Mapping[str, str]
     is_in_the_making = now.complete != wanted and not processes.has_ended(run.data.tags)
     if is_in_the_making or now.complete != double.complete:
         return ""
-    if why := _written_on(store, run):
+    if why := written_on(store, run):
         return f"row {double.name!r} is there twice; both stay, as {why}"
     log(store, double.run_id, tags={DOUBLE: kept})
     store.client.delete_run(double.run_id)  # it does no harm if another process has just done it
     return f"row {double.name!r} was there twice; one is in MLflow's trash"
 
 
-def _written_on(store: Store, run: Run) -> str:
+def written_on(store: Store, run: Run) -> str:
     """Return why a run is not only the tool's, or ""."""
     tags, run_id = run.data.tags, run.info.run_id
     if value(tags, TOKEN):

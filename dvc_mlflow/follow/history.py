@@ -1,0 +1,66 @@
+"""What git has: recorded once, and then only what is new of it."""
+
+import json
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from ..store import mlflow_settings  # noqa: F401  (before MLflow)
+
+# isort: split
+from mlflow.entities import ViewType
+
+from .. import own_files
+from ..git import ask
+from ..project import Project
+from ..rows.commits import Commits, committed, everything, named_experiments
+from ..store.store import Store, exists
+from .recording import Options, Recording
+
+_FILE = Path(own_files.FOLDER, "history")
+
+
+def record_history(project: Project, root: Path, running: Set[str] = frozenset()) -> Recording:
+    """Record the results of all commits that were not there when this was done last.
+
+    Experiments that are `running`, by name, are left for the next time. Raises `ToolError`.
+    """
+    file, top = f"{root / _FILE}", project.top
+    content = _content(file)
+    own = content.get(project.folder, {})
+    known = own["tips"] if own and own["store"] == _store(root) else []
+    experiments = named_experiments(top)
+    found = committed(top) if known else everything(top)
+    starts = [start for start in found.starts if experiments.get(start) not in running]
+    commits = Commits(starts)
+    if known:
+        wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
+        listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=wanted)
+        commits = Commits(starts, frozenset(listed.split()))
+    recording = Recording(project, root, Options(), reads_all=not known)
+    if commits.only is None or commits.only:
+        recording.record(commits)
+    content[project.folder] = {"store": _store(root), "tips": starts}
+    own_files.write(file, json.dumps(content).encode())
+    return recording
+
+
+def _content(file: str) -> dict[str, Any]:
+    try:
+        content = json.loads(own_files.read(file))
+        return {
+            key: {"store": str(each["store"]), "tips": [*map(str, each["tips"])]}
+            for key, each in content.items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _store(root: Path) -> str:
+    """Return what no other store has: when its first experiment was made; "" without a store."""
+    if not exists(root):
+        return ""
+    store = Store(root, create=False)
+    with store.errors_reported():
+        found = store.client.search_experiments(ViewType.ALL, 1, order_by=["creation_time ASC"])
+    return f"{found[0].experiment_id} {found[0].creation_time}" if found else ""

@@ -1,0 +1,213 @@
+"""A row while one `dvc` runs stages for it: open it, follow its curves, complete or end it."""
+
+import os
+import time
+from collections.abc import Set
+from dataclasses import replace
+
+from ..store.store import Store  # before MLflow, which it sets up
+
+# isort: split
+from mlflow.entities import Metric
+
+from .. import processes
+from ..pipeline.lineages import Lineage, lineages, live_key
+from ..pipeline.tags import LIVE, NOTE, PROCESS
+from ..place import environment
+from ..project import Project
+from ..rows.content import params_of
+from ..rows.description import description, ended
+from ..rows.origin import of_running
+from ..rows.result import Result, State, of
+from ..store.sending import comparable, log, stored
+from ..store.upsert import Live, Written
+from .beginning import log_known, open_run
+from .curves import Follower
+from .known import Known
+from .machine import Monitor, monitor
+from .recording import bring
+from .running import StageRun
+
+
+class LiveRow:
+    """The row of stages that one `dvc` runs; methods raise `StoreError` and `ProjectError`."""
+
+    def __init__(self, known: Known, run: StageRun, result: Result) -> None:
+        self.pid, self.dvc, self.home = run.pid, run.dvc, run.home
+        self.members = members(result)
+        self._known, self._result = known, result
+        self._live, self._name = Live(), ""
+        self._sent: Set[tuple[str, str, int]] = frozenset()
+        """The points that it had when it was found."""
+        self._monitor: Monitor | None = None
+        self._curves: dict[StageRun, Follower] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a run that is not completed."""
+        return bool(self._live.run_id)
+
+    @property
+    def name(self) -> str:
+        """What a user calls it."""
+        return f"row {self._name!r}"
+
+    @property
+    def line(self) -> str:
+        """The same, with its address if there is one."""
+        with self._known.use(self._result) as (store, _):
+            return store.row_line(self._name, self._live.run_id)
+
+    def is_of(self, run: StageRun, result: Result) -> bool:
+        """Whether a stage that has begun goes on with it."""
+        own = self.pid, self.dvc, self.home, self.members
+        return own == (run.pid, run.dvc, run.home, members(result))
+
+    def begin(self, run: StageRun, result: Result, name: str) -> bool:
+        """Open a run for a stage that has begun, or let the stage go on with one.
+
+        Return whether it is new. One that only adds to a row which has results already has none
+        of its own until it ends, unless it draws curves.
+        """
+        stage = result.pipeline.stages[name]
+        curves = Follower(result, stage)
+        self._result = result
+        if self.is_open:
+            with self._known.use(result) as (store, _):
+                log_known(store, store.client.get_run(self._live.run_id), result, stage)
+        elif curves.draws or not self.members & result.pipeline.above(name):
+            with self._known.use(result) as (store, _):
+                if not (self._find(store) or self._is_elsewhere(store, run)):
+                    self._open(store, result, name)
+            if self.is_open:
+                self._monitor = monitor(self._live.run_id)
+                self._curves[run] = curves
+                return True
+        self._curves[run] = curves
+        return False
+
+    def follow(self, run: StageRun) -> None:
+        """Send what a stage has added to its curves."""
+        if self.is_open and run in self._curves and (points := self._curves[run].read()):
+            now = int(time.time() * 1000)
+            new = [point for point in points if comparable(point) not in self._sent]
+            with self._known.use(self._result) as (store, _):
+                log(store, self._live.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
+
+    def complete(self, result: Result) -> Written:
+        """Complete the row with the result of one of its members."""
+        self._stop_monitor()
+        with self._known.use(result) as (store, _):
+            if self.is_open and self._is_of_another(store, result):
+                store.client.delete_run(self._live.run_id)
+                self._live = Live()
+        self._live = self._live._replace(tags=_environment(result.project))
+        with self._known.use(result) as (store, runs):
+            written = bring(store, runs, result, self._live)
+            if written.columns and written.verb == "added":
+                store.show(written.columns)
+        self._live = Live()
+        return written
+
+    def end(self, status: str, why: str, result: Result, name: str) -> None:
+        """Mark it as FAILED or KILLED, as a stage has no result."""
+        self._stop_monitor()
+        with self._known.use(self._result) as (store, _):
+            if not self.is_open:
+                self._open(store, result, name)
+            run = store.client.get_run(self._live.run_id)
+            text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.lineage)
+            log(store, run.info.run_id, tags={NOTE: f"{ended(status, why)}\n\n{text}", LIVE: ""})
+            store.client.set_terminated(run.info.run_id, status)
+        self._live = Live()
+
+    def drop(self) -> None:
+        """Let it go, as its `dvc` has run no stage that is recorded, or nothing tells its end."""
+        self._stop_monitor()
+        if self.is_open:
+            with self._known.use(self._result) as (store, _):
+                store.client.set_terminated(self._live.run_id, "KILLED")
+                store.client.delete_run(self._live.run_id)
+            self._live = Live()
+
+    def leave(self) -> None:
+        """Stop what runs for it here: the next follower finds it."""
+        self._stop_monitor()
+
+    def _is_of_another(self, store: Store, result: Result) -> bool:
+        """Whether its params are not those of the result: a stage can have run again unseen."""
+        now = params_of(result)[0]
+        begun = store.client.get_run(self._live.run_id).data.params
+        return any(now.get(key, text) != text for key, text in begun.items())
+
+    def _open(self, store: Store, result: Result, name: str) -> None:
+        tags = {**_environment(result.project), **self._tags(store)}
+        stage = result.pipeline.stages[name]
+        self._live = open_run(store, result, stage, os.urandom(4).hex(), tags)
+        self._name = store.client.get_run(self._live.run_id).info.run_name or ""
+
+    def _tags(self, store: Store) -> dict[str, str]:
+        """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
+        own = {LIVE: live_key(self._result.pipeline.folder, self._result.lineage)}
+        is_here = self.dvc is not None and processes.process(self.pid)
+        return own | processes.tags(store.root, self.pid if is_here else 0)
+
+    def _find(self, store: Store) -> bool:
+        """Find the run that a follower before this one has opened for the same `dvc`."""
+        if self.dvc is None:
+            return False
+        tags = self._tags(store)
+        query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
+        for run in store.runs(f"attributes.status = 'RUNNING' and {query}"):
+            if tags.items() <= run.data.tags.items():
+                self._live, self._name = Live(run.info.run_id), run.info.run_name or ""
+                self._sent = stored(store, run)
+                return True
+        return False
+
+    def _is_elsewhere(self, store: Store, run: StageRun) -> bool:
+        """Whether the follower of another machine has a row for a `dvc` that is not seen here."""
+        query = f"attributes.status = 'RUNNING' and tags.`{LIVE}` = '{self._tags(store)[LIVE]}'"
+        return not run.is_seen and any(True for _ in store.runs(query))
+
+    def _stop_monitor(self) -> None:
+        if self._monitor:
+            self._monitor.finish()
+            self._monitor = None
+
+
+def result_of(project: Project, run: StageRun, name: str) -> Result | None:
+    """Return what DVC knows of the one row that a running stage is for; None if there is no one."""
+    pipeline = project.pipeline()
+    began = int(run.began * 1e9)
+    found = of(project, pipeline, of_running(project, pipeline, run.experiment, began))
+    own = [each for each in lineages(pipeline, found.stages) if _runs_for(each, name)]
+    return found.result(own[0]) if len(own) == 1 else None
+
+
+def members(result: Result) -> frozenset[str]:
+    """Return the names of the stages that are recorded in the row of a result."""
+    return frozenset(stage.name for stage in result.lineage.members.values())
+
+
+def without_outdated(project: Project, state: State, name: str, others: Set[str]) -> State:
+    """Return a state without outdated results of stages that DVC may run after the one just run."""
+    known, pipeline = state.digests, state.pipeline
+    own = pipeline.stages[name]
+    gone = {
+        other
+        for other in others & known.keys()
+        if other != name
+        and not pipeline.is_upstream(pipeline.stages[other], of=own)
+        and not project.holds(other)
+    }
+    return replace(state, digests={k: v for k, v in known.items() if k not in gone})
+
+
+def _environment(project: Project) -> dict[str, str]:
+    found = environment(project.md5("requirements.txt"))
+    return {key: value for key, value in found.items() if value}
+
+
+def _runs_for(lineage: Lineage, name: str) -> bool:
+    return any(stage.name == name for stage in lineage.scope())

@@ -1,0 +1,249 @@
+"""The rows of what runs: begun, followed and ended as DVC says that the stages are."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import ProjectError, masked
+from ..pipeline.prefix import is_prefixed
+from ..place import address
+from ..project import Project
+from ..rows.commits import named_experiments
+from ..rows.result import Result, State, read
+from .dvc_processes import is_alive, is_stopped
+from .known import Known
+from .live_row import LiveRow, members, result_of, without_outdated
+from .running import StageRun
+from .rwlock import holds_lock, stamp
+
+_HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
+_UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
+_UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
+_RETRY = 2.0, 30.0  # s until something that has failed is tried again: at first, and at most
+
+
+@dataclass(eq=False)
+class _Stage:
+    """A run of a stage, and what this process does with it."""
+
+    run: StageRun
+    name: str = ""
+    """As the tool calls it."""
+    row: LiveRow | None = None
+    """None if it has no row of its own, or none yet."""
+    result: Result | None = None
+    """What was known of the row at its start."""
+    entry: object = None
+    """What dvc.lock had of it at its start."""
+    is_begun: bool = False
+    pause: float = _RETRY[0]
+    next_try: float = 0.0
+
+
+class LiveRows:
+    """The rows of one repository's running stages; `say` gets lines for a user."""
+
+    def __init__(self, root: Path, known: Known, say: Callable[[str], object]) -> None:
+        self._root, self._known, self._say = root, known, say
+        self._stages: dict[StageRun, _Stage] = {}
+        self._open: list[LiveRow] = []
+        self._idle: dict[LiveRow, float] = {}
+        """Since when the `dvc` of a row has run nothing."""
+        self._projects: dict[str, Project] = {}
+        self._elsewhere: set[str] = set()
+        """Other stores that stages have named."""
+
+    def bring(self, run: StageRun) -> bool:
+        """Bring the row of a stage up to what is known; return whether that was all.
+
+        After an error, which is raised, it waits before it tries again.
+        """
+        stage = self._stages.setdefault(run, _Stage(run))
+        if time.monotonic() < stage.next_try:
+            return False
+        try:
+            is_over = self._bring(stage)
+        except Exception:
+            stage.next_try = time.monotonic() + stage.pause
+            stage.pause = min(2 * stage.pause, _RETRY[1])
+            raise
+        if is_over:
+            del self._stages[run]
+        return is_over
+
+    def is_for(self, home: str, result: Result) -> bool:
+        """Whether a row is open, or may be, to which a result in a project goes."""
+        return any(row.home == home and row.members & members(result) for row in self._open)
+
+    def drop_unused(self) -> Iterator[str]:
+        """Let rows go whose `dvc` is done and has run no recorded stage for them.
+
+        Yield the projects that they are of.
+        """
+        used = {stage.row for stage in self._stages.values()}
+        for row in [*self._open]:
+            lives = row.dvc is not None and is_alive(row.dvc)
+            is_held = lives and holds_lock(row.home, row.pid)
+            if row in used or is_held or (row.dvc and is_stopped(row.dvc)):
+                self._idle[row] = time.monotonic()
+            elif not lives or time.monotonic() - self._idle[row] > _UNTIL_LOST:
+                row.drop()
+                self._open.remove(row)
+                del self._idle[row]
+                yield row.home
+
+    def close(self) -> None:
+        """Leave the rows as they are, for the next follower."""
+        for row in self._open:
+            row.leave()
+        for project in self._projects.values():
+            project.close()
+
+    def _bring(self, stage: _Stage) -> bool:
+        run = stage.run
+        if not stage.is_begun:
+            if run.ended and (run.has_next or time.time() - run.ended > 1):
+                return True  # its result, if there is one, is recorded as something new
+            self._begin(stage)
+            stage.is_begun = True
+        if stage.row is None:
+            return bool(run.ended)
+        stage.row.follow(run)
+        return bool(run.ended) and self._end(stage, stage.row)
+
+    def _begin(self, stage: _Stage) -> None:
+        """Begin the row of a stage, or let it go on with one, if it runs for one row alone."""
+        run = stage.run
+        if not Path(run.home).is_dir():
+            return
+        project = self._project(run.home)
+        if not run.file:  # not seen itself
+            run.file, run.name = project.stage_writing(run.held.writes)
+        if not run.file:
+            return
+        name = stage.name = project.begin_at(run.file, run.name)
+        result = result_of(project, run, name)
+        if result is None or is_prefixed(result.pipeline.stages[name].command):
+            return
+        stage.result, stage.entry = result, project.entry(name)
+        row = next((row for row in self._open if row.is_of(run, result)), None)
+        if row is None:
+            row = LiveRow(self._known, run, result)
+            self._open.append(row)
+            self._idle[row] = time.monotonic()
+        stage.row = row
+        if row.begin(run, result, name):
+            self._say(f"{name} is RUNNING: {row.line}")
+        here = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if run.store not in ("", here, address(self._root), *self._elsewhere):
+            self._elsewhere.add(run.store)
+            self._say(f"{name} names another store, {masked(run.store)}; its row is here")
+
+    def _end(self, stage: _Stage, row: LiveRow) -> bool:
+        """Complete the row of a stage whose entry is gone, or end it; return whether it is over."""
+        run = stage.run
+        if run.home != run.main and not run.has_next:
+            return self._end_copy(stage, row)
+        now, since = stamp(run.lock), time.time() - run.ended
+        if now and now != run.before and not _is_later(run, now.time):
+            # DVC writes in place, and half of a dvc.lock can be valid.
+            is_whole = time.time_ns() - now.time > _HALF_WRITTEN
+            state = self._result(stage, lasts=since < _UNTIL_LOST) if is_whole else None
+            if not is_whole or stamp(run.lock) != now:
+                return False
+            if state is not None:
+                self._complete(row, state, stage.name)
+                return True
+        lives = run.is_dvc_alive and not (run.is_dvc_done and since > _UNTIL_FAILED)
+        if lives or (not run.is_seen and since < _UNTIL_LOST):
+            return False
+        if run.repeated_by or not run.is_seen:
+            row.drop()  # no accusation without proof
+        else:
+            self._fail(row, stage)
+        return True
+
+    def _end_copy(self, stage: _Stage, row: LiveRow) -> bool:
+        """Complete the row of the last stage in a temporary copy, from its experiment.
+
+        DVC removes the copy a moment after it has written the last result there.
+        """
+        run = stage.run
+        if run.is_dvc_alive and Path(run.home).is_dir():
+            return False
+        experiments = named_experiments(self._root) if run.experiment else {}
+        for commit in [commit for commit, name in experiments.items() if name == run.experiment]:
+            with Project(at=Path(run.main)) as project, project.at(commit):
+                state = read(project, commit=commit)
+                if stage.name in state.digests:
+                    origin = state.origin._replace(
+                        experiment=run.experiment, names=[run.experiment]
+                    )
+                    self._complete(row, replace(state, origin=origin), stage.name)
+                    return True
+        if time.time() - run.ended < _UNTIL_LOST:
+            return False
+        self._fail(row, stage)
+        return True
+
+    def _result(self, stage: _Stage, *, lasts: bool) -> State | None:
+        """Return what DVC knows, if dvc.lock has a new result of a stage.
+
+        While an error `lasts`, it is raised: later, what cannot be read has no result.
+        """
+        try:
+            project = self._project(stage.run.home)
+            if project.entry(stage.name) == stage.entry and not project.is_as_locked(stage.name):
+                return None
+            state = read(project)
+        except ProjectError:
+            if lasts:
+                raise
+            return None
+        return replace(state, origin=state.origin._replace(experiment=stage.run.experiment))
+
+    def _complete(self, row: LiveRow, state: State, name: str) -> None:
+        """Complete a row if the stage that has ended is recorded; one before it only goes on."""
+        if name not in row.members:
+            return
+        current = state
+        if not state.project.is_past:
+            current = without_outdated(state.project, state, name, row.members)
+        found = [result for result in current.results() if name in members(result)]
+        if name not in current.digests or not found:
+            row.drop()
+            why = state.reasons.get(name, "dvc.lock has no result of it")
+            self._say(f"{name} is not recorded: {why}")
+            return
+        written = row.complete(found[0])
+        self._say(f"{name} is FINISHED: row {written.name!r}")
+        for note in written.notes:
+            self._say(note)
+
+    def _fail(self, row: LiveRow, stage: _Stage) -> None:
+        run = stage.run
+        status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
+        if stage.result:
+            row.end(status, f"DVC has no result of stage {stage.name}", stage.result, stage.name)
+            self._say(f"{stage.name} is {status}: {row.name}; dvc.lock has no result of it")
+
+    def _project(self, home: str) -> Project:
+        """Return a project as it is now."""
+        project = self._projects.get(home)
+        if project is not None and project.read_again():
+            return project
+        if project is not None:
+            del self._projects[home]
+            project.close()
+        for gone in [each for each in self._projects if not Path(each).is_dir()]:
+            self._projects.pop(gone).close()
+        project = self._projects[home] = Project(at=Path(home))
+        project.keep()
+        return project
+
+
+def _is_later(run: StageRun, written: int) -> bool:
+    """Whether dvc.lock was `written` (in ns) by a later run of the same stage."""
+    return run.repeated_by is not None and written > run.repeated_by.began * 1e9
