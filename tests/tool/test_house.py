@@ -19,7 +19,7 @@ ROOMS = {
     "project": {"pipeline"},
     "store": {"pipeline"},
     "rows": {"pipeline", "project"},
-    "follow": {"pipeline", "project", "store", "rows"},
+    "follow": {"pipeline", "project", "store", "rows", "registry"},
     "registry": {"pipeline", "project", "store", "rows"},
     "live": {"pipeline", "project", "store", "rows", "follow", "registry"},
     "sweep": {"pipeline", "project", "store", "rows", "follow"},

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
 from support.clone import environment
+from support.following import following
 from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.servers import answers, free_port, serving
@@ -60,13 +61,10 @@ def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[str, psutil.Pr
     ) as ui:
         try:
             assert ui.stdout
-            assert ui.stderr
-            starting = f"dvc-mlflow: MLflow is starting on port {port}\n"
-            assert starting in iter(ui.stderr.readline, "")
             line = next(line for line in ui.stdout if line.startswith("All results: "))
-            assert wait(lambda: answers(f"http://127.0.0.1:{port}/health"))
-            mlflow = psutil.Process(ui.pid)
-            assert "mlflow" in mlflow.cmdline()  # it has replaced dvc-mlflow
+            assert answers(f"http://127.0.0.1:{port}/health")
+            children = psutil.Process(ui.pid).children()
+            (mlflow,) = [child for child in children if "mlflow" in child.cmdline()]
             yield line, mlflow
         finally:
             os.killpg(ui.pid, signal.SIGKILL)
@@ -170,38 +168,48 @@ def test_port_in_use(project: Repository) -> None:
 
 
 def test_one_that_runs(project: Repository) -> None:
-    """A second `ui` names the first one's address and ends, and so do stages and `record`."""
+    """A second `ui` names the first one's address and ends, and so does `record`."""
     port = free_port()
-    start = f"http://127.0.0.1:{port}/#/experiments/"
     assert "http://" not in project.record("--all", "--deleted").out
     with shown(project.path, port):
         said = project.tool("ui", "--port", f"{free_port()}")
         assert said.out == address(project, port)
         assert said.error == f"dvc-mlflow: a `dvc-mlflow ui` serves them already, on port {port}\n"
-        project.set({"rate": 2})
-        front = project.run("dvc-mlflow", "dvc", "repro").stderr
-        (row,) = [row for row in project.rows() if row.data.params["rate"] == "2"]
-        assert f"row {row.info.run_name!r}: {start}" in front
-        assert f"all rows: {start}" in front
         project.set({"rate": 3})
         project.dvc("repro", "-q")
-        assert start in project.record().out
+        project.commit("The results")
+        wait(lambda: len(project.rows()) == 2)  # that other one follows
         # It serves another store than this one.
         elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.path}/other.db"}
         assert "http://" not in project.tool("record", **elsewhere).out
     project.set({"rate": 4})
-    front = project.run("dvc-mlflow", "dvc", "repro").stderr
-    assert "http://" not in front
-    assert "dvc-mlflow: all rows: run `dvc-mlflow ui`\n" in front
+    project.dvc("repro", "-q")
+    assert "run `dvc-mlflow ui`\n" in project.record().out
 
 
-def test_no_store(project: Repository) -> None:
-    """Without a store, one line says how to make one, and nothing is created."""
+def test_history(project: Repository) -> None:
+    """Without a store, `ui` records what git has; the next one, what is new of it."""
     project.remove_store()
+    for rate in (2, 3):
+        project.set({"rate": rate})
+        project.dvc("repro", "-q")
+        project.commit(f"Rate {rate}")
+    with shown(project.path, free_port()):
+        rates = sorted(row.data.params["rate"] for row in project.rows())
+    assert rates == ["1", "2", "3"]
+    for rate in (4, 5):
+        project.set({"rate": rate})
+        project.dvc("repro", "-q")
+        project.commit(f"Rate {rate}")
+    project.client.delete_run(project.rows()[0].info.run_id)
+    with shown(project.path, free_port()):
+        rates = sorted(row.data.params["rate"] for row in project.rows())
+    assert rates == ["2", "3", "4", "5"]
+
+
+def test_no_project(project: Repository) -> None:
+    """Outside of DVC projects, one line says so, and nothing is created."""
     before = {*project.path.iterdir()}
-    cure = "run `dvc-mlflow record` or `dvc repro`"
-    assert project.tool("ui") == ("", f"dvc-mlflow: there are no rows yet; {cure}\n", 1)
-    assert {*project.path.iterdir()} == before
     project.run("rm", "-r", ".dvc", ".git")
     assert "not inside of a DVC repository" in project.tool("ui").error
     assert {*project.path.iterdir()} < before
@@ -227,11 +235,17 @@ def test_server(project: Repository, tmp_path: Path) -> None:
     """With a tracking server, only the address there is printed, without the password."""
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
         uri = server.replace("://", "://me:s3cret@")
-        done = project.run("dvc-mlflow", "ui", MLFLOW_TRACKING_URI=uri)
-        number = MlflowClient(server).get_experiment_by_name("flowers").experiment_id
+        start, more = ("ui",), {"MLFLOW_TRACKING_URI": uri}
+        with following(project, command=start, awaited="All results: ", **more) as ui:
+            project.set({"rate": 2})
+            project.dvc("repro", "-q")
+            client = MlflowClient(server)
+            number = client.get_experiment_by_name("flowers").experiment_id
+            wait(lambda: len(client.search_runs([number], "status = 'FINISHED'")) == 2)
+            assert ui.end() == 0
     table = f"experiments/{number}/runs?viewStateShareKey=results&workflowType=machine_learning"
-    assert done.stdout == f"All results: {uri.replace('me:s3cret', '***')}/#/{table}\n"
-    assert done.stderr == ""
+    (line,) = [line for line in ui.lines if line.startswith("All")]
+    assert line == f"All results: {uri.replace('me:s3cret', '***')}/#/{table}\n"
     done = project.run("dvc-mlflow", "ui", check=False, MLFLOW_TRACKING_URI=server)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"dvc-mlflow: MLflow at {server}: ")

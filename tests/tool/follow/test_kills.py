@@ -1,0 +1,83 @@
+"""Followers that are killed at any moment: afterwards `record` has each result in one row."""
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.disks import small_disk
+from support.following import SLOW, following, started
+from support.live_runs import wait
+from support.pipelines import Repository, repository, results
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.rest,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+
+def is_right(project: Repository, number: int) -> bool:
+    """Whether the newest result is in one row, and no row is RUNNING."""
+    rows = project.rows()
+    whole = [row for row in rows if row.data.params.get("a") == f"{number}"]
+    return (
+        [row.info.status for row in whole if results(row)] == ["FINISHED"]
+        and results(whole[-1]) == {"train", "a"}
+        and "RUNNING" not in {row.info.status for row in rows}
+        and len(whole) == 1
+    )
+
+
+def test_followers(tmp_path: Path, slow: bool) -> None:
+    """A follower is killed in each of several runs, 40 of them with `--slow`."""
+    project = repository(tmp_path / "project", SLOW)
+    dice = random.Random(1)  # noqa: S311
+    for number in range(2, 42 if slow else 8):
+        project.set({"a": number, "rate": number})
+        with following(project) as follower, started(project, "dvc", "repro", "-f"):
+            time.sleep(dice.random() * 4)
+            follower.end(signal.SIGKILL)
+        project.record()
+        assert is_right(project, number), [
+            (r.info.status, r.data.params, results(r)) for r in project.rows()
+        ]
+
+
+def test_both(tmp_path: Path) -> None:
+    """With `dvc` killed at the same moment, nothing stays RUNNING, and the next run is right."""
+    project = repository(tmp_path / "project", SLOW)
+    for number, pause in enumerate((0.8, 1.6, 2.4), 2):
+        project.set({"a": number, "rate": number})
+        with following(project) as follower, started(project, "dvc", "repro", "-f") as dvc:
+            time.sleep(pause)
+            os.killpg(dvc.pid, signal.SIGKILL)
+            follower.end(signal.SIGKILL)
+        project.tool("heal")
+        project.record()
+        assert "RUNNING" not in {row.info.status for row in project.rows()}
+        project.dvc("repro", "-q", "-f")
+        project.record()
+        assert len([row for row in project.rows() if {"train", "a"} == results(row)]) == number - 1
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A store on a full disk costs a line; with room again, the rows are there."""
+    project = repository(tmp_path / "project", SLOW)
+    with small_disk(tmp_path / "disk", "4M") as disk:
+        address = f"sqlite:///{disk}/rows.db"
+        with following(project, MLFLOW_TRACKING_URI=address) as follower:
+            project.dvc("repro", "-q")
+            follower.wait_for("a is FINISHED")
+            with (disk / "rest").open("wb", buffering=0) as rest, suppress(OSError):
+                while True:
+                    rest.write(b"0" * 4096)
+            project.set({"a": 2})
+            project.dvc("repro", "-q")
+            follower.wait_for("disk")
+            (disk / "rest").unlink()
+            wait(lambda: "is FINISHED" in follower.lines[-1] or "added" in follower.lines[-1], 90)

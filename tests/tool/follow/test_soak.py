@@ -1,0 +1,90 @@
+"""A follower that runs for long: what it uses stays flat, and every result has its row."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.following import following, started
+from support.live_runs import wait
+from support.pipelines import Repository, repository
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.rest,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+WRITE = 'sleep 0.3; echo "{\\"n\\": $(sed -n "s/^rate: //p" params.yaml)}" > m.json'
+STAGES = {
+    "one": {
+        "cmd": f"{WRITE}; cp m.json model.json",
+        "params": ["rate"],
+        "outs": ["model.json"],
+        "metrics": [{"m.json": {"cache": False}}],
+    }
+}
+
+
+def used(process: psutil.Process, project: Repository) -> dict[str, int]:
+    """Return what a follower uses: MB, threads, descriptors, and files of the tool's."""
+    own = project.path / ".dvc/tmp/dvc-mlflow"
+    return {
+        "memory": process.memory_info().rss >> 20,
+        "threads": process.num_threads(),
+        "descriptors": process.num_fds(),
+        "files": sum(1 for _ in own.rglob("*")),
+    }
+
+
+def test_soak(tmp_path: Path, slow: bool) -> None:
+    """Stages, branches, `dvc gc` and kills in turn, 500 of them with `--slow`."""
+    project = repository(tmp_path / "project", STAGES)
+    dice, n = random.Random(0), 500 if slow else 30  # noqa: S311
+    wanted, before = set[int](), dict[str, int]()
+    with following(project) as follower:
+        process = psutil.Process(follower.process.pid)
+        for number in range(n):
+            project.set({"rate": number})
+            way = dice.choice(["repro", "repro", "repro", "exp", "temp", "kill"])
+            if way == "kill":
+                with started(project, "dvc", "repro") as dvc:
+                    time.sleep(dice.random() * 1.5)
+                    os.killpg(dvc.pid, signal.SIGKILL)
+                project.run("dvc-mlflow", "heal")
+            elif way == "repro":
+                project.dvc("repro", "-q")
+                wanted.add(number)
+            else:
+                words = ["exp", "run", "-q", *(["--temp"] if way == "temp" else [])]
+                project.dvc(*words)
+                wanted.add(number)
+            if number % 7 == 6:
+                project.commit(f"At {number}")
+                project.git("switch", "-q", "-c", f"b{number}", "HEAD~1" if number > 7 else "HEAD")
+            if number % 11 == 10:
+                project.dvc("gc", "-q", "-f", "-A")
+            if number == n // 5:
+                before = used(process, project)
+
+        def missing() -> set[int]:
+            rows = [row for row in project.rows() if row.info.status == "FINISHED"]
+            return wanted - {int(row.data.metrics["one/n"]) for row in rows}
+
+        try:
+            wait(lambda: not missing(), 60)
+        except AssertionError:
+            raise AssertionError(f"no rows of {missing()}: {follower.lines}") from None
+        after = used(process, project)
+    done = [row for row in project.rows() if row.info.status == "FINISHED"]
+    assert len({row.data.metrics["one/n"] for row in done}) == len(done)
+    assert not [row for row in project.rows() if row.info.status == "RUNNING"]
+    print(n, "stages:", before, after)
+    assert after["memory"] < 1.2 * before["memory"]
+    assert after["threads"] <= before["threads"]
+    assert after["descriptors"] <= before["descriptors"] + 3
+    assert after["files"] <= before["files"] + 3
