@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from ..errors import StoreError, say, warn
+from ..errors import ProjectError, StoreError, say, warn
 from ..follow.history import record_history
 from ..follow.lock import Lock
 from ..follow.loop import Worker
 from ..git import check_git
 from ..place import main_repository
 from ..project import Project
+from ..rows.result import table
 from ..store.faults import AWAY
+from ..store.store import Store
 from .record import report
 
 _AWAY = 30.0  # s until a server that does not answer is asked again
@@ -29,6 +31,7 @@ def run(given: argparse.Namespace) -> int:
     while not ends.is_set():
         try:
             with Project() as project:
+                open_store(project, root)
                 add_history(project, root)
         except StoreError as error:
             if error.cure != AWAY:
@@ -51,6 +54,16 @@ def prepare() -> Path:
         os.environ.pop(name, None)
     os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # nobody's `git commit` fails because git looks
     return root
+
+
+def open_store(project: Project, root: Path) -> Store:
+    """Return the store with the table of a project's rows, made if there is none."""
+    try:
+        experiment, columns = table(project)
+    except ProjectError as error:
+        warn(f"{error}")
+        experiment, columns = "", []
+    return Store(root, experiment, columns, folder=project.folder)  # it ends dead rows
 
 
 def add_history(project: Project, root: Path) -> None:

@@ -12,13 +12,12 @@ from functools import partial
 from typing import IO
 
 from .. import own_files, processes
-from ..errors import ProjectError, ToolError, say, warn
+from ..errors import ToolError, say, warn
 from ..project import Project
-from ..rows.result import table
 from ..safe_path import python_path
 from ..store import served
 from ..store.store import Store
-from .follow import add_history, follow, prepare, stopped
+from .follow import add_history, follow, open_store, prepare, stopped
 
 _ENDING = 3  # s that the server has for its end
 
@@ -27,12 +26,7 @@ def run(given: argparse.Namespace) -> int:
     """Record what git has, serve the table, print its address, and follow; return 0."""
     root = prepare()
     with Project() as project:
-        try:
-            experiment, columns = table(project)
-        except ProjectError as error:
-            warn(f"{error}")
-            experiment, columns = "", []
-        store = Store(root, experiment, columns, folder=project.folder)  # ends dead rows
+        store = open_store(project, root)
         port = served.port(root, store.address)
         if port and served.answers(port, root, store.address):
             say(f"All results: {store.url()}")

@@ -46,7 +46,10 @@ class DvcProcess:
             children, now = _children(self.process), time.monotonic()
             self._first = {c.pid: self._first[c.pid] for c in children if c.pid in self._first}
             new = [c for c in children if now - self._first.get(c.pid, now) <= _SEEN]
-            own = self.process.environ().get("DVC_STAGE") if new else None
+            here = self.process.environ() if new else {}
+            if here.get("SHELL", "").endswith("/dvc-mlflow-shell"):
+                return  # `dvc-mlflow dvc` records its stages
+            own = here.get("DVC_STAGE")
             for child in new:
                 with suppress(psutil.Error, OSError):
                     if child.status() != psutil.STATUS_STOPPED:
