@@ -49,7 +49,7 @@ def _record_one(
     for problem in _problems(state):
         warn(problem)
     recording = Recording(project, root, options)
-    recording.record_state(state, commit)
+    recording.record_state(state, commit, chosen)
     for store, written in (*recording.written, *recording.trashed.values()):
         _report(written, store, dry=options.dry_run)
     if len(recording.rows) == 1:

@@ -21,6 +21,7 @@ from .rwlock import holds_lock, stamp
 _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
+_MOMENT = 0.2  # s until what may have been half written is read again
 _RETRY = 2.0, 30.0  # s until something that has failed is tried again: at first, and at most
 
 
@@ -58,16 +59,20 @@ class LiveRows:
     def bring(self, run: StageRun) -> bool:
         """Bring the row of a stage up to what is known; return whether that was all.
 
-        After an error, which is raised, it waits before it tries again.
+        After an error it waits before it tries again. What DVC cannot read is raised the second
+        time: it can be half written.
         """
         stage = self._stages.setdefault(run, _Stage(run))
         if time.monotonic() < stage.next_try:
             return False
         try:
             is_over = self._bring(stage)
-        except Exception:
-            stage.next_try = time.monotonic() + stage.pause
+        except Exception as error:
+            is_first = stage.pause == _RETRY[0]
+            stage.next_try = time.monotonic() + (_MOMENT if is_first else stage.pause)
             stage.pause = min(2 * stage.pause, _RETRY[1])
+            if is_first and isinstance(error, ProjectError):
+                return False
             raise
         if is_over:
             del self._stages[run]
@@ -125,8 +130,8 @@ class LiveRows:
             return
         name = stage.name = project.begin_at(run.file, run.name)
         result = result_of(project, run, name)
-        if result is None or is_prefixed(result.pipeline.stages[name].command):
-            return
+        if result is None or any(map(is_prefixed, _commands(result))):
+            return  # there is no one row, or `dvc-mlflow run` makes it
         stage.result, stage.entry = result, project.entry(name)
         row = next((row for row in self._open if row.is_of(run, result)), None)
         if row is None:
@@ -242,6 +247,10 @@ class LiveRows:
         project = self._projects[home] = Project(at=Path(home))
         project.keep()
         return project
+
+
+def _commands(result: Result) -> list[str]:
+    return [stage.command for stage in result.lineage.members.values()]
 
 
 def _is_later(run: StageRun, written: int) -> bool:

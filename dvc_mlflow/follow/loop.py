@@ -58,6 +58,10 @@ class Worker:
                 if self._rows.bring(run):
                     self._looker.take(run)
         with self._errors_said():
+            error, self._looker.error = self._looker.error, None
+            if error:
+                raise error
+        with self._errors_said():
             for home in self._rows.drop_unused():
                 self._new.look_again(home)
         if time.monotonic() - self._looked > _BETWEEN:

@@ -112,6 +112,8 @@ class NewResults:
             try:
                 recording.record_state(read(project), is_wanted=is_wanted)
             except ProjectError:
+                if files != {path: stamp(path) for path in paths}:
+                    return  # it can have been half written
                 self._seen[home.folder] = _Seen(files, time.monotonic(), is_whole=True)
                 raise
             finally:
@@ -126,11 +128,15 @@ class NewResults:
         refs = _refs(f"{self._git}")
         if refs == self._refs:
             return
-        for project in self._distinct():
-            self._take(record_history(project, self._root, running))
-            done, notes = show(project, self._root)
-            for line in (*done, *notes):
-                self._say(line)
+        try:
+            for project in self._distinct():
+                self._take(record_history(project, self._root, running))
+                done, notes = show(project, self._root)
+                for line in (*done, *notes):
+                    self._say(line)
+        except ProjectError:
+            self._refs = refs  # until they change
+            raise
         is_late = not running.isdisjoint(named_experiments(self._root).values())
         self._refs = {} if is_late else refs
 
@@ -152,15 +158,14 @@ class NewResults:
 def homes(root: Path) -> Iterator[Home]:
     """Yield the project at `root` in each git worktree, and those nested in it."""
     top = checkout(root)
-    inner = os.path.relpath(root, top)
+    inner = [os.path.relpath(root, top)]
     listed = ask("worktree", "list", "--porcelain", "-z", cwd=root).split("\0")
     trees = [each.removeprefix("worktree ") for each in listed if each.startswith("worktree ")]
-    nested: list[str] = []
     with suppress(OSError, ProjectError):
         found = names("ls-files", "-co", "--exclude-standard", "-z", "--", "*.dvc/config", cwd=root)
-        nested = [os.path.normpath(f"{top}/{path}/../..") for path in found]
-    own = [f"{root}", *nested, *(os.path.normpath(f"{tree}/{inner}") for tree in trees)]
-    for folder in dict.fromkeys(map(os.path.realpath, own)):
+        inner += [f"{path}/../.." for path in found]
+    own = (os.path.realpath(f"{tree}/{each}") for tree in (top, *trees) for each in inner)
+    for folder in dict.fromkeys(own):
         if Path(folder, ".dvc").is_dir():
             yield Home(folder, os.path.relpath(folder, checkout(Path(folder))))
 

@@ -157,21 +157,23 @@ class Recording:
         self,
         state: State,
         commit: str = "",
+        chosen: Sequence[str] = (),
+        *,
         is_wanted: Callable[[Result], bool] | None = None,
     ) -> None:
         """Record the wanted results of one state: a commit's, or the checkout's.
 
-        If the store lacks something of them, the rest of history says which commits have them.
-        Raises `ToolError`.
+        `chosen` are the stages to record, by name. If the store lacks something of the results, the
+        rest of history says which commits have them. Raises `ToolError`.
         """
         top = self._project.top
         results = [each for each in state.results() if is_wanted is None or is_wanted(each)]
         is_committed = bool(commit) or has_lock(top, self._project.folder)
-        if state.chosen or self._lacks_one(results, is_committed=is_committed):
+        if chosen or self._lacks_one(results, is_committed=is_committed):
             is_git = commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
             commits = committed(top, commit) if is_git else None
             here = None if commit else state
-            self.record(commits, state.chosen, here=here, only=state, is_wanted=is_wanted)
+            self.record(commits, chosen, here=here, only=state, is_wanted=is_wanted)
         elif not self._options.dry_run:
             self._settle_leftovers(results)
 

@@ -21,6 +21,7 @@ from .dvc_processes import Command, DvcProcess, is_alive
 from .rwlock import Held, RWLock, Stamp, holds_lock, last_dvc, lock_stamp, stamp
 
 _LOOK, _REST = 0.1, 0.3  # s between two looks: while something runs, and else
+_LONG_AGO = 0.0  # since when an entry stands that was there at the first look
 _ACTIVE = 10.0  # s after which a project in which nothing has changed is at rest
 _STAYS = 1.0  # s that an entry of a process that cannot be looked into stands for, if it is a run
 
@@ -120,7 +121,8 @@ class _Place:
         """Whether nothing runs here, and no `dvc` has just begun."""
         now = time.time_ns()
         youngest = max((each.time for each in self._signs if each), default=0)
-        return not self.dvcs and not self._stands and now - youngest > _ACTIVE * 1e9
+        is_held = any(since != _LONG_AGO for since in self._stands.values())
+        return not self.dvcs and not is_held and now - youngest > _ACTIVE * 1e9
 
     def find(self) -> None:
         """Find the processes that have locked the project, and forget those that have ended."""
@@ -146,10 +148,10 @@ class _Place:
         self._stands = {each: self._stands.get(each, now) for each in entries}
         if self._is_new:
             gone = (each for each in entries if each[0] not in self.dvcs)
-            self._stands |= dict.fromkeys(gone, float("inf"))
+            self._stands |= dict.fromkeys(gone, _LONG_AGO)
             self._is_new = False
         for (pid, own), since in self._stands.items():
-            if now - since > _STAYS:
+            if since != _LONG_AGO and now - since > _STAYS:
                 yield pid, own, since
 
 
@@ -163,6 +165,8 @@ class Looker(threading.Thread):
         """Each until it is taken."""
         self.has_new = threading.Event()
         """Set when there is one more."""
+        self.error: Exception | None = None
+        """What went wrong last."""
         self._places: dict[str, _Place] = {}
         self._ends = threading.Event()
         self._lock = threading.Lock()
@@ -171,8 +175,10 @@ class Looker(threading.Thread):
         """Look until it is told to stop."""
         pause = _LOOK
         while not self._ends.wait(pause):
-            with suppress(psutil.Error, OSError):
+            try:
                 self.look()
+            except Exception as error:  # the next look may find what this one has not
+                self.error = error
             is_at_rest = all(place.is_at_rest for place in self._places.values())
             pause = _REST if is_at_rest and not self.runs else _LOOK
 
@@ -215,18 +221,19 @@ class Looker(threading.Thread):
         is_now = place.rwlock.read()
         place.find()
         held = place.rwlock.held
-        for run in mine:
+        for run in mine if is_now else ():
             stands = run.held.is_part_of(held.get(run.pid, Held())) if run.held else None
             if run.dvc is not None and not is_alive(run.dvc):
-                run.was_killed = stands is not False  # a dvc that ends removes its entry
+                run.was_killed = bool(stands)  # a dvc that ends removes its entry
                 run.ended = time.time()
             elif stands:
-                run.before = before[run] if is_now and place.is_same(run) else run.before
+                run.before = before[run] if place.is_same(run) else run.before
             elif stands is False or holds_lock(run.home, run.pid):
                 run.ended = time.time()
         for dvc in place.dvcs.values():
             for command in dvc.commands():
-                self._see(place, dvc, command)
+                with suppress(psutil.Error, OSError):  # it can have ended by now
+                    self._see(place, dvc, command)
         for pid, own, since in place.unseen():
             if not any((run.pid, run.held) == (pid, own) for run in self.runs):
                 self._see_entry(place, pid, own, since)

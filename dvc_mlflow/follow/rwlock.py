@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import own_files
+
 _SETTLED = 100_000_000  # ns after which a file of that age is not half written
+_DAMAGED = 1_000_000_000  # ns after which one that cannot be read says nothing any more
 
 
 class Stamp(NamedTuple):
@@ -63,14 +66,16 @@ class RWLock:
         writes: dict[int, set[str]] = {}
         reads: dict[int, set[str]] = {}
         try:
-            content = json.loads(Path(self._path).read_bytes())
+            content = json.loads(own_files.read(self._path))
             for path, info in content.get("write", {}).items():
                 writes.setdefault(int(info["pid"]), set()).add(path)
             for path, infos in content.get("read", {}).items():
                 for info in infos:
                     reads.setdefault(int(info["pid"]), set()).add(path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return False
+            if time.time_ns() - now.time < _DAMAGED:
+                return False
+            writes, reads = {}, {}
         self.stamp = now
         pids = writes.keys() | reads.keys()
         self.held = {
@@ -98,7 +103,10 @@ def last_dvc(home: str) -> int:
 
     A stage with neither deps nor outputs has no entry in rwlock.
     """
-    text = _text(f"{home}/.dvc/tmp/lock").strip()
+    try:
+        text = own_files.read(f"{home}/.dvc/tmp/lock").decode(errors="replace").strip()
+    except OSError:
+        return 0
     return int(text[:9]) if text.isdecimal() else 0
 
 
@@ -109,12 +117,8 @@ def holds_lock(home: str, pid: int) -> bool:
     except OSError:
         return False
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    lines = (line.split() for line in _text("/proc/locks").splitlines())
-    return any(line[4:6] == [f"{pid}", device] for line in lines if line[1:2] != ["->"])
-
-
-def _text(path: str) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
-        return ""
+        return False
+    return any(line[4:6] == [f"{pid}", device] for line in lines if line[1:2] != ["->"])

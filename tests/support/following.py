@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
+import psutil
 from mlflow.entities import Run
 
 from support.clone import environment
@@ -15,9 +16,9 @@ from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, prepare, train
 
 SLOW: Stages = {
-    "prepare": {**prepare(), "cmd": f"sleep 0.6; {prepare()['cmd']}"},
-    "train": {**train(), "cmd": f"sleep 0.8; {train()['cmd']}; sleep 0.8"},
-    "a": {**evaluate("a"), "cmd": f"sleep 0.4; {evaluate('a')['cmd']}"},
+    "prepare": {**prepare(), "cmd": f"sleep 1; {prepare()['cmd']}"},
+    "train": {**train(), "cmd": f"sleep 1; {train()['cmd']}; sleep 2"},
+    "a": {**evaluate("a"), "cmd": f"sleep 1; {evaluate('a')['cmd']}"},
 }
 """A classic pipeline, of which the first stage is not recorded."""
 
@@ -76,6 +77,16 @@ def following(
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def server_of(pid: int) -> psutil.Process:
+    """Return the process of MLflow's server that a `dvc-mlflow ui` has started."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):  # git's end at any moment
+            found += [child] if "mlflow" in child.cmdline() else []
+    (server,) = found
+    return server
 
 
 def statuses(project: Repository) -> list[str]:

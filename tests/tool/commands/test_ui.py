@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
 from support.clone import environment
-from support.following import following
+from support.following import following, server_of
 from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.servers import answers, free_port, serving
@@ -63,8 +63,7 @@ def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[str, psutil.Pr
             assert ui.stdout
             line = next(line for line in ui.stdout if line.startswith("All results: "))
             assert answers(f"http://127.0.0.1:{port}/health")
-            children = psutil.Process(ui.pid).children()
-            (mlflow,) = [child for child in children if "mlflow" in child.cmdline()]
+            mlflow = server_of(ui.pid)
             yield line, mlflow
         finally:
             os.killpg(ui.pid, signal.SIGKILL)

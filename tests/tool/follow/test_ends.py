@@ -167,12 +167,15 @@ def test_run_cache_while_another_runs(tmp_path: Path) -> None:
 
 def test_dead_follower(tmp_path: Path) -> None:
     """What a killed follower has begun, the next one goes on with: the row stays the same."""
-    project = repository(tmp_path / "project", SLOW)
+    held = {**train(), "cmd": f"{train()['cmd']}; until test -e go; do sleep 0.1; done"}
+    project = repository(tmp_path / "project", {**SLOW, "train": held})
     with started(project, "dvc", "repro"):
         with following(project) as first:
             (begun,) = wait_for_rows(project, "RUNNING")
             first.end(signal.SIGKILL)
-        with following(project):
+        with following(project) as second:
+            second.wait_for("is RUNNING")
+            project.write({"go": ""})
             (row,) = wait_for_rows(project, "FINISHED")
             wait(lambda: results(project.rows()[0]) == {"train", "a"})
             assert row.info.run_id == begun.info.run_id
@@ -184,7 +187,8 @@ def test_dead_follower(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_well", [True, False])
 def test_record_after_a_dead_follower(tmp_path: Path, is_well: bool) -> None:
     """`record` makes the table right: no result is there twice, and nothing stays RUNNING."""
-    end = {**train("raw.txt"), "cmd": f"{train('raw.txt')['cmd']}; sleep 4"}
+    pause = 4 if is_well else 60
+    end = {**train("raw.txt"), "cmd": f"{train('raw.txt')['cmd']}; sleep {pause}"}
     project = repository(tmp_path / "project", {"train": end, "a": evaluate("a")})
     with started(project, "dvc", "repro") as dvc:
         with following(project) as follower:

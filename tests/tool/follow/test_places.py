@@ -11,7 +11,7 @@ import pytest
 
 from support.clone import environment
 from support.following import SLOW, following, started, wait_for_rows
-from support.live_runs import wait
+from support.live_runs import recorded, wait
 from support.pipelines import Repository, Stages, evaluate, repository
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-SCORE = 'sleep 0.8; echo "{\\"n\\": %s}" > %s.json; sleep 0.8'
+SCORE = 'sleep 1; echo "{\\"n\\": %s}" > %s.json; sleep 2'
 
 
 def scored(value: str, name: str, **more: object) -> dict[str, object]:
@@ -58,13 +58,14 @@ def test_monorepo(tmp_path: Path) -> None:
         stages = {"a": scored("2" if folder == "inner" else "3", "a")}
         project.write({f"{folder}/dvc.yaml": json.dumps({"stages": stages})})
     project.commit("Three projects")
-    with following(project):
+    with following(project) as follower:
         for folder in (".", "inner", "inner/most"):
             with started(project, "dvc", "repro", folder=folder):
                 wait(lambda: [r for r in project.rows() if r.info.status == "RUNNING"])
             wait(lambda: not [r for r in project.rows() if r.info.status == "RUNNING"])
-        with started(project, "dvc", "exp", "run", "--temp", "-f", folder="inner"):
-            wait(lambda: [r for r in project.rows() if r.info.status == "RUNNING"])
+        follower.wait_for("is FINISHED", 3)
+        project.run("sh", "-c", "cd inner && dvc exp run -q --temp -f")
+        follower.wait_for("is FINISHED", 4)
         rows = wait_for_rows(project, *["FINISHED"] * 3)
     assert [row.data.metrics for row in rows] == [{"a/n": 1}, {"a/n": 2}, {"a/n": 3}]
     names = [project.client.get_experiment(row.info.experiment_id).name for row in rows]
@@ -124,7 +125,9 @@ def test_daemon(tmp_path: Path) -> None:
     """A daemon that a stage leaves, with its variables, is no stage; nor is a `dvc` under it."""
     daemon = f"{sys.executable} -c 'import time; time.sleep(30)' >/dev/null 2>&1 &"
     project = repository(tmp_path / "project", {"a": scored("1", "a")})
-    text = (project.path / "dvc.yaml").read_text().replace("sleep 0.8; echo", f"{daemon} echo")
+    text = (
+        (project.path / "dvc.yaml").read_text().replace("sleep 1; echo", f"{daemon} sleep 1; echo")
+    )
     project.write({"dvc.yaml": text})
     with following(project) as follower:
         project.dvc("repro", "-q")
@@ -172,3 +175,15 @@ def test_process_that_is_not_seen(tmp_path: Path) -> None:
         project.dvc("repro", "-q")
         (row,) = wait_for_rows(project, "FINISHED")
         assert row.data.metrics == {"a/score": 1}
+
+
+def test_prefix(tmp_path: Path) -> None:
+    """Stages with the prefix have the row that this makes, and the follower makes none."""
+    project = repository(tmp_path / "project", recorded(SLOW, "train", "a"))
+    with following(project) as follower:
+        project.dvc("repro", "-q")
+        (row,) = wait_for_rows(project, "FINISHED")
+        follower.end()
+    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert not [line for line in follower.lines if "RUNNING" in line]
+    assert project.rows(deleted=True) == []

@@ -1,6 +1,7 @@
 """What DVC's rwlock says, on values: what stands, and what can be concluded from half a file."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,9 @@ def test_half_written(tmp_path: Path, text: str) -> None:
     lock(tmp_path, text)
     assert not read.read()
     assert read.held == before
+    os.utime(tmp_path / ".dvc/tmp/rwlock", (1, 1))  # nobody completes it any more
+    assert read.read()
+    assert read.held == {}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from support.following import SLOW, following, wait_for_rows
+from support.following import SLOW, following, server_of, wait_for_rows
 from support.pipelines import repository
 from support.servers import free_port
 
@@ -24,8 +23,7 @@ def test_follows(tmp_path: Path, end: signal.Signals) -> None:
     port = free_port()
     command = ("ui", "--port", f"{port}")
     with following(project, command=command, awaited="All results: ") as ui:
-        children = psutil.Process(ui.process.pid).children()
-        (server,) = [child for child in children if "mlflow" in child.cmdline()]
+        server = server_of(ui.process.pid)
         processes = [server, *server.children(recursive=True)]
         project.dvc("repro", "-q")
         ui.wait_for("a is FINISHED: row ")
