@@ -86,5 +86,5 @@ def test_soak(tmp_path: Path, slow: bool) -> None:
     print(n, "stages:", before, after)
     assert after["memory"] < 1.2 * before["memory"]
     assert after["threads"] <= before["threads"]
-    assert after["descriptors"] <= before["descriptors"] + 3
+    assert after["descriptors"] <= before["descriptors"] + 8  # those of one temporary copy
     assert after["files"] <= before["files"] + 3
