@@ -26,6 +26,8 @@ def record_history(project: Project, root: Path, running: Set[str] = frozenset()
     Experiments that are `running`, by name, are left for the next time. Raises `ToolError`.
     """
     file, top = f"{root / _FILE}", project.top
+    if not (top / ".git").exists():  # the checkout is all that there is
+        return Recording(project, root, Options())
     content = _content(file)
     own = content.get(project.folder, {})
     known = own["tips"] if own and own["store"] == _store(root) else []

@@ -206,6 +206,18 @@ def test_history(project: Repository) -> None:
     assert rates == ["2", "3", "4", "5"]
 
 
+def test_without_git(project: Repository) -> None:
+    """Without git, the results of the checkout are recorded, served and followed."""
+    project.remove_store()
+    project.run("rm", "-r", ".git")
+    project.dvc("config", "core.no_scm", "true")
+    with shown(project.path, free_port()):
+        wait(lambda: [row.info.status for row in project.rows()] == ["FINISHED"])
+        project.set({"rate": 2})
+        project.dvc("repro", "-q")
+        wait(lambda: [row.info.status for row in project.rows()] == ["FINISHED"] * 2)
+
+
 def test_no_project(project: Repository) -> None:
     """Outside of DVC projects, one line says so, and nothing is created."""
     before = {*project.path.iterdir()}
