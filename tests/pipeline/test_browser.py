@@ -1,10 +1,7 @@
 """A new visitor's browser shows the results in MLflow's pages and DVC's plots."""
 
 import csv
-import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +12,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
-from support.clone import Clone, environment
+from support.clone import Clone
+from support.following import following
 from support.histories import history
 from support.pipelines import Repository
 from support.servers import free_port
@@ -54,21 +52,10 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
 @contextmanager
 def shown(project: Repository) -> Iterator[str]:
     """Run `dvc-mlflow ui` in the block; yield the address that it prints."""
-    with subprocess.Popen(
-        ["dvc-mlflow", "ui", "--port", f"{free_port()}"],
-        cwd=project.path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as ui:
-        try:
-            assert ui.stdout
-            line = next(line for line in ui.stdout if line.startswith("All results: "))
-            yield line.strip().removeprefix("All results: ")
-        finally:
-            os.killpg(ui.pid, signal.SIGKILL)
+    command = ("ui", "--port", f"{free_port()}")
+    with following(project, command=command, awaited="All results: ") as ui:
+        line = next(line for line in ui.lines if line.startswith("All results: "))
+        yield line.strip().removeprefix("All results: ")
 
 
 @pytest.fixture(scope="module")

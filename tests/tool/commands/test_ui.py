@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from mlflow import MlflowClient
 
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
-from support.clone import environment
 from support.following import following, server_of
 from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, repository, train
@@ -50,23 +48,11 @@ def project(made: Repository, tmp_path: Path) -> Repository:
 @contextmanager
 def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[str, psutil.Process]]:
     """Run `dvc-mlflow ui` in a folder; yield its line, once it answers, and MLflow's process."""
-    with subprocess.Popen(
-        ["dvc-mlflow", "ui", "--port", f"{port}"],
-        cwd=folder,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as ui:
-        try:
-            assert ui.stdout
-            line = next(line for line in ui.stdout if line.startswith("All results: "))
-            assert answers(f"http://127.0.0.1:{port}/health")
-            mlflow = server_of(ui.pid)
-            yield line, mlflow
-        finally:
-            os.killpg(ui.pid, signal.SIGKILL)
+    command = ("ui", "--port", f"{port}")
+    with following(Repository(folder), command=command, awaited="All results: ", **more) as ui:
+        line = next(line for line in ui.lines if line.startswith("All results: "))
+        assert answers(f"http://127.0.0.1:{port}/health")
+        yield line, server_of(ui.process.pid)
 
 
 def address(project: Repository, port: int, experiment: str = "flowers") -> str:
