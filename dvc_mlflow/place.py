@@ -9,17 +9,16 @@ from .git import checkout, git, names, remote_url
 from .pipeline.tags import DEFAULT, PROCESSOR, PYTHON, REQUIREMENTS
 
 
-def main_repository(folder: Path | None = None) -> Path:
-    """Return a folder's project in the main repository, even from a git worktree or DVC's copy.
+def main_repository() -> Path:
+    """Return the project in the main repository, even from a git worktree or DVC's copy.
 
     The project is the outermost DVC project of the checkout, which need not be the checkout's root.
     """
-    folder = folder or Path.cwd()
-    here = checkout(folder)
+    here = checkout()
     dvc_root = os.environ.get("DVC_ROOT")  # may be stale, inherited from a shell
     if dvc_root and here.is_relative_to(Path(dvc_root, ".dvc", "tmp")):
         here = Path(dvc_root)
-    parents = [folder, *folder.parents]
+    parents = [Path.cwd(), *Path.cwd().parents]
     projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
     inner = projects[-1].relative_to(here) if projects else Path()
     git_folder = here / ".git"

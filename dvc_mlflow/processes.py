@@ -62,7 +62,7 @@ def process(pid: int) -> str:
     """Return a unique name of a process (ids are reused), or "" if it has ended."""
     try:
         # In ticks since the boot, because the clock may be set while it runs.
-        state, *_, began = _stat(pid)[:20]
+        state, *_, began = stat(pid)[:20]
     except OSError:
         return "" if os.path.exists("/proc/self/stat") else _elsewhere(pid)
     return "" if state == "Z" else f"{pid}@{began}"  # a zombie only waits for its parent
@@ -70,7 +70,7 @@ def process(pid: int) -> str:
 
 def parent(pid: int) -> int:
     """Return the id of a process's parent; raises `OSError`."""
-    return int(_stat(pid)[1])
+    return int(stat(pid)[1])
 
 
 def environ(pid: int) -> bytes:
@@ -82,7 +82,7 @@ def environ(pid: int) -> bytes:
         return b""
 
 
-def _stat(pid: int) -> list[str]:
+def stat(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat from the state on; raises `OSError`."""
     with open(f"/proc/{pid}/stat", errors="replace") as file:
         return file.read().rpartition(")")[2].split()

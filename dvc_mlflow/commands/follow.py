@@ -10,6 +10,7 @@ from threading import Event
 
 from ..errors import ProjectError, StoreError, say, warn
 from ..follow.history import record_history
+from ..follow.known import RETRY
 from ..follow.lock import Lock
 from ..follow.loop import Worker
 from ..git import check_git
@@ -20,7 +21,6 @@ from ..store.faults import AWAY
 from ..store.store import Store
 from .record import report
 
-_AWAY = 30.0  # s until a server that does not answer is asked again
 _PAUSE = 1.0  # s between two tries to follow where another process does
 
 
@@ -38,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
                 raise
             if said != f"{error}":
                 warn(said := f"{error}")
-            ends.wait(_AWAY)
+            ends.wait(RETRY)
         else:
             say(f"following {root}")
             follow(root, ends.is_set)

@@ -4,7 +4,6 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
@@ -30,13 +29,11 @@ def run(given: argparse.Namespace) -> int:
     check_git()
     root = main_repository()
     with Project() as project:
-        show_registry = partial(show_and_say, project, root, dry=options.dry_run)
         if given.all or given.experiments or ".." in given.rev:
             _record_many(project, root, chosen, options, given)
-            show_registry()
         else:
             _record_one(project, root, chosen, options, given.rev)
-            show_registry()
+        show_and_say(project, root, dry=options.dry_run)
     return 0
 
 
@@ -76,13 +73,14 @@ def _record_many(
     recording = Recording(project, root, options, reads_all=True)
     recording.record(commits, chosen)
     report(recording, dry=options.dry_run)
+    changed = [store for store, written in recording.written if written.verb]
     if not recording.n_results:
         for line in _why_none(project):
             warn(line)
-    elif not any(written.verb for _, written in recording.written):
+    elif not changed:
         say(_NOTHING)
     for store in recording.stores:
-        if not options.dry_run and any(s is store and w.verb for s, w in recording.written):
+        if store in changed and not options.dry_run:
             say(store.table_line())
 
 

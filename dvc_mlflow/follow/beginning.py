@@ -30,7 +30,7 @@ def open_run(
     if stage.settings.open != "first":  # its script may log the params in its own way
         log_known(store, run, result, stage)
     store.show(shown(result, found, _params(result, stage), {}))
-    return Live(run.info.run_id)
+    return Live(run.info.run_id, name)
 
 
 def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import psutil
 
+from .. import processes
+
 _SEEN = 1.0  # s after which a process has its final environment: it can be seen before its exec
 
 
@@ -68,8 +70,10 @@ def is_stopped(process: psutil.Process) -> bool:
         return False
 
 
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs, and its id was not used again."""
+def is_alive(process: psutil.Process | None) -> bool:
+    """Whether a process is to be seen and runs, and its id was not used again."""
+    if process is None:
+        return False
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -96,7 +100,7 @@ def _began(process: psutil.Process) -> float:
     seconds.
     """
     with suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{process.pid}/stat").read_text(errors="replace").rpartition(")")[2]
+        ticks = int(processes.stat(process.pid)[19])
         booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted + int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")
+        return booted + ticks / os.sysconf("SC_CLK_TCK")
     return float(process.create_time())

@@ -15,6 +15,8 @@ from ..store.faults import AWAY
 from ..store.runs import Runs
 from ..store.stores import AT_MOST, Stores
 
+RETRY = 30.0  # s until a process that goes on asks a store again that has failed
+
 
 class Known:
     """The stores that stages need, each opened once.

@@ -69,40 +69,36 @@ class LiveRow:
         Return whether it is new. One that only adds to a row which has results already has none
         of its own until it ends, unless it draws curves.
         """
-        stage = result.pipeline.stages[name]
-        curves = Follower(result, stage)
+        stage, is_new = result.pipeline.stages[name], not self.is_open
+        curves = self._curves[run] = Follower(result, stage)
         self._result = result
-        if self.is_open:
-            with self._known.use(result) as (store, _):
+        if is_new and self.members & result.pipeline.above(name) and not curves.draws:
+            return False
+        with self._known.use(result) as (store, _):
+            if self.is_open or self._find(store):
                 log_known(store, store.client.get_run(self._live.run_id), result, stage)
-        elif curves.draws or not self.members & result.pipeline.above(name):
-            with self._known.use(result) as (store, _):
-                if not (self._find(store) or self._is_elsewhere(store, run)):
-                    self._open(store, result, name)
-            if self.is_open:
-                self._monitor = monitor(self._live.run_id)
-                self._curves[run] = curves
-                return True
-        self._curves[run] = curves
-        return False
+            elif not self._is_elsewhere(store, run):
+                self._open(store, result, name)
+        if is_new and self.is_open:
+            self._monitor = monitor(self._live.run_id)
+        return is_new and self.is_open
 
     def follow(self, run: StageRun) -> None:
         """Send what a stage has added to its curves."""
-        if self.is_open and run in self._curves and (points := self._curves[run].read()):
+        points = self._curves[run].read() if self.is_open and run in self._curves else []
+        if new := [point for point in points if comparable(point) not in self._sent]:
             now = int(time.time() * 1000)
-            new = [point for point in points if comparable(point) not in self._sent]
             with self._known.use(self._result) as (store, _):
                 log(store, self._live.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
 
     def complete(self, result: Result) -> Written:
         """Complete the row with the result of one of its members."""
         self._stop_monitor()
-        with self._known.use(result) as (store, _):
+        with self._known.use(result) as (store, runs):
             if self.is_open and self._is_of_another(store, result):
                 store.client.delete_run(self._live.run_id)
                 self._live = Live()
-        self._live = self._live._replace(tags=_environment(result.project))
-        with self._known.use(result) as (store, runs):
+            self._live = self._live._replace(tags=made_by(result.project))
             written = bring(store, runs, result, self._live)
             if written.columns and written.verb == "added":
                 store.show(written.columns)
@@ -141,10 +137,10 @@ class LiveRow:
         return any(now.get(key, text) != text for key, text in begun.items())
 
     def _open(self, store: Store, result: Result, name: str) -> None:
-        tags = {**_environment(result.project), **self._tags(store)}
+        tags = {**made_by(result.project), **self._tags(store)}
         stage = result.pipeline.stages[name]
         self._live = open_run(store, result, stage, os.urandom(4).hex(), tags)
-        self._name = store.client.get_run(self._live.run_id).info.run_name or ""
+        self._name = self._live.name
 
     def _tags(self, store: Store) -> dict[str, str]:
         """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
@@ -204,7 +200,8 @@ def without_outdated(project: Project, state: State, name: str, others: Set[str]
     return replace(state, digests={k: v for k, v in known.items() if k not in gone})
 
 
-def _environment(project: Project) -> dict[str, str]:
+def made_by(project: Project) -> dict[str, str]:
+    """Return the tags of what runs the code of a project here."""
     found = environment(project.md5("requirements.txt"))
     return {key: value for key, value in found.items() if value}
 

@@ -13,7 +13,7 @@ from ..project import Project
 from ..rows.commits import named_experiments
 from ..rows.result import Result, State, read
 from .dvc_processes import is_alive, is_stopped
-from .known import Known
+from .known import RETRY, Known
 from .live_row import LiveRow, members, result_of, without_outdated
 from .running import StageRun
 from .rwlock import holds_lock, stamp
@@ -22,7 +22,7 @@ _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
 _MOMENT = 0.2  # s until what may have been half written is read again
-_RETRY = 2.0, 30.0  # s until something that has failed is tried again: at first, and at most
+_AGAIN = 2.0  # s until something that has failed is tried again, and each time twice as long
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ class _Stage:
     entry: object = None
     """What dvc.lock had of it at its start."""
     is_begun: bool = False
-    pause: float = _RETRY[0]
+    pause: float = _AGAIN
     next_try: float = 0.0
 
 
@@ -68,9 +68,9 @@ class LiveRows:
         try:
             is_over = self._bring(stage)
         except Exception as error:
-            is_first = stage.pause == _RETRY[0]
+            is_first = stage.pause == _AGAIN
             stage.next_try = time.monotonic() + (_MOMENT if is_first else stage.pause)
-            stage.pause = min(2 * stage.pause, _RETRY[1])
+            stage.pause = min(2 * stage.pause, RETRY)
             if is_first and isinstance(error, ProjectError):
                 return False
             raise
@@ -89,7 +89,7 @@ class LiveRows:
         """
         used = {stage.row for stage in self._stages.values()}
         for row in [*self._open]:
-            lives = row.dvc is not None and is_alive(row.dvc)
+            lives = is_alive(row.dvc)
             is_held = lives and holds_lock(row.home, row.pid)
             if row in used or is_held or (row.dvc and is_stopped(row.dvc)):
                 self._idle[row] = time.monotonic()

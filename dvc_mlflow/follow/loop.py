@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ToolError
-from .known import Known
+from .known import RETRY, Known
 from .live_rows import LiveRows
 from .new_results import NewResults
 from .running import Looker
 
 _PAUSE = 0.1  # s between two steps
 _BETWEEN = 0.5  # s between two looks at what is new
-_RETRY = 30.0  # s before a store that failed is asked again
 _MOST = 100  # errors that are remembered
 
 
@@ -30,7 +29,7 @@ class Worker:
 
     def __init__(self, root: Path, say: Callable[[str], object]) -> None:
         self._say = say
-        self._rows = LiveRows(root, Known(root, _RETRY), say)
+        self._rows = LiveRows(root, Known(root, RETRY), say)
         self._new = NewResults(root, self._rows.is_for, say)
         self._looker = Looker([])
         self._looked = -_BETWEEN
@@ -57,10 +56,9 @@ class Worker:
             with self._errors_said():
                 if self._rows.bring(run):
                     self._looker.take(run)
-        with self._errors_said():
-            error, self._looker.error = self._looker.error, None
-            if error:
-                raise error
+        error, self._looker.error = self._looker.error, None
+        if error:
+            self._say_once(error)
         with self._errors_said():
             for home in self._rows.drop_unused():
                 self._new.look_again(home)
@@ -76,8 +74,11 @@ class Worker:
         try:
             yield
         except Exception as error:
-            is_own = isinstance(error, ToolError)
-            text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
-            if text not in self._said:
-                self._say(" ".join(text.split())[:500])
-                self._said = dict.fromkeys([*self._said, text][-_MOST:])
+            self._say_once(error)
+
+    def _say_once(self, error: Exception) -> None:
+        is_own = isinstance(error, ToolError)
+        text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
+        if text not in self._said:
+            self._say(" ".join(text.split())[:500])
+            self._said = dict.fromkeys([*self._said, text][-_MOST:])

@@ -15,6 +15,7 @@ from ..registry.show import show
 from ..rows.commits import named_experiments
 from ..rows.result import Result, read
 from .history import record_history
+from .known import RETRY
 from .recording import Options, Recording
 from .running import Home, StageRun
 from .rwlock import Stamp, lock_stamp, stamp
@@ -23,14 +24,13 @@ _YOUNG = 200_000_000  # ns: a file of that age may be half written
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
 _SHARE = 100  # times as long as making it took, at least
 _BUSY = 5.0  # s between two readings of a project in which stages run
-_RETRY = 30.0  # s until a store that has failed is asked again
 
 
 class _Seen(NamedTuple):
     """A project as it was when its results were recorded."""
 
     files: Mapping[str, Stamp | None]
-    """The stamps of its dvc.yaml, dvc.lock and .dvc files, and of git's refs."""
+    """The stamps of its dvc.yaml and dvc.lock files, and of what says git's commit."""
     at: float
     is_whole: bool
     """Whether none of its results was left out, as its stages run."""
@@ -83,7 +83,7 @@ class NewResults:
                 self._record_checkout(home, is_busy=home.folder in busy)
             self._record_commits({run.experiment for run in running} - {""})
         except StoreError:
-            self._next_try = time.monotonic() + _RETRY
+            self._next_try = time.monotonic() + RETRY
             raise
 
     def look_again(self, home: str) -> None:

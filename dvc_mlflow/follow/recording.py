@@ -29,7 +29,7 @@ from ..store.runs import AllRuns, Runs
 from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, settle, upsert
-from .leftovers import settle_leftovers
+from .leftovers import leftovers, settle_leftovers
 
 _AT_ONCE = 16
 _GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
@@ -358,9 +358,12 @@ class Recording:
     def _settle_leftovers(self, results: Sequence[Result]) -> None:
         """Let go what a killed follower has left, if its stage has ended well after all."""
         for store in self.stores:
-            own = [each for each in results if self._place(each)[0] is store]
-            with store.lock(), store.errors_reported(AT_MOST):
-                settle_leftovers(store, own)
+            with store.errors_reported(AT_MOST):
+                left = leftovers(store)
+            if left:
+                own = [each for each in results if self._place(each)[0] is store]
+                with store.lock(), store.errors_reported(AT_MOST):
+                    settle_leftovers(store, left, own)
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))

@@ -82,7 +82,7 @@ class StageRun:
     @property
     def is_dvc_alive(self) -> bool:
         """Whether its `dvc` still runs, as far as can be seen."""
-        return self.dvc is not None and is_alive(self.dvc)
+        return is_alive(self.dvc)
 
     @property
     def is_dvc_done(self) -> bool:

@@ -15,12 +15,11 @@ from ..errors import StoreError, masked
 from ..follow.beginning import log_known, open_run
 from ..follow.curves import Follower
 from ..follow.known import Known
-from ..follow.live_row import without_outdated
+from ..follow.live_row import made_by, without_outdated
 from ..follow.machine import PREFIX, Monitor, monitor
 from ..follow.recording import bring
 from ..pipeline.lineages import lineages
 from ..pipeline.tags import NOTE, PARENT, TOKEN
-from ..place import environment
 from ..project import Project
 from ..rows.description import description, ended
 from ..rows.origin import Origin, of_running
@@ -142,16 +141,12 @@ class LiveRow:
         result = self._results[0]
         with self._known.use(result) as (store, _):
             stage, token = result.pipeline.stages[self._name], self._request.token
-            self._live = open_run(store, result, stage, token, self._tags())
+            self._live = open_run(store, result, stage, token, made_by(self._project))
 
     def _stop_monitor(self) -> None:
         if self._monitor:
             self._monitor.finish()
             self._monitor = None
-
-    def _tags(self) -> dict[str, str]:
-        found = environment(self._project.md5("requirements.txt"))
-        return {key: value for key, value in found.items() if value}
 
     def _changed(self) -> list[str]:
         now = self._project.inputs()
@@ -179,7 +174,7 @@ class LiveRow:
         self._results = self._read()
         state = self._results[0].state
         with self._known.use(self._results[0]) as (store, _):
-            live = self._adopt(store)._replace(tags=self._tags())
+            live = self._adopt(store)._replace(tags=made_by(self._project))
             if reason := state.reasons.get(self._name):
                 leave(store, live, {})
                 return [f"stage {self._name} is not recorded: {reason}"]
@@ -226,7 +221,7 @@ class LiveRow:
             self._sent.clear()
             state = self._results[0].state
             tags = origin_tags(state, state.pipeline.stages[self._name])
-            own_tags = {**processes.tags(store.root), **self._tags()}
+            own_tags = {**processes.tags(store.root), **made_by(self._project)}
             log(store, first.info.run_id, tags={**tags, **own_tags})
         else:
             return self._live

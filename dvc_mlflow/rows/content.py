@@ -99,11 +99,9 @@ def fetch(result: Result) -> list[str]:
 
 def part_of(result: Result, name: str) -> Part:
     """Return what a row gets from the stage with this name in the row."""
-    part, called = (
-        Part(inputs=inputs_of(result, result.lineage.parts[name])),
-        labels(result.lineage),
-    )
-    for stage in result.lineage.parts[name]:
+    stages, called = result.lineage.parts[name], labels(result.lineage)
+    part = Part(inputs=inputs_of(result, stages))
+    for stage in stages:
         label = called[stage.name]
         part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
         is_member = stage is result.lineage.members[name]
