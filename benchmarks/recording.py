@@ -1,12 +1,11 @@
-"""Measure what recording costs: each pipeline bare, with the prefix, and by `dvc-mlflow dvc`.
+"""Measure what recording costs: each pipeline alone, followed, and with the prefix.
 
 `python benchmarks/recording.py` prints the table and writes it to RESULTS-recording.md; with
-`--quick` it measures everything once and small. CPU time includes the recorder's: this process
-adopts it, and waits for it after each run.
+`--quick` it measures everything once and small. A time is that of `dvc`, and beside it that of the
+`dvc-mlflow record` after it, which waits until all rows are whole.
 """
 
 import argparse
-import ctypes
 import datetime
 import os
 import platform
@@ -17,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from process import run  # noqa: E402
 from support.clone import environment  # noqa: E402
+from support.following import following  # noqa: E402
 from support.pipelines import Repository, Stages, repository  # noqa: E402
 from support.processor import processor  # noqa: E402
 
@@ -39,35 +40,25 @@ MODEL = {
 """How MLflow would load the model of a stage."""
 LONG = 40
 """Seconds from which on a run is measured once."""
-BECOME_SUBREAPER = 36  # prctl's: the recorder's parent has ended, so it becomes our child
 
 
 class Cost(NamedTuple):
-    """What a run took."""
+    """What a run took, in seconds."""
 
-    wall: float
-    cpu: float
+    dvc: float
+    record: float
 
 
-def measure(project: Repository, *command: str) -> Cost:
-    """Return what `dvc repro -f` costs, with all that it leaves behind."""
-    before, started = os.times(), time.perf_counter()
-    subprocess.run(
-        [*command, "repro", "-q", "-f"],
-        cwd=project.path,
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
-    wall = time.perf_counter() - started
-    try:
-        while True:
-            os.wait()
-    except ChildProcessError:
-        pass
-    after = os.times()
-    cpu = sum(after[2:4]) - sum(before[2:4])
-    return Cost(wall, cpu)
+def measure(project: Repository, *, records: bool) -> Cost:
+    """Return what `dvc repro -f` takes, and then what it takes until its rows are whole."""
+    seconds = []
+    for command in (["dvc", "repro", "-q", "-f"], ["dvc-mlflow", "record"])[: 1 + records]:
+        started = time.perf_counter()
+        subprocess.run(
+            command, cwd=project.path, env=environment(), check=True, capture_output=True
+        )
+        seconds.append(time.perf_counter() - started)
+    return Cost(seconds[0], sum(seconds[1:]))
 
 
 def prefixed(stages: Stages) -> Stages:
@@ -95,34 +86,34 @@ class Bench:
         stages: Stages,
         make: Callable[[Repository], None] = lambda _: None,
         before: Callable[[Repository], None] = lambda _: None,
-        target: str = "",
         **options: Any,
     ) -> None:
         """Measure a pipeline in three ways; `before` each run, untimed, once made."""
-        ways = (stages, ("dvc",)), (prefixed(stages), ("dvc",)), (stages, ("dvc-mlflow", "dvc"))
-        projects, longest = [], 0.0
-        for number, (given, command) in enumerate(ways):
-            project = repository(self.folder / f"{len(self.rows)}-{number}", given, **options)
-            make(project)
-            longest = max(longest, measure(project, *command).wall)  # the store is made once
-            projects.append((project, command))
-        costs: list[list[Cost]] = [[], [], []]
-        for _ in range(1 if longest > LONG else self.repeats):
-            for (project, command), found in zip(projects, costs, strict=True):
-                before(project)
-                found.append(measure(project, *command))
-        (bare, bare_cpu), (wall, cpu), (front, front_cpu) = (
-            [statistics.median(values) for values in zip(*each, strict=True)] for each in costs
+        ways, longest = (stages, stages, prefixed(stages)), 0.0
+        projects, costs = [], [list[Cost]() for _ in ways]
+        with ExitStack() as opened:
+            for number, given in enumerate(ways):
+                project = repository(self.folder / f"{len(self.rows)}-{number}", given, **options)
+                make(project)
+                if number == 1:
+                    opened.enter_context(following(project))
+                longest = max(longest, measure(project, records=number > 0).dvc)
+                projects.append(project)
+            for _ in range(1 if longest > LONG else self.repeats):
+                for number, (project, found) in enumerate(zip(projects, costs, strict=True)):
+                    before(project)
+                    found.append(measure(project, records=number > 0))
+        alone, followed, prefix = (
+            Cost(*(statistics.median(values) for values in zip(*each, strict=True)))
+            for each in costs
         )
         self.row(
             what,
-            f"{bare:.2f} / {bare_cpu:.2f}",
-            f"{wall:.2f} / {cpu:.2f}",
-            f"{wall - bare:+.2f} / {cpu - bare_cpu:+.2f}",
-            f"{wall / bare:.2f}",
-            f"{front:.2f} / {front_cpu:.2f}",
-            f"{front / bare:.2f}",
-            target,
+            f"{alone.dvc:.2f}",
+            f"{followed.dvc:.2f} + {followed.record:.2f}",
+            f"{followed.dvc / alone.dvc:.2f}",
+            f"{prefix.dvc:.2f} + {prefix.record:.2f}",
+            f"{prefix.dvc / alone.dvc:.2f}",
         )
 
     def row(self, *cells: str) -> None:
@@ -133,12 +124,12 @@ class Bench:
     def everything(self) -> None:
         """Measure everything."""
         self.compare("a stage of 1 s", {"one": stage("sleep 1", 0)})
-        for count, target in ((8, ""), (int(2 + 100 * self.scale), "at most 1.3")):
+        for count in (8, int(2 + 100 * self.scale)):
             short = {f"s{i}": stage("sleep 0.5", i) for i in range(count)}
-            self.compare(f"{count} stages of 0.5 s", short, target=target)
-        for count, target in ((100, "at most 1.3"), (300, "")):
+            self.compare(f"{count} stages of 0.5 s", short)
+        for count in (100, 300):
             many = {f"s{i}": stage("true", i) for i in range(int(count * self.scale))}
-            self.compare(f"{len(many)} stages that do nothing", many, target=target)
+            self.compare(f"{len(many)} stages that do nothing", many)
         items = [f"i{i}" for i in range(int(2 + 48 * self.scale))]
         each = {"s": {"foreach": items, "do": stage("true", 1, "m${item}.json")}}
         self.compare(f"{len(items)} items of a foreach", each)
@@ -146,7 +137,7 @@ class Bench:
             self.growing(half * self.scale)
         alone = [run("dvc-mlflow", "run", "true") for _ in range(5 * self.repeats)]
         cpu = 1000 * statistics.median(cost.cpu for cost in alone)
-        self.row("`run` itself", "", f"{cpu:.0f} ms of CPU", "", "", "", "", "at most 60 ms")
+        self.row("`run` itself", "", "", "", f"{cpu:.0f} ms of CPU", "")
 
     def growing(self, scale: float) -> None:
         """Measure what grows with the size of a pipeline."""
@@ -190,20 +181,19 @@ class Bench:
 
     def text(self) -> str:
         """Return the table and a description of the machine."""
-        front = "by `dvc-mlflow dvc`"
-        heads = ("`dvc repro -f` of", "bare", "recorded", "more", "ratio", front, "ratio", "target")
+        heads = ("`dvc repro -f` of", "alone", "followed", "ratio", "with the prefix", "ratio")
         return "\n".join(
             [
                 "# What recording costs",
                 "",
-                f"- {datetime.datetime.now(tz=datetime.UTC).date()}, wall / CPU seconds, medians "
-                f"of {self.repeats} in turn, or one run of more than {LONG} s; CPU includes the "
-                "recorder's",
+                f"- {datetime.datetime.now(tz=datetime.UTC).date()}, seconds of `dvc` and, after "
+                f"the +, of `dvc-mlflow record`; medians of {self.repeats} in turn, or one run of "
+                f"more than {LONG} s",
                 f"- {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
                 f"dvc {version('dvc')}, mlflow {version('mlflow')}",
                 "",
                 "| " + " | ".join(heads) + " |",
-                "|---|---:|---:|---:|---:|---:|---:|---|",
+                "|---|---:|---:|---:|---:|---:|",
                 *("| " + " | ".join(cells) + " |" for cells in self.rows),
                 "",
             ]
@@ -230,7 +220,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="once and small: is it in order?")
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(BECOME_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), *((1, 0.02) if options.quick else (3, 1.0)))
         bench.everything()

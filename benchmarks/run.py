@@ -32,8 +32,8 @@ from support.processor import processor  # noqa: E402
 from vanilla_lstm.task.sequences import generate  # noqa: E402
 
 PREFIX = "dvc-mlflow run "
-WAYS = {"recorded": (PREFIX, ["dvc"]), "bare": ("", ["dvc"]), "front": ("", ["dvc-mlflow", "dvc"])}
-"""The prefix in dvc.yaml, and what comes before `repro`, by way."""
+WAYS = {"recorded": PREFIX, "bare": ""}
+"""The prefix in dvc.yaml, by way."""
 
 
 def empty_project(path: Path) -> Clone:
@@ -111,22 +111,20 @@ class Bench:
         runs: dict[str, list[Run]] = {name: [] for name in WAYS}
         for name, clone in clones.items():
             file = clone.path / "dvc.yaml"
-            file.write_text(file.read_text().replace(PREFIX, WAYS[name][0]))
+            file.write_text(file.read_text().replace(PREFIX, WAYS[name]))
         options = ("repro", "-f", "--no-run-cache")
         clone, first = clones["recorded"], []
         for _ in range(self.repeats):
             clone.remove_store()
             first.append(run("dvc", *options, cwd=clone.path).wall)
         for _ in range(self.repeats):  # in turn, so that all run under the same load
-            for name, (_, command) in WAYS.items():
-                runs[name].append(run(*command, *options, cwd=clones[name].path))
+            for name in WAYS:
+                runs[name].append(run("dvc", *options, cwd=clones[name].path))
         walls = {name: statistics.median(r.wall for r in runs[name]) for name in WAYS}
-        recorded, bare, front = walls.values()
+        recorded, bare = walls.values()
         self.row("`dvc repro` of all stages, recorded", f"{recorded:.1f} s")
-        self.row("  the same by `dvc-mlflow dvc repro`", f"{front:.1f} s")
         self.row("  the same without recording", f"{bare:.1f} s")
-        self.row("  recorded / without", f"{recorded / bare:.2f}", "at most 1.15")
-        self.row("  by `dvc-mlflow dvc repro` / without", f"{front / bare:.2f}", "at most 1.15")
+        self.row("  recorded / without", f"{recorded / bare:.2f}", "at most 1.05")
         self.row("  recorded / the post's script", f"{recorded / post:.2f}", "at most 0.22")
         self.row("  its peak memory", f"{max(r.peak for r in runs['recorded']):.2f} GB")
         self.row("  the first time, which makes the store", f"{statistics.median(first):.1f} s")
@@ -135,18 +133,16 @@ class Bench:
             wall = self.median(partial(self.wall_of, clone, script))
             self.row(f"the {stage} stage as a process", f"{wall:.1f} s")
         empty = empty_project(self.folder / "empty")
-        noop: dict[str, list[float]] = {"ours": [], "empty": [], "front": []}
+        noop: dict[str, list[float]] = {"ours": [], "empty": []}
         run("dvc", "repro", cwd=clone.path)
         for _ in range(3 * self.repeats):
             noop["ours"].append(run("dvc", "repro", cwd=clone.path).wall)
             noop["empty"].append(run("dvc", "repro", cwd=empty.path).wall)
-            noop["front"].append(run("dvc-mlflow", "dvc", "repro", cwd=clones["front"].path).wall)
-        ours, empties, fronts = map(statistics.median, noop.values())
+        ours, empties = map(statistics.median, noop.values())
         self.row("`dvc repro` with nothing to do", f"{ours:.2f} s")
         self.row(
             "  / that of an empty project of four stages", f"{ours / empties:.2f}", "at most 1.2"
         )
-        self.row("  the same by `dvc-mlflow dvc repro`", f"{fronts:.2f} s")
 
     def scaling(self) -> None:
         """Measure how the cost of an epoch grows, and how fast digits are drawn."""

@@ -5,27 +5,27 @@ import sys
 from collections.abc import Sequence
 
 from .errors import ToolError, warn
-from .live.user_shell import command as shell_command
 from .safe_path import leave_out_checkout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named on the command line, or in `arguments`; return its exit status."""
+    words = sys.argv[1:] if arguments is None else [*arguments]
     try:
         leave_out_checkout()
     except FileNotFoundError:
-        warn("the working directory does not exist any more; go to another one")
-        return 1
-    words = sys.argv[1:] if arguments is None else [*arguments]
+        if words[:1] != ["run"]:  # its command may not need one
+            warn("the working directory does not exist any more; go to another one")
+            return 1
     try:
-        if words[:1] == ["run"] and (stage := _stage_command(words[1:])):
-            from .commands.run import run  # without argparse, to start the stage sooner
+        if words[:1] == ["run"] and (command := _command(words[1:])):
+            from .commands.run import run  # without argparse, to start the command sooner
 
-            return run(stage)
+            return run(command)
         if words[:1] == ["dvc"]:
-            from .commands.dvc import run as run_dvc  # all that follows is for dvc
-
-            return run_dvc(words[1:])
+            text = " ".join(["dvc", *words[1:]])
+            warn(f"`dvc-mlflow dvc` is gone; type `{text}`, or `dvc-mlflow run {text}`")
+            return 2
         return _run_parsed(words)
     except (ToolError, OSError) as error:  # of the system, such as a full disk
         where = getattr(error, "filename", None)
@@ -41,11 +41,13 @@ def _run_parsed(words: Sequence[str]) -> int:
 
     from .arguments import parser
     from .fast_imports import without_collector
+    from .pipeline.token import leave_run
 
+    leave_run(os.environ)
     parsing = parser()
     given = parsing.parse_args(words)
     if given.command == "run":
-        parsing.error("run: the command of the stage is missing")
+        parsing.error("run: the command is missing")
     import_module(".store.mlflow_settings", __package__)  # before any command imports MLflow
     # Import only what this command needs: DVC and MLflow take seconds.
     with without_collector():
@@ -53,10 +55,10 @@ def _run_parsed(words: Sequence[str]) -> int:
     return int(command.run(given))
 
 
-def _stage_command(words: Sequence[str]) -> list[str]:
-    """Return the command that `run` is to start, or [] if the words ask for help or are wrong."""
+def _command(words: Sequence[str]) -> list[str]:
+    """Return the command that `run` is to become, or [] if the words ask for help or are wrong."""
     if words[:1] == ["-c"] and len(words) == 2:
-        return shell_command(words[1], os.environ)
+        return [os.environ.get("SHELL") or "/bin/sh", "-c", words[1]]  # as DVC starts it
     command = [*words[1:]] if words[:1] == ["--"] else [*words]
     return [] if command[0:1] and command[0].startswith("-") else command
 

@@ -13,7 +13,6 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_record(commands)
-    _add_dvc(commands)
     _add_run(commands)
     _add_those_of_one_row(commands)
     _add_ui(commands)
@@ -55,20 +54,14 @@ def _add_record(commands: Any) -> None:
     record.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
-def _add_dvc(commands: Any) -> None:
-    commands.add_parser(
-        "dvc",
-        help="run dvc, and record the stages that it runs",
-    )
-
-
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         usage="dvc-mlflow run COMMAND [ARGUMENT ...]\n       dvc-mlflow run -c 'SHELL TEXT'",
-        help="run a stage's command and record it while it runs (for dvc.yaml)",
-        description="Put this before a stage's command in dvc.yaml. The command runs as before, "
-        "with the same streams, signals and exit status, and its row in MLflow shows it live.",
+        help="record what a command lets dvc run, and let its MLflow calls reach the row",
+        description="Make sure that this repository is followed, let the MLflow calls of scripts "
+        "reach their rows, and become the command: `dvc-mlflow run dvc repro`. In dvc.yaml it can "
+        "stand before the command of a stage. A follower that it has started ends by itself.",
     )
     run.add_argument("-c", metavar="TEXT", help="a command line for the shell")
 
@@ -125,12 +118,18 @@ def _add_ui(commands: Any) -> None:
 
 
 def _add_follow(commands: Any) -> None:
-    commands.add_parser(
+    follow = commands.add_parser(
         "follow",
         help="record whatever dvc runs here, without a page",
         description="Do what `ui` does, without a page: record what git has, and then whatever dvc "
         "runs in this repository while it runs, until Ctrl-C.",
     )
+    follow.add_argument(
+        "--until-idle",
+        action="store_true",
+        help="record only what begins from now on, and end when nothing has run for ten seconds",
+    )
+    follow.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # a descriptor, from `run`
 
 
 def _add_heal(commands: Any) -> None:

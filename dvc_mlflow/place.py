@@ -89,6 +89,27 @@ def default_experiment(root: Path, folder: str = "") -> str:
     return "/".join(filter(None, [_remote_name(root) or checkout(root.resolve()).name, folder]))
 
 
+def file_of(address: str) -> Path | None:
+    """Return the file of an SQLite database, or None if the store is another one."""
+    scheme, _, path = address.partition(":///")
+    is_file = scheme == "sqlite" and path and not path.startswith("file:")
+    return Path(path.partition("?")[0]) if is_file else None
+
+
+def has_experiment(root: Path, name: str) -> bool:
+    """Whether the store has an experiment; a server makes what it lacks itself."""
+    if (database := file_of(address(root))) is None:
+        return True
+    if not database.exists():
+        return False
+    import sqlite3
+
+    found = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
+        return store.execute(found, [name]).fetchone() is not None
+    return False
+
+
 def why_not_own(root: Path) -> str:
     """Return why the repository's own store is not used unless the user names it; "" if it is.
 

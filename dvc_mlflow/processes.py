@@ -5,6 +5,7 @@ DVC starts a program that imports this for each command, so it imports next to n
 
 import fcntl
 import os
+import sys
 from _collections_abc import Mapping
 
 from . import own_files
@@ -125,12 +126,12 @@ def runs_here(tags: Mapping[str, str]) -> bool:
 
 
 def end_with_parent(number: int) -> None:
-    """Let the kernel send this process a signal, or none if 0, when its parent ends (Linux)."""
-    import _ctypes  # `ctypes` itself is slow for what DVC starts for each command
+    """Let the kernel send this process a signal when its parent ends (on Linux alone)."""
+    import ctypes
 
     set_parent_death_signal = 1
-    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-    _ctypes.call_function(prctl, (set_parent_death_signal, number))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
 
 
 class Locked:

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from support.clone import ROOT, Clone, make_clone
+from support.followers import end_followers
 from support.processor import processor
 
 with suppress(ImportError):  # `make test SUITE=oldest` does not install it
@@ -92,3 +93,13 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def copy(reproduced: Clone, tmp_path: Path) -> Clone:
     """A copy of `reproduced` for a test to change."""
     return reproduced.copy(tmp_path / "copy")
+
+
+@pytest.fixture(autouse=True)
+def _no_followers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End the followers that `dvc-mlflow run` has started in a test, which would wait for more."""
+    has_folder = "tmp_path" in request.fixturenames
+    folder = request.getfixturevalue("tmp_path") if has_folder else None
+    yield
+    if folder is not None:
+        end_followers(folder)

@@ -4,45 +4,37 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, StoreError, say, warn
-from ..follow.history import record_history
-from ..follow.known import RETRY
+from ..fast_imports import without_collector
+from ..follow.homes import homes
 from ..follow.lock import Lock
-from ..follow.loop import Worker
+from ..follow.running import Looker
 from ..git import check_git
 from ..place import main_repository
-from ..project import Project
-from ..rows.result import table
-from ..store.faults import AWAY
-from ..store.store import Store
-from .record import report
+
+if TYPE_CHECKING:
+    from ..follow.loop import Worker
+    from ..project import Project
+    from ..store.store import Store
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
+_IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 
 def run(given: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
-    root = prepare()
-    ends, said = stopped(), ""
-    while not ends.is_set():
-        try:
-            with Project() as project:
-                open_store(project, root)
-                add_history(project, root)
-        except StoreError as error:
-            if error.cure != AWAY:
-                raise
-            if said != f"{error}":
-                warn(said := f"{error}")
-            ends.wait(RETRY)
-        else:
-            say(f"following {root}")
-            follow(root, ends.is_set)
-            break
+    root, ends = prepare(), stopped()
+    if given.until_idle:
+        _follow_until_idle(root, given.lock, ends)
+    elif _has_history(root, ends):
+        say(f"following {root}")
+        follow(root, ends.is_set)
     return 0
 
 
@@ -56,8 +48,43 @@ def prepare() -> Path:
     return root
 
 
-def open_store(project: Project, root: Path) -> Store:
+def stopped() -> Event:
+    """Return an event that Ctrl-C, SIGTERM and a terminal's end set from now on."""
+    event = Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
+            signal.signal(number, lambda *_: event.set())
+    return event
+
+
+def _has_history(root: Path, ends: Event) -> bool:
+    """Record what git has; while the store is away, wait for it. Return False if that is to end."""
+    with without_collector():
+        from ..follow.known import RETRY
+        from ..project import Project
+        from ..store.faults import AWAY
+    said = ""
+    while not ends.is_set():
+        try:
+            with Project() as project:
+                open_store(project, root)
+                add_history(project, root)
+        except StoreError as error:
+            if error.cure != AWAY:
+                raise
+            if said != f"{error}":
+                warn(said := f"{error}")
+            ends.wait(RETRY)
+        else:
+            return True
+    return False
+
+
+def open_store(project: "Project", root: Path) -> "Store":
     """Return the store with the table of a project's rows, made if there is none."""
+    from ..rows.result import table
+    from ..store.store import Store
+
     try:
         experiment, columns = table(project)
     except ProjectError as error:
@@ -66,18 +93,12 @@ def open_store(project: Project, root: Path) -> Store:
     return Store(root, experiment, columns, folder=project.folder)  # it ends dead rows
 
 
-def add_history(project: Project, root: Path) -> None:
+def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
+    from ..follow.history import record_history
+    from .record import report
+
     report(record_history(project, root))
-
-
-def stopped() -> Event:
-    """Return an event that Ctrl-C, SIGTERM and a terminal's end set from now on."""
-    event = Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
-            signal.signal(number, lambda *_: event.set())
-    return event
 
 
 def follow(root: Path, ends: Callable[[], bool]) -> None:
@@ -88,4 +109,33 @@ def follow(root: Path, ends: Callable[[], bool]) -> None:
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
         if not ends():
-            Worker(root, say).follow(ends)
+            with _worker(root) as worker:
+                worker.follow(ends)
+
+
+def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
+    """Follow what begins from now on, until it has ended; then nobody may rely on this process."""
+    with Lock(root, descriptor) as lock:
+        if not lock.take():
+            return
+        with _worker(root, history=False) as worker:
+
+            def is_over() -> bool:
+                return ends.is_set() or (worker.is_idle and lock.age > _IDLE)
+
+            while not is_over():
+                worker.follow(is_over)
+                lock.release()
+                if not is_over() and not lock.take():  # else somebody has just relied on it
+                    break
+
+
+@contextmanager
+def _worker(root: Path, *, history: bool = True) -> Iterator["Worker"]:
+    """Follow a repository in the block, and leave what runs then for the next follower."""
+    looker = Looker([*homes(root)])
+    looker.start()  # what runs while DVC and MLflow are imported is seen
+    with without_collector():
+        from ..follow.loop import Worker
+    with closing(Worker(root, looker, say, history=history)) as worker:
+        yield worker

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
+from ..follow.asked import wait_for_follower
 from ..follow.recording import Options, Recording
 from ..git import check_git
 from ..pipeline.lineages import declares_nothing
@@ -29,18 +30,22 @@ def run(given: argparse.Namespace) -> int:
     check_git()
     root = main_repository()
     with Project() as project:
+        if not options.dry_run and (why := wait_for_follower(root)):
+            warn(why)
         if given.all or given.experiments or ".." in given.rev:
-            _record_many(project, root, chosen, options, given)
+            recording = _record_many(project, root, chosen, options, given)
         else:
-            _record_one(project, root, chosen, options, given.rev)
+            recording = _record_one(project, root, chosen, options, given.rev)
         show_and_say(project, root, dry=options.dry_run)
-    return 0
+    for why in recording.changed:
+        warn(why)
+    return 1 if recording.changed else 0
 
 
 def _record_one(
     project: Project, root: Path, chosen: Sequence[str], options: Options, rev: str
-) -> None:
-    """Record the results of the workspace or of a commit."""
+) -> Recording:
+    """Record the results of the workspace or of a commit, and say which rows they have."""
     with project.at(rev) as commit:
         state = read(project, chosen, commit)
     for problem in _problems(state):
@@ -53,16 +58,23 @@ def _record_one(
         say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
-    n = len(state.results()) - len(recording.trashed)
+    results = state.results()
+    n = len(results) - len(recording.trashed) - len(recording.changed)
     if not n and not options.dry_run and exists(root):
         Store(root, folder=project.folder)  # it ends the rows of dead processes
     if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
         say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
+    if not options.dry_run:
+        said = {written.run_id for _, written in recording.written if written.verb}
+        for store, row in recording.rows_of(results):
+            if row.run_id not in said:
+                say(f"{store.experiment}: {store.row_line(row.name, row.run_id)}")
+    return recording
 
 
 def _record_many(
     project: Project, root: Path, chosen: Sequence[str], options: Options, given: argparse.Namespace
-) -> None:
+) -> Recording:
     """Record the results of many commits."""
     if given.experiments:
         commits = experiments(project.top)
@@ -82,6 +94,7 @@ def _record_many(
     for store in recording.stores:
         if store in changed and not options.dry_run:
             say(store.table_line())
+    return recording
 
 
 def report(recording: Recording, *, dry: bool = False) -> None:

@@ -149,15 +149,11 @@ def _restore(folder: Folder, run: Run, wanted: _Wanted, commits: Sequence[str]) 
         notes = [*_machine(found, run), *(f"`dvc status` there: {line}" for line in done.status)]
         if not problems:
             different = _differences(found, wanted, run)
-            (notes if _is_scripted(found, run) else problems).extend(different)
+            is_scripted = bool(value(run.data.tags, TOKEN))  # it can show other values than DVC's
+            (notes if is_scripted else problems).extend(different)
         for note in notes:
             say(note)
         return problems
-
-
-def _is_scripted(found: State, run: Run) -> bool:
-    """Whether a stage's script may have logged to a row: it can show other values than DVC's."""
-    return bool(value(run.data.tags, TOKEN)) or any(stage.settings.open for stage in found.stages)
 
 
 def _differences(found: State, wanted: _Wanted, run: Run) -> Iterator[str]:

@@ -1,24 +1,136 @@
-"""`dvc-mlflow run COMMAND`: run a stage's command while the recorder of its `dvc` records it."""
+"""`dvc-mlflow run COMMAND…`: make sure that the repository is followed, and become the command."""
 
+import errno
 import os
-from _collections_abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
 
-from ..errors import warn
-from ..live import spawn
-from ..live.protocol import LATER
-from ..live.stage_command import is_possible, record, stage_dvc, working_folder
+from .. import processes
+from ..errors import ProjectError, warn
+from ..follow.start import start
+from ..pipeline.plain_yaml import experiment_in
+from ..pipeline.tags import SWEEP_VARIABLE
+from ..pipeline.token import CONTEXT, EXPERIMENT, Token, with_token
+from ..place import (
+    address,
+    default_experiment,
+    has_experiment,
+    main_repository,
+    project_folder,
+    project_root,
+)
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command as a stage; return its exit status, or 1 if its inputs changed meanwhile."""
-    if "DVC_STAGE" not in os.environ:
-        warn("not started by dvc, so nothing is recorded")
-    elif not is_possible():
-        warn(f"recording while a stage runs needs Linux; {LATER}")
-    else:
-        from ..live.plain_text import plan_of
+    """Become a command whose MLflow calls go where its row is.
 
-        dvc = stage_dvc()
-        plan = plan_of(os.environ["DVC_STAGE"], working_folder(dvc), has_prefix=True)
-        return record(command, dvc, plan)
-    return spawn.become(command, os.environ)
+    Return, as a shell does, 127 if there is no such command, and 126 if it cannot be started. In a
+    stage, the kernel ends the command with its `dvc` (Linux).
+    """
+    env, closed = _as_given(), [number for number in (0, 1, 2) if not _is_open(number)]
+    if not env.get(SWEEP_VARIABLE):  # what a trial makes is recorded by its driver
+        try:
+            env |= _followed(env)
+        except ProjectError as error:
+            warn(f"{error}")
+        except Exception as error:  # whatever it is, the command runs
+            warn(f"{error or type(error).__name__}; `dvc-mlflow record` adds its rows later")
+    if "DVC_STAGE" in env and _dvc_of_stage(env) == os.getppid():
+        processes.end_with_parent(signal.SIGTERM)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
+    for stream in filter(_is_open, closed):  # by what has run meanwhile
+        os.close(stream)
+    try:
+        _become(command, env)
+    except OSError as error:
+        warn(f"{command[0]}: {error.strerror}")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _as_given() -> dict[str, str]:
+    """Return the environment as this process was given it: in the locale `C`, Python adds to it."""
+    env, given = dict(os.environ), processes.environ(os.getpid())
+    if given and not any(each.startswith(b"LC_CTYPE=") for each in given.split(b"\0")):
+        env.pop("LC_CTYPE", None)
+    return env
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _followed(env: Mapping[str, str]) -> dict[str, str]:
+    """Let a follower be there, and return the variables with which a script's runs reach its row.
+
+    MLflow reads them itself. Raises `ToolError` and `OSError`.
+    """
+    if (project := project_root()) is None:
+        raise ProjectError("no DVC project is here, so nothing is recorded")
+    root = main_repository()
+    stage, process = env.get("DVC_STAGE", ""), os.getpid()
+    if stage:
+        process = _dvc_of_stage(env)
+    chosen = {"MLFLOW_EXPERIMENT_ID", EXPERIMENT} & env.keys()
+    token = Token(processes.process(process), stage, sets_experiment=not chosen)
+    found = {"MLFLOW_TRACKING_URI": address(root), CONTEXT: with_token(env, token)}
+    if not chosen:
+        folder, named = project_folder(), _experiment(stage, process, project)
+        found[EXPERIMENT] = named or default_experiment(root, folder)
+        if not has_experiment(root, found[EXPERIMENT]):
+            from ..store.store import Store  # seconds, once; MLflow would keep its files elsewhere
+
+            Store(root, named, folder=folder)
+    start(root)
+    return found
+
+
+def _experiment(stage: str, dvc: int, project: Path) -> str:
+    """Return the experiment that dvc.yaml names for a stage or, without one, first of all."""
+    address, _, name = stage.rpartition(":")
+    home = _folder_of(dvc) if stage else project
+    file = home / (address or "dvc.yaml")
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # DVC says it
+        if "experiment" in (text := file.read_text()):
+            import yaml
+
+            with suppress(yaml.YAMLError):
+                return experiment_in(yaml.load(text, yaml.CSafeLoader), name)
+    return ""
+
+
+def _folder_of(dvc: int) -> Path:
+    """Return the folder that a `dvc` works in: an experiment's is a temporary copy."""
+    try:
+        return Path(f"/proc/{dvc}/cwd").readlink()
+    except OSError:
+        return Path()
+
+
+def _dvc_of_stage(env: Mapping[str, str]) -> int:
+    """Return the `dvc` of this stage: the nearest ancestor that is not itself part of the stage."""
+    own = {f"{name}={env[name]}".encode() for name in ("DVC_STAGE", "DVC_ROOT") if name in env}
+    pid = os.getppid()
+    while own <= {*processes.environ(pid).split(b"\0")}:
+        pid = processes.parent(pid)
+    return pid
+
+
+def _become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process as a shell's `exec` does; raises `OSError`."""
+    try:
+        os.execvpe(command[0], [*command], env)  # noqa: S606  (the user's own command)
+    except OSError as error:
+        from shutil import which  # slow for what DVC starts for each command
+
+        path = which(command[0], path=env.get("PATH"))
+        if error.errno != errno.ENOEXEC or path is None:
+            raise
+        os.execve("/bin/sh", ["sh", path, *command[1:]], env)  # noqa: S606  (no `#!` line)

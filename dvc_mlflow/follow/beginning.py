@@ -8,6 +8,7 @@ from ..store.store import Store  # before MLflow, which it sets up
 from mlflow.entities import Run
 
 from ..pipeline.stages import Stage
+from ..pipeline.tags import NAME, NAMED, NOTE, SCRIPT_NAME
 from ..rows.changes import changes
 from ..rows.content import inputs_of, params_of
 from ..rows.description import description
@@ -15,22 +16,56 @@ from ..rows.result import Result
 from ..rows.row_of import origin_tags
 from ..rows.shown import shown
 from ..rows.title import words
+from ..store.random_names import is_random_name
 from ..store.sending import log, log_inputs
-from ..store.upsert import Live, new_run
+from ..store.upsert import Live, new_run, noted
 
 
 def open_run(
     store: Store, result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
 ) -> Live:
     """Open a run for a row of which this stage begins; `digits` end its name."""
+    tags, name, note, columns = _head(result, stage, digits, environment)
+    run = new_run(store, result.origin.time, tags, name, note)
+    log_known(store, run, result, stage)
+    store.show(columns)
+    return Live(run.info.run_id, name)
+
+
+def take_run(
+    store: Store,
+    run: Run,
+    result: Result,
+    stage: Stage,
+    digits: str,
+    environment: Mapping[str, str],
+) -> Live:
+    """Let the run that a stage's script has opened be its row.
+
+    It has the name of a row, as a script can give all its runs the same one.
+    """
+    tags, name, note, columns = _head(result, stage, digits, environment)
+    own, given = run.data.tags, run.info.run_name
+    more = {NAME: name, NAMED: name}
+    if given and not is_random_name(given):
+        more[SCRIPT_NAME] = given
+    if not own.get(NOTE):
+        more |= noted(note)
+    log(store, run.info.run_id, tags={**tags, **more})
+    log_known(store, run, result, stage)
+    store.show(columns)
+    return Live(run.info.run_id, name, is_used=True)
+
+
+def _head(
+    result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
+) -> tuple[dict[str, str], str, str, list[str]]:
+    """Return tags, name and description of a row that this stage begins, and the columns for it."""
     found = changes(result, _names(result, stage))
     tags = {**origin_tags(result.state, stage), **environment}
-    name, note = f"{words(result, found)} {digits[:7]}".strip(), description(tags, result.lineage)
-    run = new_run(store, result.origin.time, tags, name, note)
-    if stage.settings.open != "first":  # its script may log the params in its own way
-        log_known(store, run, result, stage)
-    store.show(shown(result, found, _params(result, stage), {}))
-    return Live(run.info.run_id, name)
+    name = f"{words(result, found)} {digits[:7]}".strip()
+    columns = shown(result, found, _params(result, stage), {})
+    return tags, name, description(tags, result.lineage), columns
 
 
 def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:

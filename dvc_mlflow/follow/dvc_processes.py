@@ -21,6 +21,8 @@ class Command(NamedTuple):
     began: float
     """In seconds since 1970."""
     env: Mapping[str, str]
+    folder: str
+    """In which it runs."""
 
 
 class DvcProcess:
@@ -49,8 +51,6 @@ class DvcProcess:
             self._first = {c.pid: self._first[c.pid] for c in children if c.pid in self._first}
             new = [c for c in children if now - self._first.get(c.pid, now) <= _SEEN]
             here = self.process.environ() if new else {}
-            if here.get("SHELL", "").endswith("/dvc-mlflow-shell"):
-                return  # `dvc-mlflow dvc` records its stages
             own = here.get("DVC_STAGE")
             for child in new:
                 with suppress(psutil.Error, OSError):
@@ -59,7 +59,7 @@ class DvcProcess:
                     env = child.environ()
                     # A stage can run another `dvc`, whose children all have the variable.
                     if "DVC_STAGE" in env and (env["DVC_STAGE"] != own or "-c" in child.cmdline()):
-                        yield Command(child.pid, _began(child), env)
+                        yield Command(child.pid, _began(child), env, child.cwd())
 
 
 def is_stopped(process: psutil.Process) -> bool:

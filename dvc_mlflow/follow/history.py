@@ -1,7 +1,7 @@
 """What git has: recorded once, and then only what is new of it."""
 
 import json
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from ..store import mlflow_settings  # noqa: F401  (before MLflow)
 from mlflow.entities import ViewType
 
 from .. import own_files
-from ..git import ask
+from ..errors import ProjectError
+from ..git import ask, checkout
 from ..project import Project
 from ..rows.commits import Commits, committed, everything, named_experiments
 from ..store.store import Store, exists
@@ -20,31 +21,47 @@ from .recording import Options, Recording
 _FILE = Path(own_files.FOLDER, "history")
 
 
-def record_history(project: Project, root: Path, running: Set[str] = frozenset()) -> Recording:
+def record_history(
+    project: Project,
+    root: Path,
+    running: Set[str] = frozenset(),
+    old: Sequence[str] | None = None,
+) -> Recording:
     """Record the results of all commits that were not there when this was done last.
 
-    Experiments that are `running`, by name, are left for the next time. Raises `ToolError`.
+    If it was never done, commits below those that are `old` are left out. Experiments that are
+    `running`, by name, are left for the next time. Raises `ToolError`.
     """
     file, top = f"{root / _FILE}", project.top
     if not (top / ".git").exists():  # the checkout is all that there is
         return Recording(project, root, Options())
     content = _content(file)
     own = content.get(project.folder, {})
-    known = own["tips"] if own and own["store"] == _store(root) else []
+    is_known = bool(own) and own["store"] == _store(root)
+    known = own["tips"] if is_known else old
     experiments = named_experiments(top)
-    found = committed(top) if known else everything(top)
+    found = everything(top) if known is None else committed(top)
     starts = [start for start in found.starts if experiments.get(start) not in running]
     commits = Commits(starts)
-    if known:
+    if known is not None:
         wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
         listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=wanted)
         commits = Commits(starts, frozenset(listed.split()))
-    recording = Recording(project, root, Options(), reads_all=not known)
+    recording = Recording(project, root, Options(), reads_all=known is None)
     if commits.only is None or commits.only:
         recording.record(commits)
-    content[project.folder] = {"store": _store(root), "tips": starts}
-    own_files.write(file, json.dumps(content).encode())
+    if is_known or old is None:
+        content[project.folder] = {"store": _store(root), "tips": starts}
+        own_files.write(file, json.dumps(content).encode())
     return recording
+
+
+def tips(root: Path) -> Sequence[str]:
+    """Return the commits of a repository from which all others can be reached."""
+    try:
+        return committed(checkout(root)).starts
+    except (OSError, ProjectError):  # no git
+        return []
 
 
 def _content(file: str) -> dict[str, Any]:

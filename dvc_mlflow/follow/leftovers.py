@@ -1,6 +1,5 @@
 """What a killed follower leaves: runs of stages whose end it has not seen."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from ..store.store import Store  # before MLflow, which it sets up
@@ -8,33 +7,58 @@ from ..store.store import Store  # before MLflow, which it sets up
 # isort: split
 from mlflow.entities import Run
 
+from .. import processes
 from ..pipeline.lineages import live_key
-from ..pipeline.tags import LIVE, value
+from ..pipeline.tags import CLONE, LIVE, TOKEN, value
 from ..rows.content import params_of
 from ..rows.result import Result
-from ..store.upsert import written_on
+from ..store.upsert import Live, written_on
 
 
-def leftovers(store: Store) -> list[Run]:
-    """Return the runs that were left; raises what the store raises."""
-    query = f"attributes.status = 'KILLED' and tags.`{LIVE}` LIKE '%'"
-    return [run for run in store.runs(query) if value(run.data.tags, LIVE)]
+class Leftovers:
+    """The runs that were left in a store; methods raise what the store raises."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._clone = store, processes.clone(store.root)
+        query = f"attributes.status != 'RUNNING' and tags.`{LIVE}` LIKE '_%'"
+        self._runs = [
+            run
+            for run in store.runs(query)
+            # A script can have ended its run as it should, while its stage goes on.
+            if run.info.status == "KILLED" or processes.has_ended(run.data.tags)
+        ]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._runs)
+
+    def begun_for(self, result: Result) -> Live | None:
+        """Return the newest run that was left in this clone when a result was made, or None.
+
+        The row goes on with it: a script can have logged to it.
+        """
+        for run in self._runs:
+            if value(run.data.tags, CLONE) == self._clone and _is_of(run, result):
+                is_used = bool(value(run.data.tags, TOKEN))
+                return Live(run.info.run_id, run.info.run_name or "", is_used)
+        return None
+
+    def settle(self, results: Sequence[Result]) -> None:
+        """Move to the trash what was left of stages that have ended well after all.
+
+        The results have rows, so it is there twice. It stays if somebody has written on it. The
+        store's lock must be held.
+        """
+        for result in results:
+            for run in self._runs:
+                if _is_of(run, result) and not written_on(self._store, run):
+                    self._store.client.delete_run(run.info.run_id)
 
 
-def settle_leftovers(store: Store, left: Sequence[Run], results: Sequence[Result]) -> None:
-    """Move to the trash what was left of stages that have ended well after all: it is there twice.
-
-    The results have rows. A run that was left has the params of its result, and began before it was
-    made. It stays if somebody has written on it. The store's lock must be held. Raises what the
-    store raises.
-    """
-    found = defaultdict(list)
-    for run in left:
-        found[value(run.data.tags, LIVE)].append(run)
-    for result in results:
-        key = live_key(result.pipeline.folder, result.lineage)
-        for run in found.get(key, ()):
-            is_before = (run.info.start_time or 0) <= result.origin.time
-            has_params = run.data.params.items() <= params_of(result)[0].items()
-            if is_before and has_params and not written_on(store, run):
-                store.client.delete_run(run.info.run_id)
+def _is_of(run: Run, result: Result) -> bool:
+    """Whether a run may have begun what has become a result."""
+    own, has = params_of(result)[0], run.data.params
+    is_used = bool(value(run.data.tags, TOKEN))  # and may have params of the script's
+    is_same = all(own.get(key, text if is_used else None) == text for key, text in has.items())
+    is_for = value(run.data.tags, LIVE) == live_key(result.pipeline.folder, result.lineage)
+    return is_for and is_same and (run.info.start_time or 0) <= result.origin.time

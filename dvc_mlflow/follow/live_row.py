@@ -2,17 +2,18 @@
 
 import os
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
+from types import MappingProxyType
 
 from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
 from .. import processes
 from ..pipeline.lineages import Lineage, lineages, live_key
-from ..pipeline.tags import LIVE, NOTE, PROCESS
+from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN, value
 from ..place import environment
 from ..project import Project
 from ..rows.content import params_of
@@ -21,12 +22,16 @@ from ..rows.origin import of_running
 from ..rows.result import Result, State, of
 from ..store.sending import comparable, log, stored
 from ..store.upsert import Live, Written
-from .beginning import log_known, open_run
+from .beginning import log_known, open_run, take_run
+from .changed import Changed
 from .curves import Follower
 from .known import Known
 from .machine import Monitor, monitor
 from .recording import bring
 from .running import StageRun
+from .scripts import are_elsewhere, may_open, opened_by
+
+_OFTEN = 1.0  # s between two looks for the runs of a script
 
 
 class LiveRow:
@@ -36,11 +41,15 @@ class LiveRow:
         self.pid, self.dvc, self.home = run.pid, run.dvc, run.home
         self.members = members(result)
         self._known, self._result = known, result
-        self._live, self._name = Live(), ""
+        self._live, self._name, self._digits = Live(), "", os.urandom(4).hex()
         self._sent: Set[tuple[str, str, int]] = frozenset()
         """The points that it had when it was found."""
         self._monitor: Monitor | None = None
         self._curves: dict[StageRun, Follower] = {}
+        self._children: list[str] = []
+        """Further runs of scripts."""
+        self._looked = 0.0
+        """When runs of scripts were looked for."""
 
     @property
     def is_open(self) -> bool:
@@ -83,6 +92,44 @@ class LiveRow:
             self._monitor = monitor(self._live.run_id)
         return is_new and self.is_open
 
+    def take_scripts(self, run: StageRun, name: str, *, is_alone: bool, now: bool = False) -> None:
+        """Let what a stage's script has opened in MLflow be the row, and further runs its children.
+
+        They are looked for once a second, or `now`. A script that has chosen another experiment has
+        its runs there: the row is where dvc.yaml has it.
+        """
+        if not may_open(run) or (time.monotonic() - self._looked < _OFTEN and not now):
+            return
+        self._looked = time.monotonic()
+        with self._known.use(self._result) as (store, _):
+            for script in opened_by(store, run, is_alone=is_alone):
+                if script.info.run_id in self._children:
+                    continue
+                if script.info.experiment_id != store.experiment_id or self._live.is_used:
+                    self._children.append(script.info.run_id)
+                    if self.is_open:
+                        store.client.set_tag(script.info.run_id, PARENT, self._live.run_id)
+                else:
+                    self._take(store, run, script, name)
+
+    def _take(self, store: Store, run: StageRun, script: Run, name: str) -> None:
+        """Let a script's run be the row, in place of the one that was opened before."""
+        result, own = self._result, self._live.run_id
+        stage, tags = result.pipeline.stages[name], self._all_tags(store, result)
+        self._live = take_run(store, script, result, stage, self._digits, tags)
+        self._stop_monitor()
+        if own:
+            _delete(store, own)
+        self._name, self._sent = self._live.name, stored(store, script)
+        self._curves[run] = Follower(result, stage)
+        self._give_parent(store, self._live.run_id)
+        if not run.ended:
+            self._monitor = monitor(self._live.run_id)
+
+    def _give_parent(self, store: Store, run_id: str) -> None:
+        for child in self._children:
+            store.client.set_tag(child, PARENT, run_id)
+
     def follow(self, run: StageRun) -> None:
         """Send what a stage has added to its curves."""
         points = self._curves[run].read() if self.is_open and run in self._curves else []
@@ -95,17 +142,25 @@ class LiveRow:
         """Complete the row with the result of one of its members."""
         self._stop_monitor()
         with self._known.use(result) as (store, runs):
-            if self.is_open and self._is_of_another(store, result):
-                store.client.delete_run(self._live.run_id)
+            if self.is_open and not self._live.is_used and self._is_of_another(store, result):
+                _delete(store, self._live.run_id)
                 self._live = Live()
             self._live = self._live._replace(tags=made_by(result.project))
             written = bring(store, runs, result, self._live)
+            self._give_parent(store, written.run_id)
             if written.columns and written.verb == "added":
                 store.show(written.columns)
-        self._live = Live()
+        self._forget()
         return written
 
-    def end(self, status: str, why: str, result: Result, name: str) -> None:
+    def end(
+        self,
+        status: str,
+        why: str,
+        result: Result,
+        name: str,
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Mark it as FAILED or KILLED, as a stage has no result."""
         self._stop_monitor()
         with self._known.use(self._result) as (store, _):
@@ -113,18 +168,39 @@ class LiveRow:
                 self._open(store, result, name)
             run = store.client.get_run(self._live.run_id)
             text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.lineage)
-            log(store, run.info.run_id, tags={NOTE: f"{ended(status, why)}\n\n{text}", LIVE: ""})
+            more = {NOTE: f"{ended(status, why)}\n\n{text}", LIVE: "", **tags}
+            log(store, run.info.run_id, tags=more)
             store.client.set_terminated(run.info.run_id, status)
-        self._live = Live()
+            self._give_parent(store, run.info.run_id)
+        self._forget()
 
     def drop(self) -> None:
         """Let it go, as its `dvc` has run no stage that is recorded, or nothing tells its end."""
         self._stop_monitor()
         if self.is_open:
             with self._known.use(self._result) as (store, _):
-                store.client.set_terminated(self._live.run_id, "KILLED")
-                store.client.delete_run(self._live.run_id)
-            self._live = Live()
+                if self._live.is_used:  # it stays the script's own
+                    log(store, self._live.run_id, tags={LIVE: ""})
+                else:
+                    _delete(store, self._live.run_id)
+            self._forget()
+
+    def why_not(self, result: Result, again: str) -> str:
+        """Return why a result counts for nothing, if not for the one made `again` just now."""
+        with self._known.use(result) as (store, runs):
+            joins = runs.find(result.digests).joins
+            known = joins.complete.values() if joins else ()
+            return Changed(store).why_not(result.state, result.scope(), [again, *known])
+
+    def withdraw(self, digest: str) -> None:
+        """Take note that a stage has made a result with inputs that have not changed."""
+        with self._known.use(self._result) as (store, _):
+            Changed(store).withdraw(digest)
+
+    def has_others(self, run: StageRun) -> bool:
+        """Whether a script has opened runs which are in no row, as far as can be seen."""
+        with self._known.use(self._result) as (store, _):
+            return are_elsewhere(store, run)
 
     def leave(self) -> None:
         """Stop what runs for it here: the next follower finds it."""
@@ -137,10 +213,16 @@ class LiveRow:
         return any(now.get(key, text) != text for key, text in begun.items())
 
     def _open(self, store: Store, result: Result, name: str) -> None:
-        tags = {**made_by(result.project), **self._tags(store)}
-        stage = result.pipeline.stages[name]
-        self._live = open_run(store, result, stage, os.urandom(4).hex(), tags)
+        stage, tags = result.pipeline.stages[name], self._all_tags(store, result)
+        self._live = open_run(store, result, stage, self._digits, tags)
         self._name = self._live.name
+
+    def _all_tags(self, store: Store, result: Result) -> dict[str, str]:
+        return {**made_by(result.project), **self._tags(store)}
+
+    def _forget(self) -> None:
+        """Let what comes have a run of its own."""
+        self._live, self._children, self._digits = Live(), [], os.urandom(4).hex()
 
     def _tags(self, store: Store) -> dict[str, str]:
         """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
@@ -154,9 +236,10 @@ class LiveRow:
             return False
         tags = self._tags(store)
         query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
-        for run in store.runs(f"attributes.status = 'RUNNING' and {query}"):
+        for run in store.runs(query):
             if tags.items() <= run.data.tags.items():
-                self._live, self._name = Live(run.info.run_id), run.info.run_name or ""
+                self._name, is_used = run.info.run_name or "", bool(value(run.data.tags, TOKEN))
+                self._live = Live(run.info.run_id, is_used=is_used)
                 self._sent = stored(store, run)
                 return True
         return False
@@ -170,6 +253,12 @@ class LiveRow:
         if self._monitor:
             self._monitor.finish()
             self._monitor = None
+
+
+def _delete(store: Store, run_id: str) -> None:
+    """Move a run to the trash, which would show it as RUNNING."""
+    store.client.set_terminated(run_id, "KILLED")
+    store.client.delete_run(run_id)
 
 
 def result_of(project: Project, run: StageRun, name: str) -> Result | None:

@@ -2,16 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ProjectError, masked
 from ..pipeline.prefix import is_prefixed
 from ..place import address
-from ..project import Project
+from ..project import Project, Seen
 from ..rows.commits import named_experiments
 from ..rows.result import Result, State, read
+from .changed import tags as changed_tags
 from .dvc_processes import is_alive, is_stopped
 from .known import RETRY, Known
 from .live_row import LiveRow, members, result_of, without_outdated
@@ -22,6 +23,7 @@ _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
 _MOMENT = 0.2  # s until what may have been half written is read again
+_SHORT = 1.0  # s: a script that calls MLflow runs for longer
 _AGAIN = 2.0  # s until something that has failed is tried again, and each time twice as long
 
 
@@ -36,8 +38,12 @@ class _Stage:
     """None if it has no row of its own, or none yet."""
     result: Result | None = None
     """What was known of the row at its start."""
+    inputs: Mapping[str, Seen] = field(default_factory=dict)
+    """What it read then."""
     entry: object = None
     """What dvc.lock had of it at its start."""
+    is_alone: bool = True
+    """Whether no other stage has run at the same time below one `dvc-mlflow run`."""
     is_begun: bool = False
     pause: float = _AGAIN
     next_try: float = 0.0
@@ -55,6 +61,8 @@ class LiveRows:
         self._projects: dict[str, Project] = {}
         self._elsewhere: set[str] = set()
         """Other stores that stages have named."""
+        self._recommended: set[str] = set()
+        """Stages of which `_recommend_run` has said it."""
 
     def bring(self, run: StageRun) -> bool:
         """Bring the row of a stage up to what is known; return whether that was all.
@@ -78,9 +86,19 @@ class LiveRows:
             del self._stages[run]
         return is_over
 
+    def is_pending(self, run: StageRun) -> bool:
+        """Whether a run has ended, and its row may still get its result at the next try."""
+        stage = self._stages.get(run)
+        return bool(run.ended) and (stage is None or stage.pause <= 2 * _AGAIN)
+
     def is_for(self, home: str, result: Result) -> bool:
         """Whether a row is open, or may be, to which a result in a project goes."""
         return any(row.home == home and row.members & members(result) for row in self._open)
+
+    @property
+    def are_open(self) -> bool:
+        """Whether there are rows, or may be, of a `dvc` that has not ended."""
+        return bool(self._open)
 
     def drop_unused(self) -> Iterator[str]:
         """Let rows go whose `dvc` is done and has run no recorded stage for them.
@@ -109,14 +127,21 @@ class LiveRows:
     def _bring(self, stage: _Stage) -> bool:
         run = stage.run
         if not stage.is_begun:
-            if run.ended and (run.has_next or time.time() - run.ended > 1):
-                return True  # its result, if there is one, is recorded as something new
+            if run.ended and run.has_next and run.ended - run.began < _SHORT:
+                return True  # its result is recorded as something new
             self._begin(stage)
             stage.is_begun = True
         if stage.row is None:
             return bool(run.ended)
+        self._take_scripts(stage, stage.row)
         stage.row.follow(run)
         return bool(run.ended) and self._end(stage, stage.row)
+
+    def _take_scripts(self, stage: _Stage, row: LiveRow, *, now: bool = False) -> None:
+        run = stage.run
+        alike = [s for s in self._stages.values() if run.token and s.run.token == run.token]
+        stage.is_alone &= sum(not s.run.ended for s in alike) < 2
+        row.take_scripts(run, stage.name, is_alone=stage.is_alone, now=now)
 
     def _begin(self, stage: _Stage) -> None:
         """Begin the row of a stage, or let it go on with one, if it runs for one row alone."""
@@ -130,9 +155,10 @@ class LiveRows:
             return
         name = stage.name = project.begin_at(run.file, run.name)
         result = result_of(project, run, name)
-        if result is None or any(map(is_prefixed, _commands(result))):
-            return  # there is no one row, or `dvc-mlflow run` makes it
+        if result is None:
+            return  # there is no one row
         stage.result, stage.entry = result, project.entry(name)
+        stage.inputs = project.inputs(name, int(run.began * 1e9)) if run.is_seen else {}
         row = next((row for row in self._open if row.is_of(run, result)), None)
         if row is None:
             row = LiveRow(self._known, run, result)
@@ -154,16 +180,18 @@ class LiveRows:
         now, since = stamp(run.lock), time.time() - run.ended
         if now and now != run.before and not _is_later(run, now.time):
             # DVC writes in place, and half of a dvc.lock can be valid.
-            is_whole = time.time_ns() - now.time > _HALF_WRITTEN
+            is_whole = now.age > _HALF_WRITTEN
             state = self._result(stage, lasts=since < _UNTIL_LOST) if is_whole else None
             if not is_whole or stamp(run.lock) != now:
                 return False
             if state is not None:
-                self._complete(row, state, stage.name)
+                self._take_scripts(stage, row, now=True)
+                self._complete(row, state, stage)
                 return True
         lives = run.is_dvc_alive and not (run.is_dvc_done and since > _UNTIL_FAILED)
         if lives or (not run.is_seen and since < _UNTIL_LOST):
             return False
+        self._take_scripts(stage, row, now=True)
         if run.repeated_by or not run.is_seen:
             row.drop()  # no accusation without proof
         else:
@@ -186,7 +214,8 @@ class LiveRows:
                     origin = state.origin._replace(
                         experiment=run.experiment, names=[run.experiment]
                     )
-                    self._complete(row, replace(state, origin=origin), stage.name)
+                    self._take_scripts(stage, row, now=True)
+                    self._complete(row, replace(state, origin=origin), stage)
                     return True
         if time.time() - run.ended < _UNTIL_LOST:
             return False
@@ -209,9 +238,18 @@ class LiveRows:
             return None
         return replace(state, origin=state.origin._replace(experiment=stage.run.experiment))
 
-    def _complete(self, row: LiveRow, state: State, name: str) -> None:
+    def _complete(self, row: LiveRow, state: State, stage: _Stage) -> None:
         """Complete a row if the stage that has ended is recorded; one before it only goes on."""
+        name, digest = stage.name, state.locked.get(stage.name, "")
+        if (changed := state.project.changed(name, stage.inputs)) and stage.result:
+            why = f"{', '.join(changed[:3])} changed while the stage ran"
+            row.end("FAILED", why, stage.result, name, changed_tags(digest, changed))
+            again = f"`dvc-mlflow run dvc repro -f {name}` makes its result again"
+            self._say(f"{name} is FAILED: {row.name}; {why}; {again}")
+            return
+        self._recommend_run(row, stage)
         if name not in row.members:
+            row.withdraw(digest)
             return
         current = state
         if not state.project.is_past:
@@ -221,6 +259,10 @@ class LiveRows:
             row.drop()
             why = state.reasons.get(name, "dvc.lock has no result of it")
             self._say(f"{name} is not recorded: {why}")
+            return
+        if why := row.why_not(found[0], digest):
+            row.drop()
+            self._say(why)
             return
         written = row.complete(found[0])
         self._say(f"{name} is FINISHED: row {written.name!r}")
@@ -233,6 +275,19 @@ class LiveRows:
         if stage.result:
             row.end(status, f"DVC has no result of stage {stage.name}", stage.result, stage.name)
             self._say(f"{stage.name} is {status}: {row.name}; dvc.lock has no result of it")
+
+    def _recommend_run(self, row: LiveRow, stage: _Stage) -> None:
+        """Say, once for each stage, that `run` brings what a script logs to the row."""
+        run, result = stage.run, stage.result
+        if result is None or run.ended - run.began < _SHORT or stage.name in self._recommended:
+            return
+        command = result.pipeline.stages[stage.name].command
+        if run.token or is_prefixed(command):
+            return
+        if row.has_others(run):
+            self._recommended.add(stage.name)
+            what = "its script has opened runs in MLflow itself"
+            self._say(f"{stage.name}: {what}; under `dvc-mlflow run dvc repro` they are in its row")
 
     def _project(self, home: str) -> Project:
         """Return a project as it is now."""
@@ -247,10 +302,6 @@ class LiveRows:
         project = self._projects[home] = Project(at=Path(home))
         project.keep()
         return project
-
-
-def _commands(result: Result) -> list[str]:
-    return [stage.command for stage in result.lineage.members.values()]
 
 
 def _is_later(run: StageRun, written: int) -> bool:

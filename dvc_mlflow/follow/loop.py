@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ToolError
+from .asked import Asked
 from .known import RETRY, Known
 from .live_rows import LiveRows
 from .new_results import NewResults
@@ -24,34 +25,41 @@ _MOST = 100  # errors that are remembered
 class Worker:
     """Brings MLflow up to what runs and what is new in a repository; `say` gets lines for a user.
 
-    `root` is the main repository.
+    `root` is the main repository, at which the `looker` looks. Without `history`, git's commits
+    count only if they are new.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], object]) -> None:
-        self._say = say
+    def __init__(
+        self, root: Path, looker: Looker, say: Callable[[str], object], *, history: bool = True
+    ) -> None:
+        self._say, self._looker = say, looker
         self._rows = LiveRows(root, Known(root, RETRY), say)
-        self._new = NewResults(root, self._rows.is_for, say)
-        self._looker = Looker([])
+        self._new = NewResults(root, self._rows.is_for, say, history=history)
+        self._asked = Asked(root)
         self._looked = -_BETWEEN
         self._said: dict[str, None] = {}
         """Errors that were said."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no `dvc` has run for a while, and nothing is left to do."""
+        return self._looker.is_quiet and not self._rows.are_open
+
     def follow(self, ends: Callable[[], bool]) -> None:
         """Follow until it is to end."""
-        self._new.list()
-        self._looker.homes = self._new.homes
-        self._looker.start()
-        try:
-            while not ends():
-                self.step()
-                self._looker.has_new.wait(_PAUSE if self._looker.runs else _BETWEEN)
-                self._looker.has_new.clear()
-        finally:
-            self._looker.stop()
-            self._rows.close()
+        while not ends():
+            self.step()
+            self._looker.has_new.wait(_PAUSE if self._looker.runs else _BETWEEN)
+            self._looker.has_new.clear()
+
+    def close(self) -> None:
+        """Leave the rows of what runs as they are, for the next follower."""
+        self._looker.stop()
+        self._rows.close()
 
     def step(self) -> None:
         """Do what there is to do."""
+        asked = self._asked.since(self._looker.count)
         for run in self._looker.runs:
             with self._errors_said():
                 if self._rows.bring(run):
@@ -62,11 +70,14 @@ class Worker:
         with self._errors_said():
             for home in self._rows.drop_unused():
                 self._new.look_again(home)
-        if time.monotonic() - self._looked > _BETWEEN:
+        is_done = not any(map(self._rows.is_pending, self._looker.runs))
+        if asked or time.monotonic() - self._looked > _BETWEEN:
             with self._errors_said():
-                self._new.record(self._looker.runs)
+                is_done &= self._new.record(self._looker.runs, at_once=bool(asked))
                 self._looker.homes = self._new.homes
             self._looked = time.monotonic()
+        if is_done:
+            self._asked.answer(asked)
 
     @contextmanager
     def _errors_said(self) -> Iterator[None]:

@@ -1,23 +1,20 @@
 """What is new in a repository: a dvc.lock that has changed, an experiment, a commit, a tag."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProjectError, StoreError
-from ..git import ask, checkout, glob, names
-from ..place import folder_of
 from ..project import Project
 from ..registry.show import show
 from ..rows.commits import named_experiments
 from ..rows.result import Result, read
-from .history import record_history
+from .history import record_history, tips
+from .homes import Home, dvc_files, git_folder, heads, homes, refs
 from .known import RETRY
 from .recording import Options, Recording
-from .running import Home, StageRun
+from .running import StageRun
 from .rwlock import Stamp, lock_stamp, stamp
 
 _YOUNG = 200_000_000  # ns: a file of that age may be half written
@@ -37,25 +34,31 @@ class _Seen(NamedTuple):
 
 
 class NewResults:
-    """Records what is new in a repository's projects, once; `say` gets lines for a user."""
+    """Records what is new in a repository's projects, once; `say` gets lines for a user.
+
+    Without `history`, the commits that are there already are not read, if they never were.
+    """
 
     def __init__(
         self,
         root: Path,
         is_running: Callable[[str, Result], bool],
         say: Callable[[str], object],
+        *,
+        history: bool,
     ) -> None:
         self._root, self._is_running, self._say = root, is_running, say
         self.homes: list[Home] = []
         self._files: dict[str, list[str]] = {}
         self._seen: dict[str, _Seen] = {}
         self._listed, self._took = -_LISTED[1], 0.0
-        self._git = _git_folder(f"{root}")
+        self._git = git_folder(f"{root}")
         self._heads: dict[str, list[str]] = {}
         """The files that say which commit each project is at."""
         self._signs: Sequence[Stamp | None] = ()
         self._refs: Mapping[str, Stamp | None] = {}
         self._next_try = 0.0
+        self._old = None if history else tips(root)
 
     def list(self) -> None:
         """List the projects, and the files that decide their results, if the list is old."""
@@ -68,20 +71,24 @@ class NewResults:
             return
         self.homes = [*homes(self._root)]
         self._files = {home.folder: dvc_files(home.folder) for home in self.homes}
-        self._heads = {home.folder: _heads(home.folder) for home in self.homes}
+        self._heads = {home.folder: heads(home.folder) for home in self.homes}
         self._listed, self._signs = time.monotonic(), signs
         self._took = self._listed - began
 
-    def record(self, running: Collection[StageRun]) -> None:
-        """Record what is new, but for what runs or has just ended; raises `ToolError`."""
+    def record(self, running: Collection[StageRun], *, at_once: bool = False) -> bool:
+        """Record what is new, but for what runs or has just ended; raises `ToolError`.
+
+        Return False if a file was too young to be read. Projects in which stages run are read
+        seldom, unless somebody needs it `at_once`.
+        """
         if time.monotonic() < self._next_try:
-            return
+            return True
         try:
             self.list()
-            busy = {run.home for run in running}
-            for home in self.homes:
-                self._record_checkout(home, is_busy=home.folder in busy)
+            busy = set() if at_once else {run.home for run in running}
+            done = [self._record_checkout(each, is_busy=each.folder in busy) for each in self.homes]
             self._record_commits({run.experiment for run in running} - {""})
+            return all(done)
         except StoreError:
             self._next_try = time.monotonic() + RETRY
             raise
@@ -90,16 +97,16 @@ class NewResults:
         """Read a project again, as what ran there has ended without its row."""
         self._seen.pop(home, None)
 
-    def _record_checkout(self, home: Home, *, is_busy: bool) -> None:
+    def _record_checkout(self, home: Home, *, is_busy: bool) -> bool:
         paths = self._files.get(home.folder, []) + self._heads.get(home.folder, [])
         files = {path: stamp(path) for path in paths}
         if (seen := self._seen.get(home.folder)) and (
             (seen.is_whole and seen.files == files)
             or ((is_busy or not seen.is_whole) and time.monotonic() - seen.at < _BUSY)
         ):
-            return
-        if any(each and time.time_ns() - each.time < _YOUNG for each in files.values()):
-            return
+            return True
+        if any(each and each.age < _YOUNG for each in files.values()):
+            return False
         left_out = list[Result]()
 
         def is_wanted(result: Result) -> bool:
@@ -113,32 +120,33 @@ class NewResults:
                 recording.record_state(read(project), is_wanted=is_wanted)
             except ProjectError:
                 if files != {path: stamp(path) for path in paths}:
-                    return  # it can have been half written
+                    return False  # it can have been half written
                 self._seen[home.folder] = _Seen(files, time.monotonic(), is_whole=True)
                 raise
             finally:
                 self._take(recording)
         self._seen[home.folder] = _Seen(files, time.monotonic(), is_whole=not left_out)
+        return True
 
     def _record_commits(self, running: Set[str]) -> None:
         """Record the new commits and experiments, and show what new tags register.
 
         The row of an experiment that is `running` gets its result by itself.
         """
-        refs = _refs(f"{self._git}")
-        if refs == self._refs:
+        now = refs(f"{self._git}")
+        if now == self._refs:
             return
         try:
             for project in self._distinct():
-                self._take(record_history(project, self._root, running))
+                self._take(record_history(project, self._root, running, self._old))
                 done, notes = show(project, self._root)
                 for line in (*done, *notes):
                     self._say(line)
         except ProjectError:
-            self._refs = refs  # until they change
+            self._refs = now  # until they change
             raise
         is_late = not running.isdisjoint(named_experiments(self._root).values())
-        self._refs = {} if is_late else refs
+        self._refs = {} if is_late else now
 
     def _distinct(self) -> Iterator[Project]:
         """Yield the project and those nested in it, without their other checkouts."""
@@ -153,54 +161,3 @@ class NewResults:
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
         for note in recording.notes:
             self._say(note)
-
-
-def homes(root: Path) -> Iterator[Home]:
-    """Yield the project at `root` in each git worktree, and those nested in it."""
-    top = checkout(root)
-    inner = [os.path.relpath(root, top)]
-    listed = ask("worktree", "list", "--porcelain", "-z", cwd=root).split("\0")
-    trees = [each.removeprefix("worktree ") for each in listed if each.startswith("worktree ")]
-    with suppress(OSError, ProjectError):
-        found = names("ls-files", "-co", "--exclude-standard", "-z", "--", "*.dvc/config", cwd=root)
-        inner += [f"{path}/../.." for path in found]
-    own = (os.path.realpath(f"{tree}/{each}") for tree in (top, *trees) for each in inner)
-    for folder in dict.fromkeys(own):
-        if Path(folder, ".dvc").is_dir():
-            yield Home(folder, os.path.relpath(folder, checkout(Path(folder))))
-
-
-def dvc_files(home: str) -> list[str]:
-    """Return the paths of a project's dvc.yaml and dvc.lock files, wherever they are in it."""
-    top = checkout(Path(home))
-    folder = folder_of(Path(home), top)
-    patterns = [glob(folder, f"**/{name}") for name in ("dvc.lock", "dvc.yaml")]
-    try:
-        return [f"{top}/{n}" for n in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
-    except (OSError, ProjectError):  # no git
-        return [f"{path}" for name in ("dvc.lock", "dvc.yaml") for path in Path(home).rglob(name)]
-
-
-def _heads(home: str) -> list[str]:
-    """Return the files that say which commit a checkout is at."""
-    git = _git_folder(home)
-    return [f"{git}/HEAD", f"{git}/logs/HEAD"]
-
-
-def _git_folder(home: str) -> Path:
-    """Return git's folder of a checkout: that of a worktree or a submodule is elsewhere."""
-    git = Path(checkout(Path(home)), ".git")
-    with suppress(OSError):
-        if git.is_file():
-            return git.parent / git.read_text().removeprefix("gitdir: ").strip()
-    return git
-
-
-def _refs(git: str) -> dict[str, Stamp | None]:
-    """Return the stamps of what changes with a commit, an experiment or a tag."""
-    paths = [
-        f"{git}/{name}" for name in ("HEAD", "logs/HEAD", "packed-refs", "reftable/tables.list")
-    ]
-    for kind in ("heads", "remotes", "tags", "exps"):
-        paths += [folder for folder, *_ in os.walk(f"{git}/refs/{kind}")]
-    return {path: stamp(path) for path in paths}

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ..errors import ToolError
 from ..git import ask
 from ..pipeline.declarations import Declarations
-from ..pipeline.identity import Match
-from ..pipeline.lineages import as_key, names_recorded, recorded
+from ..pipeline.identity import Match, StoredRun
+from ..pipeline.lineages import as_key, lineages, names_recorded, recorded
 from ..pipeline.row import Row
 from ..pipeline.stages import Pipeline, Stage
 from ..project import Past, Project
@@ -29,7 +29,8 @@ from ..store.runs import AllRuns, Runs
 from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, settle, upsert
-from .leftovers import leftovers, settle_leftovers
+from .changed import Changed
+from .leftovers import Leftovers
 
 _AT_ONCE = 16
 _GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
@@ -80,10 +81,15 @@ class Recording:
         """What would be written, if nothing is."""
         self.trashed: dict[str, tuple[Store, Written]] = {}
         """What is left in MLflow's trash, by run."""
+        self.changed: dict[str, None] = {}
+        """Why results are left out during whose making inputs changed, and what to do."""
         self.n_results = 0
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
         self._pending: list[tuple[Result, Row, Match]] = []
+        self._changed: dict[str, Changed] = {}
+        self._left: dict[str, Leftovers] = {}
+        """Both by experiment."""
         self._bar: tqdm | None = None
         """How much of git's history is read."""
 
@@ -167,6 +173,10 @@ class Recording:
         rest of history says which commits have them. Raises `ToolError`.
         """
         top = self._project.top
+        for each in map(state.result, lineages(state.pipeline, state.stages)):
+            outdated = [s for s in each.lineage.scope() if s.name not in state.digests]
+            if any(s.name in state.locked for s in outdated):
+                self._counts(each, outdated)
         results = [each for each in state.results() if is_wanted is None or is_wanted(each)]
         is_committed = bool(commit) or has_lock(top, self._project.folder)
         if chosen or self._lacks_one(results, is_committed=is_committed):
@@ -176,6 +186,16 @@ class Recording:
             self.record(commits, chosen, here=here, only=state, is_wanted=is_wanted)
         elif not self._options.dry_run:
             self._settle_leftovers(results)
+
+    def rows_of(self, results: Sequence[Result]) -> Iterator[tuple[Store, StoredRun]]:
+        """Yield the rows that have results, but for those in MLflow's trash."""
+        for result in (result for result in results if result.digests):
+            store, runs = self._place(result)
+            with store.errors_reported(AT_MOST):
+                runs.look_again(result.digests)
+                has = runs.find(result.digests).has
+            if has and not has.is_deleted:
+                yield store, has
 
     def _lacks_one(self, results: Sequence[Result], *, is_committed: bool) -> bool:
         """Whether the store lacks something of some results, or the commit that has them.
@@ -240,8 +260,20 @@ class Recording:
         return stages_of_rows(self._project.top)
 
     def _is_lacking(self, each: _Found) -> bool:
-        each.result = self._apart(each.result)
-        return bool(each.result.digests) and self._lacks(each.result)
+        result = each.result = self._apart(each.result)
+        return bool(result.digests) and self._lacks(result) and self._counts(result, result.scope())
+
+    def _counts(self, result: Result, stages: Sequence[Stage]) -> bool:
+        """Whether the store says nothing against the results of stages which it lacks."""
+        store, runs = self._place(result)
+        with store.errors_reported(AT_MOST):
+            if store.experiment not in self._changed:
+                self._changed[store.experiment] = Changed(store)
+            where = runs.find(result.digests)
+        known = [digest for run in where if run for digest in run.complete.values()]
+        why = self._changed[store.experiment].why_not(result.state, stages, known)
+        self.changed |= {why: None} if why else {}
+        return not why
 
     def _lacks(self, result: Result) -> bool:
         store, runs = self._place(result)
@@ -310,8 +342,13 @@ class Recording:
             return
         store, runs = self._place(pending[0][0])
 
+        if store.experiment not in self._left:
+            with store.errors_reported(AT_MOST):
+                self._left[store.experiment] = Leftovers(store)
+        left = self._left[store.experiment]
+
         def write(each: tuple[Result, Row, Match]) -> Written:
-            _, row, before = each
+            result, row, before = each
             # Before the lock was taken, another process can have written it, or settled a double.
             runs.look_again(digests := row.wanted.digests)
             where, names = runs.find(digests), [*digests]
@@ -320,7 +357,8 @@ class Recording:
                     return Written("", has.name, has.run_id, names)
             elif before.has:  # the row has only what that run lacked
                 return Written("", before.has.name, before.has.run_id, names, [_GONE])
-            return upsert(store, row, where)
+            live = None if where.has or where.joins else left.begun_for(result)
+            return upsert(store, row, where, live)
 
         # The lock is held until all threads have ended, also if the server takes too long.
         with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported(AT_MOST):
@@ -359,11 +397,11 @@ class Recording:
         """Let go what a killed follower has left, if its stage has ended well after all."""
         for store in self.stores:
             with store.errors_reported(AT_MOST):
-                left = leftovers(store)
+                left = Leftovers(store)
             if left:
                 own = [each for each in results if self._place(each)[0] is store]
                 with store.lock(), store.errors_reported(AT_MOST):
-                    settle_leftovers(store, left, own)
+                    left.settle(own)
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))

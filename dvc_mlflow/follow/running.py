@@ -13,25 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
+from .. import processes
+from ..pipeline.token import Token, token_of
 from .dvc_processes import Command, DvcProcess, is_alive
+from .homes import Home
 from .rwlock import Held, RWLock, Stamp, holds_lock, last_dvc, lock_stamp, stamp
 
 _LOOK, _REST = 0.1, 0.3  # s between two looks: while something runs, and else
 _LONG_AGO = 0.0  # since when an entry stands that was there at the first look
 _ACTIVE = 10.0  # s after which a project in which nothing has changed is at rest
 _STAYS = 1.0  # s that an entry of a process that cannot be looked into stands for, if it is a run
-
-
-class Home(NamedTuple):
-    """A DVC project that is followed: the main one, a nested one, or one in a git worktree."""
-
-    folder: str
-    inner: str
-    """Its place in the git checkout: DVC's temporary copies have it there, too."""
 
 
 @dataclass(eq=False)
@@ -52,6 +46,14 @@ class StageRun:
     """The absolute path of its dvc.yaml; "" while that is not known."""
     name: str
     """As in that dvc.yaml; "" while that is not known."""
+    address: str
+    """The two as DVC gives them to its commands, relative to where it has been started."""
+    mark: str
+    """That of its `dvc`, which no other process has."""
+    token: Token | None
+    """What `dvc-mlflow run` before the `dvc` gives to the runs of scripts."""
+    folder: str
+    """The folder in which its command began."""
     experiment: str
     """DVC's name of the experiment that it runs for, if any."""
     store: str
@@ -119,10 +121,15 @@ class _Place:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing runs here, and no `dvc` has just begun."""
-        now = time.time_ns()
-        youngest = max((each.time for each in self._signs if each), default=0)
+        return self.is_quiet and not self.dvcs
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has happened here for a while; a program that has run DVC can live on."""
+        is_young = any(each.age < _ACTIVE * 1e9 for each in self._signs if each)
         is_held = any(since != _LONG_AGO for since in self._stands.values())
-        return not self.dvcs and not is_held and now - youngest > _ACTIVE * 1e9
+        at_work = (p for p in self.dvcs if p in self.rwlock.held or holds_lock(self.home, p))
+        return not (is_young or is_held or any(at_work))
 
     def find(self) -> None:
         """Find the processes that have locked the project, and forget those that have ended."""
@@ -167,6 +174,8 @@ class Looker(threading.Thread):
         """Set when there is one more."""
         self.error: Exception | None = None
         """What went wrong last."""
+        self.count = 0
+        """How often it has looked."""
         self._places: dict[str, _Place] = {}
         self._ends = threading.Event()
         self._lock = threading.Lock()
@@ -179,8 +188,18 @@ class Looker(threading.Thread):
                 self.look()
             except Exception as error:  # the next look may find what this one has not
                 self.error = error
-            is_at_rest = all(place.is_at_rest for place in self._places.values())
-            pause = _REST if is_at_rest and not self.runs else _LOOK
+            self.count += 1
+            pause = _REST if self.is_at_rest else _LOOK
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing runs, and no `dvc` has just begun."""
+        return not self.runs and all(place.is_at_rest for place in [*self._places.values()])
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing runs, and nothing has happened for a while."""
+        return not self.runs and all(place.is_quiet for place in [*self._places.values()])
 
     def stop(self) -> None:
         """Let it end."""
@@ -263,6 +282,10 @@ class Looker(threading.Thread):
                 is_seen=True,
                 file=file,
                 name=name,
+                address=command.env["DVC_STAGE"],
+                mark=processes.process(dvc.pid),
+                token=token_of(command.env),
+                folder=command.folder,
                 experiment=command.env.get("DVC_EXP_NAME", ""),
                 store=command.env.get("MLFLOW_TRACKING_URI", ""),
                 began=command.began,
@@ -285,6 +308,10 @@ class Looker(threading.Thread):
                 is_seen=False,
                 file="",
                 name="",
+                address="",
+                mark="",
+                token=None,
+                folder="",
                 experiment="",
                 store="",
                 began=since,

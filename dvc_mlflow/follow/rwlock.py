@@ -24,6 +24,11 @@ class Stamp(NamedTuple):
     """Of its last change, in ns since 1970."""
     size: int
 
+    @property
+    def age(self) -> int:
+        """How long that is ago, in ns; what lies ahead, as a clock was set back, is old, too."""
+        return abs(time.time_ns() - self.time)
+
 
 class Held(NamedTuple):
     """What a `dvc` holds, by absolute paths."""
@@ -61,7 +66,7 @@ class RWLock:
         if now is None:
             self.stamp, self.held = None, {}
             return True
-        if now == self.stamp and time.time_ns() - now.time > _SETTLED:
+        if now == self.stamp and now.age > _SETTLED:
             return True
         writes: dict[int, set[str]] = {}
         reads: dict[int, set[str]] = {}
@@ -73,7 +78,7 @@ class RWLock:
                 for info in infos:
                     reads.setdefault(int(info["pid"]), set()).add(path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            if time.time_ns() - now.time < _DAMAGED:
+            if now.age < _DAMAGED:
                 return False
             writes, reads = {}, {}
         self.stamp = now

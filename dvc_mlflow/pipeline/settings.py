@@ -28,7 +28,6 @@ class Settings:
     prefix: str | None = None
     columns: Sequence[str] = ()
     data: Sequence[str] = ()
-    open: str = ""
     models: Sequence[Model] = ()
     promote: Sequence[str] = ()
     """Metrics that decide which row is better, compared in turn; with a `-`, lower is better."""

@@ -5,7 +5,7 @@ has those of 2.0.0. What people read has a plain name; the rest begins with `PRI
 row's page shows it together.
 """
 
-from _collections_abc import Iterator, Mapping  # what DVC starts for each command has no time
+from collections.abc import Iterator, Mapping
 
 PRIVATE = "dvc-mlflow."
 """How the keys of tags begin that only the tool reads; in 2.0.0 they did not."""
@@ -53,8 +53,11 @@ PROCESS = f"{PRIVATE}process"
 LIVE = f"{PRIVATE}live"
 """What a row that a follower has begun is for, as a digest, until it is known how its stage ended:
 a follower after it, or `record`, finds by it what it has left."""
+CHANGED = f"{PRIVATE}changed"
+"""The result that dvc.lock claims of a stage whose inputs changed while it ran: its digest, and
+what has changed. No row is made of it until the stage has run again."""
 TOKEN = f"{PRIVATE}token"
-"""The stage whose command has opened the run in MLflow itself, by a random number."""
+"""The process, and the stage, whose command has opened the run in MLflow itself."""
 
 # Of a row, for people.
 MD5 = "md5."
@@ -77,6 +80,8 @@ SWEEP_VARIABLE = "SWEEP"
 """The environment variable with the name of the sweep for which a process works."""
 REPRODUCES = "reproduces"
 """The run that has the same result; this one has what a script logged when it was made again."""
+SCRIPT_NAME = "script.run_name"
+"""The name that a script has given to the run that has become the row."""
 PYTHON = "python"
 """The version of Python that ran the code."""
 REQUIREMENTS = "requirements.md5"
@@ -124,7 +129,8 @@ SPACE = f"{PRIVATE}space."
 
 
 _OF_PEOPLE = {STAGE, FOLDER, EXPERIMENT, CHANGE, NAMES, SWEEP, PYTHON, REQUIREMENTS, PROCESSOR}
-_OF_PEOPLE |= {REPRODUCES, "reproduced"}  # 3.0.0 counted how often a result was made again
+_OF_PEOPLE |= {SCRIPT_NAME, REPRODUCES}
+_OF_PEOPLE |= {"reproduced"}  # 3.0.0 counted how often a result was made again
 
 
 def is_of_the_tool(key: str) -> bool:

@@ -11,7 +11,8 @@ from .locks import entry_texts
 from .opened import parse
 from .past import Past
 from .restoring import restore, restored_project, share
-from .running import Checkout, Project
+from .running import Project, Seen
+from .workspace import Checkout
 
 __all__ = [
     "SMALL",
@@ -20,6 +21,7 @@ __all__ = [
     "File",
     "Past",
     "Project",
+    "Seen",
     "entry_texts",
     "is_generated",
     "parse",

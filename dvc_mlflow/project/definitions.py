@@ -242,8 +242,6 @@ class Definitions(Files):
         """Whether dvc.lock has a stage, with all its outputs."""
         if outs:  # DVC has read their md5s from there
             return all(out.md5 for out in outs)
-        if self._has_finished and stage is self._running:
-            return True
         if not hasattr(stage, "name"):  # a .dvc file is its own lock
             return True
         if self._locks is not None:

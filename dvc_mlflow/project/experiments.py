@@ -28,7 +28,7 @@ from .running import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
-# Ended by a signal: Popen reports -number, a shell and `dvc-mlflow run` report 128 + number.
+# Ended by a signal: Popen reports -number, a shell reports 128 + number.
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
 
 

@@ -89,25 +89,6 @@ def _by_entry(stages: str, lock: str) -> dict[str, Any] | None:
     return found if len(found) == len(parts) else None  # twice the same stage
 
 
-def with_entry(lock: bytes, one: bytes) -> bytes | None:
-    """Return a lock with the only entry of another one, as DVC would write it.
-
-    Return None if it is not in DVC's own layout, as DVC keeps what a person has added. DVC itself
-    takes as long to write a lock with one entry more as to read and write all.
-    """
-    found = _OWN_LAYOUT.fullmatch(lock.decode(errors="replace"))
-    if not found or re.search(r"(?m)^\s*#", found[1]):
-        return None
-    head, part = _BEGINS.split(one.decode())
-    _, *parts = _BEGINS.split(found[1])
-    key = part.partition("\n")[0]
-    if key in (keys := [each.partition("\n")[0] for each in parts]):
-        parts[keys.index(key)] = part
-    else:
-        parts.append(part)
-    return "  ".join([head, *parts]).encode()
-
-
 def fill(stage: Any, entry: Mapping[str, Any] | None, lock: str) -> None:
     """Give a stage the hashes in its entry of a lock, and no others."""
     for item in (*stage.deps, *stage.outs):

@@ -98,10 +98,6 @@ class Opened:
         self.blobs = Blobs(self.top)
         self._commit = ""
         self._locks: dict[str, dict[str, Any]] | None = None
-        self._running: Any = None
-        self._has_finished = False
-        self._hashed: dict[str, tuple[Any, Any]] = {}
-        self._edited: list[Any] = []
         self._outs: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
         self._known_versions: dict[tuple[str, str], dict[str, str]] = {}

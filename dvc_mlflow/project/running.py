@@ -1,66 +1,78 @@
-"""The stage that DVC is running: its inputs, and its result before DVC writes dvc.lock."""
+"""A project in which DVC runs stages while it is open: what they read, and what is new of it."""
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import posixpath
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from dvc.dependency import ParamsDependency
-from dvc.dvcfile import Lockfile
 from dvc_data.hashfile.hash import hash_file
-from dvc_data.hashfile.hash_info import HashInfo
 
 from ..errors import ProjectError
 from ..pipeline.tables import flatten
 from . import locks
-from .earlier import is_among
-from .kept import Kept
-from .opened import errors_reported, parse
+from .opened import errors_reported
+from .workspace import Workspace
+
+_COARSE = 20_000_000  # ns; file times are no finer
+_WRITTEN_BY_TOOLS = (".pyc", ".pyo", "__pycache__")
+"""What running code leaves beside itself; so does what begins with a dot."""
 
 
-class Checkout(NamedTuple):
-    """What a stage's result needs from the checkout, by absolute paths."""
+class Seen(NamedTuple):
+    """What a stage reads, as it was when it was looked at."""
 
-    deps: frozenset[Path]
-    """What any stage reads."""
-    folders: frozenset[Path]
-    """Where stages run, and where their deps are: scripts there may import undeclared code."""
-    files: frozenset[Path]
-    """DVC's own files: dvc.yaml, .dvc files, settings, and the .gitignore beside outputs."""
-    cached: frozenset[Path]
-    """The outputs that DVC keeps, which are never in git."""
-    outs: frozenset[Path]
-    """All outputs, of any stage."""
-    uncached: Sequence[Path]
-    """The outputs of the stages that DVC leaves to git."""
-    locks: Mapping[Path, bytes]
-    """Each dvc.lock with its content, with the result of a stage that has just ended."""
+    algorithm: str
+    value: object
+    """The md5, or the params by key; None if it is known to have changed since the stage began."""
+    files: Mapping[str, str]
+    """The md5s of a folder's files."""
 
 
-class Project(Kept):
+class Project(Workspace):
     """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
 
-    @property
-    def is_running(self) -> bool:
-        """Whether DVC is running a stage, for which this project was opened."""
-        return self._running is not None
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        super().__init__(settings_of, at)
+        self._running: Any = None
+        self._stages_of: dict[str, dict[str, Any]] = {}
+        self._sources: dict[Path, bytes | None] = {}
+        self._entries: dict[str, dict[str, locks.Entry]] = {}
 
-    def begin(self, address: str, folder: str) -> str:
-        """Return the name of the stage that DVC runs in a folder, as `DVC_STAGE` calls it.
-
-        From now on its params are those that it reads, not those in dvc.lock. The address is
-        relative to the folder that `dvc` was started in, which only DVC knows.
-        """
-        file, _, own = address.rpartition(":")
+    def keep(self) -> None:
+        """Remember what the stages are read from, so that the project can be read again."""
+        began = time.time_ns()
         with errors_reported():
-            named = [s for s in self._repo.index.stages if getattr(s, "name", None) == own]
-            here = [s for s in named if os.path.realpath(s.wdir) == folder]
-            same = [s for s in here if s.path.endswith(file.lstrip("./") or "dvc.yaml")]
-            if not (same or here):
-                raise ProjectError(f"DVC has no stage {own!r} in {folder}")
-            return self._start((same or here)[0])
+            stages = [stage for stage in self._repo.index.stages if hasattr(stage, "name")]
+        for stage in stages:
+            name = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+            self._stages_of.setdefault(name, {})[stage.name] = stage
+        self._sources = {file: _content(file, began) for file in {*self._files_read()}}
+        self._read_locks()
+
+    def read_again(self) -> bool:
+        """Read what has changed in dvc.lock; return False if anything else has changed.
+
+        A stage that DVC has run has the hashes in dvc.lock again, not those of its files.
+        """
+        if any(_content(file) != content for file, content in self._sources.items()):
+            return False
+        try:
+            self._read_locks()
+        except ProjectError:  # DVC says what is wrong with a lock
+            return False
+        self._repo.scm._reset()
+        self._running = None
+        return True
+
+    def entry(self, name: str) -> object:
+        """Return what dvc.lock had of a stage when it was read last, or None."""
+        stage = self._dvc_stage(name)
+        own = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+        return (self._locks or {}).get(own, {}).get(stage.name)
 
     def begin_at(self, file: str, name: str) -> str:
         """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
@@ -71,7 +83,7 @@ class Project(Kept):
             named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
             for stage in named:
                 if os.path.realpath(stage.path) == os.path.realpath(file):
-                    return self._start(stage)
+                    return self._begin(stage)
         raise ProjectError(f"DVC has no stage {name!r} in {file}")
 
     def stage_writing(self, paths: Collection[str]) -> tuple[str, str]:
@@ -82,8 +94,8 @@ class Project(Kept):
                     return stage.path, stage.name
         return "", ""
 
-    def _start(self, stage: Any) -> str:
-        self._running, self._edited = stage, []
+    def _begin(self, stage: Any) -> str:
+        self._running = stage
         for dep in stage.params:
             dep.hash_info = dep.get_hash()
         self._forget(stage)
@@ -98,149 +110,68 @@ class Project(Kept):
             outs = self._dvc_stage(name).outs
             return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
 
-    def commands(self) -> list[str]:
-        """Return the commands of the running stage, each of which DVC gives to a shell."""
-        command = self._running.cmd
-        return [*command] if isinstance(command, list) else command.splitlines()
+    def inputs(self, name: str, began: int) -> dict[str, Seen]:
+        """Return what a stage reads that `began` (in ns) to run, by path.
 
-    def inputs(self, began: int = 0, params: str = "") -> dict[str, object]:
-        """Return what the running stage reads: md5s by path, and the params' values by file.
-
-        DVC remembers the md5s, so it does not hash the files again. With `began` these become what
-        the pipeline has of the stage. What has changed since the stage `began` (in ns) is None,
-        unless its content is what DVC knew before. `params` is the text of the params.yaml in the
-        stage's folder when it began, if there was one.
+        DVC remembers the md5s of files, so it does not hash them again. What has changed since then
+        is None if DVC knew it before, and else it is left out, as nobody knows what it was.
         """
-        found: dict[str, object] = {}
+        found: dict[str, Seen] = {}
         with errors_reported():
-            for dep in self._running.deps:
-                path = self._path(dep)
+            for dep in self._dvc_stage(name).deps:
                 if isinstance(dep, ParamsDependency):
-                    here = str(Path(self._running.wdir, "params.yaml"))
-                    is_given = params and dep.fs_path == here
-                    text = params if is_given else Path(dep.fs_path).read_text()
-                    try:
-                        values = flatten(parse(text, dep.fs_path) or {})
-                    except ValueError as error:
-                        raise ProjectError(f"{path}: {error}") from None
-                    own = {k: v for k, v in values.items() if is_among(k, dep.params)}
-                    if began and own != flatten(dep.hash_info.value or {}):  # edited since then
-                        dep.hash_info = HashInfo(dep.hash_name, cast("Any", own))
-                        self._edited.append(dep)
-                    found[path] = own
-                elif dep.fs.protocol == "local":
-                    before = self._known_before(dep, began) if began else {}
-                    found[path] = ""
-                    if dep.exists:
-                        self._hashed[path] = self._hash(dep)
-                        found[path] = self._hashed[path][1].hash_info.value
-                    locked = dep.hash_info.value if dep.hash_info else None
-                    if found[path] != locked and any(
-                        hash_file(f, dep.fs, dep.hash_name, self._repo.state)[1].value != md5
-                        for f, md5 in before.items()
-                    ):
-                        found[path] = None
-                    elif began and found[path]:
-                        dep.hash_info = self._hashed[path][1].hash_info
-        if began:
-            self._forget(self._running)
+                    changed = _changed_since(Path(dep.fs_path), began)
+                    value: object = flatten(dep.get_hash().value or {})
+                    if not changed:
+                        found[self._path(dep)] = Seen(f"{dep.hash_name}", value, {})
+                elif dep.fs.protocol == "local" and dep.exists:
+                    _, now = self._hash(dep)
+                    before = self._known_before(dep, began)
+                    value = now.hash_info.value
+                    if any(md5 and _md5(f, dep, self._repo) != md5 for f, md5 in before.items()):
+                        value = None
+                    if value is None or all(before.values()):
+                        found[self._path(dep)] = Seen(now.hash_info.name, value, _files(now))
         return found
 
-    def md5s_now(self, name: str, paths: Collection[str]) -> set[str]:
-        """Return the md5s of those of a stage's deps with these paths that are in the checkout."""
+    def changed(self, name: str, seen: Mapping[str, Seen]) -> list[str]:
+        """Return what has changed of a stage's inputs between a look and the result in dvc.lock."""
+        found = []
         with errors_reported():
-            deps = [dep for dep in self._dvc_stage(name).deps if self._path(dep) in paths]
-            return {str(self._hash(dep)[1].hash_info.value) for dep in deps if dep.exists}
+            for dep in self._dvc_stage(name).deps:
+                path, info = self._path(dep), dep.hash_info
+                if (was := seen.get(path)) is None or not info:
+                    continue
+                if isinstance(dep, ParamsDependency):
+                    has_changed = flatten(info.value or {}) != was.value
+                else:
+                    is_other = info.name == was.algorithm and info.value != was.value
+                    has_changed = is_other and not self._is_written_by_tools(dep, was)
+                found += [path] if has_changed else []
+        return found
 
-    def finish(self) -> None:
-        """Hash the outputs of the running stage, as DVC will do next: it then finds them hashed."""
-        with errors_reported():
-            for item in (*self._running.outs, *self._running.deps):
-                if item in self._edited:  # and edited back
-                    item.hash_info = item.get_hash()
-                elif not isinstance(item, ParamsDependency):
-                    known = self._hashed.get(self._path(item))
-                    item.meta, item.obj = known or self._hash(item)
-                    item.hash_info = item.obj.hash_info
-        self._has_finished = True
-        self._forget(self._running)
+    def _is_written_by_tools(self, dep: Any, was: Seen) -> bool:
+        """Whether a folder differs only by what running code leaves beside itself."""
+        now = self._tree(dep) if dep.hash_info.isdir and was.value else None
+        if now is None:
+            return False
+        different = {*_files(now).items()} ^ {*was.files.items()}
+        parts = [path.split("/") for path, _ in different]
+        return all(any(p[0] == "." or p.endswith(_WRITTEN_BY_TOOLS) for p in own) for own in parts)
 
-    def _hash(self, item: Any) -> tuple[Any, Any]:
-        """Return size and hash of a file or a folder, with the list of its files."""
-        odb = item.cache if item.is_in_repo and item.use_cache else item.local_cache
-        options = {"ignore": item.dvcignore, "dry_run": not item.use_cache}
-        _, meta, found = item._build(
-            odb, item.fs_path, item.fs, item.hash_name, no_progress_bar=True, **options
-        )
-        return meta, found
-
-    def lacks_outputs(self) -> bool:
-        """Whether the running stage has not written all its outputs; DVC says which."""
-        return not all(out.exists for out in self._running.outs)
-
-    def holds(self, name: str) -> bool:
-        """Whether DVC would not run a stage again: its command, params and inputs are as locked."""
-        with errors_reported():
-            if (stage := self._dvc_stage(name)) is None:
-                return True  # no stage makes it
-            changed = getattr(stage, "cmd_changed", False) or stage.always_changed
-            return not (changed or any(dep.workspace_status() for dep in stage.deps))
-
-    def checkout(self, names: Collection[str]) -> Checkout:
-        """Return what the results of these stages need from the checkout."""
-        repo = self._repo
-        with errors_reported():
-            own = [s for s in repo.index.stages if s.cmd and self._name(s) in names]
-            outs = [out for s in own for out in s.outs if out.is_in_repo and out.exists]
-            outs += self._unmade_outs(names)
-            files = {Path(s.path) for s in repo.index.stages}
-            files |= {Path(out.fs_path).with_name(".gitignore") for out in outs}
-            files |= {self.root / path for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore")}
-            deps = {
-                Path(dep.fs_path)
-                for stage in repo.index.stages
-                for dep in stage.deps
-                if dep.fs.protocol == "local"
-            }
-            folders = {dep if dep.is_dir() else dep.parent for dep in deps}
-            folders |= {Path(stage.wdir) for stage in repo.index.stages if stage.cmd}
-            return Checkout(
-                frozenset(deps),
-                frozenset(folders),
-                frozenset(files),
-                frozenset(Path(out.fs_path) for out in repo.index.outs if out.use_cache),
-                frozenset(Path(out.fs_path) for out in repo.index.outs),
-                [Path(o.fs_path) for o in outs if not o.use_cache and self.is_inside(o.fs_path)],
-                dict(self._lock_files()),
-            )
-
-    def _lock_files(self) -> Iterator[tuple[Path, bytes]]:
-        """Yield each dvc.lock, with the running stage's result as DVC is about to write it."""
-        ended = self._running if self._has_finished else None
-        paths = {Path(s.path) for s in self._repo.index.stages if s.cmd and hasattr(s, "name")}
-        for file in sorted(path.with_suffix(".lock") for path in paths):
-            if ended is not None and file == Path(ended.path).with_suffix(".lock"):
-                yield file, self._lock(ended, file)
-            elif file.exists() and self.is_readable(file):
-                yield file, file.read_bytes()
-
-    def _lock(self, stage: Any, file: Path) -> bytes:
-        before = file.read_bytes() if file.exists() else b""
-        whole = locks.with_entry(before, self._dumped(stage, b"")) if before else None
-        return self._dumped(stage, before) if whole is None else whole
-
-    def _dumped(self, stage: Any, before: bytes) -> bytes:
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, "dvc.lock")
-            if before:
-                copy.write_bytes(before)
-            lock = Lockfile(self._repo, str(copy))
-            if hasattr(lock, "dump_stages"):
-                lock.dump_stages([stage])
-            else:  # DVC 3.49
-                lock.dump(stage)
-            self._repo.scm_context.files_to_track.clear()
-            return copy.read_bytes()
+    def _read_locks(self) -> None:
+        """Give the stages what is in dvc.lock, if it is not what they had."""
+        self._locks = {}
+        for name, stages in self._stages_of.items():
+            before, text = self._entries.get(name, {}), _content(self.root / name) or b""
+            now = locks.read(text.decode(errors="replace"), before, name)
+            for own, stage in stages.items():
+                if before.get(own) is not now.get(own) or stage is self._running:
+                    entry = now.get(own)
+                    locks.fill(stage, entry and entry.value, name)
+                    self._forget(stage)
+            self._entries[name] = now
+            self._locks[name] = {own: entry.value for own, entry in now.items()}
 
     def _known_before(self, dep: Any, began: int) -> dict[str, str]:
         """Return the files of an input that changed since then, with the md5s that DVC knew."""
@@ -248,9 +179,41 @@ class Project(Kept):
         folders = walk(dep.fs, dep.fs_path) if dep.isdir() else [(dep.fs_path, [], [""])]
         for folder, _, names in folders:
             for name in names:
-                file = Path(folder, name)
-                # File times are coarse.
-                if file.exists() and file.stat().st_ctime_ns >= began - 20_000_000:
+                if _changed_since(file := Path(folder, name), began):
                     entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
                     found[str(file)] = entry.get("hash_info", {}).get("md5", "")
         return found
+
+    def _files_read(self) -> Iterator[Path]:
+        """Yield the files that decide what the stages are, whether they exist or not."""
+        yield from (self.root / name for name in (".dvcignore", ".dvc/config", ".dvc/config.local"))
+        index = self._repo.index
+        tops = (index._metrics, index._plots, index._params, index._artifacts)
+        for path in {*(stage.path for stage in index.stages), *(p for top in tops for p in top)}:
+            yield Path(path)
+        yield from self._template_files()
+
+
+def _content(file: Path, began: int = 0) -> bytes | None:
+    r"""Return the content of a file, None if there is none; b"\0" if it changed after `began`."""
+    try:
+        return b"\0" if began and _changed_since(file, began) else file.read_bytes()
+    except OSError:
+        return None
+
+
+def _changed_since(file: Path, began: int) -> bool:
+    try:
+        return file.stat().st_ctime_ns >= began - _COARSE
+    except OSError:
+        return False
+
+
+def _md5(file: str, dep: Any, repo: Any) -> str:
+    return str(hash_file(file, dep.fs, dep.hash_name, repo.state)[1].value)
+
+
+def _files(found: Any) -> dict[str, str]:
+    """Return the md5s of the files in DVC's list of a folder, by path."""
+    is_folder = found.hash_info.isdir
+    return {"/".join(key): info.value for key, _, info in found} if is_folder else {}

@@ -138,7 +138,6 @@ _SETTINGS: _Rules = {
     "prefix": vol.Msg(str, "must be text, or empty for no prefix"),
     "columns": vol.Msg([_COLUMN], "must be a list such as [-metrics.test/loss, params.train.rate]"),
     "data": _PATHS,
-    "open": vol.Msg("first", "must be `first`"),
     "promote": vol.Msg([_METRIC], "must be a list of metrics such as [test/score, -test/loss]"),
     "model": _MAPPING,
 }

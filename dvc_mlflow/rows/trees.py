@@ -51,7 +51,7 @@ def of_result(result: Result, root: Path) -> Kept | None:
         return None
     names = [stage.name for stage in result.scope()]
     kept = keep(project, root, names)
-    changed = [] if project.is_running else [n for n in names if not project.holds(n)]
+    changed = [n for n in names if not project.holds(n)]
     lacks = [f"what {', '.join(changed)} ran with: code or inputs have changed since"]
     return kept._replace(lacks=[*kept.lacks, *lacks]) if changed else kept
 

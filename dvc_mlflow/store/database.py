@@ -16,6 +16,8 @@ import mlflow.store.db.utils
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 
+from ..place import file_of
+
 mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
 
 _MAKING, _MOMENT = 20, 0.05  # seconds
@@ -37,13 +39,6 @@ def changes(address: str) -> int | None:
     with database.open("rb") as file:
         header = file.read(28)
     return None if header[18:20] == _WAL else int.from_bytes(header[24:])
-
-
-def file_of(address: str) -> Path | None:
-    """Return the file of an SQLite database, or None if the store is another one."""
-    scheme, _, path = address.partition(":///")
-    is_file = scheme == "sqlite" and path and not path.startswith("file:")
-    return Path(path.partition("?")[0]) if is_file else None
 
 
 def check_schema(address: str) -> bool:

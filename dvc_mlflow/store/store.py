@@ -23,7 +23,14 @@ from .. import processes
 from ..errors import StoreError, masked
 from ..git import remote_url
 from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, known_keys
-from ..place import address, default_experiment, former_experiment, own_address, why_not_own
+from ..place import (
+    address,
+    default_experiment,
+    file_of,
+    former_experiment,
+    own_address,
+    why_not_own,
+)
 from . import database, served, table_view
 from .exclude import hide_store
 from .faults import deadline, is_of_store, retried, store_error
@@ -71,7 +78,7 @@ class Store:
             return
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
-            file, is_half_made = database.file_of(self.address), False
+            file, is_half_made = file_of(self.address), False
             if self.is_remote:
                 with self.within(_ANSWERING):
                     self._check_version()
@@ -305,7 +312,7 @@ class Store:
 
 def exists(root: Path) -> bool:
     """Whether there is a store: its database is made with the first row."""
-    file = database.file_of(address(root))
+    file = file_of(address(root))
     return file is None or file.exists()
 
 

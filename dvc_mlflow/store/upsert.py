@@ -25,6 +25,7 @@ from ..pipeline.tags import (
     COMPLETE,
     DOUBLE,
     FOUND_BY,
+    LIVE,
     NAME,
     NAMED,
     NOTE,
@@ -81,7 +82,7 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
     The lock of the store must be held. Raises what the store raises.
     """
     found = where.has or where.joins
-    if live and found:
+    if live and found and live.run_id != found.run_id:
         leave(store, live, {(REPRODUCES if where.has else PARENT): found.run_id})
         live = Live(tags=live.tags)
     run, is_new, notes = _run(store, row, found, live)
@@ -153,12 +154,16 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
     It is of this process, unless the tags say which other one it is of.
     """
-    own = {NOTE: note, NAMED: name, NOTED: _digest(note)}
-    given = {**processes.tags(store.root), **tags, **own}
+    given = {**processes.tags(store.root), **tags, NAMED: name, **noted(note)}
     run = store.client.create_run(store.experiment_id, start, given, name)
     if not run.info.run_id:  # the client accepts any JSON
         raise MlflowException("the server's answer has no run")
     return run
+
+
+def noted(note: str) -> dict[str, str]:
+    """Return the tags of a description that is the tool's."""
+    return {NOTE: note, NOTED: _digest(note)}
 
 
 def _has_other_points(store: Store, run: Run, row: Row) -> bool:
@@ -189,7 +194,7 @@ def _tags(
         tags |= {NAME: row.name, NAMED: row.name}
     note = has.get(NOTE, "")
     if is_more and (start := _own_start(note, has.get(NOTED, ""))) is not None:
-        tags |= {NOTE: row.note + note[start:], NOTED: _digest(row.note)}
+        tags |= {**noted(row.note), NOTE: row.note + note[start:]}
     return {key: text for key, text in tags.items() if has.get(key) != text}
 
 
@@ -225,8 +230,9 @@ def _last_tags(row: Row, run: Run, now: StoredRun) -> dict[str, str]:
     last[FOUND_BY] = " ".join(digits)[-_LONGEST_TAG:]
     if now.unread != tags.get(UNREAD, ""):
         last[UNREAD] = now.unread
+    last[LIVE] = ""
     last[WHOLE] = whole_text(FORMAT, now.standing, now.declared)
-    return {key: text for key, text in last.items() if tags.get(key) != text}
+    return {key: text for key, text in last.items() if tags.get(key, "") != text}
 
 
 def _digest(text: str) -> str:

@@ -103,8 +103,7 @@ def _in_clone(order: dict[str, Any]) -> tuple[str, str, str]:
         kept = log.with_name(f"{order['name']}.log")
         with suppress(OSError):  # of a full disk
             kept.write_bytes(log.read_bytes() + said.encode())
-    # The lines with the addresses of rows do not say what went wrong.
-    lines = [x for x in said.splitlines() if x and not re.match("dvc-mlflow: (all )?rows? ?", x)]
+    lines = [line for line in said.splitlines() if line]
     last = "; ".join(lines[-3:]) or f"exit status {code}"
     return {FAILED: "failed", UNFIT: "unfit"}.get(code, "again"), last, f"{kept}"
 

@@ -1,7 +1,6 @@
 """Edits, Ctrl-C and damaged files: DVC never takes a wrong result for a right one."""
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from support.clone import Clone
-from support.live_runs import last, reproducing, wait
-from support.pipelines import Repository
+from support.following import following, started
+from support.pipelines import Repository, last
 from support.restoring import contents
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -33,15 +33,15 @@ def training(project: Repository, epochs: int) -> Iterator[subprocess.Popen[str]
     """Run `dvc repro` with this many epochs; the block starts once ten of them have ended."""
     curve = project.path / "data/training.csv"  # the earlier result has three epochs
     Clone(project.path).set({"train.epochs": epochs})
-    with reproducing(project) as dvc:
+    with following(project), started(project, "dvc", "repro") as dvc:
         wait(lambda: curve.exists() and curve.read_text().count("\n") > 10, 120)
         yield dvc
 
 
 def test_edits_in_mid_run(project: Repository) -> None:
-    """If params, code or data are edited while a stage runs, it fails and dvc.lock stays as it was.
+    """If params, code or data are edited while a stage runs, its row is FAILED, and says which.
 
-    DVC alone would record the edited files next to a model that they did not make.
+    dvc.lock has the edited files next to a model that they did not make, so the result has no row.
     """
     lock, model = project.lock, (project.path / "data/model.keras").read_bytes()
     with training(project, 3000) as dvc:
@@ -53,19 +53,15 @@ def test_edits_in_mid_run(project: Repository) -> None:
             content = (project.path / path).read_bytes()
             assert old in content
             (project.path / path).write_bytes(content.replace(old, new))
-        out, _ = dvc.communicate(timeout=120)
-    assert dvc.returncode
-    (named,) = re.findall(
-        "dvc-mlflow: (.*) changed while the stage ran; run `dvc repro` again", out
-    )
-    assert {*named.split(", ")} == {
-        "data/train.npz",
-        "params.yaml",
-        "stages/vanilla_lstm/learning",
-    }
-    assert "Traceback" not in out
-    assert project.lock == lock
-    assert last(project).info.status == "FAILED"
+        assert dvc.wait(120) == 0
+        wait(lambda: last(project).info.status == "FAILED")
+    assert (project.path / "data/model.keras").read_bytes() != model
+    said = project.record()
+    assert said.status == 1
+    for path in ("data/train.npz", "params.yaml", "stages/vanilla_lstm/learning"):
+        assert path in said.error
+    assert "`dvc-mlflow run dvc repro -f train` makes it again" in said.error
+    assert not any(key.startswith("dvc-mlflow.lock.train") for key in last(project).data.tags)
     project.git("checkout", ".")
     project.dvc("checkout", "-f")
     assert project.repro() == []
@@ -83,12 +79,12 @@ def test_stopped_training(project: Repository) -> None:
         wait(lambda: project.rows() and "train/loss" in last(project).data.metrics)
         began = time.monotonic()
         os.killpg(dvc.pid, signal.SIGINT)
-        dvc.communicate(timeout=60)
+        assert dvc.wait(60)
         assert time.monotonic() - began < 60
-    assert dvc.returncode
+        wait(lambda: project.rows()[-1].info.status != "RUNNING")
     assert project.lock == lock
-    (row,) = project.rows()
-    assert row.info.status == "KILLED"
+    row = last(project)
+    assert row.info.status == "FAILED"
     assert "train/val_accuracy" in row.data.metrics
     assert not any(key.startswith("dvc-mlflow.lock.") for key in row.data.tags)
     project.run("sh", "-c", "dvc checkout && git checkout data")

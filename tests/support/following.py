@@ -12,8 +12,8 @@ import psutil
 from mlflow.entities import Run
 
 from support.clone import environment
-from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, prepare, train
+from support.waiting import wait
 
 SLOW: Stages = {
     "prepare": {**prepare(), "cmd": f"sleep 1; {prepare()['cmd']}"},
@@ -77,6 +77,12 @@ def following(
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def followed(project: Repository, *words: str) -> None:
+    """Run `dvc`, and wait until the follower of a repository has recorded what that has done."""
+    project.dvc(*words)
+    assert project.record().status == 0
 
 
 def server_of(pid: int) -> psutil.Process:

@@ -3,7 +3,7 @@
     python tests/support/kills.py [number of kills] [seed] [aimed]
 
 Each time, the results of some stages are deleted and `dvc repro` begins to make them again. Then
-`dvc`, any process below it (a script, `dvc-mlflow run`, its recorder), or the whole group is
+`dvc`, any process below it (a script, say), or the whole group is
 killed. After that, `make repro` must give the results of an undisturbed run, and one row. In half
 of the kills DVC's cache is kept, so DVC may take from it what the killed stage was making.
 

@@ -244,3 +244,8 @@ def results(run: Run) -> set[str]:
         for key in run.data.tags
         if key.startswith("dvc-mlflow.lock.")
     }
+
+
+def last(project: Repository) -> Run:
+    """Return the newest row."""
+    return project.rows()[-1]

@@ -10,10 +10,9 @@ from mlflow.entities import Run
 
 from dvc_mlflow.__main__ import main
 from support.clone import Clone
-from support.live_runs import recorded
-from support.pipelines import Repository, Said, evaluate, prepare, repository, train
+from support.pipelines import Repository, Said, evaluate, prepare, repository, reproduce, train
 
-PIPELINE = {"prepare": prepare(), **recorded({"train": train(), "a": evaluate("a")})}
+PIPELINE = {"prepare": prepare(), **{"train": train(), "a": evaluate("a")}}
 
 
 def restore(project: Repository, run: Run | str, command: str = "restore") -> Said:
@@ -59,7 +58,7 @@ def with_remotes(folder: Path) -> Repository:
     project.git("remote", "add", "origin", "../remote.git")
     project.dvc("remote", "add", "-q", "-d", "team", "../store")
     project.commit("Remotes")
-    project.dvc("repro", "-q")
+    reproduce(project)
     project.commit("Results")
     return project
 

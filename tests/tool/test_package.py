@@ -8,7 +8,6 @@ import pytest
 
 from support.clone import environment
 from support.installing import TOOL, copy_tool
-from support.live_runs import recorded
 from support.pipelines import evaluate, repository, train
 
 pytestmark = [
@@ -34,14 +33,12 @@ def test_installed(tmp_path: Path) -> None:
     # It finds DVC and MLflow there; this repository's own tool is behind a file *.pth, and unseen.
     (packages / "others.pth").write_text(others)
     path = f"{bin_}:{environment()['PATH']}"
-    stages = {**recorded({"train": train("raw.txt")}), "a": evaluate("a")}
+    stages = {"train": train("raw.txt"), "a": evaluate("a")}
     project = repository(tmp_path / "project", stages)
     found = project.run("python", "-c", "import dvc_mlflow as d; print(d.__file__)", PATH=path)
     assert Path(found.stdout).is_relative_to(packages)
-    project.dvc("repro", PATH=path)
-    (row,) = project.rows()
-    assert row.data.metrics == {"train/loss": 0.25}
-    project.run("dvc-mlflow", "record", "--stages", "train,a", PATH=path)
+    project.run("dvc-mlflow", "run", "dvc", "repro", PATH=path)
+    project.run("dvc-mlflow", "record", PATH=path)
     (row,) = project.rows()
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
 

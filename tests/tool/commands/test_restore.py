@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.clone import Clone, environment
-from support.live_runs import last, recorded
-from support.pipelines import Repository, repository, train
+from support.pipelines import Repository, last, repository, reproduce, train
 from support.restoring import copy_with_remotes, restore, restored, with_remotes
 
 pytestmark = [
@@ -50,8 +49,8 @@ def test_clean(project: Repository) -> None:
 def test_changed_code(project: Repository) -> None:
     """Uncommitted code is restored: a changed file, and a new one below a dep."""
     stages = {"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}}
-    project.write({"dvc.yaml": json.dumps({"stages": recorded(stages)}), "lib/new.py": "x = 1\n"})
-    project.dvc("repro", "-q")
+    project.write({"dvc.yaml": json.dumps({"stages": stages}), "lib/new.py": "x = 1\n"})
+    reproduce(project)
     run = last(project)
     assert run.data.tags["mlflow.source.git.dirty"] == "true"
     shutil.rmtree(project.path / "lib")
@@ -67,6 +66,7 @@ def test_experiments(project: Repository) -> None:
     project.dvc("exp", "run", "-q", "--temp", "-S", "rate=3", "-n", "copy")
     project.dvc("exp", "run", "-q", "--queue", "-S", "rate=4", "-n", "queued")
     project.run_queue()
+    project.record("--experiments")
     for rate, name in (("2", "here"), ("3", "copy"), ("4", "queued")):
         (run,) = [r for r in project.rows() if r.data.params["rate"] == rate]
         ref = project.git("for-each-ref", "--format=%(objectname)", f"refs/exps/**/{name}")
@@ -85,8 +85,8 @@ def test_experiments(project: Repository) -> None:
 def test_two_evaluations_of_one_row(project: Repository) -> None:
     """A row whose stages ran one after the other is restored with all of them."""
     project.set({"rate": 2})
-    project.dvc("repro", "-q", "train")
-    project.dvc("repro", "-q")
+    reproduce(project, {}, "train")
+    reproduce(project)
     run = last(project)
     assert run.data.tags["dvc-mlflow.tree.train"] != run.data.tags["dvc-mlflow.tree.a"]
     folder = restored(project, run)
@@ -96,12 +96,12 @@ def test_two_evaluations_of_one_row(project: Repository) -> None:
 def test_worktree_and_folders(tmp_path: Path) -> None:
     """A nested project is restored, also if its row comes from a git worktree."""
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
-    inner = {"stages": recorded({"train": train("raw.txt")})}
+    inner = {"stages": {"train": train("raw.txt")}}
     project.run("sh", "-c", "cd inner && dvc init -q --subdir")
     project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
     project.commit("A nested project")
     project.git("worktree", "add", "-q", "../tree")
-    project.run("sh", "-c", "cd inner && dvc repro -q")
+    project.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
     nested = last(project)
     said = restore(project, nested)
     assert (said.status, said.error) == (0, "")
@@ -113,7 +113,7 @@ def test_worktree_and_folders(tmp_path: Path) -> None:
     tree.write({"inner/params.yaml": "rate: 2\n"})
     cache = project.path / "inner/.dvc/cache"  # as DVC recommends for worktrees
     tree.run("sh", "-c", f"cd inner && dvc cache dir -q --local {cache}")
-    tree.run("sh", "-c", "cd inner && dvc repro -q")
+    tree.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
     assert restore(project, last(project)).status == 0
 
 
@@ -155,8 +155,9 @@ def test_colleague(project: Repository, shared: str) -> None:
     project.set({"rate": 2})
     if shared == "experiment":
         project.dvc("exp", "run", "-q", "-n", "mine")
+        project.record("--experiments")
     else:
-        project.dvc("repro", "-q")
+        reproduce(project)
     run = last(project)
     if shared == "commit":
         project.commit("My result")
@@ -176,12 +177,11 @@ def test_colleague(project: Repository, shared: str) -> None:
 @pytest.mark.rest
 def test_without_caches(project: Repository) -> None:
     """A row is restored after `git gc`, and its outputs from DVC's remote without its cache."""
-    project.dvc("exp", "run", "-q", "-S", "rate=2")
+    reproduce(project, {"rate": 2})
     project.dvc("push", "-q")
     run = last(project)
     project.git("checkout", "-q", ".")
     project.dvc("checkout", "-q")
-    project.dvc("exp", "remove", "-q", "-A")
     project.dvc("gc", "-q", "-f", "-w")
     project.git("reflog", "expire", "--expire=now", "--all")
     project.git("gc", "-q", "--prune=now")
@@ -204,7 +204,7 @@ def test_nothing_of_the_users(project: Repository) -> None:
     (project.path / "hooked").unlink(missing_ok=True)
     project.set({"a": 2})
     before = project.git("diff", "--cached"), project.git("branch", "-v")
-    project.dvc("repro", "-q")
+    reproduce(project)
     assert (project.git("diff", "--cached"), project.git("branch", "-v")) == before
     assert "refs/rows/" in project.git("for-each-ref")
     assert restore(project, last(project)).status == 0

@@ -11,16 +11,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support.clone import Clone
-from support.live_runs import last, recorded
 from support.pipelines import (
     PARAMS,
     TWO_EVALUATIONS,
     Repository,
     evaluate,
     finished,
+    last,
     makes,
     prepare,
     repository,
+    reproduce,
     train,
 )
 from support.restoring import restore, restored
@@ -73,14 +74,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     "foreach": {"prepare": prepare(), "fit": FOREACH, "compare": COMPARISON},
     "matrix": {"prepare": prepare(), "fit": MATRIX},
 }
-LIVE = {
-    "siblings": recorded(SHAPES["siblings"], "train", "a", "b"),
-    "foreach": SHAPES["foreach"] | {"fit": {**FOREACH, "do": recorded({"d": FOREACH["do"]})["d"]}},
-    "matrix": SHAPES["matrix"]
-    | {"fit": {**MATRIX, **recorded({"d": item("${item.size}/${item.kind}")})["d"]}},
-}
 ACTIONS = st.sampled_from(
-    ["repro", "a", "b", "train", "fit", "rate", "a=", "b=", "code", "record", "commit", "stages"]
+    [
+        "repro",
+        "live",
+        "a",
+        "b",
+        "train",
+        "fit",
+        "rate",
+        "a=",
+        "b=",
+        "code",
+        "record",
+        "commit",
+        "stages",
+    ]
 )
 
 
@@ -88,6 +97,8 @@ def act(project: Repository, action: str, n: int) -> None:
     """Do something to a pipeline, as its user might; `n` is another number each time."""
     if action == "repro":
         project.dvc("repro", "-q")
+    elif action == "live":
+        project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     elif action in ("a", "b", "train", "fit"):
         project.dvc("repro", "-q", action, check=False)  # not every pipeline has it
     elif action in ("rate", "a=", "b="):
@@ -127,15 +138,15 @@ def check(project: Repository) -> None:
 )
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
-    is_live=st.booleans(),
     actions=st.lists(ACTIONS, min_size=2, max_size=6),
 )
 def test_any_order(
-    shape: str, is_live: bool, actions: list[str], tmp_path_factory: pytest.TempPathFactory
+    shape: str, actions: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Rows of any pipeline, after any order of runs, edits and commits, can be restored."""
-    stages = (LIVE if is_live else SHAPES)[shape]
-    project = repository(tmp_path_factory.mktemp("any") / "project", stages, PARAMS, files=CODE)
+    project = repository(
+        tmp_path_factory.mktemp("any") / "project", SHAPES[shape], PARAMS, files=CODE
+    )
     for n, action in enumerate(["repro", *actions, "record"], 2):
         act(project, action, n)
     check(project)
@@ -189,15 +200,14 @@ def test_data_that_git_has_had(tmp_path: Path, is_old: bool) -> None:
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_siblings(tmp_path: Path, order: str) -> None:
-    """A live row with two evaluations is restored, whichever of them ran last."""
-    stages = LIVE["siblings"]
-    project = repository(tmp_path / "project", stages, PARAMS, files=CODE)
+    """A row with two evaluations is restored, whichever of them ran last."""
+    project = repository(tmp_path / "project", SHAPES["siblings"], PARAMS, files=CODE)
     for name in order:
-        project.dvc("repro", "-q", name)
+        reproduce(project, {}, name)
     project.set({"a": 2, "b": 2})
     for name in order:
-        project.dvc("repro", "-q", name)
-    assert len(project.rows()) == 2
+        reproduce(project, {}, name)
+    assert len(project.rows()) == 3  # between the last two, dvc.lock has one old evaluation
     check(project)
 
 
@@ -205,13 +215,13 @@ def test_untracked_code(tmp_path: Path) -> None:
     """An untracked script beside a dep is kept, as code may import it; other files are named."""
     stage = {**train("raw.txt"), "deps": ["raw.txt", "src/train.sh"]}
     stage["cmd"] = f"sh src/train.sh; {stage['cmd']}"
-    project = repository(tmp_path / "project", recorded({"train": stage}))
+    project = repository(tmp_path / "project", {"train": stage})
     project.write({"src/train.sh": ". src/extra.sh\n"})
     project.commit()
     project.write({"src/extra.sh": "true\n", "src/.env": "PASSWORD=x\n", "notes.txt": "mine\n"})
-    done = project.dvc("repro")
+    project.dvc("repro", "-q")
     left = "notes.txt, src/.env: untracked, neither a dep nor a script"
-    assert f"not kept for `dvc-mlflow restore`: {left}" in done.stderr
+    assert f"not kept for `dvc-mlflow restore`: {left}" in project.record().error
     run = last(project)
     assert run.data.tags["dvc-mlflow.lacks"] == left
     folder = restored(project, run)
@@ -233,8 +243,8 @@ def test_chosen_stages(tmp_path: Path) -> None:
 
 def test_reproduced(tmp_path: Path) -> None:
     """A row with a script's own calls whose result was there restores the row that it names."""
-    project = repository(tmp_path / "project", recorded(SHAPES["siblings"], "train"), files=CODE)
-    project.dvc("repro", "-q", "train")
+    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
+    reproduce(project, {}, "train")
     first = last(project)
     client = project.client
     other = client.create_run(first.info.experiment_id, tags={"reproduces": first.info.run_id})
@@ -249,10 +259,10 @@ def test_above_the_project(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
     project.git("rm", "-rq", ".dvc", "dvc.yaml")
     project.run("sh", "-c", "rm -rf .dvc; cd inner && dvc init -q --subdir")
-    inner = {"stages": recorded({"train": train("raw.txt")})}
+    inner = {"stages": {"train": train("raw.txt")}}
     project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
     project.commit("A nested project")
-    project.run("sh", "-c", "cd inner && dvc repro -q")
+    project.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
     nested = Repository(project.path / "inner")
     run = last(nested)
     said = restore(nested, run)
@@ -336,10 +346,10 @@ def test_later_dvc_yaml(tmp_path: Path) -> None:
 @pytest.mark.rest
 def test_several_dvc_yaml(tmp_path: Path) -> None:
     """A row of stages in two dvc.yaml files is restored with both locks, which nobody committed."""
-    stages = recorded(TWO_EVALUATIONS, "train")
+    stages = TWO_EVALUATIONS
     project = repository(tmp_path / "project", {n: stages[n] for n in ("prepare", "train")})
     inner = {
-        "cmd": "exec dvc-mlflow run sh a.sh",
+        "cmd": "sh a.sh",
         "wdir": "work",
         "deps": ["../../model.txt", "a.sh"],
         "params": [{"../../params.yaml": ["a"]}],
@@ -349,7 +359,7 @@ def test_several_dvc_yaml(tmp_path: Path) -> None:
     dvc_yaml = json.dumps({"stages": {"a": inner}})
     project.write({"inner/dvc.yaml": dvc_yaml, "inner/work/a.sh": script})
     project.commit()
-    project.dvc("repro", "-q", "-P")
+    reproduce(project, {}, "-P")
     run = last(project)
     assert {"md5.model.txt", "md5.inner/work/a.json"} <= run.data.tags.keys()
     restored(project, run)
@@ -368,8 +378,9 @@ open("a.json", "w").write('{"score": 1.0}')
 def test_own_calls(tmp_path: Path) -> None:
     """A script's own values in a row are named, but do not keep it from being restored."""
     stages = {"a": {**evaluate("a", "raw.txt", "score.py"), "cmd": "python score.py"}}
-    project = repository(tmp_path / "project", recorded(stages), files={"score.py": SCRIPT})
-    project.dvc("repro", "-q")
+    project = repository(tmp_path / "project", stages, files={"score.py": SCRIPT})
+    project.run("dvc-mlflow", "run", "dvc", "repro")
+    project.record()
     said = restore(project, last(project))
     assert (said.status, said.error) == (0, ""), said
     assert "param 'a' is '1', the row says 'one'" in said.out

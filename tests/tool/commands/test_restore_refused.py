@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.live_runs import last, recorded
-from support.pipelines import Repository, repository, train
+from support.pipelines import Repository, last, repository, reproduce, train
 from support.restoring import contents, copy_with_remotes, restore, restored, with_remotes
 
 pytestmark = [
@@ -33,8 +32,8 @@ def test_data_that_is_gone(tmp_path: Path) -> None:
     """If data is gone, one line says which, where `restore` looked, and what to do."""
     stage: dict[str, Any] = {"cmd": "head -c 2000000 /dev/zero > big; echo '{\"n\": 1}' > n.json"}
     stage |= {"outs": ["big"], "metrics": [{"n.json": {"cache": False}}]}
-    project = repository(tmp_path / "project", recorded({"one": stage}))
-    project.dvc("repro", "-q")
+    project = repository(tmp_path / "project", {"one": stage})
+    reproduce(project)
     run = last(project)
     shutil.rmtree(project.path / ".dvc/cache")
     said = restore(project, run)
@@ -161,15 +160,16 @@ def test_old_row(project: Repository) -> None:
 
 def test_what_cannot_be_kept(tmp_path: Path) -> None:
     """Files below a dep that cannot be kept are named on stderr and in the row."""
-    stages = recorded({"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}})
+    stages = {"train": {**train("raw.txt"), "deps": ["raw.txt", "lib"]}}
     project = repository(tmp_path / "project", stages, files={"lib/code.py": ""})
     project.write({"lib/large.bin": "x" * 1_500_000})
     project.run("git", "init", "-q", "lib/other")
     project.write({"lib/other/file": "1"})
-    done = project.dvc("repro")
+    project.dvc("repro", "-q")
+    said = project.record()
     lacks = last(project).data.tags["dvc-mlflow.lacks"]
     for line in ("lib/large.bin: it is larger than 1,000,000 bytes", "lib/other/: it is a git"):
-        assert line in done.stderr
+        assert line in said.error
         assert line in lacks
 
 
@@ -177,7 +177,7 @@ def test_forget(project: Repository) -> None:
     """`forget` deletes a row and the refs that only it needs; another row keeps its own."""
     first = last(project)
     project.set({"a": 2})
-    project.dvc("repro", "-q")
+    reproduce(project)
     second = last(project)
     shared = {v for k, v in first.data.tags.items() if k.startswith("dvc-mlflow.kept.")}
     own = {v for k, v in second.data.tags.items() if k.startswith("dvc-mlflow.kept.")} - shared
@@ -196,7 +196,7 @@ def test_remote_of_another_kind(project: Repository) -> None:
     project.dvc("remote", "modify", "-q", "team", "profile", "mine")
     project.commit("A remote on S3")
     project.set({"a": 2})
-    project.dvc("repro", "-q")
+    reproduce(project)
     later = last(project)
     project.dvc("remote", "add", "-q", "-f", "-d", "team", "../store")
     project.commit("The old remote")

@@ -6,8 +6,17 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from support.live_runs import last, recorded
-from support.pipelines import LOADER, SERVED, Repository, evaluate, finished, makes, repository
+from support.pipelines import (
+    LOADER,
+    SERVED,
+    Repository,
+    evaluate,
+    finished,
+    last,
+    makes,
+    repository,
+    reproduce,
+)
 from support.restoring import contents, restore, restored
 
 pytestmark = [
@@ -20,10 +29,10 @@ pytestmark = [
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A recorded pipeline with a model, and two rows whose results are committed."""
     files = {"loader.py": LOADER, "requirements.txt": "mlflow\n"}
-    project = repository(tmp_path_factory.mktemp("made") / "project", recorded(SERVED), files=files)
+    project = repository(tmp_path_factory.mktemp("made") / "project", SERVED, files=files)
     for rate in (1, 2):
         project.set({"rate": rate})
-        project.dvc("repro", "-q")
+        reproduce(project)
         project.commit("Results")
     return project
 
@@ -66,7 +75,11 @@ def test_cache_of_links(project: Repository) -> None:
 
 
 def test_environment(project: Repository) -> None:
-    """A row names the environment of its run, and `restore` says where this one differs."""
+    """A row that was followed names its environment; `restore` says where this one differs."""
+    file = project.path / "dvc.yaml"
+    file.write_text(file.read_text().replace("(cat raw.txt", "sleep 3; (cat raw.txt"))
+    project.run("dvc-mlflow", "run", "dvc", "repro", "train")
+    project.record()
     row = last(project)
     assert row.data.tags["python"].startswith("3.")
     assert row.data.tags["requirements.md5"] == "31d36cc84c0a9fae1ca28f5a3ec565a4"
@@ -110,7 +123,7 @@ def test_result_of_a_merge(tmp_path: Path) -> None:
     project.write({"a file with spaces.txt": "1"})
     project.commit("Side")
     project.git("switch", "-q", "main")
-    project.dvc("repro", "-q")
+    reproduce(project)
     project.git("merge", "-q", "--no-ff", "--no-commit", "side")
     project.commit("Merge, with the result")
     assert project.record("--all").status == 0

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
 from support.following import following, server_of
-from support.live_runs import wait
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.servers import answers, free_port, serving
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

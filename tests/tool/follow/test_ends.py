@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from support.following import SLOW, following, started, wait_for_rows
-from support.live_runs import wait
 from support.pipelines import Stages, evaluate, prepare, repository, results, train
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

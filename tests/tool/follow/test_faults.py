@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from support.following import SLOW, following, started, wait_for_rows
-from support.live_runs import wait
 from support.pipelines import Repository, evaluate, repository
 from support.servers import answers, free_port, running, server_environment
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

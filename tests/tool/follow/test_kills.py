@@ -11,8 +11,8 @@ import pytest
 
 from support.disks import small_disk
 from support.following import SLOW, following, started
-from support.live_runs import wait
 from support.pipelines import Repository, repository, results
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

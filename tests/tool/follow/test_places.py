@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from support.clone import environment
+from support.followers import followers
 from support.following import SLOW, following, started, wait_for_rows
-from support.live_runs import recorded, wait
 from support.pipelines import Repository, Stages, evaluate, repository
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -178,12 +180,14 @@ def test_process_that_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_prefix(tmp_path: Path) -> None:
-    """Stages with the prefix have the row that this makes, and the follower makes none."""
-    project = repository(tmp_path / "project", recorded(SLOW, "train", "a"))
-    with following(project) as follower:
+    """The prefix starts no second follower, and decides which stages are recorded."""
+    stages = {
+        k: {**v, "cmd": f"dvc-mlflow run -c {shlex.quote(v['cmd'])}"} for k, v in SLOW.items()
+    }
+    project = repository(tmp_path / "project", {**stages, "prepare": SLOW["prepare"]})
+    with following(project):
         project.dvc("repro", "-q")
+        assert followers(project.path) == []
         (row,) = wait_for_rows(project, "FINISHED")
-        follower.end()
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
-    assert not [line for line in follower.lines if "RUNNING" in line]
     assert project.rows(deleted=True) == []

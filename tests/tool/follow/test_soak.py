@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from support.following import following, started
-from support.live_runs import wait
 from support.pipelines import Repository, repository
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from support.following import SLOW, Follower, following, started, wait_for_rows
-from support.live_runs import wait
 from support.pipelines import Repository, repository
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from support.clone import environment
+from support.followers import end_followers, followers
 from support.hostile import small_pipeline
 from support.pipelines import Repository, evaluate, repository, train
 from support.servers import serving
@@ -43,16 +44,17 @@ def started(project: Repository, *words: str, **more: str) -> "subprocess.Popen[
     )
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """Return a process and all below it, with the recorder: it has a session of its own."""
+def family(project: Repository, pid: int) -> list[psutil.Process]:
+    """Return a process, all below it, and the follower, which has a session of its own."""
     with suppress(psutil.Error):
-        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        below = psutil.Process(pid).children(recursive=True)
+        return [psutil.Process(pid), *below, *followers(project.path)]
     return []
 
 
-def kill(front: "subprocess.Popen[bytes]", rng: random.Random) -> str:
-    """Kill the group or any process of it; return what was done."""
-    those, number = family(front.pid), rng.choice([signal.SIGKILL, signal.SIGTERM])
+def kill(project: Repository, front: "subprocess.Popen[bytes]", rng: random.Random) -> str:
+    """Kill the group, any process of it or the follower; return what was done."""
+    those, number = family(project, front.pid), rng.choice([signal.SIGKILL, signal.SIGTERM])
     if not those or rng.random() < 0.25:
         with suppress(ProcessLookupError):
             os.killpg(front.pid, number)
@@ -72,19 +74,21 @@ def finished(project: Repository) -> list[dict[str, Any]]:
     return [row for row in rows if row["results"]]
 
 
-def test_front(tmp_path: Path, slow: bool) -> None:
-    """`dvc-mlflow dvc repro`, what is below it and its recorder, killed until its very end.
+def test_run(tmp_path: Path, slow: bool) -> None:
+    """`dvc-mlflow run dvc repro`, what is below it and its follower, killed until its very end.
 
-    In half of the cases, DVC's run cache has the results, which are recorded when `dvc` has ended.
+    In half of the cases, DVC's run cache has the results.
     """
     project = repository(tmp_path / "project", STAGES)
     began = time.monotonic()
-    project.run("dvc-mlflow", "dvc", "repro", "-q")
+    project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
+    project.run("dvc-mlflow", "record")
     took, expected = time.monotonic() - began, finished(project)
     assert len(expected) == 1
     project.commit("The results")
     lock, rng = project.lock, random.Random(46)  # noqa: S311
     for n in range(100 if slow else 6):
+        end_followers(project.path)
         project.remove_store()
         project.add_store()
         (project.path / "dvc.lock").unlink(missing_ok=True)
@@ -94,16 +98,16 @@ def test_front(tmp_path: Path, slow: bool) -> None:
         if not is_cached:
             shutil.rmtree(project.path / ".dvc/cache", ignore_errors=True)
         moment = rng.uniform(0, 1.1) * took
-        front = started(project, "dvc", "repro")
+        front = started(project, "run", "dvc", "repro")
         with suppress(subprocess.TimeoutExpired):
             front.wait(moment)
-        those = family(front.pid)
-        done = kill(front, rng)
+        those = family(project, front.pid)
+        done = kill(project, front, rng)
         front.wait(120)
         psutil.wait_procs(those, 60)
         what = f"{n}: {done} after {moment:.1f} s, {'cached' if is_cached else 'not cached'}"
         project.run("dvc-mlflow", "heal")
-        project.run("dvc-mlflow", "dvc", "repro", "-q")
+        project.dvc("repro", "-q")
         project.run("dvc-mlflow", "record")
         assert finished(project) == expected, what
         assert project.lock == lock, what

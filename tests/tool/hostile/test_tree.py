@@ -182,17 +182,17 @@ def test_own_files(place: Place) -> None:
     secret.write_text("s3cret")
     folder.mkdir(parents=True, exist_ok=True)
     files = [own / "clone"]
-    files += [folder / name for name in ("registry", "experiments", "ui", "dvc-mlflow-shell")]
+    files += [folder / name for name in ("registry", "history", "ui", "follow.log")]
     for file in files:
         file.unlink(missing_ok=True)
         file.symlink_to(secret)
     project.git("tag", "-a", "-m", "x", "clf@v1.0.0")
     project.set({"rate": 2})
-    done = project.run("dvc-mlflow", "dvc", "repro")
+    done = project.run("dvc-mlflow", "run", "dvc", "repro")
     assert "Running stage 'one'" in done.stdout
     project.run("dvc-mlflow", "record", "--all")
     assert secret.read_text() == "s3cret"
     rows = project.rows()
     assert len(rows) == 2
     assert "s3cret" not in {value for row in rows for value in row.data.tags.values()}
-    assert not any(file.is_symlink() and file.name != "ui" for file in files)
+    assert not any(file.is_symlink() and file.name not in ("ui", "history") for file in files)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dvc_mlflow.pipeline.evaluations import is_lower_better
-from support.live_runs import recorded as with_prefix
 from support.locked import evaluated, locked, read, row, trained, united
 from support.pipelines import Repository, Stages, evaluate, makes, repository, train
 from support.row_content import columns
@@ -155,9 +154,10 @@ def test_while_it_runs(tmp_path: Path) -> None:
     """The first row that runs has columns, though it has no metrics: the newest row is first."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
     stages["train"]["cmd"] += "; sleep 2; exit 3"
-    project = repository(tmp_path / "project", with_prefix(stages))
+    project = repository(tmp_path / "project", stages)
     project.set({"rate": 5})
-    project.dvc("repro", "-q", check=False)
+    project.run("dvc-mlflow", "run", "dvc", "repro", check=False)
+    project.record()
     assert view(project) == {
         "selectedColumns": ["params.`rate`", "tags.`commit`"],
         "searchFilter": "",

@@ -31,7 +31,7 @@ def test_settings(tmp_path: Path) -> None:
 
 def test_wrong_settings(tmp_path: Path) -> None:
     """Each mistake in dvc.yaml is reported in one line; everything else is recorded."""
-    meta = {"mlflow": {"colums": [], "prefix": 5, "experiment": "mine", "open": "last"}}
+    meta = {"mlflow": {"colums": [], "prefix": 5, "experiment": "mine"}}
     stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
     stages["a"]["meta"] = {"mlflow": "text"}
     stages["b"] = {"foreach": ["x", "y"], "do": evaluate("${item}", "model.txt")}
@@ -43,17 +43,16 @@ def test_wrong_settings(tmp_path: Path) -> None:
     (row,) = found.rows
     assert row.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
     assert row.experiment == "mine"
-    known = "known are experiment, prefix, columns, data, open, promote, model"
+    known = "known are experiment, prefix, columns, data, promote, model"
     start = "dvc.yaml: stages."
     assert {*found.problems} == {
         f"{start}train.meta.mlflow.colums: unknown key; {known}",
         f"{start}train.meta.mlflow.prefix: must be text, or empty for no prefix; received 5",
-        f"{start}train.meta.mlflow.open: must be `first`; received 'last'",
         f"{start}a.meta.mlflow: must be a mapping; received 'text'",
         f"{start}b.meta.mlflow.unknown: unknown key; {known}",
         "dvc.yaml: artifacts.m.meta.loader_modul: unknown key; did you mean loader_module?",
     }
-    assert (len(found.problems), row.notes) == (6, [])
+    assert (len(found.problems), row.notes) == (5, [])
 
 
 def test_problems_are_said(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ def test_all_settings() -> None:
             "prefix": "",
             "columns": ["-metrics.test/loss", "params.rate"],
             "data": ["raw.txt", "../b/raw.txt"],
-            "open": "first",
             "promote": ["test/score", "-test/loss"],
             "model": {
                 **LOADED,
@@ -48,7 +47,6 @@ def test_all_settings() -> None:
         "",
         ["-metrics.test/loss", "params.rate"],
         ("a/raw.txt", "b/raw.txt"),
-        "first",
         (Model("a/m.bin", "load", ("a/src",), "a/requirements.txt", {"inputs": []}, "lstm"),),
         ["test/score", "-test/loss"],
     )
@@ -71,7 +69,6 @@ def test_no_settings(meta: object) -> None:
         ({"data": "raw.txt"}, ".data: must be a list of paths; received 'raw.txt'"),
         ({"data": ["/etc/passwd"]}, ".data: must be in the repository; received '/etc/passwd'"),
         ({"data": ["a/../../b"]}, ".data: must be in the repository; received 'a/../../b'"),
-        ({"open": "last"}, ".open: must be `first`; received 'last'"),
         ({"promote": "test/loss"}, f".promote: {METRICS}; received 'test/loss'"),
         ({"promote": ["-metrics.loss"]}, f".promote: {METRICS}; received ['-metrics.loss']"),
         ({"model": "m.bin"}, ".model: must be a mapping; received 'm.bin'"),
@@ -124,7 +121,7 @@ def test_unknown_settings() -> None:
     """An unknown key is reported with the known ones; the other keys are used."""
     found, problems = settings({"experiment": "mine", "colums": [], 5: 6, "model": {"loader": "x"}})
     assert found == Settings("mine", models=(Model("m.bin"),))
-    known = "known are experiment, prefix, columns, data, open, promote, model"
+    known = "known are experiment, prefix, columns, data, promote, model"
     start = "dvc.yaml: stages.train.meta.mlflow"
     assert problems == [
         f"{start}.colums: unknown key; {known}",
@@ -194,9 +191,7 @@ def test_wrong_artifacts() -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    ["experiment", "prefix", "columns", "data", "open", "model", "path"]
-                )
+                st.sampled_from(["experiment", "prefix", "columns", "data", "model", "path"])
                 | st.sampled_from(["loader_module", "code_paths", "pip_requirements", "signature"])
                 | st.text(max_size=5),
                 inner,

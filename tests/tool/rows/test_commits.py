@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
+from support.following import followed, following
 from support.locked import locked, trained
 from support.pipelines import Repository, Stages, finished, repository, train
 
@@ -47,14 +48,15 @@ def test_description(tmp_path: Path) -> None:
 def test_committed_later(tmp_path: Path) -> None:
     """An uncommitted result says after which commit it was made; `record` lets it follow."""
     project = repository(tmp_path / "project", STAGES)
-    project.run("dvc-mlflow", "dvc", "repro")
+    project.dvc("repro", "-q")
+    project.record()
     row = only(project)
     assert row.data.tags["commit"] == f"after {short(project)} My pipeline"
     start = f"Not committed, made after **{short(project)}** My pipeline, by "
     assert row.data.tags[NOTE].startswith(start)
     project.client.set_tag(row.info.run_id, NOTE, f"{row.data.tags[NOTE]}\n\nMy own words.")
     project.commit("The results")
-    assert project.record().out == "nothing to do: MLflow has this result\n"
+    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
     tags, commit = only(project).data.tags, project.git("rev-parse", "HEAD")
     assert tags["commit"] == f"{commit[:7]} The results"
     assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (commit, "false")
@@ -68,7 +70,8 @@ def test_committed_later_with_the_history(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", STAGES)
     for rate in (1, 2):
         project.set({"rate": rate})
-        project.run("dvc-mlflow", "dvc", "repro")
+        project.dvc("repro", "-q")
+        project.record()
         project.commit(f"Rate {rate}")
     project.record("--all")
     commits = [short(project, "HEAD^"), short(project)]
@@ -149,7 +152,8 @@ def test_a_row_s_own_commit(tmp_path: Path) -> None:
     stages: Stages = {"fit": {"foreach": items, "do": each}, "compare": compare}
     project = finished(tmp_path / "project", stages, {"p": 1})
     project.set({"p": 2})
-    project.run("dvc-mlflow", "dvc", "exp", "run", "-q")
+    with following(project):
+        followed(project, "exp", "run", "-q")
     project.record("--all")
     before = {row.info.run_name for row in project.rows()}
     assert len(before) == 6  # x, y and the comparison, twice

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from support.following import followed, following
 from support.histories import FIRST, by, history
 from support.pipelines import TWO_EVALUATIONS, Repository, repository
 from support.servers import serving
@@ -68,8 +69,8 @@ def test_nothing_is_recorded_twice(long: Repository) -> None:
     """A second import adds nothing, nor does `record` of a commit or of the workspace."""
     assert long.record("--all").out == NOTHING
     assert long.record("--rev", "v1..v2").out == NOTHING
-    assert long.record("--rev", "v1").out == "nothing to do: MLflow has this result\n"
-    assert long.record().out == "nothing to do: MLflow has this result\n"
+    assert long.record("--rev", "v1").out.startswith("nothing to do: MLflow has this result\n")
+    assert long.record().out.startswith("nothing to do: MLflow has this result\n")
     assert len(long.rows()) == 30
 
 
@@ -92,22 +93,20 @@ def test_part_of_history(tmp_path: Path) -> None:
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that was recorded live: in commits, on a branch, and as an experiment."""
     path = tmp_path_factory.mktemp("lived") / "project"
-    stages = {name: {**stage} for name, stage in TWO_EVALUATIONS.items()}
-    for name in ("train", "a", "b"):
-        stages[name]["cmd"] = f"dvc-mlflow run -c {json.dumps(stages[name]['cmd'])}"
-    made = repository(path, stages)
-    for i, params in enumerate([{}, {"rate": 2}, {"a": 5}, {"rate": 1, "a": 1}, {"b": 7}]):
-        made.git("switch", "-q", "-C", "side" if i == 1 else "main", "HEAD")
-        made.set(params)
-        made.dvc("repro", "-q")
-        made.commit(f"Result {i}")
-    made.dvc("exp", "run", "-q", "-n", "wide", "-S", "rate=9")
-    made.git("checkout", "-q", ".")
-    made.dvc("exp", "run", "-q", "--temp", "-n", "temporary", "-S", "rate=10")
-    made.set({"rate": 11})
-    made.dvc("repro", "-q")  # which nobody commits
-    made.git("checkout", "-q", ".")
-    made.dvc("checkout", "-q")
+    made = repository(path, TWO_EVALUATIONS)
+    with following(made):
+        for i, params in enumerate([{}, {"rate": 2}, {"a": 5}, {"rate": 1, "a": 1}, {"b": 7}]):
+            made.git("switch", "-q", "-C", "side" if i == 1 else "main", "HEAD")
+            made.set(params)
+            followed(made, "repro", "-q")
+            made.commit(f"Result {i}")
+        followed(made, "exp", "run", "-q", "-n", "wide", "-S", "rate=9")
+        made.git("checkout", "-q", ".")
+        followed(made, "exp", "run", "-q", "--temp", "-n", "temporary", "-S", "rate=10")
+        made.set({"rate": 11})
+        followed(made, "repro", "-q")  # which nobody commits
+        made.git("checkout", "-q", ".")
+        made.dvc("checkout", "-q")
     return made
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.following import followed, following
 from support.pipelines import evaluate, makes, prepare, repository
 
 pytestmark = [
@@ -36,14 +37,15 @@ def test_last_stages(tmp_path: Path) -> None:
 
 
 def test_live(tmp_path: Path) -> None:
-    """`dvc-mlflow dvc` records them live; a metric declared elsewhere ends that."""
+    """They have live rows; a metric declared elsewhere ends that."""
     project = repository(tmp_path / "project", {"prepare": prepare()})
-    project.run("dvc-mlflow", "dvc", "repro")
-    (row,) = project.rows()
-    assert (row.data.tags["dvc.stage"], row.info.status) == ("prepare", "FINISHED")
-    stages = {"prepare": prepare(), "a": evaluate("a", "data.txt")}
-    project.write({"dvc.yaml": json.dumps({"stages": stages}), "raw.txt": "2\n"})
-    project.run("dvc-mlflow", "dvc", "repro")
+    with following(project):
+        followed(project, "repro")
+        (row,) = project.rows()
+        assert (row.data.tags["dvc.stage"], row.info.status) == ("prepare", "FINISHED")
+        stages = {"prepare": prepare(), "a": evaluate("a", "data.txt")}
+        project.write({"dvc.yaml": json.dumps({"stages": stages}), "raw.txt": "2\n"})
+        followed(project, "repro")
     assert [row.data.tags["dvc.stage"] for row in project.rows()] == ["prepare", "a"]
 
 

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from support.clone import environment
+from support.following import following
 from support.pipelines import LOADER, MODEL, Repository, repository
 from support.promoting import (
     NAMED,
@@ -264,17 +265,14 @@ def test_costs_nothing(project: Repository) -> None:
     assert imports_gto(project, "record")
 
 
-def test_after_dvc(project: Repository) -> None:
-    """`dvc-mlflow dvc` shows what has changed in git's tags when it has ended."""
-    repro = ("dvc-mlflow", "dvc", "repro", "-q")
-    assert project.run(*repro).stderr == ""
-    gto(project, "register", "clf")
-    gto(project, "assign", "clf", "HEAD", "--stage", "champion")
-    assert project.run(*repro).stderr.splitlines() == [
-        "dvc-mlflow: models:/clf: v0.0.1 is version 1",
-        "dvc-mlflow: models:/clf@champion is version 1, v0.0.1 in git",
-    ]
-    assert project.run(*repro).stderr == ""
+def test_followed(project: Repository) -> None:
+    """A follower shows what has changed in git's tags, once."""
+    with following(project) as follower:
+        gto(project, "register", "clf")
+        gto(project, "assign", "clf", "HEAD", "--stage", "champion")
+        follower.wait_for("models:/clf@champion is version 1, v0.0.1 in git\n")
+        assert project.record().status == 0
+        assert sum("models:/clf: v0.0.1 is version 1" in line for line in follower.lines) == 1
 
 
 @pytest.mark.rest

@@ -7,10 +7,10 @@ import pytest
 from dvc.repo.experiments.utils import gen_random_name
 
 from dvc_mlflow.project import is_generated
-from support.fronts import reproduced_in_front
-from support.live_runs import wait
+from support.following import followed, following, started, wait_for_rows
 from support.locked import Locked, Table, evaluated, locked, row, trained
 from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, repository, train
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.versions,
@@ -32,25 +32,21 @@ def names(project: Repository) -> list[str]:
     return [re.sub("[0-9a-f]{7}$", "", row.info.run_name or "").strip() for row in project.rows()]
 
 
-def reproduced(project: Repository, *more: str) -> None:
-    """Run the pipeline with its recorder."""
-    project.run("dvc-mlflow", "dvc", *(more or ("repro",)))
-
-
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline that was recorded live while its params and its code changed."""
     path = tmp_path_factory.mktemp("lived") / "project"
     made = repository(path, STAGES, {**PARAMS, "long": [1]}, FILES)
-    reproduced(made)
-    made.commit("The first")
-    made.set({"a": 5})
-    made.write({"train.py": "2\n"})
-    reproduced(made)
-    made.commit("The next")
-    reproduced(made, "exp", "run", "-q", "-n", "small-lstm", "-S", "rate=9")
-    made.git("checkout", "-q", ".")
-    reproduced(made, "exp", "run", "-q", "--temp", "-S", "rate=10")
+    with following(made):
+        followed(made, "repro")
+        made.commit("The first")
+        made.set({"a": 5})
+        made.write({"train.py": "2\n"})
+        followed(made, "repro")
+        made.commit("The next")
+        followed(made, "exp", "run", "-q", "-n", "small-lstm", "-S", "rate=9")
+        made.git("checkout", "-q", ".")
+        followed(made, "exp", "run", "-q", "--temp", "-S", "rate=10")
     return made
 
 
@@ -92,8 +88,9 @@ def test_what_differs(
 @pytest.mark.pipeline
 def test_what_differs_while_it_runs(lived: Repository) -> None:
     """A live row says the same, and how a person calls an experiment."""
-    assert names(lived) == ["", "a=5 edited code", "small-lstm rate=9", "rate=10"]
-    generated = lived.rows()[-1].data.tags["dvc.exp_name"]
+    assert sorted(names(lived)) == ["", "a=5", "rate=10", "small-lstm rate=9"]
+    (row,) = [row for row in lived.rows() if row.data.params["rate"] == "10"]
+    generated = row.data.tags["dvc.exp_name"]
     assert is_generated(generated)
 
 
@@ -174,12 +171,12 @@ def test_a_name_that_somebody_gave(tmp_path: Path) -> None:
     stages = {"train": {**train("raw.txt"), "cmd": "while [ ! -e go ]; do sleep 0.1; done"}}
     stages["train"]["cmd"] += f"; {train('raw.txt')['cmd']}"
     project = repository(tmp_path / "project", stages)
-    with reproduced_in_front(project) as dvc:
+    with following(project), started(project, "dvc", "repro"):
         (row,) = wait(project.rows)
         project.client.update_run(row.info.run_id, name="mine")
         project.client.set_tag(row.info.run_id, "mlflow.note.content", "my words")
         project.write({"go": ""})
-        dvc.communicate()
+        wait_for_rows(project, "FINISHED")
     (row,) = project.rows()
     assert (row.info.status, row.info.run_name) == ("FINISHED", "mine")
     assert row.data.tags["mlflow.note.content"] == "my words"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from support.disks import immutable
-from support.fronts import NEW, front, twins, unheard, unheard_below
 from support.pipelines import Repository, evaluate
+from support.twins import NEW, twins, unheard, unheard_below
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -81,7 +81,7 @@ def test_tracked(project: Repository) -> None:
     (said,) = project.record().error.splitlines()
     assert said.startswith(f"{NEW}{line}")
     project.set({"a": 2})
-    assert line in front(project, "repro").stderr
+    assert line in project.run("dvc-mlflow", "run", "dvc", "repro").stderr
     assert '"score": 2' in (project.path / "a.json").read_text()
     assert (project.path / "mlflow.db").read_bytes() == store
     assert exclude(project).read_text() == before
@@ -104,7 +104,8 @@ def test_below_the_root(tmp_path: Path) -> None:
     outer.path.mkdir()
     outer.git("init", "-q", "-b", "main")
     inner = unheard_below(outer, "a [b]*/deep", STAGES)
-    front(inner, "repro", "-q")
+    inner.dvc("repro", "-q")
+    inner.record()
     start = "/a \\[b]\\*/deep"
     lines = [f"{start}{line}" for line in LINES.split()]
     assert exclude(outer).read_text().splitlines()[-3:] == lines
@@ -127,9 +128,11 @@ def test_worktree(tmp_path: Path) -> None:
         project.git("worktree", "add", "-q", "../tree")
     tree, other = (Repository(p.path.parent / "tree") for p in (ours, twin))
     for _ in range(2):
-        front(tree, "repro", "-q")
+        tree.dvc("repro", "-q")
+        tree.record()
         other.dvc("repro", "-q")
-        front(ours, "repro", "-q")
+        ours.dvc("repro", "-q")
+        ours.record()
         twin.dvc("repro", "-q")
         for mine, plain in ((tree, other), (ours, twin)):
             assert mine.lock == plain.lock

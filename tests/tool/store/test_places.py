@@ -51,7 +51,7 @@ def test_project_below_the_root(tmp_path: Path) -> None:
     assert row.info.run_name == row.data.tags["dvc-mlflow.found-by"][:7]
     assert experiments(inner) == ["outer/inner/deep"]
     assert not (outer.path / "mlflow.db").exists()
-    assert inner.record().out == NOTHING
+    assert inner.record().out.startswith(NOTHING)
 
 
 def nested(outer: Repository, folder: str, stages: Any = TWO_EVALUATIONS) -> Repository:
@@ -76,8 +76,8 @@ def test_nested_project(project: Repository) -> None:
     outer_row, inner_row = sorted(project.rows(), key=lambda run: "folder" in run.data.tags)
     assert "folder" not in outer_row.data.tags
     assert inner_row.data.tags["folder"] == "inner"
-    assert project.record().out == NOTHING
-    assert project.record(folder="inner").out == NOTHING
+    assert project.record().out.startswith(NOTHING)
+    assert project.record(folder="inner").out.startswith(NOTHING)
 
 
 def test_subfolder(project: Repository) -> None:
@@ -85,7 +85,7 @@ def test_subfolder(project: Repository) -> None:
     project.write({"some/folder/file": ""})
     assert "would add" in project.record("--dry-run", folder="some/folder").out
     project.record()
-    assert project.record(folder="some/folder").out == NOTHING
+    assert project.record(folder="some/folder").out.startswith(NOTHING)
     assert files(project.path / "some") == {"folder", "folder/file"}
 
 
@@ -117,7 +117,7 @@ def test_dvc_yaml_in_subfolders(tmp_path: Path) -> None:
     }
     assert "models/model.txt" in project.artifacts(row)
     assert row.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
-    assert project.record(folder="models").out == NOTHING
+    assert project.record(folder="models").out.startswith(NOTHING)
 
 
 def test_wdir(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_relative_database(
     assert ": added" in Repository(tmp_path / "tree").record().out
     # The model is in the main repository only.
     assert ": completed" in project.record(folder="some").out
-    assert project.record(folder="some").out == NOTHING
+    assert project.record(folder="some").out.startswith(NOTHING)
     assert not list(tmp_path.rglob("mlflow.db"))
     assert [*tmp_path.rglob("rows.db")] == [project.path / "rows.db"]
     (row,) = rows_of(f"sqlite:///{project.path}/rows.db")
@@ -172,7 +172,7 @@ def test_server(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
         said = project.record()
         assert said.error == ""
         assert f"  {address}/#/experiments/1/runs/" in said.out
-        assert project.record().out == NOTHING
+        assert project.record().out.startswith(NOTHING)
         (row,) = rows_of(address)
         client = MlflowClient(address)
         row = client.get_run(row.info.run_id)
@@ -193,7 +193,7 @@ def test_experiment_name(project: Repository, monkeypatch: pytest.MonkeyPatch) -
     stages["train"]["meta"]["mlflow"]["experiment"] = "declared"
     project.record()
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    assert project.record().out == NOTHING
+    assert project.record().out.startswith(NOTHING)
     for number, chosen in enumerate(["", "chosen"], start=2):
         project.set({"rate": number})
         project.dvc("repro", "-q")
@@ -202,4 +202,4 @@ def test_experiment_name(project: Repository, monkeypatch: pytest.MonkeyPatch) -
     assert experiments(project) == ["chosen", "declared", "project"]
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     project.write({"dvc.yaml": json.dumps({"stages": SERVED})})
-    assert project.record().out == NOTHING
+    assert project.record().out.startswith(NOTHING)

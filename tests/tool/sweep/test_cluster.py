@@ -190,7 +190,7 @@ def test_on_this_machine(swept: tuple[Team, str]) -> None:
     command = ["dvc-mlflow", "sweep", *overrides, "--clones", f"{team.folder}/clones"]
     said = team.clone.run(*command).stdout
     assert re.search(r" 1 found, 1 new$", said, re.M)
-    assert len(re.findall("^sweep-.* is recorded from git and DVC", said, re.M)) == 1
+    assert len(re.findall("^sweep-.* is recorded from git and DVC", said, re.M)) == 2
     assert len(re.findall("^sweep-.* done on ", said, re.M)) == 1
     assert "2 done, 0 running, 0 failed, 0 left" in said
     client = MlflowClient(f"sqlite:///{team.clone.path}/mlflow.db")

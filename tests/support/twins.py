@@ -1,19 +1,19 @@
-"""`dvc-mlflow dvc` beside a twin of the repository, in which plain `dvc` does the same."""
+"""Repositories that have never heard of the tool, and their twins, for plain `dvc`."""
 
-import os
 import re
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from support.clone import Done, environment
+from support.clone import Done
 from support.pipelines import Repository, Stages, repository
 
 NEW = "dvc-mlflow: "
 """What the tool's own lines begin with."""
+
+
+def said(done: Done) -> str:
+    """Return what a command printed to stderr, without the tool's own lines."""
+    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith(NEW))
 
 
 def unheard(path: Path, stages: Stages, **more: Any) -> Repository:
@@ -43,21 +43,6 @@ def twins(folder: Path, stages: Stages, **more: Any) -> tuple[Repository, Reposi
     return unheard(ours, stages, **more), unheard(twin, stages, **more)
 
 
-def front(project: Repository, *arguments: str, folder: str = ".", **more: Any) -> Done:
-    """Run `dvc-mlflow dvc` in a folder of a repository."""
-    return Repository(project.path / folder).run("dvc-mlflow", "dvc", *arguments, **more)
-
-
-def said(done: Done) -> str:
-    """Return what a command printed to stderr, without the tool's own lines."""
-    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith(NEW))
-
-
-def live(done: Done) -> int:
-    """Return how many stages were recorded while they ran, not when `dvc` had ended."""
-    return done.stderr.count(f"{NEW}all rows: ")
-
-
 def content(project: Repository) -> dict[str, object]:
     """Return all that a `dvc` leaves behind: each file's bytes and mode, and what git and DVC have.
 
@@ -76,43 +61,3 @@ def content(project: Repository) -> dict[str, object]:
     found["experiments"] = project.git("for-each-ref", form, "refs/exps/*/*/*")
     found["branches"] = project.git("for-each-ref", "--format=%(refname) %(tree)", "refs/heads")
     return found
-
-
-def shells(folder: Path, name: str) -> Path:
-    """Make a shell with a name that logs its arguments to the file `log` beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shell = folder / name
-    shell.write_text(
-        f"""#!/bin/sh
-[ "$1" = --version ] && echo fish, version 3.6.0 && exit
-echo "$@" >> '{folder}/log'
-while [ "$1" != -c ]; do shift; done
-exec /bin/sh "$@"
-"""
-    )
-    shell.chmod(0o755)
-    return shell
-
-
-def started(project: Repository, *arguments: str, **more: str) -> "subprocess.Popen[str]":
-    """Start `dvc-mlflow dvc` in its own process group."""
-    return subprocess.Popen(
-        ["dvc-mlflow", "dvc", *arguments],
-        cwd=project.path,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@contextmanager
-def reproduced_in_front(project: Repository) -> Iterator["subprocess.Popen[str]"]:
-    """Run `dvc-mlflow dvc repro` in the block, until the block ends at the latest."""
-    with started(project, "repro") as dvc:
-        try:
-            yield dvc
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(dvc.pid, signal.SIGKILL)

@@ -1,0 +1,243 @@
+"""`dvc-mlflow run` becomes the command: nothing that this sees or says is another."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.clone import environment
+from support.pipelines import Repository, evaluate, repository
+from support.twins import content, twins
+from support.waiting import wait
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.versions,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+ODDITIES = r"""
+echo 1 out; echo 2 err >&2; printf '3 no line end'; printf ' 4 of both\n' >&2; echo 5
+for n in 6 7 8 9; do echo $n; echo $n >&2; done
+echo 10 "$#"; for word; do printf '11 <%s>\n' "$word"; done
+echo "12 $0"; echo "13 $PWD"; echo "14 $(pwd -P)"
+echo "15 $(umask)"; echo "16 $(ulimit -n) $(ulimit -f) $(ulimit -c) $(ulimit -s)"
+echo "17 $(nice)"; echo "18 $-"; echo "19 $SHLVL"
+env | grep -v '^MLFLOW_\|^_=\|^DVC_ROOT=\|^PWD=\|^OLDPWD=' | sort | sed 's/^/20 /'
+grep '^Sig[BIC]\|^ShdPnd' /proc/self/status | sed 's/^/21 /'
+ls /proc/self/fd | wc -l | sed 's/^/22 /'
+[ -t 0 ] && echo 23 tty || echo 23 no tty; [ -t 1 ] && echo 24 tty || echo 24 no tty
+read -r line && echo "25 <$line>" || echo 25 end of file
+(exit 3); echo "26 $?"; sh -c 'kill -TERM $$'; echo "27 $?"; sh -c 'kill -KILL $$'; echo "28 $?"
+nosuchcommand; echo "29 $?"; ./noexec; echo "30 $?"
+sh -c 'trap "echo 31 caught" TERM; kill -TERM $$'
+sh -c 'trap "" INT; kill -INT $$; echo 32 ignored'
+sh -c 'trap "echo 33 exit" EXIT'
+nohup sh -c 'kill -HUP $$; echo 34 lives'
+setsid -w sh -c 'echo 35 own session; exit 4'; echo "36 $?"
+(sleep 0.2; echo 37 late) & wait; (echo 38 background >&2) & wait
+yes | head -n 1 | sed 's/^/39 /'; cat /dev/null | cat; echo "40 $?"
+python3 -c 'import os, sys; os.write(1, b"41 \xff\xfe\0\n")'
+python3 -c 'import signal as s; print(42, s.getsignal(s.SIGPIPE), s.getsignal(s.SIGINT))'
+sh -c 'echo 43 $(ps -o stat= -p $$ | tr -d "a-z+<\n")'
+exec 5>odd.txt; echo 44 >&5; exec 5>&-; cat odd.txt
+echo "45 $(id -u) $(id -G)"; echo "46 $(cat /proc/self/oom_score_adj)"
+[ "$(ps -o pgid= -p $$ | tr -d ' ')" = "$(ps -o pgid= -p $PPID | tr -d ' ')" ] && echo 47 same group
+printf '48 %s\n' "$DVC_STAGE"; echo "49 $(taskset -p $$ | sed 's/.*: //')"
+mkdir -p deep/er; cd deep/er; rmdir ../er; echo "50 $?"
+exit 7
+"""
+WORDS = ["", "two words", "*", "$HOME", "-c", "--", "\\", "'", "\u00e4", "a\tb", "--help"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A project with a store, and a script of oddities."""
+    made = repository(tmp_path_factory.mktemp("odd") / "project", {}, files={"odd.sh": ODDITIES})
+    made.write({"noexec": "#!/bin/sh\n", "text": 'echo no first line "$@"\n'})
+    (made.path / "text").chmod(0o755)
+    return made
+
+
+def both(project: Repository, words: list[str], start: Sequence[str] = ()) -> None:
+    """Assert that a command prints and ends in the same way without and under `run`."""
+    said = []
+    for front in ([], ["dvc-mlflow", "run"]):
+        done = subprocess.run(
+            [*start, *front, *words],
+            cwd=project.path,
+            env=environment(),
+            input=b"a line\n",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # so that their order counts
+            check=False,
+        )
+        said.append((done.stdout, done.returncode))
+    assert said[0] == said[1]
+
+
+def shell(text: str) -> list[str]:
+    """Return the start of a command that a shell with other settings begins."""
+    return ["sh", "-c", f'{text}; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        [],
+        ["env", "LC_ALL="],
+        ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
+        ["nohup"],
+        ["nice", "-n", "5"],
+        ["setsid", "-w"],
+        shell("umask 077"),
+        shell("ulimit -n 64; ulimit -c 0"),
+        shell("exec 0<&-"),
+        shell("exec 9</dev/null"),
+        shell("trap '' INT TERM USR1"),
+    ],
+    ids=lambda start: " ".join(start)[:30] or "plain",
+)
+def test_oddities(project: Repository, start: list[str]) -> None:
+    """Fifty oddities of a script are what they are without it, also in its output's order."""
+    both(project, ["sh", f"{project.path}/odd.sh", *WORDS], start)
+
+
+@pytest.mark.parametrize(
+    "words", [["./nothing"], ["nothing"], ["./noexec"], ["./text", "a b"], ["/"]], ids=str
+)
+def test_what_cannot_run(project: Repository, words: list[str]) -> None:
+    """Where there is no such command, or none that can run, the status is a shell's."""
+    quoted = subprocess.run(
+        ["sh", "-c", 'exec "$@"', "sh", *words],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = project.run("dvc-mlflow", "run", *words, check=False)
+    assert (done.returncode, done.stdout) == (quoted.returncode, quoted.stdout)
+    if done.returncode:
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"dvc-mlflow: {words[0]}: ")
+
+
+def test_in_a_stage(tmp_path: Path) -> None:
+    """Before the command of a stage, all that `dvc` prints and leaves is what plain `dvc` does."""
+    words = "a 'b c' '*'"
+    stages = {"odd": {"cmd": f"sh odd.sh {words}; true", "deps": ["raw.txt"], "outs": ["odd.txt"]}}
+    ours, plain = twins(tmp_path, stages, files={"odd.sh": ODDITIES})
+    text = (ours.path / "dvc.yaml").read_text()
+    (ours.path / "dvc.yaml").write_text(text.replace("sh odd.sh", "dvc-mlflow run sh odd.sh"))
+    ours.add_store()
+    said = []
+    for project in (ours, plain):
+        done = subprocess.run(
+            ["dvc", "repro"],
+            cwd=project.path,
+            env=environment(PYTHONHASHSEED="0"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        text = done.stdout.decode(errors="replace").replace(f"{project.path.parent}", "")
+        said.append((text.replace("dvc-mlflow run ", ""), done.returncode))
+    assert said[0] == said[1]
+    left, others = content(ours), content(plain)
+    differ = {key for key in left.keys() | others.keys() if left.get(key) != others.get(key)}
+    differ = {key for key in differ if not key.startswith(".dvc/cache/runs/")}  # by the command
+    assert differ == {"dvc.yaml", "dvc.lock", "status"}
+
+
+def test_is_the_command(project: Repository) -> None:
+    """The process is the command: what ends it, ends it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+        with subprocess.Popen(["dvc-mlflow", "run", "sleep", "60"], cwd=project.path) as process:
+            while psutil.Process(process.pid).name() != "sleep":
+                time.sleep(0.05)
+            process.send_signal(number)
+            assert process.wait(10) == -number
+
+
+def test_modules_of_the_user(tmp_path: Path) -> None:
+    """Neither `run` nor its follower imports a yaml.py or a folder mlflow/ in the repository."""
+    files = {"yaml.py": "raise SystemExit(3)\n", "mlflow/__init__.py": "raise SystemExit(3)\n"}
+    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=files)
+    project.run("dvc-mlflow", "run", "dvc", "repro", "-q", PYTHONPATH=f"{project.path}")
+    assert project.record().status == 0
+    assert [row.info.status for row in project.rows()] == ["FINISHED"]
+    assert "Error" not in (project.path / ".dvc/tmp/dvc-mlflow/follow.log").read_text()
+
+
+TERMINAL = """
+import os, pty, sys
+status = pty.spawn(sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_terminal(project: Repository) -> None:
+    """In a terminal it has the terminal, and Ctrl-C ends it as it ends the command."""
+    code = "import os, sys; print(os.isatty(0), os.isatty(1), os.tcgetpgrp(0) == os.getpgrp())"
+    both(project, [sys.executable, "-c", code], [sys.executable, "-c", TERMINAL])
+
+
+def test_no_folder(project: Repository) -> None:
+    """In a folder that is gone, and in one without a project, it becomes the command, too."""
+    gone = "mkdir gone; cd gone; rmdir ../gone; "
+    done = project.run("sh", "-c", f"{gone} exec dvc-mlflow run echo here")
+    assert done.stdout == "here\n"
+    done = subprocess.run(
+        ["dvc-mlflow", "run", "sh", "-c", "echo here; exit 3"],
+        cwd="/",
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "here\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_ends_with_its_dvc(tmp_path: Path) -> None:
+    """A command of a stage ends when its `dvc` is killed; a `dvc` outlives what has started it."""
+    stage = {"cmd": "exec dvc-mlflow run sh wait.sh", "deps": ["raw.txt"]}
+    files = {"wait.sh": "echo $$ > pid; exec sleep 60"}
+    project = repository(tmp_path / "project", {"one": stage}, files=files)
+    with subprocess.Popen(["dvc", "repro"], cwd=project.path, env=environment()) as dvc:
+        pid = int(
+            wait(lambda: (project.path / "pid").exists() and (project.path / "pid").read_text())
+        )
+        dvc.kill()
+        wait(lambda: not psutil.pid_exists(pid))
+    (project.path / "pid").unlink()
+    shell_ = subprocess.Popen(["sh", "-c", "dvc-mlflow run sh wait.sh & wait"], cwd=project.path)
+    pid = int(wait(lambda: (project.path / "pid").exists() and (project.path / "pid").read_text()))
+    shell_.kill()
+    shell_.wait()
+    wait(lambda: psutil.Process(pid).ppid() != shell_.pid)
+    assert psutil.Process(pid).name() == "sleep"
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_how_it_is_called(project: Repository) -> None:
+    """A shell's text, `--`, help, and mistakes."""
+    run = ("dvc-mlflow", "run")
+    assert project.run(*run, "-c", "echo $((1 + 1)) | cat").stdout == "2\n"
+    assert project.run(*run, "--", "echo", "--", "x").stdout == "-- x\n"
+    assert "usage: dvc-mlflow run COMMAND" in project.run(*run, "--help").stdout
+    assert project.run(*run, check=False).stderr.endswith("run: the command is missing\n")
+    done = project.run("dvc-mlflow", "dvc", "repro", "-q", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "dvc-mlflow: `dvc-mlflow dvc` is gone; type `dvc repro -q`, or `dvc-mlflow run dvc "
+        "repro -q`\n"
+    )
