@@ -42,7 +42,9 @@ def take_run(
 ) -> Live:
     """Let the run that a stage's script has opened be its row.
 
-    It has the name of a row, as a script can give all its runs the same one.
+    It has the name of a row, as a script can give all its runs the same one. It gets the params
+    when the stage has ended: the script may log them in its own way, and MLflow would refuse
+    another value.
     """
     tags, name, note, columns = _head(result, stage, digits, environment)
     own, given = run.data.tags, run.info.run_name
@@ -52,7 +54,7 @@ def take_run(
     if not own.get(NOTE):
         more |= noted(note)
     log(store, run.info.run_id, tags={**tags, **more})
-    log_known(store, run, result, stage)
+    _log_data(store, run, result, stage)
     store.show(columns)
     return Live(run.info.run_id, name, is_used=True)
 
@@ -77,6 +79,10 @@ def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:
     log(
         store, run.info.run_id, params={k: v for k, v in params.items() if k not in run.data.params}
     )
+    _log_data(store, run, result, stage)
+
+
+def _log_data(store: Store, run: Run, result: Result, stage: Stage) -> None:
     parts = [result.lineage.parts[name] for name in _names(result, stage)] or [[stage]]
     log_inputs(store, run, [each for part in parts for each in inputs_of(result, part)])
 

@@ -123,8 +123,6 @@ class LiveRow:
         self._name, self._sent = self._live.name, stored(store, script)
         self._curves[run] = Follower(result, stage)
         self._give_parent(store, self._live.run_id)
-        if not run.ended:
-            self._monitor = monitor(self._live.run_id)
 
     def _give_parent(self, store: Store, run_id: str) -> None:
         for child in self._children:
@@ -167,6 +165,7 @@ class LiveRow:
             if not self.is_open:
                 self._open(store, result, name)
             run = store.client.get_run(self._live.run_id)
+            log_known(store, run, result, result.pipeline.stages[name])
             text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.lineage)
             more = {NOTE: f"{ended(status, why)}\n\n{text}", LIVE: "", **tags}
             log(store, run.info.run_id, tags=more)
@@ -261,13 +260,13 @@ def _delete(store: Store, run_id: str) -> None:
     store.client.delete_run(run_id)
 
 
-def result_of(project: Project, run: StageRun, name: str) -> Result | None:
-    """Return what DVC knows of the one row that a running stage is for; None if there is no one."""
+def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
+    """Return what DVC knows of the rows that a running stage is for."""
     pipeline = project.pipeline()
     began = int(run.began * 1e9)
     found = of(project, pipeline, of_running(project, pipeline, run.experiment, began))
-    own = [each for each in lineages(pipeline, found.stages) if _runs_for(each, name)]
-    return found.result(own[0]) if len(own) == 1 else None
+    own = (each for each in lineages(pipeline, found.stages) if _runs_for(each, name))
+    return [found.result(each) for each in own]
 
 
 def members(result: Result) -> frozenset[str]:

@@ -15,7 +15,7 @@ from ..rows.result import Result, State, read
 from .changed import tags as changed_tags
 from .dvc_processes import is_alive, is_stopped
 from .known import RETRY, Known
-from .live_row import LiveRow, members, result_of, without_outdated
+from .live_row import LiveRow, members, results_of, without_outdated
 from .running import StageRun
 from .rwlock import holds_lock, stamp
 
@@ -35,9 +35,9 @@ class _Stage:
     name: str = ""
     """As the tool calls it."""
     row: LiveRow | None = None
-    """None if it has no row of its own, or none yet."""
+    """The row that it runs for alone; None if there is no one, or none yet."""
     result: Result | None = None
-    """What was known of the row at its start."""
+    """What was known of the row, or of the first of several, at its start."""
     inputs: Mapping[str, Seen] = field(default_factory=dict)
     """What it read then."""
     entry: object = None
@@ -131,20 +131,26 @@ class LiveRows:
                 return True  # its result is recorded as something new
             self._begin(stage)
             stage.is_begun = True
-        if stage.row is None:
+        if stage.result is None:
             return bool(run.ended)
-        self._take_scripts(stage, stage.row)
-        stage.row.follow(run)
-        return bool(run.ended) and self._end(stage, stage.row)
+        self._take_scripts(stage)
+        if stage.row:
+            stage.row.follow(run)
+        return bool(run.ended) and self._end(stage)
 
-    def _take_scripts(self, stage: _Stage, row: LiveRow, *, now: bool = False) -> None:
-        run = stage.run
+    def _take_scripts(self, stage: _Stage, *, now: bool = False) -> None:
+        run, row = stage.run, stage.row
+        if row is None:
+            return
         alike = [s for s in self._stages.values() if run.token and s.run.token == run.token]
         stage.is_alone &= sum(not s.run.ended for s in alike) < 2
         row.take_scripts(run, stage.name, is_alone=stage.is_alone, now=now)
 
     def _begin(self, stage: _Stage) -> None:
-        """Begin the row of a stage, or let it go on with one, if it runs for one row alone."""
+        """Begin the row of a stage, or let it go on with one, if it runs for one row alone.
+
+        If it runs for several, only its inputs are looked at.
+        """
         run = stage.run
         if not Path(run.home).is_dir():
             return
@@ -154,11 +160,14 @@ class LiveRows:
         if not run.file:
             return
         name = stage.name = project.begin_at(run.file, run.name)
-        result = result_of(project, run, name)
-        if result is None:
-            return  # there is no one row
-        stage.result, stage.entry = result, project.entry(name)
+        results = results_of(project, run, name)
+        if not results:
+            return
+        stage.entry = project.entry(name)
         stage.inputs = project.inputs(name, int(run.began * 1e9)) if run.is_seen else {}
+        result = stage.result = results[0]
+        if len(results) > 1:
+            return
         row = next((row for row in self._open if row.is_of(run, result)), None)
         if row is None:
             row = LiveRow(self._known, run, result)
@@ -172,11 +181,11 @@ class LiveRows:
             self._elsewhere.add(run.store)
             self._say(f"{name} names another store, {masked(run.store)}; its row is here")
 
-    def _end(self, stage: _Stage, row: LiveRow) -> bool:
+    def _end(self, stage: _Stage) -> bool:
         """Complete the row of a stage whose entry is gone, or end it; return whether it is over."""
         run = stage.run
         if run.home != run.main and not run.has_next:
-            return self._end_copy(stage, row)
+            return self._end_copy(stage)
         now, since = stamp(run.lock), time.time() - run.ended
         if now and now != run.before and not _is_later(run, now.time):
             # DVC writes in place, and half of a dvc.lock can be valid.
@@ -185,20 +194,15 @@ class LiveRows:
             if not is_whole or stamp(run.lock) != now:
                 return False
             if state is not None:
-                self._take_scripts(stage, row, now=True)
-                self._complete(row, state, stage)
+                self._complete(stage, state)
                 return True
         lives = run.is_dvc_alive and not (run.is_dvc_done and since > _UNTIL_FAILED)
         if lives or (not run.is_seen and since < _UNTIL_LOST):
             return False
-        self._take_scripts(stage, row, now=True)
-        if run.repeated_by or not run.is_seen:
-            row.drop()  # no accusation without proof
-        else:
-            self._fail(row, stage)
+        self._fail(stage)
         return True
 
-    def _end_copy(self, stage: _Stage, row: LiveRow) -> bool:
+    def _end_copy(self, stage: _Stage) -> bool:
         """Complete the row of the last stage in a temporary copy, from its experiment.
 
         DVC removes the copy a moment after it has written the last result there.
@@ -214,12 +218,11 @@ class LiveRows:
                     origin = state.origin._replace(
                         experiment=run.experiment, names=[run.experiment]
                     )
-                    self._take_scripts(stage, row, now=True)
-                    self._complete(row, replace(state, origin=origin), stage)
+                    self._complete(stage, replace(state, origin=origin))
                     return True
         if time.time() - run.ended < _UNTIL_LOST:
             return False
-        self._fail(row, stage)
+        self._fail(stage)
         return True
 
     def _result(self, stage: _Stage, *, lasts: bool) -> State | None:
@@ -238,17 +241,24 @@ class LiveRows:
             return None
         return replace(state, origin=state.origin._replace(experiment=stage.run.experiment))
 
-    def _complete(self, row: LiveRow, state: State, stage: _Stage) -> None:
-        """Complete a row if the stage that has ended is recorded; one before it only goes on."""
-        name, digest = stage.name, state.locked.get(stage.name, "")
-        if (changed := state.project.changed(name, stage.inputs)) and stage.result:
+    def _complete(self, stage: _Stage, state: State) -> None:
+        """Complete the row of a stage that has ended, if it is recorded and its inputs are right.
+
+        With one before the recorded stages, the row only goes on.
+        """
+        self._take_scripts(stage, now=True)
+        name, result, digest = stage.name, stage.result, state.locked.get(stage.name, "")
+        if result is None:
+            return
+        row = stage.row or LiveRow(self._known, stage.run, result)
+        if changed := state.project.changed(name, stage.inputs):
             why = f"{', '.join(changed[:3])} changed while the stage ran"
-            row.end("FAILED", why, stage.result, name, changed_tags(digest, changed))
+            row.end("FAILED", why, result, name, changed_tags(digest, changed))
             again = f"`dvc-mlflow run dvc repro -f {name}` makes its result again"
             self._say(f"{name} is FAILED: {row.name}; {why}; {again}")
             return
-        self._recommend_run(row, stage)
-        if name not in row.members:
+        self._recommend_run(stage, row, result)
+        if stage.row is None or name not in row.members:
             row.withdraw(digest)
             return
         current = state
@@ -269,17 +279,21 @@ class LiveRows:
         for note in written.notes:
             self._say(note)
 
-    def _fail(self, row: LiveRow, stage: _Stage) -> None:
-        run = stage.run
+    def _fail(self, stage: _Stage) -> None:
+        """End the row of a stage that has no result; no accusation without proof."""
+        run, row = stage.run, stage.row
         status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
-        if stage.result:
+        self._take_scripts(stage, now=True)
+        if row and (run.repeated_by or not run.is_seen):
+            row.drop()
+        elif row and stage.result:
             row.end(status, f"DVC has no result of stage {stage.name}", stage.result, stage.name)
             self._say(f"{stage.name} is {status}: {row.name}; dvc.lock has no result of it")
 
-    def _recommend_run(self, row: LiveRow, stage: _Stage) -> None:
+    def _recommend_run(self, stage: _Stage, row: LiveRow, result: Result) -> None:
         """Say, once for each stage, that `run` brings what a script logs to the row."""
-        run, result = stage.run, stage.result
-        if result is None or run.ended - run.began < _SHORT or stage.name in self._recommended:
+        run = stage.run
+        if run.ended - run.began < _SHORT or stage.name in self._recommended:
             return
         command = result.pipeline.stages[stage.name].command
         if run.token or is_prefixed(command):

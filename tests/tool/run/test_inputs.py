@@ -1,6 +1,7 @@
 """Inputs that change while a stage runs: it ends as it would, and its result has no row."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,28 @@ def test_before_the_recorded_stages(tmp_path: Path) -> None:
         wait(lambda: [row.info.status for row in project.rows()] == ["FAILED", "FINISHED"])
         assert project.record().status == 0
     assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
+
+
+def test_for_several_rows(tmp_path: Path) -> None:
+    """If it is a stage that several rows share, there is a FAILED row, and the others wait."""
+    each = {**train(), "cmd": train()["cmd"].replace("model.txt", "${item}.txt")}
+    each["cmd"] = each["cmd"].replace("curve.csv", "${item}.csv")
+    each |= {"outs": ["${item}.txt"], "plots": [{"${item}.csv": {"cache": False, "x": "step"}}]}
+    stages = {"prepare": gated(prepare()), "fit": {"foreach": ["x", "y"], "do": each}}
+    project = repository(tmp_path / "project", stages)
+    with following(project) as follower, started(project, "dvc", "repro") as dvc:
+        wait((project.path / "began").exists)
+        time.sleep(1)  # until it has been looked at
+        project.write({"raw.txt": "2\n", "go": ""})
+        assert dvc.wait(60) == 0
+        follower.wait_for("prepare is FAILED: row ")
+        said = project.record()
+        assert said.status == 1
+        assert "the result of prepare is not recorded, as raw.txt changed" in said.error
+        assert [row.info.status for row in project.rows()] == ["FAILED"]
+        project.dvc("repro", "-q", "-f", "prepare")
+        assert project.record().status == 0
+        wait(lambda: len(project.rows()) == 3)
 
 
 def test_under_the_prefix(tmp_path: Path) -> None:

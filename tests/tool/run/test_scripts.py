@@ -112,6 +112,23 @@ def test_failed(tmp_path: Path) -> None:
     assert row.data.params == {"rate": "1"}
 
 
+def test_params_of_its_own(tmp_path: Path) -> None:
+    """A script can log a param in its own way at any time: MLflow refuses no value of it."""
+    script = """
+import time, mlflow
+with mlflow.start_run():
+    time.sleep(5)
+    mlflow.log_param("rate", "1.0")
+open("out.txt", "w").write("1")
+"""
+    project = project_of(tmp_path / "project", {"one": {**ONE, "params": ["rate", "a"]}}, script)
+    assert project.run("dvc-mlflow", "run", "dvc", "repro", "-q").stderr == ""
+    assert project.record().status == 0
+    (row,) = tops(project)
+    assert (row.info.status, row.data.params) == ("FINISHED", {"rate": "1.0", "a": "1"})
+    assert row.data.tags["dvc-mlflow.live"] == ""
+
+
 def test_follower_is_killed(tmp_path: Path) -> None:
     """If the follower is killed, `record` completes the script's run all the same."""
     script = SCRIPT.replace('"rate", "theirs"', '"rate", 1')
