@@ -40,8 +40,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let another process take it."""
-        os.truncate(self.descriptor, 0)
+        """Let another process take it, and leave the file as it is: its age counts."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def touch(self) -> None:
