@@ -82,6 +82,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         if not (folder / "made.done").exists():
             clone = make_clone(made)
             clone.dvc("repro")
+            clone.run("dvc-mlflow", "record")
+            end_followers(made)  # what it writes would be copied half
             clone.commit("The results")
             (folder / "made.done").touch()
     return Clone(

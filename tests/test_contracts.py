@@ -63,8 +63,8 @@ def test_what_a_part_never_imports_can_fail(
 
 
 def test_relative_imports_are_found() -> None:
-    """A relative import is found, too: live/row.py has `from ..store.store import`."""
-    assert TOOL / "live/row.py" in importers("dvc_mlflow.store.store", modules("dvc_mlflow"))
+    """A relative import is found, too: follow/live_row.py has `from ..store.store import`."""
+    assert TOOL / "follow/live_row.py" in importers("dvc_mlflow.store.store", modules("dvc_mlflow"))
 
 
 @pytest.mark.parametrize("word", ["lstm", "keras", "tensorflow", "one-hot", "epoch", "accuracy"])

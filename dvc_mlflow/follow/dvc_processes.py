@@ -59,7 +59,7 @@ class DvcProcess:
                     env = child.environ()
                     # A stage can run another `dvc`, whose children all have the variable.
                     if "DVC_STAGE" in env and (env["DVC_STAGE"] != own or "-c" in child.cmdline()):
-                        yield Command(child.pid, _began(child), env, child.cwd())
+                        yield Command(child.pid, began(child), env, child.cwd())
 
 
 def is_stopped(process: psutil.Process) -> bool:
@@ -93,7 +93,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
     return found if is_listed else list(process.children())
 
 
-def _began(process: psutil.Process) -> float:
+def began(process: psutil.Process) -> float:
     """Return when a process began, in seconds since 1970.
 
     On Linux it is exact to 0.01 s; psutil's time is up to a second off, as the boot's has whole

@@ -22,7 +22,9 @@ from .rwlock import holds_lock, stamp
 _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
+_WRITTEN = 2.0  # s around the end of a stage in which DVC has written dvc.lock
 _MOMENT = 0.2  # s until what may have been half written is read again
+_LATE = 1.0  # s since the end of a stage after which other things can have happened
 _SHORT = 1.0  # s: a script that calls MLflow runs for longer
 _AGAIN = 2.0  # s until something that has failed is tried again, and each time twice as long
 
@@ -44,6 +46,8 @@ class _Stage:
     """What dvc.lock had of it at its start."""
     is_alone: bool = True
     """Whether no other stage has run at the same time below one `dvc-mlflow run`."""
+    is_late: bool = False
+    """Whether it had ended before its row could begin: somebody can have changed dvc.lock since."""
     is_begun: bool = False
     pause: float = _AGAIN
     next_try: float = 0.0
@@ -127,8 +131,10 @@ class LiveRows:
     def _bring(self, stage: _Stage) -> bool:
         run = stage.run
         if not stage.is_begun:
-            if run.ended and run.has_next and run.ended - run.began < _SHORT:
-                return True  # its result is recorded as something new
+            stage.is_late = bool(run.ended) and time.time() - run.ended > _LATE
+            is_short = run.has_next and run.ended - run.began < _SHORT
+            if (run.ended and is_short) or (stage.is_late and not _is_its_lock(run)):
+                return True  # its result, if there is one, is recorded as something new
             self._begin(stage)
             stage.is_begun = True
         if stage.result is None:
@@ -284,7 +290,7 @@ class LiveRows:
         run, row = stage.run, stage.row
         status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
         self._take_scripts(stage, now=True)
-        if row and (run.repeated_by or not run.is_seen):
+        if row and (run.repeated_by or stage.is_late or not run.is_seen):
             row.drop()
         elif row and stage.result:
             row.end(status, f"DVC has no result of stage {stage.name}", stage.result, stage.name)
@@ -316,6 +322,12 @@ class LiveRows:
         project = self._projects[home] = Project(at=Path(home))
         project.keep()
         return project
+
+
+def _is_its_lock(run: StageRun) -> bool:
+    """Whether dvc.lock is as a stage that has ended has left it, by its time."""
+    now = stamp(run.lock)
+    return now is not None and abs(now.time / 1e9 - run.ended) < _WRITTEN
 
 
 def _is_later(run: StageRun, written: int) -> bool:

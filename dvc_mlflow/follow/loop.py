@@ -73,7 +73,8 @@ class Worker:
         is_done = not any(map(self._rows.is_pending, self._looker.runs))
         if asked or time.monotonic() - self._looked > _BETWEEN:
             with self._errors_said():
-                is_done &= self._new.record(self._looker.runs, at_once=bool(asked))
+                is_needed = self._looker.has_new.is_set
+                is_done &= self._new.record(self._looker.runs, is_needed, at_once=bool(asked))
                 self._looker.homes = self._new.homes
             self._looked = time.monotonic()
         if is_done:

@@ -5,11 +5,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from ..errors import ProjectError, StoreError
 from ..project import Project
 from ..registry.show import show
 from ..rows.commits import named_experiments
 from ..rows.result import Result, read
+from .dvc_processes import began
 from .history import record_history, tips
 from .homes import Home, dvc_files, git_folder, heads, homes, refs
 from .known import RETRY
@@ -36,7 +39,8 @@ class _Seen(NamedTuple):
 class NewResults:
     """Records what is new in a repository's projects, once; `say` gets lines for a user.
 
-    Without `history`, the commits that are there already are not read, if they never were.
+    Without `history`, commits that were there before this process began are not read, if they never
+    were, nor are projects in which no `dvc` has run since.
     """
 
     def __init__(
@@ -59,39 +63,57 @@ class NewResults:
         self._refs: Mapping[str, Stamp | None] = {}
         self._next_try = 0.0
         self._old = None if history else tips(root)
+        self._since = 0 if history else int(began(psutil.Process()) * 1e9)
 
     def list(self) -> None:
         """List the projects, and the files that decide their results, if the list is old."""
-        began = time.monotonic()
+        now = time.monotonic()
         files = [f"{self._git}/{name}" for name in ("index", "worktrees")]
         files += [head for heads in self._heads.values() for head in heads]
         signs = [*map(stamp, files), *(lock_stamp(home.folder) for home in self.homes)]
         age = _LISTED[signs == self._signs]
-        if began - self._listed < max(age, _SHARE * self._took):
+        if now - self._listed < max(age, _SHARE * self._took):
             return
         self.homes = [*homes(self._root)]
         self._files = {home.folder: dvc_files(home.folder) for home in self.homes}
         self._heads = {home.folder: heads(home.folder) for home in self.homes}
         self._listed, self._signs = time.monotonic(), signs
-        self._took = self._listed - began
+        self._took = self._listed - now
 
-    def record(self, running: Collection[StageRun], *, at_once: bool = False) -> bool:
+    def record(
+        self,
+        running: Collection[StageRun],
+        is_needed: Callable[[], bool],
+        *,
+        at_once: bool = False,
+    ) -> bool:
         """Record what is new, but for what runs or has just ended; raises `ToolError`.
 
-        Return False if a file was too young to be read. Projects in which stages run are read
-        seldom, unless somebody needs it `at_once`.
+        Return False if a file was too young to be read, or if the worker `is_needed` elsewhere:
+        then the rest waits. Projects in which stages run are read seldom, unless somebody needs it
+        `at_once`.
         """
         if time.monotonic() < self._next_try:
             return True
         try:
             self.list()
             busy = set() if at_once else {run.home for run in running}
-            done = [self._record_checkout(each, is_busy=each.folder in busy) for each in self.homes]
-            self._record_commits({run.experiment for run in running} - {""})
-            return all(done)
+            done = []
+            for home in filter(self._is_active, self.homes):
+                if is_needed():
+                    return False
+                done.append(self._record_checkout(home, is_busy=home.folder in busy))
+            if not is_needed():
+                self._record_commits({run.experiment for run in running} - {""})
+                return all(done)
+            return False
         except StoreError:
             self._next_try = time.monotonic() + RETRY
             raise
+
+    def _is_active(self, home: Home) -> bool:
+        locks = [lock_stamp(home.folder), *map(stamp, self._files.get(home.folder, ()))]
+        return any(each and each.time >= self._since for each in locks)
 
     def look_again(self, home: str) -> None:
         """Read a project again, as what ran there has ended without its row."""
@@ -149,8 +171,9 @@ class NewResults:
         self._refs = {} if is_late else now
 
     def _distinct(self) -> Iterator[Project]:
-        """Yield the project and those nested in it, without their other checkouts."""
-        for home in {home.inner: home for home in reversed(self.homes)}.values():
+        """Yield the projects that count, without their other checkouts."""
+        own = filter(self._is_active, reversed(self.homes))
+        for home in {home.inner: home for home in own}.values():
             with Project(at=Path(home.folder)) as project:
                 yield project
 

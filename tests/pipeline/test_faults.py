@@ -33,9 +33,12 @@ def training(project: Repository, epochs: int) -> Iterator[subprocess.Popen[str]
     """Run `dvc repro` with this many epochs; the block starts once ten of them have ended."""
     curve = project.path / "data/training.csv"  # the earlier result has three epochs
     Clone(project.path).set({"train.epochs": epochs})
-    with following(project), started(project, "dvc", "repro") as dvc:
-        wait(lambda: curve.exists() and curve.read_text().count("\n") > 10, 120)
-        yield dvc
+    with following(project):
+        project.record()  # the follower has nothing else to do then
+        with started(project, "dvc", "repro") as dvc:
+            wait(lambda: curve.exists() and curve.read_text().count("\n") > 10, 120)
+            wait(lambda: "RUNNING" in {row.info.status for row in project.rows()})
+            yield dvc
 
 
 def test_edits_in_mid_run(project: Repository) -> None:

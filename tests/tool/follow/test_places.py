@@ -188,6 +188,7 @@ def test_prefix(tmp_path: Path) -> None:
     with following(project):
         project.dvc("repro", "-q")
         assert followers(project.path) == []
-        (row,) = wait_for_rows(project, "FINISHED")
+        assert project.record().status == 0
+        (row,) = project.rows()
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
     assert project.rows(deleted=True) == []

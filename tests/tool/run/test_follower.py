@@ -159,7 +159,7 @@ def test_history_is_not_read(tmp_path: Path) -> None:
     project.git("checkout", "-q", ".")
     project.run("dvc-mlflow", "run", "dvc", "exp", "run", "-q", "--temp", "-S", "rate=4")
     assert project.record("--experiments").status == 0
-    assert sorted(row.data.params["rate"] for row in project.rows()) == ["2", "3", "4"]
+    assert {"3", "4"} <= {row.data.params["rate"] for row in project.rows()} <= {"2", "3", "4"}
     end_followers(project.path)
     assert project.record("--all").status == 0
     assert len(project.rows()) == 4
