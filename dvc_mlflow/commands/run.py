@@ -11,7 +11,6 @@ from typing import NoReturn
 from .. import processes
 from ..errors import ProjectError, warn
 from ..follow.start import start
-from ..pipeline.plain_yaml import experiment_in
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..pipeline.token import CONTEXT, EXPERIMENT, Token, with_token
 from ..place import (
@@ -93,17 +92,32 @@ def _followed(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _experiment(stage: str, dvc: int, project: Path) -> str:
-    """Return the experiment that dvc.yaml names for a stage or, without one, first of all."""
+    """Return the experiment that dvc.yaml names for a stage, or ""; only its text is read.
+
+    If it names none for the stage, the row can be that of another one: then it is the first that is
+    named.
+    """
     address, _, name = stage.rpartition(":")
     home = _folder_of(dvc) if stage else project
-    file = home / (address or "dvc.yaml")
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # DVC says it
-        if "experiment" in (text := file.read_text()):
-            import yaml
-
-            with suppress(yaml.YAMLError):
-                return experiment_in(yaml.load(text, yaml.CSafeLoader), name)
+        text = (home / (address or "dvc.yaml")).read_text()
+        if "experiment" in text:
+            return _named(text, name.partition("@")[0])
     return ""
+
+
+def _named(text: str, stage: str) -> str:
+    import yaml  # slow for what DVC starts for each command
+
+    try:
+        stages = yaml.load(text, yaml.CSafeLoader)["stages"]
+    except yaml.YAMLError:
+        return ""
+    metas = {key: each.get("do", each).get("meta") for key, each in stages.items()}
+    named = {
+        key: ((meta or {}).get("mlflow") or {}).get("experiment") for key, meta in metas.items()
+    }
+    return str(named.get(stage) or next(filter(None, named.values()), ""))
 
 
 def _folder_of(dvc: int) -> Path:

@@ -22,20 +22,6 @@ def unmade_in(content: Mapping[str, Any]) -> set[str]:
     return unmade | {_join("", path) for path in content.get("params") or ()} if unmade else set()
 
 
-def experiment_in(content: Mapping[str, Any], stage: str = "") -> str:
-    """Return the MLflow experiment that a dvc.yaml names for one of its stages, or "".
-
-    If it names none for the stage, the row can be that of another one: then it is the first that is
-    named. Raises errors of many kinds for what is no dvc.yaml.
-    """
-    metas = {key: each.get("do", each).get("meta") for key, each in content["stages"].items()}
-    named = {
-        key: ((meta or {}).get("mlflow") or {}).get("experiment") for key, meta in metas.items()
-    }
-    own = named.get(stage.partition("@")[0])
-    return str(own or next(filter(None, named.values()), ""))
-
-
 def _at_top(content: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Yield the files that the top declares as metrics or plots; a plot can name others."""
     given = content.get(kind) or ()
