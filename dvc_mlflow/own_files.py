@@ -1,7 +1,4 @@
-"""The tool's own files below .dvc/tmp: a commit can have a link in the place of any of them.
-
-DVC starts a program that imports this for each command, so it imports next to nothing.
-"""
+"""The tool's own files below .dvc/tmp: a commit can have a link in the place of any of them."""
 
 import os
 

@@ -1,22 +1,16 @@
-"""Which process made a row, in which clone: how the rows of dead processes are recognized.
-
-DVC starts a program that imports this for each command, so it imports next to nothing.
-"""
+"""Which process made a row, in which clone: how the rows of dead processes are recognized."""
 
 import fcntl
 import os
 import sys
-from _collections_abc import Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
 from . import own_files
 from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM, value
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def tags(root: "Path", pid: int = 0) -> dict[str, str]:
+def tags(root: Path, pid: int = 0) -> dict[str, str]:
     """Return the tags of a run that this or another process makes in the clone at `root`."""
     return {
         HOST: os.uname().nodename,
@@ -26,7 +20,7 @@ def tags(root: "Path", pid: int = 0) -> dict[str, str]:
     }
 
 
-def clone(root: "Path") -> str:
+def clone(root: Path) -> str:
     """Return the unique name of the clone at `root`, kept in a file outside git."""
     path, digits = f"{root}/.dvc/tmp/clone", {*b"0123456789abcdef"}
     try:
@@ -140,7 +134,7 @@ class Locked:
     The operating system releases the lock of a process that has died. Raises `OSError`.
     """
 
-    def __init__(self, folder: "str | Path") -> None:
+    def __init__(self, folder: str | Path) -> None:
         self._descriptor = os.open(folder, os.O_RDONLY)
 
     def __enter__(self) -> int:
