@@ -4,7 +4,8 @@ import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,9 +85,10 @@ def _followed(env: Mapping[str, str]) -> dict[str, str]:
         folder, named = project_folder(), _experiment(stage, process, project)
         found[EXPERIMENT] = named or default_experiment(root, folder)
         if not has_experiment(root, found[EXPERIMENT]):
-            from ..store.store import Store  # seconds, once; MLflow would keep its files elsewhere
+            with redirect_stderr(StringIO()):  # MLflow says how it makes its tables
+                from ..store.store import Store  # seconds, once; else a script's MLflow makes it
 
-            Store(root, named, folder=folder)
+                Store(root, named, folder=folder)
     start(root)
     return found
 
