@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from dvc_mlflow.__main__ import main
 from support.clone import Clone
 from support.example import EXAMPLE, add_prefix, copy_example, plain_example
+from support.followers import end_followers
 from support.pipelines import Repository
 
 README = (EXAMPLE / "README.md").read_text()
@@ -48,6 +49,8 @@ def live(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Reposit
     add_prefix(project)
     project.commit("Record the pipeline while it runs")
     project.dvc("repro")
+    project.record()
+    end_followers(project.path)  # what one writes would be copied half
     project.commit("The results")
     return project
 
@@ -102,6 +105,7 @@ def test_row(plain: Repository, live: Repository) -> None:
 def test_experiment(project: Repository) -> None:
     """An experiment adds a row, and `record` finds nothing more to add."""
     project.dvc("exp", "run", "-S", "train.passes=60")
+    project.record()
     _, run = project.rows()
     assert run.info.status == "FINISHED"
     digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
@@ -153,6 +157,7 @@ def test_in_place(tmp_path: Path) -> None:
     root.dvc("init", "-q")
     root.commit("Two projects")
     example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
+    root.record("--experiments", folder="examples/digits")
     (run,) = root.rows()
     digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
     assert run.info.run_name == f"passes=3 {digits}"

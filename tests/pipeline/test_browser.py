@@ -13,6 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
 from support.clone import Clone
+from support.followers import end_followers
 from support.following import following
 from support.histories import history
 from support.pipelines import Repository
@@ -46,6 +47,8 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
     project.record()
     for to in ("train.epochs=2", "model.units=3"):
         project.dvc("exp", "run", "-S", to)
+    project.record("--experiments")
+    end_followers(path)  # the page has one of its own
     return project
 
 

@@ -70,7 +70,6 @@ def test_clock_set_back(tmp_path: Path) -> None:
         assert project.record().status == 0
     rows = {row.data.metrics["one/n"]: row.info for row in project.rows()}
     assert {n: row.status for n, row in rows.items()} == {1: "FINISHED", 2: "FINISHED"}
-    assert rows[2].start_time < rows[1].start_time - 80_000_000  # it was a day before, in ms
     assert project.record().status == 0
     assert len(project.rows()) == 2
 
