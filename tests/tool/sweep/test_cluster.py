@@ -47,7 +47,7 @@ def test_small_grid(swept: tuple[Team, str]) -> None:
     assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
     assert re.search(r"2 done, 0 running, 0 failed, 0 left, best [\d.]+ \(model.units=\d\)", said)
     names = re.findall(r"^(sweep-\S+) done on .* [\d.]+ \(model.units=[35]\)$", said, re.M)
-    assert len(re.findall("^sweep-", said, re.M)) == 2  # one line each
+    assert len(re.findall("^sweep-.* done on ", said, re.M)) == 2  # one line each
     assert sorted(names) == team.experiments()
     assert len(names) == 2
     clones = [path for path in team.folder.glob("clones/*/*") if path.is_dir()]
