@@ -31,14 +31,15 @@ def run(command: Sequence[str]) -> int:
     stage, the kernel ends the command with its `dvc` (Linux).
     """
     env, closed = _as_given(), [number for number in (0, 1, 2) if not _is_open(number)]
+    dvc = _dvc_of_stage(env) if "DVC_STAGE" in env else 0
     if not env.get(SWEEP_VARIABLE):  # what a trial makes is recorded by its driver
         try:
-            env |= _followed(env)
+            env |= _followed(env, dvc)
         except ProjectError as error:
             warn(f"{error}")
         except Exception as error:  # whatever it is, the command runs
             warn(f"{error or type(error).__name__}; `dvc-mlflow record` adds its rows later")
-    if "DVC_STAGE" in env and _dvc_of_stage(env) == os.getppid():
+    if "DVC_STAGE" in env and dvc == os.getppid():
         processes.end_with_parent(signal.SIGTERM)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
         signal.signal(number, signal.SIG_DFL)
@@ -67,22 +68,22 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _followed(env: Mapping[str, str]) -> dict[str, str]:
+def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
     """Let a follower be there, and return the variables with which a script's runs reach its row.
 
-    MLflow reads them itself. Raises `ToolError` and `OSError`.
+    `dvc` is that of the stage, if this is one. MLflow reads the variables itself. Raises
+    `ToolError` and `OSError`.
     """
     if (project := project_root()) is None:
         raise ProjectError("no DVC project is here, so nothing is recorded")
     root = main_repository()
-    stage, process = env.get("DVC_STAGE", ""), os.getpid()
-    if stage:
-        process = _dvc_of_stage(env)
+    stage = env.get("DVC_STAGE", "")
+    process = dvc if stage else os.getpid()
     chosen = {"MLFLOW_EXPERIMENT_ID", EXPERIMENT} & env.keys()
     token = Token(processes.process(process), stage, sets_experiment=not chosen)
     found = {"MLFLOW_TRACKING_URI": address(root), CONTEXT: with_token(env, token)}
     if not chosen:
-        folder, named = project_folder(), _experiment(stage, process, project)
+        folder, named = project_folder(), _experiment(stage, dvc, project)
         found[EXPERIMENT] = named or default_experiment(root, folder)
         if not has_experiment(root, found[EXPERIMENT]):
             with redirect_stderr(StringIO()):  # MLflow says how it makes its tables

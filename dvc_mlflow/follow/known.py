@@ -1,6 +1,5 @@
 """The stores of one process, which all stages that it records share."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +20,12 @@ RETRY = 30.0  # s until a process that goes on asks a store again that has faile
 class Known:
     """The stores that stages need, each opened once.
 
-    A store that cannot be opened is not used again for `pause` seconds, and none is while the
+    A store that cannot be opened is not used again for `RETRY` seconds, and none is while the
     server does not answer: a time-out costs its seconds once, not in every stage.
     """
 
-    def __init__(self, root: Path, pause: float = math.inf) -> None:
-        self._root, self._pause = root, pause
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._stores: dict[str, Stores] = {}
         self._errors: dict[tuple[str, str], StoreError] = {}
         self._away: StoreError | None = None
@@ -37,7 +36,7 @@ class Known:
         """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
         folder, lineage = result.project.folder, result.lineage
         key = experiment(lineage), folder
-        if time.monotonic() - self._since > self._pause:
+        if time.monotonic() - self._since > RETRY:
             self._errors, self._away = {}, None
         if error := self._away or self._errors.get(key):
             raise error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ToolError
 from .asked import Asked
-from .known import RETRY, Known
+from .known import Known
 from .live_rows import LiveRows
 from .new_results import NewResults
 from .running import Looker
@@ -33,7 +33,7 @@ class Worker:
         self, root: Path, looker: Looker, say: Callable[[str], object], *, history: bool = True
     ) -> None:
         self._say, self._looker = say, looker
-        self._rows = LiveRows(root, Known(root, RETRY), say)
+        self._rows = LiveRows(root, Known(root), say)
         self._new = NewResults(root, self._rows.is_for, say, history=history)
         self._asked = Asked(root)
         self._looked = -_BETWEEN

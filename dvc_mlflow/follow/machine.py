@@ -7,9 +7,6 @@ from ..store import mlflow_settings  # noqa: F401  (before MLflow)
 # isort: split
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
-PREFIX = "system/"
-"""How the keys of these metrics begin."""
-
 
 class Monitor(Protocol):
     """What logs to a run until it is told to finish."""

@@ -109,10 +109,8 @@ def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     )
 
 
-def lineages(
-    pipeline: Pipeline, stages: Sequence[Stage], only: Stage | None = None
-) -> list[Lineage]:
-    """Divide the recorded stages by dvc.yaml alone; `only` keeps the lineages of one stage.
+def lineages(pipeline: Pipeline, stages: Sequence[Stage]) -> list[Lineage]:
+    """Divide the recorded stages by dvc.yaml alone.
 
     A lineage is about one model: the stage that makes it, what is recorded upstream, and what is
     recorded downstream up to the next model. A stage in which several models meet, such as a
@@ -123,11 +121,7 @@ def lineages(
     key = (lineages, *names)
     if key not in pipeline.decided:
         pipeline.decided[key] = [*_divided(pipeline, stages)]
-    return [
-        _lineage(pipeline, division)
-        for division in pipeline.decided[key]
-        if only is None or only.name in division.members
-    ]
+    return [_lineage(pipeline, division) for division in pipeline.decided[key]]
 
 
 class _Division(NamedTuple):

@@ -216,10 +216,6 @@ class Store:
             return f"its experiment keeps files elsewhere than in {here}"
         return ""
 
-    def has_artifacts(self, uri: str) -> bool:
-        """Whether a run has files, by its `artifact_uri`; the client would ask for it again."""
-        return bool(get_artifact_repository(uri).list_artifacts())
-
     def url(self, run_id: str = "", table: str = table_view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first.
 
