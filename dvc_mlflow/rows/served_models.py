@@ -68,7 +68,7 @@ def _code(project: Project, paths: Collection[str]) -> dict[str, bytes]:
             raise _UnservableError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
         found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
-    return found
+    return dict(sorted(found.items()))  # a checkout and a commit list them in different orders
 
 
 def _requirements(project: Project, model: Model) -> list[str]:

@@ -64,6 +64,7 @@ def test_model(tmp_path: Path) -> None:
     files = {
         "greeting/load.py": loader("hello", mark),
         "greeting/__pycache__/load.pyc": "compiled",
+        "greeting/a/b.py": "",  # git lists it first, a walk of the checkout last
         "greeting/ignored.txt": "ignored",
         "uv.lock": "version = 1\n",
         ".dvcignore": "ignored.txt\n",
@@ -78,8 +79,8 @@ def test_model(tmp_path: Path) -> None:
     package = Path(logged.artifact_location.removeprefix("file://"))
     packed = sorted(p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file())
     assert packed == [
-        *("MLmodel", "code/greeting/load.py", "conda.yaml", "data/model.txt"),
-        *("python_env.yaml", "requirements.txt"),
+        *("MLmodel", "code/greeting/a/b.py", "code/greeting/load.py", "conda.yaml"),
+        *("data/model.txt", "python_env.yaml", "requirements.txt"),
     ]
     assert (package / "requirements.txt").read_text() == f"mlflow=={mlflow.__version__}\nsix"
     assert (logged.status, logged.source_run_id) == ("READY", first.info.run_id)
