@@ -26,13 +26,11 @@ from ..place import main_repository
 from ..processes import Locked
 from ..project import Project, registry
 from ..project.registry import Artifact
-from ..registry import committed, registered_models
-from ..registry.committed import Committed
-from ..registry.contest import Contest, contest, defeat, flaws, scores
-from ..registry.looked import Looked
+from ..registry import registered_models, row_commit
+from ..registry.contest import Contest, contest, defeat, flaws, model_md5s, scores
 from ..registry.registered_models import RegisteredModel, is_alias
-from ..registry.show import show
-from ..registry.view import registered_name, tags_of
+from ..registry.row_commit import RowCommit
+from ..registry.show import is_somebodys, show, tags_shown
 
 
 class _RefusedError(Exception):
@@ -88,7 +86,7 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         say(json.dumps(asdict(outcome)))
     elif outcome.why:
-        warn(f"{row.info.run_id}: not promoted; {outcome.why}")
+        warn(f"{given.run}: not promoted; {outcome.why}")
     return bool(outcome.why)
 
 
@@ -105,36 +103,36 @@ def _promote(
     with store.errors_reported():
         for flaw in flaws(store, row, rules):
             raise _RefusedError(flaw)
-    digests = tagged(row.data.tags, COMPLETE)
-    found = committed.find(project, digests, rules.makers, rules.measuring)
+    digests, md5s = tagged(row.data.tags, COMPLETE), {*model_md5s(row, rules).values()}
+    found = row_commit.find(project, digests, rules, md5s)
     artifact = _name(found, rules)
     if not is_alias(stage):
         raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
     registry.check_names(project.top, artifact, stage)
-    outcome.model = registered_name(artifact)
     show(project, root, dry=given.dry_run)
     with store.errors_reported():
-        known = _registered(project, root, store, artifact)
+        known = _registered(project, store, artifact)
+        outcome.model = name = known.in_mlflow.name
         outcome.version = known.in_mlflow.aliases.get(stage, "")
-        if champion := _champion(store, row, known, stage):
+        if champion := _champion(known, stage):
             _compare(store, row, rules, champion)
     outcome.commit = _commit(row, found, known)
     if given.dry_run:
-        _say(given, f"would promote row {row.info.run_id}: {artifact} at {_at(outcome)}, {stage}")
+        _say(given, f"would promote row {given.run}: {artifact} at {_at(outcome)}, {stage}")
         return
     message = f"{row.info.run_name}: {scores(row, rules)}"
     outcome.tags = registry.promote(project.top, artifact, stage, outcome.commit, message)
     outcome.promoted = True
     tags = " and ".join(outcome.tags)
-    _say(given, f"{tags}: at {_at(outcome)}, the model of row {row.info.run_id}")
-    # An alias that only MLflow has, and that was compared, moves with the tags.
-    moves = () if stage in known.in_git.stages else [(artifact, stage)]
-    notes = show(project, root, moves=moves).notes
+    _say(given, f"{tags}: at {_at(outcome)}, the model of row {given.run}")
     with store.errors_reported():
-        there = registered_models.read(store.client, outcome.model)
-    outcome.version = there.aliases.get(stage, "") if there else ""
+        if stage not in known.in_git.stages and is_somebodys(known.in_mlflow, stage):
+            store.client.delete_registered_model_alias(name, stage)  # it was defeated
+    notes = show(project, root).notes
+    with store.errors_reported():
+        outcome.version = registered_models.read(store.client, artifact).aliases.get(stage, "")
     if outcome.version:
-        _say(given, f"models:/{outcome.model}@{stage} is version {outcome.version}")
+        _say(given, f"models:/{name}@{stage} is version {outcome.version}")
     is_here = ask("rev-parse", "HEAD", cwd=project.top) == outcome.commit
     push = "dvc push" if is_here else "dvc push --all-tags"
     _say(given, f"to share it: git push origin {shlex.join(outcome.tags)} && {push}")
@@ -142,7 +140,7 @@ def _promote(
         warn(line)
 
 
-def _name(found: Committed | None, rules: Contest) -> str:
+def _name(found: RowCommit | None, rules: Contest) -> str:
     """Return what git's tags call the row's model, by its commit or else by dvc.yaml as it is."""
     names = (found.names if found else ()) or rules.names
     if len(names) == 1:
@@ -153,21 +151,20 @@ def _name(found: Committed | None, rules: Contest) -> str:
     )
 
 
-def _registered(project: Project, root: Path, store: Store, artifact: str) -> _Registered:
+def _registered(project: Project, store: Store, artifact: str) -> _Registered:
     """Return what is registered under a name, unless this clone is behind MLflow."""
     in_git = registry.read(project.top).get(artifact) or Artifact((), {}, ())
     if in_git.problem:
         raise _RefusedError(in_git.problem)
-    name = registered_name(artifact)
-    there = registered_models.read(store.client, name) or RegisteredModel(name)
-    if behind := tags_of(there) - {*in_git.tags} - Looked(root, project.folder).had:
-        what = f"MLflow shows git's tag {min(behind)}, which git here lacks"
-        raise _RefusedError(f"{what}; run `git fetch --tags`")
+    there = registered_models.read(store.client, artifact)
+    if behind := tags_shown(there) - {*in_git.tags}:
+        what = f"MLflow shows git's tag {min(behind)}, which git here lacks; run `git fetch --tags`"
+        raise _RefusedError(f"{what}, or delete what it shows in MLflow")
     return _Registered(artifact, in_git, there)
 
 
-def _champion(store: Store, row: Run, known: _Registered, stage: str) -> _Champion | None:
-    """Return the champion: by git's tags, else by an alias that only MLflow has, as of 2.0.0."""
+def _champion(known: _Registered, stage: str) -> _Champion | None:
+    """Return the champion: by git's tags, else by an alias that somebody has given in MLflow."""
     there = known.in_mlflow
     if assigned := known.in_git.stages.get(stage):
         version = there.with_tag(GTO_COMMIT, assigned.commit)
@@ -176,12 +173,9 @@ def _champion(store: Store, row: Run, known: _Registered, stage: str) -> _Champi
             raise _RefusedError(f"MLflow does not show the {stage}, {assigned.tag}; {cure}")
         cure = f"`gto deprecate {known.artifact} {assigned.version} {stage}`"
         return _Champion(version.tags.get(ROW, ""), assigned.version, cure)
-    if stage not in there.aliases:  # 2.0.0 named models after their experiments
-        experiment = store.client.get_experiment(row.info.experiment_id).name
-        there = registered_models.read(store.client, registered_name(experiment)) or there
-    version = there.versions.get(there.aliases.get(stage, ""))
-    if version is None:
+    if not is_somebodys(there, stage):
         return None
+    version = there.versions[there.aliases[stage]]
     run_id, cure = version.tags.get(ROW) or version.run_id or "", f"delete the alias {stage}"
     return _Champion(run_id, f"version {version.version}", cure)
 
@@ -200,7 +194,7 @@ def _compare(store: Store, row: Run, rules: Contest, champion: _Champion) -> Non
         raise _RefusedError(f"{why} ({called})")
 
 
-def _commit(row: Run, found: Committed | None, known: _Registered) -> str:
+def _commit(row: Run, found: RowCommit | None, known: _Registered) -> str:
     """Return the commit to register: one has one version of an artifact, as GTO rules."""
     for version in known.in_mlflow.versions.values():
         commit = f"{version.tags.get(GTO_COMMIT, '')}"
@@ -210,11 +204,6 @@ def _commit(row: Run, found: Committed | None, known: _Registered) -> str:
         rule = "no branch, tag or experiment in git has its result"
         cure = "`git commit` its dvc.lock, or `dvc exp branch` its experiment"
         raise _RefusedError(f"{rule}; {cure}")
-    if not found.names:
-        cure = f"commit a dvc.yaml with {known.artifact!r} in its artifacts"
-        raise _RefusedError(
-            f"commit {found.commit[:7]} has its result, but no name for its model; {cure}"
-        )
     if other := known.in_git.at(found.commit):
         rule = "a commit has one version of an artifact"
         raise _RefusedError(

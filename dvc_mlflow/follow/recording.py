@@ -226,7 +226,7 @@ class Recording:
         for state in given.states:
             declared.add(state.pipeline, state.digests)
         if now:
-            declared.add(now, {})
+            declared.add_checkout(now)
         found: dict[_Digests, _Found] = {}
         for state in given.states:
             if given.digests.isdisjoint(state.digests.values()):

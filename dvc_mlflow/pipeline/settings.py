@@ -18,6 +18,8 @@ class Model:
     signature: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     """Its key in `artifacts`, after the folder of that dvc.yaml; or its name in `meta.mlflow`."""
+    is_of_checkout: bool = field(default=False, repr=False)
+    """Whether the checkout says how a commit's model is loaded, as that commit does not."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 
 from ..git import git, tree
+from ..git import names as listed_by_git
 from ..pipeline.stages import Output
 from .hashing import content_md5, file_has_md5, listed, md5s
 from .opened import Opened
@@ -135,6 +136,20 @@ class Files(Opened):
                 if self.is_readable(file) and not self._is_ignored(file):
                     found[self._relative(file)] = fs.cat_file(file)
         return found
+
+    def code_of_checkout(self, path: str) -> dict[str, bytes]:
+        """Return the files below a folder, or a file, of the checkout, wherever the project is.
+
+        Files that git ignores and links that lead elsewhere are left out.
+        """
+        options = ("-z", "--cached", "--others", "--exclude-standard")
+        listed = listed_by_git("ls-files", *options, "--", f":(literal){path}", cwd=self.root)
+        places = {name: self.root / name for name in dict.fromkeys(listed)}
+        return {
+            name: place.read_bytes()
+            for name, place in places.items()
+            if place.is_file() and self.is_readable(place) and "__pycache__" not in place.parts
+        }
 
     def _committed_code(self, path: str) -> dict[str, bytes]:
         start = posixpath.normpath(posixpath.join(self.folder, path))

@@ -2,7 +2,8 @@
 
 import posixpath
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,20 +59,17 @@ class Artifact(NamedTuple):
         return next((version for version in self.versions if version.commit == commit), None)
 
 
-def read(top: Path, had: Collection[str] = ()) -> dict[str, Artifact]:
-    """Return what the tags of the checkout at `top` say, by artifact; raises `ProjectError`.
-
-    Artifacts that only tags of earlier times name, which it `had`, have nothing now.
-    """
-    known = filter(None, (parse_name(tag, raise_on_fail=False) for tag in had))
-    tags: dict[str, list[str]] = {each["name"]: [] for each in known}
+def read(top: Path) -> dict[str, Artifact]:
+    """Return what the tags of the checkout at `top` say, by artifact; raises `ProjectError`."""
     state, problems = BaseRegistryState(), dict[str, str]()
+    tags: dict[str, list[str]] = defaultdict(list)
     with _opened(top) as registry:
+        # As `gto show` does, but that reads nothing if one artifact is wrong.
         managers = registry.artifact_manager, registry.version_manager, registry.stage_manager
-        for manager in managers:  # as GTO does, which reads nothing if one artifact is wrong
+        for manager in managers:
             for tag in find(action=manager.actions, scm=registry.scm):
                 name = parse_name(tag.name)["name"]
-                tags.setdefault(name, []).append(tag.name)
+                tags[name].append(tag.name)
                 try:
                     index_tag(state.find_artifact(name, create_new=True), tag)
                 except GTOException as error:

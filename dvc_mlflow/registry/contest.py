@@ -5,14 +5,14 @@ data is what this stage and those between the model and it read, unless the mode
 """
 
 import math
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..store.models import logged_name, of_run
+from ..store.models import of_run
 from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import Run
 
 from ..errors import ToolError
 from ..pipeline.lineages import Lineage, lineages, makes_model, recorded
@@ -113,8 +113,12 @@ def flaws(store: Store, row: Run, contest: Contest) -> Iterator[str]:
     for path in contest.data:
         if path not in _digests(row, contest):
             yield f"the row does not say which {path} it was measured on"
-    if (n := len(_models(store, row, contest))) != 1:
-        yield f"the row has {n or 'no'} logged model{'s' * (n > 1)}"
+    md5s = model_md5s(row, contest)
+    if not of_run(store.client, row, {*md5s.values()}):
+        cure = "`dvc-mlflow record --all` logs it, once dvc.yaml says how to load it"
+        yield f"the row has no logged model; {cure}"
+    elif len(md5s) > 1:
+        yield f"the row has {len(md5s)} models: {', '.join(md5s)}"
 
 
 def defeat(row: Run, champion: Run, contest: Contest) -> str:
@@ -128,7 +132,7 @@ def defeat(row: Run, champion: Run, contest: Contest) -> str:
     for metric, key in zip(contest.metrics, _keys(contest), strict=True):
         score, best = row.data.metrics[key], champion.data.metrics.get(key)
         if best is None:
-            return f"the champion's row {champion.info.run_id} has no {key}"
+            return f"the champion's row {champion.info.run_name} has no {key}"
         why = f"{key} {score} is not better than the champion's {best}"
         if score != best:
             return "" if (score < best) == metric.startswith("-") else why
@@ -141,15 +145,10 @@ def scores(row: Run, contest: Contest) -> str:
     return ", ".join(f"{key} {row.data.metrics[key]}" for key in _keys(contest))
 
 
-def _models(store: Store, row: Run, contest: Contest) -> list[str]:
-    """Return the ids of a row's logged models; if it has several, of those that are compared."""
-    md5s = {row.data.tags.get(f"{MD5}{path}") for path in contest.outputs}
-    names = {logged_name(name) for name in contest.makers}
-
-    def is_compared(model: LoggedModel, own: Set[str]) -> bool:
-        return bool(own & md5s) if own else model.name in names
-
-    return of_run(store.client, row, is_compared)
+def model_md5s(row: Run, contest: Contest) -> dict[str, str]:
+    """Return the md5s of a row's models, by path."""
+    given = {path: row.data.tags.get(f"{MD5}{path}", "") for path in contest.outputs}
+    return {path: md5 for path, md5 in given.items() if md5}
 
 
 def _keys(contest: Contest) -> list[str]:

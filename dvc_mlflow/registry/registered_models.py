@@ -26,19 +26,16 @@ class RegisteredModel:
         """Return the oldest version with a tag, if there is one."""
         return next((v for v in self.versions.values() if v.tags.get(key) == value), None)
 
-    def aliases_of(self, number: str) -> list[str]:
-        """Return the aliases of a version."""
-        return [alias for alias, of in self.aliases.items() if of == number]
 
-
-def read(client: MlflowClient, name: str) -> RegisteredModel | None:
-    """Return a registered model, if there is one of this name."""
+def read(client: MlflowClient, artifact: str) -> RegisteredModel:
+    """Return the registered model of an artifact in git, whose name can have a folder."""
+    name = re.sub("[/:]", "-", artifact)  # MLflow's has neither
     try:
         found = client.get_registered_model(name)
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return None
+        return RegisteredModel(name)
     versions = sorted(_versions(client, name), key=lambda each: int(each.version))
     return RegisteredModel(
         name,

@@ -1,23 +1,44 @@
-"""Show in MLflow what git's tags register: GTO's versions, and its stages as aliases."""
+"""Show in MLflow what git's tags register: GTO's versions, and its stages as aliases.
+
+It only adds. A version or an alias that MLflow lacks is made, and an alias moves on with git if it
+still is where the tool put it. What contradicts git stays, and is named.
+"""
 
 import posixpath
-from collections.abc import Collection
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..store.store import Store, exists  # before MLflow, which it sets up
 
 # isort: split
-from ..errors import ProjectError, say, warn
+from mlflow.entities.model_registry import ModelVersion
+
+from ..errors import ProjectError, plain, say, warn
+from ..git import ask
 from ..pipeline.stages import leads_out
-from ..place import address
+from ..pipeline.tags import (
+    GTO_AUTHOR,
+    GTO_COMMIT,
+    GTO_DATE,
+    GTO_NAME,
+    GTO_STAGE,
+    GTO_TAG,
+    GTO_VERSION,
+    ROW,
+)
 from ..project import Project
-from ..store import database
+from ..store.faults import retried
 from ..store.stores import AT_MOST
 from . import registered_models
-from .looked import Looked
-from .tagged import Tagged
-from .view import View, registered_name, shown
+from .registered_models import RegisteredModel
+from .version_rows import Found, VersionRows
+
+if TYPE_CHECKING:
+    from ..project.registry import Artifact, Assigned, Version
 
 
 class Shown(NamedTuple):
@@ -27,41 +48,25 @@ class Shown(NamedTuple):
     notes: list[str]
 
 
-def show(
-    project: Project, root: Path, *, dry: bool = False, moves: Collection[tuple[str, str]] = ()
-) -> Shown:
-    """Show the registry of a project; `dry` writes nothing.
-
-    `moves` are the stages, by artifact, whose aliases a promotion takes over from whoever made
-    them. Raises `ToolError`.
-    """
-    looked = Looked(root, project.folder)
-    if not looked.is_needed:
-        return Shown([], [])
-    if not exists(root):
-        if not dry:
-            looked.write((), None, is_open=True)
-        return Shown([], [])
-    if not moves and looked.is_shown(database.changes(address(root))):
+def show(project: Project, root: Path, *, dry: bool = False) -> Shown:
+    """Show the registry of a project; `dry` writes nothing. Raises `ToolError`."""
+    if not (_has_tags(project.top) and exists(root)):
         return Shown([], [])
     from ..project import registry  # GTO takes a third of a second
 
-    said = registry.read(project.top, looked.had)
+    said = registry.read(project.top)
     own = {name: each for name, each in sorted(said.items()) if is_of(project, name)}
     store = Store(root, folder=project.folder, create=False)
-    with store.errors_reported():
-        there = {name: registered_models.read(store.client, registered_name(name)) for name in own}
+    with store.errors_reported(AT_MOST):
+        there = {name: registered_models.read(store.client, name) for name in own}
     lacking = [v for name in own for v in own[name].versions if shown(there[name], v) is None]
-    with Tagged(project, root, store) as tagged:
-        found = {version.tag: tagged.find(version) for version in lacking}
-    view = View(store, found, looked.had, {tag for each in said.values() for tag in each.tags}, dry)
+    with VersionRows(project, root, store) as rows:
+        found = {version.tag: rows.find(version) for version in lacking}
+    view = _View(store, found, {*ask("tag", cwd=project.top).splitlines()}, dry=dry)
     with store.errors_reported(AT_MOST):
         for name, each in own.items():
-            view.show(name, there[name], each, moves)
-    notes = view.notes()
-    if not dry:
-        looked.write(view.tags, database.changes(address(root)), is_open=bool(notes))
-    return Shown(view.done, notes)
+            view.show(there[name], name, each)
+    return Shown(view.done, view.notes())
 
 
 def show_and_say(project: Project, root: Path, *, dry: bool = False) -> None:
@@ -85,3 +90,180 @@ def is_of(project: Project, artifact: str) -> bool:
     parts = [] if within == "." else within.split("/")
     inner = (project.root.joinpath(*parts[: n + 1]) for n in range(len(parts)))
     return not any((path / ".dvc").is_dir() for path in inner)
+
+
+def shown(there: RegisteredModel, version: "Version") -> ModelVersion | None:
+    """Return what MLflow shows of a version in git, by its name; if one is unnamed, by commit."""
+    key = GTO_COMMIT if version.name == version.commit else GTO_VERSION
+    known = there.with_tag(GTO_VERSION, version.name)
+    return known or there.with_tag(key, version.commit)
+
+
+def _has_tags(top: Path) -> bool:
+    """Whether git has tags that GTO could read."""
+    return bool({"@", "#"} & {*ask("tag", cwd=top)})
+
+
+class _View:
+    """What MLflow shows of the artifacts. `tags` are all that git has here."""
+
+    def __init__(
+        self, store: Store, found: Mapping[str, Found], tags: set[str], *, dry: bool
+    ) -> None:
+        self._client, self._found, self._tags, self._dry = store.client, found, tags, dry
+        self._why: dict[str, list[str]] = defaultdict(list)
+        self.done: list[str] = []
+
+    def notes(self) -> list[str]:
+        """Return what could not be shown, one line for each reason."""
+        return [
+            f"{tags[0]}{f' and {len(tags) - 1} more' if len(tags) > 1 else ''}: {why}"
+            for why, tags in self._why.items()
+        ]
+
+    def show(self, there: RegisteredModel, artifact: str, said: "Artifact") -> None:
+        """Let MLflow show one artifact as git's tags say."""
+        if said.problem:
+            self._why[said.problem].append(said.tags[-1])
+            return
+        if (other := there.tags.get(GTO_NAME, artifact)) != artifact:
+            why = f"models:/{there.name} shows {other} of git's tags already"
+            self._why[why].append(artifact)
+            return
+        numbers = self._versions(there, artifact, said)
+        for stage, assigned in sorted(said.stages.items()):
+            self._stage(there, stage, assigned, numbers.get(assigned.version, ""))
+        self._name_what_git_took_back(there, said)
+
+    def _versions(self, there: RegisteredModel, artifact: str, said: "Artifact") -> dict[str, str]:
+        """Add the versions that MLflow lacks; return the numbers of all, by their names in git."""
+        numbers, added = dict[str, str](), list[str]()
+        for version in said.versions:
+            known = shown(there, version)
+            if known is None:
+                if number := self._add(there, artifact, version, len(added)):
+                    numbers[version.name] = number
+                    added.append(f"{_short(version.name)} is version {number}")
+            elif (at := known.tags.get(GTO_COMMIT, "?")) == version.commit:
+                numbers[version.name] = f"{known.version}"
+                self._rename(there, known, version)
+            else:
+                what = f"models:/{there.name} version {known.version} shows its commit {at[:7]}"
+                cure = "delete that version in MLflow to show git's"
+                why = f"{what}, git has it at {version.commit[:7]}; {cure}"
+                self._why[why].append(version.tag)
+        if added:
+            more = f" and {len(added) - 5} more" if len(added) > 5 else ""
+            self._say(f"models:/{there.name}: {', '.join(added[:5])}{more}")
+        return numbers
+
+    def _add(self, there: RegisteredModel, artifact: str, version: "Version", before: int) -> str:
+        """Add a version, after those `before`; return its number, or "" if MLflow has no model."""
+        found = self._found[version.tag]
+        if not found.model_id:
+            if found.why:
+                self._why[found.why].append(version.tag)
+            return ""
+        if self._dry:
+            return f"{max(map(int, there.versions), default=0) + before + 1}"
+        said = {
+            ROW: found.run_id,
+            GTO_VERSION: version.name,
+            GTO_COMMIT: version.commit,
+            GTO_TAG: version.tag,
+            GTO_AUTHOR: plain(version.author)[:250],
+            GTO_DATE: version.date,
+        }
+        number = registered_models.add(self._client, there.name, found.model_id, said, GTO_TAG)
+        text = "\n".join(map(plain, version.message.splitlines()))[:5000]
+        self._client.update_model_version(there.name, number, text)
+        self._tag(there, GTO_NAME, artifact)
+        return number
+
+    def _rename(self, there: RegisteredModel, known: ModelVersion, version: "Version") -> None:
+        """Give the version of a commit the name that git has registered it by since."""
+        if known.tags[GTO_VERSION] == version.commit != version.name and not self._dry:
+            for key, text in ((GTO_VERSION, version.name), (GTO_TAG, version.tag)):
+                self._client.set_model_version_tag(there.name, known.version, key, text)
+
+    def _stage(self, there: RegisteredModel, stage: str, assigned: "Assigned", target: str) -> None:
+        """Let the alias of a stage be at the version `target`, unless it contradicts git."""
+        at, number = f"models:/{there.name}@{stage}", there.aliases.get(stage, "")
+        name, by = _short(assigned.version), _mark(there, stage)
+        is_older = _counter(by) > _counter(assigned.tag)
+        if not registered_models.is_alias(stage):
+            self._why[f"MLflow allows no alias {stage!r}"].append(assigned.tag)
+        elif not target:
+            if number:
+                why = f"{at} stays version {number}, as MLflow does not show {name}"
+                self._why[why].append(assigned.tag)
+        elif number in ("", target) or (_is_own(there, stage) and not is_older):
+            if number != target:
+                self._say(f"{at} is version {target}, {name} in git")
+            if not self._dry and (number != target or (by != assigned.tag and not is_older)):
+                give = self._client.set_registered_model_alias
+                retried(partial(give, there.name, stage, target))
+                self._tag(there, GTO_STAGE + stage, f"{assigned.version} {assigned.tag}")
+        else:
+            who = "as somebody chose in MLflow"
+            if _is_own(there, stage):
+                lacks = ", which git here lacks; `git fetch --tags` gets it"
+                who = f"as the tag {by} says{'' if by in self._tags else lacks}"
+            why = f"{at} is version {number}, {who}; git says {name}, version {target}"
+            self._why[why].append(assigned.tag)
+
+    def _name_what_git_took_back(self, there: RegisteredModel, said: "Artifact") -> None:
+        """Say which versions and aliases MLflow still has though git here took them back."""
+        kept = {f"{known.version}" for v in said.versions if (known := shown(there, v))}
+        for number, version in there.versions.items():
+            tag = version.tags.get(GTO_TAG, "")
+            if tag in self._tags and number not in kept:
+                what = f"models:/{there.name} version {number} stays, though git took it back"
+                self._why[f"{what}; delete it in MLflow"].append(tag)
+        for stage in there.aliases.keys() - said.stages.keys():
+            if (tag := _mark(there, stage)) in self._tags and _is_own(there, stage):
+                what = f"models:/{there.name}@{stage} stays, though git assigns it no longer"
+                self._why[f"{what}; delete it in MLflow"].append(tag)
+
+    def _tag(self, there: RegisteredModel, key: str, value: str) -> None:
+        retried(partial(self._client.set_registered_model_tag, there.name, key, value))
+
+    def _say(self, line: str) -> None:
+        self.done.append(f"would be so: {line}" if self._dry else line)
+
+
+def tags_shown(there: RegisteredModel) -> set[str]:
+    """Return git's tags by which the tool has made what MLflow has."""
+    found = {version.tags.get(GTO_TAG, "") for version in there.versions.values()}
+    return (found | {_mark(there, alias) for alias in there.aliases}) - {""}
+
+
+def is_somebodys(there: RegisteredModel, alias: str) -> bool:
+    """Whether MLflow has an alias that the tool has not put where it is."""
+    return alias in there.aliases and not _is_own(there, alias)
+
+
+def _is_own(there: RegisteredModel, alias: str) -> bool:
+    """Whether an alias is where the tool has put it."""
+    version = there.versions.get(there.aliases.get(alias, ""))
+    marked = there.tags.get(GTO_STAGE + alias, "").partition(" ")[0]
+    return version is not None and marked in (
+        version.tags.get(GTO_VERSION),
+        version.tags.get(GTO_COMMIT),
+    )
+
+
+def _mark(there: RegisteredModel, stage: str) -> str:
+    """Return git's tag by which the tool has given an alias last, or ""."""
+    return there.tags.get(GTO_STAGE + stage, "").partition(" ")[2]
+
+
+def _counter(tag: str) -> int:
+    """Return the number by which GTO orders the tags of an artifact's stages."""
+    number = tag.rpartition("#")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _short(version: str) -> str:
+    """Return a version's name; of a whole commit, its first digits."""
+    return version[:7] if re.fullmatch("[0-9a-f]{40,}", version) else version

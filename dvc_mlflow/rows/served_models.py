@@ -4,7 +4,6 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Collection
 
 from ..pipeline.declarations import shown_model
 from ..pipeline.row import Part, ServedModel
@@ -38,7 +37,7 @@ def _served(project: Project, model: Model, output: Output) -> ServedModel | Non
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
     if not (model.loader_module or is_package):
         return None
-    code = {} if is_package else _code(project, model.code_paths)
+    code = {} if is_package else _code(project, model)
     requirements = [] if is_package else _requirements(project, model)
     made_of = [model.loader_module, requirements, dict(model.signature)]
     digests = {path: _md5(content) for path, content in code.items()}
@@ -60,11 +59,12 @@ def _served(project: Project, model: Model, output: Output) -> ServedModel | Non
     )
 
 
-def _code(project: Project, paths: Collection[str]) -> dict[str, bytes]:
+def _code(project: Project, model: Model) -> dict[str, bytes]:
+    """Return the code that loads a model, from where it is declared."""
     found: dict[str, bytes] = {}
-    for path in paths:
-        files = project.code(path)
-        if not files:
+    read = project.code_of_checkout if model.is_of_checkout else project.code
+    for path in model.code_paths:
+        if not (files := read(path)):
             raise _UnservableError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
         found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
@@ -73,11 +73,16 @@ def _code(project: Project, paths: Collection[str]) -> dict[str, bytes]:
 
 def _requirements(project: Project, model: Model) -> list[str]:
     """Return the requirements; if they are in a file, without its hashes and options."""
-    if not isinstance(model.pip_requirements, str):
-        return list(model.pip_requirements)
-    text = project.text(model.pip_requirements)
+    path = model.pip_requirements
+    if not isinstance(path, str):
+        return list(path)
+    if model.is_of_checkout:
+        found = project.code_of_checkout(path).get(path)
+        text = None if found is None else found.decode(errors="replace")
+    else:
+        text = project.text(path)
     if text is None:
-        raise _UnservableError(f"pip_requirements: {model.pip_requirements!r} is not there")
+        raise _UnservableError(f"pip_requirements: {path!r} is not there")
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]
     return [line for line in plain if line and not line.startswith(("#", "-"))]

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -69,19 +69,19 @@ def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | No
     return store.client.finalize_logged_model(logged.model_id, "READY")
 
 
-def of_run(
-    client: MlflowClient, run: Run, is_wanted: Callable[[LoggedModel, Set[str]], bool]
-) -> list[str]:
-    """Return the ids of a run's logged models; if it has several, of those that are wanted.
+def of_run(client: MlflowClient, run: Run, md5s: Set[str]) -> list[str]:
+    """Return the ids of a run's logged models, the newest last; of several, those with these md5s.
 
-    `is_wanted` gets a model, and the md5s that its tags have of its outputs: none in 2.0.0.
+    A model of the same bytes is logged again if dvc.yaml loads it in another way.
     """
     outputs = run.outputs.model_outputs if run.outputs else ()
     found = list(dict.fromkeys(output.model_id for output in outputs))
     if len(found) < 2:
         return found
     models = [client.get_logged_model(model_id) for model_id in found]
-    return [m.model_id for m in models if is_wanted(m, {*tagged(m.tags, MD5).values()})]
+    own = [model for model in models if md5s & {*tagged(model.tags, MD5).values()}]
+    own.sort(key=lambda model: int(model.creation_timestamp))
+    return [str(model.model_id) for model in own]
 
 
 def logged_name(name: str) -> str:
@@ -103,7 +103,6 @@ def _write(model: ServedModel, target: Path) -> None:
 def _pack(model: ServedModel, data: Path, folder: Path, package: Path) -> None:
     """Write what MLflow serves: the model, the code that it needs and its requirements."""
     import mlflow.pyfunc
-    from mlflow.models import Model as Package
 
     for path, content in model.code.items():
         file = folder / path
@@ -119,12 +118,26 @@ def _pack(model: ServedModel, data: Path, folder: Path, package: Path) -> None:
                 loader_module=model.loader_module,
                 data_path=str(data),
                 code_paths=paths,
-                mlflow_model=Package(),
+                mlflow_model=_flavored(model, data.name),
                 signature=_signature(model.signature),
                 pip_requirements=[*model.requirements],
             )
     except (MlflowException, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnservableModelError(" ".join(str(error).split())[:300]) from None
+
+
+def _flavored(model: ServedModel, name: str) -> "Package":
+    """Return a model's MLmodel, with the flavor of MLflow's own that loads it.
+
+    `mlflow.sklearn.load_model` and the like ask for theirs; each calls the file in another way.
+    """
+    from mlflow.models import Model as Package
+
+    package, (library, _, flavor) = Package(), model.loader_module.partition(".")
+    if library == "mlflow":
+        file = f"data/{name}"
+        package.add_flavor(flavor, data=file, pickled_model=file, serialization_format="pickle")
+    return package
 
 
 def _signature(given: Mapping[str, Any]) -> "ModelSignature | None":

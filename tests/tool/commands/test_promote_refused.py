@@ -49,7 +49,7 @@ def test_rows_without_a_result(project: Repository) -> None:
     client.log_metric(started, "test/loss", 0, step=1)
     assert refused(project, started) == "the row does not say which test.txt it was measured on"
     client.log_inputs(started, good.inputs.dataset_inputs)
-    assert refused(project, started) == "the row has no logged model"
+    assert refused(project, started).startswith("the row has no logged model; ")
     client.delete_run(good.info.run_id)
     assert refused(project, good) == "the row is in MLflow's trash"
     shutil.rmtree(project.path / ".dvc")
@@ -69,7 +69,7 @@ def test_champion_without_a_row(project: Repository) -> None:
     project.write({"dvc.yaml": text.replace('["test/score", "-test/loss"]', '["extra"]')})
     project.client.log_metric(better.info.run_id, "extra", 1)
     assert refused(project, better) == (
-        f"the champion's row {first.info.run_id} has no extra (v0.0.1)"
+        f"the champion's row {first.info.run_name} has no extra (v0.0.1)"
     )
 
 

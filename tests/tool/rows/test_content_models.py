@@ -1,11 +1,13 @@
 """A row's model is served with the code and requirements of its result."""
 
 import json
+import pickle
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.entities import Run
+from sklearn.dummy import DummyClassifier
 
 from support.pipelines import Repository, evaluate, repository, train
 from support.row_content import UNCACHED, model_ids, ran, recorded
@@ -208,3 +210,20 @@ def test_model_kept_in_git(tmp_path: Path) -> None:
     (row,) = project.rows()
     assert said.error == ""
     assert predictions(project, row) == ["git 1\nrate: 1 1"]
+
+
+def test_model_that_mlflow_loads(tmp_path: Path) -> None:
+    """MLflow's own loader needs no code, and gives back what was pickled."""
+    model = DummyClassifier(strategy="constant", constant=7).fit([[0]], [7])
+    source = tmp_path / "made.pkl"
+    source.write_bytes(pickle.dumps(model))
+    meta = {"loader_module": "mlflow.sklearn", "pip_requirements": ["scikit-learn"]}
+    stages = {"train": {"cmd": f"cp {source} model.pkl", "outs": ["model.pkl"]}}
+    artifact = {"path": "model.pkl", "type": "model", "meta": meta}
+    project = ran(tmp_path, stages, artifacts={"m": artifact})
+    row, said = recorded(project)
+    assert said.error == ""
+    (model_id,) = model_ids(row)
+    place = project.client.get_logged_model(model_id).artifact_location
+    assert mlflow.pyfunc.load_model(place).predict([[1]]).tolist() == [7]
+    assert mlflow.sklearn.load_model(place).constant == 7

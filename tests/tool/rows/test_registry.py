@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-NOTHING = "nothing to do: MLflow has this result\n"
-
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
@@ -48,7 +46,7 @@ def test_versions_and_stages(project: Repository) -> None:
     assert dry == [f"would be so: {line}" for line in (added, alias)]
     assert registered(project) == {}
     assert registry_lines(project) == ([added, alias], [])
-    assert project.record().out.startswith(NOTHING)
+    assert registry_lines(project) == ([], [])
     first, second = project.rows()
     version = registered(project)["v0.0.1"]
     date = project.git("for-each-ref", "--format=%(taggerdate:iso-strict)", "refs/tags/clf@v0.0.1")
@@ -64,24 +62,34 @@ def test_versions_and_stages(project: Repository) -> None:
     assert registered(project)["v0.0.2"].tags["dvc.row"] == second.info.run_id
     gto(project, "assign", "clf", "--version", "v0.0.2", "--stage", "champion")
     assert registry_lines(project) == (["models:/clf@champion is version 2, v0.0.2 in git"], [])
-    gto(project, "deprecate", "clf", "v0.0.2", "champion")
-    # The stage is back where it was assigned before, as `gto show` says.
-    assert registry_lines(project) == (["models:/clf@champion is version 1, v0.0.1 in git"], [])
-    gto(project, "deprecate", "clf", "v0.0.1", "champion")
-    gone = "models:/clf@champion: deleted, as git assigns this stage no longer"
-    assert registry_lines(project) == ([gone], [])
-    gto(project, "deprecate", "clf", "v0.0.1")
-    assert registry_lines(project) == (
-        ["models:/clf version 1: deleted, as git has v0.0.1 no longer"],
-        [],
-    )
-    gto(project, "assign", "clf", "--version", "v0.0.2", "--stage", "prod")
-    assert registry_lines(project) == (["models:/clf@prod is version 2, v0.0.2 in git"], [])
-    gto(project, "deprecate", "clf")
-    assert len(registry_lines(project)[0]) == 2
-    assert (registered(project), aliases(project)) == ({}, {})
+    assert registry_lines(project) == ([], [])
     assert len(project.rows()) == 2
     assert not [*project.path.rglob("*.ran")]
+
+
+def test_taken_back(project: Repository) -> None:
+    """What git takes back stays in MLflow, and is named until somebody deletes it there."""
+    gto(project, "register", "clf", "HEAD~")
+    gto(project, "register", "clf")
+    for version in ("v0.0.1", "v0.0.2"):
+        gto(project, "assign", "clf", "--version", version, "--stage", "champion")
+    assert len(registry_lines(project)[0]) == 2
+    gto(project, "deprecate", "clf", "v0.0.2", "champion")
+    # The stage is back where it was assigned before, as `gto show` says.
+    moved = (
+        "clf#champion#1: models:/clf@champion is version 2, as the tag clf#champion#2 says; "
+        "git says v0.0.1, version 1"
+    )
+    assert registry_lines(project) == ([], [moved])
+    gto(project, "deprecate", "clf", "v0.0.1", "champion")
+    stays = "models:/clf@champion stays, though git assigns it no longer; delete it in MLflow"
+    assert registry_lines(project) == ([], [f"clf#champion#2: {stays}"])
+    gto(project, "deprecate", "clf", "v0.0.2")
+    gone = "models:/clf version 2 stays, though git took it back; delete it in MLflow"
+    assert registry_lines(project) == ([], [f"clf@v0.0.2: {gone}", f"clf#champion#2: {stays}"])
+    project.client.delete_registered_model_alias("clf", "champion")
+    project.client.delete_model_version("clf", "2")
+    assert registry_lines(project) == ([], [])
 
 
 def test_lost_store(project: Repository) -> None:

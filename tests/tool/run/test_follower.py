@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import dvc.cli.parser
 import psutil
 import pytest
 
@@ -177,6 +178,10 @@ def test_store_is_away(project: Repository) -> None:
     assert len(project.rows()) == 1
 
 
+@pytest.mark.skipif(
+    "--wait-for-lock" not in Path(dvc.cli.parser.__file__).read_text(),
+    reason="needs `dvc --wait-for-lock`",
+)
 def test_experiments_at_once(project: Repository, slow: bool) -> None:
     """Experiments that start at the same moment, with no store yet, have a row each."""
     number = 8 if slow else 3

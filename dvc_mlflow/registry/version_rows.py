@@ -7,6 +7,7 @@ from ..store.store import Store  # before MLflow, which it sets up
 
 # isort: split
 from ..errors import ProjectError
+from ..pipeline.declarations import Declarations
 from ..pipeline.identity import StoredRun
 from ..pipeline.lineages import names_recorded
 from ..pipeline.naming import model_names
@@ -34,12 +35,14 @@ class _UnknownError(Exception):
     """MLflow cannot show a version; the message says why."""
 
 
-class Tagged:
+class VersionRows:
     """The results of commits, and their rows in the store."""
 
     def __init__(self, project: Project, root: Path, store: Store) -> None:
         self._project, self._store, self._past = project, store, Past(project)
-        self._now = now_or_none(project)
+        self._now, self._declared = now_or_none(project), Declarations()
+        if self._now:
+            self._declared.add_checkout(self._now)
         self._stores = Stores(root, project.folder, create=False)
 
     def __enter__(self) -> Self:
@@ -80,12 +83,14 @@ class Tagged:
             return runs.find({name: result.digests[name] for name in own}).has
 
     def _pipeline(self, commit: str) -> Pipeline:
+        """Return the pipeline of a commit, with the models that the checkout says how to load."""
         from ..project import registry
 
         try:
-            return self._past.at(commit, commit, registry.locks(self._project, commit))
+            found = self._past.at(commit, commit, registry.locks(self._project, commit))
         except ProjectError as error:
             raise _UnknownError(f"commit {commit[:7]} cannot be read: {error}") from None
+        return self._declared.applied(found, {})
 
     def _maker(self, pipeline: Pipeline, version: "Version") -> tuple[Stage, Output]:
         """Return the stage that makes the model of a version, and the output that it is in."""
@@ -117,14 +122,14 @@ class Tagged:
         raise _UnknownError(f"{what}: {why}")
 
     def _model(self, run_id: str, result: Result, output: Output) -> str:
-        """Return the logged model of a row that has the bytes of an output."""
+        """Return the logged model of a row that has the bytes of an output, the newest one."""
         client = self._store.client
         with self._store.errors_reported():
-            found = of_run(client, client.get_run(run_id), lambda _, md5s: output.md5 in md5s)
+            found = of_run(client, client.get_run(run_id), {output.md5})
         if not found:
             own = [model for _, model, out in result.models() if out.path == output.path]
             cure = "its meta in dvc.yaml must have a loader_module"
             if any(model.loader_module for model in own):
                 cure = "`dvc-mlflow record --all --fetch` looks for its bytes in DVC's remote"
             raise _UnknownError(f"its row has no model that MLflow can serve; {cure}")
-        return found[0]
+        return found[-1]
