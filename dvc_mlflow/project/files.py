@@ -1,6 +1,5 @@
 """The bytes of a project: outputs by their md5s, code and texts, in the checkout or a commit."""
 
-import os
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -80,15 +79,6 @@ class Files(Opened):
         wanted = [file.md5 for file in self.files(output) or () if is_wanted(file)]
         why = why or fetch_objects(self._repo, out, wanted)
         return [f"{output.path} cannot be fetched: {why}"] if why else []
-
-    def cache_state(self) -> str:
-        """Return what changes whenever DVC's cache gets or loses a file."""
-        found = []
-        for name in ("local", "legacy"):
-            with suppress(OSError, AttributeError):
-                folders = os.scandir(getattr(self._repo.cache, name).path)
-                found += [f"{each.path} {each.stat().st_mtime_ns}" for each in folders]
-        return " ".join(sorted(found))
 
     def cure(self, output: Output, *, was_fetched: bool) -> str:
         """Return what brings back the files of an output that are neither here nor in the cache."""

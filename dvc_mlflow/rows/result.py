@@ -1,7 +1,7 @@
 """The results of one dvc.lock, and where they come from: what all that makes rows works with."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -99,10 +99,6 @@ class Result:
     def scope(self) -> list[Stage]:
         """Return the stages that made it, each after those that it depends on."""
         return self.lineage.scope(self.digests)
-
-    def depends(self, stages: Set[str]) -> bool:
-        """Whether it depends on one of these stages, by name."""
-        return any(stage.name in stages for stage in self.scope())
 
     def models(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Model, Output]]:
         """Yield the models of these members, by default of all, each after the member's name."""

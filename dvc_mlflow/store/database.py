@@ -21,24 +21,9 @@ from ..place import file_of
 mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
 
 _MAKING, _MOMENT = 20, 0.05  # seconds
-_WAL = b"\2\2"  # the versions of a database in that mode
 _CONTENT = {"experiments", "experiment_tags", "runs", "registered_models"}
 """MLflow's tables without which there is nothing in the others."""
 _PAUSE = 2  # seconds, at most, between what MLflow writes while it makes a database
-
-
-def changes(address: str) -> int | None:
-    """Return a number that differs after any change to a store, or None if there is none.
-
-    SQLite counts transactions in its file's header, but not in WAL mode, whether or not somebody
-    is connected.
-    """
-    database = file_of(address)
-    if database is None or not database.exists():
-        return None
-    with database.open("rb") as file:
-        header = file.read(28)
-    return None if header[18:20] == _WAL else int.from_bytes(header[24:])
 
 
 def check_schema(address: str) -> bool:
