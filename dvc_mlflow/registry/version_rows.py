@@ -94,7 +94,7 @@ class VersionRows:
 
     def _maker(self, pipeline: Pipeline, version: "Version") -> tuple[Stage, Output]:
         """Return the stage that makes the model of a version, and the output that it is in."""
-        name, commit = version.artifact, version.commit[:7]
+        name = version.artifact
         for stage in pipeline.stages.values():
             for output in stage.outs:
                 if name in model_names(pipeline, stage, output):
@@ -103,10 +103,10 @@ class VersionRows:
 
         declared = registry.declared(self._project)
         if name not in declared:
-            raise _UnknownError(f"dvc.yaml at commit {commit} has no {name!r} in artifacts")
+            raise _UnknownError(f"dvc.yaml at its commit has no {name!r} in artifacts")
         if declared[name] != "model":
             raise _UnknownError("")
-        raise _UnknownError(f"no stage of dvc.yaml at commit {commit} makes {name!r}")
+        raise _UnknownError(f"no stage of dvc.yaml at its commit makes {name!r}")
 
     def _results(
         self, pipeline: Pipeline, stage: Stage, output: Output, commit: str
@@ -118,8 +118,7 @@ class VersionRows:
         if found := [each for each, models in paths if output.path in models]:
             return found
         why = state.reasons.get(stage.name, "no recorded stage has it in its row")
-        what = f"commit {commit[:7]} has no result of stage {stage.name}"
-        raise _UnknownError(f"{what}: {why}")
+        raise _UnknownError(f"its commit has no result of stage {stage.name}: {why}")
 
     def _model(self, run_id: str, result: Result, output: Output) -> str:
         """Return the logged model of a row that has the bytes of an output, the newest one."""
