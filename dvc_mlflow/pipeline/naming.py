@@ -10,6 +10,8 @@ from .stages import Output, Params, Pipeline, Plot, Stage
 from .tables import Curve, curves
 
 LONGEST = 250  # characters, in MLflow
+_OF_DVCLIVE = {"images", "sklearn", "custom"}
+"""DVCLive's folders of plots beside `metrics`, which alone has curves."""
 
 
 def named_params(
@@ -41,19 +43,18 @@ def keyed_curves(
 ) -> list[tuple[str, Curve]]:
     """Return the curves in a file of plots with their keys in MLflow.
 
-    `start` is the prefix of the stage's keys; `stems` has a further one for each file.
+    `start` is the prefix of the stage's keys; `stems` has a further one for each file or folder.
     """
     can_draw = plot.draws_lines and is_table(path)
     found = curves(path, text, plot.x, header=plot.header) if can_draw else []
-    base, keyed = base_of(path, plot.path), []
+    stem, base, keyed = stems.get(plot.path, ""), base_of(path, plot.path), []
     for curve in found:
         if path == plot.path:
-            stem = stems.get(path, "")
             inner = "" if stem == f"{curve.column}/" else stem
             key = f"{start}{inner}{curve.column}"
         else:  # in a folder, one file per metric
             one = len(found) == 1 and posixpath.basename(base) == curve.column
-            key = f"{start}{base}" if one else f"{start}{base}/{curve.column}"
+            key = f"{start}{stem}{base}" if one else f"{start}{stem}{base}/{curve.column}"
         keyed.append((allowed_key(key), curve))
     return keyed
 
@@ -64,13 +65,24 @@ def prefix(stage: Stage, label: str) -> str:
 
 
 def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
-    """Return the prefix of each file's keys, if a stage has several files of metrics or curves."""
-    tables = {plot.path for plot in pipeline.plots_of(stage) if is_table(plot.path)}
+    """Return the prefix of each file's keys, if a stage has several files of metrics or curves.
+
+    So has each folder of curves, if there are several, such as one for each fold.
+    """
+    plots = {plot.path for plot in pipeline.plots_of(stage)}
+    tables = sorted(path for path in plots if is_table(path))
+    folders = sorted(filter(_can_have_curves, plots))
     found: dict[str, str] = {}
-    for paths in (sorted(pipeline.metrics_paths(stage)), sorted(tables)):
+    for paths in (sorted(pipeline.metrics_paths(stage)), tables, folders):
         if len(paths) > 1:
             found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
     return found
+
+
+def _can_have_curves(path: str) -> bool:
+    """Whether a path is that of a folder in which there can be curves."""
+    name = posixpath.basename(path)
+    return not (posixpath.splitext(name)[1] or name in _OF_DVCLIVE)
 
 
 def _told_apart(paths: Sequence[str]) -> dict[str, str]:

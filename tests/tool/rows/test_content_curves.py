@@ -99,6 +99,17 @@ def test_curves_in_a_store(tmp_path: Path) -> None:
     assert {name: Path(place, name).read_text() for name in files} == files
 
 
+def test_folds(tmp_path: Path) -> None:
+    """Several folders of plots, as of a cross-validation, keep all their curves."""
+    folds = [f"fold_{n}" for n in range(3)]
+    files = {f"{fold}/plots/loss.tsv": f"step\tloss\n0\t{fold[-1]}\n" for fold in folds}
+    plots = [{f"{fold}/plots": {"cache": False, "x": "step"}} for fold in folds]
+    project = locked(tmp_path / "project", {"train": draws(*plots)}, files=files)
+    found = row(project)
+    assert found.notes == []
+    assert found.curves == {f"train/{fold}/plots/loss": [(0, int(fold[-1]))] for fold in folds}
+
+
 LIVE = {
     "dvclive/metrics.json": '{"train": {"loss": 0.25}, "step": 2, "best": 0.2}',
     "dvclive/plots/metrics/train/loss.tsv": "step\tloss\n0\t0.5\n1\t0.3\n2\t0.25\n",
