@@ -48,7 +48,7 @@ def _record_one(
     """Record the results of the workspace or of a commit, and say which rows they have."""
     with project.at(rev) as commit:
         state = read(project, chosen, commit)
-    for problem in _problems(state):
+    for problem in (*_problems(state), *_without_result(state)):
         warn(problem)
     recording = Recording(project, root, options)
     recording.record_state(state, commit, chosen)
@@ -84,13 +84,17 @@ def _record_many(
         commits = between(project.top, given.rev)
     recording = Recording(project, root, options, reads_all=True)
     recording.record(commits, chosen)
+    _report_notes(recording.left_out)
     report(recording, dry=options.dry_run)
+    for store, written in recording.trashed.values():
+        _report(written, store, dry=options.dry_run)
     changed = [store for store, written in recording.written if written.verb]
     if not recording.n_results:
-        for line in _why_none(project):
-            warn(line)
+        warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not changed:
         say(_NOTHING)
+    for line in _of_checkout(project, recording) if given.all else ():
+        warn(line)
     for store in recording.stores:
         if store in changed and not options.dry_run:
             say(store.table_line())
@@ -118,21 +122,32 @@ def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
         warn(f"{commits[0][:7]}{others}: {text}")
 
 
-def _why_none(project: Project) -> Iterator[str]:
-    """Yield why a history has no result, and what to do."""
-    yield "0 rows: no commit has a result of a recorded stage in its dvc.lock"
+def _of_checkout(project: Project, recording: Recording) -> Iterator[str]:
+    """Yield what is to be said of the checkout, once all commits are recorded."""
     try:
-        yield from _problems(read(project))
+        state = read(project)
     except ProjectError as error:
         yield f"{error}"
+        return
+    yield from _problems(state)
+    results = state.results()
+    if not (recording.left_out or results):
+        yield from _without_result(state)
+    new = [each for each in results if not {*each.digests.values()} <= recording.digests]
+    if new and len([*recording.rows_of(new)]) < len(new):
+        yield "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
 
 
-def _problems(state: State) -> Iterator[str]:
-    pipeline = state.pipeline
-    yield from pipeline.problems
+def _without_result(state: State) -> Iterator[str]:
     for stage in state.stages:
         if reason := state.reasons.get(stage.name):
             yield f"stage {stage.name} is not recorded: {reason}; run `dvc repro`"
+
+
+def _problems(state: State) -> Iterator[str]:
+    """Yield what is wrong in dvc.yaml."""
+    pipeline = state.pipeline
+    yield from pipeline.problems
     if not pipeline.stages:
         yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
     elif not state.chosen and declares_nothing(pipeline):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..errors import ToolError
 from ..git import ask
 from ..pipeline.declarations import Declarations
-from ..pipeline.identity import Match, StoredRun
+from ..pipeline.identity import Match, StoredRun, results
 from ..pipeline.lineages import as_key, lineages, names_recorded, recorded
 from ..pipeline.row import Row
 from ..pipeline.stages import Pipeline, Stage
@@ -28,7 +28,7 @@ from ..rows.states import Round, States
 from ..store.runs import AllRuns, Runs
 from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
-from ..store.upsert import Live, Written, settle, upsert
+from ..store.upsert import Live, Written, planned, settle, upsert
 from .changed import Changed
 from .leftovers import Leftovers
 
@@ -84,6 +84,10 @@ class Recording:
         self.changed: dict[str, None] = {}
         """Why results are left out during whose making inputs changed, and what to do."""
         self.n_results = 0
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        """The commits in which a recorded stage has no result, by the reason."""
+        self.digests: set[str] = set()
+        """Of the stages' results that were found."""
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
         self._pending: list[tuple[Result, Row, Match]] = []
@@ -119,7 +123,9 @@ class Recording:
                 new.sort(key=lambda one: not one.best.is_dirty)
                 self._write([one for one in reversed(new) if self._is_lacking(one)])
                 found |= {key: one.result for key, one in results.items()}
+                self._leave_out(each, chosen, now)
             self.n_results += len(found)
+            self.digests.update(digest for key in found for _, digest in key)
             if not self._options.dry_run:
                 self._settle([*found.values()])
                 self._settle_leftovers([*found.values()])
@@ -255,6 +261,18 @@ class Recording:
             each.result = replace(each.result, state=replace(each.result.state, origin=origin))
         return found
 
+    def _leave_out(self, given: Round, chosen: Sequence[str], now: Pipeline | None) -> None:
+        """Note which recorded stages have no result in the commits of a round."""
+        for state in given.states:
+            if state.snapshot is None or state.origin.is_dirty:
+                continue
+            _, reasons = results(state.pipeline)
+            for stage in recorded(state.pipeline, chosen or names_recorded(state.pipeline, now)):
+                if why := reasons.get(stage.name):
+                    commits = self.left_out[f"stage {stage.name} is not recorded: {why}"]
+                    if state.snapshot.commit not in commits:
+                        commits.append(state.snapshot.commit)
+
     @cached_property
     def _kept(self) -> Mapping[str, str]:
         return stages_of_rows(self._project.top)
@@ -322,7 +340,8 @@ class Recording:
             where = runs.find(result.digests)
         row = self._read(result, where)
         if self._options.dry_run:
-            self._take(result, store, would_write(row, where))
+            with store.errors_reported(AT_MOST):
+                self._take(result, store, planned(store, row, where))
             return
         self._pending.append((result, row, where))
         if len(self._pending) == (_AT_ONCE if store.is_remote else 1):
@@ -433,20 +452,6 @@ def bring(store: Store, runs: Runs, result: Result, live: Live | None = None) ->
     """
     where = runs.find(result.digests)
     return upsert(store, read_row(result, store.root, where), where, live)
-
-
-def would_write(row: Row, where: Match) -> Written:
-    """Return what would be done for a row."""
-    names = [*row.wanted.digests]
-    if where.has:
-        is_gone = where.has.is_deleted
-        return Written(
-            "restored" if is_gone else "completed", where.has.name, where.has.run_id, names
-        )
-    if where.joins:
-        new = [name for name in names if name not in where.joins.complete]
-        return Written("completed", where.joins.name, where.joins.run_id, new)
-    return Written("added", row.name, "", names)
 
 
 def has_one_of(result: Result, other: Result) -> bool:

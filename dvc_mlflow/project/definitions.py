@@ -115,7 +115,7 @@ class Definitions(Files):
         self._makers, self._order, self._decided = {}, [], {}
         problems: list[str] = []
         self._stages = {n: self._stage(s, trie, problems) for n, s in found.items()}
-        outs = [out.path for stage in self._stages.values() for out in stage.outs]
+        outs = [self._path(out) for stage in found.values() for out in stage.outs]
         at_top = {file: [*plots.at_top(self, file)] for file in index._plots}
         metrics = {
             file: [self._beside(file, path) for path in paths]
@@ -191,7 +191,9 @@ class Definitions(Files):
         group = getattr(stage.raw_data, "generated_from", None) if hasattr(stage, "name") else None
         item = own[len(group) + 1 :] if group else ""
         name, label = (posixpath.join(folder, part) for part in (own, group or own))
-        outs = [self._output(out) for out in stage.outs]
+        every = [self._output(out) for out in stage.outs]
+        # An output that dvc.yaml has gained since the stage ran is not of its result.
+        outs = [out for out in every if out.md5] or every
         params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
         wanted = self._settings(stage, group or own, problems)
         return Stage(
@@ -239,9 +241,9 @@ class Definitions(Files):
         return tuple(found)
 
     def _is_locked(self, stage: Any, outs: Sequence[Output]) -> bool:
-        """Whether dvc.lock has a stage, with all its outputs."""
+        """Whether dvc.lock has a stage, with some of the outputs that dvc.yaml declares."""
         if outs:  # DVC has read their md5s from there
-            return all(out.md5 for out in outs)
+            return any(out.md5 for out in outs)
         if not hasattr(stage, "name"):  # a .dvc file is its own lock
             return True
         if self._locks is not None:

@@ -83,7 +83,8 @@ class Files(Opened):
     def cure(self, output: Output, *, was_fetched: bool) -> str:
         """Return what brings back the files of an output that are neither here nor in the cache."""
         if not self._commit:
-            return "bring them back with dvc checkout, dvc pull or git checkout, and record again"
+            how = "dvc checkout, dvc pull or git checkout, or make them again with dvc repro"
+            return f"bring them back with {how}, and record again"
         if not output.cached:
             return "no commit has them"
         if not (self._outs[output.path].remote or self._repo.config["core"].get("remote")):
@@ -208,7 +209,7 @@ class Files(Opened):
         if out.use_cache and (tree := out.get_obj()) is not None:
             return tree
         if self._commit:
-            return None if out.use_cache else self._listed(out)
+            return self._listed(out)
         if not self.is_readable(out.fs_path):
             return None
         odb = out.cache if out.use_cache else out.local_cache
@@ -222,7 +223,7 @@ class Files(Opened):
         return None if out.use_cache else self._listed(out)
 
     def _listed(self, out: Any) -> Any:
-        """Return the list of a folder that git keeps, if that is dvc.lock's, line endings aside."""
+        """Return the list of a folder that git has, if that is dvc.lock's, line endings aside."""
         folder = self._path(out)
         files = {posixpath.relpath(p, folder): body for p, body in self.code(folder).items()}
         return listed(files, out.hash_info.value, out.hash_name)

@@ -1,4 +1,7 @@
-"""Md5s as dvc.lock has them, line endings aside: git may have changed those of a text since."""
+"""Md5s as dvc.lock has them, but for how lines end.
+
+Git may have changed the line endings of a text since, and a pre-commit hook its last line.
+"""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -33,13 +36,18 @@ def content_md5(content: bytes, name: str = "md5") -> str:
 
 
 def md5s(content: bytes, name: str) -> Iterator[str]:
-    """Yield the md5 of a content, and those that it would have with other line endings."""
-    is_text = b"\0" not in content[:8000]  # as git decides it
-    return (content_md5(way(content), name) for way in (_ENDINGS if is_text else _ENDINGS[:1]))
+    """Yield the md5 of a content, and those that a text has with other ends of lines.
+
+    `end-of-file-fixer` of pre-commit ends the last line, which many programs do not.
+    """
+    yield content_md5(content, name)
+    if b"\0" not in content[:8000]:  # as git decides what is a text
+        for text in (content, content.removesuffix(b"\n").removesuffix(b"\r")):
+            yield from (content_md5(way(text), name) for way in _ENDINGS)
 
 
 def file_has_md5(file: Path, wanted: str, name: str) -> bool:
-    """Whether a file has an md5, as it is or with other line endings; raises `OSError`."""
+    """Whether a file has an md5, as it is or with other ends of lines; raises `OSError`."""
     if file_md5(file, name) == wanted:
         return True
     return file.stat().st_size <= _MOST and wanted in md5s(file.read_bytes(), name)

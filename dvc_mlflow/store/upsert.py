@@ -114,11 +114,27 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
         verb=_verb(row, where, points, unserved),
         name=name,
         run_id=run.info.run_id,
-        stages=[n for n in row.wanted.digests if not (where.joins and n in where.joins.complete)],
+        stages=_new(row, where),
         notes=notes,
         columns=row.columns,
         run=replace(now, name=name),
     )
+
+
+def planned(store: Store, row: Row, where: Match) -> Written:
+    """Return what `upsert` would do for a row; nothing is written."""
+    found, points = where.has or where.joins, row.points
+    if found and points:
+        sent = stored(store, store.client.get_run(found.run_id))
+        points = [point for point in points if comparable(point) not in sent]
+    unserved = frozenset[str]().union(*(part.unserved for part in row.parts.values()))
+    run_id, name = (found.run_id, found.name) if found else ("", row.name)
+    return Written(_verb(row, where, points, unserved), name, run_id, _new(row, where))
+
+
+def _new(row: Row, where: Match) -> list[str]:
+    """Return the stages whose results a run lacks."""
+    return [n for n in row.wanted.digests if not (where.joins and n in where.joins.complete)]
 
 
 def _verb(row: Row, where: Match, points: Sequence[object], unserved: frozenset[str]) -> str:

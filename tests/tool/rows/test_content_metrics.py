@@ -1,5 +1,6 @@
 """The metrics of a row are those in dvc.lock: all numbers, and no others."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 BRING = (
     "not as in dvc.lock; bring them back with dvc checkout, dvc pull or git checkout, "
-    "and record again"
+    "or make them again with dvc repro, and record again"
 )
 
 
@@ -194,3 +195,41 @@ def test_metrics_that_are_not_here(tmp_path: Path) -> None:
     ]
     metrics = {k: v for each in rows for k, v in each.metrics.items()}
     assert metrics == {"train/n": 1, "folder/n": 3}
+
+
+def test_output_that_dvc_yaml_has_gained(tmp_path: Path) -> None:
+    """A stage is as dvc.lock has it, though dvc.yaml declares an output more since it ran."""
+    stages: Stages = {"train": {"cmd": "run", "metrics": [{"m.json": UNCACHED}]}}
+    files = {"m.json": '{"f1": 0.5}\n', "late.csv": "step,x\n1,2\n"}
+    project = locked(tmp_path / "project", stages, files=files)
+    before = row(project)
+    stages["train"]["plots"] = [{"late.csv": UNCACHED}]
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    found = row(project)
+    assert (found.digests, found.curves) == (before.digests, before.curves)
+    assert found.metrics == {"train/f1": 0.5}
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_final_newline(tmp_path: Path, end: str) -> None:
+    """The last line of a file of metrics can have been ended since, as by a hook of pre-commit."""
+    stages: Stages = {"train": {"cmd": "run", "metrics": [{"m.json": UNCACHED}]}}
+    project = locked(tmp_path / "project", stages, files={"m.json": '{\n"f1": 0.5}'})
+    (project.path / "m.json").write_bytes(f'{{\n"f1": 0.5}}{end}'.encode())
+    found = row(project)
+    assert (found.metrics, found.notes) == ({"train/f1": 0.5}, [])
+    project.commit("With a hook")
+    assert row(project, rev="HEAD").metrics == {"train/f1": 0.5}
+
+
+def test_folder_that_git_has_too(tmp_path: Path) -> None:
+    """Metrics in a folder whose list DVC's cache lacks are read from git, if that has all of it."""
+    stages: Stages = {"train": {"cmd": "run", "outs": ["made"]}}
+    files = {"made/m.json": '{"f1": 0.5}\n', "made/b.txt": "b\n"}
+    project = locked(tmp_path / "project", stages, files=files, metrics=["made/m.json"])
+    (project.path / ".gitignore").unlink()
+    project.commit("All of it")
+    project.run("rm", "-r", ".dvc/cache", "made")
+    found = row(project, rev="HEAD")
+    assert (found.metrics, found.notes) == ({"train/f1": 0.5}, [])

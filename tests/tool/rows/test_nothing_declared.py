@@ -23,6 +23,7 @@ def test_last_stages(tmp_path: Path) -> None:
     project.commit("The results")
     said = project.record()
     assert "declares no metrics, curves or models, so the last stages are recorded" in said.error
+    assert "declares no metrics, curves or models" in project.record("--all").error
     (row,) = project.rows()
     assert (row.data.params, row.data.metrics) == ({"rate": "1"}, {})
     assert row.data.tags["dvc.stage"] == "train"
@@ -54,14 +55,21 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
     said = project.record("--all")
     assert said.out == ""
+    head = project.git("rev-parse", "--short=7", "HEAD")
     assert said.error.splitlines() == [
+        f"dvc-mlflow: {head}: stage a is not recorded: dvc.lock has no result of it",
         "dvc-mlflow: 0 rows: no commit has a result of a recorded stage in its dvc.lock",
-        "dvc-mlflow: stage a is not recorded: dvc.lock has no result of it; run `dvc repro`",
     ]
     project.dvc("repro", "-q")
+    uncommitted = "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
+    assert uncommitted in project.record("--all").error
     assert "added" in project.record().out
     project.commit("The result")
     assert project.record("--all").out.startswith("nothing to do")
+    (row,) = project.rows()
+    project.client.delete_run(row.info.run_id)
+    trash = f"left in MLflow's trash: run {row.info.run_id} (a); --deleted restores it\n"
+    assert [project.record(*words).out.startswith(trash) for words in ([], ["--all"])] == [True] * 2
 
 
 def test_unknown_stages(tmp_path: Path) -> None:
