@@ -15,7 +15,7 @@ repro: heal  ## run the stages that have changed, and add the rows that MLflow l
 	dvc-mlflow record
 
 heal: .venv/run  ## repair what a killed dvc or git left behind
-	dvc-mlflow heal . claims
+	python tools/heal.py . claims
 
 claims: heal  ## measure the post's five claims (claims/README.md)
 	cd claims && dvc repro && dvc-mlflow record

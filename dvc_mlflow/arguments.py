@@ -17,7 +17,6 @@ def parser() -> argparse.ArgumentParser:
     _add_those_of_one_row(commands)
     _add_ui(commands)
     _add_follow(commands)
-    _add_heal(commands)
     add_sweep_to(commands)
     return every
 
@@ -130,20 +129,6 @@ def _add_follow(commands: Any) -> None:
         help="record only what begins from now on, and end when nothing has run for ten seconds",
     )
     follow.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # a descriptor, from `run`
-
-
-def _add_heal(commands: Any) -> None:
-    heal = commands.add_parser(
-        "heal",
-        help="repair what a killed dvc or git left behind",
-        description="Repair what a killed dvc or git left behind, and say what was changed. A "
-        "truncated dvc.lock is replaced with the committed one. DVC's truncated lock tables are "
-        "removed, and so is git's index.lock if no process uses it. Damaged files in DVC's cache "
-        "are moved aside. Nothing intact is touched.",
-    )
-    heal.add_argument(
-        "folders", nargs="*", metavar="FOLDER", help="DVC projects (default: the one here)"
-    )
 
 
 def _port(text: str) -> int:

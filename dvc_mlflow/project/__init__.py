@@ -1,8 +1,7 @@
 """The DVC project: everything that touches DVC, mostly by its internal API.
 
-Only `restoring`, `healing` and `experiments` take DVC's lock and write into a work tree, so the
-rest works beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are
-supported.
+Only `restoring` and `experiments` take DVC's lock and write into a work tree, so the rest works
+beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 
 from .earlier import Earlier, is_generated, values_in

@@ -1,26 +1,27 @@
-"""Run `dvc-mlflow heal`, and damage what it repairs."""
+"""Run tools/heal.py, and see what it repairs."""
 
-import hashlib
+import sys
 from pathlib import Path
 
-from support.pipelines import Repository, Stages, evaluate, makes, train
+from support.clone import ROOT, Clone, Done
 
-PIPELINE: Stages = {
-    "train": train("raw.txt"),
-    "split": makes({"parts/one": "1\n", "parts/two": "2\n"}, outs=["parts"]),
-    "a": evaluate("a"),
-}
+SCRIPT = ROOT / "tools/heal.py"
 
 
-def heal(project: Repository, *folders: str) -> list[str]:
-    """Run `dvc-mlflow heal` in this process, and return what it says."""
-    said = project.tool("heal", *folders)
-    assert (said.status, said.error) == (0, ""), said
-    return said.out.splitlines()
+def run_heal(project: Clone, *folders: str) -> Done:
+    """Run tools/heal.py."""
+    return project.run(sys.executable, SCRIPT, *folders, check=False)
 
 
-def healed(project: Repository, *folders: str) -> list[str]:
-    """Return the files that `dvc-mlflow heal` names."""
+def heal(project: Clone, *folders: str) -> list[str]:
+    """Run tools/heal.py without an error, and return what it says."""
+    done = run_heal(project, *folders)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.splitlines()
+
+
+def healed(project: Clone, *folders: str) -> list[str]:
+    """Return the files that tools/heal.py names."""
     paths = [line.split(": ")[0] for line in heal(project, *folders)]
     return [path.removeprefix(f"{project.path}/") for path in paths]
 
@@ -32,19 +33,3 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and not {".git", "tmp"} & {*path.relative_to(folder).parts}
     }
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def place(project: Repository, oid: str) -> Path:
-    """Return the path of an md5 in DVC's cache."""
-    return project.path / ".dvc/cache/files/md5" / oid[:2] / oid[2:]
-
-
-def damage(path: Path, content: bytes = b"damaged") -> None:
-    """Overwrite a file in DVC's cache, which is read-only."""
-    path.chmod(0o644)
-    path.write_bytes(content)
-    path.chmod(0o444)

@@ -11,6 +11,7 @@ import pytest
 
 from support.disks import small_disk
 from support.following import SLOW, following, started
+from support.healing import heal
 from support.pipelines import Repository, repository, results
 from support.waiting import wait
 
@@ -57,7 +58,7 @@ def test_both(tmp_path: Path) -> None:
             time.sleep(pause)
             os.killpg(dvc.pid, signal.SIGKILL)
             follower.end(signal.SIGKILL)
-        project.tool("heal")
+        heal(project)
         project.record()
         assert "RUNNING" not in {row.info.status for row in project.rows()}
         project.dvc("repro", "-q", "-f")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from support.following import following, started
+from support.healing import heal
 from support.pipelines import Repository, repository
 from support.waiting import wait
 
@@ -55,7 +56,7 @@ def test_soak(tmp_path: Path, slow: bool) -> None:
                 with started(project, "dvc", "repro") as dvc:
                     time.sleep(dice.random() * 1.5)
                     os.killpg(dvc.pid, signal.SIGKILL)
-                project.run("dvc-mlflow", "heal")
+                heal(project)
             elif way == "repro":
                 project.dvc("repro", "-q")
                 wanted.add(number)

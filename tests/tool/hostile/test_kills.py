@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from support.clone import environment
 from support.followers import end_followers, followers
+from support.healing import heal
 from support.hostile import small_pipeline
 from support.pipelines import Repository, evaluate, repository, train
 from support.servers import serving
@@ -106,7 +107,7 @@ def test_run(tmp_path: Path, slow: bool) -> None:
         front.wait(120)
         psutil.wait_procs(those, 60)
         what = f"{n}: {done} after {moment:.1f} s, {'cached' if is_cached else 'not cached'}"
-        project.run("dvc-mlflow", "heal")
+        heal(project)
         project.dvc("repro", "-q")
         project.run("dvc-mlflow", "record")
         assert finished(project) == expected, what

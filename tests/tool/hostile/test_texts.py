@@ -105,7 +105,7 @@ def test_linked_folder(place: Place, name: str) -> None:
         return {f"{p}": p.stat().st_mtime_ns for p in Path(place.outside).rglob("*")}
 
     before, rows = there(), project.table()
-    for words in (["record"], ["record", "--all"], ["heal"]):
+    for words in (["record"], ["record", "--all"]):
         said = project.tool(*words, **environment())
         (line,) = said.error.splitlines()
         assert said.status == 1

@@ -1,4 +1,4 @@
-"""`dvc-mlflow heal` repairs files that a kill cut off, and touches nothing that is in use."""
+"""tools/heal.py repairs files that a kill cut off, and touches nothing that is in use."""
 
 import json
 import shutil
@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from support.clone import environment
-from support.healing import PIPELINE, contents, heal, healed
-from support.pipelines import Repository, finished, makes, repository
+from support.healing import SCRIPT, contents, heal, healed, run_heal
+from support.pipelines import Repository, evaluate, finished, makes, repository, train
 
 pytestmark = pytest.mark.pipeline
 
-
+PIPELINE = {
+    "train": train("raw.txt"),
+    "split": makes({"parts/one": "1\n", "parts/two": "2\n"}, outs=["parts"]),
+    "a": evaluate("a"),
+}
 TABLES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
 
 
@@ -68,8 +72,7 @@ def test_lock_files_that_no_kill_has_made(project: Repository, kind: str) -> Non
         project.write({"dvc.lock": content})
         project.commit("Another dvc.lock")
     before = contents(project.path)
-    said = project.tool("heal")
-    assert said.out == ""
+    assert heal(project) == []
     assert contents(project.path) == before
 
 
@@ -99,8 +102,11 @@ def test_folders(tmp_path: Path) -> None:
     assert (project.path / "venv/dvc.lock").read_text() == "sch"
     project.git("add", "part/dvc.lock", "inner/dvc.lock")
     assert project.git("ls-files", "-s") == kept
-    for folder in ("nowhere", "raw.txt"):
-        assert project.tool("heal", folder) == ("", f"dvc-mlflow: {folder}: no such folder\n", 1)
+    done = run_heal(project, "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("heal: ")
+    assert "nowhere" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 HOLDER = """
@@ -129,15 +135,15 @@ def test_beside_a_running_dvc(project: Repository, seconds: int, hardlink: str) 
     ) as holder:
         assert holder.stdout
         assert holder.stdout.readline()
-        said = project.tool("heal")
+        done = run_heal(project)
         holder.kill()
     if seconds == 1:
-        assert said == ("", "", 0)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert project.lock == (project.path / "whole").read_text()
     else:
-        assert (said.status, said.out) == (1, "")
-        assert said.error.startswith("dvc-mlflow: Unable to acquire lock.")
-        assert said.error.count("\n") == 1
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("heal: Unable to acquire lock.")
+        assert done.stderr.count("\n") == 1
         assert project.lock == "sch"
 
 
@@ -167,14 +173,14 @@ def test_beside_another_program(project: Repository, tmp_path: Path) -> None:
 def test_in_a_hook(project: Repository) -> None:
     """In a hook, git's index.lock is left alone; a shell that only mentions git does not count."""
     hook = project.path / ".git/hooks/pre-commit"
-    hook.write_text("#!/bin/sh\ndvc-mlflow heal\n")
+    hook.write_text(f"#!/bin/sh\n{sys.executable} {SCRIPT}\n")
     hook.chmod(0o755)
     project.write({"notes.txt": "1"})
     project.git("add", "notes.txt")
     done = project.run("git", "commit", "-q", "-m", "Try")
     assert done.stdout + done.stderr == ""
     (project.path / ".git/index.lock").write_text("")
-    assert "removed" in project.run("sh", "-c", "true git; dvc-mlflow heal; true").stdout
+    assert "removed" in project.run("sh", "-c", f"true git; {sys.executable} {SCRIPT}; true").stdout
 
 
 def test_index_of_a_worktree(project: Repository, tmp_path: Path) -> None:
@@ -183,3 +189,16 @@ def test_index_of_a_worktree(project: Repository, tmp_path: Path) -> None:
     lock = project.path / ".git/worktrees/tree/index.lock"
     lock.write_text("")
     assert heal(Repository(tmp_path / "tree")) == [f"{lock}: was left by a killed process; removed"]
+
+
+def test_links_in_the_way(project: Repository, tmp_path: Path) -> None:
+    """Symbolic links in place of the files to repair are not followed."""
+    (tmp_path / "mine").write_text("mine")
+    for name in ("dvc.lock", "dvc.lock.damaged", ".dvc/tmp/rwlock"):
+        path = project.path / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "mine")
+    assert healed(project) == [".dvc/tmp/rwlock", "dvc.lock"]
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (project.path / "dvc.lock").is_symlink()
+    assert project.repro() == []
