@@ -17,14 +17,10 @@ from dvc.repo import Repo
 from dvc.scm import SCM, SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
-from .. import own_files
 from ..errors import ProjectError, is_raised_in, masked
 from ..git import Blobs, checkout
 from ..pipeline.stages import leads_out
 from ..place import folder_of
-from . import limits
-
-limits.apply()
 
 _CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}\Z")
 """The end of a path in DVC's cache: an md5."""
@@ -90,7 +86,6 @@ class Opened:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
         with errors_reported():
             root = Repo.find_root(at and f"{at}")
-            own_files.check(root)
             self._repo = _Repo(root, settings_of)
         self.root = Path(self._repo.root_dir)
         self.top = checkout(at)

@@ -1,6 +1,5 @@
 """Rows, commits and files as somebody would make them who means ill."""
 
-import os
 import sqlite3
 import subprocess
 from collections.abc import Mapping
@@ -144,9 +143,3 @@ def digest_here(project: Repository, stage: str) -> str:
             return str(read(opened, [stage]).locked[stage])
         finally:
             opened.close()
-
-
-def write_fifo(path: Path) -> None:
-    """Replace a file by a FIFO, which nobody writes to."""
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)

@@ -21,7 +21,6 @@ INTERNALS = {
     "_params": "dvc.repo.index:Index",
     "_plots": "dvc.repo.index:Index",
     "_build": "dvc.output:Output",
-    "_yaml": "dvc.utils.serialize:",
     "_reset": "scmrepo.git:Git",
     "_global_filters": "dulwich.ignore:IgnoreFilterManager",
     "_ignorecase": "dulwich.ignore:IgnoreFilterManager",

@@ -171,6 +171,10 @@ def test_folder_of_the_users(place: Place) -> None:
     assert f"-{run.info.run_id[:8]}: created" in said.out
 
 
+SECRET = 2 * "0123456789abcdef"
+"""It could be the name of a clone."""
+
+
 def test_own_files(place: Place) -> None:
     """Links that a commit has put in the place of the tool's own files are not followed.
 
@@ -179,7 +183,7 @@ def test_own_files(place: Place) -> None:
     project, own = place.project, place.project.path / ".dvc/tmp"
     folder = own / "dvc-mlflow"
     secret = place.outside / "secret"
-    secret.write_text("s3cret")
+    secret.write_text(SECRET)
     folder.mkdir(parents=True, exist_ok=True)
     files = [own / "clone"]
     files += [folder / name for name in ("registry", "history", "ui", "follow.log")]
@@ -191,8 +195,8 @@ def test_own_files(place: Place) -> None:
     done = project.run("dvc-mlflow", "run", "dvc", "repro")
     assert "Running stage 'one'" in done.stdout
     project.run("dvc-mlflow", "record", "--all")
-    assert secret.read_text() == "s3cret"
+    assert secret.read_text() == SECRET
     rows = project.rows()
     assert len(rows) == 2
-    assert "s3cret" not in {value for row in rows for value in row.data.tags.values()}
+    assert SECRET not in {value for row in rows for value in row.data.tags.values()}
     assert not any(file.is_symlink() and file.name not in ("ui", "history") for file in files)
