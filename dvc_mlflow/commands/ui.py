@@ -6,19 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import IO
 
 from .. import own_files, processes
 from ..errors import ToolError, say, warn
 from ..project import Project
-from ..safe_path import python_path
 from ..store import served
 from ..store.store import Store
 from .follow import add_history, follow, open_store, prepare, stopped
 
+_STARTING = 120  # s that the server has for its start: it migrates an old store first
 _ENDING = 3  # s that the server has for its end
 
 
@@ -28,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     with Project() as project:
         store = open_store(project, root)
         port = served.port(root, store.address)
-        if port and served.answers(port, root, store.address):
+        if port:
             say(f"All results: {store.url()}")
             warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
             return 0
@@ -54,7 +56,7 @@ def _serve_and_follow(store: Store, port: int) -> None:
         def is_over() -> bool:
             return ends.is_set() or server.poll() is not None
 
-        if served.answers(port, root, store.address, is_over):
+        if _answers(port, is_over):
             say(f"All results: {store.url()}")
             follow(root, is_over)
         if not ends.is_set():
@@ -62,20 +64,26 @@ def _serve_and_follow(store: Store, port: int) -> None:
 
 
 def _check_free(port: int) -> None:
-    if problem := _problem(port):
-        others = (other for other in range(port + 1, 65536) if not _problem(other))
-        raise ToolError(f"port {port}: {problem}; use another, such as --port {next(others, 5000)}")
-
-
-def _problem(port: int) -> str:
-    """Return why nothing can listen on a port, or ""."""
+    """Raise `ToolError` if nothing can listen on a port: somebody else's server would answer."""
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             free.bind((served.HOST, port))
         except OSError as error:
-            return f"{error.strerror}"
-    return ""
+            raise ToolError(f"port {port}: {error.strerror}; choose another with --port") from None
+
+
+def _answers(port: int, is_over: Callable[[], bool]) -> bool:
+    """Wait until the server answers; return False if it ends before, or hangs."""
+    deadline = time.monotonic() + _STARTING
+    while time.monotonic() < deadline and not is_over():
+        connection = HTTPConnection(served.HOST, port, timeout=2)
+        with suppress(OSError, HTTPException), closing(connection):
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return True
+        time.sleep(0.1)
+    return False
 
 
 @contextmanager
@@ -87,7 +95,6 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
     """
     env = {
         **os.environ,
-        "PYTHONPATH": python_path(),
         "MLFLOW_BACKEND_STORE_URI": store.address,  # `ps` would show an argument
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
     }

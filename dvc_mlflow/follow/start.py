@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from .. import own_files
-from ..safe_path import python_path
 from .lock import Lock
 
 LOG = Path(own_files.FOLDER, "follow.log")
@@ -44,7 +43,7 @@ def _become(root: Path, null: int, log: int, lock: int) -> None:
     os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
     os.set_inheritable(lock, True)
     os.chdir(root)
-    env = os.environ | {"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"}
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "dvc_mlflow", "follow", "--until-idle"]
     command += ["--lock", f"{lock}"]
     os.execve(command[0], command, env)  # noqa: S606  (this program)

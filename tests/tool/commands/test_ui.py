@@ -1,7 +1,6 @@
 """`dvc-mlflow ui`: the rows of this repository, on this machine only."""
 
 import http.client
-import os
 import socket
 import subprocess
 import sys
@@ -87,9 +86,8 @@ def test_this_machine_only(project: Repository) -> None:
     names = ["yaml.py", "mlflow/__init__.py", "uvicorn.py", "gunicorn.conf.py", "click.py"]
     project.write({f"{folder}{name}": trap for folder in ("", "inner/") for name in names})
     port = free_port()
-    path = os.pathsep.join(["", ".", f"{project.path}/inner"])
     before = {*Path("/").iterdir()}
-    with shown(project.path / "inner", port, PYTHONPATH=path) as (line, mlflow):
+    with shown(project.path / "inner", port) as (line, mlflow):
         assert line == address(project, port)
         assert not [child for child in mlflow.children() if child.status() == psutil.STATUS_ZOMBIE]
         assert listening(mlflow) == {"127.0.0.1"}
@@ -137,15 +135,12 @@ def test_rows_of_dead_processes(project: Repository) -> None:
 
 
 def test_port_in_use(project: Repository) -> None:
-    """A port in use is refused in one line that names a free one; so is an invalid port."""
+    """A port in use is refused in one line that names the cure; so is an invalid port."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         said = project.tool("ui", "--port", f"{port}")
-    start = f"dvc-mlflow: port {port}: Address already in use; use another, such as --port "
-    assert (said.status, said.out) == (1, "")
-    assert said.error.startswith(start)
-    with socket.create_server(("127.0.0.1", int(said.error.removeprefix(start)))):
-        pass
+    line = f"dvc-mlflow: port {port}: Address already in use; choose another with --port\n"
+    assert said == ("", line, 1)
     for wrong in ("0", "65536", "-1", "x", "9" * 5000):
         done = project.run("dvc-mlflow", "ui", "--port", wrong, check=False)
         assert done.returncode == 2

@@ -3,12 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support.clone import environment
 from support.pipelines import Repository, served
 from support.refusals import SCRIPT, refused_here
 
@@ -87,28 +85,3 @@ def test_git_is_missing(project: Repository) -> None:
         os.chown(project.path / ".git", 12345, 12345)
         assert "safe.directory" in refused_here(project)
     assert not (project.path / "mlflow.db").exists()
-
-
-@pytest.mark.rest
-@pytest.mark.parametrize("folder", [".", "inner"])
-@pytest.mark.parametrize("as_module", [False, True], ids=["script", "module"])
-def test_modules_of_the_repository(project: Repository, folder: str, as_module: bool) -> None:
-    """Nothing in the checkout is imported, whatever its name and PYTHONPATH are."""
-    (project.path / "inner").mkdir()
-    trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
-    names = ["yaml.py", "json/__init__.py", "mlflow/__init__.py", "argparse.py", "subprocess.py"]
-    for name in names:
-        project.write({name: trap, f"inner/{name}": trap})
-    command = [sys.executable, "-m", "dvc_mlflow"] if as_module else [str(SCRIPT)]
-    for path in (".", f"..{os.pathsep}{project.path}/inner/../inner/{os.pathsep}{project.path}"):
-        done = subprocess.run(
-            [*command, "record"],
-            cwd=project.path / folder,
-            env=environment(PYTHONPATH=path),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-    assert not (project.path / "ran").exists()
-    assert len(project.rows()) == 1

@@ -170,7 +170,7 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
     """Neither `run` nor its follower imports a yaml.py or a folder mlflow/ in the repository."""
     files = {"yaml.py": "raise SystemExit(3)\n", "mlflow/__init__.py": "raise SystemExit(3)\n"}
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=files)
-    project.run("dvc-mlflow", "run", "dvc", "repro", "-q", PYTHONPATH=f"{project.path}")
+    project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     assert project.record().status == 0
     assert [row.info.status for row in project.rows()] == ["FINISHED"]
     assert "Error" not in (project.path / ".dvc/tmp/dvc-mlflow/follow.log").read_text()
