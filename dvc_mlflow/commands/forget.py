@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
         }
         store.client.delete_run(row.info.run_id)
     gone = [commit for commit in sorted(commits - others) if trees.forget(root, commit)]
-    say(f"run {row.info.run_id} is in MLflow's trash")
+    say(f"{given.run}: is in MLflow's trash")
     for commit in gone:
         say(f"{trees.REFS}/{commit}: deleted; `git gc --prune=now` deletes its files")
     return 0

@@ -15,6 +15,7 @@ from ..pipeline.tags import (
     CHOSEN,
     COMPLETE,
     FOLDER,
+    FOUND_BY,
     KEPT,
     REPRODUCES,
     TOKEN,
@@ -23,11 +24,10 @@ from ..pipeline.tags import (
     value,
 )
 from ..place import environment, main_repository
-from ..processes import Locked
 from ..project import restore
 from ..rows import trees
 from ..rows.content import params_of, part_of
-from ..rows.folders import Folder, make, mark, place, prepared
+from ..rows.folders import Folder, opened, place
 from ..rows.origin import Kept
 from ..rows.result import State
 from ..store.lookup import read_run
@@ -51,61 +51,54 @@ class _Wanted(NamedTuple):
 
 def run(given: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
-    root = main_repository().resolve()
-    row = read_run(root, given.run)
-    if named := row.data.tags.get(REPRODUCES):
-        say(f"{given.run}: has the result of run {named}, which is restored")
-        row = read_run(root, named)
-    wanted = _wanted(row)
-    if not wanted.digests:
-        how = f"it is {row.info.status}"
-        if row.info.status == "FINISHED":
-            how = "a script made it, or an older version of dvc-mlflow"
-        raise ToolError(f"{row.info.run_id}: this row has no result to restore; {how}")
-    if not wanted.kept:
-        raise ToolError(
-            f"{row.info.run_id}: this row names no git tree; it was recorded outside git"
-        )
+    root, named = main_repository().resolve(), given.run
+    row = read_run(root, named)
+    if other := row.data.tags.get(REPRODUCES):
+        row = read_run(root, other)
+        say(f"{named}: has the result of row {row.info.run_name!r}, which is restored")
+    wanted = _wanted(named, row)
     commits = _commits(root, wanted)
-    with Locked(prepared(root)):  # another `restore` of this row waits
-        return _restored(root, row, wanted, commits)
-
-
-def _restored(root: Path, row: Run, wanted: _Wanted, commits: Sequence[str]) -> int:
-    """Restore a row from one of these commits; return the exit status."""
-    path, exists, is_new = place(root, row.info.run_id, row.info.run_name or "")
-    if not exists:
-        make(root, path, row.info.run_id, commits[0])
-    folder = Folder(root, path, path / wanted.project, [], is_new)
-    say(f"{path.relative_to(root)}: {'already exists' if exists else 'created'}")
-    shown = folder.project.relative_to(root)
-    problems = _restore(folder, row, wanted, commits)
-    mark(path).write_text(row.info.run_id)
+    digits = value(row.data.tags, FOUND_BY).split()
+    path = place(root, row.info.run_name or "", digits, row.info.run_id)
+    shown = path.relative_to(root)
+    with opened(root, path, wanted.project, commits[0]) as folder:
+        if not folder.is_new:
+            say(f"{shown}: already exists")
+        problems = _restore(folder, row, wanted, commits)
+    if folder.is_new:
+        say(f"{shown}: created")
     for link in folder.left_out:
-        say(f"{path.relative_to(root) / link}: is a link that leads out of the folder; left out")
+        say(f"{shown / link}: is a link that leads out of the folder; left out")
     for problem in problems:
-        warn(f"{shown}: {problem}")
+        warn(f"{shown / wanted.project}: {problem}")
     if not problems:
-        say(f"{shown}: restored, with the md5s of its dvc.lock")
+        say(f"{shown / wanted.project}: restored, with the md5s of its dvc.lock")
     return bool(problems)
 
 
-def _wanted(run: Run) -> _Wanted:
-    """Return what a row says of its results, without what is no hash in its tags."""
-    tags = run.data.tags
-    commits, kept = tagged(tags, KEPT), []
+def _wanted(named: str, row: Run) -> _Wanted:
+    """Return what a row says of its results, without what is no hash in its tags.
+
+    Raises `ToolError` if that is nothing that can be restored.
+    """
+    tags = row.data.tags
+    digests = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}
+    if not digests:
+        how = f"it is {row.info.status}"
+        if row.info.status == "FINISHED":
+            how = "a script made it, or an older version of dvc-mlflow"
+        raise ToolError(f"{named}: this row has no result to restore; {how}")
     if not is_inside(project := value(tags, FOLDER)):
-        raise ToolError(f"{run.info.run_id}: its folder {project!r} leads out of the repository")
+        raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
+    commits, kept = tagged(tags, KEPT), []
     for name, tree in tagged(tags, TREE).items():
         commit = commits.get(name, "")
         if trees.is_hash(tree) and trees.is_hash(commit):
             kept.append(Kept(commit, tree))
-    return _Wanted(
-        {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)},
-        list(dict.fromkeys(reversed(kept))),
-        value(tags, CHOSEN).splitlines(),
-        project,
-    )
+    if not kept:
+        raise ToolError(f"{named}: this row names no git tree; it was recorded outside git")
+    chosen = value(tags, CHOSEN).splitlines()
+    return _Wanted(digests, [*dict.fromkeys(reversed(kept))], chosen, project)
 
 
 def _commits(root: Path, wanted: _Wanted) -> list[str]:

@@ -1,12 +1,13 @@
-"""Fetch outputs from DVC's remotes into its cache, and find out why some are not to be had."""
+"""Fetch files from DVC's remotes into its cache, and say why some are not to be had."""
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
+from dvc_objects.errors import ObjectFormatError
 
 from ..errors import masked
 from .hashing import file_md5
@@ -14,19 +15,17 @@ from .hashing import file_md5
 
 def fetch(repo: Any, outs: Sequence[Any]) -> str:
     """Fetch outputs from their remotes; return where one that is still missing was looked for."""
-    default = repo.config["core"].get("remote")
+    looked, default = "in DVC's cache", repo.config["core"].get("remote")
     by_remote: dict[str, list[Any]] = {}
     for out in outs:
-        if name := out.remote or default:
-            by_remote.setdefault(name, []).append(out)
-    looked = ["in DVC's cache"]
+        by_remote.setdefault(out.remote or default or "", []).append(out)
     for name, own in by_remote.items():
-        why = _fetch(repo, name, own)
-        looked.append(f"in the DVC remote {name!r}{f' ({why})' if why else ''}")
-    if not by_remote:  # an import comes from where it was imported
-        why = _fetch(repo, "", [out for out in outs if out.stage.is_import])
-        looked[0] += f", and there is no default DVC remote{f' ({why})' if why else ''}"
-    return ", nor ".join(looked)
+        # Without a remote, an import still comes from where it was imported.
+        why = _fetch(repo, name, [out for out in own if name or out.stage.is_import])
+        where = f", nor in the DVC remote {name!r}"
+        looked += where if name else ", and there is no default DVC remote"
+        looked += f" ({why})" if why else ""
+    return looked
 
 
 def fetch_objects(repo: Any, out: Any, oids: Sequence[str]) -> str:
@@ -42,43 +41,43 @@ def fetch_objects(repo: Any, out: Any, oids: Sequence[str]) -> str:
     return _as_line(_unreachable(repo, name, out) or failed) if failed else ""
 
 
+@contextmanager
+def nothing_deleted() -> Iterator[set[str]]:
+    """Let DVC delete no file whose md5 is wrong, in a cache or a remote; yield those that it finds.
+
+    Git can still have the file, or somebody may mend it.
+    """
+    every: Any = HashFileDB
+    check, damaged = every.check, set[str]()
+
+    def checked(db: Any, oid: str, check_hash: bool = True, info: object = None) -> Any:
+        path, is_here = Path(db.oid_to_path(oid)), db.fs.protocol == "local"
+        if check_hash and is_here and file_md5(path, db.hash_name) != oid.removesuffix(".dir"):
+            damaged.add(f"{path}")
+            raise ObjectFormatError(f"{path} is damaged")
+        return check(db, oid, check_hash, info)
+
+    every.check = checked
+    try:
+        yield damaged
+    finally:
+        every.check = check
+
+
 def _fetch(repo: Any, name: str, outs: Sequence[Any]) -> str:
     """Fetch outputs from a remote; return what has gone wrong, if anything is known of it."""
-    damaged = {out: path for out in outs if name and (path := next(_damaged(repo, name, out), ""))}
-    targets = dict.fromkeys(out.stage.addressing for out in outs if out not in damaged)
     failed: object = None
-    if targets:
+    if outs:
         try:
-            repo.fetch([*targets])
+            repo.fetch([out.fs_path for out in outs])
         except Exception as error:  # whatever a remote's library raises
             failed = error
-    for path in damaged.values():
-        failed = f"{path} is damaged"
-    if name and outs:
-        failed = _unreachable(repo, name, outs[0]) or failed
-    return "" if failed is None else _as_line(failed)
+        failed = (name and _unreachable(repo, name, outs[0])) or failed
+    return _as_line(failed) if failed else ""
 
 
 def _as_line(failed: object) -> str:
     return masked(" ".join(str(failed).split()))[:200] or type(failed).__name__
-
-
-def _damaged(repo: Any, name: str, out: Any) -> Iterator[Path]:
-    """Yield an output's files in a remote on this machine whose md5 is wrong.
-
-    DVC would delete them there, though they can be in git, or somebody could still mend them.
-    """
-    with suppress(Exception):  # what cannot be read, `fetch` reports
-        odb = _odb(repo, name, out)
-        if odb.fs.protocol == "local":
-            path = Path(odb.oid_to_path(out.hash_info.value))
-            oids = [out.hash_info.value]
-            if out.hash_info.isdir and path.is_file():
-                oids += [entry["md5"] for entry in json.loads(path.read_bytes())]
-            for oid in oids:
-                file = Path(odb.oid_to_path(oid))
-                if file.is_file() and file_md5(file, out.hash_name) != oid.removesuffix(".dir"):
-                    yield file
 
 
 def _unreachable(repo: Any, name: str, out: Any) -> object:
@@ -91,14 +90,10 @@ def _unreachable(repo: Any, name: str, out: Any) -> object:
         if remote.fs.protocol == "local" and not remote.fs.exists(remote.path):
             return "its folder is not there"
         if not (remote.fs.version_aware or remote.worktree):
-            odb = _odb(repo, name, out)
+            odb = repo.cloud.get_remote_odb(name, hash_name=out.hash_name)
             odb.fs.info(odb.oid_to_path(out.hash_info.value))
     except FileNotFoundError as error:
         return error.__cause__  # of a server that has answered, there is none
     except Exception as error:  # whatever a remote's library raises
         return error
     return None
-
-
-def _odb(repo: Any, name: str, out: Any) -> Any:
-    return repo.cloud.get_remote_odb(name, hash_name=out.hash_name)

@@ -1,7 +1,7 @@
-"""Bring a result's files into a checkout of its own: DVC's cache, its remotes, git, and md5s."""
+"""Bring a result's files into a checkout of its own: from DVC's cache, git, and DVC's remotes."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from .files import File
 from .hashing import file_has_md5, file_md5
 from .opened import errors_reported
 from .past import lock_as_now, old_files_read
-from .remotes import fetch
+from .remotes import fetch, nothing_deleted
 from .running import Project
 
 
@@ -69,9 +69,9 @@ class Restored(NamedTuple):
 def restore(project: Project, stages: Sequence[Stage], main: Path, *, is_new: bool) -> Restored:
     """Bring in the outputs of these stages, and the data that they read, as dvc.lock has them.
 
-    They come from DVC's cache, from git, from DVC's remote, or from where a `.dvc` file imports
-    them, if the project at `main` has the same file. Unless the checkout `is_new`, a file that
-    differs stays, as somebody may have edited it.
+    They come from DVC's cache, from any commit of git, from DVC's remote, or from where a `.dvc`
+    file imports them, if the project at `main` has the same file. Unless the checkout `is_new`, a
+    file that differs stays, as somebody may have edited it.
     """
     repo = project._repo
     names = {stage.name for stage in stages}
@@ -80,31 +80,27 @@ def restore(project: Project, stages: Sequence[Stage], main: Path, *, is_new: bo
     data = [s for s in repo.index.stages if not s.cmd and _is_read(s, own)]
     data += [s for s in repo.index.stages if unmade & {*map(project._path, s.outs)}]
     outs = [o for stage in (*own, *data) for o in stage.outs if o.hash_info and o.is_in_repo]
-    stay = [] if is_new else [out for out in outs if out.exists and _wrong(out)]
-    lacking = [out for out in outs if out.use_cache and out not in stay and not _check_out(out)]
-    for out in lacking:
-        _take_from_git(project, out)
-    lacking = [out for out in lacking if not _is_there(out)]
-    imports = [out for out in lacking if out.stage.is_import and not _is_same(out.stage, main)]
-    wanted = [out for out in lacking if out not in imports]
-    looked = fetch(repo, wanted) if wanted else ""
-    lacking = [out for out in lacking if not _check_out(out)]
-    for out in outs:
-        if not (out.use_cache or out in stay):
-            _take_from_git(project, out)
     problems: list[str] = []
-    for out in lacking:
-        where = _IMPORTED if out in imports else looked
-        problems += _missing(out, where)
-    for out in outs:
-        if not out.use_cache or out in stay:
-            problems += _differing(out, "delete it, and restore again" if out in stay else "")
-            problems += _other_folder(project, out)
+    with nothing_deleted() as damaged:
+        stay = [] if is_new else [out for out in outs if out.exists and _wrong(project, out)]
+        lacking = [o for o in outs if o not in stay and not _bring(project, o, damaged)]
+        imports = [out for out in lacking if out.stage.is_import and not _is_same(out.stage, main)]
+        wanted = [out for out in lacking if out.use_cache and out not in imports]
+        wanted = [out for out in wanted if damaged.isdisjoint(_cached(project, out))]
+        looked = fetch(repo, wanted) if wanted else "in DVC's cache"
+        for out in stay:
+            problems += _problems(project, out, f"delete {_path(out)}, and restore again")
+        for out in lacking:
+            if not (out in wanted and _bring(project, out, damaged)):
+                where = _IMPORTED if out in imports else looked
+                reason = f"it is not {where}; {_CURE}" if out.use_cache else "no commit has it"
+                problems += _problems(project, out, reason, damaged)
     problems += _missing_deps(project, own)
     return Restored(problems, [] if problems else _status(project, [*own, *data]))
 
 
 _IMPORTED = "in DVC's cache, and the .dvc file that imports it is not as in the main repository"
+_CURE = "`dvc pull` it where it still is, `dvc exp pull` its experiment, or run `dvc repro` here"
 
 
 def _is_same(stage: Any, main: Path) -> bool:
@@ -122,29 +118,39 @@ def _is_read(data: Any, stages: Sequence[Any]) -> bool:
     return any(overlap(dep, out.fs_path) for out in data.outs for dep in deps)
 
 
-def _check_out(out: Any) -> bool:
-    """Bring in what DVC's cache has of an output; return whether it is all there, and right.
+def _bring(project: Project, out: Any, damaged: set[str]) -> bool:
+    """Bring in what DVC's cache and git have of an output; return whether it is all there.
 
-    `dvc checkout` itself would need the package of a remote, even if nothing is there to be had.
+    What is right stays: DVC would remove what its cache lacks, and what somebody has added.
     """
     if _outside(out):
         return False
-    if _is_there(out):  # DVC would remove what its cache lacks, and what somebody has added
-        return True
-    if _is_listed(out):
+    if out.use_cache and _wrong(project, out):
+        # `dvc checkout` itself would need the package of a remote, even if nothing is there.
         with suppress(Exception):  # what is missing is found by its md5
             out.checkout(force=True, allow_missing=True)
-    return _is_there(out)
+        for path, (md5, here) in _wrong(project, out).items():
+            if here:  # DVC trusts that a write-protected file in its cache is intact
+                path.unlink()
+                if (cached := Path(out.cache.oid_to_path(md5))).exists():
+                    damaged.add(f"{cached}")
+    wrong = _wrong(project, out).items()
+    return not [path for path, (md5, _) in wrong if not _take_from_git(project, out, path, md5)]
 
 
-def _is_there(out: Any) -> bool:
-    """Whether an output that DVC keeps is all there, and right."""
-    return out.exists and _is_listed(out) and not _wrong(out)
+def _take_from_git(project: Project, item: Any, path: Path, md5: str) -> bool:
+    """Write the version of a file with this md5, if any commit has it; return whether one has.
 
-
-def _is_listed(out: Any) -> bool:
-    """Whether it is known what is in an output that DVC keeps."""
-    return not out.hash_info.isdir or out.get_obj() is not None
+    What is there can be a link, to DVC's cache or to anywhere.
+    """
+    if md5.endswith(".dir") or not project.is_inside(path.parent):
+        return False
+    for content in project._versions(item, File(project._relative(f"{path}"), md5, 0)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        return True
+    return False
 
 
 def _outside(out: Any) -> str:
@@ -154,97 +160,61 @@ def _outside(out: Any) -> str:
     return next((name for name in names if not is_inside(name)), "")
 
 
-def _take_from_git(project: Project, out: Any) -> None:
-    """Replace the files of an output where any commit has the locked version."""
-    output = project._output(out)
-    for file in project.files(output) or ():
-        path = Path(out.fs_path, *Path(file.path).relative_to(output.path).parts)
-        if not (path.is_file() and file_has_md5(path, file.md5, out.hash_name)):
-            _write(project, path, project._versions(out, file))
+def _wrong(project: Project, out: Any) -> dict[Path, tuple[str, str]]:
+    """Return the files of an output that are not as in dvc.lock: their md5s there, and here.
 
-
-def _write(project: Project, path: Path, contents: Iterable[bytes]) -> bool:
-    """Write the first of these contents, if there is any; return whether that was done.
-
-    What is there can be a link, to DVC's cache or to anywhere.
+    That of a missing file is "". A folder whose files nobody can list stands for them.
     """
-    for content in contents if project.is_inside(path.parent) else ():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        return True
-    return False
+    files = {Path(out.fs_path): str(out.hash_info.value)}
+    if out.hash_info.isdir and not out.use_cache:
+        here = "of other files" if out.exists else ""
+        return {} if _is_as_locked(project, out) else {p: (md5, here) for p, md5 in files.items()}
+    if out.hash_info.isdir and (tree := out.get_obj()) is not None:
+        names = (("/".join(key), info.value) for key, _, info in tree)
+        files = {Path(out.fs_path, name): f"{md5}" for name, md5 in names if is_inside(name)}
+    found = {}
+    for path, md5 in files.items():
+        if not path.is_file():
+            found[path] = md5, ""
+        elif out.hash_name.startswith("md5") and not file_has_md5(path, md5, out.hash_name):
+            found[path] = md5, file_md5(path)
+    return found
 
 
-def _missing(out: Any, looked: str) -> Iterator[str]:
-    """Yield what is missing of an output that DVC keeps, and what would bring it."""
-    if outside := _outside(out):
-        yield f"{_path(out)} is left out: its list of files has {outside!r}, which leads out of it"
-        return
-    cure = "`dvc pull` it where it still is, `dvc exp pull` its experiment, or run `dvc repro` here"
-    if not (_is_listed(out) and out.exists):
-        yield f"{_path(out)} (md5 {out.hash_info.value}) is missing: it is not {looked}; {cure}"
-        return
-    for file, (here, wanted) in _wrong(out).items():
-        name, cached = os.path.relpath(file, out.repo.root_dir), out.cache.oid_to_path(wanted)
-        reason = f"it is not {looked}; {cure}"
-        if here:
-            file.unlink()  # it came from there
-            reason = f"{cached} is damaged, as its md5 is {here}; delete that, and restore again"
-        yield f"{name} (md5 {wanted}) is missing: {reason}"
-
-
-def _differing(out: Any, cure: str) -> Iterator[str]:
-    """Yield what differs from dvc.lock in an output that git keeps, or that was there before."""
-    if not out.exists:
-        yield f"{_path(out)} (md5 {out.hash_info.value}) is missing: no commit has it"
-    for file, (here, wanted) in _wrong(out).items():
-        name = os.path.relpath(file, out.repo.root_dir)
-        if here:
-            what = f"{name} has the md5 {here}, dvc.lock has {wanted}"
-            yield f"{what}; {cure or 'no commit has that'}"
-        elif out.exists:
-            yield f"{name} (md5 {wanted}) is missing: no commit has it"
-
-
-def _other_folder(project: Project, out: Any) -> Iterator[str]:
-    """Yield that a folder in git is not the one in dvc.lock, if that is known.
+def _is_as_locked(project: Project, out: Any) -> bool:
+    """Whether a folder that git keeps is the one in dvc.lock, as far as that is known.
 
     DVC leaves outputs in a folder out of its md5, so that cannot be computed again.
     """
     others = (other for other in project._repo.index.outs if other is not out)
-    if (
-        out.use_cache
-        or not out.hash_info.isdir
-        or any(is_below(out.fs_path, o.fs_path) for o in others)
-    ):
+    is_known = not any(is_below(out.fs_path, other.fs_path) for other in others)
+    return out.exists and not (is_known and project._tree(out) is None)
+
+
+def _cached(project: Project, out: Any) -> set[str]:
+    """Return where DVC's cache has, or would have, those files of an output that are not here."""
+    return {out.cache.oid_to_path(md5) for md5, _ in _wrong(project, out).values()}
+
+
+def _problems(
+    project: Project, out: Any, reason: str, damaged: Set[str] = frozenset()
+) -> Iterator[str]:
+    """Yield what is missing of an output, or differs from dvc.lock, and what would bring it."""
+    if outside := _outside(out):
+        yield f"{_path(out)} is left out: its list of files has {outside!r}, which leads out of it"
         return
-    if out.exists and project._tree(out) is None:
-        yield f"{_path(out)} (md5 {out.hash_info.value}) has other files in git than in dvc.lock"
+    whole = {Path(out.fs_path): (f"{out.hash_info.value}", "")}
+    for path, (md5, here) in (_wrong(project, out) if out.exists else whole).items():
+        name = os.path.relpath(path, out.repo.root_dir)
+        own = (each for each in sorted(damaged) if Path(each).parts[-2:] == (md5[:2], md5[2:]))
+        bad = next(own, "")
+        why = f"{bad} is damaged; mend or delete that, and restore again" if bad else reason
+        is_other = f"{name} has the md5 {here}, dvc.lock has {md5}"
+        yield f"{is_other if here else f'{name} (md5 {md5}) is missing'}: {why}"
 
 
 def _path(item: Any) -> str:
     return str(os.path.relpath(item.fs_path, item.repo.root_dir))
-
-
-def _wrong(out: Any) -> dict[Path, tuple[str, str]]:
-    """Return the files of an output that differ from dvc.lock: their md5s here, and there.
-
-    That of a missing file is "". DVC itself does not notice: it trusts that a write-protected file
-    in its cache is intact.
-    """
-    files = [((), out.hash_info)]
-    if out.hash_info.isdir:
-        tree = out.get_obj() if out.use_cache else None
-        files = [(key, info) for key, _, info in tree or () if is_inside("/".join(key))]
-    found = {}
-    for key, info in files:
-        file = Path(out.fs_path, *key)
-        if not file.is_file():
-            found[file] = ("", str(info.value))
-        elif out.hash_name.startswith("md5") and not file_has_md5(file, info.value, out.hash_name):
-            found[file] = (file_md5(file), str(info.value))
-    return found
 
 
 def _missing_deps(project: Project, stages: Sequence[Any]) -> Iterator[str]:
@@ -252,21 +222,16 @@ def _missing_deps(project: Project, stages: Sequence[Any]) -> Iterator[str]:
     repo = project._repo
     made = [out.fs_path for out in repo.index.outs]
     for dep in {dep.fs_path: dep for stage in stages for dep in stage.deps}.values():
-        if not _is_local(dep) or dep.exists:
+        if not _is_local(dep) or dep.exists or any(overlap(dep.fs_path, path) for path in made):
             continue
-        if any(overlap(dep.fs_path, path) for path in made):
-            continue
+        oid = f"{dep.hash_info.value}" if dep.hash_info else ""
         if isinstance(dep, ParamsDependency):
             yield f"{_path(dep)} is missing: the row's commit lacks it; write its params there"
-            continue
-        oid = dep.hash_info.value if dep.hash_info else ""
-        found = project._versions(dep, File(project._path(dep), oid, 0))
-        if not _write(project, Path(dep.fs_path), found):
-            known = f" (md5 {oid})" if oid else ""
+        elif not _take_from_git(project, dep, Path(dep.fs_path), oid):
             why = "neither git nor DVC keeps it; copy it here"
             if "\\" in dep.def_path and os.sep == "/":
                 why = "only on Windows, DVC reads \\ in a path as /"
-            yield f"{_path(dep)}{known} is missing: {why}"
+            yield f"{_path(dep)}{f' (md5 {oid})' if oid else ''} is missing: {why}"
 
 
 def _is_local(dep: Any) -> bool:

@@ -7,18 +7,20 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProjectError
-from ..git import checkout, git
+from ..git import ask, checkout, git, text
 from ..pipeline.stages import is_inside
+from ..processes import Locked
 from ..project import restored_project, share
 from .result import State, read
 
-_UNFINISHED = "is not finished"
 _NO_GIT = "[core]\n    no_scm = true\n"
+_NEW = ".new"
+"""What a row's folder is called while it is made; what a killed `restore` left of one goes."""
 
 
 class Folder(NamedTuple):
@@ -31,7 +33,6 @@ class Folder(NamedTuple):
     left_out: list[str]
     """The links of the trees that lead out of the folder."""
     is_new: bool
-    """Whether nobody can have edited it: it is new, or `restore` was killed while it made it."""
 
     @property
     def main(self) -> Path:
@@ -57,60 +58,86 @@ class Folder(NamedTuple):
             yield read(project, chosen, commit)
 
 
-def prepared(root: Path) -> Path:
+@contextmanager
+def opened(root: Path, path: Path, project: str, commit: str) -> Iterator[Folder]:
+    """Yield the folder of a row, whose project is in the folder `project`; make it if need be.
+
+    A new one is at `commit`, and gets its place `path` when the block ends: it is there whole or
+    not at all. Another process waits. Raises `ProjectError` if the place is somebody else's.
+    """
+    above = _prepared(root)
+    with Locked(above):
+        if os.path.lexists(path):
+            _check_is_of(root, path)
+            _tell_git(path)  # a kill can have come before
+            yield Folder(root, path, path / project, [], is_new=False)
+            return
+        new = above / _NEW
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            # Forced, because git still lists a folder that was deleted, or that a kill has left.
+            add = ("worktree", "add", "--force", "--force", "--no-checkout", "--detach")
+            git(*add, "--", str(new), commit, cwd=root)
+            yield Folder(root, new, new / project, [], is_new=True)
+            new.rename(path)  # `git worktree move` refuses one with submodules
+            _tell_git(path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def place(root: Path, called: str, digits: Sequence[str], run_id: str) -> Path:
+    """Return where the folder of a row is, whose name ends with its digits.
+
+    If somebody has called the row otherwise, the digits are those that its run id begins with.
+    """
+    name = _as_name(called)
+    is_own = name.endswith(tuple(filter(None, digits)))
+    return root / "restored" / (name if is_own else _as_name(f"{name} {run_id[:8]}"))
+
+
+def _prepared(root: Path) -> Path:
     """Return the folder of all restored rows; make it, or what it lacks."""
     above = root / "restored"
-    if above.is_symlink() or (above.exists() and not above.is_dir()):
-        raise ProjectError(f"{above}: is no folder, but a link or a file; move it away")
+    for folder in (above, above / _NEW):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ProjectError(f"{folder}: is no folder, but a link or a file; move it away")
     above.mkdir(exist_ok=True)
     # An empty project: `dvc` above a restored one would else find the project around restored/.
-    own = {".gitignore": "*\n", ".dvc/config": _NO_GIT}
-    for file, text in ((above / name, text) for name, text in own.items()):
+    own = {above / ".gitignore": "*\n", above / ".dvc/config": _NO_GIT}
+    for file, content in own.items():
         if not (file.parent.is_symlink() or os.path.lexists(file)):
             file.parent.mkdir(exist_ok=True)
-            file.write_text(text)
+            file.write_text(content)
     return above
 
 
-def place(root: Path, run_id: str, called: str) -> tuple[Path, bool, bool]:
-    """Return the row's folder, whether it exists, and whether nobody can have edited it.
+def _check_is_of(root: Path, folder: Path) -> None:
+    """Raise `ProjectError` unless a folder is a git worktree of the repository at `root`.
 
-    Two rows can have the same name.
+    One that was copied with its repository is the other one's, and git would write there.
     """
-    above, own = root / "restored", _as_name(run_id)
-    name = _as_name(called) or own
-    for folder in (above / name, above / f"{name}-{own[:8]}"):
-        if not os.path.lexists(folder):
-            return folder, False, True
-        with suppress(ProjectError, OSError):
-            if not folder.is_symlink():
-                if all(path.name == ".git" and path.is_file() for path in folder.iterdir()):
-                    shutil.rmtree(folder)  # a killed `restore` has left it
-                    return folder, False, True
-                _attach(root, folder)
-                marked, _, unfinished = mark(folder).read_text().partition(" ")
-                if marked == run_id:
-                    return folder, True, bool(unfinished)
-    raise ProjectError(f"{folder}: exists, but is not this row's folder; move it away")
+    where = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+    is_one = not folder.is_symlink() and (folder / ".git").is_file()
+    own, cure = ask(*where, cwd=folder) if is_one else "", "move it away"
+    if is_one and not own:
+        cure += f", or, if the repository was moved, `git worktree repair {folder}`"
+    if own != ask(*where, cwd=root) or not own:
+        raise ProjectError(f"{folder}: exists, and is no git worktree of this repository; {cure}")
 
 
-def _as_name(text: str) -> str:
+def _tell_git(folder: Path) -> None:
+    """Tell git where a worktree is, as its manual has it for one that was moved by hand.
+
+    `git worktree repair` would do more: in a copy of a repository, it takes the other's worktrees.
+    """
+    admin = text("rev-parse", "--absolute-git-dir", cwd=folder)
+    Path(admin, "gitdir").write_text(f"{folder}/.git\n")
+
+
+def _as_name(called: str) -> str:
     """Return a text of the store's as the name of a folder, which has at most 255 bytes."""
-    name = re.sub(r"[^\w.=+-]+", "-", text).strip("-.")
-    return name.encode()[:120].decode(errors="ignore")
-
-
-def make(root: Path, folder: Path, run_id: str, commit: str) -> None:
-    """Make the row's folder at a commit, without files, whole or not at all."""
-    # Forced, because git still lists a folder that was deleted, or that a kill has left.
-    add = ("worktree", "add", "--force", "--force", "--no-checkout", "--detach")
-    try:
-        git(*add, "--", str(folder), commit, cwd=root)
-        mark(folder).write_text(f"{run_id} {_UNFINISHED}")
-    except BaseException:
-        with suppress(ProjectError):
-            git("worktree", "remove", "--force", str(folder), cwd=root)
-        raise
+    name = re.sub(r"[^\w.=+-]+", "-", called).encode()[-120:]
+    return name.decode(errors="ignore").strip("-.")
 
 
 def _leave_out_links(folder: Path) -> Iterator[str]:
@@ -127,24 +154,3 @@ def _leave_out_links(folder: Path) -> Iterator[str]:
         if not is_inside(leads_to) or {".git", ".dvc"} & {*leads_to.split("/")}:
             (folder / path).unlink()
             yield path
-
-
-def _attach(root: Path, folder: Path) -> None:
-    """Let a folder and its repository find each other after both were moved or copied.
-
-    A copied folder names the repository that it was copied from, and git would write there.
-    """
-    common = git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root)
-    named = Path((folder / ".git").read_text().strip()).name
-    own = Path(os.fsdecode(common).strip(), "worktrees", named)
-    if own.is_dir() and (folder / ".git").read_text() != f"gitdir: {own}\n":
-        (folder / ".git").write_text(f"gitdir: {own}\n")
-        git("worktree", "repair", str(folder), cwd=root)
-
-
-def mark(folder: Path) -> Path:
-    """Return the file in git's own directory that names the row of a folder.
-
-    Until the row is restored once, it also says that it is not finished.
-    """
-    return folder / os.fsdecode(git("rev-parse", "--git-path", "restored", cwd=folder)).strip()

@@ -118,19 +118,29 @@ def test_worktree_and_folders(tmp_path: Path) -> None:
 
 
 def test_moved_and_copied(project: Repository) -> None:
-    """A repository that was moved or copied restores its rows, and what it has restored."""
+    """A folder that has lost its repository, or is another one's, is named and stays as it is.
+
+    Git's own command brings back one that was moved with its repository.
+    """
     run = last(project)
-    restored(project, run)
+    name = restored(project, run).path.name
     copied = Repository(project.path.with_name("copied"))
     shutil.copytree(project.path, copied.path, symlinks=True)
-    project.path.rename(project.path.with_name("moved"))
-    for each in (Repository(project.path.with_name("moved")), copied):
-        said = restore(each, run)
-        assert (said.status, said.error) == (0, ""), said
-        assert "already exists" in said.out
-        shutil.rmtree(each.path / "restored")
-        assert restore(each, run).status == 0
-        assert str(each.path) in Clone(each.path).git("worktree", "list").splitlines()[-1]
+    said, place = restore(copied, run), copied.path / "restored" / name
+    rule = "exists, and is no git worktree of this repository; move it away"
+    assert (said.status, said.error) == (1, f"dvc-mlflow: {place}: {rule}\n")
+    shutil.rmtree(place)
+    assert restore(copied, run).status == 0
+    assert "already exists" in restore(project, run).out
+    moved = Repository(project.path.rename(project.path.with_name("moved")))
+    said, place = restore(moved, run), moved.path / "restored" / name
+    cure = f"git worktree repair {place}"
+    rule = f"{rule}, or, if the repository was moved, `{cure}`"
+    assert (said.status, said.error) == (1, f"dvc-mlflow: {place}: {rule}\n")
+    moved.run(*cure.split())
+    said = restore(moved, run)
+    assert (said.status, said.error) == (0, ""), said
+    assert "already exists" in said.out
 
 
 def clone_of(project: Repository, *options: str) -> Repository:

@@ -251,7 +251,7 @@ def test_reproduced(tmp_path: Path) -> None:
     client.set_terminated(other.info.run_id)
     said = restore(project, other.info.run_id)
     assert said.status == 0
-    assert f"has the result of run {first.info.run_id}, which is restored" in said.out
+    assert f"has the result of row {first.info.run_name!r}, which is restored" in said.out
 
 
 def test_above_the_project(tmp_path: Path) -> None:

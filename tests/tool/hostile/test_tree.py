@@ -158,17 +158,21 @@ def test_restored_is_a_link(place: Place, target: str) -> None:
 
 
 def test_folder_of_the_users(place: Place) -> None:
-    """What is in `restored` already stays as it is: files, and links in the way."""
+    """What is in `restored` already stays as it is: files, and what is in the place of a row."""
     project = place.project
     above, run = project.path / "restored", project.rows()[-1]
     project.write({"restored/.gitignore": "mine\n", "restored/.dvc/config": "['core']\n"})
-    (above / (run.info.run_name or "")).symlink_to(place.outside / "nowhere")
+    theirs = above / (run.info.run_name or "")
+    theirs.symlink_to(place.outside / "nowhere")
     said = restore(project, run)
-    assert said.status == 0
+    rule = "exists, and is no git worktree of this repository; move it away"
+    assert (said.status, said.error) == (1, f"dvc-mlflow: {theirs}: {rule}\n")
+    assert theirs.is_symlink()
+    assert not (place.outside / "nowhere").exists()
+    theirs.unlink()
+    assert restore(project, run).status == 0
     assert (above / ".gitignore").read_text() == "mine\n"
     assert (above / ".dvc/config").read_text() == "['core']\n"
-    assert not (place.outside / "nowhere").exists()
-    assert f"-{run.info.run_id[:8]}: created" in said.out
 
 
 SECRET = 2 * "0123456789abcdef"
