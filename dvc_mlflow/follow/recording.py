@@ -17,7 +17,9 @@ from ..pipeline.identity import Match, StoredRun, results
 from ..pipeline.lineages import as_key, lineages, names_recorded, recorded
 from ..pipeline.row import Row
 from ..pipeline.stages import Pipeline, Stage
+from ..pipeline.tags import KEPT, known_keys
 from ..project import Past, Project
+from ..rows import trees
 from ..rows.commits import Commits, committed, stages_of_rows
 from ..rows.content import fetch
 from ..rows.history import Snapshot, has_lock
@@ -377,6 +379,7 @@ class Recording:
             elif before.has:  # the row has only what that run lacked
                 return Written("", before.has.name, before.has.run_id, names, [_GONE])
             live = None if where.has or where.joins else left.begun_for(result)
+            _release(store, row, where)
             return upsert(store, row, where, live)
 
         # The lock is held until all threads have ended, also if the server takes too long.
@@ -451,7 +454,39 @@ def bring(store: Store, runs: Runs, result: Result, live: Live | None = None) ->
     Raises what the store raises.
     """
     where = runs.find(result.digests)
-    return upsert(store, read_row(result, store.root, where), where, live)
+    row = read_row(result, store.root, where)
+    _release(store, row, where)
+    return upsert(store, row, where, live)
+
+
+def _release(store: Store, row: Row, where: Match) -> None:
+    """Let the refs go that have kept a row's files while its experiment ran: it has a commit now.
+
+    That comes before the row names this commit: killed in between, both are done again.
+    """
+    had, at = where.has or where.joins, row.wanted.standing
+    if had and at.is_experiment and at.is_better(had.standing):
+        release(store, had.run_id, had.kept)
+
+
+def release(store: Store, run_id: str, kept: Mapping[str, str]) -> list[str]:
+    """Delete the refs of those commits that no row but one of this store names; return them.
+
+    Anybody can have written the commits, by stage. Raises what the store raises.
+    """
+    every = store.all_experiments()  # dvc.yaml's rows can be in several
+    others = {
+        commit
+        for name, commit in kept.items()
+        if trees.is_hash(commit)
+        and any(
+            run.info.run_id != run_id
+            for key in known_keys(f"{KEPT}{name}")
+            for run in store.runs(f"tags.`{key}` = '{commit}'", experiments=every)
+        )
+    }
+    own = {commit for commit in kept.values() if trees.is_hash(commit)} - others
+    return [commit for commit in sorted(own) if trees.forget(store.root, commit)]
 
 
 def has_one_of(result: Result, other: Result) -> bool:

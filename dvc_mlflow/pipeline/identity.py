@@ -40,6 +40,8 @@ class StoredRun:
     """Which files could not be read."""
     prefixes: Mapping[str, str | None] = field(default_factory=dict)
     """The prefixes that its metrics have, by stage; None is the stage's name."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """The commits that keep its files, by stage."""
 
     def lacks(self, wanted: Wanted) -> bool:
         """Whether a row lacks something that is known before it is read."""

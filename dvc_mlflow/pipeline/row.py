@@ -84,6 +84,11 @@ class Standing(NamedTuple):
     """Of the commit, in seconds since 1970."""
     commit: str = ""
 
+    @property
+    def is_experiment(self) -> bool:
+        """Whether DVC alone has committed it."""
+        return self.rank == 1
+
     def is_better(self, than: Self) -> bool:
         """Whether it should replace the other one."""
         is_older = (self.time, self.commit) < (than.time, than.commit)

@@ -1,6 +1,6 @@
 """What the checkout has now, where it may differ from dvc.lock."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ class Checkout(NamedTuple):
     """All outputs, of any stage."""
     uncached: Sequence[Path]
     """The outputs of the stages that DVC leaves to git."""
-    locks: Mapping[Path, bytes]
-    """Each dvc.lock with its content."""
+    locks: Sequence[Path]
+    """Each dvc.lock."""
 
 
 class Workspace(Definitions):
@@ -69,15 +69,14 @@ class Workspace(Definitions):
                 frozenset(Path(out.fs_path) for out in repo.index.outs if out.use_cache),
                 frozenset(Path(out.fs_path) for out in repo.index.outs),
                 [Path(o.fs_path) for o in outs if not o.use_cache and self.is_inside(o.fs_path)],
-                dict(self._lock_files()),
+                self._lock_files(),
             )
 
-    def _lock_files(self) -> Iterator[tuple[Path, bytes]]:
-        """Yield each dvc.lock with its content."""
-        paths = {Path(s.path) for s in self._repo.index.stages if s.cmd and hasattr(s, "name")}
-        for file in sorted(path.with_suffix(".lock") for path in paths):
-            if file.exists() and self.is_readable(file):
-                yield file, file.read_bytes()
+    def _lock_files(self) -> list[Path]:
+        """Return each dvc.lock."""
+        stages = [s for s in self._repo.index.stages if s.cmd and hasattr(s, "name")]
+        files = {Path(stage.path).with_suffix(".lock") for stage in stages}
+        return [file for file in sorted(files) if file.exists() and self.is_readable(file)]
 
     def _hash(self, item: Any) -> tuple[Any, Any]:
         """Return size and hash of a file or a folder, with the list of its files."""

@@ -64,6 +64,8 @@ def row_of(
     if 0 < len(chosen) < _LONGEST_TAG:
         tags[CHOSEN] = chosen
     origin = origin_tags(result.state, result.head)
+    if wants.standing.is_experiment:  # its own commit keeps what was kept while it ran
+        origin |= kept_tags(result.origin.kept, [*result.digests])
     return Row(
         wanted=wants,
         words=words(result, found),

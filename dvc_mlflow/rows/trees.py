@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
-from ..git import ask, git
+from ..git import ask, git, names, text
 from ..project import Checkout, Project
 from .origin import Kept
 from .result import Result
@@ -62,29 +62,30 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
     `root` is the main repository: from DVC's temporary copies and from git worktrees the objects go
     there, too. Nothing in the checkout changes. Raises `ProjectError`.
     """
-    checkout = project.checkout({*stages})
-    here = project.root
-    top = Path(_text(git("rev-parse", "--show-toplevel", cwd=here)))
-    main = _text(git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=root))
+    needs, here = project.checkout({*stages}), project.root
+    show = ("rev-parse", "--path-format=absolute")
+    top, of, index = (
+        text(*show, *what, cwd=here)
+        for what in (["--show-toplevel"], ["--git-common-dir"], ["--git-path", "index"])
+    )
+    main, head = (
+        text(*show, "--git-common-dir", cwd=root),
+        ask("rev-parse", "-q", "--verify", "HEAD", cwd=here),
+    )
     with TemporaryDirectory() as folder:
         own = {
             "GIT_INDEX_FILE": f"{folder}/index",
             # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
         }
-        head = ask("rev-parse", "--verify", "-q", "HEAD", cwd=here)
-        try:  # git's own index knows which files have not changed
-            index = _text(
-                git("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here)
-            )
+        if of == main and Path(index).exists():  # git's own index knows what has not changed
             shutil.copyfile(index, f"{folder}/index")
-            tree, lacks = _write(top, checkout, own)
-        except (OSError, ProjectError):  # no index, or its objects are only in the copy
-            Path(f"{folder}/index").unlink(missing_ok=True)
-            if head:
-                git("read-tree", head, cwd=top, env=own)
-            tree, lacks = _write(top, checkout, own)
-        commit = _commit(top, tree, [head] if head else [], stages[-1], own)
+        elif head:
+            git("read-tree", head, cwd=here, env=own)
+        tree, lacks = _write(Path(top), needs, own)
+        options = [f"-p{head}"] if head else []
+        words = ("commit-tree", tree, *options, "-m", stages[-1])
+        commit = os.fsdecode(git(*words, cwd=here, env={**own, **_WHO})).strip()
     git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit)
     return Kept(commit, tree, lacks)
 
@@ -134,15 +135,10 @@ def _write(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[str, lis
                 lacks.append(f"{name}: it is larger than {_LARGEST_OUTPUT:,} bytes")
             else:
                 new.append(name)
-    if new:
-        text = os.fsencode("\0".join(new) + "\0")
-        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=text, env=own)
-    for file, content in checkout.locks.items():
-        options = ("hash-object", "-w", "--no-filters", "--stdin")
-        blob = _text(git(*options, cwd=top, text=content, env=own))
-        name = file.relative_to(top).as_posix()
-        git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", cwd=top, env=own)
-    return _text(git("write-tree", cwd=top, env=own)), lacks
+    new += [file.relative_to(top).as_posix() for file in checkout.locks]
+    listed = os.fsencode("".join(f"{name}\0" for name in new))
+    git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=listed, env=own)
+    return os.fsdecode(git("write-tree", cwd=top, env=own)).strip(), lacks
 
 
 def _untracked(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[list[str], list[str]]:
@@ -152,7 +148,7 @@ def _untracked(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[list
     restored code may import them. What git ignores does not.
     """
     new, lacks, others = [], [], []
-    for name in _names(git("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own)):
+    for name in names("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own):
         path = top / name
         above = {path, *path.parents}
         if above & checkout.cached or _OWN & {*path.relative_to(top).parts}:
@@ -174,20 +170,7 @@ def _untracked(top: Path, checkout: Checkout, own: dict[str, str]) -> tuple[list
     return new, lacks
 
 
-def _commit(top: Path, tree: str, parents: Sequence[str], message: str, own: dict[str, str]) -> str:
-    options = [f"-p{parent}" for parent in parents]
-    return _text(git("commit-tree", tree, *options, "-m", message, cwd=top, env={**own, **_WHO}))
-
-
 def _remote(root: Path) -> str:
     """Return the name of the git remote, `origin` if there are several."""
     remotes = ask("remote", cwd=root).split()
     return "origin" if "origin" in remotes or not remotes else remotes[0]
-
-
-def _names(listed: bytes) -> list[str]:
-    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
-
-
-def _text(printed: bytes) -> str:
-    return os.fsdecode(printed).strip("\n")

@@ -17,6 +17,7 @@ from ..pipeline.tags import (
     CLONE,
     COMPLETE,
     DOUBLE,
+    KEPT,
     PREFIX,
     SHOWN,
     SWEEP_VARIABLE,
@@ -148,6 +149,7 @@ def stored_run(run: Run, store: Store) -> StoredRun:
         declared=declared,
         unread=value(tags, UNREAD),
         prefixes={name: given.get(name) for name in known},
+        kept=tagged(tags, KEPT),
     )
 
 

@@ -82,6 +82,25 @@ def test_experiments(project: Repository) -> None:
 
 
 @pytest.mark.rest
+@pytest.mark.parametrize("where", [[], ["--temp"]], ids=["here", "copy"])
+def test_experiment_that_was_followed(project: Repository, where: list[str]) -> None:
+    """The commit of an experiment keeps what a ref has kept while it ran; no such ref remains."""
+    file = project.path / "dvc.yaml"
+    file.write_text(file.read_text().replace("(cat", "sleep 1; (cat"))
+    project.commit("Slower")
+    before = project.git("for-each-ref", "refs/rows")
+    project.run("dvc-mlflow", "run", "dvc", "exp", "run", *where, "-S", "rate=2", "-n", "mine")
+    project.record("--experiments")
+    assert project.git("for-each-ref", "refs/rows") == before
+    (run,) = [r for r in project.rows() if r.data.params["rate"] == "2"]
+    assert run.info.status == "FINISHED"
+    ref = project.git("for-each-ref", "--format=%(objectname)", "refs/exps/**/mine")
+    kept = {value for key, value in run.data.tags.items() if key.startswith("dvc-mlflow.kept.")}
+    assert kept == {ref}
+    restored(project, run)
+
+
+@pytest.mark.rest
 def test_two_evaluations_of_one_row(project: Repository) -> None:
     """A row whose stages ran one after the other is restored with all of them."""
     project.set({"rate": 2})
