@@ -114,64 +114,53 @@ def _commits(root: Path, wanted: _Wanted) -> list[str]:
     return found
 
 
-def _restore(folder: Folder, run: Run, wanted: _Wanted, commits: Sequence[str]) -> list[str]:
+def _restore(folder: Folder, row: Run, wanted: _Wanted, commits: Sequence[str]) -> list[str]:
     """Bring a row's files into its folder; return what is wrong, and print what else to know."""
-    most, best, errors = 0, "", []
+    digests, having, errors = {*wanted.digests.values()}, dict[str, int](), list[str]()
     for commit in commits:
         try:
             with folder.at(commit, wanted.chosen) as found:
-                n = len(found.having(wanted.digests.values()))
+                having[commit] = len(found.having(digests))
         except ProjectError as error:
             errors.append(f"DVC cannot read it: {error}")
-            continue
-        most, best = max((most, best), (n, commit), key=lambda each: each[0])
-        if most == len(wanted.digests):
+        if having.get(commit) == len(digests):
             break
-    if not best:
+    if not any(having.values()):
         return errors[:1] or [_CHANGED]
-    with folder.at(best, wanted.chosen) as found:
-        stages = found.having(wanted.digests.values())
-        there = {found.locked[stage.name] for stage in stages}
-        done = restore(
-            found.project, found.pipeline.scope(stages), folder.main, is_new=folder.is_new
-        )
-        problems = list(done.problems)
-        for name, digest in wanted.digests.items():
-            if digest not in there:
-                problems.append(f"no dvc.lock in the row's git trees has its result of {name}")
-        notes = [*_machine(found, run), *(f"`dvc status` there: {line}" for line in done.status)]
+    with folder.at(max(having, key=lambda commit: having[commit]), wanted.chosen) as found:
+        stages = found.having(digests)
+        scope = found.pipeline.scope(stages)
+        problems, status = restore(found.project, scope, folder.main, is_new=folder.is_new)
+        gone = digests - {found.locked[stage.name] for stage in stages}
+        lacking = [name for name, digest in wanted.digests.items() if digest in gone]
+        problems += [f"no dvc.lock in the row's git trees has its result of {n}" for n in lacking]
+        notes = [*_machine(found, row), *(f"`dvc status` there: {line}" for line in status)]
         if not problems:
-            different = _differences(found, wanted, run)
-            is_scripted = bool(value(run.data.tags, TOKEN))  # it can show other values than DVC's
-            (notes if is_scripted else problems).extend(different)
-        for note in notes:
-            say(note)
-        return problems
+            is_scripted = value(row.data.tags, TOKEN)  # it can show other values than DVC's
+            (notes if is_scripted else problems).extend(_differences(found, wanted, row))
+    for note in notes:
+        say(note)
+    return problems
 
 
-def _differences(found: State, wanted: _Wanted, run: Run) -> Iterator[str]:
+def _differences(found: State, wanted: _Wanted, row: Run) -> Iterator[str]:
     """Yield where a row differs from its files."""
     result = found.result_with(wanted.digests)
     if result is None:  # an older version has named its stages in another way
         return
-    params, _ = params_of(result)
-    said = run.data.params
-    for key, text in params.items():
-        if said.get(key, text) != text:
-            yield f"param {key!r} is {text!r}, the row says {said[key]!r}"
-    last: dict[str, tuple[int, float]] = {}
-    for name in wanted.digests:
-        for point in part_of(result, name).points:
-            if point.step >= last.get(point.key, (0, 0.0))[0]:
-                last[point.key] = (point.step, point.value)
-    for key, (_, number) in last.items():
-        wanted_value = as_stored(number)
-        if not math.isnan(number) and run.data.metrics.get(key, wanted_value) != wanted_value:
-            yield f"metric {key!r} is {number}, the row says {run.data.metrics[key]}"
+    for key, text in params_of(result)[0].items():
+        if row.data.params.get(key, text) != text:
+            yield f"param {key!r} is {text!r}, the row says {row.data.params[key]!r}"
+    points = [point for name in wanted.digests for point in part_of(result, name).points]
+    last = {point.key: point.value for point in sorted(points, key=lambda point: point.step)}
+    for key, number in last.items():
+        stored = as_stored(number)
+        if not math.isnan(number) and row.data.metrics.get(key, stored) != stored:
+            yield f"metric {key!r} is {number}, the row says {row.data.metrics[key]}"
 
 
-def _machine(found: State, run: Run) -> Iterator[str]:
+def _machine(found: State, row: Run) -> Iterator[str]:
     """Yield how this machine differs from the one that made a row."""
     for key, here in environment(found.project.md5("requirements.txt")).items():
-        if here and run.data.tags.get(key, here) != here:
-            yield f"{key}: the row was made with {run.data.tags[key]}; here it is {here}"
+        if here and row.data.tags.get(key, here) != here:
+            yield f"{key}: the row was made with {row.data.tags[key]}; here it is {here}"

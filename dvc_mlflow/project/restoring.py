@@ -1,10 +1,11 @@
 """Bring a result's files into a checkout of its own: from DVC's cache, git, and DVC's remotes."""
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 from dvc.config import Config, ConfigError
 from dvc.config_schema import RelPath
@@ -57,18 +58,12 @@ def restored_project(main: Path) -> Iterator[Project]:
         yield project
 
 
-class Restored(NamedTuple):
-    """What has become of a result's files, one line for each thing that the user should know."""
-
-    problems: Sequence[str]
-    """What is missing, or differs from dvc.lock."""
-    status: Sequence[str]
-    """What `dvc status` reports, if nothing is missing; the commit itself can be so."""
-
-
-def restore(project: Project, stages: Sequence[Stage], main: Path, *, is_new: bool) -> Restored:
+def restore(
+    project: Project, stages: Sequence[Stage], main: Path, *, is_new: bool
+) -> tuple[list[str], list[str]]:
     """Bring in the outputs of these stages, and the data that they read, as dvc.lock has them.
 
+    Return what is missing or differs, one line each; if nothing, what `dvc status` reports.
     They come from DVC's cache, from any commit of git, from DVC's remote, or from where a `.dvc`
     file imports them, if the project at `main` has the same file. Unless the checkout `is_new`, a
     file that differs stays, as somebody may have edited it.
@@ -81,22 +76,22 @@ def restore(project: Project, stages: Sequence[Stage], main: Path, *, is_new: bo
     data += [s for s in repo.index.stages if unmade & {*map(project._path, s.outs)}]
     outs = [o for stage in (*own, *data) for o in stage.outs if o.hash_info and o.is_in_repo]
     problems: list[str] = []
-    with nothing_deleted() as damaged:
+    with nothing_deleted():
         stay = [] if is_new else [out for out in outs if out.exists and _wrong(project, out)]
-        lacking = [o for o in outs if o not in stay and not _bring(project, o, damaged)]
-        imports = [out for out in lacking if out.stage.is_import and not _is_same(out.stage, main)]
-        wanted = [out for out in lacking if out.use_cache and out not in imports]
-        wanted = [out for out in wanted if damaged.isdisjoint(_cached(project, out))]
+        lacking = [out for out in outs if out not in stay and not _bring(project, out)]
+        kept = [out for out in lacking if out.use_cache and not _damaged(project, out)]
+        imports = [out for out in kept if out.stage.is_import and not _is_same(out.stage, main)]
+        wanted = [out for out in kept if out not in imports]
         looked = fetch(repo, wanted) if wanted else "in DVC's cache"
         for out in stay:
             problems += _problems(project, out, f"delete {_path(out)}, and restore again")
         for out in lacking:
-            if not (out in wanted and _bring(project, out, damaged)):
+            if not (out in wanted and _bring(project, out)):
                 where = _IMPORTED if out in imports else looked
                 reason = f"it is not {where}; {_CURE}" if out.use_cache else "no commit has it"
-                problems += _problems(project, out, reason, damaged)
+                problems += _problems(project, out, reason, _damaged(project, out))
     problems += _missing_deps(project, own)
-    return Restored(problems, [] if problems else _status(project, [*own, *data]))
+    return problems, [] if problems else _status(project, [*own, *data])
 
 
 _IMPORTED = "in DVC's cache, and the .dvc file that imports it is not as in the main repository"
@@ -118,7 +113,7 @@ def _is_read(data: Any, stages: Sequence[Any]) -> bool:
     return any(overlap(dep, out.fs_path) for out in data.outs for dep in deps)
 
 
-def _bring(project: Project, out: Any, damaged: set[str]) -> bool:
+def _bring(project: Project, out: Any) -> bool:
     """Bring in what DVC's cache and git have of an output; return whether it is all there.
 
     What is right stays: DVC would remove what its cache lacks, and what somebody has added.
@@ -129,11 +124,9 @@ def _bring(project: Project, out: Any, damaged: set[str]) -> bool:
         # `dvc checkout` itself would need the package of a remote, even if nothing is there.
         with suppress(Exception):  # what is missing is found by its md5
             out.checkout(force=True, allow_missing=True)
-        for path, (md5, here) in _wrong(project, out).items():
+        for path, (_, here) in _wrong(project, out).items():
             if here:  # DVC trusts that a write-protected file in its cache is intact
                 path.unlink()
-                if (cached := Path(out.cache.oid_to_path(md5))).exists():
-                    damaged.add(f"{cached}")
     wrong = _wrong(project, out).items()
     return not [path for path, (md5, _) in wrong if not _take_from_git(project, out, path, md5)]
 
@@ -191,13 +184,18 @@ def _is_as_locked(project: Project, out: Any) -> bool:
     return out.exists and not (is_known and project._tree(out) is None)
 
 
-def _cached(project: Project, out: Any) -> set[str]:
-    """Return where DVC's cache has, or would have, those files of an output that are not here."""
-    return {out.cache.oid_to_path(md5) for md5, _ in _wrong(project, out).values()}
+def _damaged(project: Project, out: Any) -> dict[Path, str]:
+    """Return those files of an output that are not here although DVC's cache has them, and where.
+
+    They have not come from there, so their md5s are wrong.
+    """
+    lacking = (path_md5 for path_md5 in _wrong(project, out).items() if out.use_cache)
+    found = ((path, Path(out.cache.oid_to_path(md5))) for path, (md5, _) in lacking)
+    return {path: f"{cached}" for path, cached in found if cached.exists()}
 
 
 def _problems(
-    project: Project, out: Any, reason: str, damaged: Set[str] = frozenset()
+    project: Project, out: Any, reason: str, damaged: Mapping[Path, str] = MappingProxyType({})
 ) -> Iterator[str]:
     """Yield what is missing of an output, or differs from dvc.lock, and what would bring it."""
     if outside := _outside(out):
@@ -205,10 +203,9 @@ def _problems(
         return
     whole = {Path(out.fs_path): (f"{out.hash_info.value}", "")}
     for path, (md5, here) in (_wrong(project, out) if out.exists else whole).items():
-        name = os.path.relpath(path, out.repo.root_dir)
-        own = (each for each in sorted(damaged) if Path(each).parts[-2:] == (md5[:2], md5[2:]))
-        bad = next(own, "")
-        why = f"{bad} is damaged; mend or delete that, and restore again" if bad else reason
+        name, why = os.path.relpath(path, out.repo.root_dir), reason
+        if path in damaged:
+            why = f"{damaged[path]} is damaged; delete that, and restore again"
         is_other = f"{name} has the md5 {here}, dvc.lock has {md5}"
         yield f"{is_other if here else f'{name} (md5 {md5}) is missing'}: {why}"
 

@@ -62,27 +62,22 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
     `root` is the main repository: from DVC's temporary copies and from git worktrees the objects go
     there, too. Nothing in the checkout changes. Raises `ProjectError`.
     """
-    needs, here = project.checkout({*stages}), project.root
+    needs, here, top = project.checkout({*stages}), project.root, project.top.resolve()
     show = ("rev-parse", "--path-format=absolute")
-    top, of, index = (
-        text(*show, *what, cwd=here)
-        for what in (["--show-toplevel"], ["--git-common-dir"], ["--git-path", "index"])
-    )
-    main, head = (
-        text(*show, "--git-common-dir", cwd=root),
-        ask("rev-parse", "-q", "--verify", "HEAD", cwd=here),
-    )
+    main, own_git = (text(*show, "--git-common-dir", cwd=folder) for folder in (root, here))
+    index = Path(text(*show, "--git-path", "index", cwd=here))
+    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=here)
     with TemporaryDirectory() as folder:
         own = {
             "GIT_INDEX_FILE": f"{folder}/index",
             # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
         }
-        if of == main and Path(index).exists():  # git's own index knows what has not changed
+        if own_git == main and index.exists():  # git's own index knows what has not changed
             shutil.copyfile(index, f"{folder}/index")
         elif head:
             git("read-tree", head, cwd=here, env=own)
-        tree, lacks = _write(Path(top), needs, own)
+        tree, lacks = _write(top, needs, own)
         options = [f"-p{head}"] if head else []
         words = ("commit-tree", tree, *options, "-m", stages[-1])
         commit = os.fsdecode(git(*words, cwd=here, env={**own, **_WHO})).strip()

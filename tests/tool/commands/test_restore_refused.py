@@ -43,19 +43,21 @@ def test_data_that_is_gone(tmp_path: Path) -> None:
     assert "there is no default DVC remote; `dvc pull` it where it still is" in line
 
 
-def test_corrupted_cache(project: Repository) -> None:
-    """A damaged file in DVC's cache, which DVC calls up to date, is found and named."""
+@pytest.mark.parametrize("mode", [0o444, 0o644], ids=["protected", "open"])
+def test_corrupted_cache(project: Repository, mode: int) -> None:
+    """A damaged file in DVC's cache, which DVC calls up to date or deletes, is named and stays."""
     run = last(project)
     md5 = run.data.tags["md5.model.txt"]
     cached = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     intact = cached.read_bytes()
     cached.chmod(0o644)
     cached.write_text("damaged\n")
-    cached.chmod(0o444)
+    cached.chmod(mode)
     said = restore(project, run)
     assert said.status == 1
+    assert cached.read_text() == "damaged\n"
     assert f": model.txt (md5 {md5}) is missing: {cached} is damaged; " in said.error
-    assert "; mend or delete that, and restore again" in said.error
+    assert "; delete that, and restore again" in said.error
     assert not [*project.path.glob("restored/*/model.txt")]
     cached.unlink()
     cached.write_bytes(intact)
@@ -63,7 +65,7 @@ def test_corrupted_cache(project: Repository) -> None:
 
 
 def test_damaged_remote(project: Repository) -> None:
-    """A damaged file in a remote on this machine is named; DVC itself would delete it."""
+    """A damaged file in a remote on this machine stays, and counts for nothing there."""
     project.dvc("push", "-q")
     run = last(project)
     md5 = run.data.tags["md5.model.txt"]
@@ -74,7 +76,7 @@ def test_damaged_remote(project: Repository) -> None:
     project.git("update-ref", "-d", f"refs/rows/{run.data.tags['dvc-mlflow.kept.a']}")
     said = restore(project, run)
     assert said.status == 1
-    assert f": model.txt (md5 {md5}) is missing: {file} is damaged; " in said.error
+    assert f": model.txt (md5 {md5}) is missing: it is not in DVC's cache, nor " in said.error
     assert file.read_text() == "damaged\n"
 
 
