@@ -7,7 +7,6 @@ from typing import Any
 
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
-from dvc_objects.errors import ObjectFormatError
 
 from ..errors import masked
 from .hashing import file_md5
@@ -53,7 +52,7 @@ def nothing_deleted() -> Iterator[None]:
     def checked(db: Any, oid: str, check_hash: bool = True, info: object = None) -> Any:
         path, is_here = Path(db.oid_to_path(oid)), db.fs.protocol == "local"
         if check_hash and is_here and file_md5(path, db.hash_name) != oid.removesuffix(".dir"):
-            raise ObjectFormatError(f"{path} is damaged")
+            raise FileNotFoundError(f"{path} is damaged")
         return check(db, oid, check_hash, info)
 
     every.check = checked
