@@ -86,7 +86,7 @@ def test_experiments(project: Repository) -> None:
 def test_experiment_that_was_followed(project: Repository, where: list[str]) -> None:
     """The commit of an experiment keeps what a ref has kept while it ran; no such ref remains."""
     file = project.path / "dvc.yaml"
-    file.write_text(file.read_text().replace("(cat", "sleep 1; (cat"))
+    file.write_text(file.read_text().replace("(cat", "sleep 5; (cat"))
     project.commit("Slower")
     before = project.git("for-each-ref", "refs/rows")
     project.run("dvc-mlflow", "run", "dvc", "exp", "run", *where, "-S", "rate=2", "-n", "mine")
