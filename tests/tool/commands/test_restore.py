@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from support.clone import Clone, environment
+from support.following import following
 from support.pipelines import Repository, last, repository, reproduce, train
 from support.restoring import copy_with_remotes, restore, restored, with_remotes
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -85,12 +87,23 @@ def test_experiments(project: Repository) -> None:
 @pytest.mark.parametrize("where", [[], ["--temp"]], ids=["here", "copy"])
 def test_experiment_that_was_followed(project: Repository, where: list[str]) -> None:
     """The commit of an experiment keeps what a ref has kept while it ran; no such ref remains."""
-    file = project.path / "dvc.yaml"
-    file.write_text(file.read_text().replace("(cat", "sleep 5; (cat"))
-    project.commit("Slower")
-    before = project.git("for-each-ref", "refs/rows")
-    project.run("dvc-mlflow", "run", "dvc", "exp", "run", *where, "-S", "rate=2", "-n", "mine")
-    project.record("--experiments")
+    file, gates = project.path / "dvc.yaml", project.path.parent
+    given = json.loads(file.read_text())
+    for name in ("train", "a"):
+        gate = f"until [ -e {gates / name} ]; do sleep 0.1; done"
+        given["stages"][name]["cmd"] = f"{gate}; {given['stages'][name]['cmd']}"
+    file.write_text(json.dumps(given))
+    project.commit("Stages that wait")
+    before, n = project.git("for-each-ref", "refs/rows"), len(project.rows())
+    command = ["dvc", "exp", "run", "-q", *where, "-S", "rate=2", "-n", "mine"]
+    with following(project):
+        running = subprocess.Popen(command, cwd=project.path, env=environment())
+        wait(lambda: len(project.rows()) > n)
+        (gates / "train").touch()
+        wait(lambda: project.git("for-each-ref", "refs/rows") != before)
+        (gates / "a").touch()
+        assert running.wait(60) == 0
+        project.record("--experiments")
     assert project.git("for-each-ref", "refs/rows") == before
     (run,) = [r for r in project.rows() if r.data.params["rate"] == "2"]
     assert run.info.status == "FINISHED"
