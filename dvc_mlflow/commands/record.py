@@ -127,7 +127,8 @@ def _of_checkout(project: Project, recording: Recording) -> Iterator[str]:
     try:
         state = read(project)
     except ProjectError as error:
-        yield f"{error}"
+        if not recording.n_results:  # else its commit may have been read: locks of DVC 1 are
+            yield f"{error}"
         return
     yield from _problems(state)
     results = state.results()

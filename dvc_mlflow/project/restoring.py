@@ -15,6 +15,7 @@ from dvc.dirs import site_cache_dir
 from ..pipeline.stages import Stage, is_below, is_inside, overlap
 from .files import File
 from .hashing import file_has_md5, file_md5
+from .locks import is_old
 from .opened import errors_reported
 from .past import lock_as_now, old_files_read
 from .remotes import fetch, nothing_deleted
@@ -63,7 +64,7 @@ def restore(
 ) -> tuple[list[str], list[str]]:
     """Bring in the outputs of these stages, and the data that they read, as dvc.lock has them.
 
-    Return what is missing or differs, one line each; if nothing, what `dvc status` reports.
+    Return what is missing or differs, one line each; then what `dvc status` reports if nothing is.
     They come from DVC's cache, from any commit of git, from DVC's remote, or from where a `.dvc`
     file imports them, if the project at `main` has the same file. Unless the checkout `is_new`, a
     file that differs stays, as somebody may have edited it.
@@ -91,6 +92,9 @@ def restore(
                 reason = f"it is not {where}; {_CURE}" if out.use_cache else "no commit has it"
                 problems += _problems(project, out, reason, _damaged(project, out))
     problems += _missing_deps(project, own)
+    locks = {Path(s.path).with_suffix(".lock") for s in own if hasattr(s, "name")}
+    if any(is_old(lock.read_text()) for lock in locks):
+        return problems, ["dvc.lock has the form of DVC 1, which `dvc` does not read any more"]
     return problems, [] if problems else _status(project, [*own, *data])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from support.histories import STAGES, by, history, result
 from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
+from support.restoring import restore
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -68,6 +69,8 @@ def test_old_lock(tmp_path: Path) -> None:
     assert (said.status, said.error) == (0, "")
     rows = by("rate", project)
     assert rows["1"].data.metrics["evaluate/score"] == 0.001
+    said = restore(project, rows["1"])
+    assert "dvc.lock has the form of DVC 1, which `dvc` does not read any more" in said.out
 
 
 def test_single_stage_file(tmp_path: Path) -> None:
