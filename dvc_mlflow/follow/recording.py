@@ -87,7 +87,7 @@ class Recording:
         """Why results are left out during whose making inputs changed, and what to do."""
         self.n_results = 0
         self.left_out: dict[str, list[str]] = defaultdict(list)
-        """The commits in which a recorded stage has no result, by the reason."""
+        """The commits in which a recorded stage has numbers, but no result, by the reason."""
         self.digests: set[str] = set()
         """Of the stages' results that were found."""
         self.notes: dict[str, list[str]] = defaultdict(list)
@@ -264,16 +264,17 @@ class Recording:
         return found
 
     def _leave_out(self, given: Round, chosen: Sequence[str], now: Pipeline | None) -> None:
-        """Note which recorded stages have no result in the commits of a round."""
+        """Note which recorded stages have no result in the commits of a round, but numbers."""
         for state in given.states:
             if state.snapshot is None or state.origin.is_dirty:
                 continue
-            _, reasons = results(state.pipeline)
+            commit, (_, reasons) = state.snapshot.commit, results(state.pipeline)
             for stage in recorded(state.pipeline, chosen or names_recorded(state.pipeline, now)):
-                if why := reasons.get(stage.name):
+                why, paths = reasons.get(stage.name), state.pipeline.metrics_paths(stage)
+                has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
+                if why and has_any:
                     commits = self.left_out[f"stage {stage.name} is not recorded: {why}"]
-                    if state.snapshot.commit not in commits:
-                        commits.append(state.snapshot.commit)
+                    commits += [commit] if commit not in commits else []
 
     @cached_property
     def _kept(self) -> Mapping[str, str]:

@@ -190,7 +190,7 @@ def test_own_files(place: Place) -> None:
     secret.write_text(SECRET)
     folder.mkdir(parents=True, exist_ok=True)
     files = [own / "clone"]
-    files += [folder / name for name in ("registry", "history", "ui", "follow.log")]
+    files += [folder / name for name in ("history", "ui", "follow.log")]
     for file in files:
         file.unlink(missing_ok=True)
         file.symlink_to(secret)

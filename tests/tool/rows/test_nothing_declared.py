@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from support.following import followed, following
-from support.pipelines import evaluate, makes, prepare, repository
+from support.locked import evaluated, locked, trained
+from support.pipelines import evaluate, makes, prepare, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -55,11 +56,9 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
     said = project.record("--all")
     assert said.out == ""
-    head = project.git("rev-parse", "--short=7", "HEAD")
-    assert said.error.splitlines() == [
-        f"dvc-mlflow: {head}: stage a is not recorded: dvc.lock has no result of it",
-        "dvc-mlflow: 0 rows: no commit has a result of a recorded stage in its dvc.lock",
-    ]
+    none = "dvc-mlflow: 0 rows: no commit has a result of a recorded stage in its dvc.lock"
+    why = "stage a is not recorded: dvc.lock has no result of it"
+    assert said.error.splitlines() == [none, f"dvc-mlflow: {why}; run `dvc repro`"]
     project.dvc("repro", "-q")
     uncommitted = "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
     assert uncommitted in project.record("--all").error
@@ -70,6 +69,20 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     project.client.delete_run(row.info.run_id)
     trash = f"left in MLflow's trash: run {row.info.run_id} (a); --deleted restores it\n"
     assert [project.record(*words).out.startswith(trash) for words in ([], ["--all"])] == [True] * 2
+
+
+def test_outdated(tmp_path: Path) -> None:
+    """Numbers that are not of the data beside them are in no row, and a line names the commit."""
+    stages = {"train": train("raw.txt"), "a": evaluate("a")}
+    project = locked(tmp_path / "project", stages, {"rate": 1, "a": 1}, evaluated())
+    project.commit("A result")
+    project.again(trained(2), {"rate": 2}, "train")
+    project.commit("Only a training")
+    head = project.git("rev-parse", "--short=7", "HEAD")
+    said = project.record("--all")
+    why = "stage a is not recorded: it has read a different model.txt than train has written"
+    assert f"dvc-mlflow: {head}: {why}\n" in said.error
+    assert [row.data.metrics.get("a/score") for row in project.rows()] == [1, None]
 
 
 def test_unknown_stages(tmp_path: Path) -> None:
