@@ -93,8 +93,8 @@ def _record_many(
         warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not changed:
         say(_NOTHING)
-    for line in _of_checkout(project, recording) if given.all else ():
-        warn(line)
+    if given.all:
+        _report_checkout(project, recording)
     for store in recording.stores:
         if store in changed and not options.dry_run:
             say(store.table_line())
@@ -122,21 +122,21 @@ def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
         warn(f"{commits[0][:7]}{others}: {text}")
 
 
-def _of_checkout(project: Project, recording: Recording) -> Iterator[str]:
-    """Yield what is to be said of the checkout, once all commits are recorded."""
+def _report_checkout(project: Project, recording: Recording) -> None:
+    """Say of the checkout what `record` says of it, once all commits are recorded."""
     try:
         state = read(project)
     except ProjectError as error:
         if not recording.n_results:  # else its commit may have been read: locks of DVC 1 are
-            yield f"{error}"
+            warn(f"{error}")
         return
-    yield from _problems(state)
     results = state.results()
-    if not (recording.left_out or results):
-        yield from _without_result(state)
+    lacking = [] if recording.left_out or results else [*_without_result(state)]
+    for line in (*_problems(state), *lacking):
+        warn(line)
     new = [each for each in results if not {*each.digests.values()} <= recording.digests]
     if new and len([*recording.rows_of(new)]) < len(new):
-        yield "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
+        say("the result in dvc.lock is not committed; `dvc-mlflow record` adds its row")
 
 
 def _without_result(state: State) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The table shows by itself which result is best and what made it so."""
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 
 from dvc_mlflow.pipeline.evaluations import is_lower_better
+from support.clone import environment
+from support.following import following
 from support.locked import evaluated, locked, read, row, trained, united
 from support.pipelines import Repository, Stages, evaluate, makes, repository, train
 from support.row_content import columns
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
@@ -153,11 +157,14 @@ def test_items_and_their_comparison(tmp_path: Path) -> None:
 def test_while_it_runs(tmp_path: Path) -> None:
     """The first row that runs has columns, though it has no metrics: the newest row is first."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    stages["train"]["cmd"] += "; sleep 2; exit 3"
+    stages["train"]["cmd"] += f"; until [ -e {tmp_path}/go ]; do sleep 0.1; done; exit 3"
     project = repository(tmp_path / "project", stages)
     project.set({"rate": 5})
-    project.run("dvc-mlflow", "run", "dvc", "repro", check=False)
-    project.record()
+    with following(project):
+        running = subprocess.Popen(["dvc", "repro", "-q"], cwd=project.path, env=environment())
+        wait(project.rows)
+        (tmp_path / "go").touch()
+        assert running.wait(60) != 0
     assert view(project) == {
         "selectedColumns": ["params.`rate`", "tags.`commit`"],
         "searchFilter": "",

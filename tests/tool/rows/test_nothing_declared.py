@@ -61,7 +61,7 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     assert said.error.splitlines() == [none, f"dvc-mlflow: {why}; run `dvc repro`"]
     project.dvc("repro", "-q")
     uncommitted = "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
-    assert uncommitted in project.record("--all").error
+    assert uncommitted in project.record("--all").out
     assert "added" in project.record().out
     project.commit("The result")
     assert project.record("--all").out.startswith("nothing to do")
