@@ -126,7 +126,8 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert said.status == 0
     assert "Traceback" not in said.error
     lines = said.error.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
+    assert any("stage evaluate is not recorded: dvc.lock has no result" in line for line in lines)
     assert any("none.yaml" in line for line in lines)
     both = ("dvc.yaml:a - dvc.yaml:b", "dvc.yaml:b - dvc.yaml:a")  # DVC has them in a set
     assert any(f"specified in: - {names}" in line for line in lines for names in both)
