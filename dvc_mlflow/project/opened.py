@@ -4,7 +4,7 @@ import logging
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from graphlib import CycleError
 from io import BytesIO
@@ -22,6 +22,7 @@ from ..git import Blobs, checkout
 from ..pipeline.stages import leads_out
 from ..place import folder_of
 
+_MOST = 1_000_000  # values in a file that is parsed here, once all aliases are unfolded
 _CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}\Z")
 """The end of a path in DVC's cache: an md5."""
 
@@ -237,5 +238,18 @@ def parse(text: str, path: str) -> Any:
         raise ValueError(f"{type(error).__name__}: {error}"[:200]) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if "*" in text and _unfolded(found, {}) > _MOST:
+        raise ValueError(f"its aliases unfold to more than {_MOST:,} values")
     is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())
     return 0 if is_zero else found  # DVC's parsers make {} of both 0 and nothing
+
+
+def _unfolded(value: Any, known: dict[int, float]) -> float:
+    """Return how many values there are in a value; those that contain themselves have no end."""
+    if not isinstance(value, Mapping | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        inner = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_unfolded(each, known) for each in inner)
+    return known[id(value)]
