@@ -88,6 +88,8 @@ class Recording:
         self.n_results = 0
         self.left_out: dict[str, list[str]] = defaultdict(list)
         """The commits in which a recorded stage has numbers, but no result, by the reason."""
+        self._looked: set[str] = set()
+        """The commits that were searched for these; several rounds read the same ones."""
         self.digests: set[str] = set()
         """Of the stages' results that were found."""
         self.notes: dict[str, list[str]] = defaultdict(list)
@@ -266,15 +268,16 @@ class Recording:
     def _leave_out(self, given: Round, chosen: Sequence[str], now: Pipeline | None) -> None:
         """Note which recorded stages have no result in the commits of a round, but numbers."""
         for state in given.states:
-            if state.snapshot is None or state.origin.is_dirty:
+            commit = state.snapshot.commit if state.snapshot else ""
+            if not commit or state.origin.is_dirty or commit in self._looked:
                 continue
-            commit, (_, reasons) = state.snapshot.commit, results(state.pipeline)
+            self._looked.add(commit)
+            _, reasons = results(state.pipeline)
             for stage in recorded(state.pipeline, chosen or names_recorded(state.pipeline, now)):
                 why, paths = reasons.get(stage.name), state.pipeline.metrics_paths(stage)
                 has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
                 if why and has_any:
-                    commits = self.left_out[f"stage {stage.name} is not recorded: {why}"]
-                    commits += [commit] if commit not in commits else []
+                    self.left_out[f"stage {stage.name} is not recorded: {why}"].append(commit)
 
     @cached_property
     def _kept(self) -> Mapping[str, str]:

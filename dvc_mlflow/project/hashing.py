@@ -40,10 +40,11 @@ def md5s(content: bytes, name: str) -> Iterator[str]:
 
     `end-of-file-fixer` of pre-commit ends the last line, which many programs do not.
     """
-    yield content_md5(content, name)
-    if b"\0" not in content[:8000]:  # as git decides what is a text
-        for text in (content, content.removesuffix(b"\n").removesuffix(b"\r")):
-            yield from (content_md5(way(text), name) for way in _ENDINGS)
+    is_text = b"\0" not in content[:8000]  # as git decides it
+    yield from (content_md5(way(content), name) for way in (_ENDINGS if is_text else _ENDINGS[:1]))
+    unended = content.removesuffix(b"\n").removesuffix(b"\r")
+    if is_text and unended != content:
+        yield from (content_md5(way(unended), name) for way in _ENDINGS)
 
 
 def file_has_md5(file: Path, wanted: str, name: str) -> bool:

@@ -50,7 +50,8 @@ class Shown(NamedTuple):
 
 def show(project: Project, root: Path, *, dry: bool = False) -> Shown:
     """Show the registry of a project; `dry` writes nothing. Raises `ToolError`."""
-    if not (_has_tags(project.top) and exists(root)):
+    tags = {*ask("tag", cwd=project.top).splitlines()}
+    if not (any({"@", "#"} & {*tag} for tag in tags) and exists(root)):  # GTO's have one of them
         return Shown([], [])
     from ..project import registry  # GTO takes a third of a second
 
@@ -62,7 +63,7 @@ def show(project: Project, root: Path, *, dry: bool = False) -> Shown:
     lacking = [v for name in own for v in own[name].versions if shown(there[name], v) is None]
     with VersionRows(project, root, store) as rows:
         found = {version.tag: rows.find(version) for version in lacking}
-    view = _View(store, found, {*ask("tag", cwd=project.top).splitlines()}, dry=dry)
+    view = _View(store, found, tags, dry=dry)
     with store.errors_reported(AT_MOST):
         for name, each in own.items():
             view.show(there[name], name, each)
@@ -99,9 +100,11 @@ def shown(there: RegisteredModel, version: "Version") -> ModelVersion | None:
     return known or there.with_tag(key, version.commit)
 
 
-def _has_tags(top: Path) -> bool:
-    """Whether git has tags that GTO could read."""
-    return bool({"@", "#"} & {*ask("tag", cwd=top)})
+class _Mark(NamedTuple):
+    """The version to which the tool has given an alias, and git's tag that said so."""
+
+    version: str
+    tag: str
 
 
 class _View:
@@ -189,7 +192,7 @@ class _View:
     def _stage(self, there: RegisteredModel, stage: str, assigned: "Assigned", target: str) -> None:
         """Let the alias of a stage be at the version `target`, unless it contradicts git."""
         at, number = f"models:/{there.name}@{stage}", there.aliases.get(stage, "")
-        name, by = _short(assigned.version), _mark(there, stage)
+        name, by = _short(assigned.version), _mark(there, stage).tag
         is_older = _counter(by) > _counter(assigned.tag)
         if not registered_models.is_alias(stage):
             self._why[f"MLflow allows no alias {stage!r}"].append(assigned.tag)
@@ -221,7 +224,7 @@ class _View:
                 what = f"models:/{there.name} version {number} stays, though git took it back"
                 self._why[f"{what}; delete it in MLflow"].append(tag)
         for stage in there.aliases.keys() - said.stages.keys():
-            if (tag := _mark(there, stage)) in self._tags and _is_own(there, stage):
+            if (tag := _mark(there, stage).tag) in self._tags and _is_own(there, stage):
                 what = f"models:/{there.name}@{stage} stays, though git assigns it no longer"
                 self._why[f"{what}; delete it in MLflow"].append(tag)
 
@@ -235,7 +238,7 @@ class _View:
 def tags_shown(there: RegisteredModel) -> set[str]:
     """Return git's tags by which the tool has made what MLflow has."""
     found = {version.tags.get(GTO_TAG, "") for version in there.versions.values()}
-    return (found | {_mark(there, alias) for alias in there.aliases}) - {""}
+    return (found | {_mark(there, alias).tag for alias in there.aliases}) - {""}
 
 
 def is_somebodys(there: RegisteredModel, alias: str) -> bool:
@@ -246,16 +249,16 @@ def is_somebodys(there: RegisteredModel, alias: str) -> bool:
 def _is_own(there: RegisteredModel, alias: str) -> bool:
     """Whether an alias is where the tool has put it."""
     version = there.versions.get(there.aliases.get(alias, ""))
-    marked = there.tags.get(GTO_STAGE + alias, "").partition(" ")[0]
-    return version is not None and marked in (
+    return version is not None and _mark(there, alias).version in (
         version.tags.get(GTO_VERSION),
         version.tags.get(GTO_COMMIT),
     )
 
 
-def _mark(there: RegisteredModel, stage: str) -> str:
-    """Return git's tag by which the tool has given an alias last, or ""."""
-    return there.tags.get(GTO_STAGE + stage, "").partition(" ")[2]
+def _mark(there: RegisteredModel, stage: str) -> _Mark:
+    """Return where the tool has put an alias last; both are "" if it has not."""
+    version, _, tag = there.tags.get(GTO_STAGE + stage, "").partition(" ")
+    return _Mark(version, tag)
 
 
 def _counter(tag: str) -> int:

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..pipeline.identity import Match, StoredRun
-from ..pipeline.row import FORMAT, Part, Row
+from ..pipeline.row import FORMAT, Part, Point, Row
 from ..pipeline.tags import (
     COMPLETE,
     DOUBLE,
@@ -89,9 +89,8 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
     if found and found.is_deleted:
         store.client.restore_run(found.run_id)
     is_live = live is not None and bool(live.run_id)
-    sent = stored(store, run) if row.points and not is_new else frozenset()
     at = int(time.time() * 1000) if is_live else row.time
-    points = [point for point in row.points if comparable(point) not in sent]
+    points = _lacking(store, None if is_new else run, row)
     has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
     metrics = [metric(point, has_ended or at) for point in points]
     notes += [*row.notes, *row.contradicted(run.data.params)]
@@ -123,13 +122,18 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
 
 def planned(store: Store, row: Row, where: Match) -> Written:
     """Return what `upsert` would do for a row; nothing is written."""
-    found, points = where.has or where.joins, row.points
-    if found and points:
-        sent = stored(store, store.client.get_run(found.run_id))
-        points = [point for point in points if comparable(point) not in sent]
+    found = where.has or where.joins
+    run = store.client.get_run(found.run_id) if found and row.points else None
+    points = _lacking(store, run, row)
     unserved = frozenset[str]().union(*(part.unserved for part in row.parts.values()))
     run_id, name = (found.run_id, found.name) if found else ("", row.name)
     return Written(_verb(row, where, points, unserved), name, run_id, _new(row, where))
+
+
+def _lacking(store: Store, run: Run | None, row: Row) -> list[Point]:
+    """Return the points that a run lacks, if there is one already."""
+    sent = stored(store, run) if run and row.points else frozenset()
+    return [point for point in row.points if comparable(point) not in sent]
 
 
 def _new(row: Row, where: Match) -> list[str]:
