@@ -21,6 +21,7 @@ from .rwlock import holds_lock, stamp
 
 _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
+_RESTS = 500_000_000  # ns: while `dvc` goes on, a dvc.lock that is younger proves no failure
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
 _WRITTEN = 2.0  # s around the end of a stage in which DVC has written dvc.lock
 _MOMENT = 0.2  # s until what may have been half written is read again
@@ -202,8 +203,8 @@ class LiveRows:
             if state is not None:
                 self._complete(stage, state)
                 return True
-        lives = run.is_dvc_alive and not (run.is_dvc_done and since > _UNTIL_FAILED)
-        if lives or (not run.is_seen and since < _UNTIL_LOST):
+        is_proof = run.is_dvc_done and since > _UNTIL_FAILED and (not now or now.age > _RESTS)
+        if (run.is_dvc_alive and not is_proof) or (not run.is_seen and since < _UNTIL_LOST):
             return False
         self._fail(stage)
         return True

@@ -59,6 +59,27 @@ def test_goes_on(tmp_path: Path) -> None:
     assert new.data.metrics == {"b/score": 2}
 
 
+def test_lock_in_writing(tmp_path: Path) -> None:
+    """A dvc.lock that `dvc` is just writing for the next stage is no proof that one has failed."""
+    slow = "until test -e go; do sleep 0.1; done"
+    writes = "cp dvc.lock copy; for i in $(seq 40); do : > dvc.lock; sleep 0.05; done"
+    stages = {
+        "train": {**train("raw.txt"), "cmd": f"{slow}; {train()['cmd']}"},
+        "a": {**evaluate("a"), "cmd": f"{writes}; cat copy > dvc.lock; {evaluate('a')['cmd']}"},
+    }
+    project = repository(tmp_path / "project", stages)
+    with following(project) as follower, started(project, "dvc", "repro") as dvc:
+        wait_for_rows(project, "RUNNING")
+        follower.process.send_signal(signal.SIGSTOP)
+        project.write({"go": ""})
+        wait(lambda: (project.path / "copy").exists())
+        follower.process.send_signal(signal.SIGCONT)
+        assert dvc.wait(60) == 0
+        (row,) = wait_for_rows(project, "FINISHED")
+    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert not [line for line in follower.lines if "FAILED" in line]
+
+
 def test_same_bytes(tmp_path: Path) -> None:
     """A forced run with the same result is in the same row: its own goes to the trash."""
     project = repository(tmp_path / "project", SLOW)

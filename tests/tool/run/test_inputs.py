@@ -134,7 +134,7 @@ def test_not_changed(tmp_path: Path, what: str) -> None:
     project = pipeline(tmp_path / "project")
     with following(project) as follower:
         row = ran(project, follower, what)
-        assert row.info.status == "FINISHED"
+        assert row.info.status == "FINISHED", row.data.tags.get("mlflow.note.content")
         assert project.record().status == 0
     assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
 
