@@ -1,9 +1,9 @@
 """The command line of `dvc-mlflow`."""
 
 import argparse
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
-
-from .sweep.options import add_sweep_to
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     _add_those_of_one_row(commands)
     _add_ui(commands)
     _add_follow(commands)
-    add_sweep_to(commands)
+    _add_sweep(commands)
     return every
 
 
@@ -129,6 +129,48 @@ def _add_follow(commands: Any) -> None:
         help="record only what begins from now on, and end when nothing has run for ten seconds",
     )
     follow.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # a descriptor, from `run`
+
+
+def _add_sweep(commands: Any) -> None:
+    add = commands.add_parser(
+        "sweep",
+        help="run many DVC experiments by Ray (dvc-mlflow[sweep])",
+        description="Run a grid of DVC experiments, as `dvc exp run` would, or let Optuna search "
+        "one, on the cores of this machine or on a Ray cluster. Experiments that the git remote "
+        "has do not run again.",
+    ).add_argument
+    add("-S", "--set-param", action="append", default=[], help="as in `dvc exp run --queue`")
+    add(
+        "-n",
+        type=_number(int, 1),
+        help="search so many points of -S, also in interval(A,B) and log(A,B)",
+    )
+    add("--metric", help="KEY that says which trial is best, or -KEY if lowest is best")
+    add("--sampler", default="TPESampler", help="of optuna.samplers (default: TPESampler)")
+    add("--name", help="begins the sweep's name in MLflow (default: grid or search)")
+    add("--address", help="of a running Ray cluster, or auto (default: start one here)")
+    add("--cpus", type=_number(float, 0.01), default=1, help="cores per trial (default: 1)")
+    add(
+        "--gpus",
+        type=_number(float, 0),
+        default=0,
+        help="graphics cards per trial, or a part (default: 0)",
+    )
+    timeout, seconds = "seconds per trial (default: 86400, a day)", _number(float, 1, 2e6)
+    add("--timeout", type=seconds, default=86400, help=timeout)
+    add("--clones", default="/tmp", help="each node's folder, e.g. '$SCRATCH' (default: /tmp)")  # noqa: S108
+    versions = "let nodes have other versions of packages than this machine"
+    add("--any-versions", action="store_true", help=versions)
+
+
+def _number(kind: type[int | float], least: float, most: float = 1e9) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        with suppress(ValueError):
+            if least <= (found := kind(text)) <= most:
+                return found
+        raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}; received {text!r}")
+
+    return number
 
 
 def _port(text: str) -> int:

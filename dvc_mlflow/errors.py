@@ -2,8 +2,6 @@
 
 ToolError
 ├── ProjectError          DVC cannot read the pipeline, or git the repository
-│   ├── FinalError        a trial of a sweep would fail again
-│   └── UnfitError        this machine cannot run a trial
 └── StoreError            the MLflow store cannot be used
 """
 

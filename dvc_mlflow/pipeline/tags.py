@@ -122,10 +122,6 @@ GTO_STAGE = "gto.stage."
 # Of an experiment.
 DEFAULT = "dvc.default"
 """The project whose default experiment it is: its folder, as a repository may be renamed."""
-POINTS = "sweep."
-"""The points of an adaptive search, by the names of sweep and trial."""
-SPACE = f"{PRIVATE}space."
-"""What an adaptive search varies, by the name of the sweep."""
 
 
 _OF_PEOPLE = {STAGE, FOLDER, EXPERIMENT, CHANGE, NAMES, SWEEP, PYTHON, REQUIREMENTS, PROCESSOR}

@@ -1,7 +1,6 @@
 """Where a result comes from: commit, branch, author and time."""
 
 import getpass
-import os
 import posixpath
 import time
 from collections.abc import Sequence, Set
@@ -18,12 +17,9 @@ from ..pipeline.tags import (
     COMMIT,
     DIRTY,
     EXPERIMENT,
-    IN_SWEEP,
     NAMES,
     REPOSITORY,
     SOURCE_TYPE,
-    SWEEP,
-    SWEEP_VARIABLE,
     USER,
 )
 from ..pipeline.tags import text as as_text
@@ -83,8 +79,6 @@ class Origin(NamedTuple):
             REPOSITORY: masked(_remote(top)),
             EXPERIMENT: self.experiment,
             NAMES: ", ".join(self.names)[:5000],
-            SWEEP: (sweep := os.environ.get(SWEEP_VARIABLE, "")),
-            f"{IN_SWEEP}{sweep}": sweep,
         }
         return {key: as_text(value) for key, value in found.items() if value}
 

@@ -1,6 +1,5 @@
 """The runs of an experiment by the results that they hold: where a result goes."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -14,13 +13,11 @@ from ..pipeline.identity import Match, StoredRun, apart, match
 from ..pipeline.row import NOWHERE, Standing
 from ..pipeline.tags import (
     BEGUN,
-    CLONE,
     COMPLETE,
     DOUBLE,
     KEPT,
     PREFIX,
     SHOWN,
-    SWEEP_VARIABLE,
     UNREAD,
     WHOLE,
     known_keys,
@@ -129,8 +126,6 @@ def stored_run(run: Run, store: Store) -> StoredRun:
     at_work = run.info.status == "RUNNING" and not (
         processes.has_ended(tags) or processes.is_own(tags)
     )
-    if os.environ.get(SWEEP_VARIABLE):  # another node may be at work on it: locks are per clone
-        at_work |= value(tags, CLONE) != processes.clone(store.root)
     row, given = whole(value(tags, WHOLE)), tagged(tags, PREFIX)
     # A row of 2.0.0 says nothing of its prefixes: they are today's.
     known = complete.keys() if row else shown.keys()

@@ -1,98 +1,109 @@
-"""The results of a commit's experiments, from their dvc.lock alone."""
+"""The experiments of a sweep in the git remote, whether they are complete, and their rows."""
 
-import posixpath
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
-from ..git import ask, git, text
-from ..pipeline.stages import normal
+from ..follow.recording import Options, Recording
+from ..git import git
+from ..pipeline.lineages import lineages, recorded
+from ..pipeline.tags import IN_SWEEP, SWEEP
 from ..project import Past, Project
-from ..rows.origin import Kept, Origin
-from ..rows.result import experiment, of
-from .node import ANSWERING
-from .search import Files
-
-_EVERY = ":(top,glob)**/"  # git's pattern for files in any folder
-_Keys = tuple[tuple[str, str], ...]  # of params: each a file and a key in it
-
-
-class Experiment(NamedTuple):
-    """An experiment's commit, and its results."""
-
-    kept: Kept
-    rows: Sequence[tuple[str, Mapping[str, str]]]
-    """Of each row its MLflow experiment, "" for the default one, and the digests of its results."""
+from ..project.default_remote import Remote, elsewhere
+from ..rows.commits import Commits
+from ..rows.history import snapshots
+from ..rows.result import State, columns, experiment, of
+from ..store import table_view
+from ..store.stores import AT_MOST
+from .node import ANSWERING, CLONING
 
 
-class Experiments:
-    """A commit's experiments in the git remote."""
+class Results:
+    """The experiments of one commit that the git remote has, and their rows in MLflow."""
 
-    def __init__(self, project: Project, commit: str) -> None:
-        self._project, self._commit = project, commit
+    def __init__(self, project: Project, root: Path, commit: str, title: str) -> None:
+        """Raise `ToolError` if MLflow's store cannot be used."""
+        self._project, self._commit, self._title = project, commit, title
         self.refs = f"refs/exps/{commit[:2]}/{commit[2:]}/"  # where DVC keeps them
-        stages = project.pipeline().stages.values()
-        folders = {posixpath.join(project.folder, posixpath.dirname(s.group)) for s in stages}
-        self._locks = [posixpath.join(folder, "dvc.lock") for folder in folders]
-        is_template = ask("grep", "-lF", "${", commit, "--", f"{_EVERY}dvc.yaml")
-        kinds = ("*",) if is_template else ("dvc.yaml", "*.dvc", ".dvcignore")
-        self._decisive = [_EVERY + kind for kind in kinds]
-        # By a stage and all params that its result depends on, and by their values as text: an
-        # experiment with that result.
-        self._donors: dict[tuple[str, _Keys], dict[tuple[str | None, ...], str]] = defaultdict(dict)
-        self.there: dict[str, Experiment] = {}
-        """Those that the remote has, by name."""
+        self.commits: dict[str, str] = {}
+        """Of the complete experiments, by name."""
+        self.incomplete: dict[str, str] = {}
+        """Of those whose outputs the DVC remote lacks."""
+        self.metrics: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
+        """Of each row of an experiment, its run's id and its metrics."""
+        self._recording = Recording(project, root, Options(fetch=True), reads_all=True)
+        pipeline = project.pipeline()
+        for each in lineages(pipeline, recorded(pipeline)):
+            self._recording.stores.of(experiment(each), columns(each))
 
-    def read(self, *names: str) -> None:
-        """Fetch the experiments that the remote has now, or only those with these names."""
-        here = f"refs/sweeps/{self._commit}/"  # not among the user's own experiments
-        wanted = [f"+{self.refs}{name}*:{here}{name}*" for name in names or [""]]
-        how = f"--negotiation-tip={self._commit}" if names else "--prune"  # not all refs
-        git("fetch", "-q", how, "--no-tags", "origin", *wanted, seconds=ANSWERING)
-        form, own = "--format=%(refname) %(objectname) %(tree)", [here + name for name in names]
-        lines = text("for-each-ref", form, *own or [here]).splitlines()
-        found = [line.removeprefix(here).split() for line in lines]
-        known = {one.kept.commit: one for one in self.there.values()}
-        if not names:
-            self.there = {}
-        others = self._others([commit for _, commit, _ in found if commit not in known])
-        with Past(self._project) as past:
-            for name, commit, tree in found:
-                if commit not in known:
-                    definitions = commit if commit in others else self._commit
-                    known[commit] = self._experiment(past, name, Kept(commit, tree), definitions)
-                self.there[name] = known[commit]
+    def collect(self, names: Collection[str], remote: Remote) -> None:
+        """Fetch those experiments that the git remote has, look at their outputs, make their rows.
 
-    def donors(self, params: Files) -> dict[str, str]:
-        """Return, by stage, an experiment with the same params for it and all stages before it.
-
-        If code or data differ nevertheless, DVC runs the stage.
+        Raises `ToolError`, and whatever the DVC remote's library raises.
         """
-        own, found = _texts(params.items()), {}
-        for (stage, keys), names in self._donors.items():
-            if name := names.get(tuple(own.get(key) for key in keys)):
-                found[stage] = name
-        return found
+        asked = [self.refs + name for name in names] if len(names) < 20 else [f"{self.refs}*"]
+        lines = git("ls-remote", "origin", *asked, seconds=ANSWERING).decode().splitlines()
+        there = {ref.removeprefix(self.refs): sha for sha, ref in map(str.split, lines)}
+        new = {n: there[n] for n in names if n in there and n not in self.metrics}
+        wanted = "".join(f"+{self.refs}{name}:{self.refs}{name}\n" for name in new).encode()
+        if new:
+            git("fetch", "-q", "--no-tags", "--stdin", "origin", text=wanted, seconds=CLONING)
+        states, others = dict(self._states(new)), elsewhere(self._project)
+        outputs = {
+            name: {
+                o.md5
+                for s in state.pipeline.stages.values()
+                for o in s.outs
+                if o.cached and o.md5 and o.path not in others
+            }
+            for name, state in states.items()
+        }
+        lacking = remote.lacking({md5 for own in outputs.values() for md5 in own})
+        done = {name: new[name] for name, own in outputs.items() if not own & lacking}
+        known = {**self.incomplete, **new}.items()
+        self.incomplete = {name: sha for name, sha in known if name not in done}
+        self.commits |= done
+        self._recording.record(self._only(done))
+        for name in done:
+            self._take(name, states[name])
 
-    def _others(self, commits: Sequence[str]) -> set[str]:
-        """Return the commits whose pipeline can differ from the sweep's in more than dvc.lock."""
-        pairs = "".join(f"{commit} {self._commit}\n" for commit in commits).encode()
-        options = ("--stdin", "-r", "-s", "--", *self._decisive)
-        return {*git("diff-tree", *options, text=pairs).decode().split()}
+    def _take(self, name: str, state: State) -> None:
+        """Take note of the rows of an experiment, and tag them as the sweep's."""
+        found, key = [], f"{IN_SWEEP}{self._title}"
+        for store, row in self._recording.rows_of(state.results()):
+            with store.errors_reported(AT_MOST):
+                data = store.client.get_run(row.run_id).data
+                sweeps = " ".join(filter(None, [data.tags.get(SWEEP), self._title]))
+                for tag, value in {SWEEP: sweeps, key: self._title}.items():
+                    if key not in data.tags:
+                        store.client.set_tag(row.run_id, tag, value)
+            found.append((row.run_id, data.metrics))
+        if len(found) == len(state.results()):
+            self.metrics[name] = found
 
-    def _experiment(self, past: Past, name: str, kept: Kept, definitions: str) -> Experiment:
-        locks = {lock: f"{kept.commit}:{lock}" for lock in self._locks}
-        pipeline = past.at(kept.commit, definitions, locks)
-        origin = Origin(kept.commit, "", name, "", 0, is_dirty=False)
-        found = of(self._project, pipeline, origin)
-        for stage in (s for s in pipeline.stages.values() if s.name in found.digests):
-            scope = (*pipeline.upstream(stage), stage)
-            made_by = _texts((p.file, p.values) for s in scope for p in s.params)
-            self._donors[stage.name, (*made_by,)][(*made_by.values(),)] = name
-        results = found.results()
-        return Experiment(kept, [(experiment(each.lineage), each.digests) for each in results])
+    @property
+    def notes(self) -> Mapping[str, list[str]]:
+        """What could not be read of rows, with the commits."""
+        return self._recording.notes
 
+    def tables(self, shown: Collection[str]) -> Iterator[str]:
+        """Yield the addresses of the sweep's rows with these columns, sorted by the first."""
+        query = f"tags.`{IN_SWEEP}{self._title}` = '{self._title}'"
+        for store in self._recording.stores:
+            with store.errors_reported():
+                for key, value in table_view.tags([*shown], self._title, query).items():
+                    store.tag(key, value)
+            where = "" if store.is_served else ", with `dvc-mlflow ui`"
+            yield f"In MLflow{where}: {store.url(table=self._title)}"
 
-def _texts(params: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], str]:
-    """Return the values of params as text, the same for 1 and 1.0, by file and key."""
-    return {(file, key): f"{normal(value)}" for file, own in params for key, value in own.items()}
+    def _states(self, commits: Mapping[str, str]) -> Iterator[tuple[str, State]]:
+        """Yield the results of experiments, by name, as DVC has them."""
+        project, own = self._project, self._only(commits)
+        with Past(project) as past:
+            for each in snapshots(project.top, project.folder, project.blobs, own):
+                pipeline = past.at(each.commit, each.definitions, each.locks)
+                state = of(project, pipeline, each.origin)
+                yield from ((name, state) for name in each.names if name in commits)
+
+    def _only(self, commits: Mapping[str, str]) -> Commits:
+        shas = [*commits.values()]
+        return Commits([*shas, f"^{self._commit}"] if shas else [], frozenset(shas))

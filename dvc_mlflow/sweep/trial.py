@@ -1,7 +1,7 @@
 """The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
 
-It takes the stages that would be the same from other experiments, runs `dvc exp run`, and pushes
-the files and then the experiment. So every experiment in the git remote is complete.
+It runs `dvc exp run`, pushes the files, looks whether the DVC remote has them, and only then pushes
+the experiment. The last line on stderr is its outcome: what `blame` says, and the message.
 """
 
 import json
@@ -9,22 +9,20 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ..errors import ProjectError, masked
+from ..errors import ProjectError
 from ..fast_imports import without_collector
 from ..git import git
 from ..processes import end_with_parent
-from .node import ANSWERING, FAILED, PUSHING, UNFIT
+from .node import ANSWERING, NOTE, PUSHING
 
 with without_collector():
     from ..project import Project
-    from ..project.experiments import FinalError, UnfitError, push, run, take
+    from ..project.default_remote import Remote, configure
+    from ..project.experiments import AGAIN, FAILED, UNFIT, UNPUSHED, blame, run
 
-
-_PAUSES = (2, 8, 20, 40)  # seconds before each further try to push, for a remote that is away
+_PAUSES = (2, 5, 10)  # seconds before each further try to push
 
 
 def main() -> None:
@@ -33,58 +31,72 @@ def main() -> None:
         end_with_parent(signal.SIGKILL)
     try:
         _trial(json.load(sys.stdin))  # incomplete if the worker has died already
-    except (ProjectError, OSError) as error:
-        final, unfit = isinstance(error, FinalError), isinstance(error, UnfitError)
-        said = masked(" ".join(f"{error}".split()))
-        _end(FAILED if final else UNFIT if unfit else 1, said)
+    except Exception as error:
+        _end(*blame(error))
+    _end("done")
 
 
 def _trial(order: dict[str, Any]) -> None:
-    ref = order["refs"] + order["name"]
-    _limit(order["timeout"], FAILED, f"ended after {order['timeout']:g} s (--timeout)")
-    if _has(ref):  # another node was quicker
-        return
-    Path(".dvc/config.local").unlink(missing_ok=True)  # may be for another remote
-    if donors := {stage: order["refs"] + name for stage, name in order["donors"].items()}:
-        with suppress(ProjectError), Project() as project:  # one is gone by now: the stages run
-            taken = (f"+{donor}:{donor}" for donor in {*donors.values()})
-            git("fetch", "-q", "origin", *taken, seconds=ANSWERING)
-            take(project, donors)
+    configure(order["dvc"])
     with Project() as project:
-        run(project, order["name"], order["overrides"], order["dvc"])
-        _limit(PUSHING, 1, f"the results were not pushed within {PUSHING} s")
+        remote = Remote(project)
+        try:
+            _look(remote, order, AGAIN)
+        except Exception as error:
+            _end(*blame(error, at_remote=remote.place))
+        _limit(order["timeout"], FAILED, f"ended after {order['timeout']:g} s (--timeout)")
+        run(project, order["name"], order["overrides"])
         for pause in (*_PAUSES, None):
-            try:
-                push(project)
-                # Refused if the ref exists by now: the first one counts.
-                lease = f"--force-with-lease={ref}:"
-                if not _has(ref):
-                    git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
-            except (FinalError, UnfitError):
-                raise
-            except (ProjectError, OSError):
-                if pause is None:
-                    raise
-                time.sleep(pause)  # the stages would take longer
-            else:
+            if not (why := _push(remote, order)):
                 return
+            if pause is None:
+                _end(UNPUSHED, why)
+            print(f"{NOTE}{why}; next try in {pause} s", file=sys.stderr, flush=True)
+            _limit(ANSWERING + pause, UNPUSHED, why)
+            time.sleep(pause)  # the stages would take longer
 
 
-def _has(ref: str) -> bool:
-    """Whether the git remote has an experiment."""
-    return bool(git("ls-remote", "origin", ref, seconds=ANSWERING))
+def _look(remote: Remote, order: dict[str, Any], status: str) -> None:
+    """End with this status if the remote is silent, and this node if it is not the driver's."""
+    _limit(ANSWERING, status, f"{remote.place}: no answer within {ANSWERING} s")
+    if not remote.is_signed(order["sign"]):
+        _end(UNFIT, f"{remote.place}: not that of the driver; is its disk mounted here?")
 
 
-def _limit(seconds: float, status: int, why: str) -> None:
+def _push(remote: Remote, order: dict[str, Any]) -> str:
+    """Push the files, and then the experiment: every one in the git remote is complete.
+
+    Return why that may succeed later, or "" if it is done.
+    """
+    ref = order["refs"] + order["name"]
+    try:
+        _look(remote, order, UNPUSHED)
+        _limit(PUSHING, UNPUSHED, f"{remote.place}: the results were not pushed within {PUSHING} s")
+        remote.push()
+    except Exception as error:
+        status, why = blame(error, at_remote=remote.place)
+        return why if status == AGAIN else _end(status, why)
+    try:
+        there = git("ls-remote", "origin", ref, seconds=ANSWERING).decode().split("\t")[0]
+        if there in {"", order["incomplete"]}:
+            # Refused if the ref is another by now: the first one counts.
+            lease = f"--force-with-lease={ref}:{order['incomplete']}"
+            git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
+    except ProjectError as error:
+        return f"{error}"
+    return ""
+
+
+def _limit(seconds: float, status: str, why: str) -> None:
     """End this process after so many seconds from now, whatever it waits for."""
     signal.signal(signal.SIGALRM, lambda *_: _end(status, why))
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _end(status: int, why: str) -> None:
+def _end(status: str, why: str = "") -> NoReturn:
     """End at once, without waiting for threads that push files."""
-    print(why, file=sys.stderr, flush=True)
-    os._exit(status)
+    print(f"{status} {' '.join(why.split())}", file=sys.stderr, flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Project(Clone):
     def __init__(self, path: Path, files: Mapping[str, object], folder: str = "") -> None:
         super().__init__(path / "flowers" / folder)
         self.path.mkdir(parents=True)
+        (path / "files").mkdir()
         self.top = Clone(path / "flowers")
         self.top.git("init", "-q", "-b", "main")
         self.dvc("init", "-q", *(["--subdir"] if folder else []))

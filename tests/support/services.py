@@ -34,6 +34,7 @@ def repository(folder: Path, remote: str, files: Mapping[str, str] = {}, **optio
     `files` are texts, by path, that replace those of this repository.
     """
     subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
+    (folder / "files").mkdir()
     clone = make_clone(folder / "repository")
     for path, text in files.items():
         (clone.path / path).write_text(text)

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,8 @@ class Team:
     def command(self, *words: str, clones: str = "clones") -> list[str]:
         """Return the command of a sweep over the nodes, with overrides and options."""
         grid: list[str] = []
-        for before, word in pairwise(["", *words]):
-            grid += ["-S", word] if "=" in word and before != "--optuna" else [word]
+        for word in words:
+            grid += ["-S", word] if "=" in word and not word.startswith("-") else [word]
         at = ["--address", self.cluster.address, "--clones", f"$SCRATCH/{clones}"]
         return ["dvc-mlflow", "sweep", *grid, *at]
 

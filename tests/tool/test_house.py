@@ -35,7 +35,6 @@ PLACES = {
     "sqlalchemy": "store",
     "ray": "sweep",
     "optuna": "sweep",
-    "matplotlib": "sweep",
 }
 """The one folder that may import a package; MLflow's public API is free to the rest."""
 WITHOUT_MLFLOW = {"pipeline", "project", "rows"}

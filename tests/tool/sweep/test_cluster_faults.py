@@ -10,9 +10,7 @@ from functools import partial
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
-from dvc_mlflow.pipeline.tags import TOKEN
 from support.light_stages import SCRIPTS
 from support.services import MISSING
 from support.team import Team, running_team, trainings, wait_until
@@ -30,9 +28,6 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """The services for all tests of this module, which run in order."""
     with running_team(tmp_path_factory.mktemp("team"), SCRIPTS) as team:
         yield team
-
-
-RESULTS = ({"dvc-mlflow.lock.train"}, {"dvc-mlflow.lock.train", "dvc-mlflow.lock.evaluate"})
 
 
 def test_node_killed(team: Team) -> None:
@@ -86,7 +81,7 @@ def test_node_vanishes(team: Team) -> None:
             one.kill()
     rest, _ = process.communicate()
     assert process.returncode == 0, rest
-    assert "1 done, 0 running, 0 failed, 0 left" in rest
+    assert "1 done, 0 failed" in rest
     team.nodes.append(team.cluster.add_node(num_cpus=1))
 
 
@@ -96,8 +91,10 @@ def test_stage_killed(team: Team) -> None:
     wait_until(lambda: trainings(team), process)[0].kill()
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    assert re.search(r" will be retried; .*: .*stages/train\.py, exited with (137|-9) ", said, re.M)
-    assert "1 done, 0 running, 0 failed, 0 left" in said
+    assert re.search(
+        r" will be retried in 2 s; .*stages/train\.py, exited with (137|-9) ", said, re.M
+    )
+    assert "1 done, 0 failed" in said
     rows = team.rows("train.seed", 8)
     assert [row.info.status for row in rows] == ["FINISHED"]
 
@@ -111,7 +108,7 @@ def test_driver_killed(team: Team) -> None:
     process.communicate()
     said = team.sweep(grid).stdout
     assert re.search(r" [12] found, [12] new$", said, re.M)
-    assert "3 done, 0 running, 0 failed, 0 left" in said
+    assert "3 done, 0 failed" in said
     assert len(team.experiments()) == before + 3
     for samples in range(21, 24):
         assert len(team.rows("test_data.n_samples", samples)) == 1
@@ -123,36 +120,9 @@ def test_two_drivers(team: Team) -> None:
     both = [team.start("train.seed=5") for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert "1 done, 0 running, 0 failed, 0 left" in said[0]
-    results = [re.findall(r"best ([\d.]+) \(train.seed=5\)$", one, re.M)[-1:] for one in said]
-    assert results[0] == results[1] != []
+    assert "1 done, 0 failed" in said[0]
     assert len(team.experiments()) == before + 1
     assert [row.info.status for row in team.rows("train.seed", 5)] == ["FINISHED"]
-
-
-def test_rows_settled(team: Team) -> None:
-    """The next sweep cleans up what a lost node or a second driver left in MLflow."""
-    client = MlflowClient(team.server.client["MLFLOW_TRACKING_URI"])
-    (row,) = team.rows("train.seed", 5)
-    tags = row.data.tags
-    same = {name: tags[name] for name in ("dvc.exp_name", "mlflow.source.git.commit")}
-    training, result = ({k: v for k, v in tags.items() if k in names} for names in RESULTS)
-    another = {**result, "dvc-mlflow.lock.evaluate": "of a trial that shares the training"}
-    leftovers = [("FINISHED", training), ("FINISHED", result), ("FINISHED", another)]
-    for status, more in [*leftovers, ("RUNNING", {}), ("KILLED", {})]:
-        run = client.create_run(row.info.experiment_id, tags={**same, **more})
-        for name, value in row.data.params.items():
-            client.log_param(run.info.run_id, name, value)
-        if status != "RUNNING":
-            client.set_terminated(run.info.run_id, status)
-    script = client.create_run(row.info.experiment_id, tags={**same, **result, TOKEN: "a"})
-    said = team.sweep("train.seed=5").stdout
-    assert "1 found, 0 new" in said
-    left = {run.info.run_id: run.info.status for run in team.rows("train.seed", 5)}
-    assert left.pop(row.info.run_id) == "FINISHED"
-    assert [*left.values()] == ["FINISHED"]  # the result on other test data
-    # What a script has logged by itself could not be made again.
-    assert client.get_run(script.info.run_id).data.tags["reproduces"] == row.info.run_id
 
 
 def test_remote_away(team: Team) -> None:
@@ -167,7 +137,7 @@ def test_remote_away(team: Team) -> None:
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert "will be retried" not in said
-    assert "1 done, 0 running, 0 failed, 0 left" in said
+    assert "1 done, 0 failed" in said
     (row,) = team.rows("train.seed", 6)
     assert row.info.status == "FINISHED"
 
@@ -179,7 +149,7 @@ def test_server_restarted(team: Team) -> None:
     team.restart_server()
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    assert "2 done, 0 running, 0 failed, 0 left" in said
+    assert "2 done, 0 failed" in said
     for seed in (3, 4):
         (row,) = [r for r in team.rows("train.seed", seed) if r.info.status == "FINISHED"]
         assert row.data.metrics.keys() >= {"train/loss", "test/accuracy"}
@@ -190,19 +160,18 @@ def test_killed_search(team: Team) -> None:
     """An adaptive search whose driver was killed twice ends with one row for each point."""
     pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
     before = len(team.experiments())
-    space = ["--optuna", "train.learning_rate=log(1e-4,1e-2)"]
-    space += ["--optuna", "model.units=interval(3,6)"]
-    search = [*space, "--trials", "6", "--name", "search"]
+    space = ["train.learning_rate=log(1e-4,1e-2)", "model.units=interval(3,6)"]
+    search = [*space, "-n", "6", "--metric=-test/loss", "--name", "search"]
     for n in (before + 1, before + 3):
         process = team.start(*search)
         wait_until(partial(lambda n: len(team.experiments()) >= n, n), process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     said = team.sweep(*search).stdout
-    assert re.search(r"^search: trials of commit \w{7}, [345] found, [123] new$", said, re.M)
-    assert "6 done, 0 running, 0 failed, 0 left" in said
+    assert re.search(r"^(search-\w+): trials of commit \w{7}, [345] found, [123] new$", said, re.M)
+    assert "6 done, 0 failed" in said
     assert len(team.experiments()) == before + 6
-    rows = team.search("tags.sweep = 'search'")
+    rows = team.search("tags.sweep LIKE 'search-%'")
     assert [row.info.status for row in rows] == ["FINISHED"] * 6
     points = {
         (row.data.params["train.learning_rate"], row.data.params["model.units"]) for row in rows
@@ -222,7 +191,7 @@ def test_hanging_trial(team: Team) -> None:
     assert process.returncode == 1
     assert re.search(r"^sweep-\S+ \(.*\) failed on .*: ended after 30 s \(--timeout\)", said, re.M)
     assert not trainings(team)
-    assert team.search("tags.sweep = 'hanging'") == []
+    assert team.rows("train.seed", 7) == []
 
 
 def test_interrupted(team: Team) -> None:
@@ -234,7 +203,7 @@ def test_interrupted(team: Team) -> None:
     assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
     assert "Traceback" not in said
     assert not trainings(team)
-    assert team.search("tags.sweep = 'interrupted'") == []
+    assert team.search("attributes.status = 'RUNNING'") == []
 
 
 def test_unfit_nodes(team: Team) -> None:
@@ -252,14 +221,14 @@ def test_unfit_nodes(team: Team) -> None:
             team.cluster.remove_node(node)
     dropped = sorted(re.findall("^.* gets no more trials: (.*)$", said, re.M))
     assert dropped[0].startswith("[Errno 20] Not a directory: '/dev/null/clones/")
-    assert dropped[1].startswith("keras 3.12.0 is not 3.")
+    assert re.fullmatch(r"keras 3.12.0 is not 3.\S+, as at the driver", dropped[1])
     assert len(dropped) == 2
     assert "will be retried" not in said
-    assert "4 done, 0 running, 0 failed, 0 left" in said
+    assert "4 done, 0 failed" in said
 
 
 def test_node_without_git_remote(team: Team) -> None:
-    """A node that keeps failing for an unknown reason gets no more trials if others succeed."""
+    """What fails on one node for an unknown reason is done by another, and none is lost."""
     folder = team.folder / "programs"
     folder.mkdir()
     (folder / "git").write_text("#!/bin/sh\necho no route to the git server >&2\nexit 128\n")
@@ -267,9 +236,11 @@ def test_node_without_git_remote(team: Team) -> None:
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     node = team.cluster.add_node(num_cpus=1, env_vars={"PATH": path})
     try:
-        said = team.sweep("train.seed=range(50,62)").stdout
+        said = team.sweep("train.seed=range(50,56)").stdout
     finally:
         team.cluster.remove_node(node)
-    dropped = re.findall("^.* gets no more trials: (.*)$", said, re.M)
-    assert dropped == ["no route to the git server"]
-    assert "12 done, 0 running, 0 failed, 0 left" in said
+    retried = re.findall(
+        "^(sweep-.*) will be retried in 2 s; .*no route to the git server", said, re.M
+    )
+    assert len({*retried}) == len(retried) > 0  # none twice
+    assert "6 done, 0 failed" in said

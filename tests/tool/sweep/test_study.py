@@ -1,0 +1,129 @@
+"""A search is a study of Optuna's, which goes on where it stopped and which its tools can open."""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvc_mlflow.errors import ProjectError, ToolError
+from dvc_mlflow.project import Project
+from dvc_mlflow.sweep.points import Points
+from support.clone import ROOT
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.cluster,
+    pytest.mark.versions,
+    pytest.mark.skipif(not find_spec("optuna"), reason="needs Optuna (make cluster-setup)"),
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow, DVC and Optuna
+]
+
+Begin = Callable[..., Any]
+RATE, UNITS = "train.learning_rate=log(1e-4,1e-2)", "model.units=interval(3,50)"
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """A function that begins or continues a search over this repository's params."""
+    from dvc_mlflow.sweep.study import Search
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/studies.db")
+    with Project() as project:
+
+        def begin(*space: str, n: int = 6, title: str = "a", sampler: str = "TPESampler") -> Search:
+            given = Namespace(set_param=[*space], n=n, metric="-loss", sampler=sampler)
+            return Search(given, title, Points(project, "c0ffee"))
+
+        yield begin
+
+
+def test_kinds(begin: Begin) -> None:
+    """Each override is a distribution of Optuna's, or fixes a param of all trials."""
+    import optuna
+
+    search = begin(RATE, UNITS, "model.cell=lstm,rnn", "train.epochs=7")
+    assert search.varied == ["train.learning_rate", "model.units", "model.cell"]
+    trial = search.ask()
+    assert trial.overrides[0] == "train.epochs=7"
+    assert len(trial.overrides) == 4
+    (study,) = optuna.get_all_study_names(f"{_storage()}")
+    (stored,) = optuna.load_study(study_name=study, storage=_storage()).trials
+    rate, units, cell = (stored.distributions[key] for key in search.varied)
+    assert rate == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
+    assert units == optuna.distributions.IntDistribution(3, 50)
+    assert cell == optuna.distributions.CategoricalDistribution(("lstm", "rnn"))
+    assert stored.user_attrs == {"experiment": trial.name}
+
+
+def _storage() -> str:
+    import os
+
+    return os.environ["OPTUNA_STORAGE"]
+
+
+def test_goes_on(begin: Begin) -> None:
+    """A study has each point once, and those that a killed driver left RUNNING again."""
+    first = begin(RATE)
+    one, two, three = (first.ask() for _ in range(3))
+    first.tell(one.name, 0.5)
+    first.tell(two.name, None)  # a failed point is not asked for again
+    again = begin(RATE)
+    assert again.trials.keys() == {one.name, three.name}
+    assert again.left == 4
+    again.tell(three.name, 0.25)
+    new = [again.ask().name for _ in range(4)]
+    assert len({one.name, two.name, three.name, *new}) == 7
+    assert again.left == 0
+    assert begin(RATE, title="b").trials == {}
+    assert begin(RATE, n=8).left == 2
+
+
+def test_two_drivers(begin: Begin) -> None:
+    """If two drivers have the same point, the first value stands."""
+    mine = begin(RATE)
+    trial = mine.ask()
+    theirs = begin(RATE)
+    theirs.tell(trial.name, 0.5)
+    mine.tell(trial.name, 0.75)
+    assert begin(RATE, n=1).left == 0
+
+
+def test_repeated_points(begin: Begin) -> None:
+    """A point that is suggested again does not count, and a small space ends the search."""
+    search = begin("model.units=3,4")
+    one, two = search.ask(), search.ask()
+    assert search.ask() is None
+    search.tell(one.name, 1.0)
+    search.tell(two.name, 2.0)
+    assert search.trials.keys() == {one.name, two.name}
+    assert begin("model.units=3,4").ask() is None
+
+
+@pytest.mark.parametrize("sampler", ["RandomSampler", "TPESampler", "BruteForceSampler"])
+def test_samplers(sampler: str, begin: Begin) -> None:
+    """A sampler is chosen by its name in Optuna."""
+    search = begin("model.units=3,4,5", sampler=sampler)
+    while trial := search.ask():
+        search.tell(trial.name, 1.0)
+    assert len(search.trials) == 3
+
+
+@pytest.mark.parametrize(
+    ("space", "sampler", "words"),
+    [
+        ("model.units=3", "TPESampler", "nothing in -S varies"),
+        ("model.units=log(0,3)", "TPESampler", "low"),
+        ("model.units=cos(0,3)", "TPESampler", "Unknown function 'cos'"),
+        ("model.nope=3,4", "TPESampler", "Could not override 'model.nope'"),
+        (RATE, "Nope", "--sampler: must be one of .*TPESampler.*; received 'Nope'"),
+        (RATE, "GridSampler", "--sampler: GridSampler: .*search_space"),
+    ],
+)
+def test_bad_search(space: str, sampler: str, words: str, begin: Begin) -> None:
+    """What Optuna or DVC cannot use is refused."""
+    with pytest.raises((ProjectError, ToolError, ValueError), match=words):
+        begin(space, sampler=sampler).ask()
