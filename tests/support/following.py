@@ -81,7 +81,7 @@ def following(
 
 def followed(project: Repository, *words: str) -> None:
     """Run `dvc`, and wait until the follower of a repository has recorded what that has done."""
-    project.dvc(*words)
+    project.run("dvc", *words)
     assert project.record().status == 0
 
 

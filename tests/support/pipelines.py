@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
@@ -18,11 +18,12 @@ from tempfile import mkdtemp
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
+from dvc.cli import main as dvc
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from dvc_mlflow.__main__ import main
-from support.clone import Clone, environment
+from support.clone import Clone, Done, environment
 
 Stages = dict[str, dict[str, Any]]
 
@@ -112,17 +113,36 @@ class Repository(Clone):
 
     def tool(self, *arguments: str, folder: str = ".", **more: str) -> Said:
         """Run `dvc-mlflow` in this process, with `more` added to its environment."""
+        # For a new database, Alembic configures logging: it would end TensorFlow's handler, and
+        # that close pytest's own stderr.
+        with patch("logging.shutdown"):
+            return self._call(main, arguments, folder, environment(**more) if more else None)
+
+    def dvc(self, *arguments: str, check: bool = True, **more: str) -> Done:
+        """Run `dvc` in this process, as its console script does, in a tenth of the time.
+
+        A follower sees it as a program that calls DVC: where that matters, `run("dvc", ...)`.
+        """
+        said = self._call(dvc, arguments, ".", environment(**more))
+        if check and said.status:
+            raise AssertionError(f"dvc {' '.join(arguments)}: {said}")
+        return Done(["dvc", *arguments], said.status, said.out, said.error)
+
+    def _call(
+        self,
+        program: Callable[[list[str]], int],
+        arguments: Sequence[str],
+        folder: str,
+        environment: Mapping[str, str] | None,
+    ) -> Said:
         out, error = StringIO(), StringIO()
         with (
-            patch.dict(os.environ, environment(**more) if more else {}, clear=bool(more)),
+            patch.dict(os.environ, environment or {}, clear=environment is not None),
             chdir(self.path / folder),
             redirect_stdout(out),
             redirect_stderr(error),
-            # For a new database, Alembic configures logging: it would end TensorFlow's handler,
-            # and that close pytest's own stderr.
-            patch("logging.shutdown"),
         ):
-            status = main([*arguments])
+            status = program([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
 
     def copy_with_rows(self, path: Path) -> Self:

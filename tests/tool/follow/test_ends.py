@@ -32,12 +32,12 @@ def test_failed(tmp_path: Path) -> None:
     """A stage without a result has a FAILED row; after the next run there is one more."""
     project = repository(tmp_path / "project", one(f"set -e; {LATE}"))
     with following(project) as follower:
-        assert project.dvc("repro", check=False).returncode
+        assert project.run("dvc", "repro", check=False).returncode
         (row,) = wait_for_rows(project, "FAILED")
         assert "DVC has no result of stage one" in row.data.tags["mlflow.note.content"]
         follower.wait_for("one is FAILED: row ")
         project.write({"go": ""})
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         assert wait_for_rows(project, "FAILED", "FINISHED")[1].data.metrics == {"one/n": 1}
 
 
@@ -47,13 +47,13 @@ def test_goes_on(tmp_path: Path) -> None:
     stages = {**one(f"set -e; {LATE}"), "b": second}
     project = repository(tmp_path / "project", stages)
     project.write({"go": ""})
-    project.dvc("repro", "-q")
+    project.run("dvc", "repro", "-q")
     project.record()
     (project.path / "go").unlink()
     project.write({"raw.txt": "2\n"})
     project.set({"b": 2})
     with following(project):
-        assert project.dvc("repro", "-k", check=False).returncode
+        assert project.run("dvc", "repro", "-k", check=False).returncode
         *_, failed, new = wait_for_rows(project, "FINISHED", "FINISHED", "FAILED", "FINISHED")
     assert failed.data.metrics == {}
     assert new.data.metrics == {"b/score": 2}
@@ -83,7 +83,7 @@ def test_lock_in_writing(tmp_path: Path) -> None:
 def test_same_bytes(tmp_path: Path) -> None:
     """A forced run with the same result is in the same row: its own goes to the trash."""
     project = repository(tmp_path / "project", SLOW)
-    project.dvc("repro", "-q")
+    project.run("dvc", "repro", "-q")
     project.record()
     (row,) = project.rows()
     with following(project) as follower:
@@ -161,14 +161,14 @@ def test_not_seen(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
     for value in (2, 1):
         project.set({"a": value})
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
     with following(project):
         wait_for_rows(project, "FINISHED")
         project.set({"a": 2})
-        assert "is cached" in project.dvc("repro").stdout
+        assert "is cached" in project.run("dvc", "repro").stdout
         wait_for_rows(project, "FINISHED", "FINISHED")
         project.set({"a": 3})
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         rows = wait_for_rows(project, "FINISHED", "FINISHED", "FINISHED")
     assert [row.data.metrics["a/score"] for row in rows] == [1, 2, 3]
 
@@ -179,7 +179,7 @@ def test_run_cache_while_another_runs(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt"), "b": long})
     for value in (1, 2, 1):
         project.set({"a": value})
-        project.dvc("repro", "-q", "a")
+        project.run("dvc", "repro", "-q", "a")
     project.set({"a": 2})
     with following(project), started(project, "dvc", "repro"):
         wait_for_rows(project, "FINISHED", "RUNNING")

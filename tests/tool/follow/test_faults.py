@@ -57,7 +57,7 @@ def test_nothing_changes(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", SLOW)
     alone = project.copy_whole(tmp_path / "alone")
     with following(project):
-        done = project.dvc("repro", PYTHONHASHSEED="0")  # DVC prints the files of a set
+        done = project.run("dvc", "repro", PYTHONHASHSEED="0")  # DVC prints the files of a set
         wait_for_rows(project, "FINISHED")
     plain = alone.dvc("repro", PYTHONHASHSEED="0")
     assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
@@ -72,7 +72,7 @@ def test_git_beside(tmp_path: Path) -> None:
         for number in range(60):
             project.write({"raw.txt": f"{number}\n"})
             project.git("commit", "-qam", f"{number}")
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         project.commit("The result")
         head = project.git("rev-parse", "HEAD")
         wait_for_rows(project, "FINISHED")
@@ -87,7 +87,7 @@ def test_server_that_hangs(tmp_path: Path) -> None:
         port = silent.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
         with following(project, awaited="timed out", MLFLOW_TRACKING_URI=address) as follower:
-            project.dvc("repro", "-q")
+            project.run("dvc", "repro", "-q")
             silent.close()
             with server(project, port):
                 follower.wait_for("following ")
@@ -133,7 +133,7 @@ def test_new_store(tmp_path: Path) -> None:
     (project.path / "mlflow.db").write_bytes(b"")
     os.utime(project.path / "mlflow.db", (1, 1))
     with following(project):
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         wait_for_rows(project, "FINISHED")
 
 
@@ -144,7 +144,7 @@ def test_locked_store(tmp_path: Path) -> None:
         with closing(sqlite3.connect(project.path / "mlflow.db", check_same_thread=False)) as held:
             held.execute("BEGIN EXCLUSIVE")
             began = time.monotonic()
-            project.dvc("repro", "-q")
+            project.run("dvc", "repro", "-q")
             assert time.monotonic() - began < 20
             threading.Timer(1, held.rollback).start()
             time.sleep(2)

@@ -61,7 +61,7 @@ def test_both(tmp_path: Path) -> None:
         heal(project)
         project.record()
         assert "RUNNING" not in {row.info.status for row in project.rows()}
-        project.dvc("repro", "-q", "-f")
+        project.run("dvc", "repro", "-q", "-f")
         project.record()
         assert len([row for row in project.rows() if {"train", "a"} == results(row)]) == number - 1
 
@@ -72,13 +72,13 @@ def test_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "4M") as disk:
         address = f"sqlite:///{disk}/rows.db"
         with following(project, MLFLOW_TRACKING_URI=address) as follower:
-            project.dvc("repro", "-q")
+            project.run("dvc", "repro", "-q")
             follower.wait_for("a is FINISHED")
             with (disk / "rest").open("wb", buffering=0) as rest, suppress(OSError):
                 while True:
                     rest.write(b"0" * 4096)
             project.set({"a": 2})
-            project.dvc("repro", "-q")
+            project.run("dvc", "repro", "-q")
             follower.wait_for("disk")
             (disk / "rest").unlink()
             wait(lambda: "is FINISHED" in follower.lines[-1] or "added" in follower.lines[-1], 90)

@@ -117,7 +117,7 @@ def test_another_repository(tmp_path: Path) -> None:
     metrics = [{"a.json": {"cache": False}}]
     project = repository(tmp_path / "project", {"a": {"cmd": command, "metrics": metrics}})
     with following(project):
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         (row,) = wait_for_rows(project, "FINISHED")
     assert row.data.metrics == {"a/n": 1}
     assert other.rows() == []
@@ -132,7 +132,7 @@ def test_daemon(tmp_path: Path) -> None:
     )
     project.write({"dvc.yaml": text})
     with following(project) as follower:
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         wait_for_rows(project, "FINISHED")
         for command in (["dvc", "status"], ["dvc", "repro"], ["dvc", "commit", "-f"]):
             project.run(*command, DVC_STAGE="a", DVC_ROOT=f"{project.path}")
@@ -147,7 +147,7 @@ def test_daemon(tmp_path: Path) -> None:
 def test_entries_of_the_dead(tmp_path: Path, pid: str) -> None:
     """An entry of a killed `dvc` is no run, also if its process id is used again."""
     project = repository(tmp_path / "project", {"a": {**evaluate("a", "raw.txt")}})
-    project.dvc("repro", "-q")
+    project.run("dvc", "repro", "-q")
     number = os.getpid() if pid == "used" else 2**22 - 1
     entry = {"pid": number, "cmd": "dvc repro"}
     left = {"write": {f"{project.path}/a.json": entry}, "read": {}}
@@ -174,7 +174,7 @@ def test_process_that_is_not_seen(tmp_path: Path) -> None:
         project.write({".dvc/tmp/rwlock": json.dumps(held)})
         wait_for_rows(project, "RUNNING")
         (project.path / ".dvc/tmp/rwlock").unlink()
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         (row,) = wait_for_rows(project, "FINISHED")
         assert row.data.metrics == {"a/score": 1}
 
@@ -186,7 +186,7 @@ def test_prefix(tmp_path: Path) -> None:
     }
     project = repository(tmp_path / "project", {**stages, "prepare": SLOW["prepare"]})
     with following(project):
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         assert followers(project.path) == []
         assert project.record().status == 0
         (row,) = project.rows()

@@ -58,17 +58,17 @@ def test_soak(tmp_path: Path, slow: bool) -> None:
                     os.killpg(dvc.pid, signal.SIGKILL)
                 heal(project)
             elif way == "repro":
-                project.dvc("repro", "-q")
+                project.run("dvc", "repro", "-q")
                 wanted.add(number)
             else:
                 words = ["exp", "run", "-q", *(["--temp"] if way == "temp" else [])]
-                project.dvc(*words)
+                project.run("dvc", *words)
                 wanted.add(number)
             if number % 7 == 6:
                 project.commit(f"At {number}")
                 project.git("switch", "-q", "-c", f"b{number}", "HEAD~1" if number > 7 else "HEAD")
             if number % 11 == 10:
-                project.dvc("gc", "-q", "-f", "-A")
+                project.run("dvc", "gc", "-q", "-f", "-A")
             if number == n // 5:
                 before = used(process, project)
 

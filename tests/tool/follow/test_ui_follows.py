@@ -25,7 +25,7 @@ def test_follows(tmp_path: Path, end: signal.Signals) -> None:
     with following(project, command=command, awaited="All results: ") as ui:
         server = server_of(ui.process.pid)
         processes = [server, *server.children(recursive=True)]
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         ui.wait_for("a is FINISHED: row ")
         began = time.monotonic()
         assert ui.end(end) == 0
@@ -44,6 +44,6 @@ def test_another_store(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", SLOW)
     other = f"sqlite:///{tmp_path}/other.db"
     with following(project) as follower:
-        project.dvc("repro", "-q", MLFLOW_TRACKING_URI=other)
+        project.run("dvc", "repro", "-q", MLFLOW_TRACKING_URI=other)
         follower.wait_for(f"prepare names another store, {other}; its row is here")
         wait_for_rows(project, "FINISHED")

@@ -44,7 +44,7 @@ def ran(project: Repository, way: str) -> Any:
         (project.path / "inner").mkdir()
         return started(project, "dvc", "repro", "-q", "../dvc.yaml", folder="inner")
     if way == "queue":
-        project.dvc("exp", "run", "--queue", "-q")
+        project.run("dvc", "exp", "run", "--queue", "-q")
         return started(project, "dvc", "queue", "start")
     words = {"repro": ["repro"], "exp": ["exp", "run"], "temp": ["exp", "run", "--temp"]}
     return started(project, "dvc", *words[way])
@@ -62,7 +62,7 @@ def test_ways(project: Repository, follower: Follower, way: str) -> None:
         assert growing[0].data.params == {"rate": "1"}
         if way == "exp":  # what an editor asks for again and again
             for words in (["exp", "show", "--json"], ["data", "status", "--json"], ["status"]):
-                project.dvc(*words, check=False)
+                project.run("dvc", *words, check=False)
         wait(lambda: "a/score" in project.rows()[-1].data.metrics)
         if way == "python":
             process.kill()

@@ -154,7 +154,7 @@ def test_history_is_not_read(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", QUICK)
     for rate in (1, 2):
         project.set({"rate": rate})
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         project.commit(f"Rate {rate}")
     project.run("dvc-mlflow", "run", "dvc", "exp", "run", "-q", "-S", "rate=3", "-n", "mine")
     project.git("checkout", "-q", ".")

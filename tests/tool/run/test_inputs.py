@@ -95,9 +95,9 @@ def test_changed(tmp_path: Path, what: str) -> None:
     assert (said.status, said.out) == (1, "")
     assert "`dvc-mlflow run dvc repro -f train` makes it again" in said.error
     with following(project):
-        project.dvc("repro", "-q", "-f", "train")
+        project.run("dvc", "repro", "-q", "-f", "train")
         wait(lambda: last(project).info.status == "FINISHED")
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         said = project.record()
         assert (said.status, said.error) == (0, "")
     assert [r.info.status for r in project.rows()] == ["FAILED", "FINISHED"]
@@ -112,7 +112,7 @@ def test_made_by_another_stage(tmp_path: Path) -> None:
     with following(project) as follower:
         assert ran(project, follower, "made").info.status == "FAILED"
         refused(project)
-        project.dvc("repro", "-q")
+        project.run("dvc", "repro", "-q")
         wait(lambda: last(project).info.status == "FINISHED")
         assert project.record().status == 0
 
@@ -153,7 +153,7 @@ def test_before_the_recorded_stages(tmp_path: Path) -> None:
         assert said.status == 1
         assert "the result of prepare is not recorded, as raw.txt changed" in said.error
         assert [row.info.status for row in project.rows()] == ["FAILED"]
-        project.dvc("repro", "-q", "-f", "prepare")
+        project.run("dvc", "repro", "-q", "-f", "prepare")
         wait(lambda: [row.info.status for row in project.rows()] == ["FAILED", "FINISHED"])
         assert project.record().status == 0
     assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
@@ -176,7 +176,7 @@ def test_for_several_rows(tmp_path: Path) -> None:
         assert said.status == 1
         assert "the result of prepare is not recorded, as raw.txt changed" in said.error
         assert [row.info.status for row in project.rows()] == ["FAILED"]
-        project.dvc("repro", "-q", "-f", "prepare")
+        project.run("dvc", "repro", "-q", "-f", "prepare")
         assert project.record().status == 0
         wait(lambda: len(project.rows()) == 3)
 

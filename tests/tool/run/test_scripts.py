@@ -222,7 +222,7 @@ def test_plain_dvc(tmp_path: Path) -> None:
     with following(project) as follower:
         for rate in (1, 2):
             project.set({"rate": rate})
-            project.dvc("repro", "-q", "-f")
+            project.run("dvc", "repro", "-q", "-f")
         assert project.record().status == 0
     line = "one: its script has opened runs in MLflow itself; under `dvc-mlflow run dvc repro` they"
     assert sum(line in each for each in follower.lines) == 1
