@@ -72,7 +72,7 @@ def test_lock_in_writing(tmp_path: Path) -> None:
         wait_for_rows(project, "RUNNING")
         follower.process.send_signal(signal.SIGSTOP)
         project.write({"go": ""})
-        wait(lambda: (project.path / "copy").exists())
+        wait((project.path / "copy").exists)
         follower.process.send_signal(signal.SIGCONT)
         assert dvc.wait(60) == 0
         (row,) = wait_for_rows(project, "FINISHED")
