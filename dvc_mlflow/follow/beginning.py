@@ -14,7 +14,6 @@ from ..rows.content import inputs_of, params_of
 from ..rows.description import description
 from ..rows.result import Result
 from ..rows.row_of import origin_tags
-from ..rows.shown import shown
 from ..rows.title import words
 from ..store.random_names import is_random_name
 from ..store.sending import log, log_inputs
@@ -25,10 +24,10 @@ def open_run(
     store: Store, result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
 ) -> Live:
     """Open a run for a row of which this stage begins; `digits` end its name."""
-    tags, name, note, columns = _head(result, stage, digits, environment)
+    tags, name, note = _head(result, stage, digits, environment)
     run = new_run(store, result.origin.time, tags, name, note)
     log_known(store, run, result, stage)
-    store.show(columns)
+    store.show()
     return Live(run.info.run_id, name)
 
 
@@ -46,7 +45,7 @@ def take_run(
     when the stage has ended: the script may log them in its own way, and MLflow would refuse
     another value.
     """
-    tags, name, note, columns = _head(result, stage, digits, environment)
+    tags, name, note = _head(result, stage, digits, environment)
     own, given = run.data.tags, run.info.run_name
     more = {NAME: name, NAMED: name}
     if given and not is_random_name(given):
@@ -55,19 +54,18 @@ def take_run(
         more |= noted(note)
     log(store, run.info.run_id, tags={**tags, **more})
     _log_data(store, run, result, stage)
-    store.show(columns)
+    store.show()
     return Live(run.info.run_id, name, is_used=True)
 
 
 def _head(
     result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
-) -> tuple[dict[str, str], str, str, list[str]]:
-    """Return tags, name and description of a row that this stage begins, and the columns for it."""
+) -> tuple[dict[str, str], str, str]:
+    """Return tags, name and description of a row that this stage begins."""
     found = changes(result, _names(result, stage))
     tags = {**origin_tags(result.state, stage), **environment}
     name = f"{words(result, found)} {digits[:7]}".strip()
-    columns = shown(result, found, _params(result, stage), {})
-    return tags, name, description(tags, result.lineage), columns
+    return tags, name, description(tags, result.lineage)
 
 
 def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:

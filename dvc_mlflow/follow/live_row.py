@@ -146,8 +146,8 @@ class LiveRow:
             self._live = self._live._replace(tags=made_by(result.project))
             written = bring(store, runs, result, self._live)
             self._give_parent(store, written.run_id)
-            if written.columns and written.verb == "added":
-                store.show(written.columns)
+            if written.verb:
+                store.show(written.measures)
         self._forget()
         return written
 

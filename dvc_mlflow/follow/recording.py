@@ -1,6 +1,6 @@
 """Record the results of git's history and of the checkout: each distinct one once."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -92,12 +92,17 @@ class Recording:
         """The commits that were searched for these; several rounds read the same ones."""
         self.digests: set[str] = set()
         """Of the stages' results that were found."""
+        self.hints: dict[str, None] = {}
+        """What would make a table say more."""
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
         self._pending: list[tuple[Result, Row, Match]] = []
         self._changed: dict[str, Changed] = {}
         self._left: dict[str, Leftovers] = {}
-        """Both by experiment."""
+        self._measures: dict[str, dict[str, None]] = defaultdict(dict)
+        """The metrics of the rows that were written, best first."""
+        self._n_written: Counter[str] = Counter()
+        """All four by experiment."""
         self._bar: tqdm | None = None
         """How much of git's history is read."""
 
@@ -131,6 +136,7 @@ class Recording:
             self.n_results += len(found)
             self.digests.update(digest for key in found for _, digest in key)
             if not self._options.dry_run:
+                self._show_all()
                 self._settle([*found.values()])
                 self._settle_leftovers([*found.values()])
 
@@ -390,11 +396,25 @@ class Recording:
         with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported(AT_MOST):
             send: Callable[..., Iterator[Written]] = pool.map if store.is_remote else map
             for (result, *_), done in zip(pending, send(write, pending), strict=True):
-                if done.columns and done.verb == "added":
-                    store.show(done.columns)
+                if done.verb:
+                    self._measures[store.experiment] |= dict.fromkeys(done.measures)
+                    self._n_written[store.experiment] += 1
                 if done.run:
                     runs.add(done.run, result.origin.time)
                 self._take(result, store, done)
+            n = self._n_written[store.experiment]
+            if n & (n - 1) == 0:  # while a history is read, ever more seldom
+                self._show(store)
+
+    def _show_all(self) -> None:
+        """Bring the tables up to the rows that were written."""
+        for store in self.stores:
+            if self._n_written[store.experiment]:
+                self.hints |= dict.fromkeys(filter(None, [self._show(store)]))
+
+    def _show(self, store: Store) -> str:
+        with store.errors_reported(AT_MOST):
+            return store.show([*self._measures[store.experiment]])
 
     def _settle(self, results: Sequence[Result]) -> None:
         """Leave one row of each result: clones that share a store can write it at the same time.

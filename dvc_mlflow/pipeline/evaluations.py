@@ -1,4 +1,4 @@
-"""Which stages evaluate, and which of two values of a metric is better."""
+"""Which stages evaluate, which of their metrics measure a result, and which value is better."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,36 @@ from .stages import Pipeline, Stage
 
 _LOWER = {
     *("loss", "losses", "error", "errors", "err", "mse", "rmse", "mae", "mape", "smape", "msle"),
-    *("rmsle", "nll", "bce", "perplexity", "ppl", "brier", "deviance", "entropy", "fid"),
-    *("wer", "cer", "ece", "fpr", "fnr", "fdr", "aic", "bic", "residual", "residuals", "regret"),
+    *("rmsle", "nll", "bce", "perplexity", "ppl", "brier", "deviance", "entropy", "fid", "wer"),
+    *("cer", "ece", "fpr", "fnr", "fdr", "aic", "bic", "residual", "residuals", "regret"),
+    *("false", "wrong", "misclassified"),
 }
 """The words by which a metric's name says that lower is better."""
-_GLUED = ("loss", "error", "entropy", "rmse")
+_HIGHER = {
+    *("acc", "accuracy", "auc", "auroc", "auprc", "aucpr", "roc", "precision", "recall", "f1"),
+    *("fbeta", "r2", "score", "scores", "sensitivity", "specificity", "tpr", "tnr", "ppv", "npv"),
+    *("map", "ap", "iou", "miou", "dice", "jaccard", "kappa", "mcc", "bleu", "rouge", "meteor"),
+    *("ndcg", "mrr", "hit", "hits", "psnr", "ssim", "correct", "correctly", "reward"),
+    *("likelihood", "similarity", "silhouette", "gini", "pearson", "spearman", "correlation"),
+    *("concordance", "top"),
+}
+"""Those by which it says that higher is better."""
+_GLUED_LOWER = ("loss", "error", "entropy", "rmse")
+_GLUED_HIGHER = ("acc", "auc", "accuracy", "score")
 """Those with which a longer word can end, as `logloss` does."""
+_NEGATED = {"neg", "negative"}
+_NO_MEASURES = {
+    *("step", "steps", "epoch", "epochs", "iter", "iteration", "iterations", "n", "num", "count"),
+    *("counts", "size", "samples", "support", "rows", "created", "seed", "index", "id"),
+    *("threshold", "time", "times", "seconds", "secs", "sec", "ms", "minutes", "duration"),
+    *("elapsed", "runtime", "timestamp", "date", "std", "stdev", "sd", "variance", "ci"),
+    *("passed", "is", "has"),
+}
+"""Those of counters, times, booleans and spreads, which do not say how good a result is."""
+_SPLITS = ({"test", "testing"}, {"valid", "val", "validation", "eval", "evaluation", "dev"})
+_TRAINING = {"train", "training", "fit"}
+_AVERAGES = {"macro", "micro", "weighted", "avg", "average", "mean", "overall"}
+_OF_A_CLASS = {"class", "classes", "label", "per"}
 
 
 def evaluating(pipeline: Pipeline, lineage: Lineage) -> list[str]:
@@ -38,18 +62,43 @@ def _is_above(pipeline: Pipeline, stage: Stage, others: Iterable[Stage]) -> bool
     return any(pipeline.is_upstream(stage, of=other) for other in others)
 
 
-def compares(pipeline: Pipeline, lineage: Lineage, others: Sequence[Lineage]) -> bool:
-    """Whether a row compares the models of several other rows, and is about none of its own."""
-    own = {stage.name for stage in lineage.members.values()}
-    above = frozenset[str]().union(*(pipeline.above(name) for name in own)) - own
-    met = [o for o in others if {s.name for s in o.members.values()} & above and o != lineage]
-    return len(met) > 1 and not any(makes_model(pipeline, s) for s in lineage.members.values())
+def way(key: str) -> str:
+    """Return `+` if a metric's name says that higher is better, `-` for lower, or "".
+
+    The metric's own words decide, `test/neg_log_loss` among them; if they say nothing, those before
+    it do: `errors/max` is one of the errors.
+    """
+    *before, own = [_words(part) for part in key.split("/")]
+    if {*own} & _NO_MEASURES:
+        return ""
+    said = (_way(words) for words in (own, *reversed(before)))
+    return next((found for found in said if found), "")
 
 
-def is_lower_better(key: str) -> bool:
-    """Whether a metric's name says so: `test/log_loss` does, `test/neg_log_loss` does not."""
-    name = key.partition("/")[2] or key  # not the stage's own name
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    if {"neg", "negative"} & {*words}:
-        return False
-    return any(word in _LOWER or word.endswith(_GLUED) for word in words)
+def _way(words: Sequence[str]) -> str:
+    is_lower = any(word in _LOWER or word.endswith(_GLUED_LOWER) for word in words)
+    is_higher = any(
+        known in _HIGHER or known.endswith(_GLUED_HIGHER)
+        for word in words
+        for known in (word, word.rstrip("0123456789"))  # top5, map50
+    )
+    if {*words} & _NEGATED and is_lower:
+        return "+"
+    return "-" if is_lower else "+" if is_higher else ""
+
+
+def rank(key: str) -> tuple[int, int, int]:
+    """Return a place among a stage's metrics: by the data measured on, and averages before classes.
+
+    `test` is before `valid` and `eval`, these are before what names no data, and that is before
+    `train`.
+    """
+    words = {word for part in key.split("/") for word in _words(part)}
+    split = next((i for i, names in enumerate(_SPLITS) if words & names), len(_SPLITS))
+    split = len(_SPLITS) + 1 if words & _TRAINING else split
+    is_of_class = bool(words & _OF_A_CLASS or any(word.isdigit() for word in words))
+    return split, (is_of_class and not words & _AVERAGES), key.count("/")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+[0-9]*|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())

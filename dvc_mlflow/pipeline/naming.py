@@ -159,6 +159,16 @@ def base_of(path: str, folder: str) -> str:
     return posixpath.splitext(posixpath.relpath(path, folder))[0]
 
 
+def tells(key: str, value: object) -> bool:
+    """Whether a param can tell a person what differs.
+
+    An element of a list that a template has read, such as `datasets.0`, cannot, nor can a list of
+    lists or of mappings.
+    """
+    is_element = any(part.isdigit() for part in key.split("."))
+    return not (is_element or f"{value}".startswith(("[[", "[{", "{")))
+
+
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Return the last part of each dotted key, or all of it where others end the same."""
     ends = [key.rpartition(".")[2] for key in keys]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-FORMAT = 4
+FORMAT = 5
 """What a row has, as a number that grows: a row of a lower one gains the rest."""
 
 
@@ -59,6 +59,8 @@ class Part:
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    """The pictures that dvc.yaml declares as plots: a chart shows them beside those of others."""
     inputs: list[Input] = field(default_factory=list)
     models: list[ServedModel] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
@@ -128,8 +130,8 @@ class Row:
     params: Mapping[str, str]
     parts: Mapping[str, Part]
     """By the stages' names in the row; none if only its standing has changed."""
-    columns: Sequence[str]
-    """What a table of such rows shows, if nobody has chosen its columns."""
+    measures: Sequence[str]
+    """The metrics that say how good the result is, best first, with signs; see `rows.shown`."""
     notes: Sequence[str]
     """What cannot be recorded, one line each."""
 

@@ -70,6 +70,8 @@ EXPERIMENT = "dvc.exp_name"
 """DVC's name of the experiment."""
 CHANGE = "commit"
 """The commit of the result with its subject, or the one that it was made after."""
+DATA = "data"
+"""The data sets that its evaluations have read, each with seven digits of its md5."""
 NAMES = "git.names"
 """The branches, tags and experiments that had the result when it was imported."""
 SWEEP = "sweep"
@@ -124,7 +126,18 @@ DEFAULT = "dvc.default"
 """The project whose default experiment it is: its folder, as a repository may be renamed."""
 
 
-_OF_PEOPLE = {STAGE, FOLDER, EXPERIMENT, CHANGE, NAMES, SWEEP, PYTHON, REQUIREMENTS, PROCESSOR}
+_OF_PEOPLE = {
+    STAGE,
+    FOLDER,
+    EXPERIMENT,
+    CHANGE,
+    DATA,
+    NAMES,
+    SWEEP,
+    PYTHON,
+    REQUIREMENTS,
+    PROCESSOR,
+}
 _OF_PEOPLE |= {SCRIPT_NAME, REPRODUCES}
 _OF_PEOPLE |= {"reproduced"}  # 3.0.0 counted how often a result was made again
 

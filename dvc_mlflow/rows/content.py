@@ -26,6 +26,7 @@ from .served_models import add_models
 
 _LARGEST, _LARGEST_YAML = 50, 5  # MB of a file of plots or metrics that is read
 _LONGEST_VALUE = 6000  # characters, in MLflow
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 
 def params_of(
@@ -152,6 +153,8 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
         if not leads_out(file.path) and (small or (plot and not drawn)):
             part.files[file.path] = body
+        if plot and file.path.lower().endswith(_PICTURES):
+            part.images[file.path] = body
     for key, value in metrics.items():
         end = part.points[last[key]] if key in last else Point(key, value, 0)
         point = Point(key, value, end.step, is_final=True)

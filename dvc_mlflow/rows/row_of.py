@@ -9,14 +9,14 @@ from ..pipeline.declarations import shown as declared
 from ..pipeline.identity import StoredRun
 from ..pipeline.row import NOWHERE, Row, Standing, Wanted, short_digest
 from ..pipeline.stages import Stage
-from ..pipeline.tags import BEGUN, CHOSEN, FOLDER, KEPT, LACKS, SOURCE, STAGE, TREE, text
+from ..pipeline.tags import BEGUN, CHOSEN, DATA, FOLDER, KEPT, LACKS, SOURCE, STAGE, TREE, text
 from . import trees
 from .changes import changes
 from .content import params_of, part_of
 from .description import description
 from .origin import Kept, Origin
 from .result import Result, State
-from .shown import shown
+from .shown import data_of, measures
 from .title import words
 
 _LONGEST_TAG = 5000  # characters, in MLflow
@@ -61,6 +61,8 @@ def row_of(
     parts = {name: part_of(result, name) for name in names}
     params, wrong = params_of(result)
     tags = {f"{BEGUN}{name}": digest for name, digest in result.digests.items()}
+    if data := data_of(result):
+        tags[DATA] = data[:_LONGEST_TAG]
     if 0 < len(chosen) < _LONGEST_TAG:
         tags[CHOSEN] = chosen
     origin = origin_tags(result.state, result.head)
@@ -76,7 +78,7 @@ def row_of(
         origin=origin,
         params=params,
         parts=parts,
-        columns=shown(result, found, params, parts),
+        measures=measures(result, parts),
         notes=[*notes, *wrong],
     )
 

@@ -1,51 +1,46 @@
-"""What the table shows of a row, unless dvc.yaml chooses its columns."""
+"""Which metrics of a row say how good its result is, and on which data."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from ..pipeline.evaluations import compares, evaluating, is_lower_better
-from ..pipeline.lineages import lineages
-from ..pipeline.naming import allowed_key
+from ..pipeline.evaluations import evaluating, rank, way
+from ..pipeline.lineages import makes_model
 from ..pipeline.row import Part
-from ..pipeline.tags import CHANGE
-from .changes import Changes
-from .content import item_params
 from .result import Result
 
+_DIGITS = 7
 
-def shown(
-    result: Result, found: Changes, params: Iterable[str], parts: Mapping[str, Part]
-) -> list[str]:
-    """Return the columns, best first: metrics, values of the item, changed params, the commit.
 
-    `params` and `parts` are what the row gets. A row that compares others has no columns, as the
-    others would not have its metrics.
+def measures(result: Result, parts: Mapping[str, Part]) -> list[str]:
+    """Return the metrics of `parts`, the most telling one first, each with a sign.
+
+    It is `+` if higher is better, `-` if lower is, and `?` if nothing says it; such a metric tells
+    least. First are those of `meta.mlflow.promote`, which says which is better. Of the others,
+    those of evaluations are before those of training.
     """
-    state, lineage = result.state, result.lineage
-    if compares(state.pipeline, lineage, lineages(state.pipeline, state.stages)):
-        return []
-    items = [key for key, _, _ in item_params(lineage, [*lineage.members])]
-    names = map(allowed_key, (*items, *found.params))
-    there = {*params}
-    metrics = metrics_shown(result, parts)
-    return [*metrics, *(f"params.{n}" for n in names if n in there), f"tags.{CHANGE}"]
-
-
-def metrics_shown(result: Result, parts: Mapping[str, Part]) -> list[str]:
-    """Return the metrics of the stages that evaluate, with a `-` before them if lower is better.
-
-    First are those of `meta.mlflow.promote`, which says whether lower is better, then those of the
-    last stage. Of the others, their names say it.
-    """
-    state, lineage = result.state, result.lineage
+    pipeline, lineage = result.pipeline, result.lineage
     promoted = [m for stage in lineage.scope() for m in stage.settings.promote]
-    ways = {metric.removeprefix("-"): metric.startswith("-") for metric in promoted}
-    keys = [
-        point.key
-        for name in evaluating(state.pipeline, lineage)
-        if name in parts
-        for point in parts[name].points
-        if point.is_final
-    ]
-    keys.sort(key=lambda key: [*ways].index(key) if key in ways else len(ways))
-    lower = {key: ways.get(key, is_lower_better(key)) for key in keys}
-    return [f"{'-' * is_lower}metrics.{key}" for key, is_lower in lower.items()]
+    ways = {m.removeprefix("-"): "-" if m.startswith("-") else "+" for m in promoted}
+    first = [name for name in evaluating(pipeline, lineage) if name in parts]
+    names = [*first, *(name for name in parts if name not in first)]
+    keys = {p.key: name for name in names for p in parts[name].points if p.is_final}
+    signs = {key: ways.get(key, way(key)) or "?" for key in keys}
+
+    def place(key: str) -> tuple[object, ...]:
+        promotion = [*ways].index(key) if key in ways else len(ways)
+        return promotion, signs[key] == "?", keys[key] not in first, rank(key)
+
+    return [f"{signs[key]}{key}" for key in sorted(keys, key=place)]
+
+
+def data_of(result: Result) -> str:
+    """Return the data sets that the evaluations have read, each with seven digits of its md5."""
+    pipeline, lineage = result.pipeline, result.lineage
+    makers = {name for name, stage in pipeline.stages.items() if makes_model(pipeline, stage)}
+    found = {
+        f"{dep.path} {dep.md5[:_DIGITS]}": None
+        for name in evaluating(pipeline, lineage)
+        if name in result.digests
+        for dep in lineage.members[name].deps
+        if dep.md5 and (dep.makers or dep.is_data) and not makers & {*dep.makers}
+    }
+    return ", ".join(found)

@@ -10,6 +10,7 @@ history.
 import re
 
 from ..pipeline.lineages import as_key
+from ..pipeline.naming import tells
 from ..pipeline.tags import text as as_text
 from ..project import is_generated
 from .changes import Changes
@@ -28,7 +29,8 @@ def words(result: Result, found: Changes) -> str:
     ]
     given = result.origin.experiment
     parts = [*dict.fromkeys(items), "" if is_generated(given) else given]
-    for name, value in [*found.params.items()][:_MOST_PARAMS]:
+    telling = [(name, value) for name, value in found.params.items() if tells(name, value)]
+    for name, value in telling[:_MOST_PARAMS]:
         parts.append(f"{found.short[name]}={_cut(f'{value}', _LONGEST_VALUE)}")
     if found.is_code and not result.origin.is_committed:
         parts.append("edited code")

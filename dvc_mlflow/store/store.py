@@ -22,7 +22,7 @@ from mlflow.utils.uri import append_to_uri_path
 from .. import processes
 from ..errors import StoreError, masked
 from ..git import remote_url
-from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, known_keys
+from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, STAGE, known_keys
 from ..place import (
     address,
     default_experiment,
@@ -37,6 +37,7 @@ from .faults import deadline, is_of_store, retried, store_error
 from .relocation import follow
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
+_ROWS = f"tags.`{STAGE}` != '' and status != 'FAILED' and status != 'KILLED'"
 _OLDEST = 3  # the first major version that stores models separately from runs
 # Seconds, at most. MLflow's server may wait for its SQLite database for 20.
 _ANSWERING, _OPENING, _WRITING = 8, 25, 120
@@ -68,7 +69,6 @@ class Store:
             raise StoreError(f"{root}/mlflow.db", f"{why}, and is not used", cure)
         self.experiment = experiment or default_experiment(root, folder)
         self._former = experiment or former_experiment(root, folder)
-        self._asked: set[str] = set()
         self._locations: dict[str, str] = {}
         """Where experiments keep their files, by id."""
         self.is_remote = self.address.startswith("http")
@@ -254,18 +254,30 @@ class Store:
         if version and int(version[1]) < _OLDEST:
             raise OSError(f"its version is {answer.text}, older than {_OLDEST}.0")
 
-    def show(self, columns: Sequence[str]) -> None:
-        """Add columns to the table, unless somebody has chosen its columns."""
-        if {*columns} <= self._asked:
-            return
-        self._asked.update(columns)
-        tags = self.client.get_experiment(self.experiment_id).tags
-        shown = table_view.default_columns(tags.get(table_view.KEY))
-        if shown is None:
-            return
-        if (wanted := table_view.united(shown, columns)) != shown:
-            ((key, value),) = table_view.by_default(wanted).items()
+    def show(self, measures: Sequence[str] = ()) -> str:
+        """Bring the table up to its newest rows, unless somebody has chosen its columns.
+
+        `measures` are metrics of its rows, as `rows.shown` gives them; it remembers those that it
+        was given before. Returns what somebody can do if none says which row is best, or "".
+        """
+        shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
+        known = table_view.default_measures(shown)
+        if known is None:
+            return ""
+        newest = ["attributes.start_time DESC"]
+        runs = self.client.search_runs(
+            [self.experiment_id], _ROWS, max_results=200, order_by=newest
+        )
+        rows, every = [run.data for run in runs], {m[1:]: m for m in [*measures, *known]}
+        every |= {measure[1:]: measure for measure in measures}  # what was said last counts
+        ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
+        if value != shown:
             self.tag(key, value)
+        if not every or table_view.sorted_by(rows, [*every.values()]):
+            return ""
+        name = next(iter(every))
+        why = "no metric's name says whether higher or lower is better"
+        return f"the table is sorted by time, as {why}; `promote: [{name}]`, or [-{name}], says it"
 
     def tag(self, key: str, value: str) -> None:
         """Give the experiment a tag; others may give it the same one at the same time."""

@@ -41,6 +41,7 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
+from .images import log_images
 from .models import UnservableModelError, log_model
 from .runs import stored_run, whole, whole_text
 from .sending import comparable, is_one_request, log, log_files, log_inputs, metric, stored
@@ -70,8 +71,8 @@ class Written(NamedTuple):
     stages: Sequence[str]
     notes: Sequence[str] = ()
     """What could not be recorded, one line each."""
-    columns: Sequence[str] = ()
-    """What a table of such rows shows, if nobody has chosen its columns."""
+    measures: Sequence[str] = ()
+    """The metrics that say how good the result is, best first, with signs."""
     run: StoredRun | None = None
     """What the run holds now."""
 
@@ -103,8 +104,10 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
         metrics, params, tags = [], {}, {}
     unserved, more = _log_parts(store, run, row.parts)
     notes += more
-    if run.info.status != "FINISHED" or is_live:
+    if is_live:
         store.client.set_terminated(run.info.run_id, end_time=at)
+    elif run.info.status != "FINISHED":  # nobody knows how long it took
+        store.client.update_run(run.info.run_id, "FINISHED")
     had = found or StoredRun(run.info.run_id, {}, {})
     now = _now(row, had, unserved)
     last = {**tags, **_last_tags(row, run, now)}
@@ -115,7 +118,7 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
         run_id=run.info.run_id,
         stages=_new(row, where),
         notes=notes,
-        columns=row.columns,
+        measures=row.measures,
         run=replace(now, name=name),
     )
 
@@ -266,6 +269,8 @@ def _log_parts(
     unserved, notes = set[str](), []
     log_inputs(store, run, [each for part in parts.values() for each in part.inputs])
     notes += log_files(store, run, {p: b for part in parts.values() for p, b in part.files.items()})
+    images = {path: body for part in parts.values() for path, body in part.images.items()}
+    notes += log_images(store, run, images)
     for part in parts.values():
         unserved |= part.unserved
         for model in part.models:

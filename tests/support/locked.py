@@ -21,11 +21,11 @@ import yaml
 from dvc.utils.serialize import PARSERS
 
 from dvc_mlflow.pipeline.identity import StoredRun, match
+from dvc_mlflow.pipeline.tags import DATA
 from dvc_mlflow.project import Project
 from dvc_mlflow.rows.result import Result, columns, experiment
 from dvc_mlflow.rows.result import read as read_state
 from dvc_mlflow.rows.row_of import row_of
-from dvc_mlflow.store import table_view
 from support.pipelines import PARAMS, Repository, Stages
 
 IGNORED = """\
@@ -226,7 +226,8 @@ class RowContent:
     """As dvc.yaml names it; "" is the default."""
     chosen: Sequence[str]
     """The columns that dvc.yaml chooses, best first."""
-    shown: Sequence[str]
+    measures: Sequence[str]
+    data: str
     """The columns if dvc.yaml chooses none."""
     notes: Sequence[str]
     """What cannot be recorded, one line each."""
@@ -283,18 +284,11 @@ def row_content(result: Result) -> RowContent:
         time=found.time,
         experiment=experiment(result.lineage),
         chosen=columns(result.lineage),
-        shown=found.columns,
+        measures=found.measures,
+        data=found.tags.get(DATA, ""),
         notes=[*found.notes, *more],
         complete=frozenset(name for name, part in found.parts.items() if not part.unread),
     )
-
-
-def united(*shown: Sequence[str]) -> list[str]:
-    """Return the columns of a table of rows that show these, one after the other."""
-    columns: list[str] = []
-    for each in shown:
-        columns = table_view.united(columns, each)
-    return columns
 
 
 class Table:

@@ -45,7 +45,7 @@ def columns(project: Repository, row: Run) -> dict[str, Any]:
     shared = json.loads(experiment.tags["mlflow.sharedViewState.results"])["state"]
     state = json.loads(zlib.decompress(base64.b64decode(shared.removeprefix("deflate;"))))
     assert isinstance(state, dict)
-    state.pop("default", None)  # the tool's own, which the table does not show
+    state.pop("measures", None)  # the tool's own, which the table does not show
     return state
 
 

@@ -1,203 +1,231 @@
 """The table shows by itself which result is best and what made it so."""
 
+import base64
 import json
-import subprocess
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Metric, Param, RunData, RunTag
 
-from dvc_mlflow.pipeline.evaluations import is_lower_better
-from support.clone import environment
-from support.following import following
-from support.locked import evaluated, locked, read, row, trained, united
-from support.pipelines import Repository, Stages, evaluate, makes, repository, train
+from dvc_mlflow.pipeline.evaluations import rank, way
+from dvc_mlflow.pipeline.naming import tells
+from dvc_mlflow.store.table_view import by_default
+from support.locked import evaluated, locked, read, row, trained
+from support.pipelines import Stages, evaluate, makes, train
 from support.row_content import columns
-from support.waiting import wait
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 
-def view(project: Repository) -> dict[str, Any]:
-    """Return what the table of a repository shows."""
-    return columns(project, project.rows()[0])
-
-
-def measures(values: Mapping[str, float], *deps: str, file: str, **more: Any) -> dict[str, Any]:
+def measured(*deps: str, file: str, **values: float) -> dict[str, Any]:
     """Return a stage that writes these metrics."""
-    return makes(
-        {file: json.dumps(values)}, deps=[*deps], metrics=[{file: {"cache": False}}], **more
-    )
+    return makes({file: json.dumps(values)}, deps=[*deps], metrics=[{file: {"cache": False}}])
 
 
-def test_metrics_of_the_evaluations(tmp_path: Path) -> None:
-    """The metrics of what trains or prepares are no columns; those of the last stage are first."""
-    stages = {
-        "prepare": makes(
-            {"data.txt": "1", "rows.json": '{"rows": 5}'},
-            outs=["data.txt"],
-            metrics=[{"rows.json": {"cache": False}}],
-        ),
-        "train": {**train("data.txt"), "metrics": [{"m.json": {"cache": False}}]},
-        "test": measures({"loss": 1, "acc": 0.5}, "model.txt", file="test.json"),
-        "valid": measures({"acc": 0.6}, "model.txt", "test.json", file="valid.json"),
+def test_measures(tmp_path: Path) -> None:
+    """Metrics of evaluations come before those of training; what says nothing comes last."""
+    test = {"loss": 1, "acc": 0.5, "n": 3, "f1": {"cat": 1, "class_1": 1, "macro": 1}}
+    stages: Stages = {
+        "train": {**train("raw.txt"), "metrics": [{"m.json": {"cache": False}}]},
+        "test": measured("model.txt", file="test.json"),
+        "valid": measured("model.txt", "test.json", file="valid.json"),
     }
-    files = {"data.txt": "1", "rows.json": '{"rows": 5}', "m.json": '{"acc": 1}', **trained()}
-    files |= {"test.json": '{"loss": 1, "acc": 0.5}', "valid.json": '{"acc": 0.6}'}
-    project = locked(tmp_path / "project", stages, {"rate": 1}, files)
-    project.commit()
-    assert row(project).shown == [
-        "metrics.valid/acc",  # it sorts the table: the highest is first
-        "-metrics.test/loss",
-        "metrics.test/acc",
-        "tags.commit",
+    files = {"m.json": '{"acc": 1}', "test.json": json.dumps(test), "valid.json": '{"acc": 0.6}'}
+    project = locked(tmp_path / "project", stages, {"rate": 1}, {**trained(), **files})
+    assert row(project).measures == [
+        "-test/loss",
+        "+test/acc",
+        "+test/f1/cat",
+        "+test/f1/macro",
+        "+test/f1/class_1",
+        "+valid/acc",
+        "+train/acc",
+        "?test/n",
     ]
-
-
-def test_one_stage(tmp_path: Path) -> None:
-    """Where one stage does all, its metrics are columns; the lowest loss is first."""
-    files = {"m.json": '{"val_loss": 2, "f1": 0.5}', "model.txt": "1"}
-    stage = makes(files, params=["rate"], metrics=["m.json"], outs=["model.txt"])
-    project = locked(tmp_path / "project", {"train": stage}, {"rate": 1}, files)
-    project.commit()
-    project.add_store()
-    project.record()
-    assert view(project) == {
-        "selectedColumns": ["metrics.`train/val_loss`", "metrics.`train/f1`", "tags.`commit`"],
-        "searchFilter": "",
-        "orderByKey": "metrics.`train/val_loss`",
-        "orderByAsc": True,
-    }
 
 
 def test_promote_decides(tmp_path: Path) -> None:
     """The metrics of `meta.mlflow.promote` are first, and it says of them which is better."""
-    meta = {"mlflow": {"promote": ["test/loss", "-test/acc"]}}
+    meta = {"mlflow": {"promote": ["test/loss", "-test/n"]}}
     values = {"n": 1, "acc": 1, "loss": 1}
     stages = {
         "train": train("raw.txt"),
-        "test": measures(values, "model.txt", file="test.json", meta=meta),
+        "test": {**measured("model.txt", file="test.json", **values), "meta": meta},
     }
     files = {**trained(), "test.json": json.dumps(values)}
     project = locked(tmp_path / "project", stages, {"rate": 1}, files)
-    found = row(project).shown[:3]
-    assert found == ["metrics.test/loss", "-metrics.test/acc", "metrics.test/n"]
+    assert row(project).measures == ["+test/loss", "-test/n", "+test/acc"]
 
 
-def test_params_that_differ(tmp_path: Path) -> None:
-    """Params become columns once a row has another value than the one that it started from."""
+WAYS = {
+    "+": "a/acc loss/acc a/neg_mean_squared_error f1 a/f1_score val/roc_auc a/top5 mAP50 rocauc "
+    "a/correctly_classified scores/x",
+    "-": "loss a/val_loss a/MSE a/b.rmse a/logLoss mlogloss errors/max errors/lp4 false_rate",
+    "": "a/terse a/max test/epoch a/step n loss_time a/acc_std score/seconds is_accurate",
+}
+
+
+@pytest.mark.parametrize(("sign", "keys"), WAYS.items())
+def test_ways(sign: str, keys: str) -> None:
+    """A metric's name says whether higher or lower is better, or nothing does."""
+    assert {key: way(key) for key in keys.split()} == dict.fromkeys(keys.split(), sign)
+
+
+def test_ranks() -> None:
+    """Test, validation, what names no data, training; averages before classes."""
+    keys = ["test/f1", "test/class_1/f1", "eval/f1", "f1", "train/f1", "train/val_f1"]
+    expected = ["test/f1", "test/class_1/f1", "eval/f1", "f1", "train/f1", "train/val_f1"]
+    assert sorted(keys, key=rank) == expected
+    assert rank("f1/macro_avg_2") < rank("f1/2")
+
+
+def data(
+    metrics: Mapping[str, float] = {},
+    params: Mapping[str, object] = {},
+    tags: Mapping[str, str] = {},
+) -> RunData:
+    """Return what MLflow has of a row."""
+    return RunData(
+        [Metric(key, value, 0, 0) for key, value in metrics.items()],
+        [Param(key, f"{value}") for key, value in params.items()],
+        [RunTag(*pair) for pair in tags.items()],
+    )
+
+
+def view(rows: list[RunData], *measures: str) -> tuple[list[str], str]:
+    """Return the columns of a table and what sorts it, with a `-` if the lowest is first."""
+    (text,) = by_default(rows, measures).values()
+    packed = json.loads(text)["state"].removeprefix("deflate;")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    key = state["orderByKey"].removeprefix("metrics.").strip("`")
+    return [name.replace("`", "") for name in state["selectedColumns"]], (
+        f"-{key}" if state["orderByAsc"] else key
+    )
+
+
+def test_what_differs() -> None:
+    """Params that differ are columns: those that tell most rows apart, then the last changed."""
+    given = [("cat", 5), ("dog", 4), ("cow", 4), ("cow", 4)]
+    rows = [data({"acc": 1}, {"a": a, "b": b, "path": f"{a}.csv", "same": 1}) for a, b in given]
+    shown = ["metrics.acc", "params.a", "params.b", "tags.commit"]
+    assert view(rows, "+acc") == (shown, "acc")
+    assert view(rows[2:], "+acc", "-loss") == (["metrics.acc", "tags.commit"], "acc")
+
+
+def test_what_has_room() -> None:
+    """A browser shows four columns; the first metric and eight params are there in any case."""
+    values = {f"m{i}": 1.0 for i in range(9)}
+    measures = [f"-{key}" for key in values]
+    for n, metrics, params in ((0, 4, 0), (2, 2, 2), (3, 1, 3), (9, 1, 8)):
+        rows = [data(values, {f"p{k}": k == i for k in range(n)}) for i in range(max(n, 1))]
+        found, best = view(rows, *measures)
+        assert [name.partition(".")[0] for name in found] == (
+            ["metrics"] * metrics + ["params"] * params + ["tags"]
+        )
+        assert (found[0], best) == ("metrics.m0", "-m0")
+
+
+def test_what_sorts() -> None:
+    """The table is sorted by a metric of a known direction that half of the rows have, or by time.
+
+    Rows that have none of its metrics, such as those that compare others, show their own.
+    """
+    rows = [data({"compare/acc": 1}), data({"a/acc": 1}), data({"a/acc": 2, "old/f1": 1}), data()]
+    measures = ("+old/f1", "+compare/acc", "+a/acc", "?a/x")
+    shown = ["metrics.a/acc", "metrics.compare/acc", "metrics.old/f1", "tags.commit"]
+    assert view(rows, *measures) == (shown, "a/acc")
+    by_time = "attributes.start_time"
+    assert view([data({"a/x": 1})], "?a/x") == (["metrics.a/x", "tags.commit"], by_time)
+    assert view([data()]) == (["tags.commit"], by_time)
+
+
+def test_data() -> None:
+    """Where rows were measured on different data, a column names them."""
+    rows = [data(tags={"data": each}) for each in ("x.csv 1234567", "x.csv 1234568")]
+    assert view(rows)[0] == ["tags.data", "tags.commit"]
+    assert view(rows[:1] * 2)[0] == ["tags.commit"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("datasets.0", "x", False),
+        ("1", "cancer", False),
+        ("batches", [{"id": 0}], False),
+        ("sizes", [[1]], False),
+        ("layers", [64, 32], True),
+        ("model.units", 25, True),
+    ],
+)
+def test_tells(key: str, value: object, expected: bool) -> None:
+    """Elements of a list, and lists of other things than values, are no columns and in no name."""
+    assert tells(key, value) == expected
+
+
+def test_items(tmp_path: Path) -> None:
+    """An item's value is a column; it and the data that it was measured on are in the row."""
+    names = ("x", "y")
+    files = {f"{item}.{end}": '{"acc": 1}' for item in names for end in ("csv", "json")}
+    stages: Stages = {
+        "split": makes({f"{name}.csv": "1" for name in names}, outs=["x.csv", "y.csv"]),
+        "fit": {
+            "foreach": [*names],
+            "do": {
+                "cmd": "python fit.py ${item}",
+                "deps": ["${item}.csv"],
+                "metrics": [{"${item}.json": {"cache": False}}],
+            },
+        },
+    }
+    project = locked(tmp_path / "project", stages, files=files)
+    found = read(project).rows
+    assert [each.params["item"] for each in found] == [*names]
+    assert [each.data.partition(" ")[0] for each in found] == ["x.csv", "y.csv"]
+
+
+def test_in_the_store(tmp_path: Path) -> None:
+    """The table follows its rows, until somebody chooses its columns in MLflow's own way."""
     stages = {"train": train("raw.txt"), "a": evaluate("a"), "b": evaluate("b")}
     project = locked(tmp_path / "project", stages, files=evaluated())
-    project.commit()
-    metrics = ["metrics.b/score", "metrics.a/score"]
-    every = [row(project).shown]
-    assert every == [[*metrics, "tags.commit"]]
-    for params, own, more in [
-        ({"b": 2}, ["b"], ["b"]),
-        ({"a": 5, "b": 3}, ["a", "b"], ["b", "a"]),
-        ({}, [], ["b", "a"]),
-    ]:
-        project.again(evaluated(**params) if params else {}, params)
-        project.commit(f"{params}")
-        every.append(row(project, rev="HEAD").shown)
-        assert every[-1] == [*metrics, *(f"params.{name}" for name in own), "tags.commit"]
-        assert united(*every) == [*metrics, *(f"params.{name}" for name in more), "tags.commit"]
     project.add_store()
-    project.record("--all")  # the newest row comes first
-    quoted = ["metrics.`b/score`", "metrics.`a/score`", "params.`a`", "params.`b`", "tags.`commit`"]
-    assert view(project) == {
-        "selectedColumns": quoted,
+    project.commit()
+    for params in ({"b": 2}, {"a": 5, "b": 3}):
+        project.again(evaluated(**params), params)
+        project.commit(f"{params}")
+    project.record("--all")
+    (row, *_) = project.rows()
+    assert columns(project, row) == {
+        "selectedColumns": [
+            "metrics.`b/score`",
+            "metrics.`a/score`",
+            "params.`b`",
+            "params.`a`",
+            "tags.`commit`",
+        ],
         "searchFilter": "",
         "orderByKey": "metrics.`b/score`",
         "orderByAsc": False,
     }
-
-
-def test_eight_at_most(tmp_path: Path) -> None:
-    """Eight metrics and eight params are shown, the first ones, and none goes."""
-    names = [f"p{i}" for i in range(10)]
-    files = {"m.json": json.dumps({f"m{i}": i for i in range(10)})}
-    stage = makes(files, params=names, metrics=["m.json"])
-    project = locked(tmp_path / "project", {"train": stage}, dict.fromkeys(names, 1), files)
-    project.commit()
-    every = []
-    for name in reversed(names):
-        project.again({}, {name: 2})
-        every.append(row(project).shown)
-    expected = [f"metrics.train/m{i}" for i in range(8)]
-    expected += [f"params.{name}" for name in [*reversed(names)][:8]]
-    assert united(*every) == [*expected, "tags.commit"]
-
-
-def test_items_and_their_comparison(tmp_path: Path) -> None:
-    """The item is a column; a comparison's row fills the table of the items with no dashes."""
-    files = {f"{item}.{end}": '{"acc": 1}' for item in "xy" for end in ("model", "json")}
-    stages: Stages = {
-        "fit": {
-            "foreach": ["x", "y"],
-            "do": {
-                "cmd": "python fit.py ${item}",
-                "outs": ["${item}.model"],
-                "metrics": [{"${item}.json": {"cache": False}}],
-            },
-        },
-        "compare": measures({"best": 1}, "x.model", "y.model", file="best.json"),
-    }
-    project = locked(tmp_path / "project", stages, files={**files, "best.json": '{"best": 1}'})
-    project.commit()
-    columns = {found.tags["dvc.stage"]: found.shown for found in read(project).rows}
-    of_item = ["metrics.fit/acc", "params.item", "tags.commit"]
-    assert columns == {"fit@x": of_item, "fit@y": of_item, "compare": []}
-
-
-@pytest.mark.pipeline
-def test_while_it_runs(tmp_path: Path) -> None:
-    """The first row that runs has columns, though it has no metrics: the newest row is first."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    stages["train"]["cmd"] += f"; until [ -e {tmp_path}/go ]; do sleep 0.1; done; exit 3"
-    project = repository(tmp_path / "project", stages)
-    project.set({"rate": 5})
-    with following(project):
-        running = subprocess.Popen(["dvc", "repro", "-q"], cwd=project.path, env=environment())
-        wait(project.rows)
-        (tmp_path / "go").touch()
-        assert running.wait(60) != 0
-    assert view(project) == {
-        "selectedColumns": ["params.`rate`", "tags.`commit`"],
-        "searchFilter": "",
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": False,
-    }
-
-
-def test_own_choice(tmp_path: Path) -> None:
-    """Columns that somebody has chosen in MLflow's own way stay."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    project = locked(tmp_path / "project", stages, files=evaluated())
-    project.add_store()
-    project.record()
-    (row,) = project.rows()
     key = "mlflow.sharedViewState.results"
     project.client.set_experiment_tag(row.info.experiment_id, key, "somebody's")
     project.again(evaluated(rate=2), {"rate": 2})
     project.record()
-    assert len(project.rows()) == 2
+    assert len(project.rows()) == 4
     experiment = project.client.get_experiment(row.info.experiment_id)
     assert experiment.tags[key] == "somebody's"
 
 
-@pytest.mark.parametrize(
-    "key", ["loss", "a/val_loss", "a/MSE", "a/b.rmse", "a/logLoss", "mlogloss"]
-)
-def test_lower_is_better(key: str) -> None:
-    """A metric's name says that lower is better."""
-    assert is_lower_better(key)
-
-
-@pytest.mark.parametrize("key", ["a/acc", "loss/acc", "a/neg_mean_squared_error", "f1", "a/terse"])
-def test_higher_is_better(key: str) -> None:
-    """A metric's name does not say so, nor does its stage's."""
-    assert not is_lower_better(key)
+def test_hint(tmp_path: Path) -> None:
+    """If no metric's name says what is better, a line says how to say it."""
+    stages = {"train": makes({"m.json": '{"x": 1}'}, metrics=["m.json"])}
+    project = locked(tmp_path / "project", stages, files={"m.json": '{"x": 1}'})
+    project.add_store()
+    said = project.record().out
+    assert "the table is sorted by time" in said
+    assert "`promote: [train/x]`, or [-train/x], says it" in said
+    assert "sorted by time" not in project.record().out

@@ -145,12 +145,7 @@ def test_dvclive(tmp_path: Path, beside: bool) -> None:
     assert found.curves["train/train/loss"] == [(0, 0.5), (1, 0.3), (2, 0.25)]
     assert found.curves["train/best"] == [(0, 0.1), (1, 0.2), (1, 0.3)]
     assert {name for name in LIVE if "/sklearn/" in name or "/images/" in name} <= {*found.files}
-    assert found.shown == [
-        "-metrics.train/train/loss",
-        "metrics.train/step",
-        "metrics.train/best",
-        "tags.commit",
-    ]
+    assert found.measures == ["-train/train/loss", "?train/step", "?train/best"]
 
 
 def test_final_metrics_in_a_store(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
-from dvc_mlflow.store import table_view
 from dvc_mlflow.store.store import Store
 from support.pipelines import Repository, served
 from support.rebuilding import started
@@ -74,24 +73,6 @@ def test_tag_at_once(tmp_path: Path) -> None:
         other.commit()
         waiting.result()
     assert store.client.get_experiment(store.experiment_id).tags["key"] == "ours"
-
-
-def test_columns_at_once(tmp_path: Path) -> None:
-    """If two processes add columns to a table at the same time, it still gains others later."""
-    stores = [Store(tmp_path, "shown") for _ in range(3)]
-    *two, last = [[f"params.{key}"] for key in "abc"]
-    assert stores[0].experiment_id == stores[1].experiment_id
-    with ThreadPoolExecutor() as pool, closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
-        other.execute("BEGIN IMMEDIATE")  # both see a table without columns, and wait to add theirs
-        waiting = [pool.submit(store.show, each) for store, each in zip(stores, two, strict=False)]
-        sleep(2)
-        other.rollback()
-        for each in waiting:
-            each.result()
-    stores[2].show(last)
-    tags = stores[2].client.get_experiment(stores[2].experiment_id).tags
-    shown = table_view.default_columns(tags[table_view.KEY])
-    assert shown in [[*each, *last] for each in two]
 
 
 @pytest.mark.rest
