@@ -34,8 +34,12 @@ _NO_MEASURES = {
     *("passed", "is", "has"),
 }
 """Those of counters, times, booleans and spreads, which do not say how good a result is."""
-_SPLITS = ({"test", "testing"}, {"valid", "val", "validation", "eval", "evaluation", "dev"})
-_TRAINING = {"train", "training", "fit"}
+_SPLITS: Sequence[frozenset[str]] = (
+    frozenset({"test", "testing"}),
+    frozenset({"valid", "val", "validation", "eval", "evaluation", "dev"}),
+    frozenset({"train", "training", "fit"}),
+)
+_UNNAMED = 1.5  # between what is measured on other data than the training's and what is not
 _AVERAGES = {"macro", "micro", "weighted", "avg", "average", "mean", "overall"}
 _OF_A_CLASS = {"class", "classes", "label", "per"}
 
@@ -87,17 +91,18 @@ def _way(words: Sequence[str]) -> str:
     return "-" if is_lower else "+" if is_higher else ""
 
 
-def rank(key: str) -> tuple[int, int, int]:
+def rank(key: str) -> tuple[float, bool, int]:
     """Return a place among a stage's metrics: by the data measured on, and averages before classes.
 
     `test` is before `valid` and `eval`, these are before what names no data, and that is before
     `train`.
     """
-    words = {word for part in key.split("/") for word in _words(part)}
-    split = next((i for i, names in enumerate(_SPLITS) if words & names), len(_SPLITS))
-    split = len(_SPLITS) + 1 if words & _TRAINING else split
-    is_of_class = bool(words & _OF_A_CLASS or any(word.isdigit() for word in words))
-    return split, (is_of_class and not words & _AVERAGES), key.count("/")
+    parts = [{*_words(part)} for part in key.split("/")]
+    splits = [_SPLITS.index(names) for words in parts for names in _SPLITS if words & names]
+    every = frozenset[str]().union(*parts)
+    is_of_class = bool(every & _OF_A_CLASS or any(word.isdigit() for word in every))
+    split = splits[-1] if splits else _UNNAMED  # the innermost name: a stage `train` can validate
+    return split, is_of_class and not every & _AVERAGES, len(parts)
 
 
 def _words(text: str) -> list[str]:

@@ -79,7 +79,7 @@ def test_ways(sign: str, keys: str) -> None:
 def test_ranks() -> None:
     """Test, validation, what names no data, training; averages before classes."""
     keys = ["test/f1", "test/class_1/f1", "eval/f1", "f1", "train/f1", "train/val_f1"]
-    expected = ["test/f1", "test/class_1/f1", "eval/f1", "f1", "train/f1", "train/val_f1"]
+    expected = ["test/f1", "test/class_1/f1", "eval/f1", "train/val_f1", "f1", "train/f1"]
     assert sorted(keys, key=rank) == expected
     assert rank("f1/macro_avg_2") < rank("f1/2")
 
