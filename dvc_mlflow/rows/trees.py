@@ -74,7 +74,7 @@ def keep(project: Project, root: Path, stages: Sequence[str]) -> Kept:
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
         }
         if own_git == main and index.exists():  # git's own index knows what has not changed
-            shutil.copyfile(index, f"{folder}/index")
+            shutil.copy2(index, f"{folder}/index")  # by its time, git sees what is too new to know
         elif head:
             git("read-tree", head, cwd=here, env=own)
         tree, lacks = _write(top, needs, own)
