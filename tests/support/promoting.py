@@ -1,11 +1,15 @@
 """Pipelines whose rows compete, and `dvc-mlflow promote` on them."""
 
+import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import chdir, closing, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from gto.cli import app
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
@@ -99,9 +103,14 @@ def refused(project: Repository, run: Run | str, *options: str) -> str:
 
 
 def gto(project: Repository, *arguments: str) -> None:
-    """Run `gto`, in a second of its own: it orders tags by seconds."""
+    """Run `gto` in this process, in a second of its own: it orders tags by seconds."""
     time.sleep(1)
-    project.run("gto", *arguments)
+    with (
+        patch.dict(os.environ, environment(), clear=True),
+        chdir(project.path),
+        redirect_stdout(StringIO()),
+    ):
+        app([*arguments], standalone_mode=False)
 
 
 def registered(project: Repository, name: str = "clf") -> dict[str, ModelVersion]:

@@ -11,13 +11,12 @@ import pytest
 
 from support.clone import environment
 from support.following import following
+from support.locked import locked, trained
 from support.pipelines import LOADER, MODEL, Repository, repository
 from support.promoting import (
     NAMED,
     aliases,
     gto,
-    measure,
-    project_of,
     registered,
     registrable,
     registry_lines,
@@ -171,30 +170,32 @@ def test_rows_that_lack(project: Repository) -> None:
     """Versions without a row in MLflow share one line, and are shown once the rows are there."""
     gto(project, "register", "clf", "HEAD~")
     gto(project, "register", "clf")
-    project.remove_store()
-    done = project.run("dvc-mlflow", "record")
-    assert "models:/clf: v0.0.2 is version 1\n" in done.stdout
+    lost = project.copy(project.path.with_name("lost"))
+    said = lost.record()
+    assert "models:/clf: v0.0.2 is version 1\n" in said.out
     cure = "`dvc-mlflow record --all` adds what it can read"
-    assert done.stderr == f"dvc-mlflow: clf@v0.0.1: MLflow has no row of its result; {cure}\n"
-    done = project.run("dvc-mlflow", "record", "--all")
-    assert "models:/clf: v0.0.1 is version 2\n" in done.stdout
-    assert done.stderr == ""
+    assert said.error == f"dvc-mlflow: clf@v0.0.1: MLflow has no row of its result; {cure}\n"
+    said = lost.record("--all")
+    assert "models:/clf: v0.0.1 is version 2\n" in said.out
+    assert said.error == ""
 
 
 def test_metrics_elsewhere(tmp_path: Path) -> None:
     """A version is shown though the metrics of its model are only where DVC's cache is not."""
-    stages = {**NAMED, "measure": {**measure(), "metrics": ["test.json"]}}
-    project = project_of(tmp_path, stages)
+    score = '{"score": 1}\n'
+    stages = {**NAMED, "test": {"cmd": "run", "deps": ["model.txt"], "metrics": ["test.json"]}}
+    files = {"loader.py": LOADER, **trained(), "test.json": score}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.commit("The results")
+    project.add_store()
     gto(project, "register", "clf")
-    project.remove_store()
-    (project.path / "test.json").unlink()
-    project.run(
-        "find", ".dvc/cache", "-type", "f", "-exec", "grep", "-q", "score", "{}", ";", "-delete"
-    )
-    done = project.run("dvc-mlflow", "record", "--all")
-    assert "models:/clf: v0.0.1 is version 1\n" in done.stdout
-    assert "test.json: not as in dvc.lock" in done.stderr
-    assert "clf@" not in done.stderr
+    for path in [project.path / "test.json", *(project.path / ".dvc/cache").rglob("*")]:
+        if path.is_file() and path.read_text() == score:
+            path.unlink()
+    said = project.record("--all")
+    assert "models:/clf: v0.0.1 is version 1\n" in said.out
+    assert "test.json: not as in dvc.lock" in said.error
+    assert "clf@" not in said.error
 
 
 PROGRAM = """
@@ -206,20 +207,15 @@ print("GTO was imported" if "gto" in sys.modules else "GTO was not imported")
 """
 
 
-def imports_gto(project: Repository, *words: str) -> bool:
-    """Whether a command imports GTO, which takes a third of a second."""
-    done = project.run(sys.executable, "-W", "ignore", "-c", PROGRAM, *words)
-    return "GTO was imported" in done.stdout
-
-
+@pytest.mark.rest
 def test_costs_nothing(project: Repository) -> None:
-    """GTO is imported only if git has tags for it."""
+    """GTO, whose import takes a third of a second, is imported only if git has tags for it."""
     project.git("tag", "-a", "-m", "x", "v1.0.0")
-    assert not imports_gto(project, "record")
-    gto(project, "register", "clf")
-    assert imports_gto(project, "record")
+    done = project.run(sys.executable, "-W", "ignore", "-c", PROGRAM, "record")
+    assert "GTO was not imported" in done.stdout
 
 
+@pytest.mark.rest
 def test_followed(project: Repository) -> None:
     """A follower shows what has changed in git's tags, once."""
     with following(project) as follower:
@@ -270,7 +266,7 @@ def test_folders(tmp_path: Path) -> None:
         files = {"dvc.yaml": json.dumps(FIT), "loader.py": LOADER, "in.txt": f"{folder}\n"}
         project.write({f"{folder}/{name}": text for name, text in files.items()})
     (project.path / "dvc.yaml").unlink()
-    project.run("dvc", "--cd", "own", "init", "-q", "--subdir")
+    project.dvc("--cd", "own", "init", "-q", "--subdir")
     for folder in names:
         project.dvc("--cd", folder, "repro", "-q")
     project.commit("The results")
@@ -288,11 +284,9 @@ def test_folders(tmp_path: Path) -> None:
             "",
         )
     check(project)
-    project.remove_store()
+    lost = project.copy(tmp_path / "lost" / "project")
     for folder in names:
-        project.run("env", "-C", folder, "dvc-mlflow", "record", "--all")
-    lost = Repository(project.path.rename(tmp_path / "lost"))
-    lost.record(folder="own")  # follows the store to its new place
+        lost.record("--all", folder=folder)
     check(lost)
 
 
@@ -312,9 +306,9 @@ def test_two_clones(project: Repository, tmp_path: Path) -> None:
         client = mlflow.MlflowClient(server)
 
         def tool(clone: Repository, *words: str) -> tuple[list[str], list[str]]:
-            done = clone.run("dvc-mlflow", *words, check=False, MLFLOW_TRACKING_URI=server)
-            lines = [line for line in done.stdout.splitlines() if line.startswith("models:/")]
-            return lines, done.stderr.splitlines()
+            said = clone.tool(*words, MLFLOW_TRACKING_URI=server)
+            lines = [line for line in said.out.splitlines() if line.startswith("models:/")]
+            return lines, said.error.splitlines()
 
         def table() -> tuple[dict[str, str], dict[str, str]]:
             found = client.search_model_versions("name = 'clf'")
