@@ -9,7 +9,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from support.clone import Clone
+from support.clone import Clone, Done
+from support.pipelines import Repository
 
 SCORE = """
 import json, sys
@@ -40,6 +41,10 @@ class Project(Clone):
         self.top.commit("A project")
         self.top.git("push", "-q", "origin", "main")
         self.clones = path / "clones"
+
+    def dvc(self, *arguments: str, check: bool = True, **more: str) -> Done:
+        """Run `dvc` in this process."""
+        return Repository(self.path).dvc(*arguments, check=check, **more)
 
     def sweep(self, *words: str, check: bool = True, **more: str) -> str:
         """Run a sweep with `more` added to its environment, and return what was printed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dvc_mlflow.sweep import checks
 from support.clone import Clone
 from support.disks import small_disk
 from support.pipelines import Repository, Said
@@ -125,13 +126,14 @@ def test_full_remote(tmp_path: Path) -> None:
     assert line == f"DVC remote 'files' ({disk}): No space left on device"
 
 
-def test_silent_git_remote(tmp_path: Path) -> None:
-    """A git remote that does not answer is told."""
+def test_silent_git_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git remote that does not answer in time is told."""
+    monkeypatch.setattr(checks, "ANSWERING", 0.5)
     project = small(tmp_path)
     project.git("remote", "set-url", "origin", "ext::sleep 600")
     allow = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.ext.allow"}
     line = refused(project, "-S", "x=1", **allow, GIT_CONFIG_VALUE_0="always")
-    assert line == "git ls-remote: no answer within 15 s"
+    assert line == "git ls-remote: no answer within 0.5 s"
 
 
 @pytest.fixture(scope="module")
@@ -147,33 +149,23 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.mark.parametrize(
-    ("metric", "meant"),
-    [
-        ("-a/scroe", "; is it 'a/score'?"),
-        ("score", "; is it 'a/score'?"),
-        ("-rmse", "; is it 'a/rmse'?"),
-        ("c/score", "; is it 'a/score'?"),
-    ],
-)
-def test_metric(measured: Project, metric: str, meant: str) -> None:
-    """A metric that no stage has is refused, with the name that was meant."""
-    line = refused(measured, "-S", "x=1", f"--metric={metric}")
-    assert line == f"--metric: no stage in dvc.yaml has '{metric.removeprefix('-')}'{meant}"
-
-
-def test_search_needs_metric(measured: Project) -> None:
-    """A search says that it needs a metric."""
+def test_metric(measured: Project) -> None:
+    """A metric that no stage has is refused, with the name that was meant; a search needs one."""
+    meant = {"-a/scroe": "a/score", "score": "a/score", "-rmse": "a/rmse", "c/score": "a/score"}
+    for metric, name in meant.items():
+        line = refused(measured, "-S", "x=1", f"--metric={metric}")
+        rule = f"no stage in dvc.yaml has '{metric.removeprefix('-')}'"
+        assert line == f"--metric: {rule}; is it '{name}'?"
     line = refused(measured, "-S", "x=1,2", "-n", "3")
     assert line == "-n: a search needs --metric, such as --metric=-evaluate/loss"
 
 
-@pytest.mark.parametrize("address", ["", "sqlite:///mlflow.db", "/tmp/store"])  # noqa: S108
-def test_store_that_nodes_do_not_reach(measured: Project, address: str) -> None:
+def test_store_that_nodes_do_not_reach(measured: Project) -> None:
     """On a cluster, a store that not every node reaches is refused."""
-    line = refused(measured, "-S", "x=1", "--address", "auto", MLFLOW_TRACKING_URI=address)
-    assert line.startswith("MLFLOW_TRACKING_URI: must name a server or database")
-    assert line.endswith(f"received '{address}'")
+    for address in ("", "sqlite:///mlflow.db", "/tmp/store"):  # noqa: S108
+        line = refused(measured, "-S", "x=1", "--address", "auto", MLFLOW_TRACKING_URI=address)
+        assert line.startswith("MLFLOW_TRACKING_URI: must name a server or database")
+        assert line.endswith(f"received '{address}'")
 
 
 @pytest.mark.parametrize("option", ["-n=0", "--timeout=nan", "--cpus=0", "--gpus=-1", "-n=few"])

@@ -37,12 +37,12 @@ def grid(*overrides: str, commit: str = "c0ffee") -> Grid:
 
 def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
     """A grid has the trials that `dvc exp run --queue` makes from the same overrides."""
-    overrides = ["train.learning_rate=0.001,0.003", "model.units=range(5,30,5)"]
+    overrides = ["train.learning_rate=0.001,0.003", "model.units=range(5,15,5)"]
     clone = make_clone(tmp_path / "clone")
     options = [option for override in overrides for option in ("-S", override)]
     said = clone.dvc("exp", "run", "--queue", *options).stdout
     found = grid(*overrides)
-    assert len(found.trials) == 10
+    assert len(found.trials) == 4
     assert found.varied == ["train.learning_rate", "model.units"]
     for trial in found.trials.values():
         assert f"{{'params.yaml': {list(trial.overrides)}}}" in said
