@@ -1,28 +1,14 @@
-"""Rows go to the repository's own store, wherever its DVC project is and `record` is called."""
+"""Rows and their files are found wherever the project is, and after it was moved or copied."""
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import pytest
-from mlflow import MlflowClient
 
-from support.pipelines import (
-    LOADER,
-    MODEL,
-    PARAMS,
-    SERVED,
-    TWO_EVALUATIONS,
-    Repository,
-    evaluate,
-    prepare,
-    repository,
-    served,
-    train,
-)
-from support.servers import serving
-from support.stores import NOTHING, experiments, files, is_inside, rows_of
+from support.locked import NO_GIT, Locked, evaluated, locked, row, trained
+from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, prepare, served, train
+from support.stores import NOTHING, check_loads, experiments, files, is_inside, rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -37,169 +23,170 @@ def made() -> Repository:
     return served()
 
 
-def test_project_below_the_root(tmp_path: Path) -> None:
-    """A project below git's root has its own store, and an experiment named after both folders."""
-    outer = Repository(tmp_path / "outer")
-    outer.path.mkdir()
-    outer.git("init", "-q", "-b", "main")
-    inner = nested(outer, "inner/deep")
-    inner.dvc("repro", "-q")
-    assert inner.record().status == 0
-    (row,) = inner.rows()
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
-    assert row.data.tags["folder"] == "inner/deep"
-    assert row.info.run_name == row.data.tags["dvc-mlflow.found-by"][:7]
-    assert experiments(inner) == ["outer/inner/deep"]
-    assert not (outer.path / "mlflow.db").exists()
-    assert inner.record().out.startswith(NOTHING)
+def test_nested_project(tmp_path: Path) -> None:
+    """A nested project has its rows in the main repository's store, in its own experiment.
 
-
-def nested(outer: Repository, folder: str, stages: Any = TWO_EVALUATIONS) -> Repository:
-    """Make a DVC project in a folder of a repository, in which nothing has run."""
-    inner = Repository(outer.path / folder)
-    inner.path.mkdir(parents=True)
-    inner.write({"raw.txt": "1\n", "dvc.yaml": json.dumps({"stages": stages})})
-    inner.write({"params.yaml": "".join(f"{key}: {value}\n" for key, value in PARAMS.items())})
-    inner.dvc("init", "-q", "--subdir")
-    outer.commit("A nested project")
-    return inner
-
-
-def test_nested_project(project: Repository) -> None:
-    """A nested project has its rows in the main repository's store, in its own experiment."""
-    inner = nested(project, "inner")
-    inner.dvc("repro", "-q")
-    project.record()
-    project.record(folder="inner")
-    assert not (inner.path / "mlflow.db").exists()
-    assert experiments(project) == ["project", "project/inner"]
-    outer_row, inner_row = sorted(project.rows(), key=lambda run: "folder" in run.data.tags)
-    assert "folder" not in outer_row.data.tags
-    assert inner_row.data.tags["folder"] == "inner"
-    assert project.record().out.startswith(NOTHING)
-    assert project.record(folder="inner").out.startswith(NOTHING)
-
-
-def test_subfolder(project: Repository) -> None:
-    """Called in a subfolder, `record` does what it does at the project's root."""
+    In a subfolder of either, `record` does what it does at the root.
+    """
+    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    inner = locked(project.path / "inner/deep", TWO_EVALUATIONS, files=evaluated(2), git=False)
+    inner.write({".dvc/config": "", "some/file": ""})
     project.write({"some/folder/file": ""})
+    project.commit()
+    project.add_store()
     assert "would add" in project.record("--dry-run", folder="some/folder").out
-    project.record()
-    assert project.record(folder="some/folder").out.startswith(NOTHING)
+    assert project.record(folder="some/folder").status == 0
+    assert project.record(folder="inner/deep/some").status == 0
     assert files(project.path / "some") == {"folder", "folder/file"}
+    assert not (inner.path / "mlflow.db").exists()
+    assert experiments(project) == ["project", "project/inner/deep"]
+    of_outer, of_inner = sorted(project.rows(), key=lambda run: "folder" in run.data.tags)
+    assert "folder" not in of_outer.data.tags
+    assert of_inner.data.tags["folder"] == "inner/deep"
+    assert of_inner.info.run_name == of_inner.data.tags["dvc-mlflow.found-by"][:7]
+    for folder in (".", "inner/deep"):
+        assert project.record(folder=folder).out.startswith(NOTHING)
 
 
-def test_dvc_yaml_in_subfolders(tmp_path: Path) -> None:
-    """The name of a stage in a subfolder has the folder in it; its inputs may be above it."""
+def test_other_folders_of_stages(tmp_path: Path) -> None:
+    """A stage in a subfolder has it in its name; `wdir` changes only where its files are."""
+    below = train("../data.txt") | {"params": [{"../params.yaml": ["rate"]}]}
+    score = evaluate("a") | {"params": [{"../params.yaml": ["a"]}], "wdir": "."}
     stages = {"prepare": prepare()}
-    below = train("../data.txt")
-    below["params"] = [{"../params.yaml": ["rate"]}]
-    below["cmd"] = below["cmd"].replace(" params.yaml", " ../params.yaml")
-    score = evaluate("a")
-    score["params"] = [{"../params.yaml": ["a"]}]
-    score["cmd"] = score["cmd"].replace(" params.yaml", " ../params.yaml")
-    files = {"models/dvc.yaml": json.dumps({"stages": {"train": below, "a": score}})}
-    project = repository(tmp_path / "project", stages, files=files)
-    project.dvc("repro", "-q", "-R", ".")
-    project.commit("The results")
+    own = {"models/dvc.yaml": json.dumps({"stages": {"train": below, "a": score}})}
+    own |= {f"models/{path}": text for path, text in evaluated().items()}
+    project = locked(tmp_path / "project", stages, files={"data.txt": "1\n", **own})
+    found = row(project)
+    assert {*found.digests} == {"models/train", "models/a"}
+    assert found.metrics == {"models/train/loss": 0.25, "models/a/score": 1}
+    assert found.params == {"rate": "1", "a": "1"}
+    assert found.tags["md5.models/model.txt"]
+    assert {*found.inputs} == {"data.txt", "models/model.txt"}
+    assert "models/model.txt" in found.files
+
+    stage = {**train("../raw.txt"), "wdir": "work", "params": [{"../params.yaml": ["rate"]}]}
+    own = {f"work/{path}": text for path, text in trained().items()}
+    found = row(locked(tmp_path / "wdir", {"train": stage}, files=own))
+    assert (found.metrics, found.params) == ({"train/loss": 0.25}, {"rate": "1"})
+    assert {*found.files} == {"work/curve.csv", "work/model.txt"}
+
+
+def test_worktree(project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worktree's results go to the main repository's store, even if it lacks .dvc/tmp."""
+    shutil.rmtree(project.path / ".dvc" / "tmp")
+    tree = Repository(tmp_path / "tree")
+    project.git("worktree", "add", "-q", "-b", "other", f"{tree.path}")
+    tree.set({"rate": 2})
+    tree.dvc("repro", "-q")
+    tree.commit("Other results")
+    tree.record()
+    assert not (tree.path / "mlflow.db").exists()
+    (found,) = project.rows()
+    assert found.data.params["rate"] == "2"
+    assert found.data.tags["mlflow.source.git.branch"] == "other"
     project.record()
-    (row,) = project.rows()
-    assert {key for key in row.data.tags if key.startswith("dvc-mlflow.lock.")} == {
-        "dvc-mlflow.lock.models/train",
-        "dvc-mlflow.lock.models/a",
-    }
-    assert row.data.metrics == {"models/train/loss": 0.25, "models/a/score": 1}
-    assert row.data.params == {"rate": "1", "a": "1"}
-    assert row.data.tags["md5.models/model.txt"]
-    assert {given.dataset.name for given in row.inputs.dataset_inputs} == {
-        "data.txt",
-        "models/model.txt",
-    }
-    assert "models/model.txt" in project.artifacts(row)
-    assert row.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
-    assert project.record(folder="models").out.startswith(NOTHING)
-
-
-def test_wdir(tmp_path: Path) -> None:
-    """A stage's working directory changes where its files are, not what it is called."""
-    stage = {**train("../raw.txt"), "wdir": "work"}
-    stage["params"] = [{"../params.yaml": ["rate"]}]
-    stage["cmd"] = stage["cmd"].replace(" params.yaml", " ../params.yaml")
-    stage["meta"] = {"mlflow": {"model": {**MODEL, "path": "model.txt"}}}
-    project = repository(tmp_path / "project", {"train": stage}, files={"work/loader.py": LOADER})
-    project.dvc("repro", "-q")
-    project.record()
-    (row,) = project.rows()
-    assert row.data.metrics == {"train/loss": 0.25}
-    assert row.data.params == {"rate": "1"}
-    assert project.artifacts(row) == ["work/curve.csv", "work/model.txt"]
-    model = project.client.get_logged_model(row.outputs.model_outputs[0].model_id)
-    loaded = mlflow.pyfunc.load_model(model.artifact_location)
-    assert loaded.predict([1]) == ["1\nrate: 1\n"]
-
-
-def test_relative_database(
-    project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A relative database path is relative to the main repository, wherever `record` is called."""
+    assert {found.data.params["rate"] for found in project.rows()} == {"1", "2"}
+    assert tree.record().out.startswith(NOTHING)
+    assert experiments(project) == ["project"]
+    # So they do if the path of a database is relative.
     project.remove_store()
-    project.git("worktree", "add", "-q", str(tmp_path / "tree"))
-    project.write({"some/file": ""})
+    project.add_store()
+    (project.path / "mlflow.db").rename(project.path / "rows.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///rows.db")
-    assert ": would add" in project.record("--dry-run").out
-    assert not list(tmp_path.rglob("rows.db"))
-    assert ": added" in Repository(tmp_path / "tree").record().out
-    # The model is in the main repository only.
-    assert ": completed" in project.record(folder="some").out
-    assert project.record(folder="some").out.startswith(NOTHING)
-    assert not list(tmp_path.rglob("mlflow.db"))
-    assert [*tmp_path.rglob("rows.db")] == [project.path / "rows.db"]
-    (row,) = rows_of(f"sqlite:///{project.path}/rows.db")
-    assert is_inside(row.info.artifact_uri, project.path / "mlartifacts")
-    assert not list(tmp_path.rglob("mlruns"))
+    assert ": added" in tree.record().out
+    (found,) = rows_of(f"sqlite:///{project.path}/rows.db")
+    assert is_inside(found.info.artifact_uri, project.path / "mlartifacts")
+    names = {path.name for path in tmp_path.rglob("*") if path.name in ("mlflow.db", "mlruns")}
+    assert (names, [*tmp_path.rglob("rows.db")]) == (set(), [project.path / "rows.db"])
 
 
-@pytest.mark.rest
-def test_server(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows go to the server that MLFLOW_TRACKING_URI names, and nothing to the repository."""
-    shelf = Repository(project.path.parent / "shelf")
-    shelf.path.mkdir()
-    with serving(
-        shelf, "server", "--backend-store-uri", f"sqlite:///{shelf.path}/rows.db", "--workers", "1"
-    ) as address:
-        before = files(project.path)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        said = project.record()
-        assert said.error == ""
-        assert f"  {address}/#/experiments/1/runs/" in said.out
-        assert project.record().out.startswith(NOTHING)
-        (row,) = rows_of(address)
-        client = MlflowClient(address)
-        row = client.get_run(row.info.run_id)
-        assert client.get_experiment(row.info.experiment_id).name == "project"
-        model = row.outputs.model_outputs[0].model_id
-        mlflow.set_tracking_uri(address)
-        loaded = mlflow.pyfunc.load_model(f"models:/{model}")
-        assert loaded.predict([1]) == ["1\nrate: 1\n"]
-        assert files(project.path) == before
+def test_moved_repository(project: Repository, tmp_path: Path) -> None:
+    """After a repository was copied, moved or renamed, its artifacts load and no row is doubled.
+
+    Its path may have spaces and letters of any alphabet.
+    """
+    project.record()
+    place = tmp_path / "with space" / "ümläut"
+    shutil.copytree(project.path, place, symlinks=True)
+    for each in (Repository(place), project):
+        assert each.record("--dry-run").out.startswith(NOTHING)
+        assert each.record().out.startswith(NOTHING)
+        (found,) = each.rows()
+        check_loads(each, found)
+    shutil.rmtree(project.path)
+    moved = Repository(place.rename(tmp_path / "renamed"))
+    moved.set({"a": 2})
+    moved.dvc("repro", "-q")
+    moved.record()
+    assert [found.data.metrics["a/score"] for found in moved.rows()] == [1, 2]
+    assert experiments(moved) == ["project"]
+    for found in moved.rows():
+        check_loads(moved, found)
+    assert not project.path.exists()
+    assert not place.exists()
 
 
-def test_experiment_name(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def changed(project: Locked, rate: int) -> Locked:
+    """Give a project another result."""
+    project.again(trained(rate), {"rate": rate})
+    return project
+
+
+def test_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLFLOW_EXPERIMENT_NAME comes first, then `meta.mlflow.experiment`, then the default.
 
-    A result that is known in one experiment is not recorded in another.
+    That may be renamed in MLflow. A result that is known in one is not recorded in another.
     """
-    stages = json.loads(json.dumps(SERVED))
-    stages["train"]["meta"]["mlflow"]["experiment"] = "declared"
+    stages = {"train": train("raw.txt")}
+    project = locked(tmp_path / "project", stages, files=trained())
+    project.add_store()
     project.record()
+    (found,) = project.rows()
+    project.client.rename_experiment(found.info.experiment_id, "My experiment")
+    assert changed(project, 2).record().out.startswith("My experiment: added")
+    stages["train"]["meta"] = {"mlflow": {"experiment": "declared"}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     assert project.record().out.startswith(NOTHING)
-    for number, chosen in enumerate(["", "chosen"], start=2):
-        project.set({"rate": number})
-        project.dvc("repro", "-q")
-        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", chosen)
-        project.record()
-    assert experiments(project) == ["chosen", "declared", "project"]
+    assert changed(project, 3).record().out.startswith("declared: added")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "chosen")
+    assert changed(project, 4).record().out.startswith("chosen: added")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
-    project.write({"dvc.yaml": json.dumps({"stages": SERVED})})
     assert project.record().out.startswith(NOTHING)
+    assert experiments(project) == ["My experiment", "chosen", "declared"]
+
+
+def test_without_git(made: Repository, tmp_path: Path) -> None:
+    """Without git, a project's store is in its root, wherever in it `record` is called."""
+    project = made.copy(tmp_path / "project")
+    shutil.rmtree(project.path / ".git")
+    project.write({**NO_GIT, "some/folder/file": ""})
+    said = project.record(folder="some/folder")
+    assert (said.error, said.status) == ("", 0)
+    (found,) = project.rows()
+    assert found.data.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert not {key for key in found.data.tags if "git" in key}
+    digits = found.data.tags["dvc-mlflow.found-by"][:7]
+    assert found.info.run_name == f"rate=1 a=1 {digits}"
+    assert found.data.tags["mlflow.user"]
+    assert experiments(project) == ["project"]
+    assert files(project.path / "some") == {"folder", "folder/file"}
+    assert project.record().out.startswith(NOTHING)
+    check_loads(project, found)
+
+
+def test_project_without_scm(tmp_path: Path) -> None:
+    """The history of a project made by `dvc init --no-scm` is recorded if git has it after all."""
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
+    project.write(NO_GIT)
+    (project.path / ".dvc/.gitignore").unlink()
+    project.write({".gitignore": "/mlflow.db*\n/mlartifacts/\n/.dvc/tmp\n/.dvc/cache\n"})
+    project.commit("Results")
+    project.add_store()
+    said = project.record("--all")
+    assert (said.error, said.status) == ("", 0)
+    (found,) = project.rows()
+    assert found.data.metrics == {"train/loss": 0.25}
+    assert project.record().out.startswith(NOTHING)
+    said = project.tool("restore", found.info.run_id)
+    assert (said.error, said.status) == ("", 0)
+    assert changed(project, 2).record().error == ""

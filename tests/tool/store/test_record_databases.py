@@ -5,14 +5,15 @@ import re
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from support.disks import immutable, small_disk
-from support.pipelines import Repository
-from support.refusals import record, recorded_once, refused
+from support.pipelines import Repository, served
+from support.refusals import is_plain, record, recorded_once, refused, refused_here
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -21,139 +22,129 @@ pytestmark = [
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline that has run once and has a row, for all tests: copy it."""
-    return recorded_once(tmp_path_factory.mktemp("made"))
+def made() -> Repository:
+    """A pipeline with a model that has run once, for all tests: `copy` it."""
+    return served()
 
 
-@pytest.fixture
-def recorded(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of that repository with its store."""
-    return made.copy_with_rows(tmp_path / "project")
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The same with a row: `copy_whole` it."""
+    return recorded_once(tmp_path_factory.mktemp("recorded"))
 
 
 BACKUP = "; restore a backup, or move it away to start a new store"
+WRITABLE = "; make it writable for you"
 
 
-def test_missing_folder(project: Repository, tmp_path: Path) -> None:
-    """No database is created in a missing folder, which may be an unmounted disk."""
-    line = refused(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/none/rows.db")
+def of_version(number: str) -> Callable[[Path], None]:
+    """Return what makes a database look like one of another MLflow."""
+
+    def change(database: Path) -> None:
+        with closing(sqlite3.connect(database)) as store, store:
+            (own,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
+            assert own != number
+            store.execute("UPDATE alembic_version SET version_num = ?", [number])
+            store.execute("DROP TABLE logged_model_tags")  # then MLflow would migrate it
+
+    return change
+
+
+def to_folder(database: Path) -> None:
+    """Put a folder in the place of a database."""
+    database.unlink()
+    database.mkdir()
+
+
+UPGRADE = "; back it up, and run `mlflow db upgrade` on it"
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "random": (lambda path: path.write_bytes(os.urandom(10_000)), BACKUP),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 3), BACKUP),
+    "a folder": (to_folder, WRITABLE),
+    "newer": (of_version("abcdef012345"), "; use the version of MLflow that last wrote to it"),
+    "MLflow 3.0": (of_version("6953534de441"), UPGRADE),
+    "MLflow 1": (of_version("cfd24bdc0731"), UPGRADE),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_unusable_database(recorded: Repository, tmp_path: Path, kind: str) -> None:
+    """A damaged database, or one of another MLflow, is left as it is; the line names the cure."""
+    project = recorded.copy_whole(tmp_path / "project")
+    database = project.path / "mlflow.db"
+    change, cure = UNUSABLE[kind]
+    change(database)
+    before = database.read_bytes() if database.is_file() else b""
+    line = refused_here(project)
+    assert line.startswith(f"MLflow at sqlite:///{database}: ")
+    assert line.endswith(cure)
+    assert (database.read_bytes() if database.is_file() else b"") == before
+
+
+def test_no_folder(project: Repository, tmp_path: Path) -> None:
+    """No database is created in a missing folder, which may be an unmounted disk.
+
+    If the repository itself is read-only, `record` says so.
+    """
+    line = refused_here(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/none/rows.db")
     assert line == (
         f"MLflow at sqlite:///{tmp_path}/none/rows.db: there is no folder {tmp_path}/none; "
         "make it, or correct MLFLOW_TRACKING_URI"
     )
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "random",
-        *(pytest.param(d, marks=pytest.mark.rest) for d in ("truncated", "folder")),
-    ],
-)
-def test_damaged_database(recorded: Repository, damage: str) -> None:
-    """A damaged database is left as it is, and the line names the cure."""
-    database = recorded.path / "mlflow.db"
-    if damage == "random":
-        database.write_bytes(os.urandom(10_000))
-    elif damage == "truncated":
-        os.truncate(database, database.stat().st_size // 3)
-    else:
-        database.unlink()
-        database.mkdir()
-    before = database.read_bytes() if damage != "folder" else b""
-    line = refused(recorded)
-    assert line.startswith(f"MLflow at sqlite:///{database}: ")
-    assert line.endswith("; make it writable for you" if damage == "folder" else BACKUP)
-    assert damage == "folder" or database.read_bytes() == before
-
-
-@pytest.mark.rest
-def test_locked_database(recorded: Repository) -> None:
-    """If another process holds the database, the line says to wait."""
-    recorded.set({"a": 2})
-    recorded.dvc("repro", "-q")
-    with closing(sqlite3.connect(recorded.path / "mlflow.db")) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        line = refused(recorded)
-    assert line.endswith(": database is locked; run it again when it is free")
-    assert record(recorded).returncode == 0
-    assert [row.data.metrics["a/score"] for row in recorded.rows()] == [1, 2]
-
-
-@pytest.mark.rest
-def test_writer(recorded: Repository) -> None:
-    """Beside a process that writes to the database, `record` waits for it."""
-    recorded.set({"a": 2})
-    recorded.dvc("repro", "-q")
-    with closing(sqlite3.connect(recorded.path / "mlflow.db", check_same_thread=False)) as holder:
-        holder.execute("BEGIN IMMEDIATE")
-        threading.Timer(6, holder.rollback).start()
-        done = record(recorded)
-        assert (done.returncode, done.stderr) == (0, "")
-    assert [row.data.metrics["a/score"] for row in recorded.rows()] == [1, 2]
-
-
-@pytest.mark.rest
-def test_read_only_database(recorded: Repository) -> None:
-    """A complete store may be read-only; otherwise the line says to make it writable."""
-    database = recorded.path / "mlflow.db"
-    with immutable(database):
-        done = record(recorded)
-        assert (done.returncode, done.stderr) == (0, "")
-    recorded.set({"a": 2})
-    recorded.dvc("repro", "-q")
-    with immutable(database):
-        line = refused(recorded)
-    assert line.startswith(f"MLflow at sqlite:///{database}: ")
-    assert line.endswith("; make it writable for you")
-
-
-@pytest.mark.parametrize("folder", [".", ".dvc/tmp"])
-def test_read_only_folder(project: Repository, folder: str) -> None:
-    """If the repository itself is read-only, `record` says so."""
+    project.remove_store()
     shutil.rmtree(project.path / ".dvc" / "tmp")
     (project.path / ".dvc" / "tmp").mkdir()
-    with immutable(project.path / folder):
-        line = refused(project)
-    assert re.search("unable to open|not permitted|denied", line)
+    for folder in (".", ".dvc/tmp"):
+        with immutable(project.path / folder):
+            assert re.search("unable to open|not permitted|denied", refused_here(project))
+
+
+@pytest.mark.rest
+def test_busy_database(recorded: Repository, tmp_path: Path) -> None:
+    """If another process holds the database, the line says to wait; for a writer, it waits."""
+    project = recorded.copy_with_rows(tmp_path / "project")
+    project.set({"a": 2})
+    project.dvc("repro", "-q")
+    with closing(sqlite3.connect(project.path / "mlflow.db", check_same_thread=False)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        line = refused_here(project)
+        assert line.endswith(": database is locked; run it again when it is free")
+        holder.rollback()
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Timer(6, holder.rollback).start()
+        done = record(project)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert [row.data.metrics["a/score"] for row in project.rows()] == [1, 2]
+
+
+@pytest.mark.rest
+def test_read_only_database(recorded: Repository, tmp_path: Path) -> None:
+    """A complete store may be read-only; otherwise the line says to make it writable."""
+    project = recorded.copy_with_rows(tmp_path / "project")
+    database = project.path / "mlflow.db"
+    with immutable(database):
+        said = project.record()
+        assert (said.status, said.error) == (0, "")
+    project.set({"a": 2})
+    project.dvc("repro", "-q")
+    with immutable(database):
+        line = refused(project)  # this process has opened it to write
+    assert line.startswith(f"MLflow at sqlite:///{database}: ")
+    assert line.endswith(WRITABLE)
 
 
 @pytest.mark.rest
 def test_full_disk(project: Repository, tmp_path: Path) -> None:
     """A full disk is reported; once there is room, `record` makes exactly one row."""
     with small_disk(tmp_path / "disk", "256k") as disk:
-        line = refused(project, MLFLOW_TRACKING_URI=f"sqlite:///{disk}/rows.db")
+        line = refused_here(project, MLFLOW_TRACKING_URI=f"sqlite:///{disk}/rows.db")
         assert not [*disk.iterdir()]
     assert line.endswith("; make room on its disk")
     with small_disk(project.path / "mlartifacts", "4k"):
-        assert refused(project).endswith("; make room on its disk")
-    assert record(project).returncode == 0
+        assert refused_here(project).endswith("; make room on its disk")
+    said = project.record()
+    assert (said.status, is_plain(said.out)) == (0, True)
     (row,) = project.rows()
     assert row.info.status == "FINISHED"
     assert "model.txt" in project.artifacts(row)
-
-
-@pytest.mark.parametrize(
-    ("version", "cure"),
-    [
-        ("abcdef012345", "use the version of MLflow that last wrote to it"),
-        ("6953534de441", "back it up, and run `mlflow db upgrade` on it"),  # of MLflow 3.0
-        ("cfd24bdc0731", "back it up, and run `mlflow db upgrade` on it"),  # of MLflow 1
-    ],
-    ids=["newer", "older", "oldest"],
-)
-def test_other_schema(recorded: Repository, version: str, cure: str) -> None:
-    """A database of another MLflow version is not touched; the line says how to use it."""
-    with closing(sqlite3.connect(recorded.path / "mlflow.db")) as store, store:
-        (own,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
-        if version == own:
-            pytest.skip("it is this MLflow's own")
-        store.execute("UPDATE alembic_version SET version_num = ?", [version])
-        store.execute("DROP TABLE logged_model_tags")  # then MLflow would migrate it
-    before = (recorded.path / "mlflow.db").read_bytes()
-    line = refused(recorded)
-    assert f"(found version {version}, " in line
-    assert line.endswith(f"; {cure}")
-    assert (recorded.path / "mlflow.db").read_bytes() == before

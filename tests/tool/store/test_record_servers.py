@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.pipelines import Repository, served
-from support.refusals import SECRET, files, record, refused
+from support.refusals import SECRET, files, refused
 from support.servers import answers, free_port, running
 
 pytestmark = [
@@ -161,9 +161,9 @@ def test_no_secret_is_shown(project: Repository, address: str) -> None:
 
 def test_file_store(project: Repository, tmp_path: Path) -> None:
     """If MLflow no longer supports file stores, the line says what to use instead."""
-    done = record(project, MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs")
-    if done.returncode:
-        assert done.stderr.endswith(
+    said = project.tool("record", MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs")
+    if said.status:
+        assert said.error.endswith(
             "; set MLFLOW_TRACKING_URI to a database or a server, or unset it\n"
         )
-    assert done.stderr.count("\n") == done.returncode
+    assert said.error.count("\n") == said.status

@@ -203,15 +203,24 @@ def test_row_of_an_older_version(store: Store) -> None:
     assert not has.lacks(row().wanted)
 
 
-@pytest.mark.parametrize("others", [[], [Point("train/loss", 17.0, 1)]], ids=["grown", "anew"])
-def test_live(store: Store, others: list[Point]) -> None:
-    """A live run keeps its points; one whose curve was written anew is made again."""
+@pytest.mark.parametrize("kind", ["grown", "anew", "renamed"])
+def test_live(store: Store, kind: str) -> None:
+    """A live run keeps its points; one whose curve was written anew is made again.
+
+    Its name becomes that of the result, but for one that a person gave it.
+    """
     run = store.client.create_run(store.experiment_id, 1_000, {}, "live")
-    sent = [*others, *CURVE[1:2]]
+    sent = [*([Point("train/loss", 17.0, 1)] if kind == "anew" else ()), *CURVE[1:2]]
     store.client.log_batch(run.info.run_id, [Metric(p.key, p.value, 7, p.step) for p in sent])
+    if kind == "renamed":
+        store.client.update_run(run.info.run_id, name="mine")
+        store.client.set_tag(run.info.run_id, "mlflow.note.content", "my words")
     done = bring(store, row(), Live(run.info.run_id, "live"))
-    assert (done.run_id == run.info.run_id) == (not others)
-    assert done.name == only(store).info.run_name == "rate=2 aaaaaaa"
+    assert (done.run_id == run.info.run_id) == (kind != "anew")
+    name = "mine" if kind == "renamed" else "rate=2 aaaaaaa"
+    assert done.name == only(store).info.run_name == name
+    note = only(store).data.tags["mlflow.note.content"]
+    assert (note == "my words") == (kind == "renamed")
     assert len(points(store, only(store))) == len(CURVE)
 
 
