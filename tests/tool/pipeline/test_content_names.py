@@ -108,12 +108,3 @@ def test_names_without_history(tmp_path: Path, history: str) -> None:
     assert found.name == f"{start}{found.digests['train'][:7]}"
     assert (found.notes, every.problems, every.reasons) == ([], [], {})
     assert ("mlflow.source.git.commit" in found.tags) == (history == "no branch")
-
-
-def test_record_without_git(tmp_path: Path) -> None:
-    """`record` needs no git, and says nothing of it."""
-    stages = {"train": train("raw.txt")}
-    project = locked(tmp_path / "project", stages, {"rate": 1}, trained(), git=False)
-    project.add_store()
-    found, said = recorded(project)
-    assert (found.info.run_name, said.error) == (f"rate=1 {digits(found)}", "")

@@ -4,21 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from support.locked import evaluated, locked, read, trained
+from support.locked import evaluated, locked, read
 from support.pipelines import evaluate, train
-from support.row_content import columns, lines, ran, recorded
+from support.row_content import columns, lines, recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
 @pytest.mark.pipeline
 def test_settings(tmp_path: Path) -> None:
-    """A stage can choose its experiment and the table's columns, sorted by the first one."""
+    """A stage can choose its experiment and the table's columns, sorted by the first one.
+
+    What is wrong in dvc.yaml is said, and the row is there all the same.
+    """
     meta = {"mlflow": {"experiment": "mine", "columns": ["-metrics.train/loss", "params.rate"]}}
     stages = {"train": {**train("raw.txt"), "meta": meta}, "a": evaluate("a")}
     stages["a"]["meta"] = {"mlflow": {"columns": ["params.rate", "metrics.a/score"]}}
-    project = ran(tmp_path, stages, {"rate": 1, "a": 1})
+    stages["b"] = {**evaluate("b"), "meta": {"mlflow": "text"}}
+    project = locked(tmp_path / "project", stages, files=evaluated())
+    project.commit()
+    project.add_store()
     row, said = recorded(project)
+    assert lines(said) == ["dvc.yaml: stages.b.meta.mlflow: must be a mapping; received 'text'"]
     assert said.out.startswith("mine: added ")
     assert project.client.get_experiment(row.info.experiment_id).name == "mine"
     assert columns(project, row) == {
@@ -53,13 +60,3 @@ def test_wrong_settings(tmp_path: Path) -> None:
         "dvc.yaml: artifacts.m.meta.loader_modul: unknown key; did you mean loader_module?",
     }
     assert (len(found.problems), row.notes) == (5, [])
-
-
-def test_problems_are_said(tmp_path: Path) -> None:
-    """`record` prints each mistake in one line, and still records."""
-    stages = {"train": {**train("raw.txt"), "meta": {"mlflow": "text"}}}
-    project = locked(tmp_path / "project", stages, files=trained())
-    project.add_store()
-    _, said = recorded(project)
-    problem = "dvc.yaml: stages.train.meta.mlflow: must be a mapping; received 'text'"
-    assert lines(said) == [problem]

@@ -11,8 +11,7 @@ from support.locked import Locked, RowContent, Table, evaluated, locked, read, r
 from support.pipelines import (
     TWO_EVALUATIONS,
     evaluate,
-    finished,
-    reproduce,
+    repository,
     results,
     train,
 )
@@ -49,34 +48,36 @@ def without_time(found: RowContent) -> RowContent:
 
 @pytest.mark.pipeline
 def test_one_row(tmp_path: Path) -> None:
-    """A model and its evaluations are one row; recording again adds nothing."""
-    project = finished(tmp_path / "project", TWO_EVALUATIONS)
+    """A model and its evaluations are one row; recording again adds nothing.
+
+    A result that DVC takes from its run cache is recorded like one that ran.
+    """
+    stages = {**TWO_EVALUATIONS, "train": {**train()}}
+    stages["train"]["cmd"] += f"; echo >> {tmp_path}/ran"
+    project = repository(tmp_path / "project", stages)
+    project.dvc("repro", "-q")
+    project.commit("The results")
     said = project.record()
     (row,) = project.rows()
     assert results(row) == {"train", "a", "b"}
     assert row.info.status == "FINISHED"
     assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
     assert "added" in said.out
-    before = project.table()
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    before = project.lock
     project.dvc("repro", "-q", "-f")
     assert project.record().out.startswith("nothing to do: MLflow has this result\n")
-    assert project.table() == before
-
-
-@pytest.mark.pipeline
-def test_run_cache(tmp_path: Path) -> None:
-    """A result that DVC takes from its run cache is recorded like one that ran."""
-    project = finished(tmp_path / "project", TWO_EVALUATIONS)
-    before = project.lock
-    reproduce(project, {"rate": 2})
-    project.set({"rate": 1})
-    done = project.dvc("repro", "prepare", "train")
-    assert "is cached - skipping run" in done.stdout
-    project.dvc("repro", "-q")
     assert project.lock == before
+
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.set({"rate": 3})
+    project.dvc("repro", "-q")
     project.record()
-    assert sorted(row.data.params["rate"] for row in project.rows()) == ["1", "2"]
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    assert (tmp_path / "ran").read_text() == "\n" * 4
+    project.record()
+    assert [row.data.params["rate"] for row in project.rows()] == ["1", "3", "2"]
 
 
 def test_corrected_evaluation(project: Locked, table: Table) -> None:
@@ -99,21 +100,21 @@ def test_changed_code_with_the_same_bytes(project: Locked) -> None:
     assert row(project).digests == before.digests
 
 
-@pytest.mark.parametrize(
-    "order", [(3, 1, 0, 2), (0, 1, 2, 3), (2, 0, 3, 1)], ids=["mixed", "forth", "other"]
-)
-def test_order_of_runs(project: Locked, table: Table, order: tuple[int, ...]) -> None:
+def test_order_of_runs(tmp_path: Path) -> None:
     """Whatever the order of runs, the table has every result, and no row is incomplete."""
     states = [(1, 1), (2, 1), (1, 2), (2, 2)]
-    for index in order:
-        a, b = states[index]
-        for stage in ("a", "b") if index % 2 else ("b", "a"):
-            now = {f"{stage}.json": evaluated(a=a, b=b)[f"{stage}.json"]}
-            project.again(now, {"a": a, "b": b}, stage)
-            table.record(project)  # also between the two
-    found = [(row.metrics.get("a/score"), row.metrics.get("b/score")) for row in table.rows]
-    assert {*states} <= {*found}
-    assert all(None not in pair for pair in found)
+    for order in [(3, 1, 0, 2), (0, 1, 2, 3), (2, 0, 3, 1)]:
+        project, table = locked(tmp_path / f"{order}", TWO_EVALUATIONS, files=evaluated()), Table()
+        for index in order:
+            a, b = states[index]
+            for stage in ("a", "b") if index % 2 else ("b", "a"):
+                now = {f"{stage}.json": evaluated(a=a, b=b)[f"{stage}.json"]}
+                project.again(now, {"a": a, "b": b}, stage)
+                table.record(project)  # also between the two
+        found = {(row.metrics.get("a/score"), row.metrics.get("b/score")) for row in table.rows}
+        assert ({*states} - found, {pair for pair in found if None in pair}) == (set(), set()), (
+            order
+        )
 
 
 def test_only_what_ran_together(project: Locked, table: Table) -> None:
@@ -125,32 +126,26 @@ def test_only_what_ran_together(project: Locked, table: Table) -> None:
     assert sorted(found) == [(1, 1), (1, 2), (2, 1)]
 
 
-ORDERS = [*itertools.permutations(["train", "a", "b"])]
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_stage_by_stage(
-    tmp_path: Path, project: Locked, table: Table, order: tuple[str, ...]
-) -> None:
-    """Results that are recorded one by one join one row, in any order."""
-    path = tmp_path / "one by one"
-    each = locked(path, TWO_EVALUATIONS, files=evaluated(), only=["prepare", "train"])
-    for stage in order:
-        each.ran(stage)
-        table.record(each)
-    assert [without_time(found) for found in table.rows] == [without_time(row(project))]
-
-
-def test_stage_by_stage_in_a_store(tmp_path: Path, stored: Locked) -> None:
-    """So they do in MLflow."""
-    path = tmp_path / "one by one"
-    each = locked(path, TWO_EVALUATIONS, files=evaluated(), only=["prepare", "train"])
-    each.add_store()
+@pytest.mark.pipeline
+def test_stage_by_stage(tmp_path: Path, stored: Locked) -> None:
+    """Results that are recorded one by one join one row, in any order; so they do in MLflow."""
+    whole = without_time(row(stored))
+    start = locked(tmp_path / "one", TWO_EVALUATIONS, files=evaluated(), only=["prepare", "train"])
+    orders = [*itertools.permutations(["train", "a", "b"])]
+    found = {}
+    for order in orders:
+        each, table = start.copy(tmp_path / "-".join(order)), Table()
+        for stage in order:
+            each.ran(stage)
+            table.record(each)
+        found[order] = [without_time(own) for own in table.rows]
+    assert found == {order: [whole] for order in orders}
+    start.add_store()
     for stage in ("train", "b", "a"):
-        each.ran(stage)
-        each.record()
+        start.ran(stage)
+        start.record()
     stored.record()
-    assert each.table() == stored.table()
+    assert start.table() == stored.table()
 
 
 def test_frozen_stage(project: Locked) -> None:
@@ -189,8 +184,11 @@ def test_whole_floats(project: Locked) -> None:
 
 
 def test_deleted_row(stored: Locked) -> None:
-    """A row in MLflow's trash stays there until `--deleted` restores it."""
+    """A row in MLflow's trash stays there until `--deleted` restores it; --dry-run only reports."""
+    assert "would add" in stored.record("--dry-run").out
+    assert stored.rows() == []
     stored.record()
+    assert stored.record("--dry-run").out.startswith("nothing to do: MLflow has this result\n")
     (row,) = stored.rows()
     stored.client.delete_run(row.info.run_id)
     said = stored.record()
@@ -212,25 +210,11 @@ def test_revision(stored: Locked) -> None:
     stored.commit("Other results")
     before = stored.git("status", "--porcelain"), stored.lock
     stored.record("--rev", first)
-    (row,) = stored.rows()
-    assert row.data.params["rate"] == "1"
-    assert row.data.tags["mlflow.source.git.commit"] == first
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
-    stored.record("--rev", "main")
-    assert {row.data.params["rate"] for row in stored.rows()} == {"1", "2"}
-    assert len(stored.rows()) == 2
-    assert stored.record().out.startswith("nothing to do: MLflow has this result\n")
+    (found,) = stored.rows()
+    assert found.data.params["rate"] == "1"
+    assert found.data.tags["mlflow.source.git.commit"] == first
+    assert found.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
+    assert row(stored, rev="main").params["rate"] == "2"
     assert (stored.git("status", "--porcelain"), stored.lock) == before
     said = stored.record("--rev", "nothing")
     assert (said.status, len(said.error.splitlines())) == (1, 1)
-
-
-def test_dry_run(project: Locked) -> None:
-    """--dry-run reports what would be done, and writes nothing."""
-    said = project.record("--dry-run")
-    assert "would add" in said.out
-    assert not (project.path / "mlflow.db").exists()
-    project.add_store()
-    project.record()
-    reproduce_nothing = project.record("--dry-run").out
-    assert reproduce_nothing.startswith("nothing to do: MLflow has this result\n")

@@ -1,4 +1,4 @@
-"""Each model of a pipeline has its row, also those of a foreach, a matrix or another model."""
+"""Each model of a pipeline has its row, also those of a foreach or another model."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.locked import locked, read, row, trained
-from support.pipelines import evaluate, repository, reproduce, train
+from support.pipelines import evaluate, train
 
 pytestmark = [
     pytest.mark.versions,
@@ -47,23 +47,6 @@ def test_items_of_one_model(tmp_path: Path) -> None:
     found = row(locked(tmp_path / "project", stages, files={**ONE, **TWO}))
     assert {*found.digests} == {"train", "a/x", "a/y"}
     assert found.metrics == {"train/loss": 0.25, "a/x/score": 1, "a/y/score": 1}
-
-
-@pytest.mark.pipeline
-def test_matrix(tmp_path: Path) -> None:
-    """Each item of a matrix has its own row, with the matrix's values as params."""
-    stage = {
-        "matrix": {"size": [1, 2], "data": ["p", "q"]},
-        "cmd": "echo ${item.size}${item.data} > out-${key}.txt; "
-        "echo '{\"n\": ${item.size}}' > ${key}.json",
-        "outs": ["out-${key}.txt"],
-        "metrics": [{"${key}.json": {"cache": False}}],
-    }
-    project = repository(tmp_path / "project", {"fit": stage})
-    reproduce(project)
-    found = [(r.data.params["item.size"], r.data.params["item.data"]) for r in project.rows()]
-    assert sorted(found) == [("1", "p"), ("1", "q"), ("2", "p"), ("2", "q")]
-    assert {row.data.metrics["fit/n"] for row in project.rows()} == {1, 2}
 
 
 def test_comparison_of_two_models(tmp_path: Path) -> None:

@@ -10,9 +10,6 @@ from support.pipelines import (
     TWO_EVALUATIONS,
     evaluate,
     prepare,
-    repository,
-    reproduce,
-    results,
     train,
 )
 
@@ -87,14 +84,13 @@ def test_stale_in_the_middle(tmp_path: Path) -> None:
 @pytest.mark.pipeline
 def test_nothing_has_run(tmp_path: Path) -> None:
     """Before the first `dvc repro` there is nothing to record."""
-    project = repository(tmp_path / "project", TWO_EVALUATIONS)
-    project.remove_store()
+    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    (project.path / "dvc.lock").unlink()
     said = project.record()
     assert said.status == 0
     assert (
         "stage train is not recorded: dvc.lock has no result of it; run `dvc repro`" in said.error
     )
-    assert project.rows() == []
     assert not (project.path / "mlflow.db").exists()
 
 
@@ -110,19 +106,16 @@ def test_stage_without_outputs(tmp_path: Path) -> None:
     assert len(table.rows) == 3
 
 
-@pytest.mark.pipeline
 def test_persist(tmp_path: Path) -> None:
     """Each run of a stage with a persistent output has its own row."""
-    stage = {
-        "cmd": "cat raw.txt >> log.txt; echo '{\"n\": 1}' > n.json",
-        "deps": ["raw.txt"],
-        "outs": [{"log.txt": {"persist": True}}],
-        "metrics": [{"n.json": {"cache": False}}],
-    }
-    project = repository(tmp_path / "project", {"grow": stage})
-    reproduce(project)
-    reproduce(project, {}, "-f")
-    assert len({row.data.tags["md5.log.txt"] for row in project.rows()}) == 2
+    stage = {"cmd": "run", "deps": ["raw.txt"], "outs": [{"log.txt": {"persist": True}}]}
+    stages = {"grow": {**stage, "metrics": [{"n.json": {"cache": False}}]}}
+    files = {"log.txt": "1\n", "n.json": '{"n": 1}'}
+    project, table = locked(tmp_path / "project", stages, files=files), Table()
+    table.record(project)
+    project.again({"log.txt": "1\n1\n"})
+    table.record(project)
+    assert len({found.tags["md5.log.txt"] for found in table.rows}) == 2
 
 
 def test_which_stages(tmp_path: Path) -> None:
@@ -135,18 +128,6 @@ def test_which_stages(tmp_path: Path) -> None:
     stages = {**THREE, "train": {**THREE["train"], "cmd": command}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     assert {*row(project).digests} == {"train"}
-
-
-def test_stages_by_name(tmp_path: Path) -> None:
-    """`--stages` chooses the stages of a row, and names those that there are."""
-    project = locked(tmp_path / "project", THREE, files=evaluated())
-    project.add_store()
-    for chosen, expected in (("a", {"a"}), ("prepare,train", {"prepare", "train"})):
-        project.record("--stages", chosen)
-        assert expected in map(results, project.rows())
-    said = project.record("--stages", "train,nothing")
-    assert said.status == 1
-    assert "no stage is named 'nothing'; known are ['a', 'prepare', 'train']" in said.error
 
 
 def test_what_an_unrecorded_stage_has(tmp_path: Path) -> None:
