@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from support.pipelines import makes, repository
+from support.locked import locked
+from support.pipelines import makes
 from support.row_content import lines, model_ids
 
 pytestmark = [
@@ -42,11 +43,17 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
     stages["broken"] = makes({"broken/MLmodel": "a: ["}, outs=["broken"])
     stages["broken"]["meta"] = {"mlflow": {"model": {}}}
     wrong["broken"] = {}, "model broken: MLmodel: "
-    project = repository(tmp_path / "project", stages, {}, {"m.py": "", "links/.keep": ""})
+    files = {"m.py": "", "links/.keep": "", "broken/MLmodel": "a: ["}
+    files |= {f"{name}.txt": name for name in stages if name != "broken"}
+    project = locked(tmp_path / "project", stages, {}, files)
+    project.add_store()
+    result = project.lock
+    (project.path / "dvc.lock").unlink()
+    project.commit("Without a result: its code is that of the checkout")
+    project.write({"dvc.lock": result})
     (project.path / "link.py").symlink_to(tmp_path / "secret.py")
     (project.path / "links" / "secret.py").symlink_to(tmp_path / "secret.py")
     (project.path / "links" / ".keep").unlink()
-    project.dvc("repro")
     lost = (project.path / "lost.txt").read_bytes()
     for file in [*(project.path / ".dvc" / "cache").rglob("*"), project.path / "lost.txt"]:
         if file.is_file() and file.read_bytes() == lost:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from support.pipelines import LOADER, MODEL, Repository, Stages, evaluate, makes, repository, train
+from support.locked import Locked, locked, trained
+from support.pipelines import LOADER, MODEL, Repository, Stages, evaluate, makes, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -17,10 +18,9 @@ pytestmark = [
 KEPT_IN_GIT = {"cache": False}
 
 
-def declare(project: Repository, stages: Stages, message: str, **top: Any) -> str:
-    """Commit another dvc.yaml, for which DVC runs nothing; return the commit."""
-    project.write({"dvc.yaml": json.dumps({"stages": stages, **top})})
-    assert not project.dvc("status", "-q").returncode
+def declare(project: Repository, stages: Stages, message: str) -> str:
+    """Commit another dvc.yaml, for which DVC would run nothing; return the commit."""
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
     project.commit(message)
     return project.git("rev-parse", "HEAD")
 
@@ -32,30 +32,30 @@ def bare(stage: dict[str, Any]) -> dict[str, Any]:
     return {**stage, "outs": [*(out for out in outs if isinstance(out, str)), *plain]}
 
 
+def results(rate: int, a: int) -> dict[str, str]:
+    """Return what the stages of `grown` write."""
+    scores = {"n": '{"n": 7}', "a": f'{{"score": {a}}}', "b": '{"score": 1}'}
+    return {**trained(rate), **{f"{name}.json": text for name, text in scores.items()}}
+
+
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, list[str]]:
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Locked, list[str]]:
     """A repository that declares metrics and a model long after its first result."""
     fit = train("raw.txt")
-    fit["cmd"] += "; echo '{\"n\": 7}' > n.json"
     counted = {**fit, "metrics": [{"n.json": KEPT_IN_GIT}]}
     uncounted = {**fit, "outs": [*fit["outs"], {"n.json": KEPT_IN_GIT}]}
     first: Stages = {"train": uncounted, "a": bare(evaluate("a")), "b": evaluate("b")}
-    made = repository(
-        tmp_path_factory.mktemp("grown") / "project", first, files={"loader.py": "# later\n"}
-    )
-    made.dvc("repro", "-q")
-    made.commit("First")
-    commits = [made.git("rev-parse", "HEAD")]
+    files = {"loader.py": "# later\n", **results(1, 1)}
+    made = locked(tmp_path_factory.mktemp("grown") / "project", first, files=files)
+    made.add_store()
+    commits = [declare(made, first, "First")]
     with_metrics = {**first, "a": evaluate("a")}
     commits.append(declare(made, with_metrics, "Declare a metric"))
-    made.set({"rate": 2, "a": 5})
-    made.dvc("repro", "-q")
-    made.commit("Second")
-    commits.append(made.git("rev-parse", "HEAD"))
-    commits.append(declare(made, {**with_metrics, "train": counted}, "Declare another"))
+    made.again(results(2, 5), {"rate": 2, "a": 5})
+    commits.append(declare(made, with_metrics, "Second"))
     made.write({"loader.py": LOADER})
     served = {**counted, "meta": {"mlflow": {"model": MODEL}}}
-    commits.append(declare(made, {**with_metrics, "train": served}, "Declare a model"))
+    commits.append(declare(made, {**with_metrics, "train": served}, "Declare a model and a metric"))
     return made, commits
 
 
@@ -77,57 +77,38 @@ def tables(project: Repository) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
 
 
-def test_orders(grown: tuple[Repository, list[str]], tmp_path: Path) -> None:
-    """The table is the same, whether results are recorded at once, one by one, or backwards."""
+def test_orders(grown: tuple[Locked, list[str]], tmp_path: Path) -> None:
+    """The table is the same, whether results are recorded at once, backwards, or as they grow."""
     made, commits = grown
-    found = []
-    for name, revisions in {
-        "at once": [""],
-        "one by one": commits,
-        "backwards": commits[::-1],
-    }.items():
-        project = made.copy(tmp_path / name)
-        for revision in revisions:
-            said = project.record(*(["--rev", revision] if revision else ["--all"]))
-            assert (said.status, said.error) == (0, "")
-        found.append(tables(project))
-    first, second = sorted(found[0], key=lambda row: row["params"]["rate"])
+    at_once, backwards, grows = (made.copy(tmp_path / name) for name in ("at once", "back", "grow"))
+    said = at_once.record("--all")
+    assert (said.status, said.error) == (0, "")
+    expected = tables(at_once)
+    first, second = sorted(expected, key=lambda row: row["params"]["rate"])
     # The first result was replaced before the other metric was declared; the model's loader is the
     # checkout's.
     assert first["metrics"] == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
     assert second["metrics"] == {"train/n": 7, "train/loss": 0.25, "a/score": 5, "b/score": 1}
     assert (first["models"], second["models"]) == (1, 1)
     assert second["own"]["mlflow.source.git.commit"] == commits[2]
-    assert found[1] == found[0]
-    assert found[2] == found[0]
-
-
-def test_rows_that_are_there(grown: tuple[Repository, list[str]], tmp_path: Path) -> None:
-    """Rows are completed as the history grows, also those of which nothing was to do before."""
-    made, commits = grown
-    at_once, grows = made.copy(tmp_path / "at once"), made.copy(tmp_path / "grows")
-    at_once.record("--all")
-    said = []
+    for commit in reversed(commits):
+        backwards.record("--rev", commit)
+    assert tables(backwards) == expected
+    lines = []
     for commit in commits:
         grows.git("reset", "-q", "--hard", commit)
-        said.append(grows.record("--all").out.partition("\n")[0].removeprefix("grows: "))
-        assert grows.record("--all").out.startswith("nothing to do")
-    assert said == [
-        "1 row added",
-        "1 row completed",
-        "1 row added",
-        "1 row completed",
-        "2 rows completed",
-    ]
-    assert tables(grows) == tables(at_once)
+        lines.append(grows.record("--all").out.partition("\n")[0].removeprefix("grow: "))
+    assert lines == ["1 row added", "1 row completed", "1 row added", "2 rows completed"]
+    assert grows.record("--all").out.startswith("nothing to do")
+    assert tables(grows) == expected
 
 
-def test_clocks(grown: tuple[Repository, list[str]], tmp_path: Path) -> None:
+def test_clocks(grown: tuple[Locked, list[str]], tmp_path: Path) -> None:
     """A result's commit is the first that has it, also where clocks went back."""
     made, commits = grown
     project = made.copy(tmp_path / "clocks")
     found: list[str] = []
-    for hour, commit in zip("54321", commits, strict=True):
+    for hour, commit in zip("4321", commits, strict=True):
         parent = ("-p", found[-1]) if found else ()
         date = f"2026-01-01T0{hour}:00:00+00:00"
         words = ("git", "commit-tree", f"{commit}^{{tree}}", *parent, "-m", "Again")
@@ -142,24 +123,26 @@ def test_clocks(grown: tuple[Repository, list[str]], tmp_path: Path) -> None:
 def test_prefix(tmp_path: Path) -> None:
     """A row keeps the prefix of its metrics; new rows have that of the checkout."""
     first: Stages = {"a": evaluate("a", "raw.txt"), "b": bare(evaluate("b", "a.json"))}
-    project = repository(tmp_path / "project", first)
-    project.dvc("repro", "-q")
+    scores = [{"a.json": f'{{"score": {n}}}', "b.json": '{"score": 1}'} for n in (1, 2)]
+    project = locked(tmp_path / "project", first, files=scores[0])
+    project.add_store()
     project.commit("First")
     project.record()
     now = {"a": first["a"], "b": evaluate("b", "a.json")}
     for name, stage in now.items():
         stage["meta"] = {"mlflow": {"prefix": f"{name}."}}
     declare(project, now, "Declare")
-    project.set({"a": 2})
-    project.dvc("repro", "-q")
+    project.again(scores[1], {"a": 2})
     project.commit("Second")
-    project.record("--all")
-    metrics = [row.data.metrics for row in project.rows()]
-    assert metrics == [{"a/score": 1, "b.score": 1}, {"a.score": 2, "b.score": 1}]
     again = project.copy(tmp_path / "again")
-    again.record("--all")
-    metrics = [row.data.metrics for row in again.rows()]
-    assert metrics == [{"a.score": 1, "b.score": 1}, {"a.score": 2, "b.score": 1}]
+    for each in (project, again):
+        each.record("--all")
+    second = {"a.score": 2, "b.score": 1}
+    metrics = [[row.data.metrics for row in each.rows()] for each in (project, again)]
+    assert metrics == [
+        [{"a/score": 1, "b.score": 1}, second],
+        [{"a.score": 1, "b.score": 1}, second],
+    ]
 
 
 def test_divided(tmp_path: Path) -> None:
@@ -169,8 +152,11 @@ def test_divided(tmp_path: Path) -> None:
         "a": _scored("a", "a", "words.txt"),
         "b": _scored("b", "b", "words.txt"),
     }
-    project = repository(tmp_path / "project", stages, files={"loader.py": LOADER})
-    project.dvc("repro", "-q")
+    files = {"loader.py": LOADER}
+    for name in stages:
+        files |= {f"{name}.txt": name, f"{name}.json": '{"score": 1}'}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.add_store()
     project.commit("First")
     project.record("--all")
     for name in "ab":
@@ -180,8 +166,7 @@ def test_divided(tmp_path: Path) -> None:
     (row,) = project.rows()
     every = {"words/score": 1, "a/score": 1, "b/score": 1}
     assert (row.data.metrics, len(row.outputs.model_outputs)) == (every, 2)
-    project.set({"a": 3})
-    project.dvc("repro", "-q")
+    project.again({}, {"a": 3})
     project.commit("Second")
     project.record("--all")
     found = [row.data.metrics for row in project.rows()]
@@ -192,12 +177,13 @@ def test_divided(tmp_path: Path) -> None:
 def test_joined(tmp_path: Path) -> None:
     """A model that is declared later upstream joins new rows; no result is recorded twice."""
     words = makes({"words": "1"}, outs=["words"], deps=["raw.txt"])
-    stages = {
-        "words": words,
-        "each": {"foreach": ["a", "b"], "do": _scored("${item}", "a", "words")},
-    }
-    project = repository(tmp_path / "project", stages, files={"loader.py": LOADER})
-    project.dvc("repro", "-q")
+    each = {"foreach": ["a", "b"], "do": _scored("${item}", "a", "words")}
+    stages = {"words": words, "each": each}
+    files = {"loader.py": LOADER, "words": "1"}
+    for name in "ab":
+        files |= {f"{name}.txt": name, f"{name}.json": '{"score": 1}'}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.add_store()
     project.commit("First")
     project.record("--all")
     first = [row.data.metrics for row in project.rows()]
@@ -207,16 +193,16 @@ def test_joined(tmp_path: Path) -> None:
     project.record("--all")
     assert len(project.rows()) == 3
     assert [row.data.metrics for row in project.rows() if row.data.metrics] == first
-    every = [digest for row in project.rows() for digest in _digests(row, "each")]
-    assert len(every) == len({*every}) == 2
+    digests = [digest for row in project.rows() for digest in _digests(row, "each")]
+    assert len(digests) == len({*digests}) == 2
     assert project.record("--all").out.startswith("nothing to do")
 
 
 def _scored(name: str, param: str, dep: str) -> dict[str, Any]:
     """Return a stage with a result and a score of its own."""
-    files = {f"{name}.txt": name, f"{name}.json": '{"score": 1}'}
     metrics = [{f"{name}.json": KEPT_IN_GIT}]
-    return makes(files, deps=[dep], params=[param], outs=[f"{name}.txt"], metrics=metrics)
+    outs = [f"{name}.txt"]
+    return {"cmd": "run", "deps": [dep], "params": [param], "outs": outs, "metrics": metrics}
 
 
 def _digests(row: Run, stage: str) -> list[str]:

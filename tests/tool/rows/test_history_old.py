@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.histories import STAGES, by, history, result
+from support.locked import evaluated, locked, read, trained
 from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
 from support.restoring import restore
 
@@ -17,35 +17,33 @@ pytestmark = [
 ]
 
 
-@pytest.mark.rest
-def test_stages_are_those_of_today(tmp_path: Path) -> None:
-    """Results from before the tool was adopted are recorded for the stages recorded today."""
-    project = repository(tmp_path / "project", TWO_EVALUATIONS)
-    project.dvc("repro", "-q")
+def test_stages_of_before(tmp_path: Path) -> None:
+    """Results from before the tool was adopted are recorded for the stages recorded today.
+
+    Those from before a stage was renamed are recorded under its old name.
+    """
+    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    project.add_store()
     project.commit("Without the tool")
     stages = {name: {**stage} for name, stage in TWO_EVALUATIONS.items()}
     for name in ("train", "a"):
         stages[name]["cmd"] = f"dvc-mlflow run -c {json.dumps(stages[name]['cmd'])}"
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    project.set({"rate": 2})
-    project.dvc("repro", "-q")
+    project.again({"dvc.yaml": json.dumps({"stages": stages}), **evaluated(2)}, {"rate": 2})
     project.commit("With the tool")
     project.record("--all")
-    for row in project.rows():
-        assert {"a/score"} == {key for key in row.data.metrics if key.endswith("score")}
-    assert sorted(by("rate", project)) == ["1", "2"]
+    assert {rate: {*row.data.metrics} for rate, row in by("rate", project).items()} == {
+        rate: {"train/loss", "a/score"} for rate in ("1", "2")
+    }
     project.record("--all", "--stages", "train,b")
     assert len(project.rows()) == 4
 
-
-def test_renamed_stage(tmp_path: Path) -> None:
-    """Results from before a stage was renamed are recorded under its old name."""
-    project = repository(tmp_path / "project", {"fit": train("raw.txt")}, {"rate": 1})
-    project.dvc("repro", "-q")
+    project = locked(tmp_path / "renamed", {"fit": train("raw.txt")}, files=trained())
+    project.add_store()
     project.commit("Before")
     cmd = f"dvc-mlflow run -c {json.dumps(train('raw.txt')['cmd'])}"
-    project.write({"dvc.yaml": json.dumps({"stages": {"train": {**train("raw.txt"), "cmd": cmd}}})})
-    project.dvc("repro", "-q")
+    renamed = {"stages": {"train": {**train("raw.txt"), "cmd": cmd}}}
+    (project.path / "dvc.lock").unlink()
+    project.again({"dvc.yaml": json.dumps(renamed)})
     project.commit("After")
     project.record("--all")
     assert {row.data.tags["dvc.stage"] for row in project.rows()} == {"fit", "train"}
@@ -177,34 +175,28 @@ def test_metrics_that_only_a_remote_has(tmp_path: Path) -> None:
 
 def test_templates(tmp_path: Path) -> None:
     """A dvc.yaml with templates is read with the values of its own commit."""
-    stage = {
-        "foreach": "${models}",
-        "do": {
-            "cmd": 'echo "{\\"score\\": ${rate}}" > ${item}.json',
-            "metrics": [{"${item}.json": {"cache": False}}],
-            "params": ["rate"],
-        },
+    do = {"cmd": "run ${rate}", "metrics": [{"${item}.json": {"cache": False}}], "params": ["rate"]}
+    stages = {"eval": {"foreach": "${models}", "do": do}}
+    files = {"p.json": '{"score": 1}'}
+    project = locked(tmp_path / "project", stages, {"rate": 1, "models": ["p"]}, files)
+    project.commit("One")
+    both = dict.fromkeys(["p.json", "q.json"], '{"score": 2}')
+    project.again(both, {"rate": 2, "models": ["p", "q"]})
+    project.commit("Two")
+    found = [row for rev in ("HEAD^", "HEAD") for row in read(project, rev=rev).rows]
+    assert {(row.tags["dvc.stage"], *row.metrics.values()) for row in found} == {
+        ("eval@p", 1),
+        ("eval@p", 2),
+        ("eval@q", 2),
     }
-    project = repository(tmp_path / "project", {"eval": stage}, {"rate": 1, "models": ["p"]})
-    for params in ({}, {"rate": 2, "models": ["p", "q"]}):
-        project.set(params)
-        project.dvc("repro", "-q")
-        project.commit(f"{params}")
-    project.record("--all")
-    found = {(r.data.tags["dvc.stage"], *r.data.metrics.values()) for r in project.rows()}
-    assert found == {("eval@p", 1), ("eval@p", 2), ("eval@q", 2)}
 
 
 def test_nested_project(tmp_path: Path) -> None:
     """A nested project has the history of its own files."""
     outer = history(tmp_path / "project", 3)
-    inner = Repository(outer.path / "inner")
-    inner.path.mkdir()
-    inner.dvc("init", "-q", "--subdir")
-    params: dict[str, Any] = {"rate": 50}
-    inner.write({"dvc.yaml": json.dumps({"stages": {"train": train("raw.txt")}})})
-    inner.write({"raw.txt": "1\n", "params.yaml": f"rate: {params['rate']}\n"})
-    inner.dvc("repro", "-q")
+    stages, params = {"train": train("raw.txt")}, {"rate": 50}
+    inner = locked(outer.path / "inner", stages, params, trained(50), git=False)
+    inner.write({".dvc/config": ""})
     outer.commit("A nested project")
     outer.record("--all", folder="inner")
     (row,) = outer.rows()

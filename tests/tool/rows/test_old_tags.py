@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PRIVATE, PROCESS, SYSTEM, known_keys
-from support.pipelines import TWO_EVALUATIONS, finished, last, reproduce
+from support.locked import evaluated, locked
+from support.pipelines import TWO_EVALUATIONS
 from support.restoring import restored
 
 pytestmark = [
@@ -16,7 +17,9 @@ pytestmark = [
 
 def test_rows_of_2_0_0(tmp_path: Path) -> None:
     """Such a row is not recorded again, can be restored, and ends if its process has ended."""
-    project = finished(tmp_path / "project", TWO_EVALUATIONS)
+    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    project.commit("The results")
+    project.add_store()
     project.record()
     (run,) = project.rows()
     client, own = project.client, {}
@@ -33,9 +36,9 @@ def test_rows_of_2_0_0(tmp_path: Path) -> None:
     assert project.record("--all").out.startswith("nothing to do")
     assert client.get_run(running).info.status == "KILLED"
     client.delete_run(running)
-    assert PRIVATE not in "".join(last(project).data.tags)
-    restored(project, last(project))
-    project.set({"a": 2})
-    reproduce(project)
+    (found,) = project.rows()
+    assert PRIVATE not in "".join(found.data.tags)
+    restored(project, found)
+    project.again(evaluated(a=2), {"a": 2})
     project.record()
     assert len(project.rows()) == 2

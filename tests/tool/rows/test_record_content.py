@@ -12,7 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from dvc_mlflow.pipeline.tags import BEGUN, CLONE, COMPLETE, HOST, PROCESS, SYSTEM
-from support.pipelines import LOADER, MODEL, Repository, repository, train
+from support.locked import locked
+from support.pipelines import LOADER, MODEL, Repository, Stages, makes, repository, train
 from support.refusals import SECRET, files, is_plain, record, recorded_once
 
 pytestmark = [
@@ -151,24 +152,31 @@ def test_list_of_files_that_lead_out(tmp_path: Path) -> None:
     assert not any(Path(folder, "evil").exists() for folder in ("/", tempfile.gettempdir()))
 
 
-@pytest.mark.parametrize("link", ["code/inner.py", "code", "loader.py"])
-def test_links_that_lead_out(tmp_path: Path, link: str) -> None:
+def test_links_that_lead_out(tmp_path: Path) -> None:
     """Files outside the project that links in `code_paths` lead to are not stored in MLflow."""
     away = tmp_path / "away"
     (away / "code").mkdir(parents=True)
     for name in ("code/inner.py", "loader.py", "requirements.txt"):
         (away / name).write_text(SECRET)
-    model = {**MODEL, "code_paths": ["loader.py", "code"]}
-    stages = {"train": {**train("raw.txt"), "meta": {"mlflow": {"model": model}}}}
-    texts = {"loader.py": LOADER, "code/inner.py": "", "code/other.py": ""}
-    project = repository(tmp_path / "project", stages, files=texts)
-    path = project.path / link
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    path.symlink_to(away / link)
-    project.dvc("repro", "-q")
+    links = {"one": "code/inner.py", "two": "code", "three": "loader.py"}
+    stages: Stages = {}
+    texts: dict[str, str] = {}
+    for name in links:
+        model = {**MODEL, "code_paths": [f"{name}/loader.py", f"{name}/code"]}
+        stages[name] = makes({f"{name}.txt": name}, outs=[f"{name}.txt"])
+        stages[name]["meta"] = {"mlflow": {"model": model}}
+        texts |= {f"{name}/{path}": LOADER for path in ("loader.py", "code/inner.py", "code/x.py")}
+        texts[f"{name}.txt"] = name
+    project = locked(tmp_path / "project", stages, files=texts)
+    project.add_store()
+    for name, link in links.items():
+        path = project.path / name / link
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.symlink_to(away / link)
     said = project.record()
     assert said.status == 0
     assert is_plain(said.error)
+    assert len(project.rows()) == len(links)
     stored = [p for p in (project.path / "mlartifacts").rglob("*") if p.is_file()]
     assert stored
     assert not [p for p in stored if SECRET.encode() in p.read_bytes()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.locked import locked
 from support.pipelines import Stages, evaluate, makes, repository
 
 pytestmark = [
@@ -16,8 +17,9 @@ pytestmark = [
 
 def test_keys_of_dvc_2(tmp_path: Path) -> None:
     """`live:` and `checkpoint:`, which DVC 3 refuses, hide nothing; what else is wrong is said."""
-    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
-    project.dvc("repro", "-q")
+    score = {"a.json": '{"score": 1}\n'}
+    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=score)
+    project.add_store()
     old = evaluate("a", "raw.txt")
     old |= {"live": {"dvclive": {"summary": True}}, "outs": [{"w.pt": {"checkpoint": True}}]}
     project.write({"dvc.yaml": json.dumps({"stages": {"a": old}})})
@@ -26,6 +28,7 @@ def test_keys_of_dvc_2(tmp_path: Path) -> None:
         "    outs:\n    - path: w.pt\n      md5: 0cc175b9c0f1b6a831c399e269772661\n      size: 1\n"
     )
     lock.write_text(lock.read_text().replace("    outs:\n", more))
+    assert more in lock.read_text()
     project.commit("Checkpoints")
     project.write({"dvc.yaml": json.dumps({"stages": {"a": {**old, "dep": ["raw.txt"]}}})})
     project.commit("A typo")
@@ -42,17 +45,16 @@ def test_keys_of_dvc_2(tmp_path: Path) -> None:
 def test_tracked_later(tmp_path: Path) -> None:
     """A `.dvc` file that appears after a result makes no second row of it."""
     stages = {"a": evaluate("a", "data")}
-    project = repository(tmp_path / "project", stages, files={"data/raw.txt": "1\n"})
-    project.dvc("repro", "-q")
+    files = {"data/raw.txt": "1\n", "a.json": '{"score": 1}\n'}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.add_store()
     project.commit("The result")
     project.record()
     project.git("rm", "-q", "--cached", "data/raw.txt")
-    project.dvc("add", "-q", "data/raw.txt")
+    project.track("data/raw.txt")
     project.commit("Track the data")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
     assert project.record("--all").out.startswith("nothing to do")
-    project.set({"a": 2})
-    project.dvc("repro", "-q")
+    project.again({"a.json": '{"score": 2}\n'}, {"a": 2})
     project.record()
     assert [row.data.metrics for row in project.rows()] == [{"a/score": 1}, {"a/score": 2}]
 

@@ -1,9 +1,11 @@
 """Many results at once: after five searches, all runs of a small store are read instead."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from support.locked import locked
 from support.pipelines import LOADER, repository
 from support.promoting import NAMED, gto, registered
 
@@ -15,23 +17,19 @@ pytestmark = [
 ITEMS = {
     "fit": {
         "foreach": [*range(7)],
-        "do": {
-            "cmd": 'echo ${item} > model${item}.txt; echo "{\\"n\\": ${item}}" > m${item}.json',
-            "deps": ["raw.txt"],
-            "outs": ["model${item}.txt"],
-            "metrics": [{"m${item}.json": {"cache": False}}],
-        },
+        "do": {"cmd": "run", "deps": ["raw.txt"], "metrics": [{"m${item}.json": {"cache": False}}]},
     }
 }
 
 
 def test_dry_run(tmp_path: Path) -> None:
     """Seven results without a store: `--dry-run` says so, and makes none."""
-    project = repository(tmp_path / "project", ITEMS)
-    project.dvc("repro", "-q")
-    project.remove_store()
+    files = {f"m{n}.json": json.dumps({"n": n}) for n in range(7)}
+    project = locked(tmp_path / "project", ITEMS, files=files)
     said = project.record("--dry-run")
     assert (said.out.count("would add"), said.status) == (7, 0)
+    assert not (project.path / "mlflow.db").exists()
+    project.add_store()
     assert project.record().out.count("added") == 7
     assert project.record().out.startswith("nothing to do")
 

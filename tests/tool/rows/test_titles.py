@@ -1,110 +1,49 @@
 """A row's name says what differs, ends with its result's digits, and is the same however made."""
 
-import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo.experiments.utils import gen_random_name
 
 from dvc_mlflow.project import is_generated
-from support.following import followed, following, started, wait_for_rows
-from support.locked import Locked, Table, evaluated, locked, row, trained
-from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, repository, train
-from support.waiting import wait
+from support.locked import Table, evaluated, locked, row, trained
+from support.pipelines import PARAMS, TWO_EVALUATIONS, evaluate, train
 
 pytestmark = [
     pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-STAGES = {
-    **TWO_EVALUATIONS,
-    "train": {**train(), "deps": ["data.txt", "train.py"]},
-    "a": {**evaluate("a"), "deps": ["model.txt", "a.py"]},
-}
-FILES = {"train.py": "1\n", "a.py": "1\n"}
-ONE, TWO = {**trained(), **evaluated()}, evaluated()
-BOTH = {"a": evaluate("a"), "b": evaluate("b")}
+ONE = {**trained(), **evaluated()}
 
 
-def names(project: Repository) -> list[str]:
-    """Return the names of the rows, oldest first, without their digits."""
-    return [re.sub("[0-9a-f]{7}$", "", row.info.run_name or "").strip() for row in project.rows()]
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline that was recorded live while its params and its code changed."""
-    path = tmp_path_factory.mktemp("lived") / "project"
-    made = repository(path, STAGES, {**PARAMS, "long": [1]}, FILES)
-    with following(made):
-        followed(made, "repro")
-        made.commit("The first")
-        made.set({"a": 5})
-        made.write({"train.py": "2\n"})
-        followed(made, "repro")
-        made.commit("The next")
-        followed(made, "exp", "run", "-q", "-n", "small-lstm", "-S", "rate=9")
-        made.git("checkout", "-q", ".")
-        followed(made, "exp", "run", "-q", "--temp", "-S", "rate=10")
-    return made
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Locked:
-    """The same pipeline, after its first commit."""
-    files = {**FILES, **evaluated()}
-    made = locked(tmp_path / "project", STAGES, {**PARAMS, "long": [1]}, files)
-    made.commit("The first")
-    return made
-
-
-@pytest.mark.parametrize(
-    ("params", "files", "expected"),
-    [
+def test_what_differs(tmp_path: Path) -> None:
+    """It says which params and whether code differ from HEAD, until a commit says the latter."""
+    stages = {
+        **TWO_EVALUATIONS,
+        "train": {**train(), "deps": ["data.txt", "train.py"]},
+        "a": {**evaluate("a"), "deps": ["model.txt", "a.py"]},
+    }
+    files = {"train.py": "1\n", "a.py": "1\n", **evaluated()}
+    project = locked(tmp_path / "project", stages, {**PARAMS, "long": [1]}, files)
+    project.commit("The first")
+    now: dict[str, Any] = {**PARAMS}
+    changes: list[tuple[dict[str, int], dict[str, str], str]] = [
         ({}, {}, ""),
         ({"rate": 2, "b": 3}, {}, "rate=2 b=3"),
         ({"a": 5}, {"train.py": "2\n"}, "a=5 edited code"),
         ({"rate": 7, "a": 7, "b": 7}, {"a.py": "2\n"}, "rate=7 a=7 b=7 edited code"),
-        ({}, {"a.py": "2\n"}, "edited code"),
-    ],
-)
-def test_what_differs(
-    project: Locked, params: dict[str, int], files: dict[str, str], expected: str
-) -> None:
-    """It says which params and whether code differ from HEAD, until a commit says the latter."""
-    scores = {name: value for name, value in params.items() if name != "rate"}
-    project.again({**files, **evaluated(params.get("rate", 1), **scores)}, params)
-    before = row(project)
-    assert before.words == expected
-    assert before.name[:-7] == f"{expected} ".lstrip()
-    project.commit("The next")
-    committed = row(project, rev="HEAD").name
-    assert committed == before.name.replace("edited code ", "")
-    # What is committed differs no more from HEAD.
-    assert row(project).words == ""
-
-
-@pytest.mark.pipeline
-def test_what_differs_while_it_runs(lived: Repository) -> None:
-    """A live row says the same, and how a person calls an experiment."""
-    assert sorted(names(lived)) == ["", "a=5", "rate=10", "small-lstm rate=9"]
-    (row,) = [row for row in lived.rows() if row.data.params["rate"] == "10"]
-    generated = row.data.tags["dvc.exp_name"]
-    assert is_generated(generated)
-
-
-@pytest.mark.pipeline
-def test_the_same_from_history(lived: Repository, tmp_path: Path) -> None:
-    """A lost store gets the same names again, and what is recorded later changes none."""
-    copy = lived.copy(tmp_path / "project")
-    copy.record("--all")
-    lived.record("--all")  # some rows are committed by now
-    assert {r.info.run_name for r in copy.rows()} == {r.info.run_name for r in lived.rows()}
-    before = {row.info.run_id: row.info.run_name for row in copy.rows()}
-    copy.record()
-    copy.record("--all")
-    assert {row.info.run_id: row.info.run_name for row in copy.rows()} == before
+        ({}, {"a.py": "3\n"}, "edited code"),
+    ]
+    for params, edited, expected in changes:
+        now |= params
+        project.again({**edited, **evaluated(**now)}, params)
+        before = row(project)
+        assert (before.words, before.name[:-7]) == (expected, f"{expected} ".lstrip())
+        project.commit("The next")
+        assert row(project, rev="HEAD").name == before.name.replace("edited code ", "")
+        assert row(project).words == ""  # what is committed differs no more from HEAD
 
 
 def test_experiments_of_dvc() -> None:
@@ -132,15 +71,16 @@ def test_three_params(tmp_path: Path) -> None:
 
 def test_digits(tmp_path: Path) -> None:
     """They are those of the last result; of two last ones, those of both."""
-    project = locked(tmp_path / "one", {"train": train("raw.txt"), "a": evaluate("a")}, files=ONE)
-    found = row(project)
+    stages = {"train": train("raw.txt"), "a": evaluate("a")}
+    found = row(locked(tmp_path / "one", stages, files=ONE))
     assert found.name.split()[-1] == found.digests["a"][:7]
-    both = locked(tmp_path / "two", {"train": train("raw.txt"), **BOTH}, files={**ONE, **TWO})
+    both = locked(tmp_path / "two", {**stages, "b": evaluate("b")}, files=ONE)
     again = row(both)
     assert again.digests["a"] == found.digests["a"]
     assert again.name.split()[-1] not in {digest[:7] for digest in again.digests.values()}
 
 
+@pytest.mark.pipeline
 def test_no_two_rows_share_a_name(tmp_path: Path) -> None:
     """Corrections of an evaluation alone, which say the same, have other digits."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
@@ -163,20 +103,3 @@ def test_no_two_rows_share_a_name(tmp_path: Path) -> None:
     assert {run.info.run_name for run in project.rows()} == {
         found.digests["a"][:7] for found in table.rows
     }
-
-
-@pytest.mark.pipeline
-def test_a_name_that_somebody_gave(tmp_path: Path) -> None:
-    """A name and a description that a person gave to a running row stay."""
-    stages = {"train": {**train("raw.txt"), "cmd": "while [ ! -e go ]; do sleep 0.1; done"}}
-    stages["train"]["cmd"] += f"; {train('raw.txt')['cmd']}"
-    project = repository(tmp_path / "project", stages)
-    with following(project), started(project, "dvc", "repro"):
-        (row,) = wait(project.rows)
-        project.client.update_run(row.info.run_id, name="mine")
-        project.client.set_tag(row.info.run_id, "mlflow.note.content", "my words")
-        project.write({"go": ""})
-        wait_for_rows(project, "FINISHED")
-    (row,) = project.rows()
-    assert (row.info.status, row.info.run_name) == ("FINISHED", "mine")
-    assert row.data.tags["mlflow.note.content"] == "my words"

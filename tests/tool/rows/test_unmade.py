@@ -72,34 +72,24 @@ def test_rows(notebook: Repository, tmp_path: Path) -> None:
 
 
 def test_checkout(notebook: Repository, tmp_path: Path) -> None:
-    """What nobody has committed is a row as well, with a tree of its own."""
-    project = notebook.copy(tmp_path / "project")
-    live(project, 8)
-    project.record()
-    (row,) = project.rows()
-    assert row.data.params == {"rate": "8"}
-    live(project, 16)
-    said = project.tool("restore", row.info.run_id)
-    assert (said.status, said.error) == (0, "")
-    (folder,) = (project.path / "restored").glob("*/dvclive")
-    assert (folder / "params.yaml").read_text() == "rate: 8\n"
-
-
-def test_restore(notebook: Repository, tmp_path: Path) -> None:
-    """A row of a commit is restored with its files, and a model that DVC tracks."""
+    """What nobody has committed is a row with a tree of its own, and a model that DVC tracks."""
     project = notebook.copy(tmp_path / "project")
     project.write({"model.bin": "weights\n"})
     project.dvc("add", "-q", "model.bin")
     top = {**AS_DVCLIVE, "artifacts": {"mine": {"path": "model.bin", "type": "model"}}}
     project.write({"dvc.yaml": json.dumps(top)})
     project.commit("A model")
+    live(project, 8)
     project.record()
     (row,) = project.rows()
+    assert row.data.params == {"rate": "8"}
     assert "md5.model.bin" in row.data.tags
+    live(project, 16)
     said = project.tool("restore", row.info.run_id)
     assert (said.status, said.error) == (0, "")
     (folder,) = (project.path / "restored").glob("*/dvclive")
-    assert json.loads((folder / "metrics.json").read_text())["loss"] == 0.5
+    assert (folder / "params.yaml").read_text() == "rate: 8\n"
+    assert json.loads((folder / "metrics.json").read_text())["loss"] == 1 / 8
     assert (folder.parent / "model.bin").read_text() == "weights\n"
 
 
