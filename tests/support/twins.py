@@ -25,18 +25,6 @@ def unheard(path: Path, stages: Stages, **more: Any) -> Repository:
     return made
 
 
-def unheard_below(outer: Repository, folder: str, stages: Stages) -> Repository:
-    """Make such a project in a folder of a repository."""
-    source = unheard(outer.path.parent / "source", stages)
-    inner = Repository(outer.path / folder)
-    inner.path.mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml", "raw.txt"):
-        inner.write({name: (source.path / name).read_text()})
-    inner.dvc("init", "-q", "--subdir")
-    outer.commit("A nested project")
-    return inner
-
-
 def twins(folder: Path, stages: Stages, **more: Any) -> tuple[Repository, Repository]:
     """Make two such repositories, with the same path below their folders."""
     ours, twin = (folder / name / "project" for name in ("ours", "twin"))
