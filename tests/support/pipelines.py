@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import cache
@@ -141,6 +142,7 @@ class Repository(Clone):
             chdir(self.path / folder),
             redirect_stdout(out),
             redirect_stderr(error),
+            warnings.catch_warnings(action="ignore"),  # pytest would raise them; a program does not
         ):
             status = program([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
