@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from dvc_mlflow.project import Project
 from dvc_mlflow.rows.result import read
-from support.clone import Done, environment
-from support.pipelines import Repository, finished
+from support.clone import environment
+from support.pipelines import Repository, Said, finished
 
 LIMIT = "ulimit -v 8000000; exec dvc-mlflow"
 """A tool that reads without an end ends itself, not the machine."""
@@ -35,17 +35,8 @@ class Place(NamedTuple):
 
     def untouched(self) -> dict[str, object]:
         """Return all files but those that the tool may write."""
-        own = {
-            "restored",
-            "tmp",
-            "cache",
-            "worktrees",
-            "objects",
-            "mlartifacts",
-            "rows",
-            "index",
-            "logs",
-        }
+        own = {"restored", "tmp", "cache", "worktrees", "objects", "mlartifacts"}
+        own |= {"rows", "index", "logs"}
         found: dict[str, object] = {}
         for path in self.project.path.parent.rglob("*"):
             name = path.relative_to(self.project.path.parent)
@@ -55,7 +46,11 @@ class Place(NamedTuple):
             found[f"{name}"] = link or (path.read_bytes() if path.is_file() else "")
         return found
 
-    def run(self, *words: str, seconds: int = 120, **more: Any) -> Done:
+    def tool(self, *words: str, **more: Any) -> Said:
+        """Run the tool in this process, and check that it says what is wrong."""
+        return plain(self.project.tool(*words, **environment(**more)))
+
+    def run(self, *words: str, **more: Any) -> Said:
         """Run the tool as a program that ends in time, and check that it says what is wrong."""
         done = subprocess.run(
             ["bash", "-c", f'{LIMIT} "$@"', "dvc-mlflow", *words],
@@ -65,14 +60,19 @@ class Place(NamedTuple):
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=seconds,
+            timeout=120,
             check=False,
         )
-        said = done.stdout + done.stderr
-        assert "Traceback" not in said, said
-        assert said.replace("\n", "").replace("\r", "").isprintable(), said
-        assert done.returncode in (0, 1), (done.returncode, said)
-        return done
+        return plain(Said(done.stdout, done.stderr, done.returncode))
+
+
+def plain(said: Said) -> Said:
+    """Check what a command has printed: no traceback and no control characters."""
+    text = said.out + said.error
+    assert "Traceback" not in text, said
+    assert text.replace("\n", "").replace("\r", "").isprintable(), said
+    assert said.status in (0, 1), said
+    return said
 
 
 def tag(project: Repository, run_id: str, tags: Mapping[str, str]) -> None:
@@ -107,14 +107,8 @@ def commit_links(place: Place, links: Mapping[str, str]) -> tuple[str, str]:
         (project.path.parent / "link").write_text(text)
         blob = project.git("hash-object", "-w", f"{project.path.parent}/link")
         project.run("git", "rm", "-rq", "--cached", "--ignore-unmatch", path, GIT_INDEX_FILE=index)
-        project.run(
-            "git",
-            "update-index",
-            "--add",
-            "--cacheinfo",
-            f"120000,{blob},{path}",
-            GIT_INDEX_FILE=index,
-        )
+        given = f"120000,{blob},{path}"
+        project.run("git", "update-index", "--add", "--cacheinfo", given, GIT_INDEX_FILE=index)
     tree = project.run("git", "write-tree", GIT_INDEX_FILE=index).stdout.strip()
     commit = project.git("commit-tree", tree, "-p", "HEAD", "-m", "Links")
     project.git("update-ref", f"refs/rows/{commit}", commit)

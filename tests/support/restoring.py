@@ -1,15 +1,11 @@
 """Restore rows, and check that a restored folder is what its row says."""
 
+import hashlib
 import shutil
-import subprocess
-from contextlib import chdir, redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 from mlflow.entities import Run
 
-from dvc_mlflow.__main__ import main
-from support.clone import Clone
 from support.pipelines import Repository, Said, evaluate, prepare, repository, reproduce, train
 
 PIPELINE = {"prepare": prepare(), **{"train": train(), "a": evaluate("a")}}
@@ -17,28 +13,38 @@ PIPELINE = {"prepare": prepare(), **{"train": train(), "a": evaluate("a")}}
 
 def restore(project: Repository, run: Run | str, command: str = "restore") -> Said:
     """Run `dvc-mlflow restore` in this process."""
-    out, error = StringIO(), StringIO()
-    run_id = run if isinstance(run, str) else run.info.run_id
-    with chdir(project.path), redirect_stdout(out), redirect_stderr(error):
-        status = main([command, run_id])
-    return Said(out.getvalue(), error.getvalue(), status)
+    return project.tool(command, run if isinstance(run, str) else run.info.run_id)
 
 
-def restored(project: Repository, run: Run) -> Clone:
+def only_folder(project: Repository) -> Path:
+    """Return the only folder that has been restored."""
+    (folder,) = (each.parent for each in project.path.glob("restored/*/.git"))
+    return folder
+
+
+def folder_of(project: Repository, said: Said) -> Repository:
+    """Return the folder that `restore` has named."""
+    return Repository(project.path / said.out.splitlines()[-1].partition(":")[0])
+
+
+def restored(project: Repository, run: Run) -> Repository:
     """Restore a row, check that all is as it says, and return its folder."""
     before = contents(project.path), project.git("status", "--porcelain"), project.table()
     said = restore(project, run)
     assert (said.status, said.error) == (0, ""), said
     assert (contents(project.path), project.git("status", "--porcelain"), project.table()) == before
-    folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
+    folder = folder_of(project, said)
     assert "up to date" in folder.dvc("status").stdout
+    check_md5s(folder.path, run)
+    return folder
+
+
+def check_md5s(folder: Path, run: Run) -> None:
+    """Check that a folder has the files whose md5s a row names."""
     for key, md5 in run.data.tags.items():
         if key.startswith("md5."):
-            here = subprocess.run(
-                ["md5sum", folder.path / key.removeprefix("md5.")], capture_output=True, check=True
-            )
-            assert here.stdout.split()[0].decode() == md5
-    return folder
+            content = (folder / key.removeprefix("md5.")).read_bytes()
+            assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5, key
 
 
 def contents(path: Path) -> dict[str, bytes]:

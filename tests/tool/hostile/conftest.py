@@ -1,5 +1,7 @@
 """The pipeline that the attacks are tried on."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 def place(made: Repository, tmp_path: Path) -> Place:
     """A copy of that pipeline, beside a folder that must stay as it is."""
     return Place.copied(made, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _in_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End a test that waits for what never comes; the machine can be loaded."""
+
+    def late(*_: object) -> None:
+        raise AssertionError("it has not ended in time")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(0 if request.node.get_closest_marker("rest") else 300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

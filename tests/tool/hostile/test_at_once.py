@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mlflow.entities import ViewType
 from dvc_mlflow import processes
 from support.clone import environment
 from support.pipelines import Repository
-from support.promoting import measured, registered, row
+from support.promoting import measured, promote, registered, row
 from support.servers import serving
 
 pytestmark = [
@@ -56,19 +55,22 @@ def double(database: Path, run_id: str, name: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
-def test_double_row(made: Repository, tmp_path: Path, options: list[str]) -> None:
+OPTIONS: list[list[str]] = [[], ["--all"]]
+
+
+def test_double_row(made: Repository, tmp_path: Path) -> None:
     """If a result has two rows, `record` leaves the one that all clones leave, and says so."""
-    project = made.copy_whole(tmp_path / "project")
-    (first,) = project.rows()
-    database = project.path / "mlflow.db"
-    older, newer = (double(database, first.info.run_id, 2 * each * 16) for each in ("0", "f"))
-    said = project.record(*options)
-    assert said.error.count("was there twice; one is in MLflow's trash\n") in (1, 2), said
-    assert [run.info.run_id for run in project.rows()] == [older]
-    trashed = {run.info.run_id for run in project.rows(deleted=True)}
-    assert trashed == {newer, first.info.run_id}
-    assert project.record(*options).out.startswith("nothing to do")
+    for n, options in enumerate(OPTIONS):
+        project = made.copy_whole(tmp_path / f"{n}")
+        (first,) = project.rows()
+        database = project.path / "mlflow.db"
+        older, newer = (double(database, first.info.run_id, 2 * each * 16) for each in ("0", "f"))
+        said = project.record(*options)
+        assert said.error.count("was there twice; one is in MLflow's trash\n") in (1, 2), said
+        assert [run.info.run_id for run in project.rows()] == [older]
+        trashed = {run.info.run_id for run in project.rows(deleted=True)}
+        assert trashed == {newer, first.info.run_id}
+        assert project.record(*options).out.startswith("nothing to do")
 
 
 def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
@@ -81,19 +83,19 @@ def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
     assert len(project.rows()) == 2
 
 
-@pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
-def test_late_request(made: Repository, tmp_path: Path, options: list[str]) -> None:
+def test_late_request(made: Repository, tmp_path: Path) -> None:
     """The run that a server makes for a killed import, after another has made the row, goes."""
-    project = made.copy_whole(tmp_path / "project")
-    (first,) = project.rows()
-    late = double(project.path / "mlflow.db", first.info.run_id, "f" * 32)
-    project.client.delete_tag(late, "dvc-mlflow.lock.one")
-    project.client.set_tag(late, "dvc-mlflow.process", "1@0")
-    project.client.update_run(late, "RUNNING")
-    said = project.record(*options)
-    assert said.error.count("was there twice; one is in MLflow's trash\n") == 1, said
-    assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
-    assert project.record(*options).out.startswith("nothing to do")
+    for n, options in enumerate(OPTIONS):
+        project = made.copy_whole(tmp_path / f"{n}")
+        (first,) = project.rows()
+        late = double(project.path / "mlflow.db", first.info.run_id, "f" * 32)
+        project.client.delete_tag(late, "dvc-mlflow.lock.one")
+        project.client.set_tag(late, "dvc-mlflow.process", "1@0")
+        project.client.update_run(late, "RUNNING")
+        said = project.record(*options)
+        assert said.error.count("was there twice; one is in MLflow's trash\n") == 1, said
+        assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
+        assert project.record(*options).out.startswith("nothing to do")
 
 
 def test_row_in_the_making(made: Repository, tmp_path: Path) -> None:
@@ -157,10 +159,12 @@ def test_two_restores(made: Repository, tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import importlib, os, signal, sys
 from dvc_mlflow.__main__ import main
 
-left, words = int(sys.argv[1]), sys.argv[2:]
+words, places = sys.argv[1].split(), sys.argv[2:]
+importlib.import_module("dvc_mlflow.store.mlflow_settings")
+importlib.import_module(f"dvc_mlflow.commands.{words[0]}")
 
 def killed(event, arguments):
     global left
@@ -170,37 +174,46 @@ def killed(event, arguments):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-sys.addaudithook(killed)
-code = main(words)
-print(-left)
-sys.exit(code)
+for place in places:
+    n, _, folder = place.partition(":")
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        left = int(n)
+        sys.addaudithook(killed)
+        main(words)
+        print(-left, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == (signal.SIGKILL if int(n) else 0), place
 """
-"""A command that is killed when it changes something, or starts git, for the nth time."""
+"""A command in each folder, killed when it changes something, or starts git, for the nth time."""
 
 
-def killed_at(project: Repository, n: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that kills itself at its nth change; 0 is never."""
-    return project.run(sys.executable, "-W", "ignore", "-c", KILLED, f"{n}", *words, check=False)
+def killed_at(projects: Mapping[int, Repository], *words: str) -> str:
+    """Run a command in projects, each killed at its nth change, 0 being never; return its words."""
+    places = [f"{n}:{project.path}" for n, project in projects.items()]
+    script = [sys.executable, "-W", "ignore", "-c", KILLED, " ".join(words)]
+    return next(iter(projects.values())).run(*script, *places).stdout
 
 
 @pytest.mark.rest
 def test_killed_restore(made: Repository, tmp_path: Path, slow: bool) -> None:
     """Whenever `restore` is killed, the next one restores the row, in the same folder."""
     whole = made.copy_whole(tmp_path / "whole" / "project")
-    run_id = whole.rows()[-1].info.run_id
-    changes = int(killed_at(whole, 0, "restore", run_id).stdout.split()[-1])
+    run = whole.rows()[-1]
+    changes = int(killed_at({0: whole}, "restore", run.info.run_id).split()[-1])
     assert changes > 20
-    for n in range(1, changes + 1, 1 if slow else 17):
-        project = made.copy_whole(tmp_path / f"{n}" / "project")
-        assert killed_at(project, n, "restore", run_id).returncode == -signal.SIGKILL
-        done = project.run("dvc-mlflow", "restore", run_id, check=False)
-        where = project.path / "restored"
-        folders = [path for path in where.iterdir() if path.is_dir() and path.name != ".dvc"]
-        assert (done.returncode, done.stderr) == (0, ""), (n, done.stdout, done.stderr)
-        assert [path.name for path in folders] == [made.rows()[-1].info.run_name], n
-        assert (folders[0] / "d/x").read_text() == "1\n"
-        assert "up to date" in project.run("dvc", "--cd", f"{folders[0]}", "status").stdout
-        shutil.rmtree(project.path)
+    moments = range(1, changes + 1, 1 if slow else 17)
+    projects = {n: made.copy_whole(tmp_path / f"{n}" / "project") for n in moments}
+    killed_at(projects, "restore", run.info.run_id)
+    for n, project in projects.items():
+        said = project.tool("restore", run.info.run_id, **environment())
+        folders = [p for p in (project.path / "restored").iterdir() if p.is_dir()]
+        assert (said.status, said.error) == (0, ""), (n, said)
+        assert {path.name for path in folders} - {".dvc"} == {run.info.run_name}, n
+        folder = project.path / "restored" / str(run.info.run_name)
+        assert (folder / "d/x").read_text() == "1\n"
+        assert "up to date" in Repository(folder).dvc("status").stdout
 
 
 @pytest.fixture(scope="session")
@@ -230,19 +243,18 @@ def test_killed_promote(models: Repository, tmp_path: Path, slow: bool) -> None:
     """Whenever `promote` is killed, the next `record` and `promote` complete what it has begun."""
     whole = models.copy_with_rows(tmp_path / "whole")
     run_id = whole.rows()[-1].info.run_id
-    changes = int(killed_at(whole, 0, "promote", run_id).stdout.split()[-1])
-    for n in range(max(1, changes - 40), changes + 1, 1 if slow else 13):
-        project = models.copy_with_rows(tmp_path / f"{n}")
-        run_id = project.rows()[-1].info.run_id
-        assert killed_at(project, n, "promote", run_id).returncode == -signal.SIGKILL
-        done = project.run("dvc-mlflow", "record", check=False)
-        assert (done.returncode, done.stderr) == (0, ""), (n, done)
+    changes = int(killed_at({0: whole}, "promote", run_id).split()[-1])
+    moments = range(max(1, changes - 40), changes + 1, 1 if slow else 13)
+    projects = {n: models.copy_with_rows(tmp_path / f"{n}") for n in moments}
+    killed_at(projects, "promote", run_id)
+    for n, project in projects.items():
+        said = project.tool("record", **environment())
+        assert (said.status, said.error) == (0, ""), (n, said)
         versions = {tag[4:] for tag in project.git("tag").splitlines() if "@" in tag}
         assert {*registered(project)} == versions, n
-        done = project.run("dvc-mlflow", "promote", run_id, check=False)
-        assert "Traceback" not in done.stderr
-        assert [*registered(project)] == ["v0.0.1"], (n, done)
+        said = promote(project, run_id)
+        assert "Traceback" not in said.error
+        assert [*registered(project)] == ["v0.0.1"], (n, said)
         champion = project.client.get_model_version_by_alias("clf", "champion")
-        assert champion.tags["dvc.row"] == run_id, (n, done)
-        assert project.git("tag").splitlines() == ["clf#champion#1", "clf@v0.0.1"], (n, done)
-        shutil.rmtree(project.path)
+        assert champion.tags["dvc.row"] == run_id, (n, said)
+        assert project.git("tag").splitlines() == ["clf#champion#1", "clf@v0.0.1"], (n, said)

@@ -88,7 +88,7 @@ def test_run(tmp_path: Path, slow: bool) -> None:
     assert len(expected) == 1
     project.commit("The results")
     lock, rng = project.lock, random.Random(46)  # noqa: S311
-    for n in range(100 if slow else 6):
+    for n in range(100 if slow else 4):
         end_followers(project.path)
         project.remove_store()
         project.add_store()
@@ -109,7 +109,7 @@ def test_run(tmp_path: Path, slow: bool) -> None:
         what = f"{n}: {done} after {moment:.1f} s, {'cached' if is_cached else 'not cached'}"
         heal(project)
         project.dvc("repro", "-q")
-        project.run("dvc-mlflow", "record")
+        project.record()
         assert finished(project) == expected, what
         assert project.lock == lock, what
 
@@ -125,7 +125,7 @@ def test_record_all_on_a_server(tmp_path: Path, slow: bool) -> None:
         project.commit(f"rate {rate}")
     rng = random.Random(46)  # noqa: S311
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
-        for _ in range(20 if slow else 4):
+        for _ in range(20 if slow else 3):
             command = started(project, "record", "--all", MLFLOW_TRACKING_URI=server)
             with suppress(subprocess.TimeoutExpired):
                 command.wait(rng.uniform(3, 8))

@@ -74,41 +74,45 @@ def test_clock_set_back(tmp_path: Path) -> None:
     assert len(project.rows()) == 2
 
 
-ODD_CURVE = """
+ODD_CURVES = """
 import os, pathlib, time
-curve = pathlib.Path("curve.csv")
-curve.write_text("step,loss\\n1,0.5\\n")
+whats = {whats}
+for name in whats:
+    pathlib.Path(f"{name}.csv").write_text("step,loss\\n1,0.5\\n")
 time.sleep(4)
-curve.unlink()
-{what}
+for name, what in whats.items():
+    curve = pathlib.Path(f"{name}.csv")
+    curve.unlink()
+    exec(what)
 time.sleep(4)
-curve.unlink()
-curve.write_text("step,loss\\n1,0.25\\n2,0.125\\n")
+for name in whats:
+    curve = pathlib.Path(f"{name}.csv")
+    curve.unlink()
+    curve.write_text("step,loss\\n1,0.25\\n2,0.125\\n")
 """
 WHATS = {
     "fifo": "os.mkfifo(curve)",
     "device": "os.symlink('/dev/zero', curve)",
     "line": "curve.write_text('step,loss\\n' + 'x' * 50_000_000)",
     "short": "curve.write_text('step')",
-    "loop": "os.symlink('curve.csv', curve)",
+    "loop": "os.symlink(curve.name, curve)",
 }
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["fifo", *(pytest.param(w, marks=pytest.mark.rest) for w in WHATS if w != "fifo")],
-)
-def test_odd_curve(tmp_path: Path, what: str) -> None:
+@pytest.mark.rest
+def test_odd_curves(tmp_path: Path) -> None:
     """A curve that becomes a FIFO, a device, one line without an end, is read when it is whole."""
-    script = ODD_CURVE.format(what=WHATS[what])
-    plot = {"curve.csv": {"cache": False, "x": "step"}}
-    stage = {"cmd": "python script.py", "deps": ["script.py"], "plots": [plot]}
+    script = ODD_CURVES.replace("{whats}", f"{WHATS}")
+    plots = [{f"{name}.csv": {"cache": False, "x": "step"}} for name in WHATS]
+    stage = {"cmd": "python script.py", "deps": ["script.py"], "plots": plots}
     project = repository(tmp_path / "project", {"one": stage}, files={"script.py": script})
     with following(project):
         followed(project, "repro")
     (row,) = project.rows()
-    history = project.client.get_metric_history(row.info.run_id, "one/loss")
-    assert [(point.step, point.value) for point in history] == [(1, 0.25), (2, 0.125)]
+    for name in WHATS:
+        history = project.client.get_metric_history(row.info.run_id, f"one/{name}/loss")
+        points = [(point.step, point.value) for point in history]
+        assert points == [(1, 0.25), (2, 0.125)], name
     assert row.info.status == "FINISHED"
 
 
@@ -121,12 +125,17 @@ LEAVES = {
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("what", LEAVES)
-def test_odd_stage(tmp_path: Path, what: str) -> None:
+def test_odd_stages(tmp_path: Path) -> None:
     """A stage that leaves a daemon, closes its streams or changes its group ends as without it."""
-    cmd = f"{LEAVES[what]}; echo '{{\"n\": 1}}' > m.json"
-    stage = {"cmd": cmd, "metrics": [{"m.json": {"cache": False}}], "deps": ["raw.txt"]}
-    project = repository(tmp_path / "project", {"one": stage})
+    stages = {
+        name: {
+            "cmd": f"{cmd}; echo '{{\"n\": 1}}' > {name}.json",
+            "metrics": [{f"{name}.json": {"cache": False}}],
+            "deps": ["raw.txt"],
+        }
+        for name, cmd in LEAVES.items()
+    }
+    project = repository(tmp_path / "project", stages)
     plain = project.copy(tmp_path / "plain")
     done = project.run("dvc-mlflow", "run", "dvc", "repro", check=False)
     twin = plain.run("dvc", "repro", check=False)
@@ -134,4 +143,5 @@ def test_odd_stage(tmp_path: Path, what: str) -> None:
     assert done.stdout == twin.stdout
     assert project.lock == plain.lock
     assert project.record().status == 0
-    assert [row.data.metrics for row in project.rows()] == [{"one/n": 1}]
+    measured = {key: n for row in project.rows() for key, n in row.data.metrics.items()}
+    assert measured == {f"{name}/n": 1 for name in LEAVES}

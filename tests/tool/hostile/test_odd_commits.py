@@ -60,9 +60,10 @@ def test_one_bad_commit(place: Place) -> None:
     project.dvc("repro", "-q")
     project.commit("Good")
     project.remove_store()
-    said = place.run("record", "--all")
-    assert said.returncode == 0
-    lines = said.stderr.splitlines()
+    project.add_store()
+    said = place.tool("record", "--all")
+    assert said.status == 0
+    lines = said.error.splitlines()
     for what, part in REFUSED.items():
         (line,) = [line for line in lines if commits[what] in line]
         assert part in line
@@ -78,7 +79,7 @@ def test_bad_checkout(place: Place) -> None:
     found = json.loads((project.path / "dvc.yaml").read_text())
     found["stages"] |= IN_THE_CLOUD
     project.write({"dvc.yaml": json.dumps(found)})
-    said = place.run("record")
-    (line,) = said.stderr.splitlines()
-    assert said.returncode == 1
+    said = place.tool("record")
+    (line,) = said.error.splitlines()
+    assert said.status == 1
     assert "gs" in line

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,10 @@ from dvc_mlflow.errors import masked
 from dvc_mlflow.pipeline.tags import CHANGE, USER
 from dvc_mlflow.place import default_experiment
 from dvc_mlflow.rows.description import ended, lead
+from support.clone import Clone
 from support.hostile import Place
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 TOKEN = "s3cr3t"  # noqa: S105  (of nothing)
 ADDRESSES = {
@@ -27,37 +31,31 @@ ADDRESSES = {
 """Addresses of a git remote, and the name of the experiment in each case."""
 
 
-@pytest.mark.parametrize("url", ADDRESSES)
-def test_masked(url: str) -> None:
-    """No part of a password or a token is left in an address."""
-    assert TOKEN not in masked(f"cannot reach '{url}': no route")
+def test_addresses(tmp_path: Path) -> None:
+    """Of an address, the experiment's name has owner and repository, and a line no token."""
+    project = Clone(tmp_path)
+    project.git("init", "-q")
+    project.git("remote", "add", "origin", "x")
+    names = {}
+    for url in ADDRESSES:
+        assert TOKEN not in masked(f"cannot reach '{url}': no route")
+        project.git("remote", "set-url", "origin", url)
+        names[url] = default_experiment(tmp_path)
+    assert names == ADDRESSES
     assert masked("see https://example.org/a/b, then c") == "see https://example.org/a/b, then c"
 
 
 @pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")  # warnings from MLflow
-@pytest.mark.parametrize("url", ADDRESSES)
-def test_remote(place: Place, url: str) -> None:
-    """The experiment is named after owner and repository, whatever else the address has."""
-    project = place.project
-    project.git("remote", "add", "origin", url)
-    (project.path / "mlflow.db").unlink()
-    assert default_experiment(project.path) == ADDRESSES[url]
-
-
-@pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")  # warnings from MLflow
-@pytest.mark.parametrize("url", [*ADDRESSES][1:6:2])
-def test_tokens_in_a_store(place: Place, url: str) -> None:
+def test_tokens_in_a_store(place: Place) -> None:
     """Neither rows nor lines have the tokens of git's and DVC's remotes."""
-    project = place.project
+    project, url = place.project, [*ADDRESSES][3]
     project.git("remote", "add", "origin", url)
-    project.run("dvc", "remote", "add", "-q", "-d", "team", url.replace("git@", "https://"))
+    project.dvc("remote", "add", "-q", "-d", "team", url)
     project.remove_store()
+    project.add_store()
     printed = ""
-    for words in (["record"], ["record", "--all", "--fetch"], ["ui", "--port", "x"]):
-        done = project.run("dvc-mlflow", *words, check=False, HTTPS_PROXY="http://127.0.0.1:9")
-        printed += done.stdout + done.stderr
+    for words in (["record"], ["record", "--all", "--fetch"]):
+        printed += "".join(map(str, place.tool(*words, HTTPS_PROXY="http://127.0.0.1:9")))
     assert project.rows()
     files = [p for p in project.path.rglob("ml*/**/*") if p.is_file()]
     files += project.path.glob("mlflow.db*")
@@ -79,28 +77,28 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_descriptions(text: str) -> None:
+def test_descriptions() -> None:
     """A subject, an author and a reason are code in a description: no link, image or control."""
-    tags = {CHANGE: f"1234567 {text}", USER: text}
-    for line in (lead(tags), ended("FAILED", f"{text}: {text}")):
-        assert line.isprintable()
-        # Outside of code there are only the tool's own words.
-        rest = re.sub(r"(`+) ?(?:(?!\1).)+? ?\1(?!`)", "", line)
-        assert re.fullmatch(r"[\w*, :]+", rest), (line, rest)
+    for text in TEXTS:
+        tags = {CHANGE: f"1234567 {text}", USER: text}
+        for line in (lead(tags), ended("FAILED", f"{text}: {text}")):
+            assert line.isprintable()
+            # Outside of code there are only the tool's own words.
+            rest = re.sub(r"(`+) ?(?:(?!\1).)+? ?\1(?!`)", "", line)
+            assert re.fullmatch(r"[\w*, :]+", rest), (line, rest)
 
 
 @pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 def test_linked_folder(place: Place) -> None:
     """If the tool's own folder is a link, which a commit can bring, a line says so."""
     own = place.project.path / ".dvc/tmp/dvc-mlflow"
     shutil.rmtree(own)
     own.symlink_to(place.outside)
     before = place.untouched()
-    for words in (["record"], ["record", "--all"], ["ui"], ["run", "true"]):
-        done = place.run(*words)
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == (0 if words[0] == "run" else 1)
-        assert f"{own} is a link; nothing is written through it" in line
+    line = f"dvc-mlflow: {own} is a link; nothing is written through it"
+    for words in (["record"], ["record", "--all"], ["ui"]):
+        said = place.tool(*words)
+        assert (said.status, said.error) == (1, f"{line}\n")
+    said = place.run("run", "true")
+    assert (said.status, said.error) == (0, f"{line}; `dvc-mlflow record` adds its rows later\n")
     assert place.untouched() == before

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,6 +37,14 @@ def lacks_its_result(project: Repository, uri: str) -> None:
     )
 
 
+def refused(place: Place, *words: str) -> str:
+    """Return the only line with which a command fails."""
+    said = place.tool(*words)
+    (line,) = said.error.splitlines()
+    assert said.status == 1
+    return line
+
+
 def test_tracked_store(place: Place) -> None:
     """A store that git tracks is refused in a line; if it is named, none of its runs is joined."""
     project, victim = place.project, place.outside / "m.json"
@@ -45,53 +52,44 @@ def test_tracked_store(place: Place) -> None:
     lacks_its_result(project, place.outside.as_uri())
     project.git("add", "-f", "mlflow.db")
     project.git("commit", "-q", "-m", "A store")
-    before = (project.path / "mlflow.db").read_bytes()
+    before, store = place.untouched(), (project.path / "mlflow.db").read_bytes()
     for words in (["record"], ["record", "--all"], ["ui"], ["restore", "1234567"]):
-        said = place.run(*words)
-        (line,) = said.stderr.splitlines()
-        assert said.returncode == 1
-        assert "git tracks mlflow.db, and is not used; remove it" in line
-    assert (project.path / "mlflow.db").read_bytes() == before
-    named: dict[str, Any] = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.path}/mlflow.db"}
-    assert place.run("record", "--all", **named).returncode == 0
+        assert "git tracks mlflow.db, and is not used; remove it" in refused(place, *words)
+    assert (project.path / "mlflow.db").read_bytes() == store
+    named = f"sqlite:///{project.path}/mlflow.db"
+    assert place.tool("record", "--all", MLFLOW_TRACKING_URI=named).status == 0
     (row,) = project.rows()
     assert row.info.artifact_uri.startswith((project.path / "mlartifacts").as_uri())
-    assert victim.read_text() == "mine\n"
-    assert {path.name for path in place.outside.iterdir()} == {
-        *("victim.txt", ".gitignore", ".dvc", "params.yaml", "m.json")
-    }
+    assert place.untouched() == before
 
 
-@pytest.mark.parametrize("name", ["mlflow.db", "mlartifacts"])
-def test_linked_store(place: Place, name: str) -> None:
+def test_linked_store(place: Place) -> None:
     """A store that is a link, as to another project's, is refused in a line and stays as it is."""
     project = place.project
-    (project.path / name).rename(place.outside / name)
-    (project.path / name).symlink_to(place.outside / name)
     project.set({"rate": 2})
     project.dvc("repro", "-q")
-    before = place.untouched()
-    store = (place.outside / "mlflow.db") if name == "mlflow.db" else project.path / "mlflow.db"
-    content = store.read_bytes()
-    for words in (["record"], ["record", "--all"]):
-        said = place.run(*words)
-        (line,) = said.stderr.splitlines()
-        assert said.returncode == 1
-        assert f"{name} is a link, and is not used" in line
-    assert place.untouched() == before
-    assert store.read_bytes() == content
+    for name in ("mlflow.db", "mlartifacts"):
+        here, there = project.path / name, place.outside / name
+        here.rename(there)
+        here.symlink_to(there)
+        before, content = place.untouched(), (project.path / "mlflow.db").read_bytes()
+        for words in (["record"], ["record", "--all"]):
+            assert f"{name} is a link, and is not used" in refused(place, *words)
+        assert place.untouched() == before
+        assert (project.path / "mlflow.db").read_bytes() == content
+        here.unlink()
+        there.rename(here)
 
 
 def test_run_that_is_elsewhere(place: Place) -> None:
     """A run whose files would be elsewhere than its experiment's is not joined."""
-    victim = place.outside / "m.json"
-    victim.write_text("mine\n")
-    (before,) = place.project.rows()
-    lacks_its_result(place.project, place.outside.as_uri())
-    assert place.run("record").returncode == 0
     (row,) = place.project.rows()
-    assert row.info.run_id != before.info.run_id
-    assert victim.read_text() == "mine\n"
+    lacks_its_result(place.project, place.outside.as_uri())
+    before = place.untouched()
+    assert place.tool("record").status == 0
+    (other,) = place.project.rows()
+    assert other.info.run_id != row.info.run_id
+    assert place.untouched() == before
 
 
 def test_experiment_that_is_elsewhere(place: Place) -> None:
@@ -102,46 +100,43 @@ def test_experiment_that_is_elsewhere(place: Place) -> None:
     project.client.delete_run(row.info.run_id)
     project.set({"rate": 2})
     project.dvc("repro", "-q")
-    said = place.run("record", MLFLOW_EXPERIMENT_NAME="other")
-    assert "a row's files are left out: its experiment keeps files elsewhere" in said.stderr
+    said = place.tool("record", MLFLOW_EXPERIMENT_NAME="other")
+    assert "a row's files are left out: its experiment keeps files elsewhere" in said.error
     assert [row.data.params["rate"] for row in project.rows()] == ["2"]
     assert not (place.outside / "files").exists()
 
 
-@pytest.mark.parametrize("run_id", ["f" * 32, "../../outside/x"])
-def test_server_that_names_a_place(place: Place, run_id: str) -> None:
-    """A server that names any place of this machine gets a row without files."""
-    where = place.outside.as_uri()
-    before = place.untouched()
-    with hostile_server(where, run_id) as address:
-        said = place.run("record", MLFLOW_TRACKING_URI=address)
-    assert said.stderr.count("a row's files are left out: MLflow") == 1
-    assert place.untouched() == before
-
-
-def test_server_without_an_end(place: Place) -> None:
-    """A server that sends the same page again and again is given up."""
+def test_hostile_server(place: Place) -> None:
+    """A server that names a place of this machine gets no files; one without an end is left."""
+    where, before = place.outside.as_uri(), place.untouched()
+    for run_id in ("f" * 32, "../../outside/x"):
+        with hostile_server(where, run_id) as address:
+            said = place.tool("record", MLFLOW_TRACKING_URI=address)
+        assert said.error.count("a row's files are left out: MLflow") == 1, run_id
+        assert place.untouched() == before
     with hostile_server("mlflow-artifacts:/1", next_page="again") as address:
-        said = place.run("record", "--all", MLFLOW_TRACKING_URI=address, seconds=60)
-    (line,) = said.stderr.splitlines()
+        said = place.tool("record", "--all", MLFLOW_TRACKING_URI=address)
+    (line,) = said.error.splitlines()
     assert "the server sends the same page of runs again and again" in line
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_other_experiment_after_a_move(place: Place, tmp_path: Path, named: bool) -> None:
-    """After a move, only what this store kept in its repository has a new address."""
+def test_other_experiment_after_a_move(place: Place, tmp_path: Path) -> None:
+    """After a move, only what this store kept in its repository has a new address.
+
+    That is so, too, if dvc.yaml names all experiments, so that none is the repository's default.
+    """
     project = place.project
-    if named:  # dvc.yaml can name all experiments
-        changed(project, ("DELETE FROM experiment_tags WHERE key = 'dvc.default'", ()))
     shelf = (tmp_path / "disk" / "mlartifacts").as_uri()
     other = project.client.create_experiment("other", artifact_location=shelf)
     run = project.client.create_run(other).info
-    moved = Repository(project.path.rename(tmp_path / "moved"))
-    assert moved.record().out.startswith("nothing to do")
-    assert moved.client.get_experiment(other).artifact_location == shelf
-    assert moved.client.get_run(run.run_id).info.artifact_uri == run.artifact_uri
-    (row,) = (row for row in moved.rows() if row.info.experiment_id != other)
-    assert row.info.artifact_uri.startswith((moved.path / "mlartifacts").as_uri())
+    for name in ("moved", "again"):
+        project = Repository(project.path.rename(tmp_path / name))
+        assert project.record().out.startswith("nothing to do")
+        assert project.client.get_experiment(other).artifact_location == shelf
+        assert project.client.get_run(run.run_id).info.artifact_uri == run.artifact_uri
+        (row,) = (row for row in project.rows() if row.info.experiment_id != other)
+        assert row.info.artifact_uri.startswith((project.path / "mlartifacts").as_uri())
+        changed(project, ("DELETE FROM experiment_tags WHERE key = 'dvc.default'", ()))
 
 
 def test_database_of_another_project(place: Place, tmp_path: Path) -> None:
