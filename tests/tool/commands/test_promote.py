@@ -1,11 +1,26 @@
 """`dvc-mlflow promote` makes a row's model the champion only if it is better on the same data."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    LifecycleStage,
+    Metric,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+)
 
+from dvc_mlflow.registry.contest import Contest, defeat
 from support.pipelines import MODEL, Repository, evaluate, train
 from support.promoting import (
     NAMED,
@@ -30,8 +45,7 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline whose model is measured on data that DVC tracks, for all tests: copy it."""
-    artifacts = {"clf": {"path": "model.txt", "type": "model"}}
-    return measured(tmp_path_factory.mktemp("made"), artifacts=artifacts)
+    return measured(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -40,46 +54,77 @@ def project(made: Repository, tmp_path: Path) -> Repository:
     return made.copy_with_rows(tmp_path / "project")
 
 
+CONTEST = Contest(
+    metrics=["score", "-loss"],
+    measuring=["measure"],
+    data=["test.txt"],
+    makers=["train"],
+    outputs=["model.txt"],
+    names=["clf"],
+)
+
+
+def measured_row(data: str = "", **scores: float) -> Run:
+    """Return a row that was measured on data of this md5, if any."""
+    given = [DatasetInput(Dataset("test.txt", data, "local", "x"))] if data else []
+    metrics = [Metric(key, value, 0, 0) for key, value in scores.items()]
+    info = RunInfo("0", "0", "me", "FINISHED", 0, 0, LifecycleStage.ACTIVE, run_name="mine")
+    return Run(info, RunData(metrics), RunInputs(given))
+
+
+LOWER = "score 1 is not better than the champion's 2"
+HIGHER = "loss 3 is not better than the champion's 2"
+DEFEATS: dict[str, tuple[Run, str]] = {
+    "better": (measured_row("a", score=3, loss=3), ""),
+    "worse": (measured_row("a", score=1, loss=1), LOWER),
+    "the same": (measured_row("a", score=2, loss=2), "score 2 is not better than the champion's 2"),
+    "better by the second": (measured_row("a", score=2, loss=1), ""),
+    "worse by the second": (measured_row("a", score=2, loss=3), HIGHER),
+    "other data": (
+        measured_row("b", score=3, loss=3),
+        "its data test.txt has the md5 b, the champion's a",
+    ),
+}
+
+
+def test_defeat() -> None:
+    """The first metric that differs decides, and only on the same data."""
+    champion = measured_row("a", score=2, loss=2)
+    found = {what: defeat(run, champion, CONTEST) for what, (run, _) in DEFEATS.items()}
+    assert found == {what: why for what, (_, why) in DEFEATS.items()}
+    better = DEFEATS["better"][0]
+    unknown = "its data test.txt has the md5 a, the champion's is not known"
+    assert defeat(better, measured_row(score=2, loss=2), CONTEST) == unknown
+    lacks = "the champion's row mine has no score"
+    assert defeat(better, measured_row("a", loss=2), CONTEST) == lacks
+
+
 def test_promote(project: Repository) -> None:
     """A row's model becomes the champion only if it is better on the same data.
 
-    The second metric counts if the first is equal. Rows share a model, as none of the params is
-    the training's, so the champion's scores are those of its row.
+    Rows share a model, as none of the params is the training's, so the champion's scores are those
+    of its row.
     """
     (first,) = project.rows()
     assert promoted(project, first) == "v0.0.1"
-    assert refused(project, first) == (
-        "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)"
-    )
+    same = "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)"
+    assert refused(project, first) == same
     best = row(project, a=3, b=2)
     assert best.outputs.model_outputs[0].model_id == first.outputs.model_outputs[0].model_id
     assert promoted(project, best) == "v0.0.2"
-    lower = "test/score 2.0 is not better than the champion's 3.0 (v0.0.2)"
-    assert refused(project, row(project, a=2, b=0)) == lower
-    higher = "test/loss 2.5 is not better than the champion's 2.0 (v0.0.2)"
-    assert refused(project, row(project, a=3, b=2.5)) == higher
-    assert promoted(project, row(project, b=1.5)) == "v0.0.3"
     other = row(project, rate=2, b=0)
     assert other.outputs.model_outputs[0].model_id != best.outputs.model_outputs[0].model_id
-    assert promoted(project, other) == "v0.0.4"
+    assert promoted(project, other) == "v0.0.3"
     assert not [*project.path.rglob("*.ran")]
     loaded = mlflow.pyfunc.load_model("models:/clf@champion")
     assert loaded.predict([1]) == ["1\nrate: 2\n"]
-
-
-def test_other_data(project: Repository) -> None:
-    """A row that was measured on other data is never compared."""
-    (first,) = project.rows()
-    promoted(project, first)
     project.write({"test.txt": "2\n"})
     project.dvc("add", "-q", "test.txt")
     better = row(project, a=9)
     assert refused(project, better) == (
         "its data test.txt has the md5 26ab0db90d72e28ad0ba1e22ee510510, the champion's "
-        "b026324c6904b2a9cb4b88d6d61c81d1 (v0.0.1)"
+        "b026324c6904b2a9cb4b88d6d61c81d1 (v0.0.3)"
     )
-    gto(project, "deprecate", "clf", "v0.0.1", "champion")
-    assert promoted(project, better) == "v0.0.2"
 
 
 @pytest.mark.rest
@@ -105,15 +150,6 @@ def test_what_counts_as_data(tmp_path: Path) -> None:
     project.write({"labels.txt": "1\n", "test.txt": "2\n"})
     project.dvc("add", "-q", "test.txt")
     assert refused(project, row(project, a=4)).startswith("its data q.txt has the md5 ")
-
-
-def test_data_is_not_said(tmp_path: Path) -> None:
-    """If dvc.yaml does not declare what a score was measured on, promotion is refused."""
-    project = project_of(tmp_path, {**NAMED, "measure": measure("labels.txt")})
-    assert refused(project, project.rows()[0]) == (
-        "dvc.yaml does not say which data measure reads; name data that git keeps in its "
-        "meta.mlflow.data"
-    )
 
 
 @pytest.mark.rest
@@ -147,38 +183,32 @@ def test_items(tmp_path: Path) -> None:
     assert refused(project, row(project, x=0)).startswith("check/score 0.0 is not better")
 
 
-def test_json(project: Repository) -> None:
-    """With --json, the decision is machine-readable."""
-    (first,) = project.rows()
-    commit = project.git("rev-parse", "HEAD")
-    known = {"run_id": first.info.run_id, "model": "clf", "alias": "champion", "version": "1"}
-    made = {"commit": commit, "tags": ["clf@v0.0.1", "clf#champion#1"]}
-    said = promote(project, first.info.run_id, "--json")
-    assert json.loads(said.out) == {**known, **made, "promoted": True, "why": ""}
-    assert (said.status, said.error) == (0, "")
-    said = promote(project, "--json", first.info.run_id)
-    why = "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)"
-    unmade = {"commit": "", "tags": []}
-    assert json.loads(said.out) == {**known, **unmade, "promoted": False, "why": why}
-    assert (said.status, said.error) == (1, "")
-
-
 def test_stage(project: Repository) -> None:
-    """Another stage has a champion of its own; a version that exists only gets the stage."""
+    """Another stage has a champion of its own; a version that exists only gets the stage.
+
+    With --json, the decision is machine-readable.
+    """
     (first,) = project.rows()
-    promoted(project, first)
-    run_id = first.info.run_id
+    run_id, commit = first.info.run_id, project.git("rev-parse", "HEAD")
+    known = {"run_id": run_id, "model": "clf", "alias": "champion", "version": "1"}
+    given = {"commit": commit, "tags": ["clf@v0.0.1", "clf#champion#1"]}
+    said = promote(project, run_id, "--json")
+    assert json.loads(said.out) == {**known, **given, "promoted": True, "why": ""}
+    assert (said.status, said.error) == (0, "")
+    said = promote(project, "--json", run_id)
+    why = "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)"
+    none = {"commit": "", "tags": []}
+    assert json.loads(said.out) == {**known, **none, "promoted": False, "why": why}
+    assert (said.status, said.error) == (1, "")
     said = promote(project, run_id, "--stage", "prod", "--dry-run")
-    commit = project.git("rev-parse", "--short=7", "HEAD")
-    assert said == (f"would promote row {run_id}: clf at commit {commit}, prod\n", "", 0)
+    assert said == (f"would promote row {run_id}: clf at commit {commit[:7]}, prod\n", "", 0)
     assert aliases(project) == {"champion": "v0.0.1"}
     said = promote(project, run_id, "--stage", "prod")
     assert said.out.startswith("clf@v0.0.1 and clf#prod#2: at commit ")
     assert aliases(project) == {"champion": "v0.0.1", "prod": "v0.0.1"}
     assert project.git("tag").split() == ["clf#champion#1", "clf#prod#2", "clf@v0.0.1"]
-    for name in ("latest", "v1", "a/b"):
-        rule = f"MLflow allows no alias {name!r}; choose another --stage"
-        assert refused(project, first, "--stage", name) == rule
+    rule = "MLflow allows no alias 'latest'; choose another --stage"
+    assert refused(project, first, "--stage", "latest") == rule
     assert "Invalid value" in refused(project, first, "--stage", "x-")
 
 
@@ -202,8 +232,6 @@ def test_where_a_tag_is_made(project: Repository) -> None:
     promoted(project, found[0])
     experiment = project.git("for-each-ref", "--format=%(objectname)", "refs/exps/*/*/best")
     assert project.git("rev-list", "-n1", "clf@v0.0.2") == experiment
-    project.dvc("artifacts", "get", ".", "clf", "--stage", "champion", "-o", "got.txt")
-    assert (project.path / "got.txt").read_text() == "1\nrate: 1\n"
 
 
 def test_second_row_of_a_commit(project: Repository) -> None:
@@ -223,22 +251,43 @@ def test_second_row_of_a_commit(project: Repository) -> None:
         f"clf@v0.0.1 is another row's, of the same commit {commit}; "
         "a commit has one version of an artifact"
     )
+    assert promoted(project, row(project, a=0)) == "v0.0.2"  # there is no champion to defeat
 
 
-def test_no_name(tmp_path: Path) -> None:
-    """A model without a name is refused; its key in `artifacts` comes before its own name."""
-    project = measured(tmp_path)
+def test_what_is_not_said(project: Repository) -> None:
+    """What dvc.yaml has to say is named: the model's name, what better means, and on which data.
+
+    A key in `artifacts` comes before the model's own name.
+    """
     (first,) = project.rows()
     text = (project.path / "dvc.yaml").read_text()
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "no data": (
+            measure("labels.txt"),
+            "dvc.yaml does not say which data measure reads; name data that git keeps in its "
+            "meta.mlflow.data",
+        ),
+        "no metric": (
+            measure(promote=[]),
+            "dvc.yaml names no metric to compare; add `promote: [-test/loss]` to meta.mlflow of "
+            "the stage that measures it",
+        ),
+        "no list": (
+            measure(promote=["metrics.test/loss"]),
+            "dvc.yaml: stages.measure.meta.mlflow.promote: must be a list of",
+        ),
+    }
+    for what, (stage, line) in wrong.items():
+        project.write({"dvc.yaml": json.dumps({"stages": {**NAMED, "measure": stage}})})
+        assert refused(project, first).startswith(line), what
     project.write({"dvc.yaml": text.replace(', "name": "clf"', "")})
     project.git("commit", "-q", "--amend", "-a", "-m", "The results")
     assert refused(project, first) == (
         "the row's model has no name; name it in `artifacts` of dvc.yaml, or by `name` in "
         "meta.mlflow.model of its stage"
     )
-    stages = json.loads(text)
-    stages["artifacts"] = {"lstm": {"path": "model.txt", "type": "model"}}
-    project.write({"dvc.yaml": json.dumps(stages)})
+    artifacts = {"lstm": {"path": "model.txt", "type": "model"}}
+    project.write({"dvc.yaml": json.dumps({**json.loads(text), "artifacts": artifacts})})
     project.commit("Name the model")
     promoted(project, first, "lstm")
 
@@ -271,30 +320,71 @@ def test_server(project: Repository, tmp_path: Path) -> None:
         assert "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)" in done.stderr
 
 
-def test_model_declared_later(tmp_path: Path) -> None:
-    """A row of any commit can be promoted once the checkout says how its model is loaded."""
-    project = project_of(tmp_path, {"train": train("raw.txt"), "measure": measure()})
-    project.git("rm", "-q", "--cached", "loader.py")
-    project.git("commit", "-q", "--amend", "-m", "No loader")
-    row(project, rate=2, a=0)
-    best, _ = project.rows()
-    lacks = "the row has no logged model; `dvc-mlflow record --all` logs it, once dvc.yaml says how"
-    assert refused(project, best).startswith(lacks)
-    given = json.loads((project.path / "dvc.yaml").read_text())
-    artifact = {"path": "model.txt", "type": "model", "meta": MODEL}
-    project.write({"dvc.yaml": json.dumps({**given, "artifacts": {"clf": artifact}})})
-    assert "2 rows completed" in project.record("--all").out
-    best, other = project.rows()
-    assert promoted(project, best) == "v0.0.1"
-    loaded = mlflow.pyfunc.load_model("models:/clf@champion")
-    assert loaded.predict([1]) == ["1\nrate: 1\n"]
-    # Another declaration makes another logged model, and the newest one is served.
-    loader = {**MODEL, "pip_requirements": ["six"]}
-    artifact = {"path": "model.txt", "type": "model", "meta": loader}
-    project.write({"dvc.yaml": json.dumps({**given, "artifacts": {"clf": artifact}})})
-    assert "2 rows completed" in project.record("--all").out
-    assert "test/score 0.0 is not better" in refused(project, other)
-    project.remove_store()
-    done = project.run("dvc-mlflow", "record", "--all")
-    assert "models:/clf@champion is version 1, v0.0.1 in git\n" in done.stdout
-    assert done.stderr == ""
+def test_rows_without_a_result(project: Repository) -> None:
+    """Any row but a finished one with a result and a model is refused, with the reason."""
+    (good,) = project.rows()
+    client, experiment = project.client, good.info.experiment_id
+    assert refused(project, "0" * 32).endswith("not found; check the run id")
+    for wrong in ("x; touch file", "../x", "", "\x1b[31m"):
+        assert refused(project, wrong).startswith("RUN must be a row's name")
+    started = client.create_run(experiment).info.run_id
+    assert refused(project, started) == "the row is RUNNING, not FINISHED"
+    client.log_metric(started, "test/score", 9)
+    client.set_terminated(started, "FAILED")
+    assert refused(project, started) == "the row is FAILED, not FINISHED"
+    client.set_terminated(started)
+    assert refused(project, started) == "the row has no result of measure"
+    client.set_tag(started, "dvc-mlflow.lock.measure", "x")
+    client.log_metric(started, "test/loss", float("nan"))
+    assert refused(project, started) == "the row has no test/loss"
+    client.log_metric(started, "test/loss", 0, step=1)
+    assert refused(project, started) == "the row does not say which test.txt it was measured on"
+    client.log_inputs(started, good.inputs.dataset_inputs)
+    assert refused(project, started).startswith("the row has no logged model; ")
+    client.delete_run(good.info.run_id)
+    assert refused(project, good) == "the row is in MLflow's trash"
+    shutil.rmtree(project.path / ".dvc")
+    assert "not inside of a DVC repository" in refused(project, good)
+
+
+def test_champion_without_a_row(project: Repository) -> None:
+    """If the champion's scores are gone, one line says what to do."""
+    (first,) = project.rows()
+    promoted(project, first)
+    better = row(project, a=2)
+    project.client.set_model_version_tag("clf", "1", "dvc.row", "0" * 32)
+    cure = "`gto deprecate clf v0.0.1 champion` to choose anew (v0.0.1)"
+    assert refused(project, better) == f"the champion's row {'0' * 32} is gone; {cure}"
+
+
+ODD = ["../../\x1b[31m'; DROP TABLE runs; --", "models:/x@champion"]
+
+
+def test_hostile_names(project: Repository, tmp_path: Path) -> None:
+    """Hostile names of experiments, tags and data sets run nothing and lead nowhere."""
+    (run,) = project.rows()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if is_users(path)}
+    for name in ODD:
+        with closing(sqlite3.connect(project.path / "mlflow.db")) as store, store:
+            store.execute("UPDATE experiments SET name = ? WHERE experiment_id = 1", [name])
+            store.execute(
+                "UPDATE logged_models SET artifact_location = ?", [f"file://{tmp_path}/x"]
+            )
+            store.execute("UPDATE logged_models SET name = ?", [name])
+        said = promote(project, run.info.run_id)
+        assert (said.out + said.error).count("\n") in (1, 3)
+        assert (said.out + said.error).replace("\n", "").isprintable()
+    for name in ODD:
+        project.client.set_tag(run.info.run_id, "dvc-mlflow.lock.measure", name)
+        with closing(sqlite3.connect(project.path / "mlflow.db")) as store, store:
+            store.execute("UPDATE model_version_tags SET value = ?", [name])
+            store.execute("UPDATE datasets SET digest = ?", [name[:36]])
+        said = promote(project, run.info.run_id)
+        assert (said.status, said.error.count("\n")) == (1, 1)
+        assert said.error.replace("\n", "").isprintable()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if is_users(path)} == before
+
+
+def is_users(path: Path) -> bool:
+    """Whether a file belongs to the user, not to git, DVC or MLflow."""
+    return path.is_file() and not {".dvc", ".git", "mlflow.db", "mlartifacts"} & {*path.parts}
