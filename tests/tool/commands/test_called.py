@@ -44,13 +44,15 @@ def test_by_name_and_digits(project: Repository) -> None:
 
 
 def test_without_a_default_experiment(tmp_path: Path) -> None:
-    """A name is enough where all rows are in an experiment that dvc.yaml names."""
+    """A name is enough where all rows are in an experiment that dvc.yaml names, also to forget."""
     stage = {**evaluate("b", "raw.txt"), "meta": {"mlflow": {"experiment": "own"}}}
     project = finished(tmp_path / "project", {"own": stage})
     project.record()
     (row,) = project.rows()
     said = project.tool("restore", row.data.tags["dvc-mlflow.lock.own"][:7])
     assert (said.status, said.error) == (0, "")
+    assert project.tool("forget", row.info.run_name or "").status == 0
+    assert project.rows() == []
 
 
 def test_several(project: Repository) -> None:
@@ -65,18 +67,15 @@ def test_several(project: Repository) -> None:
         assert all(row.info.run_id in said.error for row in rows)
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "0000000", "%", "' or '1' = '1", "\\", "x" * 9000])
-def test_none(project: Repository, name: str) -> None:
+NONE = ["", "nothing", "0000000", "%", "' or '1' = '1", "\\", "x" * 9000, "../x", "x; touch hacked"]
+
+
+def test_none(project: Repository) -> None:
     """If no row is called so, one line says what names a row."""
-    said = project.tool("restore", name)
-    assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
-    assert "RUN must be a row's name, the seven digits that end it, or its run id" in said.error
-
-
-def test_forget(tmp_path: Path) -> None:
-    """`forget` takes the name as well."""
-    project = finished(tmp_path / "project", {"train": train("raw.txt")})
-    project.record()
-    (row,) = project.rows()
-    assert project.tool("forget", row.info.run_name or "").status == 0
-    assert project.rows() == []
+    rule = "RUN must be a row's name, the seven digits that end it, or its run id"
+    for name in [*NONE, "\x1b[31m"]:
+        said = project.tool("restore", name)
+        assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
+        assert rule in said.error
+        assert "\x1b" not in said.error
+    assert not (project.path / "hacked").exists()

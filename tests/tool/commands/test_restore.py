@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import Clone, environment
+from support.clone import environment
 from support.following import following
 from support.pipelines import Repository, last, repository, reproduce, train
-from support.restoring import copy_with_remotes, restore, restored, with_remotes
+from support.restoring import copy_with_remotes, folder_of, restore, restored, with_remotes
 from support.waiting import wait
 
 pytestmark = [
@@ -128,24 +128,23 @@ def test_two_evaluations_of_one_row(project: Repository) -> None:
 def test_worktree_and_folders(tmp_path: Path) -> None:
     """A nested project is restored, also if its row comes from a git worktree."""
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
-    inner = {"stages": {"train": train("raw.txt")}}
-    project.run("sh", "-c", "cd inner && dvc init -q --subdir")
-    project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
+    inner = Repository(project.path / "inner")
+    inner.dvc("init", "-q", "--subdir")
+    stages = {"stages": {"train": train("raw.txt")}}
+    inner.write({"dvc.yaml": json.dumps(stages), "params.yaml": "rate: 1\n"})
     project.commit("A nested project")
     project.git("worktree", "add", "-q", "../tree")
-    project.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
-    nested = last(project)
-    said = restore(project, nested)
+    reproduce(inner)
+    said = restore(project, last(project))
     assert (said.status, said.error) == (0, "")
-    folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
+    folder = folder_of(project, said)
     assert folder.path.name == "inner"
     assert "up to date" in folder.dvc("status").stdout
     assert (folder.path / "model.txt").exists()
-    tree = Repository(tmp_path / "tree")
-    tree.write({"inner/params.yaml": "rate: 2\n"})
-    cache = project.path / "inner/.dvc/cache"  # as DVC recommends for worktrees
-    tree.run("sh", "-c", f"cd inner && dvc cache dir -q --local {cache}")
-    tree.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
+    tree = Repository(tmp_path / "tree/inner")
+    tree.dvc("cache", "dir", "-q", "--local", f"{inner.path}/.dvc/cache")  # as DVC recommends
+    reproduce(tree, {"rate": 2})
+    assert len(project.rows()) == 2
     assert restore(project, last(project)).status == 0
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from support.clone import Clone
 from support.pipelines import (
     PARAMS,
     TWO_EVALUATIONS,
@@ -24,7 +24,7 @@ from support.pipelines import (
     reproduce,
     train,
 )
-from support.restoring import restore, restored
+from support.restoring import check_md5s, folder_of, only_folder, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -74,23 +74,36 @@ SHAPES: dict[str, dict[str, Any]] = {
     "foreach": {"prepare": prepare(), "fit": FOREACH, "compare": COMPARISON},
     "matrix": {"prepare": prepare(), "fit": MATRIX},
 }
-ACTIONS = st.sampled_from(
-    [
-        "repro",
-        "live",
-        "a",
-        "b",
-        "train",
-        "fit",
-        "rate",
-        "a=",
-        "b=",
-        "code",
-        "record",
-        "commit",
-        "stages",
-    ]
-)
+ACTIONS = [
+    "repro",
+    "live",
+    "a",
+    "b",
+    "train",
+    "fit",
+    "rate",
+    "a=",
+    "b=",
+    "code",
+    "record",
+    "commit",
+]
+ACTIONS += ["stages"]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A pipeline of two siblings that has run and is committed but for dvc.lock: copy it."""
+    folder = tmp_path_factory.mktemp("made")
+    project = repository(folder / "project", SHAPES["siblings"], files=CODE)
+    project.dvc("repro", "-q")
+    return project
+
+
+@pytest.fixture
+def project(made: Repository, tmp_path: Path) -> Repository:
+    """A copy of that pipeline."""
+    return made.copy(tmp_path / "project")
 
 
 def act(project: Repository, action: str, n: int) -> None:
@@ -118,11 +131,8 @@ def check(project: Repository) -> None:
     for run in project.rows():
         said = restore(project, run)
         assert (said.status, said.error) == (0, ""), said
-        folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
-        for key, md5 in run.data.tags.items():
-            if key.startswith("md5."):
-                content = (folder.path / key.removeprefix("md5.")).read_bytes()
-                assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5, key
+        folder = folder_of(project, said)
+        check_md5s(folder.path, run)
         # The other items of a foreach are other rows' results.
         status = folder.dvc("status", run.data.tags["dvc.stage"]).stdout
         assert "up to date" in status or "`dvc status` there" in said.out, status
@@ -130,7 +140,7 @@ def check(project: Repository) -> None:
 
 @pytest.mark.rest
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # shrinking would take many minutes
@@ -138,7 +148,7 @@ def check(project: Repository) -> None:
 )
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
-    actions=st.lists(ACTIONS, min_size=2, max_size=6),
+    actions=st.lists(st.sampled_from(ACTIONS), min_size=2, max_size=6),
 )
 def test_any_order(
     shape: str, actions: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -193,21 +203,18 @@ def test_data_that_git_has_had(tmp_path: Path, is_old: bool) -> None:
     assert row.data.metrics == {"fit/score": 1}
     said = restore(project, row)
     assert (said.error, said.status) == ("", 0)
-    folder = project.path / said.out.splitlines()[-1].partition(":")[0]
+    folder = folder_of(project, said).path
     assert (folder / "data.txt").read_bytes() == b"1\r\n"
     assert (folder / "raw.txt").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("order", ["ab", "ba"])
-def test_siblings(tmp_path: Path, order: str) -> None:
+def test_siblings(project: Repository) -> None:
     """A row with two evaluations is restored, whichever of them ran last."""
-    project = repository(tmp_path / "project", SHAPES["siblings"], PARAMS, files=CODE)
-    for name in order:
-        reproduce(project, {}, name)
+    project.record()  # DVC has run a, then b
     project.set({"a": 2, "b": 2})
-    for name in order:
+    for name in "ba":
         reproduce(project, {}, name)
-    assert len(project.rows()) == 3  # between the last two, dvc.lock has one old evaluation
+    assert len(project.rows()) == 3  # between the two, dvc.lock has one old evaluation
     check(project)
 
 
@@ -229,10 +236,8 @@ def test_untracked_code(tmp_path: Path) -> None:
     assert not (folder.path / "src/.env").exists()
 
 
-def test_chosen_stages(tmp_path: Path) -> None:
+def test_chosen_stages(project: Repository) -> None:
     """A row of `--stages` is restored, though dvc.yaml records other stages."""
-    project = repository(tmp_path / "project", TWO_EVALUATIONS)
-    project.dvc("repro", "-q")
     project.commit()
     project.record("--stages", "prepare,train")
     run = last(project)
@@ -241,10 +246,9 @@ def test_chosen_stages(tmp_path: Path) -> None:
     restored(project, run)
 
 
-def test_reproduced(tmp_path: Path) -> None:
+def test_reproduced(project: Repository) -> None:
     """A row with a script's own calls whose result was there restores the row that it names."""
-    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
-    reproduce(project, {}, "train")
+    project.record()
     first = last(project)
     client = project.client
     other = client.create_run(first.info.experiment_id, tags={"reproduces": first.info.run_id})
@@ -258,16 +262,18 @@ def test_above_the_project(tmp_path: Path) -> None:
     """`dvc` above a restored nested project does not find the project around restored/."""
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
     project.git("rm", "-rq", ".dvc", "dvc.yaml")
-    project.run("sh", "-c", "rm -rf .dvc; cd inner && dvc init -q --subdir")
-    inner = {"stages": {"train": train("raw.txt")}}
-    project.write({"inner/dvc.yaml": json.dumps(inner), "inner/params.yaml": "rate: 1\n"})
-    project.commit("A nested project")
-    project.run("sh", "-c", "cd inner && dvc repro -q && dvc-mlflow record")
+    shutil.rmtree(project.path / ".dvc")
     nested = Repository(project.path / "inner")
-    run = last(nested)
-    said = restore(nested, run)
+    nested.dvc("init", "-q", "--subdir")
+    stages = {"stages": {"train": train("raw.txt")}}
+    ignored = {".gitignore": "/mlflow.db*\n/mlartifacts/\n"}
+    nested.write({"dvc.yaml": json.dumps(stages), "params.yaml": "rate: 1\n", **ignored})
+    nested.add_store()
+    project.commit("A nested project")
+    reproduce(nested)
+    said = restore(nested, last(nested))
     assert (said.status, said.error) == (0, ""), said
-    place = nested.path / said.out.splitlines()[-1].partition(":")[0]
+    place = folder_of(nested, said).path
     nested.set({"rate": 2})
     before = (nested.path / "dvc.lock").read_text()
     for folder in (place.parent, place.parent.parent):
@@ -278,48 +284,44 @@ def test_above_the_project(tmp_path: Path) -> None:
 
 
 REMOTES = [
-    pytest.param("gdrive://folder", "dvc-gdrive", id="package"),
-    pytest.param("http://127.0.0.1:9/", "Cannot connect", id="server", marks=pytest.mark.rest),
-    pytest.param("../nowhere", "its folder is not there", id="folder", marks=pytest.mark.rest),
+    {"gdrive://folder": "dvc-gdrive", "../nowhere": "its folder is not there"},
+    pytest.param({"http://127.0.0.1:9/": "Cannot connect"}, marks=pytest.mark.rest),
 ]
+"""Remotes that cannot be used, and why."""
 
 
-@pytest.mark.parametrize(("remote", "reason"), REMOTES)
-def test_as_far_as_it_goes(tmp_path: Path, remote: str, reason: str) -> None:
+@pytest.mark.parametrize("remotes", REMOTES, ids=["here", "server"])
+def test_as_far_as_it_goes(tmp_path: Path, remotes: dict[str, str]) -> None:
     """A row whose remote cannot be used is restored but for what only the remote has."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
     stages["train"]["cmd"] += "; head -c 2000000 /dev/zero > big"
     stages["train"]["outs"] = ["model.txt", "big"]
     project = repository(tmp_path / "project", stages)
-    project.dvc("remote", "add", "-q", "-d", "store", remote)
     project.dvc("repro", "-q")
     project.commit()
     cache = project.path / ".dvc/cache/files/md5"
-    lock = project.lock
     for name in ("big", "a.json"):
-        md5 = lock.split(f"path: {name}\n")[1].split("md5: ")[1].split("\n")[0]
+        md5 = project.lock.split(f"path: {name}\n")[1].split("md5: ")[1].split("\n")[0]
         (cache / md5[:2] / md5[2:]).unlink()
-    for name in ("big", "a.json"):
         (project.path / name).unlink()
     assert project.record("--all").status == 0
     (run,) = project.rows()
     assert run.data.tags["dvc-mlflow.unread"] == "a.json"
-    said = restore(project, run)
-    assert said.status == 1
-    first, second = said.error.splitlines()
-    for line, name in ((first, "big"), (second, "a.json")):
-        assert f": {name} (md5 " in line
-        assert "nor in the DVC remote 'store' (" in line
-        assert reason in line
-    (folder,) = (p.parent for p in project.path.glob("restored/*/.git"))
-    assert (folder / "model.txt").exists()
-    assert (folder / "curve.csv").exists()
+    for remote, reason in remotes.items():
+        project.dvc("remote", "add", "-q", "-f", "-d", "store", remote)
+        said = restore(project, run)
+        assert said.status == 1
+        for line, name in zip(said.error.splitlines(), ("big", "a.json"), strict=True):
+            assert f": {name} (md5 " in line
+            assert "nor in the DVC remote 'store' (" in line
+            assert reason in line
+        folder = only_folder(project)
+        assert (folder / "model.txt").exists()
+        assert (folder / "curve.csv").exists()
 
 
-def test_changed_since(tmp_path: Path) -> None:
+def test_changed_since(project: Repository) -> None:
     """A result whose code was edited before it was recorded is restored, and the edit is named."""
-    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
-    project.dvc("repro", "-q")
     project.write({"code.sh": "cat raw.txt # edited\n"})
     said = project.record()
     assert "what prepare ran with: code or inputs have changed since" in said.error
@@ -328,18 +330,15 @@ def test_changed_since(tmp_path: Path) -> None:
     assert "`dvc status` there: prepare: {'changed deps': {'code.sh': 'modified'}}" in said.out
 
 
-def test_later_dvc_yaml(tmp_path: Path) -> None:
+def test_later_dvc_yaml(project: Repository) -> None:
     """A committed result is restored if dvc.yaml has become another since, so that it differs."""
-    project = repository(tmp_path / "project", SHAPES["siblings"], files=CODE)
-    project.dvc("repro", "-q")
     project.commit()
     file = project.path / "dvc.yaml"
     stages = json.loads(file.read_text())["stages"]
     stages["b"]["deps"] = ["model.txt", "data.txt"]  # a new edge: DVC has not run it so
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     project.record("--stages", "train,b")
-    run = last(project)
-    said = restore(project, run)
+    said = restore(project, last(project))
     assert said.status == 0, said
 
 

@@ -17,7 +17,7 @@ from support.pipelines import (
     repository,
     reproduce,
 )
-from support.restoring import contents, restore, restored
+from support.restoring import folder_of, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -41,18 +41,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 def project(made: Repository, tmp_path: Path) -> Repository:
     """A copy of that pipeline with its store."""
     return made.copy_with_rows(tmp_path / "project")
-
-
-def test_no_such_row(project: Repository) -> None:
-    """Anything but a row's id is refused in one line, and reaches neither a shell nor a path."""
-    before = contents(project.path)
-    for name in ("", "0" * 32, "../x", "x; touch hacked", "\x1b[31m"):
-        said = restore(project, name)
-        assert (said.out, said.status) == ("", 1)
-        assert said.error.count("\n") == 1
-        assert "\x1b" not in said.error
-    assert contents(project.path) == before
-    assert not (project.path / "restored").exists()
 
 
 def test_rows_of_one_name(project: Repository) -> None:
@@ -107,7 +95,7 @@ def test_nothing_is_removed(tmp_path: Path) -> None:
     project = finished(tmp_path / "project", {"one": {**folder, "deps": ["raw.txt"]}})
     project.record()
     (row,) = project.rows()
-    place = project.path / restore(project, row).out.splitlines()[-1].partition(":")[0]
+    place = folder_of(project, restore(project, row)).path
     (place / "d/mine").write_text("mine")
     shutil.rmtree(project.path / ".dvc/cache")
     before = {path: path.read_bytes() for path in sorted((place / "d").iterdir())}
