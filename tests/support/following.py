@@ -41,7 +41,7 @@ class Follower:
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until so many lines with a text were printed."""
-        wait(lambda: sum(text in line for line in [*self.lines]) >= count, 60)
+        wait(lambda: sum(text in line for line in [*self.lines]) >= count, 300)
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send it a signal, wait for its end, and return its exit status."""
