@@ -46,6 +46,7 @@ class Known:
         try:
             store, runs = stores.of(key[0], columns(lineage)), stores.runs(key[0])
             with store.lock(), store.errors_reported(AT_MOST):
+                runs.look_again(result.digests)  # others write to it between two uses
                 yield store, runs
         except StoreError as error:
             if error.cure == AWAY:

@@ -30,10 +30,16 @@ _Found = dict[str, tuple[int, StoredRun]]
 
 
 class Runs:
-    """The runs of a store; each is found by a search for one of its results."""
+    """The runs of a store; each is found by a search for one of its results.
+
+    What was found counts until `look_again` or `add`.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._known: dict[tuple[str, str], _Found] = {}
+        self._experiments: list[str] = []
+        """Where runs can be; empty until it is known."""
 
     def find(self, wanted: Mapping[str, str]) -> Match:
         """Return where results go."""
@@ -70,12 +76,24 @@ class Runs:
 
     def look_again(self, wanted: Mapping[str, str]) -> None:
         """Read the runs with the first of these results again, as somebody can have made them."""
+        self._known, self._experiments = {}, []
 
     def add(self, run: StoredRun, start: int) -> None:
         """Take note of a run that has been written, and of its start."""
+        self._known = {}
 
     def _having(self, name: str, digest: str) -> _Found:
-        return _begun(self._store, name, digest)
+        """Return the runs that are for a stage's result with this digest, deleted ones, too."""
+        if (name, digest) not in self._known:
+            self._experiments = self._experiments or self._store.experiments()
+            self._known[name, digest] = {
+                run.info.run_id: (run.info.start_time or 0, stored_run(run, self._store))
+                for key in known_keys(BEGUN)
+                for run in self._store.runs(
+                    f"tags.`{key}{name}` = '{digest}'", ViewType.ALL, self._experiments
+                )
+            }
+        return self._known[name, digest]
 
 
 class AllRuns(Runs):
@@ -107,15 +125,6 @@ class AllRuns(Runs):
 def _oldest_first(found: _Found) -> list[StoredRun]:
     oldest = sorted(found.values(), key=lambda each: (each[0], each[1].run_id))
     return [run for _, run in oldest]
-
-
-def _begun(store: Store, name: str, digest: str) -> _Found:
-    """Return the runs that are for a result of this stage with this digest, deleted ones, too."""
-    return {
-        run.info.run_id: (run.info.start_time or 0, stored_run(run, store))
-        for key in known_keys(BEGUN)
-        for run in store.runs(f"tags.`{key}{name}` = '{digest}'", ViewType.ALL)
-    }
 
 
 def stored_run(run: Run, store: Store) -> StoredRun:

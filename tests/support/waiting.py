@@ -7,8 +7,11 @@ from typing import Any
 
 def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until a condition holds, and return its value."""
-    deadline = time.monotonic() + seconds
+    deadline = (asked := time.monotonic()) + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+        assert (now := time.monotonic()) < deadline, "it did not happen"
+        time.sleep(
+            max(0.05, 2 * (now - asked))
+        )  # a search in MLflow takes the time of what it awaits
+        asked = time.monotonic()
     return found
