@@ -2,18 +2,23 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import psutil
 from mlflow.entities import Run
 
-from support.clone import environment
+from support.clone import Clone, environment
+from support.forked import PROGRAMS, Forked
 from support.pipelines import Repository, Stages, evaluate, prepare, train
 from support.waiting import wait
+
+Process = Forked | subprocess.Popen[bytes]
 
 SLOW: Stages = {
     "prepare": {**prepare(), "cmd": f"sleep 1; {prepare()['cmd']}"},
@@ -24,32 +29,27 @@ SLOW: Stages = {
 
 
 class Follower:
-    """A running `dvc-mlflow` that follows; `lines` are those that it has printed."""
+    """A running `dvc-mlflow` that follows."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._read, args=(stream,), daemon=True)
-            for stream in (process.stdout, process.stderr)
-        ]
-        for reader in self._readers:
-            reader.start()
+    def __init__(self, process: Process, log: Path) -> None:
+        self.process, self._log = process, log
 
-    def _read(self, stream: IO[str]) -> None:
-        self.lines += (line for line in iter(stream.readline, ""))
+    @property
+    def lines(self) -> list[str]:
+        """The lines that it has printed."""
+        return self._log.read_text().splitlines(keepends=True)
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until so many lines with a text were printed."""
-        wait(lambda: sum(text in line for line in [*self.lines]) >= count, 300)
+        try:
+            wait(lambda: sum(text in line for line in self.lines) >= count, 120)
+        except AssertionError:
+            raise AssertionError(f"{text!r} expected {count} times; it said {self.lines}") from None
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send it a signal, wait for its end, and return its exit status."""
         self.process.send_signal(number)
-        status = self.process.wait(20)
-        for reader in self._readers:
-            reader.join(10)
-        return status
+        return self.process.wait(20)
 
 
 @contextmanager
@@ -61,27 +61,29 @@ def following(
     **more: str,
 ) -> Iterator[Follower]:
     """Follow a repository in the block, which begins when the follower has said something."""
-    with subprocess.Popen(
-        ["dvc-mlflow", *command],
-        cwd=project.path / folder,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        follower = Follower(process)
-        try:
-            follower.wait_for(awaited)
-            yield follower
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    with (
+        NamedTemporaryFile() as log,
+        _started(project.path / folder, ["dvc-mlflow", *command], Path(log.name), more) as process,
+    ):
+        follower = Follower(process, Path(log.name))
+        follower.wait_for(awaited)
+        yield follower
+
+
+def run_dvc(project: Repository, *words: str, check: bool = True, **more: str) -> str:
+    """Run `dvc` as a process, which a follower sees, and return what it prints."""
+    with (
+        NamedTemporaryFile() as log,
+        _started(project.path, ["dvc", *words], Path(log.name), more) as process,
+    ):
+        status, said = process.wait(120), Path(log.name).read_text()
+    assert not (check and status), f"dvc {' '.join(words)}: {status}\n{said}"
+    return said
 
 
 def followed(project: Repository, *words: str) -> None:
     """Run `dvc`, and wait until the follower of a repository has recorded what that has done."""
-    project.run("dvc", *words)
+    run_dvc(project, *words)
     assert project.record().status == 0
 
 
@@ -96,34 +98,68 @@ def server_of(pid: int) -> psutil.Process:
 
 
 def statuses(project: Repository) -> list[str]:
-    """Return the statuses of the rows, oldest first."""
-    return [run.info.status for run in project.rows()]
+    """Return the statuses of the rows, oldest first, at a thirtieth of the cost of the rows."""
+    if not (file := project.path / "mlflow.db").exists():
+        return []
+    query = "SELECT status FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time, run_uuid"
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
+        return [status for (status,) in store.execute(query)]
 
 
 def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
     """Wait until the rows have these statuses, oldest first, and return them."""
     try:
-        wait(lambda: statuses(project) == [*wanted], 20)
+        wait(lambda: statuses(project) == [*wanted], 60)
     except AssertionError:
         found = [(r.info.status, r.info.run_name, r.data.params) for r in project.rows()]
         raise AssertionError(f"{wanted} expected; there are {found}") from None
     return project.rows()
 
 
+def wait_for_store(project: Repository, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until a condition of the store holds; ask again when somebody has written to it."""
+    seen = None
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as store:
+
+        def is_met() -> Any:
+            nonlocal seen
+            before, seen = seen, store.execute("PRAGMA data_version").fetchone()
+            return condition() if seen != before else None
+
+        return wait(is_met, seconds)
+
+
 @contextmanager
-def started(project: Repository, *command: str, folder: str = ".", **more: Any) -> Iterator[Any]:
+def started(project: Clone, *command: str, folder: str = ".", **more: str) -> Iterator[Any]:
     """Run a command in the block, in its own process group; wait for its end if all went well."""
-    with subprocess.Popen(
-        command,
-        cwd=project.path / folder,
-        env=environment(**more),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-            process.wait(120)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    with _started(project.path / folder, command, Path(os.devnull), more) as process:
+        yield process
+        process.wait(120)
+
+
+@contextmanager
+def _started(
+    cwd: Path, command: Sequence[str], log: Path, more: Mapping[str, str]
+) -> Iterator[Process]:
+    """Start a command for the block; what it prints is appended to a file."""
+    is_script = command[0] in PROGRAMS and command[1] != "run" and "LD_PRELOAD" not in more
+    with log.open("ab") as output:
+        process = (
+            Forked(command, cwd, environment(**more), f"{log}")
+            if is_script
+            else subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment(**more),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait(20)

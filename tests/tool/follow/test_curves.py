@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from support.following import followed, following, started, wait_for_rows
+from support.following import (
+    followed,
+    following,
+    started,
+    statuses,
+    wait_for_rows,
+    wait_for_store,
+)
 from support.pipelines import Repository, repository
 from support.waiting import wait
 
@@ -29,69 +36,72 @@ def history(project: Repository, key: str = "one/loss") -> list[tuple[int, float
     return sorted((point.step, point.value) for point in points)
 
 
-@pytest.mark.parametrize(
-    "kind", ["csv", *(pytest.param(kind, marks=pytest.mark.rest) for kind in ("tsv", "jsonl"))]
-)
-def test_live_curves(tmp_path: Path, kind: str) -> None:
-    """A growing file shows in MLflow before the stage ends, each line once, when it is complete."""
-    line = {"csv": "{0},{1}\\n", "tsv": "{0}\\t{1}\\n", "jsonl": '{{"step": {0}, "loss": {1}}}\\n'}
-    head = {"csv": "step,loss\\n", "tsv": "step\\tloss\\n", "jsonl": ""}
-    script = f"""
+GROWING = """
 import time, pathlib
-with open("curve.{kind}", "w", buffering=1) as file:
-    file.write({head[kind]!r}.encode().decode("unicode_escape"))
-    for i in range(1, 100):
-        text = {line[kind]!r}.encode().decode("unicode_escape").format(i, i / 8)
+lines = {"csv": "{0},{1}\\n", "tsv": "{0}\\t{1}\\n", "jsonl": '{{"step": {0}, "jsonl": {1}}}\\n'}
+heads = {"csv": "step,csv\\n", "tsv": "step\\ttsv\\n", "jsonl": ""}
+files = {kind: open(f"curve.{kind}", "w", buffering=1) for kind in lines}
+for kind, file in files.items():
+    file.write(heads[kind])
+for i in range(1, 100):
+    for kind, file in files.items():
+        text = lines[kind].format(i, i / 8)
         file.write(text[:4]); file.flush(); time.sleep(0.01); file.write(text[4:]); file.flush()
-        pathlib.Path("at").write_text(str(i))
-        while i == 50 and not pathlib.Path("go").exists():
-            time.sleep(0.05)
-        time.sleep(0.02)
+    while i == 50 and not pathlib.Path("go").exists():
+        time.sleep(0.05)
 """
-    plot = {f"curve.{kind}": {"cache": False, "x": "step"}}
-    project = project_of(tmp_path / "project", script, {"plots": [plot]})
-    at = project.path / "at"
+KINDS = ("csv", "tsv", "jsonl")
+
+
+def test_live_curves(tmp_path: Path) -> None:
+    """A growing file shows in MLflow before the stage ends, each line once, when it is complete."""
+    plots = [{f"curve.{kind}": {"cache": False, "x": "step"}} for kind in KINDS]
+    project = project_of(tmp_path / "project", GROWING, {"plots": plots})
+    half = {f"one/{kind}": 50 / 8 for kind in KINDS}
     with following(project), started(project, "dvc", "repro") as dvc:
-        wait(lambda: at.exists() and at.read_text() == "50", 60)
-        wait(lambda: [row for row in project.rows() if row.data.metrics == {"one/loss": 50 / 8}])
+        wait_for_rows(project, "RUNNING")
+        wait_for_store(project, lambda: project.rows()[0].data.metrics == half)
         assert project.rows()[0].info.status == "RUNNING"
         (project.path / "go").touch()
         assert dvc.wait(60) == 0
         wait_for_rows(project, "FINISHED")
-    assert history(project) == [(i, i / 8) for i in range(1, 100)]
+    points = {kind: history(project, f"one/{kind}") for kind in KINDS}
+    assert points == {kind: [(i, i / 8) for i in range(1, 100)] for kind in KINDS}
 
 
 ANEW = """
 import pathlib, time
 pathlib.Path("c.csv").write_text("step,loss\\n1,9\\n2,9\\n")
-time.sleep(4)
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
 pathlib.Path("c.csv").write_text("step,loss\\n1,1\\n")
 """
 
 
 @pytest.mark.rest
-def test_curve_that_is_written_anew(tmp_path: Path) -> None:
-    """If a script rewrites its curve, the row has only the final one."""
-    plots = [{"c.csv": {"cache": False, "x": "step"}}]
-    project = project_of(tmp_path / "project", ANEW, {"plots": plots})
-    with following(project):
-        followed(project, "repro", "-q")
-    assert history(project) == [(1, 1)]
-    assert project.record().out.startswith("nothing to do")
+@pytest.mark.parametrize("is_own", [True, False])
+def test_curve_that_is_written_anew(tmp_path: Path, is_own: bool) -> None:
+    """If a script rewrites its curve, the row has only the final one.
 
-
-@pytest.mark.rest
-def test_anew_in_a_run_of_the_script(tmp_path: Path) -> None:
-    """If the script has logged to the row, too, a line says that the earlier points are there."""
-    script = f'import mlflow\nmlflow.log_metric("mine", 1)\n{ANEW}'
+    If the script has logged to the row, too, a line says that the earlier points are there.
+    """
+    logs = "" if is_own else 'import mlflow\nmlflow.log_metric("mine", 1)\n'
     plots = [{"c.csv": {"cache": False, "x": "step"}}]
-    project = project_of(tmp_path / "project", script, {"plots": plots})
+    project = project_of(tmp_path / "project", f"{logs}{ANEW}", {"plots": plots})
+    command = ["dvc", "repro"] if is_own else ["dvc-mlflow", "run", "dvc", "repro"]
     with following(project) as follower:
-        project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
+        with started(project, *command):
+            wait(lambda: statuses(project) == ["RUNNING"], 60)
+            wait_for_store(project, lambda: "one/loss" in project.rows()[0].data.metrics)
+            project.write({"go": ""})
         assert project.record().status == 0
-        follower.wait_for("a curve was written anew; the row also has points of the")
-    (row,) = project.rows()
-    assert row.data.metrics["mine"] == 1
+        if not is_own:
+            follower.wait_for("a curve was written anew; the row also has points of the")
+    if is_own:
+        assert history(project) == [(1, 1)]
+        assert project.record().out.startswith("nothing to do")
+    else:
+        assert project.rows()[0].data.metrics["mine"] == 1
 
 
 DVCLIVE = """

@@ -4,8 +4,6 @@ import os
 import signal
 import socket
 import sqlite3
-import threading
-import time
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from support.following import SLOW, following, started, wait_for_rows
-from support.pipelines import Repository, evaluate, repository
+from support.following import SLOW, following, run_dvc, started, wait_for_rows, wait_for_store
+from support.pipelines import Repository, evaluate, last, repository
 from support.servers import answers, free_port, running, server_environment
 from support.waiting import wait
 
@@ -59,7 +57,7 @@ def test_nothing_changes(tmp_path: Path) -> None:
     with following(project):
         done = project.run("dvc", "repro", PYTHONHASHSEED="0")  # DVC prints the files of a set
         wait_for_rows(project, "FINISHED")
-    plain = alone.dvc("repro", PYTHONHASHSEED="0")
+    plain = alone.run("dvc", "repro", PYTHONHASHSEED="0")
     assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
     assert files(project) == files(alone)
     assert project.git("status", "--porcelain") == alone.git("status", "--porcelain")
@@ -69,14 +67,13 @@ def test_git_beside(tmp_path: Path) -> None:
     """No `git commit` fails because the follower looks."""
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
     with following(project):
-        for number in range(60):
-            project.write({"raw.txt": f"{number}\n"})
-            project.git("commit", "-qam", f"{number}")
-        project.run("dvc", "repro", "-q")
+        text = "for i in $(seq 60); do echo new $i > raw.txt; git commit -qam $i || exit 1; done"
+        project.run("sh", "-c", text)
+        run_dvc(project, "repro", "-q")
         project.commit("The result")
         head = project.git("rev-parse", "HEAD")
         wait_for_rows(project, "FINISHED")
-        wait(lambda: project.rows()[0].data.tags["mlflow.source.git.commit"] == head)
+        wait_for_store(project, lambda: last(project).data.tags["mlflow.source.git.commit"] == head)
 
 
 @pytest.mark.rest
@@ -87,7 +84,7 @@ def test_server_that_hangs(tmp_path: Path) -> None:
         port = silent.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
         with following(project, awaited="timed out", MLFLOW_TRACKING_URI=address) as follower:
-            project.run("dvc", "repro", "-q")
+            run_dvc(project, "repro", "-q")
             silent.close()
             with server(project, port):
                 follower.wait_for("following ")
@@ -116,24 +113,19 @@ def test_server_that_stops(tmp_path: Path) -> None:
 
 
 def test_two_followers(tmp_path: Path) -> None:
-    """One follower is at work; another one says so, and goes on when the first has ended."""
+    """One follower is at work; another one says so, and goes on when the first has ended.
+
+    The first makes the store, as one that is left half made holds nothing.
+    """
     project = repository(tmp_path / "project", SLOW)
+    (project.path / "mlflow.db").write_bytes(b"")
+    os.utime(project.path / "mlflow.db", (1, 1))
     with following(project) as first, following(project) as second:
         second.wait_for(f"process {first.process.pid} follows this repository already")
         with started(project, "dvc", "repro"):
             wait_for_rows(project, "RUNNING")
             first.end(signal.SIGKILL)
-        wait_for_rows(project, "FINISHED")
-        second.wait_for("is FINISHED")
-
-
-def test_new_store(tmp_path: Path) -> None:
-    """A follower makes the store before it begins; one that is left half made is made anew."""
-    project = repository(tmp_path / "project", SLOW)
-    (project.path / "mlflow.db").write_bytes(b"")
-    os.utime(project.path / "mlflow.db", (1, 1))
-    with following(project):
-        project.run("dvc", "repro", "-q")
+        second.wait_for("a is FINISHED")
         wait_for_rows(project, "FINISHED")
 
 
@@ -141,12 +133,10 @@ def test_locked_store(tmp_path: Path) -> None:
     """A database that another process has locked delays a row, and nothing else."""
     project = repository(tmp_path / "project", SLOW)
     with following(project):
-        with closing(sqlite3.connect(project.path / "mlflow.db", check_same_thread=False)) as held:
+        with closing(sqlite3.connect(project.path / "mlflow.db")) as held:
             held.execute("BEGIN EXCLUSIVE")
-            began = time.monotonic()
-            project.run("dvc", "repro", "-q")
-            assert time.monotonic() - began < 20
-            threading.Timer(1, held.rollback).start()
-            time.sleep(2)
-        wait(lambda: [row.info.status for row in project.rows()] == ["FINISHED"], 90)
-        assert project.rows()[0].data.metrics == {"train/loss": 0.25, "a/score": 1}
+            run_dvc(project, "repro", "-q")
+            held.rollback()
+        wait_for_store(project, lambda: finished(f"sqlite:///{project.path}/mlflow.db"), 90)
+    (row,) = project.rows()
+    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}

@@ -1,15 +1,22 @@
 """However `dvc` is started, its stages have rows while they run: nothing stands in its way."""
 
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.following import SLOW, Follower, following, started, wait_for_rows
-from support.pipelines import Repository, repository
-from support.waiting import wait
+from support.following import (
+    SLOW,
+    Process,
+    following,
+    run_dvc,
+    started,
+    wait_for_rows,
+    wait_for_store,
+)
+from support.pipelines import Repository, last, repository
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -19,60 +26,76 @@ pytestmark = [
 
 PYTHON = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
 """A program that runs the pipeline by DVC's API, and lives on."""
+WAYS = {
+    "repro": ["repro"],
+    "exp": ["exp", "run"],
+    "temp": ["exp", "run", "--temp"],
+    "queue": [],
+    "folder": ["repro", "-q", "../dvc.yaml"],
+    "python": [],
+}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Repository:
-    """A pipeline in which nothing has run."""
-    return repository(tmp_path / "project", SLOW)
-
-
-@pytest.fixture
-def follower(project: Repository) -> Iterator[Follower]:
-    """A follower of that pipeline, which has nothing to say but of its rows."""
-    with following(project) as found:
-        yield found
-        assert found.end() == 0
-        assert not [line for line in found.lines[1:] if " row '" not in line]
-
-
-def ran(project: Repository, way: str) -> Any:
+def ran(project: Repository, way: str) -> AbstractContextManager[Process]:
     """Start the pipeline in one way."""
     if way == "python":
         return started(project, sys.executable, "-c", PYTHON)
-    if way == "folder":
-        (project.path / "inner").mkdir()
-        return started(project, "dvc", "repro", "-q", "../dvc.yaml", folder="inner")
     if way == "queue":
-        project.run("dvc", "exp", "run", "--queue", "-q")
-        return started(project, "dvc", "queue", "start")
-    words = {"repro": ["repro"], "exp": ["exp", "run"], "temp": ["exp", "run", "--temp"]}
-    return started(project, "dvc", *words[way])
+        project.dvc("exp", "run", "--queue", "-q")
+        return started(project, "sh", "-c", "dvc queue start")  # as its workers start by its path
+    return started(project, "dvc", *WAYS[way], folder="inner" if way == "folder" else ".")
 
 
-@pytest.mark.parametrize("way", ["repro", "exp", "temp", "queue", "python", "folder"])
-def test_ways(project: Repository, follower: Follower, way: str) -> None:
-    """The row begins with the first stage, has its curve while it runs, and then its result."""
+def seen(project: Repository, way: str, before: int) -> dict[str, Any]:
+    """Run the pipeline in one way, and return what its row shows at each moment."""
+    finished = ["FINISHED"] * before
     with ran(project, way) as process:
-        (begun,) = wait_for_rows(project, "RUNNING")
-        assert begun.data.params == {}  # those of the first stage, which reads none
-        assert begun.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
-        growing = wait(lambda: [r for r in project.rows() if "train/loss" in r.data.metrics])
-        assert growing[0].info.status == "RUNNING"
-        assert growing[0].data.params == {"rate": "1"}
+        begun = wait_for_rows(project, *finished, "RUNNING")[-1]
+        growing = wait_for_store(
+            project, lambda: [r for r in [last(project)] if "train/loss" in r.data.metrics]
+        )[0]
         if way == "exp":  # what an editor asks for again and again
             for words in (["exp", "show", "--json"], ["data", "status", "--json"], ["status"]):
-                project.run("dvc", *words, check=False)
-        wait(lambda: "a/score" in project.rows()[-1].data.metrics)
+                run_dvc(project, *words, check=False)
+        wait_for_store(project, lambda: "a/score" in last(project).data.metrics)
         if way == "python":
             process.kill()
-    (row,) = wait_for_rows(project, "FINISHED")
-    assert row.info.run_id == begun.info.run_id
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
-    assert row.data.params == {"rate": "1", "a": "1"}
-    experiment = row.data.tags.get("dvc.exp_name", "")
-    assert bool(experiment) == (way in ("exp", "temp", "queue"))
-    follower.wait_for("a is FINISHED: row ")
-    before = project.table()
-    assert project.record().status == 0
-    assert project.table() == before
+    row = wait_for_rows(project, *finished, "FINISHED")[-1]
+    return {
+        "at first": begun.data.params,
+        "commit": begun.data.tags["mlflow.source.git.commit"],
+        "growing": (growing.info.status, growing.data.params),
+        "is one": row.info.run_id == begun.info.run_id == growing.info.run_id,
+        "params": row.data.params,
+        "metrics": row.data.metrics,
+        "experiment": bool(row.data.tags.get("dvc.exp_name")),
+    }
+
+
+def test_ways(tmp_path: Path) -> None:
+    """The row begins with the first stage, has its curve while it runs, and then its result."""
+    project = repository(tmp_path / "project", SLOW, files={"inner/.keep": ""})
+    head, found = project.git("rev-parse", "HEAD"), {}
+    with following(project) as follower:
+        for number, way in enumerate(WAYS):
+            project.write({"raw.txt": f"{number}\n"})
+            project.set({"rate": number})
+            found[way] = seen(project, way, number)
+            assert project.record().status == 0
+        before = project.table()
+        assert project.record().status == 0
+        assert project.table() == before
+        assert follower.end() == 0
+        assert not [line for line in follower.lines[1:] if " row '" not in line]
+    assert found == {
+        way: {
+            "at first": {},  # those of the first stage, which reads none
+            "commit": head,
+            "growing": ("RUNNING", {"rate": f"{number}"}),
+            "is one": True,
+            "params": {"rate": f"{number}", "a": "1"},
+            "metrics": {"train/loss": 0.25, "a/score": 1},
+            "experiment": way in ("exp", "temp", "queue"),
+        }
+        for number, way in enumerate(WAYS)
+    }

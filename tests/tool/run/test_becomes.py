@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -65,9 +64,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return made
 
 
-def both(project: Repository, words: list[str], start: Sequence[str] = ()) -> None:
-    """Assert that a command prints and ends in the same way without and under `run`."""
-    said = []
+def said(project: Repository, words: list[str], *start: str) -> list[tuple[bytes, int]]:
+    """Return what a command prints, and how it ends, without and under `run`."""
+    found = []
     for front in ([], ["dvc-mlflow", "run"]):
         done = subprocess.run(
             [*start, *front, *words],
@@ -78,8 +77,8 @@ def both(project: Repository, words: list[str], start: Sequence[str] = ()) -> No
             stderr=subprocess.STDOUT,  # so that their order counts
             check=False,
         )
-        said.append((done.stdout, done.returncode))
-    assert said[0] == said[1]
+        found.append((done.stdout, done.returncode))
+    return found
 
 
 def shell(text: str) -> list[str]:
@@ -87,45 +86,39 @@ def shell(text: str) -> list[str]:
     return ["sh", "-c", f'{text}; exec "$@"', "sh"]
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        [],
-        ["env", "LC_ALL="],
-        ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
-        ["nohup"],
-        ["nice", "-n", "5"],
-        ["setsid", "-w"],
-        shell("umask 077"),
-        shell("ulimit -n 64; ulimit -c 0"),
-        shell("exec 0<&-"),
-        shell("exec 9</dev/null"),
-        shell("trap '' INT TERM USR1"),
-    ],
-    ids=lambda start: " ".join(start)[:30] or "plain",
-)
-def test_oddities(project: Repository, start: list[str]) -> None:
+STARTS = [
+    [],
+    ["env", "LC_ALL="],
+    ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
+    ["nohup"],
+    ["nice", "-n", "5"],
+    ["setsid", "-w"],
+    shell("umask 077"),
+    shell("ulimit -n 64; ulimit -c 0"),
+    shell("exec 0<&-"),
+    shell("exec 9</dev/null"),
+    shell("trap '' INT TERM USR1"),
+]
+
+
+def test_oddities(project: Repository) -> None:
     """Fifty oddities of a script are what they are without it, also in its output's order."""
-    both(project, ["sh", f"{project.path}/odd.sh", *WORDS], start)
+    words = ["sh", f"{project.path}/odd.sh", *WORDS]
+    found = {" ".join(start): said(project, words, *start) for start in STARTS}
+    assert {key: ours for key, (_, ours) in found.items()} == {
+        key: plain for key, (plain, _) in found.items()
+    }
 
 
-@pytest.mark.parametrize(
-    "words", [["./nothing"], ["nothing"], ["./noexec"], ["./text", "a b"], ["/"]], ids=str
-)
-def test_what_cannot_run(project: Repository, words: list[str]) -> None:
+def test_what_cannot_run(project: Repository) -> None:
     """Where there is no such command, or none that can run, the status is a shell's."""
-    quoted = subprocess.run(
-        ["sh", "-c", 'exec "$@"', "sh", *words],
-        cwd=project.path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    done = project.run("dvc-mlflow", "run", *words, check=False)
-    assert (done.returncode, done.stdout) == (quoted.returncode, quoted.stdout)
-    if done.returncode:
-        (line,) = done.stderr.splitlines()
-        assert line.startswith(f"dvc-mlflow: {words[0]}: ")
+    for words in (["./nothing"], ["nothing"], ["./noexec"], ["./text", "a b"], ["/"]):
+        quoted = project.run("sh", "-c", 'exec "$@"', "sh", *words, check=False)
+        done = project.run("dvc-mlflow", "run", *words, check=False)
+        assert (done.returncode, done.stdout) == (quoted.returncode, quoted.stdout), words
+        if done.returncode:
+            (line,) = done.stderr.splitlines()
+            assert line.startswith(f"dvc-mlflow: {words[0]}: ")
 
 
 def test_in_a_stage(tmp_path: Path) -> None:
@@ -136,7 +129,7 @@ def test_in_a_stage(tmp_path: Path) -> None:
     text = (ours.path / "dvc.yaml").read_text()
     (ours.path / "dvc.yaml").write_text(text.replace("sh odd.sh", "dvc-mlflow run sh odd.sh"))
     ours.add_store()
-    said = []
+    found = []
     for project in (ours, plain):
         done = subprocess.run(
             ["dvc", "repro"],
@@ -148,8 +141,8 @@ def test_in_a_stage(tmp_path: Path) -> None:
             check=False,
         )
         text = done.stdout.decode(errors="replace").replace(f"{project.path.parent}", "")
-        said.append((text.replace("dvc-mlflow run ", ""), done.returncode))
-    assert said[0] == said[1]
+        found.append((text.replace("dvc-mlflow run ", ""), done.returncode))
+    assert found[0] == found[1]
     left, others = content(ours), content(plain)
     differ = {key for key in left.keys() | others.keys() if left.get(key) != others.get(key)}
     differ = {key for key in differ if not key.startswith(".dvc/cache/runs/")}  # by the command
@@ -186,7 +179,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 def test_terminal(project: Repository) -> None:
     """In a terminal it has the terminal, and Ctrl-C ends it as it ends the command."""
     code = "import os, sys; print(os.isatty(0), os.isatty(1), os.tcgetpgrp(0) == os.getpgrp())"
-    both(project, [sys.executable, "-c", code], [sys.executable, "-c", TERMINAL])
+    plain, ours = said(project, [sys.executable, "-c", code], sys.executable, "-c", TERMINAL)
+    assert ours == plain
 
 
 def test_no_folder(project: Repository) -> None:

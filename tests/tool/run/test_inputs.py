@@ -1,14 +1,21 @@
 """Inputs that change while a stage runs: it ends as it would, and its result has no row."""
 
 import shlex
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.entities import Run
 
-from support.following import Follower, following, started
+from support.following import (
+    following,
+    run_dvc,
+    started,
+    statuses,
+    wait_for_rows,
+    wait_for_store,
+)
 from support.pipelines import Repository, evaluate, last, prepare, repository, train
 from support.waiting import wait
 
@@ -34,87 +41,48 @@ def pipeline(path: Path, **more: Any) -> Repository:
     return repository(path, {**stages, **more}, files=files)
 
 
-def change(project: Repository, what: str) -> None:
-    """Change something while the stage runs."""
-    if what == "param":
-        project.set({"rate": 5})
-    elif what == "other param":
-        project.set({"b": 5})
-    elif what == "dep":
-        project.write({"table.txt": "2\n"})
-    elif what == "made":
-        project.write({"data.txt": "2\n"})
-    elif what == "other file":
-        project.write({"other.txt": "2\n"})
-    elif what == "comment":
-        project.write({"code/train.sh": "1\n# a comment\n"})
-    elif what == "new file":
-        project.write({"code/new.sh": "1\n"})
-    elif what == "touch":
-        (project.path / "data.txt").touch()
-        (project.path / "code/train.sh").touch()
-    elif what == "same bytes":
-        project.write({"data.txt": "2\n"})
-        project.write({"data.txt": "1\n", "code/train.sh": "1\n"})
-    elif what == "caches":
-        project.write({"code/__pycache__/train.pyc": "1", "code/.cache/x": "1", "code/a.pyc": "1"})
+def touched(project: Repository) -> None:
+    for name in ("data.txt", "code/train.sh"):
+        (project.path / name).touch()
 
 
-def ran(project: Repository, follower: Follower, what: str) -> Run:
+def same_bytes(project: Repository) -> None:
+    project.write({"data.txt": "2\n"})
+    project.write({"data.txt": "1\n", "code/train.sh": "1\n"})
+
+
+CACHES = {"code/__pycache__/train.pyc": "1", "code/.cache/x": "1", "code/a.pyc": "1"}
+HARMLESS: dict[str, Callable[[Repository], object]] = {
+    "other param": lambda project: project.set({"b": 5}),
+    "other file": lambda project: project.write({"other.txt": "2\n"}),
+    "touch": touched,
+    "same bytes": same_bytes,
+    "caches": lambda project: project.write(CACHES),
+}
+CHANGES: dict[str, tuple[str, Callable[[Repository], object]]] = {
+    "param": ("params.yaml", lambda project: project.set({"rate": 5})),
+    "dep": ("table.txt", lambda project: project.write({"table.txt": "2\n"})),
+    "comment": ("code", lambda project: project.write({"code/train.sh": "1\n# a comment\n"})),
+    "new file": ("code", lambda project: project.write({"code/new.sh": "1\n"})),
+}
+"""What changes, with the input that a row then names."""
+
+
+def ran(
+    project: Repository, change: Callable[[Repository], object], *before: str, force: bool = False
+) -> Run:
     """Run the pipeline, change something meanwhile, and return the row of the training."""
-    with started(project, "dvc", "repro") as dvc:
-        wait(lambda: (project.path / "began").exists() and project.rows())
-        wait(lambda: "rate" in last(project).data.params)
-        change(project, what)
+    for name in ("began", "go"):
+        (project.path / name).unlink(missing_ok=True)
+    with started(project, "dvc", "repro", *(["-f"] if force else [])) as dvc:
+        wait_for_rows(project, *before, "RUNNING")
+        wait((project.path / "began").exists)
+        wait_for_store(project, lambda: "rate" in last(project).data.params)
+        change(project)
         project.write({"go": ""})
         assert dvc.wait(60) == 0  # nothing is in its way
-    wait(lambda: last(project).info.status != "RUNNING")
+    wait(lambda: statuses(project)[-1] != "RUNNING")
     return last(project)
-
-
-CHANGED = {"param": "params.yaml", "dep": "table.txt", "comment": "code", "new file": "code"}
-
-
-@pytest.mark.parametrize("what", CHANGED)
-def test_changed(tmp_path: Path, what: str) -> None:
-    """The row is FAILED and names the file; no clone records the result until it is made again."""
-    project = pipeline(tmp_path / "project")
-    with following(project) as follower:
-        row = ran(project, follower, what)
-        assert row.info.status == "FAILED"
-        why = f"{CHANGED[what]} changed while the stage ran"
-        assert why in row.data.tags["mlflow.note.content"]
-        assert not any(key.startswith("dvc-mlflow.lock") for key in row.data.tags)
-        follower.wait_for(f"train is FAILED: row {row.info.run_name!r}; {why}; `dvc-mlflow run dvc")
-        refused(project)
-    project.commit("The result")
-    refused(project, "--all")
-    clone = project.copy(tmp_path / "clone" / "project")
-    uri = f"sqlite:///{project.path}/mlflow.db"
-    said = clone.tool("record", MLFLOW_TRACKING_URI=uri)
-    assert (said.status, said.out) == (1, "")
-    assert "`dvc-mlflow run dvc repro -f train` makes it again" in said.error
-    with following(project):
-        project.run("dvc", "repro", "-q", "-f", "train")
-        wait(lambda: last(project).info.status == "FINISHED")
-        project.run("dvc", "repro", "-q")
-        said = project.record()
-        assert (said.status, said.error) == (0, "")
-    assert [r.info.status for r in project.rows()] == ["FAILED", "FINISHED"]
-    assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
-    said = clone.tool("record", MLFLOW_TRACKING_URI=uri)
-    assert said.status == 0
-
-
-def test_made_by_another_stage(tmp_path: Path) -> None:
-    """If it is what another stage has made, dvc.lock contradicts itself, and that is said, too."""
-    project = pipeline(tmp_path / "project")
-    with following(project) as follower:
-        assert ran(project, follower, "made").info.status == "FAILED"
-        refused(project)
-        project.run("dvc", "repro", "-q")
-        wait(lambda: last(project).info.status == "FINISHED")
-        assert project.record().status == 0
 
 
 def refused(project: Repository, *words: str) -> None:
@@ -128,57 +96,89 @@ def refused(project: Repository, *words: str) -> None:
     assert project.table() == before
 
 
-@pytest.mark.parametrize("what", ["other param", "other file", "touch", "same bytes", "caches"])
-def test_not_changed(tmp_path: Path, what: str) -> None:
-    """The same bytes, what no stage reads, and what code leaves beside itself are no alarm."""
+def test_changed(tmp_path: Path) -> None:
+    """The row is FAILED and names the file; no clone records the result until it is made again."""
     project = pipeline(tmp_path / "project")
+    found, failed = {}, ["FAILED"] * len(CHANGES)
     with following(project) as follower:
-        row = ran(project, follower, what)
+        for number, (what, (name, change)) in enumerate(CHANGES.items()):
+            row = ran(project, change, *failed[:number], force=True)
+            is_claimed = any(key.startswith("dvc-mlflow.lock") for key in row.data.tags)
+            why = f"{name} changed while the stage ran"
+            is_named = why in row.data.tags["mlflow.note.content"]
+            found[what] = (row.info.status, is_named, is_claimed)
+            line = f"train is FAILED: row {row.info.run_name!r}; {why}; `dvc-mlflow run dvc"
+            follower.wait_for(line)
+            refused(project)
+        assert found == dict.fromkeys(CHANGES, ("FAILED", True, False))
+    project.commit("The result")
+    refused(project, "--all")
+    clone = project.copy(tmp_path / "clone" / "project")
+    uri = f"sqlite:///{project.path}/mlflow.db"
+    said = clone.tool("record", MLFLOW_TRACKING_URI=uri)
+    assert (said.status, said.out) == (1, "")
+    assert "`dvc-mlflow run dvc repro -f train` makes it again" in said.error
+    with following(project):
+        run_dvc(project, "repro", "-q", "-f", "train")
+        wait_for_rows(project, *failed, "FINISHED")
+        run_dvc(project, "repro", "-q")
+        said = project.record()
+        assert (said.status, said.error) == (0, "")
+    assert statuses(project) == [*failed, "FINISHED"]
+    assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
+    said = clone.tool("record", MLFLOW_TRACKING_URI=uri)
+    assert said.status == 0
+
+
+def test_not_changed(tmp_path: Path) -> None:
+    """The same bytes, what no stage reads, and what code leaves beside itself are no alarm.
+
+    If it is what another stage has made, dvc.lock contradicts itself, and that is said, too.
+    """
+    project = pipeline(tmp_path / "project")
+
+    def change(project: Repository) -> None:
+        for each in HARMLESS.values():
+            each(project)
+
+    with following(project):
+        row = ran(project, change)
         assert row.info.status == "FINISHED", row.data.tags.get("mlflow.note.content")
         assert project.record().status == 0
-    assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
+        assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
+        project.set({"rate": 2})
+        made = ran(project, lambda project: project.write({"data.txt": "2\n"}), "FINISHED")
+        assert made.info.status == "FAILED"
+        refused(project)
+        run_dvc(project, "repro", "-q")
+        wait_for_rows(project, "FINISHED", "FAILED", "FINISHED")
+        assert project.record().status == 0
 
 
 def test_before_the_recorded_stages(tmp_path: Path) -> None:
-    """If it is a stage that is not recorded itself, the rows of what is made from it wait."""
-    stages = {"prepare": gated(prepare()), "train": train(), "a": evaluate("a")}
-    project = repository(tmp_path / "project", stages)
-    with following(project) as follower, started(project, "dvc", "repro") as dvc:
-        wait(lambda: (project.path / "began").exists() and project.rows())
-        project.write({"raw.txt": "2\n", "go": ""})
-        assert dvc.wait(60) == 0
-        follower.wait_for("prepare is FAILED: row ")
-        wait(lambda: last(project).info.status == "FAILED")
-        said = project.record()
-        assert said.status == 1
-        assert "the result of prepare is not recorded, as raw.txt changed" in said.error
-        assert [row.info.status for row in project.rows()] == ["FAILED"]
-        project.run("dvc", "repro", "-q", "-f", "prepare")
-        wait(lambda: [row.info.status for row in project.rows()] == ["FAILED", "FINISHED"])
-        assert project.record().status == 0
-    assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
+    """If it is a stage that is not recorded itself, the rows of what is made from it wait.
 
-
-def test_for_several_rows(tmp_path: Path) -> None:
-    """If it is a stage that several rows share, there is a FAILED row, and the others wait."""
+    There is one FAILED row, also if several rows share the stage.
+    """
     each = {**train(), "cmd": train()["cmd"].replace("model.txt", "${item}.txt")}
     each["cmd"] = each["cmd"].replace("curve.csv", "${item}.csv")
     each |= {"outs": ["${item}.txt"], "plots": [{"${item}.csv": {"cache": False, "x": "step"}}]}
-    stages = {"prepare": gated(prepare()), "fit": {"foreach": ["x", "y"], "do": each}}
-    project = repository(tmp_path / "project", stages)
-    with following(project) as follower, started(project, "dvc", "repro") as dvc:
-        wait((project.path / "began").exists)
-        time.sleep(1)  # until it has been looked at
-        project.write({"raw.txt": "2\n", "go": ""})
-        assert dvc.wait(60) == 0
-        follower.wait_for("prepare is FAILED: row ")
-        said = project.record()
-        assert said.status == 1
-        assert "the result of prepare is not recorded, as raw.txt changed" in said.error
-        assert [row.info.status for row in project.rows()] == ["FAILED"]
-        project.run("dvc", "repro", "-q", "-f", "prepare")
-        assert project.record().status == 0
-        wait(lambda: len(project.rows()) == 3)
+    for items in (["x"], ["x", "y"]):
+        stages = {"prepare": gated(prepare()), "fit": {"foreach": items, "do": each}}
+        project = repository(tmp_path / f"project{len(items)}", stages)
+        with following(project) as follower, started(project, "dvc", "repro") as dvc:
+            wait((project.path / "began").exists)
+            project.tool("record")  # it has been looked at
+            project.write({"raw.txt": "2\n", "go": ""})
+            assert dvc.wait(60) == 0
+            follower.wait_for("prepare is FAILED: row ")
+            said = project.record()
+            assert said.status == 1
+            assert "the result of prepare is not recorded, as raw.txt changed" in said.error
+            assert statuses(project) == ["FAILED"]
+            run_dvc(project, "repro", "-q", "-f", "prepare")
+            assert project.record().status == 0
+            wait_for_rows(project, "FAILED", *["FINISHED"] * len(items))
 
 
 def test_under_the_prefix(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_under_the_prefix(tmp_path: Path) -> None:
     cmd = f"dvc-mlflow run -c {shlex.quote(GATE + fit['cmd'])}"
     project = repository(tmp_path / "project", {"train": {**fit, "cmd": cmd}})
     with started(project, "dvc", "repro") as dvc:
-        wait(lambda: (project.path / "began").exists() and project.rows(), 60)
+        wait(lambda: (project.path / "began").exists() and statuses(project), 60)
         project.write({"raw.txt": "2\n", "go": ""})
         assert dvc.wait(60) == 0
     said = project.record()
@@ -196,4 +196,4 @@ def test_under_the_prefix(tmp_path: Path) -> None:
     assert (project.path / "model.txt").read_text() == "2\nrate: 1\n"
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "-f", "train")
     assert project.record().status == 0
-    assert [row.info.status for row in project.rows()] == ["FAILED", "FINISHED"]
+    assert statuses(project) == ["FAILED", "FINISHED"]

@@ -1,0 +1,74 @@
+"""Processes of `dvc` and `dvc-mlflow`, forked from one that has imported DVC and MLflow already.
+
+They are processes of their own, and run what the console scripts run; only seconds of imports are
+spared. What a process is given at its start (descriptors, limits, a loader's settings) they do not
+show: for that, start the scripts themselves.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import patch
+
+PROGRAMS = {"dvc": "dvc.cli", "dvc-mlflow": "dvc_mlflow.__main__"}
+"""Each console script with the module of its `main`."""
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        *("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.rest_store"),
+        *("dvc.cli.parser", "dvc.repo.experiments.queue.tempdir", "dvc.repo.metrics.show"),
+        *("dulwich.ignore", "dvc_render.vega", "networkx", "ruamel.yaml", "psutil", "yaml"),
+    ]
+)
+
+
+class Forked:
+    """A program that was started; it has what tests use of a `Popen`."""
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str = os.devnull
+    ) -> None:
+        self._process = _FORKS.Process(target=_run, args=(command, cwd, {**env}, log))
+        with patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):  # MLflow's import reads it
+            self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end, and return its exit status."""
+        self._process.join(timeout)
+        if (status := self.poll()) is None:
+            raise subprocess.TimeoutExpired(f"{self._process}", timeout)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str) -> None:
+    """Be a console script in a session of its own."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the suite ignores it
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.argv = [*command]
+    sys.exit(import_module(PROGRAMS[command[0]]).main(command[1:]))
