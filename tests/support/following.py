@@ -33,11 +33,14 @@ class Follower:
 
     def __init__(self, process: Process, log: Path) -> None:
         self.process, self._log = process, log
+        self._lines: list[str] = []
 
     @property
     def lines(self) -> list[str]:
-        """The lines that it has printed."""
-        return self._log.read_text().splitlines(keepends=True)
+        """The lines that it has printed, also once its log is gone."""
+        with suppress(FileNotFoundError):
+            self._lines = self._log.read_text().splitlines(keepends=True)
+        return self._lines
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until so many lines with a text were printed."""
@@ -49,7 +52,7 @@ class Follower:
     def end(self, number: int = signal.SIGINT) -> int:
         """Send it a signal, wait for its end, and return its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -67,7 +70,10 @@ def following(
     ):
         follower = Follower(process, Path(log.name))
         follower.wait_for(awaited)
-        yield follower
+        try:
+            yield follower
+        finally:
+            assert follower.lines  # which it keeps
 
 
 def run_dvc(project: Repository, *words: str, check: bool = True, **more: str) -> str:
