@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.lstm import LSTM
@@ -24,16 +22,14 @@ def outputs_and_gradients(layer: Any, x: Any, mask: Any, training: bool) -> list
     return [outputs, *tape.gradient(total, [x, *layer.trainable_variables])]
 
 
-@given(
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 3)),
-    units=st.integers(1, 6),
-    return_sequences=st.booleans(),
-    masked=st.booleans(),
-    compiled=st.booleans(),
-    training=st.booleans(),
-    seed=st.integers(0, 99),
+@pytest.mark.parametrize(
+    ("shape", "units", "return_sequences", "masked", "compiled", "training"),
+    [
+        ((3, 7, 2), 5, True, True, True, True),
+        ((4, 5, 3), 6, False, True, False, False),
+        ((1, 1, 1), 1, False, False, True, True),
+    ],
 )
-@settings(max_examples=10, deadline=None)
 def test_same_as_keras(
     shape: tuple[int, int, int],
     units: int,
@@ -41,20 +37,17 @@ def test_same_as_keras(
     masked: bool,
     compiled: bool,
     training: bool,
-    seed: int,
 ) -> None:
     """With equal weights, outputs and gradients equal Keras's, compiled or not.
 
     This includes gradients of a call outside training, which stores nothing for them.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=shape), tf.float32)
-    mask = None
-    if masked:
-        n_samples, n_steps, _ = shape
-        hidden = rng.integers(0, n_steps, n_samples)
-        mask = tf.constant(np.arange(n_steps) >= hidden[:, None])
-    reference = keras.layers.LSTM(units, return_sequences=return_sequences, seed=seed)
+    n_samples, n_steps, _ = shape
+    hidden = rng.integers(0, n_steps, n_samples)
+    mask = tf.constant(np.arange(n_steps) >= hidden[:, None]) if masked else None
+    reference = keras.layers.LSTM(units, return_sequences=return_sequences)
     reference.build(shape)
     reference.set_weights([rng.normal(size=w.shape) for w in reference.weights])
     layer = LSTM(units, return_sequences=return_sequences)

@@ -14,7 +14,7 @@ from vanilla_lstm.task.sequences import PAD
 pytestmark = pytest.mark.pipeline
 
 
-@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("per_step", [pytest.param(False, marks=pytest.mark.rest), True])
 def test_beginnings(per_step: bool) -> None:
     """Learning the first three steps of a sequence equals learning a sequence of three steps."""
     x, y = data(45, [1], per_step=per_step)
@@ -40,12 +40,12 @@ def test_each_length_is_learned_by_one_program() -> None:
 
 
 def test_min_steps_changes_the_training() -> None:
-    """`min_steps` changes the training; the same value gives the same training again."""
+    """`min_steps` changes the training."""
     x, y = data(45)
-    made = [
+    whole, beginnings = (
         fit(
             build_model(data_params(), model_params(units=8), 5, True), x, y, recipe(5, min_steps=n)
         )
-        for n in (None, 2, 2)
-    ]
-    assert made[0] != made[1] == made[2]
+        for n in (None, 2)
+    )
+    assert whole != beginnings

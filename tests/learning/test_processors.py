@@ -57,8 +57,10 @@ def test_same_bytes_on_another_processor() -> None:
     assert run(FIT, *CASES[0], on="Haswell") == run(FIT, *CASES[0])
 
 
-def test_same_bytes_can_fail() -> None:
+def test_same_bytes_can_fail(slow: bool) -> None:
     """A matrix product differs between processors if a library may split up its sums."""
+    if not slow:
+        pytest.skip("takes a minute to show that the test above can fail: `pytest --slow`")
     assert run(MULTIPLY, on="Haswell") != run(MULTIPLY, on="EPYC-Rome")
 
 
