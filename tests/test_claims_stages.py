@@ -11,13 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 import measure as claims_measure
-import report as claims_report
-from support.claim_folders import CLAIMS, FOLDERS, measured
+from support.claim_folders import CLAIMS, DVC, FOLDERS, NAMES, measured
 from support.clone import ROOT, Clone, make_clone
 from support.imports import STAGES, covering
+from support.pipelines import Repository
 from vanilla_lstm.task.params import parse_params
 
-DVC = YAML(typ="safe").load(CLAIMS / "dvc.yaml")["stages"]
 MAIN = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
@@ -69,7 +68,7 @@ def test_stages_are_those_of_the_main_job(name: str) -> None:
         assert model == {"path": artifact["path"], **artifact["meta"]}
     else:
         assert model is None
-    assert DVC[name]["foreach"] == list(claims_report.FOLDERS)
+    assert DVC[name]["foreach"] == NAMES
 
 
 @pytest.mark.parametrize(
@@ -89,29 +88,26 @@ def test_deps_are_what_decides_the_bytes(
 
 @measured
 @pytest.mark.pipeline
-@pytest.mark.parametrize("name", ["__pycache__/x.pyc", "sequences.py~"])
-def test_stray_files_run_nothing(tmp_path: Path, name: str) -> None:
+def test_stray_files_run_nothing(tmp_path: Path) -> None:
     """Files that Python and editors leave in the stages' code re-run no claim.
 
     The stages' folder is reached through a link, because DVC ignores nothing outside of a project.
     """
     clone = make_clone(tmp_path / "clone", params={})
-    stray = clone.path / "stages" / "vanilla_lstm" / "task" / name
-    stray.parent.mkdir(exist_ok=True)
-    stray.write_text("stray")
-    claims = Clone(clone.path / "claims")
+    for name in ("__pycache__/x.pyc", "sequences.py~"):
+        stray = clone.path / "stages/vanilla_lstm/task" / name
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("stray")
+    claims = Repository(clone.path / "claims")
     assert claims.repro("--dry", "--allow-missing", "evaluate", "measure") == []
 
 
 @pytest.mark.pipeline
 @pytest.mark.rest
 def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
-    """`measure` gets the score that the stages get, which give the same bytes when repeated."""
+    """`measure` gets the score that the stages get."""
     clone = Clone(make_clone(tmp_path / "clone", {}).path / "claims")
     clone.dvc("repro", "-f", "evaluate@sequence-prediction")
-    lock = clone.lock
-    clone.dvc("repro", "-f", "--no-run-cache", "evaluate@sequence-prediction")
-    assert clone.lock == lock
     folder = clone.path / "sequence-prediction"
     metrics = YAML(typ="safe").load(folder / "data/metrics.json")
     n_epochs = len((folder / "data/training.csv").read_text().splitlines()) - 1

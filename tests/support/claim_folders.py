@@ -1,12 +1,14 @@
 """The folders of the five claims, and a mark for tests of their results."""
 
 import pytest
+import yaml
 
-import report as claims_report
 from support.clone import ROOT
 
 CLAIMS = ROOT / "claims"
-FOLDERS = [CLAIMS / name for name in claims_report.FOLDERS]
+DVC = yaml.safe_load((CLAIMS / "dvc.yaml").read_text())["stages"]
+NAMES: list[str] = DVC["measure"]["foreach"]
+FOLDERS = [CLAIMS / name for name in NAMES]
 
 measured = pytest.mark.skipif(
     not (CLAIMS / "dvc.lock").exists(),

@@ -1,7 +1,8 @@
 """The modules of the pipeline, and which of them a script imports, found in the source."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,20 +14,22 @@ SCRIPTS = sorted(STAGES.glob("*.py"))
 """The library's modules, and the scripts that are the stages."""
 
 
-def imported_names(path: Path, root: Path | None = None) -> Iterator[str]:
-    """Yield the name of every module that a file imports, at its top or in a function.
+@cache
+def imported_names(path: Path, root: Path | None = None) -> frozenset[str]:
+    """Return the name of every module that a file imports, at its top or in a function.
 
     Names are relative to `root`, by default that of the repository or of its stages.
     """
     root = root or (STAGES if STAGES in path.parents else ROOT)
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = path.parents[node.level - 1].parts[len(root.parts) :] if node.level else ()
             name = ".".join([*above, *([node.module] if node.module else [])])
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+            found |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
 
 
 def imports(path: Path, roots: Sequence[Path] = (STAGES,)) -> set[Path]:
