@@ -1,9 +1,11 @@
 """Fixtures that the test modules share; clone.py makes the clones."""
 
+import gc
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
@@ -32,8 +34,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (others and "pytest.mark.versions" not in collection_path.read_text()) or None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while modules are imported, as each worker does: there is none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_report_header() -> str:
     return f"processor: {processor()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _obey_ctrl_c() -> Iterator[None]:
+    """Let SIGINT end what tests start: a shell ignores it for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +100,13 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     made = folder / "made"
     with FileLock(folder / "made.lock"):
         if not (folder / "made.done").exists():
-            clone = make_clone(made)
-            clone.dvc("repro")
-            clone.run("dvc-mlflow", "record")
+            from support.pipelines import Repository
+
+            project = Repository(make_clone(made).path)
+            project.dvc("repro")
+            project.record()
             end_followers(made)  # what it writes would be copied half
-            clone.commit("The results")
+            project.commit("The results")
             (folder / "made.done").touch()
     return Clone(
         Path(shutil.copytree(made, tmp_path_factory.mktemp("made") / "clone", symlinks=True))

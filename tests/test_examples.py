@@ -1,8 +1,6 @@
 """The example in examples/ gives the same rows while it runs as after the fact."""
 
 import re
-from contextlib import chdir, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 from mlflow import pyfunc
 from ruamel.yaml import YAML
 
-from dvc_mlflow.__main__ import main
 from support.clone import Clone
 from support.example import EXAMPLE, add_prefix, copy_example, plain_example
 from support.followers import end_followers
@@ -21,7 +18,6 @@ FOLDERS = ("data/train", "data/validation", "data/test")
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # MLflow's client warns in the test process
 ]
 
@@ -33,21 +29,11 @@ def locked(project: Clone) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository in which the pipeline has run, and nothing is recorded: `copy` it."""
-    project = Repository(plain_example(tmp_path_factory.mktemp("plain") / "project").path)
-    project.commit("My pipeline")
-    project.dvc("repro")
-    project.commit("The results")
-    return project
-
-
-@pytest.fixture(scope="module")
-def live(plain: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """That repository with the prefix, in which the pipeline has run again: `copytree` it."""
-    project = plain.copy(tmp_path_factory.mktemp("live") / "project")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository in which the pipeline has run with the prefix: `copy` or `copy_whole` it."""
+    project = Repository(plain_example(tmp_path_factory.mktemp("live") / "project").path)
     add_prefix(project)
-    project.commit("Record the pipeline while it runs")
+    project.commit("My pipeline, recorded while it runs")
     project.dvc("repro")
     project.record()
     end_followers(project.path)  # what one writes would be copied half
@@ -67,10 +53,9 @@ def test_plain() -> None:
         assert "mlflow" not in file.read_text().lower()
 
 
-def test_record(plain: Repository, live: Repository, tmp_path: Path) -> None:
-    """`record` makes the same row from the plain pipeline, and changes no file."""
-    assert not (plain.path / "mlflow.db").exists()
-    project = plain.copy(tmp_path / "project")
+def test_record(live: Repository, tmp_path: Path) -> None:
+    """`record` makes the same row from git and DVC, and changes no file."""
+    project = live.copy(tmp_path / "project")  # without rows
     said = project.record()
     assert (said.status, said.error) == (0, "")
     assert project.table() == live.table()
@@ -78,11 +63,10 @@ def test_record(plain: Repository, live: Repository, tmp_path: Path) -> None:
     assert "up to date" in project.dvc("status").stdout
 
 
-def test_row(plain: Repository, live: Repository) -> None:
+def test_row(live: Repository) -> None:
     """A row has all params, the curve, the scores of both splits and the folders of data."""
     assert live.record().out.startswith("nothing to do")
     outs = locked(live)
-    assert outs == locked(plain)  # the tool changes no byte
     (run,) = live.rows()
     assert run.info.status == "FINISHED"
     given = YAML(typ="safe").load(live.path / "params.yaml")
@@ -120,9 +104,9 @@ def test_experiment(project: Repository) -> None:
 def test_restore(project: Repository) -> None:
     """A row is restored in a separate folder, with its folders of data, and nothing runs."""
     (run,) = project.rows()
-    with chdir(project.path), redirect_stdout(StringIO()) as out:
-        assert main(["restore", run.info.run_id]) == 0
-    folder = Clone(project.path / out.getvalue().splitlines()[-1].partition(":")[0])
+    said = project.tool("restore", run.info.run_id)
+    assert said.status == 0
+    folder = Clone(project.path / said.out.splitlines()[-1].partition(":")[0])
     assert "up to date" in folder.dvc("status").stdout
     assert locked(folder) == locked(project)
     assert len(project.rows()) == 1

@@ -15,5 +15,5 @@ def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
     Outputs and dvc.lock are the same, MLflow has the result once, and no row stays RUNNING.
     """
     ledger = Ledger(clone, aimed)
-    for kill in draw(100, seed=0) if slow else draw(3, seed=304):
+    for kill in draw(100, seed=0) if slow else draw(2, seed=304):
         ledger.survive(kill)
