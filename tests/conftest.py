@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 from unittest.mock import patch
 
 import pytest
@@ -18,7 +19,10 @@ from support.followers import end_followers
 from support.processor import processor
 
 with suppress(ImportError):  # `make test SUITE=oldest` does not install it
-    import hypothesis  # noqa: F401  (before Keras, whose import hides objects from it)
+    # Before Keras, whose import hides objects from it.
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    set_hypothesis_home_dir(Path(gettempdir(), "hypothesis"))  # not in the source tree
 
 # For all that tests start: NumPy's idle threads would take the time of the tests beside.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -45,7 +45,7 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
     path = tmp_path_factory.mktemp("compared") / "clone"
     project = Repository(reproduced.copy(path).path)
     project.record()
-    project.run("dvc", "exp", "run", "-S", "train.epochs=2")
+    project.dvc("exp", "run", "-S", "train.epochs=2")
     project.record("--experiments")
     end_followers(path)  # the page has one of its own
     return project
