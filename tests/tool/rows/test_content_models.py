@@ -7,7 +7,6 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.entities import Run
-from sklearn.dummy import DummyClassifier
 
 from support.pipelines import Repository, evaluate, repository, train
 from support.row_content import UNCACHED, model_ids, ran, recorded
@@ -214,6 +213,8 @@ def test_model_kept_in_git(tmp_path: Path) -> None:
 
 def test_model_that_mlflow_loads(tmp_path: Path) -> None:
     """MLflow's own loader needs no code, and gives back what was pickled."""
+    from sklearn.dummy import DummyClassifier  # which each worker would import to collect
+
     model = DummyClassifier(strategy="constant", constant=7).fit([[0]], [7])
     source = tmp_path / "made.pkl"
     source.write_bytes(pickle.dumps(model))
