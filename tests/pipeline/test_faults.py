@@ -83,7 +83,8 @@ def test_stopped_training(project: Repository) -> None:
     lock, before = project.lock, contents(project.path / "data")
     Clone(project.path).set({"train.epochs": 100_000})
     with following(project), started(project, "dvc", "repro") as dvc:
-        wait(lambda: project.rows() and "train/loss" in last(project).data.metrics, 120)
+        wait(lambda: statuses(project)[-1:] == ["RUNNING"], 120)
+        wait(lambda: "train/loss" in last(project).data.metrics, 60)
         os.killpg(dvc.pid, signal.SIGINT)
         assert dvc.wait(60)
         wait(lambda: last(project).info.status != "RUNNING")

@@ -5,13 +5,15 @@ Their commands are one-line shell scripts, so that a pipeline runs in the time o
 
 import atexit
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -124,7 +126,7 @@ class Repository(Clone):
 
         A follower sees it as a program that calls DVC: where that matters, `run("dvc", ...)`.
         """
-        said = self._call(dvc, arguments, ".", environment(**more))
+        said = self._call(_dvc, arguments, ".", environment(**more))
         if check and said.status:
             raise AssertionError(f"dvc {' '.join(arguments)}: {said}")
         return Done(["dvc", *arguments], said.status, said.out, said.error)
@@ -202,6 +204,22 @@ class Repository(Clone):
         listed = self.client.list_artifacts(run.info.run_id, path)
         inside = [p for file in listed if file.is_dir for p in self.artifacts(run, file.path)]
         return sorted([file.path for file in listed if not file.is_dir] + inside)
+
+
+def _dvc(arguments: list[str]) -> int:
+    """Run DVC with its log, as in a process of its own.
+
+    DVC logs to the streams that it was imported with, and the tool's modules switch logging off.
+    """
+    with ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.NOTSET)
+        for handler in logging.getLogger("dvc").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                is_error = handler.level >= logging.WARNING
+                stream = handler.setStream(sys.stderr if is_error else sys.stdout)
+                stack.callback(handler.setStream, stream)
+        return int(dvc(arguments))
 
 
 def repository(

@@ -34,7 +34,7 @@ def same(ours: Any, theirs: Any) -> bool:
 def test_scalars_are_those_of_dvc() -> None:
     """A stage and DVC read a scalar as the same number, boolean or text, or both refuse it."""
 
-    def read_by(reader: Callable[[str], Any], error: type[Exception], scalar: str) -> str:
+    def read_by(reader: Callable[[str], Any], error: type[BaseException], scalar: str) -> str:
         try:
             value = reader(f"a: {scalar}\n")["a"]
         except error:
