@@ -8,7 +8,6 @@ from support.pipelines import Repository, evaluate, finished, reproduce, train
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

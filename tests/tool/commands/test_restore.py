@@ -15,7 +15,6 @@ from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
@@ -32,6 +31,7 @@ def project(made: Repository, tmp_path: Path) -> Repository:
     return copy_with_remotes(made, tmp_path)
 
 
+@pytest.mark.versions
 def test_clean(project: Repository) -> None:
     """A committed result is restored from its commit's tree; a second call says that it exists."""
     run = last(project)

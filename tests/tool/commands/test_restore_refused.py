@@ -11,7 +11,6 @@ from support.restoring import copy_with_remotes, restore, restored, with_remotes
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

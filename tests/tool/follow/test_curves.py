@@ -18,7 +18,6 @@ from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

@@ -17,7 +17,6 @@ from support.pipelines import (
 )
 
 pytestmark = [
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

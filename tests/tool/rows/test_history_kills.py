@@ -17,7 +17,6 @@ from support.servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.rest,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]

@@ -11,7 +11,6 @@ from support.locked import Table, evaluated, locked, row, trained
 from support.pipelines import PARAMS, TWO_EVALUATIONS, evaluate, train
 
 pytestmark = [
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

@@ -16,7 +16,6 @@ from support.pipelines import Repository, evaluate, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

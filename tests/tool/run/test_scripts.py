@@ -16,7 +16,6 @@ from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
@@ -165,6 +164,7 @@ def test_prefix(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.versions
 def test_before_dvc(tmp_path: Path) -> None:
     """So it is before `dvc`, also in a shell, in an experiment, and if there is no store yet.
 
@@ -211,6 +211,7 @@ def test_before_dvc(tmp_path: Path) -> None:
     check(project, row, "one", "project")
 
 
+@pytest.mark.versions
 @pytest.mark.rest
 def test_autolog(tmp_path: Path) -> None:
     """What autolog and `log_model` log is in the row."""

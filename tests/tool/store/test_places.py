@@ -12,7 +12,6 @@ from support.stores import NOTHING, check_loads, experiments, files, is_inside, 
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 

@@ -25,7 +25,6 @@ from support.team import wait_until
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.versions,
     pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(not find_spec("ray"), reason="needs Ray (make cluster-setup)"),
@@ -51,6 +50,7 @@ def check(project: Project, said: str, n: int) -> list[Run]:
     return rows
 
 
+@pytest.mark.versions
 def test_project_below_git_root(tmp_path: Path) -> None:
     """A DVC project in a folder is swept from there; what is printed at the end works there."""
     command = "exec python score.py a.json ${x} ${y}"
