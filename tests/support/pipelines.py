@@ -209,8 +209,12 @@ class Repository(Clone):
 def _dvc(arguments: list[str]) -> int:
     """Run DVC with its log, as in a process of its own.
 
-    DVC logs to the streams that it was imported with, and the tool's modules switch logging off.
+    DVC logs to the streams that it was imported with; the tool's modules switch logging off; and
+    Alembic, where MLflow makes a database, disables each logger that there is.
     """
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] == "dvc":
+            logging.getLogger(name).disabled = False
     with ExitStack() as stack:
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.NOTSET)
