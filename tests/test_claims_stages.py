@@ -14,7 +14,6 @@ import measure as claims_measure
 from support.claim_folders import CLAIMS, DVC, FOLDERS, NAMES, measured
 from support.clone import ROOT, Clone, make_clone
 from support.imports import STAGES, covering
-from support.pipelines import Repository
 from vanilla_lstm.task.params import parse_params
 
 MAIN = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -98,7 +97,7 @@ def test_stray_files_run_nothing(tmp_path: Path) -> None:
         stray = clone.path / "stages/vanilla_lstm/task" / name
         stray.parent.mkdir(exist_ok=True)
         stray.write_text("stray")
-    claims = Repository(clone.path / "claims")
+    claims = Clone(clone.path / "claims")
     assert claims.repro("--dry", "--allow-missing", "evaluate", "measure") == []
 
 

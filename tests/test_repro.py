@@ -8,7 +8,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from support.clone import ROOT, Clone, make_clone
-from support.pipelines import Repository
 from support.processor import processor
 
 pytestmark = pytest.mark.pipeline
@@ -33,7 +32,7 @@ def test_first_repro(reproduced: Clone) -> None:
 
 def test_forced_repro_changes_nothing(reproduced: Clone, tmp_path: Path) -> None:
     """The same params give the same bytes again, in another folder and without the tool."""
-    clone = Repository(make_clone(tmp_path / "another folder" / "clone").path)
+    clone = make_clone(tmp_path / "another folder" / "clone")
     clone.remove_store()
     file = clone.path / "dvc.yaml"
     file.write_text(file.read_text().replace("dvc-mlflow run ", ""))
@@ -91,6 +90,6 @@ def test_what_is_said(copy: Clone) -> None:
 def test_committed_locks_are_of_this_code(tmp_path: Path, folder: str) -> None:
     """DVC runs nothing in a fresh clone, except `report`, whose deps are not all in git."""
     subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
-    clone = Repository(tmp_path / "clone" / folder)
+    clone = Clone(tmp_path / "clone" / folder)
     stages = ["evaluate", "measure"] if folder == "claims" else []
     assert clone.repro("--dry", "--allow-missing", *stages) == []

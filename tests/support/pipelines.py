@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
 from dvc.cli import main as dvc
+from dvc.logger import set_loggers_level
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -131,6 +132,10 @@ class Repository(Clone):
             raise AssertionError(f"dvc {' '.join(arguments)}: {said}")
         return Done(["dvc", *arguments], said.status, said.out, said.error)
 
+    def repro(self, *arguments: str) -> list[str]:
+        """Run `dvc repro` in a process, whose log is whole, and return the stages that it ran."""
+        return Clone(self.path).repro(*arguments)
+
     def _call(
         self,
         program: Callable[[list[str]], int],
@@ -216,6 +221,7 @@ def _dvc(arguments: list[str]) -> int:
         if name.partition(".")[0] == "dvc":
             logging.getLogger(name).disabled = False
     with ExitStack() as stack:
+        stack.enter_context(set_loggers_level(logging.INFO))
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.NOTSET)
         for handler in logging.getLogger("dvc").handlers:
