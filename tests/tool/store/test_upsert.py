@@ -56,7 +56,7 @@ def row(
         "origin": {"commit": at.commit[:7], "mlflow.user": "me"},
         "params": {"rate": "2"},
         "parts": parts,
-        "columns": ["metrics.train/loss"],
+        "measures": ["-train/loss"],
         "notes": [],
     }
     return Row(**given | more)
