@@ -62,11 +62,15 @@ def test_relative_imports_are_found() -> None:
 
 
 def test_the_tool_knows_no_science() -> None:
-    """The tool never mentions these words: it knows a project only through DVC."""
+    """The tool never mentions these words: it knows a project only through DVC.
+
+    One module has the words by which metrics of any project are called, and the manual names some.
+    """
     words = re.compile("lstm|keras|tensorflow|one-hot|epoch|accuracy", re.I)
     texts = [path for path in TOOL.rglob("*") if path.suffix in {".py", ".md"}]
     assert len(texts) > 50
-    assert {path for path in texts if words.search(path.read_text())} == set()
+    found = {path for path in texts if words.search(path.read_text())}
+    assert found == {TOOL / "pipeline/evaluations.py", TOOL / "MANUAL.md"}
 
 
 def test_one_importer() -> None:
