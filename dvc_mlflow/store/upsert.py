@@ -104,7 +104,7 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
         metrics, params, tags = [], {}, {}
     unserved, more = _log_parts(store, run, row.parts)
     notes += more
-    if is_live:
+    if is_live or (run.info.end_time and run.info.status != "FINISHED"):  # such as KILLED
         store.client.set_terminated(run.info.run_id, end_time=at)
     elif run.info.status != "FINISHED":  # nobody knows how long it took
         store.client.update_run(run.info.run_id, "FINISHED")

@@ -84,7 +84,7 @@ def test_table(compared: Repository, table: str) -> None:
     }
     found = [{heads[column]: text for column, text in row.items()} for row in rows]
     names = ("train.epochs", "model.units", "test/loss")
-    in_dvc = csv.DictReader(compared.dvc("exp", "show", "--csv").stdout.splitlines())
+    in_dvc = csv.DictReader(compared.run("dvc", "exp", "show", "--csv").stdout.splitlines())
     wanted = {
         tuple(float(row[name.removeprefix("test/")]) for name in names)
         for row in in_dvc

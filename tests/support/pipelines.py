@@ -145,7 +145,7 @@ class Repository(Clone):
     ) -> Said:
         out, error = StringIO(), StringIO()
         with (
-            warnings.catch_warnings(action="ignore"),  # which is an error in tests alone
+            patch("sys.argv", [program.__module__, *arguments]),  # DVC reads it in a temporary copy
             patch.dict(os.environ, environment or {}, clear=environment is not None),
             chdir(self.path / folder),
             redirect_stdout(out),

@@ -67,7 +67,7 @@ def _content(client: MlflowClient, row: Run) -> dict[str, Any]:
     return {
         "name": row.info.run_name,
         "status": row.info.status,
-        "times": (row.info.start_time, row.info.end_time),
+        "start": row.info.start_time,
         "params": row.data.params,
         "points": {key: sorted(found) for key, found in points.items()},
         "metrics": row.data.metrics,

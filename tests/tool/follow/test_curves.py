@@ -39,7 +39,7 @@ GROWING = """
 import time, pathlib
 lines = {"csv": "{0},{1}\\n", "tsv": "{0}\\t{1}\\n", "jsonl": '{{"step": {0}, "jsonl": {1}}}\\n'}
 heads = {"csv": "step,csv\\n", "tsv": "step\\ttsv\\n", "jsonl": ""}
-files = {kind: open(f"curve.{kind}", "w", buffering=1) for kind in lines}
+files = {kind: open(f"{kind}.{kind}", "w", buffering=1) for kind in lines}
 for kind, file in files.items():
     file.write(heads[kind])
 for i in range(1, 100):
@@ -54,7 +54,7 @@ KINDS = ("csv", "tsv", "jsonl")
 
 def test_live_curves(tmp_path: Path) -> None:
     """A growing file shows in MLflow before the stage ends, each line once, when it is complete."""
-    plots = [{f"curve.{kind}": {"cache": False, "x": "step"}} for kind in KINDS]
+    plots = [{f"{kind}.{kind}": {"cache": False, "x": "step"}} for kind in KINDS]
     project = project_of(tmp_path / "project", GROWING, {"plots": plots})
     half = {f"one/{kind}": 50 / 8 for kind in KINDS}
     with following(project), started(project, "dvc", "repro") as dvc:
