@@ -95,7 +95,6 @@ def test_one_version() -> None:
 
 
 REPORTED = """\
-```
 | Path        | Param   | HEAD^1   | workspace   |
 |-------------|---------|----------|-------------|
 | params.yaml | a       | 1        | 2           |
@@ -104,7 +103,6 @@ REPORTED = """\
 |--------|----------|----------|-------------|----------|
 | a.json | score    | 1        | 2           | 1        |
 
-```
 """
 """What a pull request's report shows of a project in which a param and its metric have changed."""
 

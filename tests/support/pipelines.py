@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
 from dvc.cli import main as dvc
-from dvc.logger import set_loggers_level
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -220,8 +219,9 @@ def _dvc(arguments: list[str]) -> int:
     for name in [*logging.root.manager.loggerDict]:
         if name.partition(".")[0] == "dvc":
             logging.getLogger(name).disabled = False
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        logging.getLogger(name).setLevel(logging.INFO)
     with ExitStack() as stack:
-        stack.enter_context(set_loggers_level(logging.INFO))
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.NOTSET)
         for handler in logging.getLogger("dvc").handlers:

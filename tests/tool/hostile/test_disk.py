@@ -40,7 +40,7 @@ def test_read_only_tmp(tmp_path: Path) -> None:
     own.mkdir(exist_ok=True)
     with mounted(own, "-o", "bind,ro", own):
         done = project.run("dvc-mlflow", "run", "dvc", "repro", check=False)
-        plain = project.dvc("repro", check=False)
+        plain = project.run("dvc", "repro", check=False)
     assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout)
     assert plain.returncode == 255
     assert said(done) == plain.stderr
