@@ -80,18 +80,16 @@ def test_run(tmp_path: Path, slow: bool) -> None:
 
     In half of the cases, DVC's run cache has the results.
     """
-    project = repository(tmp_path / "project", STAGES)
+    made = repository(tmp_path / "project", STAGES)
     began = time.monotonic()
-    project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
-    project.run("dvc-mlflow", "record")
-    took, expected = time.monotonic() - began, finished(project)
+    made.run("dvc-mlflow", "run", "dvc", "repro", "-q")
+    made.run("dvc-mlflow", "record")
+    took, expected = time.monotonic() - began, finished(made)
     assert len(expected) == 1
-    project.commit("The results")
-    lock, rng = project.lock, random.Random(46)  # noqa: S311
+    made.commit("The results")
+    lock, rng = made.lock, random.Random(46)  # noqa: S311
     for n in range(100 if slow else 4):
-        end_followers(project.path)
-        project.remove_store()
-        project.add_store()
+        project = made.copy(tmp_path / f"{n}" / "project")
         (project.path / "dvc.lock").unlink(missing_ok=True)
         for name in ("model.txt", "curve.csv", "a.json"):
             (project.path / name).unlink(missing_ok=True)
@@ -112,6 +110,7 @@ def test_run(tmp_path: Path, slow: bool) -> None:
         project.record()
         assert finished(project) == expected, what
         assert project.lock == lock, what
+        end_followers(project.path)
 
 
 def test_record_all_on_a_server(tmp_path: Path, slow: bool) -> None:
