@@ -49,11 +49,11 @@ def nothing_deleted() -> Iterator[None]:
     every: Any = HashFileDB
     check = every.check
 
-    def checked(db: Any, oid: str, check_hash: bool = True, info: object = None) -> Any:
+    def checked(db: Any, oid: str, check_hash: bool = True, *more: Any, **options: Any) -> Any:
         path, is_here = Path(db.oid_to_path(oid)), db.fs.protocol == "local"
         if check_hash and is_here and file_md5(path, db.hash_name) != oid.removesuffix(".dir"):
             raise FileNotFoundError(f"{path} is damaged")
-        return check(db, oid, check_hash, info)
+        return check(db, oid, check_hash, *more, **options)
 
     every.check = checked
     try:
