@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-WRITE = 'sleep 0.3; echo "{\\"n\\": $(sed -n "s/^rate: //p" params.yaml)}" > m.json'
+WRITE = 'sleep 1; echo "{\\"n\\": $(sed -n "s/^rate: //p" params.yaml)}" > m.json'
 STAGES = {
     "one": {
         "cmd": f"{WRITE}; cp m.json model.json",
@@ -53,7 +53,7 @@ def test_soak(tmp_path: Path, slow: bool) -> None:
             way = dice.choice(["repro", "repro", "repro", "exp", "temp", "kill"])
             if way == "kill":
                 with started(project, "dvc", "repro") as dvc:
-                    time.sleep(dice.random() * 1.5)
+                    time.sleep(dice.random() * 2)
                     os.killpg(dvc.pid, signal.SIGKILL)
                 heal(project)
             elif way == "repro":
