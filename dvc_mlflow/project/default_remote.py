@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -79,7 +80,10 @@ class Remote:
             repo.push()
             with suppress(RunCacheNotSupported):
                 cache, there = repo.stage_cache, self._remote.legacy_odb
-                new = cache.transfer(repo.cache.legacy, there, force=False)
+                # What is there stays. Older versions of DVC know no other way, and no such option.
+                is_new = "force" in signature(cache.transfer).parameters
+                options = {"force": False} if is_new else {}
+                new = cache.transfer(repo.cache.legacy, there, **options)
                 for objects in cache.get_used_objs(new).values():
                     repo.cloud.push(objects)
         except FileTransferError as error:
