@@ -194,7 +194,7 @@ def test_not_seen(tmp_path: Path) -> None:
 
     def has(*scores: int, status: str = "FINISHED") -> bool:
         rows = [row for row in project.rows() if row.info.status == "FINISHED"]
-        is_right = [row.data.metrics["a/score"] for row in rows] == [*scores]
+        is_right = [row.data.metrics.get("a/score") for row in rows] == [*scores]
         return is_right and statuses(project)[-1] == status
 
     with following(project):
