@@ -58,7 +58,7 @@ def _record_one(
         say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
-    for hint in recording.hints:
+    for hint in filter(None, recording.hints.values()):
         say(hint)
     results = state.results()
     n = len(results) - len(recording.trashed) - len(recording.changed)
@@ -97,7 +97,7 @@ def _record_many(
         say(_NOTHING)
     if given.all:
         _report_checkout(project, recording)
-    for hint in recording.hints:
+    for hint in filter(None, recording.hints.values()):
         say(hint)
     for store in recording.stores:
         if store in changed and not options.dry_run:

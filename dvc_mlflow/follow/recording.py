@@ -92,8 +92,8 @@ class Recording:
         """The commits that were searched for these; several rounds read the same ones."""
         self.digests: set[str] = set()
         """Of the stages' results that were found."""
-        self.hints: dict[str, None] = {}
-        """What would make a table say more."""
+        self.hints: dict[str, str] = {}
+        """What would make the table of an experiment say more, or ""."""
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
         self._pending: list[tuple[Result, Row, Match]] = []
@@ -102,7 +102,8 @@ class Recording:
         self._measures: dict[str, dict[str, None]] = defaultdict(dict)
         """The metrics of the rows that were written, best first."""
         self._n_written: Counter[str] = Counter()
-        """All four by experiment."""
+        self._n_shown: Counter[str] = Counter()
+        """The rows with which its table was brought up to date; all five by experiment."""
         self._bar: tqdm | None = None
         """How much of git's history is read."""
 
@@ -136,7 +137,8 @@ class Recording:
             self.n_results += len(found)
             self.digests.update(digest for key in found for _, digest in key)
             if not self._options.dry_run:
-                self._show_all()
+                for store in self.stores:
+                    self._show(store)
                 self._settle([*found.values()])
                 self._settle_leftovers([*found.values()])
 
@@ -403,18 +405,17 @@ class Recording:
                     runs.add(done.run, result.origin.time)
                 self._take(result, store, done)
             n = self._n_written[store.experiment]
-            if n & (n - 1) == 0:  # while a history is read, ever more seldom
+            if n and n & (n - 1) == 0:  # while a history is read, ever more seldom
                 self._show(store)
 
-    def _show_all(self) -> None:
-        """Bring the tables up to the rows that were written."""
-        for store in self.stores:
-            if self._n_written[store.experiment]:
-                self.hints |= dict.fromkeys(filter(None, [self._show(store)]))
-
-    def _show(self, store: Store) -> str:
+    def _show(self, store: Store) -> None:
+        """Bring a table up to the rows that were written, unless it is."""
+        name = store.experiment
+        if self._n_shown[name] == self._n_written[name]:
+            return
         with store.errors_reported(AT_MOST):
-            return store.show([*self._measures[store.experiment]])
+            self.hints[name] = store.show([*self._measures[name]])
+        self._n_shown[name] = self._n_written[name]
 
     def _settle(self, results: Sequence[Result]) -> None:
         """Leave one row of each result: clones that share a store can write it at the same time.
