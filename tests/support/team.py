@@ -16,6 +16,7 @@ from mlflow.entities import Run
 
 from support.clone import Done, environment
 from support.services import TrackingServer, postgresql, repository, ssh
+from support.waiting import wait
 
 
 class Team:
@@ -109,13 +110,14 @@ def trainings(team: Team) -> list[psutil.Process]:
 
 def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> Any:
     """Wait for a condition, as long as the process lives; return its true value."""
-    deadline = time.monotonic() + 300
-    while not (value := met()):
-        assert time.monotonic() < deadline, "not met in time"
-        if process and process.poll() is not None:
+
+    def is_met() -> Any:
+        value = met()
+        if not value and process and process.poll() is not None:
             raise AssertionError(process.communicate()[0])
-        time.sleep(0.05)
-    return value
+        return value
+
+    return wait(is_met, 300)
 
 
 @contextmanager

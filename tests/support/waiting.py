@@ -14,6 +14,5 @@ def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
             return found
         now = time.monotonic()
         assert now < deadline, "it did not happen"
-        time.sleep(
-            max(0.05, 2 * (now - began))
-        )  # a search in MLflow takes time from what it awaits
+        # A search in MLflow takes time from what it awaits.
+        time.sleep(max(0.05, 2 * (now - began)))
