@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from support.following import (
     wait_for_store,
 )
 from support.pipelines import Repository, Stages, evaluate, last, repository
-from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -91,12 +91,19 @@ def test_several(tmp_path: Path) -> None:
         f"setsid {sys.executable} -c 'import time; time.sleep(600)' >/dev/null 2>&1 & echo $! > pid"
     )
     odd = scored("5", "odd")
+    waits = "until test -e {root}/go; do sleep 0.1; done; {cmd}"
+    root = tmp_path / "project"
+
+    def item(value: str, name: str, **more: object) -> dict[str, object]:
+        stage = scored(value, name, **more)
+        return {**stage, "cmd": waits.format(root=root, cmd=stage["cmd"])}
+
     stages: Stages = {
-        "each": {"foreach": ["x", "y"], "do": scored("1", "${item}", wdir="sub")},
-        "grid": {"matrix": {"i": [1, 2]}, **scored("${item.i}", "g${item.i}")},
+        "each": {"foreach": ["x", "y"], "do": item("1", "${item}", wdir="sub")},
+        "grid": {"matrix": {"i": [1, 2]}, **item("${item.i}", "g${item.i}")},
         "odd": {**odd, "cmd": f"(cd {other.path} && dvc repro -q); {daemon}; {odd['cmd']}"},
     }
-    project = repository(tmp_path / "project", stages, files={"sub/.keep": ""})
+    project = repository(root, stages, files={"sub/.keep": ""})
     expected = [("each/n", 1), ("each/n", 1), ("grid/n", 1), ("grid/n", 2), ("odd/n", 5)]
     seen = set[str]()
 
@@ -105,12 +112,12 @@ def test_several(tmp_path: Path) -> None:
         return statuses(project) == ["FINISHED"] * number
 
     with following(project) as follower:
-        with (
-            started(project, "dvc", "repro", "each@x", "grid@2"),
-            started(project, "sh", "-c", "sleep 0.3; dvc repro each@y"),
-            started(project, "sh", "-c", "sleep 0.6; dvc repro grid@1"),
-        ):
-            wait(lambda: statuses(project).count("RUNNING") > 1)
+        with ExitStack() as together:
+            for count, items in enumerate((["each@x", "grid@2"], ["each@y"], ["grid@1"]), 1):
+                # In turn: a `dvc` gives up when another has held DVC's lock for 3 s.
+                together.enter_context(started(project, "dvc", "repro", *items))
+                seen.update(row.info.run_id for row in wait_for_rows(project, *["RUNNING"] * count))
+            project.write({"go": ""})
             wait_for_store(project, lambda: has(4), 60)
         with started(project, "dvc", "repro", "odd"):
             wait_for_store(project, lambda: has(5), 60)
