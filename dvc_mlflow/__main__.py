@@ -47,7 +47,7 @@ def _run_parsed(words: Sequence[str]) -> int:
     given = parsing.parse_args(words)
     if given.command == "run":
         parsing.error("run: the command is missing")
-    import_module(".store.mlflow_settings", __package__)  # before any command imports MLflow
+    import_module(".store", __package__)  # its settings, before any command imports MLflow
     # Import only what this command needs: DVC and MLflow take seconds.
     with without_collector():
         command = import_module(f".commands.{given.command}", __package__)

@@ -12,10 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..store.lookup import read_run  # before MLflow, which it sets up
-from ..store.store import Store
-
-# isort: split
 import mlflow
 from mlflow.entities import Run
 
@@ -31,6 +27,8 @@ from ..registry.contest import Contest, contest, defeat, flaws, model_md5s, scor
 from ..registry.registered_models import RegisteredModel, is_alias
 from ..registry.row_commit import RowCommit
 from ..registry.show import is_somebodys, show, tags_shown
+from ..store.lookup import read_run
+from ..store.store import Store
 
 
 class _RefusedError(Exception):

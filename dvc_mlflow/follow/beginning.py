@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
 
 from ..pipeline.stages import Stage
@@ -17,6 +14,7 @@ from ..rows.row_of import origin_tags
 from ..rows.title import words
 from ..store.random_names import is_random_name
 from ..store.sending import log, log_inputs
+from ..store.store import Store
 from ..store.upsert import Live, new_run, noted
 
 

@@ -5,9 +5,6 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from ..store import mlflow_settings  # noqa: F401  (before MLflow)
-
-# isort: split
 from mlflow.entities import ViewType
 
 from .. import own_files

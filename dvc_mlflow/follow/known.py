@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from ..errors import StoreError
 from ..rows.result import Result, columns, experiment
 from ..store.faults import AWAY
 from ..store.runs import Runs
+from ..store.store import Store
 from ..store.stores import AT_MOST, Stores
 
 RETRY = 30.0  # s until a process that goes on asks a store again that has failed

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
 
 from .. import processes
@@ -12,6 +9,7 @@ from ..pipeline.lineages import live_key
 from ..pipeline.tags import CLONE, LIVE, TOKEN, value
 from ..rows.content import params_of
 from ..rows.result import Result
+from ..store.store import Store
 from ..store.upsert import Live, written_on
 
 

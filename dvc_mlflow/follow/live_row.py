@@ -6,9 +6,6 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Metric, Run
 
 from .. import processes
@@ -21,6 +18,7 @@ from ..rows.description import description, ended
 from ..rows.origin import of_running
 from ..rows.result import Result, State, of
 from ..store.sending import comparable, log, stored
+from ..store.store import Store
 from ..store.upsert import Live, Written
 from .beginning import log_known, open_run, take_run
 from .changed import Changed

@@ -2,9 +2,6 @@
 
 from typing import Protocol
 
-from ..store import mlflow_settings  # noqa: F401  (before MLflow)
-
-# isort: split
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 

@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
 
 from ..pipeline.tags import CLONE, PARENT, TOKEN, value
 from ..pipeline.token import Token
+from ..store.store import Store
 from .running import StageRun
 
 _COARSE = 20  # ms to which the start of a process is known

@@ -8,10 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..store.models import of_run
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
 
 from ..errors import ToolError
@@ -19,6 +15,8 @@ from ..pipeline.lineages import Lineage, lineages, makes_model, recorded
 from ..pipeline.naming import model_names
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import COMPLETE, MD5, tagged
+from ..store.models import of_run
+from ..store.store import Store
 
 
 class Contest(NamedTuple):

@@ -12,9 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..store.store import Store, exists  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities.model_registry import ModelVersion
 
 from ..errors import ProjectError, plain, say, warn
@@ -32,6 +29,7 @@ from ..pipeline.tags import (
 )
 from ..project import Project
 from ..store.faults import retried
+from ..store.store import Store, exists
 from ..store.stores import AT_MOST
 from . import registered_models
 from .registered_models import RegisteredModel

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from ..store.store import Store  # before MLflow, which it sets up
-
-# isort: split
 from ..errors import ProjectError
 from ..pipeline.declarations import Declarations
 from ..pipeline.identity import StoredRun
@@ -16,6 +13,7 @@ from ..project import Past, Project
 from ..rows.origin import of_commit
 from ..rows.result import Result, experiment, now_or_none, of
 from ..store.models import of_run
+from ..store.store import Store
 from ..store.stores import Stores
 
 if TYPE_CHECKING:

@@ -8,9 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import mlflow_settings  # noqa: F401  (before MLflow)
-
-# isort: split
 import mlflow
 import mlflow.store.db.utils
 import sqlalchemy

@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from io import BytesIO
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
+
+from .store import Store
 
 _LARGEST = 20_000_000  # pixels
 

@@ -3,13 +3,11 @@
 import re
 from pathlib import Path
 
-from .store import Store, exists
-
-# isort: split
 from mlflow.entities import Run
 
 from ..errors import ToolError
 from ..pipeline.tags import FOUND_BY
+from .store import Store, exists
 
 
 def read_run(root: Path, named: str) -> Run:

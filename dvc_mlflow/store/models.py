@@ -8,15 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
 from ..pipeline.row import ServedModel
 from ..pipeline.tags import MD5, MODEL, tagged
+from .store import Store
 
 if TYPE_CHECKING:
     from mlflow.models import Model as Package

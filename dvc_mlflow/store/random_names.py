@@ -1,8 +1,5 @@
 """The names that MLflow makes up for runs that have none, such as `bouncing-fish-123`."""
 
-from . import mlflow_settings  # noqa: F401  (before MLflow)
-
-# isort: split
 from mlflow.utils import name_utils
 
 

@@ -3,9 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run, ViewType
 
 from .. import processes
@@ -24,6 +21,7 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
+from .store import Store
 
 _Found = dict[str, tuple[int, StoredRun]]
 """Runs by their ids, each after its start."""

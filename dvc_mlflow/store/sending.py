@@ -9,13 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from ..pipeline.row import Input, Point
 from .faults import retried
+from .store import Store
 
 _T = TypeVar("_T")
 _METRICS, _PAIRS = 800, 100  # at most, in a request

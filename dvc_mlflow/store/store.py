@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from . import mlflow_settings  # noqa: F401  (before MLflow)
-
-# isort: split
 import mlflow
 import mlflow.store.db.utils
 from mlflow.entities import Experiment, LoggedModel, Run, ViewType

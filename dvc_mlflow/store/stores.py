@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from .runs import AllRuns, Runs
+from .store import Store
 
 AT_MOST = 600
 """Seconds that a server may take for a row; a model can have a few GB."""

@@ -12,9 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from .store import Store  # before MLflow, which it sets up
-
-# isort: split
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
@@ -45,6 +42,7 @@ from .images import log_images
 from .models import UnservableModelError, log_model
 from .runs import stored_run, whole, whole_text
 from .sending import comparable, is_one_request, log, log_files, log_inputs, metric, stored
+from .store import Store
 
 _LONGEST_TAG = 5000  # characters
 

@@ -163,7 +163,7 @@ import importlib, os, signal, sys
 from dvc_mlflow.__main__ import main
 
 words, places = sys.argv[1].split(), sys.argv[2:]
-importlib.import_module("dvc_mlflow.store.mlflow_settings")
+importlib.import_module("dvc_mlflow.store")
 importlib.import_module(f"dvc_mlflow.commands.{words[0]}")
 
 def killed(event, arguments):
