@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from functools import cache
+from importlib import reload
 from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,6 +27,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from dvc_mlflow.__main__ import main
+from dvc_mlflow.store import mlflow_settings
 from support.clone import Clone, Done, environment
 
 Stages = dict[str, dict[str, Any]]
@@ -151,6 +153,8 @@ class Repository(Clone):
             redirect_stderr(error),
             warnings.catch_warnings(action="ignore"),  # pytest would raise them; a program does not
         ):
+            if environment is not None:
+                reload(mlflow_settings)  # a program begins with them
             status = program([*arguments])
         return Said(out.getvalue(), error.getvalue(), status)
 

@@ -12,14 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from support.clone import environment
 from support.followers import end_followers, followers
 from support.healing import heal
-from support.hostile import small_pipeline
 from support.pipelines import Repository, evaluate, repository, train
-from support.servers import serving
 
 pytestmark = [
     pytest.mark.rest,
@@ -111,33 +108,3 @@ def test_run(tmp_path: Path, slow: bool) -> None:
         assert finished(project) == expected, what
         assert project.lock == lock, what
         end_followers(project.path)
-
-
-def test_record_all_on_a_server(tmp_path: Path, slow: bool) -> None:
-    """`record --all` into a server, killed again and again, ends with each row once."""
-    project, n = small_pipeline(tmp_path), 200 if slow else 40
-    file = project.path / "dvc.lock"
-    text = file.read_text()
-    for rate in range(2, n + 1):
-        project.set({"rate": rate})
-        file.write_text(text.replace("rate: 1", f"rate: {rate}"))
-        project.commit(f"rate {rate}")
-    rng = random.Random(46)  # noqa: S311
-    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
-        for _ in range(20 if slow else 3):
-            command = started(project, "record", "--all", MLFLOW_TRACKING_URI=server)
-            with suppress(subprocess.TimeoutExpired):
-                command.wait(rng.uniform(3, 8))
-            command.kill()
-            command.wait(60)
-        # The server may still carry out what a killed one has asked for while the first runs.
-        for _ in range(2):
-            project.run("dvc-mlflow", "record", "--all", MLFLOW_TRACKING_URI=server)
-        client = MlflowClient(server)
-        ids = [each.experiment_id for each in client.search_experiments()]
-        runs = client.search_runs(ids, max_results=1000)
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    digests = [run.data.tags["dvc-mlflow.lock.one"] for run in runs]
-    assert (len(digests), len({*digests})) == (n, n)
-    assert sorted(int(run.data.params["rate"]) for run in runs) == [*range(1, n + 1)]
-    assert {run.data.metrics["one/n"] for run in runs} == {1}

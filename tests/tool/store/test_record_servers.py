@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.pipelines import Repository, served
-from support.refusals import SECRET, files, refused
+from support.refusals import SECRET, files, refused_here
 from support.servers import answers, free_port, running
 
 pytestmark = [
@@ -120,7 +120,7 @@ def test_server_that_is_none(project: Repository, answer: Answer, end: str) -> N
     """A server that is not MLflow, is too old, or does not answer is refused in one line."""
     before = files(project.path.parent)
     with server(answer) as host:
-        line = refused(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}")
+        line = refused_here(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}")
     assert line.startswith(f"MLflow at http://***@{host}: ")
     assert end in line
     assert files(project.path.parent) == before
@@ -132,7 +132,7 @@ def test_web_server(project: Repository, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", f"{port}"]
     with running(command, lambda: answers(f"http://127.0.0.1:{port}"), cwd=tmp_path):
-        line = refused(project, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
+        line = refused_here(project, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     assert line.endswith(CHECK)
 
 
@@ -155,7 +155,7 @@ def test_no_secret_is_shown(project: Repository, address: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{closed.getsockname()[1]}"
-        line = refused(project, MLFLOW_TRACKING_URI=address.format(SECRET, host))
+        line = refused_here(project, MLFLOW_TRACKING_URI=address.format(SECRET, host))
     assert "***" in line
 
 

@@ -5,10 +5,11 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,24 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from support.clone import Clone, environment
+from support.histories import history
 from support.pipelines import LOADER, Repository, finished
 from support.rebuilding import STAGES, contents, in_child, started, store_copied, undisturbed
 from support.servers import serving
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
+
+
+SIGNALS = {"kills": signal.SIGKILL, "interrupts": signal.SIGINT}
+STATUSES = {"raises": 1, "kills": -signal.SIGKILL, "interrupts": 130}
+"""What `record` returns that is stopped, by how."""
+RECORD_ALL = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +65,7 @@ class Stop:
         if self._left == 0 and self._how == "raises":
             raise MlflowException("database is locked")
         if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), SIGNALS[self._how])
 
 
 def at_each_call(stop: Stop) -> None:
@@ -92,6 +102,7 @@ def recording(project: Repository, events: str, at: int, how: str) -> int:
     """
 
     def work() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python does at its start
         stop = Stop(at, how)
         if events == "calls":
             at_each_call(stop)
@@ -108,12 +119,12 @@ def recording(project: Repository, events: str, at: int, how: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("events", "how"), [("calls", "kills"), ("calls", "raises"), ("files", "kills")]
+    ("events", "how"), [("calls", "raises"), ("calls", "interrupts"), ("files", "kills")]
 )
 def test_stopped_at_every_event(
     made: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
 ) -> None:
-    """Wherever `record` is killed or its store fails, the next `record` completes the row.
+    """Wherever `record` is killed or interrupted, or its store fails, the next completes the row.
 
     Then there is one row, as after an undisturbed `record`, and one model; none stays RUNNING.
     """
@@ -122,9 +133,9 @@ def test_stopped_at_every_event(
     assert contents(first) == expected
     number = int((tmp_path / "0" / "events").read_text())
     assert number > 15
-    for at in range(1, number + 1, 1 if slow else 4):
+    for at in range(1, number + 1, 1 if slow else 7):
         project = made.copy(tmp_path / f"{at}" / "project")
-        assert recording(project, events, at, how) == (1 if how == "raises" else -signal.SIGKILL)
+        assert recording(project, events, at, how) == STATUSES[how]
         check_half_rows(project)
         assert in_child(lambda: project.record().status) == 0  # noqa: B023
         assert contents(project) == expected, f"after {at} of {number} {events}"
@@ -137,7 +148,7 @@ def check_half_rows(project: Repository) -> None:
         return
     with closing(sqlite3.connect(store_copied(project))) as store:
         complete = store.execute(
-            "SELECT run_uuid, key FROM tags WHERE key LIKE 'lock.%'"
+            "SELECT run_uuid, key FROM tags WHERE key LIKE 'dvc-mlflow.lock.%'"
         ).fetchall()
         logged = {*store.execute("SELECT run_uuid, key FROM latest_metrics")}
         ended = {
@@ -154,64 +165,64 @@ def check_half_rows(project: Repository) -> None:
         assert (run_id, needed[key]) in logged
 
 
-def test_killed_at_any_time(project: Repository, expected: list[Any], slow: bool) -> None:
-    """After a SIGKILL at any time, the next `record` completes the row."""
-    began = time.monotonic()
-    project.run("dvc-mlflow", "record")
-    seconds = time.monotonic() - began
-    moments = 40 if slow else 8
-    for moment in range(moments):
-        project.remove_store()
-        with started(project) as record:
-            time.sleep(seconds * (0.3 + 0.7 * moment / moments))
-            record.kill()
-        check_half_rows(project)
-        done = project.run("dvc-mlflow", "record")
-        assert done.stderr == ""
-        assert contents(project) == expected
-
-
-def test_interrupted(project: Repository, expected: list[Any]) -> None:
-    """Ctrl-C ends `record` without a word; the next one completes the row."""
-    for seconds in (1.0, 2.0, 2.5):
-        with started(project) as record:
-            time.sleep(seconds)
-            record.send_signal(signal.SIGINT)
-            _, error = record.communicate()
-        assert error == ""
-        # Python has no handler of its own before it has started, and once it ends.
-        assert record.returncode in (0, 130, -signal.SIGINT)
-    assert project.run("dvc-mlflow", "record").stderr == ""
-    assert contents(project) == expected
-
-
-@pytest.mark.parametrize("number", [2, 4])
-@pytest.mark.parametrize("store", ["empty", "used", "server"])
-def test_at_once(
-    project: Repository, expected: list[Any], tmp_path: Path, store: str, number: int
-) -> None:
-    """Several `record` at once: one adds the row, the others have nothing to do."""
-    if store == "used":
-        project.set({"rate": 2})
-        project.dvc("repro", "-q")
-        assert in_child(lambda: project.record().status) == 0
-        project.git("checkout", "-q", ".")
-        project.dvc("checkout", "-q")
-    shelf = Repository(tmp_path / "shelf")
-    shelf.path.mkdir()
-    database = f"sqlite:///{shelf.path}/rows.db"
-    with ExitStack() as opened:
-        address = ""
-        if store == "server":
-            serve = serving(shelf, "server", "--backend-store-uri", database, "--workers", "2")
-            address = opened.enter_context(serve)
+@pytest.mark.parametrize("store", ["own", "server"])
+def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
+    """Three `record` at once: one adds the row, the others have nothing to do."""
+    with store_of(project, store) as (address, _):
         more = {"MLFLOW_TRACKING_URI": address} if address else {}
-        records = [opened.enter_context(started(project, **more)) for _ in range(number)]
-        said = [record.communicate() for record in records]
-        assert [record.returncode for record in records] == [0] * number, said
-        assert [error for _, error in said] == [""] * number
+        with ExitStack() as opened:
+            records = [opened.enter_context(started(project, **more)) for _ in range(3)]
+            said = [record.communicate() for record in records]
+        assert [record.returncode for record in records] == [0] * 3, said
+        assert [error for _, error in said] == [""] * 3
         nothing = "nothing to do: MLflow has this result\n"
-        assert sorted(out.startswith(nothing) for out, _ in said) == [False] + [True] * (number - 1)
-        found = contents(project, address)
-    assert [row for row in found if row["params"]["rate"] == "1"] == expected
-    assert len(found) == (2 if store == "used" else 1)
+        assert sorted(out.startswith(nothing) for out, _ in said) == [False, True, True]
+        assert contents(project, address) == expected
+
+
+@pytest.mark.parametrize("store", ["own", "server"])
+def test_history(tmp_path: Path, store: str) -> None:
+    """A history that is killed twice, and then recorded twice at once, has each result once.
+
+    For longer than a live row would wait, another program writes to a server's database.
+    """
+    project = history(tmp_path / "project", 40)
+    with store_of(project, store) as (address, file):
+        more = environment(**({"MLFLOW_TRACKING_URI": address} if address else {}))
+        with closing(sqlite3.connect(file, timeout=60)) as database:
+            for number in (3, 20):
+                with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
+                    wait(lambda: n_runs(database) > number)  # noqa: B023
+                    killed.kill()
+            assert n_runs(database) < 40
+            both = [subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) for _ in range(2)]
+            if address:
+                database.execute("BEGIN IMMEDIATE")
+                time.sleep(14)
+                database.rollback()
+        assert [process.wait() for process in both] == [0, 0]
+        client = MlflowClient(address) if address else project.client
+        rows = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(40)]
+        for row in rows:
+            score = int(row.data.params["rate"]) / 1000
+            assert (row.info.status, row.data.metrics["evaluate/score"]) == ("FINISHED", score)
+            assert {"dvc-mlflow.lock.train", "dvc-mlflow.lock.evaluate"} <= row.data.tags.keys()
+            assert len(client.get_metric_history(row.info.run_id, "train/loss")) == 20
+
+
+def n_runs(database: sqlite3.Connection) -> int:
+    (number,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
+    return int(number)
+
+
+@contextmanager
+def store_of(project: Repository, kind: str) -> Iterator[tuple[str, Path]]:
+    """Yield the address and the database of a server, or "" and the project's own database."""
+    if kind == "own":
+        yield "", project.path / "mlflow.db"
+        return
+    file = project.path.with_name("rows.db")
+    arguments = ("--backend-store-uri", f"sqlite:///{file}", "--workers", "2")
+    with serving(Clone(file.parent), "server", *arguments) as address:
+        yield address, file
