@@ -259,6 +259,9 @@ class LiveRows:
             return
         row = stage.row or LiveRow(self._known, stage.run, result)
         if changed := state.project.changed(name, stage.inputs):
+            if _is_replaced(stage.run):
+                row.drop()
+                return
             why = f"{', '.join(changed[:3])} changed while the stage ran"
             row.end("FAILED", why, result, name, changed_tags(digest, changed))
             again = f"`dvc-mlflow run dvc repro -f {name}` makes its result again"
@@ -291,7 +294,8 @@ class LiveRows:
         run, row = stage.run, stage.row
         status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
         self._take_scripts(stage, now=True)
-        if row and (run.repeated_by or stage.is_late or not run.is_seen):
+        is_unknown = run.repeated_by or stage.is_late or not run.is_seen or _is_replaced(run)
+        if row and is_unknown:
             row.drop()
         elif row and stage.result:
             row.end(status, f"DVC has no result of stage {stage.name}", stage.result, stage.name)
@@ -329,6 +333,12 @@ def _is_its_lock(run: StageRun) -> bool:
     """Whether dvc.lock is as a stage that has ended has left it, by its time."""
     now = stamp(run.lock)
     return now is not None and abs(now.time / 1e9 - run.ended) < _WRITTEN
+
+
+def _is_replaced(run: StageRun) -> bool:
+    """Whether dvc.lock is another file than before, as after `git switch`, and says nothing."""
+    now = stamp(run.lock)
+    return now is not None and run.before is not None and now.file != run.before.file
 
 
 def _is_later(run: StageRun, written: int) -> bool:

@@ -119,6 +119,30 @@ def test_lock_in_writing(tmp_path: Path) -> None:
         assert not [line for line in follower.lines if "FAILED" in line]
 
 
+def test_replaced_lock(tmp_path: Path) -> None:
+    """If git has replaced dvc.lock before anybody has looked, that is no change of the inputs."""
+    fit = {**train("raw.txt"), "cmd": f"{GATE}; {train('raw.txt')['cmd']}"}
+    project = repository(tmp_path / "project", {"train": fit, "a": evaluate("a")})
+    project.write({"go": ""})
+    project.dvc("repro", "-q")
+    project.commit("1")
+    (project.path / "go").unlink()
+    project.set({"rate": 2})
+    with following(project) as follower:
+        with started(project, "dvc", "repro") as dvc:
+            wait_for_rows(project, "FINISHED", "RUNNING")
+            wait_for_store(project, lambda: last(project).data.params.get("rate") == "2")
+            follower.process.send_signal(signal.SIGSTOP)
+            project.write({"go": ""})
+            assert dvc.wait(60) == 0
+        project.commit("2")
+        project.git("switch", "-q", "-c", "other", "HEAD~1")
+        follower.process.send_signal(signal.SIGCONT)
+        follower.wait_for("added: row 'rate=2")
+    rows = [(row.data.params["rate"], row.info.status) for row in project.rows()]
+    assert sorted(rows) == [("1", "FINISHED"), ("2", "FINISHED")], follower.lines
+
+
 def test_one_row(tmp_path: Path) -> None:
     """Whatever comes between, what runs has one row, and a result has one.
 
