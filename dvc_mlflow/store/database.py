@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from mlflow.exceptions import MlflowException
 from ..place import file_of
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # else it tries for minutes to connect
+# It reads dozens of scripts each time, for one constant.
+mlflow.store.db.utils._get_latest_schema_revision = cache(
+    mlflow.store.db.utils._get_latest_schema_revision
+)
 
 _MAKING, _MOMENT = 20, 0.05  # seconds
 _CONTENT = {"experiments", "experiment_tags", "runs", "registered_models"}

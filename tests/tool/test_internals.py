@@ -24,6 +24,7 @@ INTERNALS = {
     "_reset": "scmrepo.git:Git",
     "_global_filters": "dulwich.ignore:IgnoreFilterManager",
     "_ignorecase": "dulwich.ignore:IgnoreFilterManager",
+    "_get_latest_schema_revision": "mlflow.store.db.utils:",
     "_get_schema_version": "mlflow.store.db.utils:",
     "_verify_schema": "mlflow.store.db.utils:",
     "_tracking_service": "mlflow.tracking:",

@@ -309,15 +309,15 @@ def test_champion_that_somebody_chose(project: Repository) -> None:
 def test_server(project: Repository, tmp_path: Path) -> None:
     """Promotion works the same way on a tracking server."""
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
-        project.run("dvc-mlflow", "record", MLFLOW_TRACKING_URI=server)
+        project.tool("record", MLFLOW_TRACKING_URI=server)
         client = mlflow.MlflowClient(server)
         (run,) = client.search_runs([client.get_experiment_by_name("project").experiment_id])
-        promote = ("dvc-mlflow", "promote", run.info.run_id)
-        done = project.run(*promote, MLFLOW_TRACKING_URI=server)
-        assert "models:/clf@champion is version 1\n" in done.stdout
-        assert done.stderr == ""
-        done = project.run(*promote, check=False, MLFLOW_TRACKING_URI=server)
-        assert "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)" in done.stderr
+        promote = ("promote", run.info.run_id)
+        said = project.tool(*promote, MLFLOW_TRACKING_URI=server)
+        assert "models:/clf@champion is version 1\n" in said.out
+        assert said.error == ""
+        said = project.tool(*promote, MLFLOW_TRACKING_URI=server)
+        assert "test/score 1.0 is not better than the champion's 1.0 (v0.0.1)" in said.error
 
 
 def test_rows_without_a_result(project: Repository) -> None:

@@ -186,8 +186,7 @@ def test_nothing_new_on_a_server(tmp_path: Path) -> None:
     with serving(Repository(tmp_path), "server", "--workers", "1") as server:
 
         def record(*options: str) -> str:
-            words = ("dvc-mlflow", "record", "--all", *options)
-            return project.run(*words, MLFLOW_TRACKING_URI=server).stdout
+            return project.tool("record", "--all", *options, MLFLOW_TRACKING_URI=server).out
 
         assert "4 rows added" in record()
         assert record() == NOTHING
