@@ -70,16 +70,3 @@ def test_one_changed_value_is_one_changed_line(reproduced: Clone, tmp_path: Path
         apply_overrides(str(clone.path / "params.yaml"), ["train.seed=9", "train.clipnorm=1"])
         changed = clone.git("diff", "--numstat", "params.yaml").split()
         assert changed[:2] == ["2", "2"], path
-
-
-@pytest.mark.rest
-def test_experiment_changes_one_line(reproduced: Clone, tmp_path: Path) -> None:
-    """`dvc exp run -S` and `dvc exp apply` change one line of params.yaml."""
-    clone = reproduced.copy(tmp_path / "clone")
-    clone.dvc("exp", "run", "-n", "wide", "-S", "model.units=5")
-    for _ in range(2):
-        changed = clone.git("diff", "-U0", "params.yaml").splitlines()
-        (line,) = [text for text in changed if text.startswith("+ ")]
-        assert line.split() == "+  units: 5  # width of the cell, 1 or more; the post's".split()  # noqa: SIM905
-        clone.git("checkout", ".")
-        clone.dvc("exp", "apply", "wide")

@@ -9,7 +9,7 @@ from mlflow import pyfunc
 from ruamel.yaml import YAML
 
 from support.clone import Clone
-from support.example import EXAMPLE, add_prefix, copy_example, plain_example
+from support.example import EXAMPLE, add_prefix, plain_example
 from support.followers import end_followers
 from support.pipelines import Repository
 
@@ -129,22 +129,3 @@ def test_served(live: Repository, tmp_path: Path) -> None:
     )
     right = sum(int(label) == answer for label, answer in zip(labels, answers, strict=True))
     assert right / len(labels) == run.data.metrics["evaluate/test/accuracy"]
-
-
-@pytest.mark.rest
-def test_in_place(tmp_path: Path) -> None:
-    """In a folder of another project, as here, the example records into that project's store."""
-    root = Repository(tmp_path / "root")
-    example = copy_example(root.path / "examples" / "digits")
-    add_prefix(example)
-    root.git("init", "-q", "-b", "main")
-    root.dvc("init", "-q")
-    root.commit("Two projects")
-    example.dvc("exp", "run", "--temp", "-S", "train.passes=3")
-    root.record("--experiments", folder="examples/digits")
-    (run,) = root.rows()
-    digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
-    assert run.info.run_name == f"passes=3 {digits}"
-    assert "evaluate/test/loss" in run.data.metrics
-    assert root.client.get_experiment(run.info.experiment_id).name == "root/examples/digits"
-    assert not (example.path / "mlflow.db").exists()

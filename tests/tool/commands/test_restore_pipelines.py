@@ -140,7 +140,7 @@ def check(project: Repository) -> None:
 
 @pytest.mark.rest
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # shrinking would take many minutes
