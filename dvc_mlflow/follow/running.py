@@ -253,7 +253,7 @@ class Looker(threading.Thread):
             for command in dvc.commands():
                 with suppress(psutil.Error, OSError):  # it can have ended by now
                     self._see(place, dvc, command)
-        for pid, own, since in place.unseen():
+        for pid, own, since in place.unseen() if is_now else ():
             if not any((run.pid, run.held) == (pid, own) for run in self.runs):
                 self._see_entry(place, pid, own, since)
 

@@ -80,7 +80,7 @@ class RWLock:
                 for info in infos:
                     reads.setdefault(int(info["pid"]), set()).add(path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            if now.age < _DAMAGED:
+            if now.age < _DAMAGED or stamp(self._path) != now:
                 return False
             writes, reads = {}, {}
         self.stamp = now

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dvc_mlflow import own_files
 from dvc_mlflow.follow.rwlock import Held, RWLock, last_dvc, stamp
 
 ENTRY = {"pid": 7, "cmd": "dvc repro"}
@@ -67,6 +68,22 @@ def test_half_written(tmp_path: Path, text: str) -> None:
     os.utime(tmp_path / ".dvc/tmp/rwlock", (1, 1))  # nobody completes it any more
     assert read.read()
     assert read.held == {}
+
+
+def test_truncated_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is if DVC begins to write between a look at an old file and its reading."""
+    read = lock(tmp_path, json.dumps(CONTENT))
+    assert read.read()
+    before, file = read.held, tmp_path / ".dvc/tmp/rwlock"
+    os.utime(file, ns=(0, 10**9))  # an old file that was not read yet
+
+    def truncated(path: str) -> bytes:
+        file.write_text("")
+        return b""
+
+    monkeypatch.setattr(own_files, "read", truncated)
+    assert not read.read()
+    assert read.held == before
 
 
 @pytest.mark.parametrize(
