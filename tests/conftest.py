@@ -48,6 +48,19 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let workers take modules in the order of collection, not by their number of tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what follows running stages: it takes longest, and mostly waits."""
+    long = {"following", "followers"}
+    items.sort(
+        key=lambda item: isinstance(item, pytest.Function) and not long & {*vars(item.module)}
+    )
+
+
 def pytest_report_header() -> str:
     return f"processor: {processor()}"
 
