@@ -1,9 +1,11 @@
-"""All private names of DVC and MLflow that the tool uses are in one list, and they are there."""
+"""What the tool uses of DVC and MLflow beyond their documented API is in one list, and is there."""
 
 import ast
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,24 +17,43 @@ pytestmark = [
 ]
 
 TOOL = ROOT / "dvc_mlflow"
-INTERNALS = {
-    "_artifacts": "dvc.repo.index:Index",
-    "_metrics": "dvc.repo.index:Index",
-    "_params": "dvc.repo.index:Index",
-    "_plots": "dvc.repo.index:Index",
-    "_build": "dvc.output:Output",
-    "_reset": "scmrepo.git:Git",
-    "_global_filters": "dulwich.ignore:IgnoreFilterManager",
-    "_ignorecase": "dulwich.ignore:IgnoreFilterManager",
-    "_get_latest_schema_revision": "mlflow.store.db.utils:",
-    "_get_schema_version": "mlflow.store.db.utils:",
-    "_verify_schema": "mlflow.store.db.utils:",
-    "_tracking_service": "mlflow.tracking:",
-    "_GENERATOR_NOUNS": "mlflow.utils.name_utils:",
-    "_GENERATOR_PREDICATES": "mlflow.utils.name_utils:",
+PAGE = (TOOL / "INTERNALS.md").read_text()
+LISTED = {*re.findall(r"`((?:dvc|dvc_data|scmrepo|dulwich|mlflow)(?:\.\w+)*)`", PAGE)} - {
+    "dvc.api",
+    "mlflow",
 }
-"""Each private name with the module, and the class in it, whose it is."""
+PACKAGES = ("dvc", "dvc_data", "dvc_objects", "scmrepo", "dulwich", "mlflow")
+DOCUMENTED = re.compile(
+    r"mlflow(\.(MlflowClient|artifacts|entities|environment_variables|exceptions|models|pyfunc)\b.*)?"
+)
+OF_OBJECTS = {"scmrepo.fs.GitFileSystem.fs.trie.open"}
+"""What is reached on objects alone."""
 OF_PYTHON = {"_asdict", "_exit", "_replace"}
+
+
+def imported(tree: ast.AST) -> dict[str, str]:
+    """Return what a module imports from DVC and MLflow: the dotted name of each by its own name."""
+    found = dict[str, str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {each.asname or each.name: each.name for each in node.names}
+    return {own: name for own, name in found.items() if name.partition(".")[0] in PACKAGES}
+
+
+def reached(tree: ast.AST) -> Iterator[str]:
+    """Yield what a module imports beyond the documented API, and what it replaces."""
+    names = imported(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.value or node) in names:
+            names[ast.unparse(node.target)] = names[ast.unparse(node.value or node)]
+    yield from (name for name in names.values() if not DOCUMENTED.fullmatch(name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            owner = ast.unparse(node.value)
+            if owner in names or owner.startswith("mlflow."):
+                yield f"{names.get(owner, owner)}.{node.attr}"
 
 
 def private(paths: Iterable[Path]) -> set[str]:
@@ -49,26 +70,55 @@ def private(paths: Iterable[Path]) -> set[str]:
 
 
 def test_all_are_listed() -> None:
-    """The tool uses no private name of another package that is not in the list, and all of it."""
+    """The tool reaches and replaces what the list has, and nothing else."""
     modules = sorted(TOOL.rglob("*.py"))
-    assert private(modules) <= INTERNALS.keys()
-    text = "".join(module.read_text() for module in modules)
-    assert [name for name in INTERNALS if f".{name}" not in text] == []
+    found = {name for path in modules for name in reached(ast.parse(path.read_text()))}
+    named = {last: name for name in LISTED if (last := name.rpartition(".")[2]).startswith("_")}
+    text = "".join(path.read_text() for path in modules)
+    found |= {name for last, name in named.items() if f".{last}" in text}
+    assert found - LISTED == set()
+    assert private(modules) - named.keys() == set()
+    assert LISTED - found - OF_OBJECTS == set()
 
 
-@pytest.mark.parametrize(("name", "owner"), INTERNALS.items())
-def test_they_are_there(name: str, owner: str) -> None:
+@pytest.mark.parametrize("name", sorted(LISTED - OF_OBJECTS))
+def test_they_are_there(name: str) -> None:
     """This version of DVC and MLflow has each of them."""
-    module, _, class_ = owner.partition(":")
-    found = import_module(module)
-    if class_:
-        found = getattr(found, class_)
-        is_set = name in found.__init__.__code__.co_names
-    assert hasattr(found, name) or (class_ and is_set)
+    found: Any = None
+    module, rest = name, list[str]()
+    while True:
+        try:
+            found = import_module(module)
+            break
+        except ModuleNotFoundError:
+            module, _, last = module.rpartition(".")
+            rest.insert(0, last)
+    for each in rest:
+        code = getattr(getattr(found, "__init__", None), "__code__", None)
+        is_set = code is not None and each in code.co_names  # by each of its objects
+        assert hasattr(found, each) or is_set, name
+        found = getattr(found, each, None)
+
+
+def test_number_in_readme() -> None:
+    """README says how many there are."""
+    (number,) = re.findall(r"(\d+) names of DVC and MLflow", (ROOT / "README.md").read_text())
+    assert int(number) == len(LISTED)
 
 
 def test_listing_can_fail(tmp_path: Path) -> None:
-    """A private name of another package is found, and one of the module's own is not."""
+    """What another package has for itself is found, and what is the module's own is not."""
     sneaky = tmp_path / "sneaky.py"
-    sneaky.write_text("class A:\n    def _own(self):\n        return self._own, repo._hidden\n")
+    sneaky.write_text(
+        "from dvc.repo.index import Index as Own\n"
+        "import mlflow\n"
+        "class A:\n    def _own(self):\n        return self._own, repo._hidden\n"
+        "Own.read = None\n"
+        "mlflow.utils.LIMIT = 1\n"
+    )
     assert private([sneaky]) == {"_hidden"}
+    assert {*reached(ast.parse(sneaky.read_text()))} == {
+        "dvc.repo.index.Index",
+        "dvc.repo.index.Index.read",
+        "mlflow.utils.LIMIT",
+    }
