@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,8 +51,30 @@ class _Stage:
     is_late: bool = False
     """Whether it had ended before its row could begin: somebody can have changed dvc.lock since."""
     is_begun: bool = False
+    lock: int = -1
+    """A descriptor of dvc.lock as it was then: no other file can have its number meanwhile."""
     pause: float = _AGAIN
     next_try: float = 0.0
+
+    def open_lock(self) -> None:
+        """Keep dvc.lock open, if there is one."""
+        if self.lock < 0:
+            with suppress(OSError):
+                self.lock = os.open(self.run.lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def is_replaced(self) -> bool:
+        """Whether dvc.lock is another file now, as after `git switch`; DVC writes in place."""
+        if self.lock < 0:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self.lock), Path(self.run.lock).stat())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close what was kept open."""
+        if self.lock >= 0:
+            os.close(self.lock)
 
 
 class LiveRows:
@@ -88,7 +111,7 @@ class LiveRows:
                 return False
             raise
         if is_over:
-            del self._stages[run]
+            self._stages.pop(run).close()
         return is_over
 
     def is_pending(self, run: StageRun) -> bool:
@@ -126,6 +149,8 @@ class LiveRows:
         """Leave the rows as they are, for the next follower."""
         for row in self._open:
             row.leave()
+        for stage in self._stages.values():
+            stage.close()
         for project in self._projects.values():
             project.close()
 
@@ -170,6 +195,7 @@ class LiveRows:
         results = results_of(project, run, name)
         if not results:
             return
+        stage.open_lock()
         stage.entry = project.entry(name)
         stage.inputs = project.inputs(name, int(run.began * 1e9)) if run.is_seen else {}
         result = stage.result = results[0]
@@ -259,7 +285,7 @@ class LiveRows:
             return
         row = stage.row or LiveRow(self._known, stage.run, result)
         if changed := state.project.changed(name, stage.inputs):
-            if _is_replaced(stage.run):
+            if stage.is_replaced():
                 row.drop()
                 return
             why = f"{', '.join(changed[:3])} changed while the stage ran"
@@ -294,7 +320,7 @@ class LiveRows:
         run, row = stage.run, stage.row
         status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
         self._take_scripts(stage, now=True)
-        is_unknown = run.repeated_by or stage.is_late or not run.is_seen or _is_replaced(run)
+        is_unknown = run.repeated_by or stage.is_late or not run.is_seen or stage.is_replaced()
         if row and is_unknown:
             row.drop()
         elif row and stage.result:
@@ -333,12 +359,6 @@ def _is_its_lock(run: StageRun) -> bool:
     """Whether dvc.lock is as a stage that has ended has left it, by its time."""
     now = stamp(run.lock)
     return now is not None and abs(now.time / 1e9 - run.ended) < _WRITTEN
-
-
-def _is_replaced(run: StageRun) -> bool:
-    """Whether dvc.lock is another file than before, as after `git switch`, and says nothing."""
-    now = stamp(run.lock)
-    return now is not None and run.before is not None and now.file != run.before.file
 
 
 def _is_later(run: StageRun, written: int) -> bool:

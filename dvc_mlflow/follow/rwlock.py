@@ -23,8 +23,6 @@ class Stamp(NamedTuple):
     time: int
     """Of its last change, in ns since 1970."""
     size: int
-    file: int
-    """Its inode: DVC writes in place, and git replaces a file."""
 
     @property
     def age(self) -> int:
@@ -97,7 +95,7 @@ def stamp(path: str) -> Stamp | None:
         found = os.stat(path)  # noqa: PTH116  (for speed)
     except (OSError, ValueError):
         return None
-    return Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
+    return Stamp(found.st_mtime_ns, found.st_size)
 
 
 def lock_stamp(home: str) -> Stamp | None:

@@ -14,7 +14,6 @@ from support.following import (
     following,
     run_dvc,
     started,
-    statuses,
     wait_for_rows,
     wait_for_store,
 )
@@ -91,12 +90,12 @@ def test_several(tmp_path: Path) -> None:
         f"setsid {sys.executable} -c 'import time; time.sleep(600)' >/dev/null 2>&1 & echo $! > pid"
     )
     odd = scored("5", "odd")
-    waits = "until test -e {root}/go; do sleep 0.1; done; {cmd}"
     root = tmp_path / "project"
 
     def item(value: str, name: str, **more: object) -> dict[str, object]:
         stage = scored(value, name, **more)
-        return {**stage, "cmd": waits.format(root=root, cmd=stage["cmd"])}
+        wait = f"until test -e {root}/go-{name}; do sleep 0.1; done"
+        return {**stage, "cmd": f"{wait}; {stage['cmd']}"}
 
     stages: Stages = {
         "each": {"foreach": ["x", "y"], "do": item("1", "${item}", wdir="sub")},
@@ -107,20 +106,22 @@ def test_several(tmp_path: Path) -> None:
     expected = [("each/n", 1), ("each/n", 1), ("grid/n", 1), ("grid/n", 2), ("odd/n", 5)]
     seen = set[str]()
 
-    def has(number: int) -> bool:
-        seen.update(row.info.run_id for row in project.rows() if row.info.status == "RUNNING")
-        return statuses(project) == ["FINISHED"] * number
+    def are(*wanted: str) -> None:
+        rows = wait_for_rows(project, *wanted)
+        seen.update(row.info.run_id for row in rows if row.info.status == "RUNNING")
 
     with following(project) as follower:
         with ExitStack() as together:
+            # In turn: a `dvc` gives up when another has held DVC's lock for 3 s.
             for count, items in enumerate((["each@x", "grid@2"], ["each@y"], ["grid@1"]), 1):
-                # In turn: a `dvc` gives up when another has held DVC's lock for 3 s.
                 together.enter_context(started(project, "dvc", "repro", *items))
-                seen.update(row.info.run_id for row in wait_for_rows(project, *["RUNNING"] * count))
-            project.write({"go": ""})
-            wait_for_store(project, lambda: has(4), 60)
+                are(*["RUNNING"] * count)
+            for count, name in enumerate(("x", "y", "g1", "g2"), 1):
+                project.write({f"go-{name}": ""})
+                are(*["FINISHED"] * count, *["RUNNING"] * (4 - count))
         with started(project, "dvc", "repro", "odd"):
-            wait_for_store(project, lambda: has(5), 60)
+            are(*["FINISHED"] * 4, "RUNNING")
+        wait_for_rows(project, *["FINISHED"] * 5)
         began = [line for line in follower.lines if "RUNNING" in line]
         for words in (["status"], ["repro", "grid@1"], ["commit", "-f"]):
             project.run("dvc", *words, DVC_STAGE="odd", DVC_ROOT=f"{project.path}")
