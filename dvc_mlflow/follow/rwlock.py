@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .. import own_files
 
 _SETTLED = 100_000_000  # ns after which a file of that age is not half written
-_DAMAGED = 1_000_000_000  # ns after which one that cannot be read says nothing any more
+_DAMAGED = 10_000_000_000  # ns after which one that cannot be read says nothing any more
 
 
 class Stamp(NamedTuple):
