@@ -306,8 +306,13 @@ def settle(store: Store, double: StoredRun, kept: str, wanted: Mapping[str, str]
         return ""
     if why := written_on(store, run):
         return f"row {double.name!r} is there twice; both stay, as {why}"
-    log(store, double.run_id, tags={DOUBLE: kept})
-    store.client.delete_run(double.run_id)  # it does no harm if another process has just done it
+    try:
+        log(store, double.run_id, tags={DOUBLE: kept})
+        store.client.delete_run(double.run_id)
+    except MlflowException:
+        if store.client.get_run(double.run_id).info.lifecycle_stage == "active":
+            raise
+        return ""  # another clone has just moved it
     return f"row {double.name!r} was there twice; one is in MLflow's trash"
 
 

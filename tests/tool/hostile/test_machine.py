@@ -60,7 +60,8 @@ def test_clock_set_back(tmp_path: Path) -> None:
     with following(project, **faked):
         with started(project, "dvc", "repro", **faked) as dvc:
             wait(project.rows, 120)
-            clock.write_text("-1d")
+            (tmp_path / "later").write_text("-1d")
+            (tmp_path / "later").rename(clock)  # it is read all the time
             (project.path / "go").touch()
             assert dvc.wait(120) == 0
         wait_for_rows(project, "FINISHED")

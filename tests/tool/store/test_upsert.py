@@ -247,6 +247,14 @@ def test_double(store: Store) -> None:
     assert gone.data.tags["dvc-mlflow.double"] == only(store).info.run_id
 
 
+def test_double_that_another_clone_has_moved(store: Store) -> None:
+    """If another clone has just moved it to the trash, nothing is left to do or to say."""
+    first, later = double(store)
+    store.client.delete_run(later.run_id)
+    assert settle(store, later, first, {"train": TRAIN}) == ""
+    assert store.client.get_run(later.run_id).info.lifecycle_stage == "deleted"
+
+
 @pytest.mark.parametrize("what", ["name", "note", "tag", "version"])
 def test_double_that_people_use(store: Store, what: str) -> None:
     """Doubles that somebody has named, described, tagged or registered stay, and a line says so."""
