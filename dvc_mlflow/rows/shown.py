@@ -33,11 +33,11 @@ def measures(result: Result, parts: Mapping[str, Part]) -> list[str]:
 
 
 def data_of(result: Result) -> str:
-    """Return the data sets that the evaluations have read, each with seven digits of its md5."""
+    """Return the data sets that the evaluations have read, each after seven digits of its md5."""
     pipeline, lineage = result.pipeline, result.lineage
     makers = {name for name, stage in pipeline.stages.items() if makes_model(pipeline, stage)}
     found = {
-        f"{dep.path} {dep.md5[:_DIGITS]}": None
+        f"{dep.md5[:_DIGITS]} {dep.path}": None  # a column shows some twelve characters
         for name in evaluating(pipeline, lineage)
         if name in result.digests
         for dep in lineage.members[name].deps

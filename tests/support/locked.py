@@ -227,8 +227,9 @@ class RowContent:
     chosen: Sequence[str]
     """The columns that dvc.yaml chooses, best first."""
     measures: Sequence[str]
+    """The metrics that say how good it is, best first, with signs."""
     data: str
-    """The columns if dvc.yaml chooses none."""
+    """On what it was measured."""
     notes: Sequence[str]
     """What cannot be recorded, one line each."""
     complete: frozenset[str]

@@ -185,7 +185,7 @@ def test_items(tmp_path: Path) -> None:
     project = locked(tmp_path / "project", stages, files=files)
     found = read(project).rows
     assert [each.params["item"] for each in found] == [*names]
-    assert [each.data.partition(" ")[0] for each in found] == ["x.csv", "y.csv"]
+    assert [each.data.partition(" ")[2] for each in found] == ["x.csv", "y.csv"]
 
 
 def test_in_the_store(tmp_path: Path) -> None:
