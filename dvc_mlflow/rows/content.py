@@ -154,7 +154,7 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
         if not leads_out(file.path) and (small or (plot and not drawn)):
             part.files[file.path] = body
         if plot and file.path.lower().endswith(_PICTURES):
-            part.images[file.path] = body
+            part.images[_beside_others(file.path, stage, label)] = body
     for key, value in metrics.items():
         end = part.points[last[key]] if key in last else Point(key, value, 0)
         point = Point(key, value, end.step, is_final=True)
@@ -162,6 +162,15 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
             part.points[last[key]] = point
         else:
             part.points.append(point)
+
+
+def _beside_others(path: str, stage: Stage, label: str) -> str:
+    """Return the key of a picture, without the item if it is the only one in its row.
+
+    So MLflow's charts show the pictures of a foreach or a matrix beside each other.
+    """
+    is_alone = bool(stage.item) and label == stage.group
+    return path.replace(stage.item, "item") if is_alone else path
 
 
 def _files(

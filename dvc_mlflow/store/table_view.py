@@ -75,6 +75,8 @@ def _params(rows: Sequence[RunData]) -> list[str]:
         own = [row.params[key] for row in rows if key in row.params]
         if len({*own}) > 1 and all(tells(key, value) for value in own):
             found[key] = own
+    if _is_joined(rows, "key", [key for key in found if key.startswith("item.")]):
+        found.pop("key", None)
 
     def place(key: str) -> tuple[int, int]:
         own = found[key]
@@ -86,6 +88,13 @@ def _params(rows: Sequence[RunData]) -> list[str]:
         if not any(_says_same(rows, key, other) for other in once):
             once.append(key)
     return once
+
+
+def _is_joined(rows: Sequence[RunData], key: str, others: Sequence[str]) -> bool:
+    """Whether a param has the values of others in each row, as the name of a matrix's item."""
+    return len(others) > 1 and all(
+        row.params.get(other, "") in row.params.get(key, "") for row in rows for other in others
+    )
 
 
 def _says_same(rows: Sequence[RunData], key: str, other: str) -> bool:

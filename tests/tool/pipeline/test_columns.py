@@ -1,6 +1,7 @@
 """The table shows by itself which result is best and what made it so."""
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -151,6 +152,29 @@ def test_data() -> None:
     assert view(rows[:1] * 2)[0] == ["tags.commit"]
 
 
+def test_data_of_an_evaluation(tmp_path: Path) -> None:
+    """They are what it reads, but for the model, each after the digits that differ."""
+    stages: Stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "deep/test.txt")}
+    files = {**trained(), "a.json": '{"score": 1}', "deep/test.txt": "2\n"}
+    params, tracked = {"rate": 1, "a": 1}, ["raw.txt", "deep/test.txt"]
+    project = locked(tmp_path / "project", stages, params, files, tracked=tracked)
+    md5 = hashlib.md5(b"2\n", usedforsecurity=False).hexdigest()
+    assert row(project).data == f"{md5[:7]} deep/test.txt"
+
+
+def test_matrix() -> None:
+    """The values of a matrix are columns; the item's name, which joins them, is none."""
+    values = [("tree", "3"), ("tree", "5"), ("boost", "3")]
+    rows = [
+        data(params={"item.model": model, "item.depth": depth, "key": f"{model}-{depth}"})
+        for model, depth in values
+    ]
+    shown = {name for name in view(rows)[0] if name.startswith("params.")}
+    assert shown == {"params.item.depth", "params.item.model"}
+    named = [data(params={"item.lr": lr, "item.n": n, "key": k}) for lr, n, k in ("123", "456")]
+    assert "params.key" in view(named)[0]  # of a foreach of mappings, it says something else
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -168,7 +192,7 @@ def test_tells(key: str, value: object, expected: bool) -> None:
 
 
 def test_items(tmp_path: Path) -> None:
-    """An item's value is a column; it and the data that it was measured on are in the row."""
+    """An item's value and its data are in its row; its pictures have the keys of others'."""
     names = ("x", "y")
     files = {f"{item}.{end}": '{"acc": 1}' for item in names for end in ("csv", "json")}
     stages: Stages = {
@@ -179,13 +203,16 @@ def test_items(tmp_path: Path) -> None:
                 "cmd": "python fit.py ${item}",
                 "deps": ["${item}.csv"],
                 "metrics": [{"${item}.json": {"cache": False}}],
+                "plots": [{"plots/${item}.png": {"cache": False}}],
             },
         },
     }
+    files |= {f"plots/{name}.png": "a picture" for name in names}
     project = locked(tmp_path / "project", stages, files=files)
     found = read(project).rows
     assert [each.params["item"] for each in found] == [*names]
     assert [each.data.partition(" ")[2] for each in found] == ["x.csv", "y.csv"]
+    assert [each.images for each in found] == [["plots/item.png"]] * 2
 
 
 def test_in_the_store(tmp_path: Path) -> None:
