@@ -63,6 +63,17 @@ def test_corrupted_cache(project: Repository) -> None:
     assert restore(project, run).status == 0
 
 
+@pytest.mark.parametrize("folder", ["..", "/etc", "a/../../b"])
+def test_folder_that_leads_out(project: Repository, folder: str) -> None:
+    """A row whose folder is outside the repository, as somebody can write it, is refused."""
+    run = last(project)
+    project.client.set_tag(run.info.run_id, "folder", folder)
+    said = restore(project, run)
+    line = f"its folder {folder!r} leads out of the repository"
+    assert (said.status, said.error.count("\n"), line in said.error) == (1, 1, True), said
+    assert not (project.path / "restored").exists()
+
+
 def test_damaged_remote(project: Repository) -> None:
     """A damaged file in a remote on this machine stays, and counts for nothing there."""
     project.dvc("push", "-q")
