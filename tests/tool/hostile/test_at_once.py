@@ -161,7 +161,7 @@ def test_killed_restore(made: Repository, tmp_path: Path, slow: bool) -> None:
     run = whole.rows()[-1]
     changes = int(killed_at({0: whole}, "restore", run.info.run_id).split()[-1])
     assert changes > 20
-    moments = range(1, changes + 1, 1 if slow else 25)
+    moments = range(1, changes + 1, 1 if slow else 17)
     projects = {n: made.copy_whole(tmp_path / f"{n}" / "project") for n in moments}
     killed_at(projects, "restore", run.info.run_id)
     for n, project in projects.items():
@@ -202,7 +202,7 @@ def test_killed_promote(models: Repository, tmp_path: Path, slow: bool) -> None:
     whole = models.copy_with_rows(tmp_path / "whole")
     run_id = whole.rows()[-1].info.run_id
     changes = int(killed_at({0: whole}, "promote", run_id).split()[-1])
-    moments = range(max(1, changes - 40), changes + 1, 1 if slow else 19)
+    moments = range(max(1, changes - 40), changes + 1, 1 if slow else 13)
     projects = {n: models.copy_with_rows(tmp_path / f"{n}") for n in moments}
     killed_at(projects, "promote", run_id)
     for n, project in projects.items():
