@@ -405,7 +405,7 @@ class Recording:
                     runs.add(done.run, result.origin.time)
                 self._take(result, store, done)
             n = self._n_written[store.experiment]
-            if n and n & (n - 1) == 0:  # while a history is read, ever more seldom
+            if n & (n - 1) == 0:  # while a history is read, ever more seldom
                 self._show(store)
 
     def _show(self, store: Store) -> None:

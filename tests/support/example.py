@@ -8,15 +8,10 @@ from support.clone import ROOT, Clone
 EXAMPLE = ROOT / "examples" / "digits"
 
 
-def copy_example(path: Path) -> Clone:
-    """Copy the example without results, in case somebody has run it."""
-    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
-    return Clone(shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results)))
-
-
 def plain_example(path: Path) -> Clone:
-    """Make a repository with the example; nothing is committed."""
-    project = copy_example(path)
+    """Make a repository with the example, without results; nothing is committed."""
+    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
+    project = Clone(shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results)))
     project.git("init", "-q", "-b", "main")
     return project
 
