@@ -40,7 +40,7 @@ def _run_parsed(words: Sequence[str]) -> int:
 
     from .arguments import parser
     from .fast_imports import without_collector
-    from .pipeline.token import leave_run
+    from .pipeline.run_context import leave_run
 
     leave_run(os.environ)
     parsing = parser()

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, StoreError, say, warn
 from ..fast_imports import without_collector
-from ..follow.homes import homes
-from ..follow.lock import Lock
-from ..follow.running import Looker
+from ..follow.follower_lock import FollowerLock
+from ..follow.project_homes import homes
+from ..follow.stage_runs import Looker
 from ..git import check_git
 from ..place import main_repository
 
 if TYPE_CHECKING:
-    from ..follow.loop import Worker
+    from ..follow.worker import Worker
     from ..project import Project
     from ..store.store import Store
 
@@ -60,9 +60,9 @@ def stopped() -> Event:
 def _has_history(root: Path, ends: Event) -> bool:
     """Record what git has; while the store is away, wait for it. Return False if that is to end."""
     with without_collector():
-        from ..follow.known import RETRY
+        from ..follow.store_access import RETRY
         from ..project import Project
-        from ..store.faults import AWAY
+        from ..store.store_errors import AWAY
     said = ""
     while not ends.is_set():
         try:
@@ -95,7 +95,7 @@ def open_store(project: "Project", root: Path) -> "Store":
 
 def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
-    from ..follow.history import record_history
+    from ..follow.new_commits import record_history
     from .record import report
 
     report(record_history(project, root))
@@ -103,7 +103,7 @@ def add_history(project: "Project", root: Path) -> None:
 
 def follow(root: Path, ends: Callable[[], bool]) -> None:
     """Follow until it is to end; while another process follows the repository, wait for its end."""
-    with Lock(root) as lock:
+    with FollowerLock(root) as lock:
         if not lock.take():
             warn(f"process {lock.owner} follows this repository already")
             while not (ends() or lock.take()):
@@ -115,7 +115,7 @@ def follow(root: Path, ends: Callable[[], bool]) -> None:
 
 def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
     """Follow what begins from now on, until it has ended; then nobody may rely on this process."""
-    with Lock(root, descriptor) as lock:
+    with FollowerLock(root, descriptor) as lock:
         if not lock.take():
             return
         with _worker(root, history=False) as worker:
@@ -136,6 +136,6 @@ def _worker(root: Path, *, history: bool = True) -> Iterator["Worker"]:
     looker = Looker([*homes(root)])
     looker.start()  # what runs while DVC and MLflow are imported is seen
     with without_collector():
-        from ..follow.loop import Worker
+        from ..follow.worker import Worker
     with closing(Worker(root, looker, say, history=history)) as worker:
         yield worker

@@ -6,8 +6,8 @@ from ..errors import say
 from ..follow.recording import release
 from ..pipeline.tags import KEPT, tagged
 from ..place import main_repository
-from ..rows.trees import REFS
-from ..store.lookup import read_run
+from ..rows.kept_trees import REFS
+from ..store.named_row import read_run
 from ..store.store import Store
 
 

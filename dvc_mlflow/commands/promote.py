@@ -20,14 +20,14 @@ from ..git import ask
 from ..pipeline.tags import COMPLETE, GTO_COMMIT, ROW, tagged
 from ..place import main_repository
 from ..processes import Locked
-from ..project import Project, registry
-from ..project.registry import Artifact
+from ..project import Project, gto_tags
+from ..project.gto_tags import Artifact
 from ..registry import registered_models, row_commit
-from ..registry.contest import Contest, contest, defeat, flaws, model_md5s, scores
+from ..registry.promotion_rule import PromotionRule, defeat, flaws, model_md5s, rule_of, scores
 from ..registry.registered_models import RegisteredModel, is_alias
 from ..registry.row_commit import RowCommit
 from ..registry.show import is_somebodys, show, tags_shown
-from ..store.lookup import read_run
+from ..store.named_row import read_run
 from ..store.store import Store
 
 
@@ -78,7 +78,7 @@ def run(given: argparse.Namespace) -> int:
         outcome = _Outcome(row.info.run_id, given.stage)
         try:
             with Locked(root / ".dvc"):  # another `promote` waits, and then finds this champion
-                _promote(project, root, row, contest(pipeline, row), given, outcome)
+                _promote(project, root, row, rule_of(pipeline, row), given, outcome)
         except _RefusedError as refused:
             outcome.why = f"{refused}"
     if given.json:
@@ -92,7 +92,7 @@ def _promote(
     project: Project,
     root: Path,
     row: Run,
-    rules: Contest,
+    rules: PromotionRule,
     given: argparse.Namespace,
     outcome: _Outcome,
 ) -> None:
@@ -106,7 +106,7 @@ def _promote(
     artifact = _name(found, rules)
     if not is_alias(stage):
         raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
-    registry.check_names(project.top, artifact, stage)
+    gto_tags.check_names(project.top, artifact, stage)
     show(project, root, dry=given.dry_run)
     with store.errors_reported():
         known = _registered(project, store, artifact)
@@ -119,7 +119,7 @@ def _promote(
         _say(given, f"would promote row {given.run}: {artifact} at {_at(outcome)}, {stage}")
         return
     message = f"{row.info.run_name}: {scores(row, rules)}"
-    outcome.tags = registry.promote(project.top, artifact, stage, outcome.commit, message)
+    outcome.tags = gto_tags.promote(project.top, artifact, stage, outcome.commit, message)
     outcome.promoted = True
     tags = " and ".join(outcome.tags)
     _say(given, f"{tags}: at {_at(outcome)}, the model of row {given.run}")
@@ -138,7 +138,7 @@ def _promote(
         warn(line)
 
 
-def _name(found: RowCommit | None, rules: Contest) -> str:
+def _name(found: RowCommit | None, rules: PromotionRule) -> str:
     """Return what git's tags call the row's model, by its commit or else by dvc.yaml as it is."""
     names = (found.names if found else ()) or rules.names
     if len(names) == 1:
@@ -151,7 +151,7 @@ def _name(found: RowCommit | None, rules: Contest) -> str:
 
 def _registered(project: Project, store: Store, artifact: str) -> _Registered:
     """Return what is registered under a name, unless this clone is behind MLflow."""
-    in_git = registry.read(project.top).get(artifact) or Artifact((), {}, ())
+    in_git = gto_tags.read(project.top).get(artifact) or Artifact((), {}, ())
     if in_git.problem:
         raise _RefusedError(in_git.problem)
     there = registered_models.read(store.client, artifact)
@@ -178,7 +178,7 @@ def _champion(known: _Registered, stage: str) -> _Champion | None:
     return _Champion(run_id, f"version {version.version}", cure)
 
 
-def _compare(store: Store, row: Run, rules: Contest, champion: _Champion) -> None:
+def _compare(store: Store, row: Run, rules: PromotionRule, champion: _Champion) -> None:
     """Raise `_RefusedError` unless a row is better than the champion."""
     run_id, called, cure = champion
     try:

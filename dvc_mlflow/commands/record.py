@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
-from ..follow.asked import wait_for_follower
+from ..follow.barrier import wait_for_follower
 from ..follow.recording import Options, Recording
 from ..git import check_git
 from ..pipeline.lineages import declares_nothing

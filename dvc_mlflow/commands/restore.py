@@ -25,13 +25,13 @@ from ..pipeline.tags import (
 )
 from ..place import environment, main_repository
 from ..project import restore
-from ..rows import trees
+from ..rows import kept_trees
 from ..rows.content import params_of, part_of
-from ..rows.folders import Folder, opened, place
-from ..rows.origin import Kept
+from ..rows.origin import KeptTree
+from ..rows.restored_folder import RestoredFolder, opened, place
 from ..rows.result import State
-from ..store.lookup import read_run
-from ..store.sending import as_stored
+from ..store.named_row import read_run
+from ..store.run_data import as_stored
 
 _CHANGED = "no dvc.lock in the row's git trees has its results; somebody has changed the row"
 
@@ -41,7 +41,7 @@ class _Wanted(NamedTuple):
 
     digests: Mapping[str, str]
     """By the stages' names in the row."""
-    kept: Sequence[Kept]
+    kept: Sequence[KeptTree]
     """The git trees that have them, the last result's first."""
     chosen: Sequence[str]
     """The recorded stages by name, if they are not those that dvc.yaml chooses."""
@@ -93,8 +93,8 @@ def _wanted(named: str, row: Run) -> _Wanted:
     commits, kept = tagged(tags, KEPT), []
     for name, tree in tagged(tags, TREE).items():
         commit = commits.get(name, "")
-        if trees.is_hash(tree) and trees.is_hash(commit):
-            kept.append(Kept(commit, tree))
+        if kept_trees.is_hash(tree) and kept_trees.is_hash(commit):
+            kept.append(KeptTree(commit, tree))
     if not kept:
         raise ToolError(f"{named}: this row names no git tree; it was recorded outside git")
     chosen = value(tags, CHOSEN).splitlines()
@@ -106,7 +106,7 @@ def _commits(root: Path, wanted: _Wanted) -> list[str]:
     found, errors = [], []
     for kept in wanted.kept:
         try:
-            found.append(trees.find(root, kept))
+            found.append(kept_trees.find(root, kept))
         except ProjectError as error:
             errors.append(error)
     if not found:
@@ -114,7 +114,9 @@ def _commits(root: Path, wanted: _Wanted) -> list[str]:
     return found
 
 
-def _restore(folder: Folder, row: Run, wanted: _Wanted, commits: Sequence[str]) -> list[str]:
+def _restore(
+    folder: RestoredFolder, row: Run, wanted: _Wanted, commits: Sequence[str]
+) -> list[str]:
     """Bring a row's files into its folder; return what is wrong, and print what else to know."""
     digests, having, errors = {*wanted.digests.values()}, dict[str, int](), list[str]()
     for commit in commits:

@@ -12,8 +12,8 @@ from typing import NoReturn
 from .. import processes
 from ..errors import ProjectError, warn
 from ..follow.start import start
+from ..pipeline.run_context import CONTEXT, EXPERIMENT, Token, with_token
 from ..pipeline.tags import SWEEP_VARIABLE
-from ..pipeline.token import CONTEXT, EXPERIMENT, Token, with_token
 from ..place import (
     address,
     default_experiment,

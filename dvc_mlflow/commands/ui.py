@@ -16,7 +16,7 @@ from typing import IO
 from .. import own_files, processes
 from ..errors import ToolError, say, warn
 from ..project import Project
-from ..store import served
+from ..store import ui_port
 from ..store.store import Store
 from .follow import add_history, follow, open_store, prepare, stopped
 
@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> int:
     root = prepare()
     with Project() as project:
         store = open_store(project, root)
-        port = served.port(root, store.address)
+        port = ui_port.port(root, store.address)
         if port:
             say(f"All results: {store.url()}")
             warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
@@ -51,7 +51,7 @@ def _serve_and_follow(store: Store, port: int) -> None:
     log = root / own_files.FOLDER / "ui.log"
     own_files.write(f"{log}", b"")
     with log.open("ab") as file, _serving(store, port, file) as server:
-        served.note(root, store.address, port)
+        ui_port.note(root, store.address, port)
 
         def is_over() -> bool:
             return ends.is_set() or server.poll() is not None
@@ -68,7 +68,7 @@ def _check_free(port: int) -> None:
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            free.bind((served.HOST, port))
+            free.bind((ui_port.HOST, port))
         except OSError as error:
             raise ToolError(f"port {port}: {error.strerror}; choose another with --port") from None
 
@@ -77,7 +77,7 @@ def _answers(port: int, is_over: Callable[[], bool]) -> bool:
     """Wait until the server answers; return False if it ends before, or hangs."""
     deadline = time.monotonic() + _STARTING
     while time.monotonic() < deadline and not is_over():
-        connection = HTTPConnection(served.HOST, port, timeout=2)
+        connection = HTTPConnection(ui_port.HOST, port, timeout=2)
         with suppress(OSError, HTTPException), closing(connection):
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:
@@ -99,7 +99,7 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
     }
     env.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", served.HOST]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", ui_port.HOST]
     command += ["--port", f"{port}", "--workers", "1"]  # a person needs no more
     command += ["--artifacts-destination", f"{store.root}/mlartifacts"]
     with subprocess.Popen(

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..pipeline.drawing import is_table
-from ..pipeline.naming import file_prefixes, keyed_curves, labels, prefix
+from ..pipeline.keys import file_prefixes, keyed_curves, labels, prefix
 from ..pipeline.row import Point
-from ..pipeline.stages import Plot, Stage
+from ..pipeline.stages import Plot, Stage, is_table
 from ..rows.result import Result
 
 
-class Follower:
+class GrowingCurves:
     """Reads what a stage adds to its curves, each line once and only when it is whole."""
 
     def __init__(self, result: Result, stage: Stage) -> None:

@@ -17,17 +17,16 @@ from ..rows.content import params_of
 from ..rows.description import description, ended
 from ..rows.origin import of_running
 from ..rows.result import Result, State, of
-from ..store.sending import comparable, log, stored
+from ..store.run_data import comparable, log, stored
 from ..store.store import Store
 from ..store.upsert import Live, Written
-from .beginning import log_known, open_run, take_run
-from .changed import Changed
-from .curves import Follower
-from .known import Known
-from .machine import Monitor, monitor
+from .changed_inputs import ChangedInputs
+from .curves import GrowingCurves
+from .live_run import Monitor, log_known, monitor, open_run, take_run
 from .recording import bring
-from .running import StageRun
-from .scripts import are_elsewhere, may_open, opened_by
+from .script_runs import are_elsewhere, may_open, opened_by
+from .stage_runs import StageRun
+from .store_access import StoreAccess
 
 _OFTEN = 1.0  # s between two looks for the runs of a script
 
@@ -35,15 +34,15 @@ _OFTEN = 1.0  # s between two looks for the runs of a script
 class LiveRow:
     """The row of stages that one `dvc` runs; methods raise `StoreError` and `ProjectError`."""
 
-    def __init__(self, known: Known, run: StageRun, result: Result) -> None:
+    def __init__(self, stores: StoreAccess, run: StageRun, result: Result) -> None:
         self.pid, self.dvc, self.home = run.pid, run.dvc, run.home
         self.members = members(result)
-        self._known, self._result = known, result
+        self._stores, self._result = stores, result
         self._live, self._name, self._digits = Live(), "", os.urandom(4).hex()
         self._sent: Set[tuple[str, str, int]] = frozenset()
         """The points that it had when it was found."""
         self._monitor: Monitor | None = None
-        self._curves: dict[StageRun, Follower] = {}
+        self._curves: dict[StageRun, GrowingCurves] = {}
         self._children: list[str] = []
         """Further runs of scripts."""
         self._looked = 0.0
@@ -62,7 +61,7 @@ class LiveRow:
     @property
     def line(self) -> str:
         """The same, with its address if there is one."""
-        with self._known.use(self._result) as (store, _):
+        with self._stores.use(self._result) as (store, _):
             return store.row_line(self._name, self._live.run_id)
 
     def is_of(self, run: StageRun, result: Result) -> bool:
@@ -77,11 +76,11 @@ class LiveRow:
         of its own until it ends, unless it draws curves.
         """
         stage, is_new = result.pipeline.stages[name], not self.is_open
-        curves = self._curves[run] = Follower(result, stage)
+        curves = self._curves[run] = GrowingCurves(result, stage)
         self._result = result
         if is_new and self.members & result.pipeline.above(name) and not curves.draws:
             return False
-        with self._known.use(result) as (store, _):
+        with self._stores.use(result) as (store, _):
             if self.is_open or self._find(store):
                 log_known(store, store.client.get_run(self._live.run_id), result, stage)
             elif not self._is_elsewhere(store, run):
@@ -99,7 +98,7 @@ class LiveRow:
         if not may_open(run) or (time.monotonic() - self._looked < _OFTEN and not now):
             return
         self._looked = time.monotonic()
-        with self._known.use(self._result) as (store, _):
+        with self._stores.use(self._result) as (store, _):
             for script in opened_by(store, run, is_alone=is_alone):
                 if script.info.run_id in self._children:
                     continue
@@ -119,7 +118,7 @@ class LiveRow:
         if own:
             _delete(store, own)
         self._name, self._sent = self._live.name, stored(store, script)
-        self._curves[run] = Follower(result, stage)
+        self._curves[run] = GrowingCurves(result, stage)
         self._give_parent(store, self._live.run_id)
 
     def _give_parent(self, store: Store, run_id: str) -> None:
@@ -131,13 +130,13 @@ class LiveRow:
         points = self._curves[run].read() if self.is_open and run in self._curves else []
         if new := [point for point in points if comparable(point) not in self._sent]:
             now = int(time.time() * 1000)
-            with self._known.use(self._result) as (store, _):
+            with self._stores.use(self._result) as (store, _):
                 log(store, self._live.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
 
     def complete(self, result: Result) -> Written:
         """Complete the row with the result of one of its members."""
         self._stop_monitor()
-        with self._known.use(result) as (store, runs):
+        with self._stores.use(result) as (store, runs):
             if self.is_open and not self._live.is_used and self._is_of_another(store, result):
                 _delete(store, self._live.run_id)
                 self._live = Live()
@@ -159,7 +158,7 @@ class LiveRow:
     ) -> None:
         """Mark it as FAILED or KILLED, as a stage has no result."""
         self._stop_monitor()
-        with self._known.use(self._result) as (store, _):
+        with self._stores.use(self._result) as (store, _):
             if not self.is_open:
                 self._open(store, result, name)
             run = store.client.get_run(self._live.run_id)
@@ -175,7 +174,7 @@ class LiveRow:
         """Let it go, as its `dvc` has run no stage that is recorded, or nothing tells its end."""
         self._stop_monitor()
         if self.is_open:
-            with self._known.use(self._result) as (store, _):
+            with self._stores.use(self._result) as (store, _):
                 if self._live.is_used:  # it stays the script's own
                     log(store, self._live.run_id, tags={LIVE: ""})
                 else:
@@ -184,19 +183,19 @@ class LiveRow:
 
     def why_not(self, result: Result, again: str) -> str:
         """Return why a result counts for nothing, if not for the one made `again` just now."""
-        with self._known.use(result) as (store, runs):
+        with self._stores.use(result) as (store, runs):
             joins = runs.find(result.digests).joins
             known = joins.complete.values() if joins else ()
-            return Changed(store).why_not(result.state, result.scope(), [again, *known])
+            return ChangedInputs(store).why_not(result.state, result.scope(), [again, *known])
 
     def withdraw(self, digest: str) -> None:
         """Take note that a stage has made a result with inputs that have not changed."""
-        with self._known.use(self._result) as (store, _):
-            Changed(store).withdraw(digest)
+        with self._stores.use(self._result) as (store, _):
+            ChangedInputs(store).withdraw(digest)
 
     def has_others(self, run: StageRun) -> bool:
         """Whether a script has opened runs which are in no row, as far as can be seen."""
-        with self._known.use(self._result) as (store, _):
+        with self._stores.use(self._result) as (store, _):
             return are_elsewhere(store, run)
 
     def leave(self) -> None:

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ProjectError, masked
-from ..pipeline.prefix import is_prefixed
 from ..place import address
 from ..project import Project, Seen
 from ..rows.commits import named_experiments
 from ..rows.result import Result, State, read
-from .changed import tags as changed_tags
+from .changed_inputs import tags as changed_tags
 from .dvc_processes import is_alive, is_stopped
-from .known import RETRY, Known
 from .live_row import LiveRow, members, results_of, without_outdated
-from .running import StageRun
 from .rwlock import holds_lock, stamp
+from .stage_runs import StageRun
+from .store_access import RETRY, StoreAccess
 
 _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
@@ -80,8 +79,8 @@ class _Stage:
 class LiveRows:
     """The rows of one repository's running stages; `say` gets lines for a user."""
 
-    def __init__(self, root: Path, known: Known, say: Callable[[str], object]) -> None:
-        self._root, self._known, self._say = root, known, say
+    def __init__(self, root: Path, stores: StoreAccess, say: Callable[[str], object]) -> None:
+        self._root, self._stores, self._say = root, stores, say
         self._stages: dict[StageRun, _Stage] = {}
         self._open: list[LiveRow] = []
         self._idle: dict[LiveRow, float] = {}
@@ -203,7 +202,7 @@ class LiveRows:
             return
         row = next((row for row in self._open if row.is_of(run, result)), None)
         if row is None:
-            row = LiveRow(self._known, run, result)
+            row = LiveRow(self._stores, run, result)
             self._open.append(row)
             self._idle[row] = time.monotonic()
         stage.row = row
@@ -283,7 +282,7 @@ class LiveRows:
         name, result, digest = stage.name, stage.result, state.locked.get(stage.name, "")
         if result is None:
             return
-        row = stage.row or LiveRow(self._known, stage.run, result)
+        row = stage.row or LiveRow(self._stores, stage.run, result)
         if changed := state.project.changed(name, stage.inputs):
             if stage.is_replaced():
                 row.drop()
@@ -332,8 +331,7 @@ class LiveRows:
         run = stage.run
         if run.ended - run.began < _SHORT or stage.name in self._recommended:
             return
-        command = result.pipeline.stages[stage.name].command
-        if run.token or is_prefixed(command):
+        if run.token or result.pipeline.stages[stage.name].is_prefixed:
             return
         if row.has_others(run):
             self._recommended.add(stage.name)

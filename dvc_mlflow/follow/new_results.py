@@ -13,12 +13,12 @@ from ..registry.show import show
 from ..rows.commits import named_experiments
 from ..rows.result import Result, read
 from .dvc_processes import began
-from .history import record_history, tips
-from .homes import Home, dvc_files, git_folder, heads, homes, refs
-from .known import RETRY
+from .new_commits import record_history, tips
+from .project_homes import ProjectHome, dvc_files, git_folder, heads, homes, refs
 from .recording import Options, Recording
-from .running import StageRun
 from .rwlock import Stamp, lock_stamp, stamp
+from .stage_runs import StageRun
+from .store_access import RETRY
 
 _YOUNG = 200_000_000  # ns: a file of that age may be half written
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
@@ -52,7 +52,7 @@ class NewResults:
         history: bool,
     ) -> None:
         self._root, self._is_running, self._say = root, is_running, say
-        self.homes: list[Home] = []
+        self.homes: list[ProjectHome] = []
         self._files: dict[str, list[str]] = {}
         self._seen: dict[str, _Seen] = {}
         self._listed, self._took = -_LISTED[1], 0.0
@@ -111,7 +111,7 @@ class NewResults:
             self._next_try = time.monotonic() + RETRY
             raise
 
-    def _is_active(self, home: Home) -> bool:
+    def _is_active(self, home: ProjectHome) -> bool:
         locks = [lock_stamp(home.folder), *map(stamp, self._files.get(home.folder, ()))]
         return any(each and each.time >= self._since for each in locks)
 
@@ -119,7 +119,7 @@ class NewResults:
         """Read a project again, as what ran there has ended without its row."""
         self._seen.pop(home, None)
 
-    def _record_checkout(self, home: Home, *, is_busy: bool) -> bool:
+    def _record_checkout(self, home: ProjectHome, *, is_busy: bool) -> bool:
         paths = self._files.get(home.folder, []) + self._heads.get(home.folder, [])
         files = {path: stamp(path) for path in paths}
         if (seen := self._seen.get(home.folder)) and (

@@ -13,25 +13,26 @@ from tqdm import tqdm
 from ..errors import ToolError
 from ..git import ask
 from ..pipeline.declarations import Declarations
-from ..pipeline.identity import Match, StoredRun, results
+from ..pipeline.digests import result_digests
 from ..pipeline.lineages import as_key, lineages, names_recorded, recorded
 from ..pipeline.row import Row
 from ..pipeline.stages import Pipeline, Stage
+from ..pipeline.stored_run import Match, StoredRun
 from ..pipeline.tags import KEPT, known_keys
-from ..project import Past, Project
-from ..rows import trees
+from ..project import Project, ProjectAt
+from ..rows import kept_trees
 from ..rows.commits import Commits, committed, stages_of_rows
 from ..rows.content import fetch
-from ..rows.history import Snapshot, has_lock
+from ..rows.history import PastResults, Round
 from ..rows.origin import Origin
 from ..rows.result import Result, State, columns, experiment, now_or_none, of
 from ..rows.row_of import keep, row_of, standing, wanted
-from ..rows.states import Round, States
+from ..rows.snapshots import Snapshot, has_lock
+from ..store.experiment_stores import AT_MOST, ExperimentStores
 from ..store.runs import AllRuns, Runs
 from ..store.store import Store
-from ..store.stores import AT_MOST, Stores
 from ..store.upsert import Live, Written, planned, settle, upsert
-from .changed import Changed
+from .changed_inputs import ChangedInputs
 from .leftovers import Leftovers
 
 _AT_ONCE = 16
@@ -74,10 +75,10 @@ class Recording:
     def __init__(
         self, project: Project, root: Path, options: Options, *, reads_all: bool = False
     ) -> None:
-        self._project, self._past, self._options = project, Past(project), options
+        self._project, self._past, self._options = project, ProjectAt(project), options
         self._root = root
         create = not options.dry_run
-        self.stores = Stores(root, project.folder, create=create, reads_all=reads_all)
+        self.stores = ExperimentStores(root, project.folder, create=create, reads_all=reads_all)
         self.written: list[tuple[Store, Written]] = []
         self.rows: list[Row] = []
         """What would be written, if nothing is."""
@@ -97,7 +98,7 @@ class Recording:
         self.notes: dict[str, list[str]] = defaultdict(list)
         """The commits about which something has to be said, by what; "" is the checkout."""
         self._pending: list[tuple[Result, Row, Match]] = []
-        self._changed: dict[str, Changed] = {}
+        self._changed: dict[str, ChangedInputs] = {}
         self._left: dict[str, Leftovers] = {}
         self._measures: dict[str, dict[str, None]] = defaultdict(dict)
         """The metrics of the rows that were written, best first."""
@@ -150,7 +151,7 @@ class Recording:
         here: State | None,
         only: State | None,
     ) -> Iterator[Round]:
-        states = States(self._project, self._past, self._progress)
+        states = PastResults(self._project, self._past, self._progress)
         if commits:
 
             def own(pipeline: Pipeline) -> list[Stage]:
@@ -280,7 +281,7 @@ class Recording:
             if not commit or state.origin.is_dirty or commit in self._looked:
                 continue
             self._looked.add(commit)
-            _, reasons = results(state.pipeline)
+            _, reasons = result_digests(state.pipeline)
             for stage in recorded(state.pipeline, chosen or names_recorded(state.pipeline, now)):
                 why, paths = reasons.get(stage.name), state.pipeline.metrics_paths(stage)
                 has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
@@ -300,7 +301,7 @@ class Recording:
         store, runs = self._place(result)
         with store.errors_reported(AT_MOST):
             if store.experiment not in self._changed:
-                self._changed[store.experiment] = Changed(store)
+                self._changed[store.experiment] = ChangedInputs(store)
             where = runs.find(result.digests)
         known = [digest for run in where if run for digest in run.complete.values()]
         why = self._changed[store.experiment].why_not(result.state, stages, known)
@@ -503,15 +504,15 @@ def release(store: Store, run_id: str, kept: Mapping[str, str]) -> list[str]:
     others = {
         commit
         for name, commit in kept.items()
-        if trees.is_hash(commit)
+        if kept_trees.is_hash(commit)
         and any(
             run.info.run_id != run_id
             for key in known_keys(f"{KEPT}{name}")
             for run in store.runs(f"tags.`{key}` = '{commit}'", experiments=every)
         )
     }
-    own = {commit for commit in kept.values() if trees.is_hash(commit)} - others
-    return [commit for commit in sorted(own) if trees.forget(store.root, commit)]
+    own = {commit for commit in kept.values() if kept_trees.is_hash(commit)} - others
+    return [commit for commit in sorted(own) if kept_trees.forget(store.root, commit)]
 
 
 def has_one_of(result: Result, other: Result) -> bool:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from .. import own_files
-from .lock import Lock
+from .follower_lock import FollowerLock
 
 LOG = Path(own_files.FOLDER, "follow.log")
 
@@ -17,7 +17,7 @@ def start(root: Path) -> None:
     with `dvc`, and Ctrl-C does not reach it. It ends soon after the last `dvc`. Its lock is taken
     here, so that there is no moment without it.
     """
-    with Lock(root) as lock:
+    with FollowerLock(root) as lock:
         lock.touch()
         if not lock.take():
             return

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .prefix import is_prefixed
 from .stages import Pipeline, Stage
 
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
@@ -76,7 +75,7 @@ def names_recorded(pipeline: Pipeline, now: Pipeline | None) -> list[str]:
         return []
     known = {stage.group for stage in pipeline.stages.values()}
     today = [stage.group for stage in recorded(now) if stage.group in known]
-    if today and any(is_prefixed(stage.command) for stage in now.stages.values()):
+    if today and any(stage.is_prefixed for stage in now.stages.values()):
         return [*dict.fromkeys(today)]
     own = [] if today and declares_nothing(pipeline) else recorded(pipeline)
     return [*dict.fromkeys([*today, *(stage.group for stage in own)])]
@@ -91,7 +90,7 @@ def _recorded(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
     stages = list(pipeline.stages.values())
     if chosen:
         return [stage for stage in stages if {stage.name, stage.group} & {*chosen}]
-    if prefixed := [stage for stage in stages if is_prefixed(stage.command)]:
+    if prefixed := [stage for stage in stages if stage.is_prefixed]:
         return prefixed
     if shown := [stage for stage in stages if _is_shown(pipeline, stage)]:
         beside = {name for s in shown if not s.command for name in pipeline.makers(s)}
@@ -102,7 +101,7 @@ def _recorded(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
 
 def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     return (
-        is_prefixed(stage.command)
+        stage.is_prefixed
         or bool(pipeline.metrics_of(stage))
         or draws_curves(pipeline, stage)
         or _declares(pipeline, stage)

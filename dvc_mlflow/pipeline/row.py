@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+DIGITS = 7
+"""Of a digest, by which people know it."""
 FORMAT = 5
 """What a row has, as a number that grows: a row of a lower one gains the rest."""
 
@@ -131,7 +133,7 @@ class Row:
     parts: Mapping[str, Part]
     """By the stages' names in the row; none if only its standing has changed."""
     measures: Sequence[str]
-    """The metrics that say how good the result is, best first, with signs; see `rows.shown`."""
+    """The metrics that say how good the result is, best first, with signs: `pipeline.measures`."""
     notes: Sequence[str]
     """What cannot be recorded, one line each."""
 

@@ -5,13 +5,46 @@ All paths are relative to the root of the DVC project, with `/` between their pa
 
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from .drawing import has_lines, is_table
-from .settings import Model, Settings
+_TEMPLATES_WITH_LINES = ("", "linear", "simple", "smooth")
+"""Those of DVC's that draw lines; a plot need not name one."""
+_PREFIX = re.compile(r"(^|[\s;&|(/])dvc-mlflow\s+run\s")
+"""What is before a command that records its stage, or before one of its parts."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as MLflow serves it: an output, and what loads it. Nothing of it is imported here."""
+
+    path: str
+    loader_module: str = ""
+    """The module whose `_load_pyfunc(path)` MLflow calls when the model is served."""
+    code_paths: Sequence[str] = ()
+    pip_requirements: Sequence[str] | str = ()
+    """Requirements, or the path of a requirements file."""
+    signature: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    """Its key in `artifacts`, after the folder of that dvc.yaml; or its name in `meta.mlflow`."""
+    is_of_checkout: bool = field(default=False, repr=False)
+    """Whether the checkout says how a commit's model is loaded, as that commit does not."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A stage's `meta.mlflow`."""
+
+    experiment: str = ""
+    prefix: str | None = None
+    columns: Sequence[str] = ()
+    data: Sequence[str] = ()
+    models: Sequence[Model] = ()
+    promote: Sequence[str] = ()
+    """Metrics that decide which row is better, compared in turn; with a `-`, lower is better."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,7 @@ class Plot:
     def draws_lines(self) -> bool:
         """Whether it is a table, or a folder with tables, that DVC draws as lines."""
         is_folder = "." not in posixpath.basename(self.path)
-        return has_lines(self.template) and (is_folder or is_table(self.path))
+        return self.template in _TEMPLATES_WITH_LINES and (is_folder or is_table(self.path))
 
 
 @dataclass(frozen=True)
@@ -102,6 +135,11 @@ class Stage:
     def label(self) -> str:
         """Return the name with `/` for `@`, which MLflow does not allow in a key."""
         return f"{self.group}/{self.item}" if self.item else self.group
+
+    @property
+    def is_prefixed(self) -> bool:
+        """Whether `dvc-mlflow run` is anywhere in its command."""
+        return bool(_PREFIX.search(f"{self.command} "))
 
     @cached_property
     def content(self) -> str:
@@ -240,3 +278,8 @@ def overlap(one: str, other: str) -> bool:
 def leads_out(path: str) -> bool:
     """Whether a path leads out of the folder that it is relative to, or is an address."""
     return path == ".." or path.startswith(("../", "/")) or "://" in path
+
+
+def is_table(path: str) -> bool:
+    """Whether a file can hold curves."""
+    return path.endswith((".csv", ".tsv", ".jsonl"))

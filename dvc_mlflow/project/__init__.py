@@ -4,22 +4,23 @@ Only `restoring` and `experiments` take DVC's lock and write into a work tree, s
 beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 
-from .earlier import Earlier, is_generated, values_in
+from .at_commits import ProjectAt
+from .dvc_repo import parse
+from .experiment_names import is_generated
 from .files import SMALL, File
-from .locks import entry_texts
-from .opened import parse
-from .past import Past
-from .restoring import restore, restored_project, share
-from .running import Project, Seen
-from .workspace import Checkout
+from .lock_entries import entry_texts
+from .parent_commit import ParentCommit, values_in
+from .project import Project, Seen
+from .restored_files import restore, restored_project, share
+from .workspace import FilesToKeep
 
 __all__ = [
     "SMALL",
-    "Checkout",
-    "Earlier",
     "File",
-    "Past",
+    "FilesToKeep",
+    "ParentCommit",
     "Project",
+    "ProjectAt",
     "Seen",
     "entry_texts",
     "is_generated",

@@ -11,23 +11,24 @@ from dvc.dependency import ParamsDependency
 from dvc.dvcfile import load_file
 
 from ..errors import ProjectError
-from ..pipeline.settings import Model, Settings
+from ..pipeline.numbers import flatten
 from ..pipeline.stages import (
     Dependency,
+    Model,
     Output,
     Params,
     Pipeline,
     Plot,
+    Settings,
     Stage,
     is_below,
     leads_out,
     overlap,
 )
-from ..pipeline.tables import flatten
-from . import plots, settings
+from . import settings
+from .dvc_repo import errors_reported
 from .files import Files, md5_of
-from .opened import errors_reported
-from .unmade import Unmade, of_file
+from .unmade_files import Unmade, of_file
 
 
 class _Declared(NamedTuple):
@@ -116,7 +117,7 @@ class Definitions(Files):
         problems: list[str] = []
         self._stages = {n: self._stage(s, trie, problems) for n, s in found.items()}
         outs = [self._path(out) for stage in found.values() for out in stage.outs]
-        at_top = {file: [*plots.at_top(self, file)] for file in index._plots}
+        at_top = {file: [*_plots_at_top(self, file)] for file in index._plots}
         metrics = {
             file: [self._beside(file, path) for path in paths]
             for file, paths in index._metrics.items()
@@ -147,7 +148,7 @@ class Definitions(Files):
             for model in chain(*models.values())
             if model.loader_module and model.path not in outs
         ]
-        own_plots = [plots.own(self, o) for s in found.values() for o in s.outs if o.plot]
+        own_plots = [_plot_of(self, o) for s in found.values() for o in s.outs if o.plot]
         return _Declared(
             index,
             found,
@@ -301,3 +302,24 @@ class Definitions(Files):
             return False  # a folder with outputs in it, or a list that is not here
         part = tree.get_obj(out.local_cache, dep.fs.relparts(dep.fs_path, out.fs_path))
         return part is None or bool(part.hash_info.value != md5)
+
+
+def _plot_of(project: Definitions, out: Any) -> Plot:
+    """Return the plot that an output of a stage is."""
+    given = out.plot if isinstance(out.plot, Mapping) else {}
+    return _plot(project._path(out), given.get("x"), given)
+
+
+def _plots_at_top(project: Definitions, file: str) -> Iterator[Plot]:
+    """Yield the plots at the top of a dvc.yaml."""
+    for entry in project._repo.index._plots.get(file, ()):
+        for name, given in (entry if isinstance(entry, Mapping) else {entry: {}}).items():
+            y, x = (given or {}).get("y"), (given or {}).get("x")
+            for path in y if isinstance(y, Mapping) else [name]:
+                axis = x.get(path) if isinstance(x, Mapping) else x
+                yield _plot(project._beside(file, path), axis, given or {})
+
+
+def _plot(path: str, x: object, given: Mapping[str, Any]) -> Plot:
+    template, header = str(given.get("template") or ""), given.get("header", True)
+    return Plot(path, str(x or ""), template, bool(header))

@@ -20,8 +20,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, masked
-from .opened import parse
-from .running import Project
+from .dvc_repo import parse
+from .project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 

@@ -13,8 +13,8 @@ from dvc.fs import LocalFileSystem
 from ..git import git, tree
 from ..git import names as listed_by_git
 from ..pipeline.stages import Output
+from .dvc_repo import DvcRepo
 from .hashing import content_md5, file_has_md5, listed, md5s
-from .opened import Opened
 from .remotes import fetch_objects
 
 SMALL = 1_000_000
@@ -32,7 +32,7 @@ class File:
     size: int
 
 
-class Files(Opened):
+class Files(DvcRepo):
     """A project's files."""
 
     def files(self, output: Output) -> list[File] | None:

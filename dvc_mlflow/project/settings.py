@@ -10,8 +10,7 @@ from typing import Any
 
 import voluptuous as vol
 
-from ..pipeline.settings import Model, Settings
-from ..pipeline.stages import leads_out
+from ..pipeline.stages import Model, Settings, leads_out
 
 _Rules = Mapping[str, vol.Msg]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .definitions import Definitions
-from .opened import errors_reported
+from .dvc_repo import errors_reported
 
 
-class Checkout(NamedTuple):
+class FilesToKeep(NamedTuple):
     """What a stage's result needs from the checkout, by absolute paths."""
 
     deps: frozenset[Path]
@@ -44,7 +44,7 @@ class Workspace(Definitions):
             changed = getattr(stage, "cmd_changed", False) or stage.always_changed
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
-    def checkout(self, names: Collection[str]) -> Checkout:
+    def files_to_keep(self, names: Collection[str]) -> FilesToKeep:
         """Return what the results of these stages need from the checkout."""
         repo = self._repo
         with errors_reported():
@@ -62,7 +62,7 @@ class Workspace(Definitions):
             }
             folders = {dep if dep.is_dir() else dep.parent for dep in deps}
             folders |= {Path(stage.wdir) for stage in repo.index.stages if stage.cmd}
-            return Checkout(
+            return FilesToKeep(
                 frozenset(deps),
                 frozenset(folders),
                 frozenset(files),

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from ..errors import ProjectError
+from ..pipeline.keys import model_names
 from ..pipeline.lineages import names_recorded
-from ..pipeline.naming import model_names
-from ..project import Past, Project
+from ..project import Project, ProjectAt
 from ..rows.commits import experiments, published
-from ..rows.history import Snapshot, snapshots
 from ..rows.result import Result, now_or_none, of
-from .contest import Contest
+from ..rows.snapshots import Snapshot, snapshots
+from .promotion_rule import PromotionRule
 
 
 class RowCommit(NamedTuple):
@@ -21,7 +21,7 @@ class RowCommit(NamedTuple):
 
 
 def find(
-    project: Project, digests: Mapping[str, str], contest: Contest, md5s: Set[str]
+    project: Project, digests: Mapping[str, str], rule: PromotionRule, md5s: Set[str]
 ) -> RowCommit | None:
     """Return the oldest commit whose result a row has, by the digests of the row's results.
 
@@ -30,7 +30,7 @@ def find(
     `md5s` are those of the model.
     """
     found, now = None, now_or_none(project)
-    with Past(project) as past:
+    with ProjectAt(project) as past:
         for snapshot in _snapshots(project, md5s):
             try:
                 pipeline = past.at(snapshot.commit, snapshot.definitions, snapshot.locks)
@@ -38,9 +38,9 @@ def find(
                 continue
             chosen = names_recorded(pipeline, now)
             for result in of(project, pipeline, snapshot.origin, chosen).results():
-                has_all = {*contest.measuring} <= result.digests.keys()
+                has_all = {*rule.measuring} <= result.digests.keys()
                 if has_all and result.digests.items() <= digests.items():
-                    if names := _names(result, contest.makers):
+                    if names := _names(result, rule.makers):
                         return RowCommit(snapshot.commit, names)
                     found = found or RowCommit(snapshot.commit, [])
     return found

@@ -28,15 +28,15 @@ from ..pipeline.tags import (
     ROW,
 )
 from ..project import Project
-from ..store.faults import retried
+from ..store.experiment_stores import AT_MOST
 from ..store.store import Store, exists
-from ..store.stores import AT_MOST
+from ..store.store_errors import retried
 from . import registered_models
 from .registered_models import RegisteredModel
 from .version_rows import Found, VersionRows
 
 if TYPE_CHECKING:
-    from ..project.registry import Artifact, Assigned, Version
+    from ..project.gto_tags import Artifact, Assigned, Version
 
 
 class Shown(NamedTuple):
@@ -51,9 +51,9 @@ def show(project: Project, root: Path, *, dry: bool = False) -> Shown:
     tags = {*ask("tag", cwd=project.top).splitlines()}
     if not (any({"@", "#"} & {*tag} for tag in tags) and exists(root)):  # GTO's have one of them
         return Shown([], [])
-    from ..project import registry  # GTO takes a third of a second
+    from ..project import gto_tags  # GTO takes a third of a second
 
-    said = registry.read(project.top)
+    said = gto_tags.read(project.top)
     own = {name: each for name, each in sorted(said.items()) if is_of(project, name)}
     store = Store(root, folder=project.folder, create=False)
     with store.errors_reported(AT_MOST):

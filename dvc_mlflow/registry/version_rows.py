@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..errors import ProjectError
 from ..pipeline.declarations import Declarations
-from ..pipeline.identity import StoredRun
+from ..pipeline.keys import model_names
 from ..pipeline.lineages import names_recorded
-from ..pipeline.naming import model_names
 from ..pipeline.stages import Output, Pipeline, Stage
-from ..project import Past, Project
+from ..pipeline.stored_run import StoredRun
+from ..project import Project, ProjectAt
 from ..rows.origin import of_commit
 from ..rows.result import Result, experiment, now_or_none, of
+from ..store.experiment_stores import ExperimentStores
 from ..store.models import of_run
 from ..store.store import Store
-from ..store.stores import Stores
 
 if TYPE_CHECKING:
-    from ..project.registry import Version
+    from ..project.gto_tags import Version
 
 
 class Found(NamedTuple):
@@ -37,11 +37,11 @@ class VersionRows:
     """The results of commits, and their rows in the store."""
 
     def __init__(self, project: Project, root: Path, store: Store) -> None:
-        self._project, self._store, self._past = project, store, Past(project)
+        self._project, self._store, self._past = project, store, ProjectAt(project)
         self._now, self._declared = now_or_none(project), Declarations()
         if self._now:
             self._declared.add_checkout(self._now)
-        self._stores = Stores(root, project.folder, create=False)
+        self._stores = ExperimentStores(root, project.folder, create=False)
 
     def __enter__(self) -> Self:
         return self
@@ -82,10 +82,10 @@ class VersionRows:
 
     def _pipeline(self, commit: str) -> Pipeline:
         """Return the pipeline of a commit, with the models that the checkout says how to load."""
-        from ..project import registry
+        from ..project import gto_tags
 
         try:
-            found = self._past.at(commit, commit, registry.locks(self._project, commit))
+            found = self._past.at(commit, commit, gto_tags.locks(self._project, commit))
         except ProjectError as error:
             raise _UnknownError(f"commit {commit[:7]} cannot be read: {error}") from None
         return self._declared.applied(found, {})
@@ -97,9 +97,9 @@ class VersionRows:
             for output in stage.outs:
                 if name in model_names(pipeline, stage, output):
                     return stage, output
-        from ..project import registry
+        from ..project import gto_tags
 
-        declared = registry.declared(self._project)
+        declared = gto_tags.declared(self._project)
         if name not in declared:
             raise _UnknownError(f"dvc.yaml at its commit has no {name!r} in artifacts")
         if declared[name] != "model":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import ProjectError
 from ..git import ask, git, is_experiment
-from .trees import REFS
+from .kept_trees import REFS
 
 _NAMED = ("refs/heads", "refs/remotes", "refs/tags")
 EXPERIMENTS = "refs/exps/"

@@ -4,8 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
-from ..pipeline.lineages import Lineage, as_key
-from ..pipeline.naming import (
+from ..pipeline.keys import (
     LONGEST,
     allowed_key,
     base_of,
@@ -16,9 +15,10 @@ from ..pipeline.naming import (
     prefix,
     reads,
 )
+from ..pipeline.lineages import Lineage, as_key
+from ..pipeline.numbers import numbers
 from ..pipeline.row import Input, Part, Point
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
-from ..pipeline.tables import numbers
 from ..pipeline.tags import MD5, PREFIX
 from ..project import SMALL, File, Project, parse
 from .result import Result

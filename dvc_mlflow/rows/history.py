@@ -1,165 +1,184 @@
-"""A project's results in git's history: each state of DVC's files, and its oldest commit."""
+"""What DVC knew in each state of git's history."""
 
-import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from ..git import Blobs, ask, git, glob
-from . import dvc_files
-from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
-from .dvc_files import DvcFiles
-from .origin import Kept, Origin
-from .trees import REFS
+from ..errors import ProjectError
+from ..pipeline.declarations import DataInputs
+from ..pipeline.digests import locked_digests
+from ..pipeline.stages import Pipeline, Stage
+from ..project import Project, ProjectAt, entry_texts
+from .commits import Commits
+from .origin import Origin
+from .result import State
+from .snapshots import Snapshot, snapshots
 
-_FORMAT = "%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
+_FIRST, _MORE = 1, 4
+"""States in the first round, and how many times as many are in the next."""
+_MD5 = re.compile(r"\b[0-9a-f]{32}\b")
 
 
-class Snapshot(NamedTuple):
-    """A state of DVC's files, and the oldest commit that has it."""
+class PipelineAt(NamedTuple):
+    """A state of the project, as it was read."""
 
-    commit: str
-    definitions: int
-    """A digest of all files but the locks."""
-    locks: Mapping[str, str]
-    """The git object of each dvc.lock, by its path in the repository."""
+    snapshot: Snapshot | None
+    """None for the checkout."""
     origin: Origin
-    names: Sequence[str]
-    """The branches, tags and experiments whose last commit has it."""
+    pipeline: Pipeline
+    digests: Mapping[str, str]
+    """Of all that dvc.lock has, by stage."""
 
 
-class _Commit(NamedTuple):
-    hash: str
-    tree: str
-    author: str
-    time: int
-    parents: Sequence[str]
-    subject: str
+class Round(NamedTuple):
+    """Results that can be recorded together."""
+
+    states: Sequence[PipelineAt]
+    """All that have one of them, the oldest first."""
+    digests: Set[str]
+    """Those of the stages' results that are meant; the states can have others."""
 
 
-def has_lock(top: Path, folder: str) -> bool:
-    """Whether the project in a folder has a dvc.lock, and git's HEAD has each as it is here."""
-    locks = glob(folder, "**/dvc.lock")
-    is_there = bool(ask("ls-files", "--", locks, cwd=top))
-    return is_there and not ask("status", "--porcelain", "--", locks, cwd=top)
+class PastResults:
+    """Reads the states of a project; a result is the same in all that have it.
 
-
-def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapshot]:
-    """Return the states that these commits have, the oldest first; raises `ProjectError`.
-
-    `top` is the checkout's root, and `folder` the project in it.
+    `progress` is called with the number of states to read, and with 0 for each one that is read.
     """
-    tips = refs_by_commit(top)
-    commits = {commit.hash: commit for commit in _log(top, of.starts)}
-    # Tips that do not count can still name a state of commits that do.
-    own = [c for c in commits.values() if of.only is None or c.hash in of.only or c.hash in tips]
-    states = dvc_files.read(blobs, folder, [*dict.fromkeys(commit.tree for commit in own)])
-    having: dict[DvcFiles, list[_Commit]] = defaultdict(list)
-    names: dict[DvcFiles, list[str]] = defaultdict(list)
-    for commit in own:
-        state = states[commit.tree]
-        names[state] += filter(None, map(short_name, tips.get(commit.hash, ())))
-        if state != DvcFiles() and (of.only is None or commit.hash in of.only):
-            having[state].append(commit)
-    branches, dates = _branches(top, commits, tips), _dates(commits.values())
-    found = []
-    for state, those in having.items():
-        # An experiment's commit names nobody's own, even if it is older.
-        first = min(
-            those,
-            key=lambda commit: (
-                _is_row(tips, commit),
-                commit.hash not in branches and _is_experiment(tips, commit),
-                dates[commit.hash],
-            ),
-        )
-        origin = _origin(first, commits, tips, branches)
-        definitions = int.from_bytes(state.definitions)
-        found.append(Snapshot(first.hash, definitions, dict(state.locks), origin, names[state]))
-    # Rows' own commits come last: they also have states between the stages of a committed result.
-    return sorted(found, key=lambda each: (each.origin.is_dirty, dates[each.commit], each.commit))
 
+    def __init__(
+        self,
+        project: Project,
+        past: ProjectAt,
+        progress: Callable[[int], object],
+    ) -> None:
+        self._project, self._past, self._progress = project, past, progress
+        self._snapshots: Sequence[Snapshot] = ()
+        self._having: Mapping[str, set[tuple[int, str]]] = {}
+        """The snapshots that have the md5 of an output, with the text of its entry in dvc.lock."""
+        self._shared: dict[tuple[frozenset[str], bool], Set[int]] = {}
+        self._pipelines: dict[int, Pipeline | None] = {}
+        self.unread: dict[str, list[str]] = defaultdict(list)
+        """The commits that could not be read, by the reason."""
 
-def _log(top: Path, starts: Sequence[str]) -> Iterator[_Commit]:
-    """Yield commits and their ancestors, each after its parents."""
-    if not starts:
-        return
-    revisions = "".join(f"{start}\n" for start in starts).encode()
-    options = ("--topo-order", "--reverse", "-z", f"--format={_FORMAT}")
-    text = git("log", "--stdin", *options, cwd=top, text=revisions)
-    fields = iter(os.fsdecode(text).split("\0"))
-    for commit, tree, author, time, parents, subject in zip(*[fields] * 6, strict=False):
-        yield _Commit(commit, tree, author, int(time), parents.split(), subject)
+    def rounds(
+        self,
+        commits: Commits,
+        recorded: Callable[[Pipeline], Sequence[Stage]],
+        *,
+        only: State | None = None,
+        is_here: bool = False,
+        at_once: bool = False,
+    ) -> Iterator[Round]:
+        """Yield the results of these commits, the newest first, or `at_once`.
 
+        A round is of a few states, and of all others that decide what a result of these is: those
+        that can have the same results of a stage that is `recorded`, and of another one the first
+        of each dvc.yaml. With `only`, it is the round of that state, which counts itself if it
+        `is_here`, the checkout's.
+        """
+        project = self._project
+        self._snapshots = snapshots(project.top, project.folder, project.blobs, commits)
+        self._having, self._shared = self._by_md5(), {}
+        if only:
+            there = self._sharing(only.pipeline, only.stages)
+            self._progress(len(there))
+            *read, state = self._pipelines_at(there, only)
+            self.unread.clear()  # it is about other results
+            yield Round([*read, state] if is_here else read, {*state.digests.values()})
+            return
+        # Rows' own commits come last: they also have states between a committed result's stages.
+        every = range(len(self._snapshots))
+        self._progress(len(every))
+        newest = sorted(every, key=lambda i: (self._snapshots[i].origin.is_dirty, -i))
+        size = len(newest) if at_once else _FIRST
+        while newest or at_once:
+            own, newest, size, at_once = newest[:size], newest[size:], size * _MORE, False
+            pipelines = [found for i in own if (found := self._pipeline(i))]
+            there = {*own}.union(*(self._sharing(each, recorded(each)) for each in pipelines))
+            if 2 * len(there) > len(every):
+                there, own, newest = {*every}, [*every], []
+            read, names = self._pipelines_at(there), {self._snapshots[i].commit for i in own}
+            mine = [each for each in read if each.snapshot and each.snapshot.commit in names]
+            yield Round(read, {digest for each in mine for digest in each.digests.values()})
 
-def _dates(commits: Iterable[_Commit]) -> dict[str, int]:
-    """Return git's "corrected commit dates": those of commits, but later than their parents'.
+    def of_checkout(self, state: State) -> PipelineAt:
+        """Return the state of the checkout."""
+        return _pipeline_at(None, state.origin, state.pipeline)
 
-    Commits of one second would else have no order, and clocks are set back.
-    """
-    found: dict[str, int] = {}
-    for commit in commits:
-        parents = (found[parent] + 1 for parent in commit.parents if parent in found)
-        found[commit.hash] = max(commit.time, *parents, 0)
-    return found
-
-
-def _is_row(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
-    """Whether a commit is one of the tool's own, which says neither who made it nor when."""
-    refs = tips.get(commit.hash, ())
-    return any(ref.startswith(f"{REFS}/") for ref in refs)
-
-
-def _is_experiment(tips: Mapping[str, Sequence[str]], commit: _Commit) -> bool:
-    """Whether a commit is that of one of DVC's experiments."""
-    return any(ref.startswith(EXPERIMENTS) for ref in tips.get(commit.hash, ()))
-
-
-def _branches(
-    top: Path, commits: Mapping[str, _Commit], tips: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-    """Return, for each commit, a local branch that contains it: if possible, the current one."""
-    current = ask("symbolic-ref", "--short", "-q", "HEAD", cwd=top)
-    heads = [
-        (ref.removeprefix("refs/heads/"), commit)
-        for commit, refs in tips.items()
-        for ref in refs
-        if ref.startswith("refs/heads/")
-    ]
-    found: dict[str, str] = {}
-    for name, tip in sorted(heads, key=lambda head: head[0] != current):
-        todo = [tip]
-        while todo:
-            commit = todo.pop()
-            if commit in commits and commit not in found:
-                found[commit] = name
-                todo += commits[commit].parents
-    return found
-
-
-def _origin(
-    commit: _Commit,
-    commits: Mapping[str, _Commit],
-    tips: Mapping[str, Sequence[str]],
-    branches: Mapping[str, str],
-) -> Origin:
-    refs = tips.get(commit.hash, ())
-    experiment = next((short_name(ref) for ref in refs if ref.startswith(EXPERIMENTS)), "")
-    own = _is_row(tips, commit) and commit.parents
-    of = commits.get(commit.parents[0], commit) if own else commit
-    base = of.hash if own else next(iter(of.parents), "")
-    found = Origin(
-        of.hash,
-        branches.get(of.hash, ""),
-        experiment,
-        of.author,
-        of.time * 1000,
-        is_dirty=bool(own),
-        kept=Kept(commit.hash, commit.tree),
-        base=base,
-        subject=of.subject,
-    )
-    if found.is_committed or base not in commits:
+    def _pipelines_at(self, there: Collection[int], last: State | None = None) -> list[PipelineAt]:
+        """Return these states and a last one; in all, data is what it was first."""
+        inputs, found = DataInputs(), []
+        for i in sorted(there):
+            if pipeline := self._pipeline(i):
+                snapshot = self._snapshots[i]
+                found.append(_pipeline_at(snapshot, snapshot.origin, inputs.as_first(pipeline)))
+        if last:
+            found.append(_pipeline_at(None, last.origin, inputs.as_first(last.pipeline)))
         return found
-    return found._replace(subject=commits[base].subject)
+
+    def _pipeline(self, i: int) -> Pipeline | None:
+        """Return the pipeline of a snapshot, or None if it cannot be read."""
+        if i not in self._pipelines:
+            each = self._snapshots[i]
+            try:
+                found = self._past.at(each.commit, each.definitions, each.locks)
+            except ProjectError as error:
+                found = None
+                # The same text for all commits with this error.
+                why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")
+                self.unread[why].append(each.commit)
+            self._pipelines[i] = found
+            self._progress(0)
+        return self._pipelines[i]
+
+    def _by_md5(self) -> Mapping[str, set[tuple[int, str]]]:
+        entries: dict[str, dict[str, str]] = {}
+        md5s: dict[str, set[str]] = {}
+        found: dict[str, set[tuple[int, str]]] = defaultdict(set)
+        for i, each in enumerate(self._snapshots):
+            for blob in each.locks.values():
+                if blob not in entries:
+                    text = (self._project.blobs.read(blob) or b"").decode(errors="replace")
+                    entries[blob] = entry_texts(text)
+                for text, outs in entries[blob].items():
+                    if text not in md5s:
+                        md5s[text] = {*_MD5.findall(outs)}
+                    for md5 in md5s[text]:
+                        found[md5].add((i, text))
+        return found
+
+    def _sharing(self, pipeline: Pipeline, recorded: Sequence[Stage]) -> Set[int]:
+        """Return the snapshots that decide what the results of a pipeline are."""
+        names, found = {stage.name for stage in recorded}, set[int]()
+        for stage in (stage for stage in pipeline.stages.values() if stage.has_result):
+            is_own = stage.name in names
+            if is_own or stage.outs:  # on others nothing depends
+                found |= self._having_all(_md5s(stage), all_of_them=is_own)
+        return found
+
+    def _having_all(self, md5s: frozenset[str], *, all_of_them: bool) -> Set[int]:
+        """Return the snapshots with these md5s in one entry, or only the first of each dvc.yaml."""
+        key = md5s, all_of_them
+        if key not in self._shared:
+            if not md5s:  # nothing tells where it is
+                found = {*range(len(self._snapshots))}
+            else:
+                there = set.intersection(*(self._having.get(md5, set()) for md5 in md5s))
+                first: dict[object, int] = {}
+                for i, text in sorted(there):
+                    first_of = self._snapshots[i].definitions, text
+                    first.setdefault(i if all_of_them else first_of, i)
+                found = {*first.values()}
+            self._shared[key] = found
+        return self._shared[key]
+
+
+def _pipeline_at(snapshot: Snapshot | None, origin: Origin, pipeline: Pipeline) -> PipelineAt:
+    return PipelineAt(snapshot, origin, pipeline, locked_digests(pipeline))
+
+
+def _md5s(stage: Stage) -> frozenset[str]:
+    """Return md5s by which the entry of a result is found; none if nothing tells where it is."""
+    found = [_MD5.match(out.md5) for out in stage.outs if stage.command]
+    return frozenset(each[0] for each in found if each)

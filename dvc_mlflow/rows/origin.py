@@ -30,7 +30,7 @@ UNCOMMITTED = "after "
 _LONGEST_CHANGE = 200  # characters
 
 
-class Kept(NamedTuple):
+class KeptTree(NamedTuple):
     """A commit that has results, and its git tree."""
 
     commit: str
@@ -50,7 +50,7 @@ class Origin(NamedTuple):
     time: int
     """Milliseconds since 1970."""
     is_dirty: bool
-    kept: Kept | None = None
+    kept: KeptTree | None = None
     """The commit that has the results, if there is one."""
     names: Sequence[str] = ()
     """The branches, tags and experiments that have the results."""
@@ -87,7 +87,7 @@ def of_commit(top: Path, commit: str) -> Origin:
     """Return the origin of results that a commit has; `top` is the checkout's root."""
     text = ask("log", "-1", "--format=%an%x00%ct%x00%T%x00%P%x00%s", commit, cwd=top)
     author, at, tree, parents, subject = text.split("\0", 4) if text else ("", "0", "", "", "")
-    base, kept = parents.partition(" ")[0], Kept(commit, tree)
+    base, kept = parents.partition(" ")[0], KeptTree(commit, tree)
     return Origin(commit, "", "", author, int(at) * 1000, False, kept, (), base, subject)
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..errors import ProjectError
-from ..pipeline import identity
+from ..pipeline.digests import locked_digests, result_digests
 from ..pipeline.lineages import Lineage, lineages, recorded
-from ..pipeline.settings import Model
-from ..pipeline.stages import Output, Pipeline, Stage
+from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
 from .origin import Origin, of_commit, of_workspace
 
@@ -44,7 +43,7 @@ class State:
     @cached_property
     def locked(self) -> Mapping[str, str]:
         """The digests of all that dvc.lock has, outdated or not, by stage."""
-        return identity.locked(self.pipeline)
+        return locked_digests(self.pipeline)
 
     def having(self, digests: Collection[str]) -> list[Stage]:
         """Return the stages whose results in dvc.lock have these digests."""
@@ -130,7 +129,7 @@ def of(project: Project, pipeline: Pipeline, origin: Origin, chosen: Sequence[st
     """Return the state of a pipeline in a project; `chosen` are the stages to record, by name."""
     default = recorded(pipeline)
     stages = recorded(pipeline, chosen) if chosen else default
-    digests, reasons = identity.results(pipeline)
+    digests, reasons = result_digests(pipeline)
     names = () if stages == default else chosen
     return State(project, pipeline, stages, digests, reasons, origin, names)
 

@@ -6,21 +6,19 @@ from pathlib import Path
 
 from ..errors import ProjectError
 from ..pipeline.declarations import shown as declared
-from ..pipeline.identity import StoredRun
-from ..pipeline.row import NOWHERE, Row, Standing, Wanted, short_digest
+from ..pipeline.measures import data_of, measures
+from ..pipeline.row import DIGITS, NOWHERE, Row, Standing, Wanted, short_digest
 from ..pipeline.stages import Stage
+from ..pipeline.stored_run import StoredRun
 from ..pipeline.tags import BEGUN, CHOSEN, DATA, FOLDER, KEPT, LACKS, SOURCE, STAGE, TREE, text
-from . import trees
-from .changes import changes
+from . import kept_trees
 from .content import params_of, part_of
 from .description import description
-from .origin import Kept, Origin
+from .name import changes, words
+from .origin import KeptTree, Origin
 from .result import Result, State
-from .shown import data_of, measures
-from .title import words
 
 _LONGEST_TAG = 5000  # characters, in MLflow
-_DIGITS = 7
 _MOST_DECLARED = 400
 
 
@@ -43,7 +41,7 @@ def row_of(
     result: Result,
     has: StoredRun | None = None,
     *,
-    kept: Kept | None = None,
+    kept: KeptTree | None = None,
     notes: Sequence[str] = (),
 ) -> Row:
     """Return the row of a result, with what a run that `has` some of it lacks.
@@ -61,7 +59,7 @@ def row_of(
     parts = {name: part_of(result, name) for name in names}
     params, wrong = params_of(result)
     tags = {f"{BEGUN}{name}": digest for name, digest in result.digests.items()}
-    if data := data_of(result):
+    if data := data_of(result.pipeline, result.lineage, result.digests):
         tags[DATA] = data[:_LONGEST_TAG]
     if 0 < len(chosen) < _LONGEST_TAG:
         tags[CHOSEN] = chosen
@@ -78,7 +76,7 @@ def row_of(
         origin=origin,
         params=params,
         parts=parts,
-        measures=measures(result, parts),
+        measures=measures(result.pipeline, result.lineage, parts),
         notes=[*notes, *wrong],
     )
 
@@ -98,7 +96,7 @@ def digits(result: Result) -> list[str]:
         whole = hashlib.md5(whole.encode(), usedforsecurity=False).hexdigest()
     known = [result.state.digests.get(stage.name, "") for stage in result.scope()]
     every = [whole, *reversed([*known, *result.digests.values()])]
-    return [*dict.fromkeys(digest[:_DIGITS] for digest in every if digest)]
+    return [*dict.fromkeys(digest[:DIGITS] for digest in every if digest)]
 
 
 def origin_tags(state: State, head: Stage) -> dict[str, str]:
@@ -111,10 +109,10 @@ def origin_tags(state: State, head: Stage) -> dict[str, str]:
     return tags
 
 
-def keep(result: Result, root: Path) -> tuple[Kept | None, list[str]]:
+def keep(result: Result, root: Path) -> tuple[KeptTree | None, list[str]]:
     """Keep a result as a git tree; return it, and what could not be kept."""
     try:
-        kept = trees.of_result(result, root)
+        kept = kept_trees.of_result(result, root)
     except (ProjectError, OSError) as error:
         return None, [f"the row cannot be restored: {error}"]
     return kept, [
@@ -122,7 +120,7 @@ def keep(result: Result, root: Path) -> tuple[Kept | None, list[str]]:
     ]
 
 
-def kept_tags(kept: Kept | None, names: Collection[str]) -> Mapping[str, str]:
+def kept_tags(kept: KeptTree | None, names: Collection[str]) -> Mapping[str, str]:
     """Return the tags that name the tree with the results of these members."""
     if kept is None:
         return {}

@@ -7,8 +7,7 @@ import re
 
 from ..pipeline.declarations import shown_model
 from ..pipeline.row import Part, ServedModel
-from ..pipeline.settings import Model
-from ..pipeline.stages import Output
+from ..pipeline.stages import Model, Output
 from ..project import Project
 from .result import Result
 

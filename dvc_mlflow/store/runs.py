@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from mlflow.entities import Run, ViewType
+from mlflow.utils import name_utils
 
 from .. import processes
-from ..pipeline.identity import Match, StoredRun, apart, match
 from ..pipeline.row import NOWHERE, Standing
+from ..pipeline.stored_run import Match, StoredRun, apart, match
 from ..pipeline.tags import (
     BEGUN,
     COMPLETE,
@@ -168,3 +169,11 @@ def whole(text: str) -> tuple[int, Standing, frozenset[str]] | None:
 def whole_text(format_: int, at: Standing, declared: frozenset[str]) -> str:
     """Return the text of the tag `WHOLE`."""
     return " ".join([f"{format_} {at.rank} {at.time} {at.commit}", *sorted(declared)])
+
+
+def is_random_name(name: str) -> bool:
+    """Whether MLflow has made up the name of a run."""
+    first, _, rest = name.partition("-")
+    second, _, number = rest.partition("-")
+    known = first in name_utils._GENERATOR_PREDICATES and second in name_utils._GENERATOR_NOUNS
+    return known and number.isdecimal()

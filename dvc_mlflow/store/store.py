@@ -28,10 +28,10 @@ from ..place import (
     own_address,
     why_not_own,
 )
-from . import database, served, table_view
-from .exclude import hide_store
-from .faults import deadline, is_of_store, retried, store_error
+from . import database, table_view, ui_port
+from .git_exclude import hide_store
 from .relocation import follow
+from .store_errors import deadline, is_of_store, retried, store_error
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
 _ROWS = f"tags.`{STAGE}` != '' and status != 'FAILED' and status != 'KILLED'"
@@ -221,8 +221,8 @@ class Store:
         """
         start = masked(self.address.rstrip("/"))
         if not self.is_remote:
-            port = served.port(self.root, self.address) or _UI
-            start = f"http://{served.HOST}:{port}"
+            port = ui_port.port(self.root, self.address) or _UI
+            start = f"http://{ui_port.HOST}:{port}"
         page = f"/{run_id}?" if run_id else f"?viewStateShareKey={table}&"
         where = f"experiments/{self.experiment_id}/runs{page}"
         return f"{start}/#/{where}workflowType=machine_learning"
@@ -235,10 +235,10 @@ class Store:
     @property
     def is_served(self) -> bool:
         """Whether a browser reaches it: by its own server, or by a running `dvc-mlflow ui`."""
-        return self.is_remote or bool(served.port(self.root, self.address))
+        return self.is_remote or bool(ui_port.port(self.root, self.address))
 
     def row_line(self, name: str, run_id: str) -> str:
-        """Return the line that says where a row is, or only its name if it is not served."""
+        """Return the line that says where a row is, or only its name if it is not ui_port."""
         return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
 
     def table_line(self) -> str:
@@ -254,8 +254,8 @@ class Store:
     def show(self, measures: Sequence[str] = ()) -> str:
         """Bring the table up to its newest rows, unless somebody has chosen its columns.
 
-        `measures` are metrics of its rows, as `rows.shown` gives them; it remembers those that it
-        was given before. Returns what somebody can do if none says which row is best, or "".
+        `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those that
+        it was given before. Returns what somebody can do if none says which row is best, or "".
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         known = table_view.default_measures(shown)

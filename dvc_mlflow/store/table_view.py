@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow.entities import RunData
 
-from ..pipeline.naming import tells
+from ..pipeline.keys import tells
 from ..pipeline.tags import CHANGE, DATA
 
 RESULTS = "results"
@@ -29,8 +29,8 @@ _MEASURES, _OF_3_0 = "measures", "default"
 def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, str]:
     """Return the tags for a view of these rows, newest first, that nobody has chosen.
 
-    `measures` are the metrics of such rows, best first, with signs as `rows.shown` gives them. The
-    table is sorted by the first one of which the direction is known and that half of the rows with
+    `measures` are the metrics of such rows, best first, with signs (`pipeline.measures`). The table
+    is sorted by the first one of which the direction is known and that half of the rows with
     metrics have; else the newest row is first.
     """
     best, params = sorted_by(rows, measures), _params(rows)

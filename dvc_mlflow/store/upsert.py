@@ -16,8 +16,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from .. import processes
-from ..pipeline.identity import Match, StoredRun
 from ..pipeline.row import FORMAT, Part, Point, Row
+from ..pipeline.stored_run import Match, StoredRun
 from ..pipeline.tags import (
     COMPLETE,
     DOUBLE,
@@ -40,8 +40,16 @@ from ..pipeline.tags import (
 )
 from .images import log_images
 from .models import UnservableModelError, log_model
+from .run_data import (
+    comparable,
+    is_one_request,
+    log,
+    log_files,
+    log_inputs,
+    metric,
+    stored,
+)
 from .runs import stored_run, whole, whole_text
-from .sending import comparable, is_one_request, log, log_files, log_inputs, metric, stored
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters

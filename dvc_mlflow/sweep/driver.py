@@ -21,7 +21,7 @@ from ..place import main_repository
 from ..project import Project
 from ..project.default_remote import Remote
 from ..project.experiments import FULL, UNFIT
-from . import checks
+from . import preflight
 from .cluster import Cluster, Running
 from .node import PUSHING
 from .points import Grid, Points, Trial, column, digest
@@ -38,21 +38,21 @@ def sweep(project: Project, given: Namespace) -> bool:
     """
     commit, metric = text("rev-parse", "HEAD"), given.metric or ""
     if metric:
-        checks.metric(project, metric)
+        preflight.metric(project, metric)
     what = [commit, project.folder, sorted(given.set_param), given.n and metric]
     title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
     source = _source(given, title, Points(project, commit))
-    order = checks.order(project, commit, title, given)
+    order = preflight.order(project, commit, title, given)
     remote = Remote(project)
-    with checks.answering(remote):
-        checks.inputs_are_there(project, remote)
+    with preflight.answering(remote):
+        preflight.inputs_are_there(project, remote)
         remote.sign(order["sign"])
     try:
         results = Results(project, main_repository(), commit, title)
         driver = _Driver({**order, "refs": results.refs}, source, results, remote, metric)
         return driver.run(given, f"{title}: trials of commit {commit[:7]}")
     finally:
-        with suppress(ToolError), checks.answering(remote, 2):
+        with suppress(ToolError), preflight.answering(remote, 2):
             remote.unsign(order["sign"])
 
 
@@ -124,7 +124,7 @@ class _Driver:
 
     def _collect(self, names: list[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
-        with checks.answering(self._remote, PUSHING):
+        with preflight.answering(self._remote, PUSHING):
             self._results.collect(names, self._remote)
         there = {
             name: self._results.metrics[name] for name in names if name in self._results.metrics

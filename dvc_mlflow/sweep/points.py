@@ -7,7 +7,7 @@ from functools import cache, partial
 from posixpath import basename
 from typing import NamedTuple
 
-from ..pipeline.naming import allowed_key
+from ..pipeline.keys import allowed_key
 from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden
 

@@ -7,13 +7,13 @@ from ..follow.recording import Options, Recording
 from ..git import git
 from ..pipeline.lineages import lineages, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
-from ..project import Past, Project
+from ..project import Project, ProjectAt
 from ..project.default_remote import Remote, elsewhere
 from ..rows.commits import Commits
-from ..rows.history import snapshots
 from ..rows.result import State, columns, experiment, of
+from ..rows.snapshots import snapshots
 from ..store import table_view
-from ..store.stores import AT_MOST
+from ..store.experiment_stores import AT_MOST
 from .node import ANSWERING, CLONING
 
 
@@ -98,7 +98,7 @@ class Results:
     def _states(self, commits: Mapping[str, str]) -> Iterator[tuple[str, State]]:
         """Yield the results of experiments, by name, as DVC has them."""
         project, own = self._project, self._only(commits)
-        with Past(project) as past:
+        with ProjectAt(project) as past:
             for each in snapshots(project.top, project.folder, project.blobs, own):
                 pipeline = past.at(each.commit, each.definitions, each.locks)
                 state = of(project, pipeline, each.origin)

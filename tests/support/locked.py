@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from dvc.utils.serialize import PARSERS
 
-from dvc_mlflow.pipeline.identity import StoredRun, match
+from dvc_mlflow.pipeline.stored_run import StoredRun, match
 from dvc_mlflow.pipeline.tags import DATA
 from dvc_mlflow.project import Project
 from dvc_mlflow.rows.result import Result, columns, experiment

@@ -90,7 +90,7 @@ def test_top() -> None:
         ("store", "from ..rows import trees"),
         ("rows", "import mlflow"),
         ("project", "from ..rows import trees"),
-        ("rows", "from ..follow.lock import Lock"),
+        ("rows", "from ..follow.lock import FollowerLock"),
         ("follow", "import sqlalchemy"),
     ],
 )

@@ -20,7 +20,7 @@ from mlflow.entities import (
     RunInputs,
 )
 
-from dvc_mlflow.registry.contest import Contest, defeat
+from dvc_mlflow.registry.promotion_rule import PromotionRule, defeat
 from support.pipelines import MODEL, Repository, evaluate, train
 from support.promoting import (
     NAMED,
@@ -54,7 +54,7 @@ def project(made: Repository, tmp_path: Path) -> Repository:
     return made.copy_with_rows(tmp_path / "project")
 
 
-CONTEST = Contest(
+CONTEST = PromotionRule(
     metrics=["score", "-loss"],
     measuring=["measure"],
     data=["test.txt"],

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mlflow.entities import Metric, Param, RunData, RunTag
 
-from dvc_mlflow.pipeline.evaluations import rank, way
-from dvc_mlflow.pipeline.naming import tells
+from dvc_mlflow.pipeline.keys import tells
+from dvc_mlflow.pipeline.measures import rank, way
 from dvc_mlflow.store.table_view import by_default
 from support.locked import evaluated, locked, read, row, trained
 from support.pipelines import Stages, evaluate, makes, train

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvc_mlflow.pipeline.settings import Model, Settings
+from dvc_mlflow.pipeline.stages import Model, Settings
 from dvc_mlflow.project.settings import read, read_artifacts
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from dvc_mlflow.pipeline.drawing import is_table
-from dvc_mlflow.pipeline.tables import Curve, curves, flatten, numbers
+from dvc_mlflow.pipeline.numbers import Curve, curves, flatten, numbers
+from dvc_mlflow.pipeline.stages import is_table
 
 FLOATS = st.floats(allow_nan=False)
 

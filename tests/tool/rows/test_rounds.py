@@ -11,8 +11,8 @@ import pytest
 
 from dvc_mlflow.follow.recording import Options, Recording
 from dvc_mlflow.pipeline.lineages import recorded
-from dvc_mlflow.project import Past, Project
-from dvc_mlflow.rows import states
+from dvc_mlflow.project import Project, ProjectAt
+from dvc_mlflow.rows import history
 from dvc_mlflow.rows.commits import everything
 from support.locked import Locked, locked
 from support.pipelines import Stages
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from DVC's package
 
 def rows(project: Locked, monkeypatch: pytest.MonkeyPatch, first: int) -> list[Mapping[str, Any]]:
     """Return what would be recorded of all commits, in its order, with `first` in a round."""
-    monkeypatch.setattr(states, "_FIRST", first)
+    monkeypatch.setattr(history, "_FIRST", first)
     with chdir(project.path), Project() as opened:
         recording = Recording(opened, project.path, Options(dry_run=True), reads_all=True)
         recording.record(everything(project.path))
@@ -82,8 +82,10 @@ def test_first_round(tmp_path: Path) -> None:
     """Two of many states are read before the first row: the last, and the first with its data."""
     project = of_eight(tmp_path / "project")
     said: list[int] = []
-    with chdir(project.path), Project() as opened, Past(opened) as past:
-        rounds = states.States(opened, past, said.append).rounds(everything(project.path), recorded)
+    with chdir(project.path), Project() as opened, ProjectAt(opened) as past:
+        rounds = history.PastResults(opened, past, said.append).rounds(
+            everything(project.path), recorded
+        )
         first = next(rounds)
     assert said == [8, 0, 0]
     assert [each.origin.subject for each in first.states] == ["0", "7"]

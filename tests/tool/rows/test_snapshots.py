@@ -11,11 +11,11 @@ import pytest
 from dvc.scm import SCM
 
 from dvc_mlflow.git import Blobs
-from dvc_mlflow.project import locks
-from dvc_mlflow.project.ignored import Ignored
-from dvc_mlflow.project.opened import parse
+from dvc_mlflow.project import lock_entries
+from dvc_mlflow.project.dvc_repo import parse
+from dvc_mlflow.project.git_ignored import GitIgnored
 from dvc_mlflow.rows.commits import Commits, everything
-from dvc_mlflow.rows.history import Snapshot, snapshots
+from dvc_mlflow.rows.snapshots import Snapshot, snapshots
 from support.clone import environment
 
 LOCK = "dvc.lock"
@@ -195,14 +195,14 @@ LOCKS = [
 @pytest.mark.parametrize("text", LOCKS)
 def test_locks_as_dvc_reads_them(text: str) -> None:
     """An entry has the values that DVC reads, whatever a person has changed in the lock."""
-    assert locks.stages_in(text) == parse(text, LOCK)["stages"]
+    assert lock_entries.stages_in(text) == parse(text, LOCK)["stages"]
 
 
 @pytest.mark.parametrize("text", ["17", "[1]", lock(entry("a"), entry("a")), lock("  a: [\n")])
 def test_no_lock(text: str) -> None:
     """What is no lock is refused."""
     with pytest.raises((ValueError, AttributeError)):
-        locks.stages_in(text)
+        lock_entries.stages_in(text)
 
 
 def test_entries_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +213,9 @@ def test_entries_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(text)
         return parse(text, path)
 
-    monkeypatch.setattr(locks, "parse", spy)
-    first = locks.stages_in(lock(entry("once@1", 1), entry("once@2", 2)))
-    second = locks.stages_in(lock(entry("once@1", 1), entry("once@2", 3)))
+    monkeypatch.setattr(lock_entries, "parse", spy)
+    first = lock_entries.stages_in(lock(entry("once@1", 1), entry("once@2", 2)))
+    second = lock_entries.stages_in(lock(entry("once@1", 1), entry("once@2", 3)))
     assert first["once@1"] is second["once@1"]
     assert second["once@2"]["params"]["params.yaml"]["v"] == 3
     assert [text.count("once@") for text in seen] == [2, 1]
@@ -234,6 +234,6 @@ IGNORED: list[tuple[str, dict[str, str], set[str]]] = [
 @pytest.mark.parametrize("folder", ["", "data"])
 def test_ignored(made: History, folder: str) -> None:
     """A commit's .gitignore files decide which of DVC's files are ignored, as in a checkout."""
-    ignored = Ignored(SCM(str(made.path)), folder)
+    ignored = GitIgnored(SCM(str(made.path)), folder)
     for what, rules, expected in IGNORED:
         assert ignored.among(["data/x.csv.dvc", "data/raw/y.dvc"], rules) == expected, what

@@ -9,7 +9,7 @@ import pytest
 
 from dvc_mlflow.errors import StoreError
 from dvc_mlflow.place import address, folder_of, main_repository
-from dvc_mlflow.store.exclude import hide_store
+from dvc_mlflow.store.git_exclude import hide_store
 from support.clone import Clone, environment
 from support.disks import immutable
 from support.pipelines import repository

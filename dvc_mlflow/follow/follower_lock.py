@@ -1,0 +1,75 @@
+"""One follower for a repository on a machine."""
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+from .. import own_files, processes
+
+
+class FollowerLock:
+    """The lock of a repository's follower, which the system releases when its process ends.
+
+    File systems can be shared, and each machine sees its own processes only: each has a lock.
+    `descriptor` is that of a lock which was taken for this process by the one that started it.
+    Raises `OSError`.
+    """
+
+    def __init__(self, root: Path, descriptor: int | None = None) -> None:
+        own_files.check(f"{root}")
+        folder = root / own_files.FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        path = f"{folder}/follower.{os.uname().nodename}"
+        self.descriptor = os.open(path, flags, 0o666) if descriptor is None else descriptor
+
+    def take(self) -> bool:
+        """Take the lock; return False if another process has it."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return False
+        os.truncate(self.descriptor, 0)
+        mark = f"{processes.process(os.getpid())} {self._number}"
+        os.pwrite(self.descriptor, mark.encode(), 0)
+        return True
+
+    def release(self) -> None:
+        """Let another process take it, and leave the file as it is: its age counts."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def touch(self) -> None:
+        """Take note that somebody needs a follower."""
+        os.utime(self.descriptor)
+
+    @property
+    def age(self) -> float:
+        """The seconds since somebody needed one last."""
+        return time.time() - os.fstat(self.descriptor).st_mtime
+
+    @property
+    def owner(self) -> int:
+        """The id of the process that has taken it last, as it says itself, if that runs, or 0.
+
+        To try the lock would keep another process from taking it.
+        """
+        mark, _, number = os.pread(self.descriptor, 80, 0).decode(errors="replace").partition(" ")
+        pid = mark.partition("@")[0]
+        if number != self._number or not pid.isdecimal():
+            return 0  # nobody's, or a copy of another repository's
+        return int(pid) if processes.process(int(pid[:9])) == mark else 0
+
+    @property
+    def _number(self) -> str:
+        return f"{os.fstat(self.descriptor).st_ino}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)

@@ -1,0 +1,55 @@
+"""The stores of one process, which all stages that it records share."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import StoreError
+from ..rows.result import Result, columns, experiment
+from ..store.experiment_stores import AT_MOST, ExperimentStores
+from ..store.runs import Runs
+from ..store.store import Store
+from ..store.store_errors import AWAY
+
+RETRY = 30.0  # s until a process that goes on asks a store again that has failed
+
+
+class StoreAccess:
+    """The stores that stages need, each opened once.
+
+    A store that cannot be opened is not used again for `RETRY` seconds, and none is while the
+    server does not answer: a time-out costs its seconds once, not in every stage.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stores: dict[str, ExperimentStores] = {}
+        self._errors: dict[tuple[str, str], StoreError] = {}
+        self._away: StoreError | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def use(self, result: Result) -> Iterator[tuple[Store, Runs]]:
+        """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
+        folder, lineage = result.project.folder, result.lineage
+        key = experiment(lineage), folder
+        if time.monotonic() - self._since > RETRY:
+            self._errors, self._away = {}, None
+        if error := self._away or self._errors.get(key):
+            raise error
+        if folder not in self._stores:
+            self._stores[folder] = ExperimentStores(self._root, folder)
+        stores = self._stores[folder]
+        try:
+            store, runs = stores.of(key[0], columns(lineage)), stores.runs(key[0])
+            with store.lock(), store.errors_reported(AT_MOST):
+                runs.look_again(result.digests)  # others write to it between two uses
+                yield store, runs
+        except StoreError as error:
+            if error.cure == AWAY:
+                self._away = error
+            elif key[0] not in stores:
+                self._errors[key] = error
+            self._since = time.monotonic()
+            raise

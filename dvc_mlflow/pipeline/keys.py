@@ -1,0 +1,174 @@
+"""What params, metrics and curves are called in a row: decided by dvc.yaml, never by a value."""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from .lineages import Lineage
+from .numbers import Curve, curves
+from .stages import Output, Params, Pipeline, Plot, Stage, is_table
+
+LONGEST = 250  # characters, in MLflow
+_OF_DVCLIVE = {"images", "sklearn", "custom"}
+"""DVCLive's folders of plots beside `metrics`, which alone has curves."""
+
+
+def named_params(
+    lineage: Lineage, names: Sequence[str]
+) -> Iterator[tuple[str, Stage, Params, str]]:
+    """Yield the params of these members: name in the row, stage, params file, key in the file.
+
+    A key of params.yaml is its own name. A key of another file has the file's stem before it, or
+    the file's path if the stage reads this key from two files. A key that two stages read from
+    different files has the stage's name before it; what no stage makes lets no stage's key have it.
+    """
+    called = labels(lineage)
+    scope = [stage for stage in lineage.scope() if stage.command] or lineage.scope()
+    declared = [(s, p) for s in scope for p in (*s.params, *s.variables)]
+    for stage, params in ((s, p) for s in lineage.scope(names) for p in (*s.params, *s.variables)):
+        others = [(s, p) for s, p in declared if p.file != params.file]
+        for key in params.values:
+            name = f"{_start(params)}{key}"
+            readers = [s for s, p in others if reads(p, name)]
+            if stage in readers:
+                name = f"{params.file}.{key}"
+            if any(reader is not stage for reader in readers):
+                name = f"{called[stage.name]}.{name}"
+            yield name, stage, params, key
+
+
+def keyed_curves(
+    plot: Plot, path: str, text: str, start: str, stems: Mapping[str, str]
+) -> list[tuple[str, Curve]]:
+    """Return the curves in a file of plots with their keys in MLflow.
+
+    `start` is the prefix of the stage's keys; `stems` has a further one for each file or folder.
+    """
+    can_draw = plot.draws_lines and is_table(path)
+    found = curves(path, text, plot.x, header=plot.header) if can_draw else []
+    stem, base, keyed = stems.get(plot.path, ""), base_of(path, plot.path), []
+    for curve in found:
+        if path == plot.path:
+            inner = "" if stem == f"{curve.column}/" else stem
+            key = f"{start}{inner}{curve.column}"
+        else:  # in a folder, one file per metric
+            one = len(found) == 1 and posixpath.basename(base) == curve.column
+            key = f"{start}{stem}{base}" if one else f"{start}{stem}{base}/{curve.column}"
+        keyed.append((allowed_key(key), curve))
+    return keyed
+
+
+def prefix(stage: Stage, label: str) -> str:
+    """Return the prefix of the keys of a stage's metrics and curves."""
+    return f"{label}/" if stage.settings.prefix is None else stage.settings.prefix
+
+
+def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
+    """Return the prefix of each file's keys, if a stage has several files of metrics or curves.
+
+    So has each folder of curves, if there are several, such as one for each fold.
+    """
+    plots = {plot.path for plot in pipeline.plots_of(stage)}
+    tables = sorted(path for path in plots if is_table(path))
+    folders = sorted(filter(_can_have_curves, plots))
+    found: dict[str, str] = {}
+    for paths in (sorted(pipeline.metrics_paths(stage)), tables, folders):
+        if len(paths) > 1:
+            found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
+    return found
+
+
+def _can_have_curves(path: str) -> bool:
+    """Whether a path is that of a folder in which there can be curves."""
+    name = posixpath.basename(path)
+    return not (posixpath.splitext(name)[1] or name in _OF_DVCLIVE)
+
+
+def _told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """Return the shortest unique name of each path: stem, path without extension, or path."""
+    found = dict(zip(paths, paths, strict=True))
+    for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
+        pairs = zip(paths, names, strict=True)
+        found |= {path: name for path, name in pairs if names.count(name) == 1}
+    return found
+
+
+def model_names(pipeline: Pipeline, stage: Stage, output: Output) -> list[str]:
+    """Return what git's tags call the model in an output of a stage; the first is its main name.
+
+    That is its key in `artifacts`, else its name in `meta.mlflow.model`, with that of the item.
+    Before it comes the folder of the dvc.yaml in the repository, as GTO writes it: `folder:name`.
+    """
+    found = [model.name for model in pipeline.models if model.path == output.path]
+    folder = posixpath.dirname(stage.group)
+    item = re.sub("[^a-zA-Z0-9]+", "-", stage.item).strip("-")
+    for model in stage.settings.models:
+        if model.path == output.path and model.name:
+            name = "-".join(filter(None, [model.name, item]))
+            found.append(f"{folder}:{name}" if folder else name)
+    return [in_repository(pipeline.folder, name) for name in dict.fromkeys(found)]
+
+
+def in_repository(project: str, name: str) -> str:
+    """Return what GTO calls an artifact whose name begins with its folder in a project, if any."""
+    folder, _, own = name.rpartition(":")
+    within = posixpath.join(project, folder).strip("/")
+    return f"{within}:{own}" if within else own
+
+
+def labels(lineage: Lineage) -> dict[str, str]:
+    """Return the names of a row's stages in keys: without the item, if the row has only one."""
+    names = {stage.name: name for name, stage in lineage.members.items()}
+    scope = lineage.scope()
+    groups = [stage.group for stage in scope]
+    for stage in scope:
+        alone = groups.count(stage.group) == 1
+        names.setdefault(stage.name, stage.group if alone else stage.label)
+    return names
+
+
+def _start(params: Params) -> str:
+    name = posixpath.basename(params.file)
+    return "" if name == "params.yaml" else f"{_stem(name)}."
+
+
+def reads(params: Params, key: str) -> bool:
+    """Whether these params include a key, given by its name in MLflow."""
+    start = _start(params)
+    if not params.declared:
+        return key.startswith(start)
+    names = [f"{start}{name}" for name in params.declared]
+    return any(key == n or key.startswith(f"{n}.") or n.startswith(f"{key}.") for n in names)
+
+
+def allowed_key(key: str) -> str:
+    """Return a key as MLflow allows it: only some characters, no `..`, not too long."""
+    key = re.sub(r"[^\w/. -]", "_", key)
+    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
+    key = re.sub(r"^\.\.", "__", "/".join(parts))
+    return (key if len(key) <= LONGEST else key[:LONGEST].rstrip("/.")) or "_"
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def base_of(path: str, folder: str) -> str:
+    """Return a file's path in a folder, without its extension."""
+    return posixpath.splitext(posixpath.relpath(path, folder))[0]
+
+
+def tells(key: str, value: object) -> bool:
+    """Whether a param can tell a person what differs.
+
+    An element of a list that a template has read, such as `datasets.0`, cannot, nor can a list of
+    lists or of mappings.
+    """
+    is_element = any(part.isdigit() for part in key.split("."))
+    return not (is_element or f"{value}".startswith(("[[", "[{", "{")))
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each dotted key, or all of it where others end the same."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {k: e if ends.count(e) == 1 else k for k, e in zip(keys, ends, strict=True)}

@@ -1,0 +1,255 @@
+"""A DVC project, opened in the workspace or at a commit; and how DVC's errors are reported."""
+
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from graphlib import CycleError
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+from dvc.config import Config
+from dvc.exceptions import DvcException, PrettyDvcException
+from dvc.repo import Repo
+from dvc.scm import SCM, SCMError
+from dvc.utils.serialize import PARSERS, ParseError
+
+from ..errors import ProjectError, is_raised_in, masked
+from ..git import Blobs, checkout
+from ..pipeline.stages import leads_out
+from ..place import folder_of
+
+_MOST = 1_000_000  # values in a file that is parsed here, once all aliases are unfolded
+_CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}\Z")
+"""The end of a path in DVC's cache: an md5."""
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Turn DVC's errors into `ProjectError`, one line each."""
+    try:
+        yield
+    except CycleError as error:
+        raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
+    except RecursionError:
+        raise ProjectError("dvc.yaml, or what it reads, is nested too deeply") from None
+    except (DvcException, SCMError, OSError) as error:
+        # DVC names files of a commit by their way from here to the root of the file system.
+        text = str(error).replace("'./", "'").replace(f"{os.path.relpath('/')}/", "")
+        text = " ".join(text.split())[:500] or type(error).__name__
+        if isinstance(error, PrettyDvcException):  # it prints the rest, and the place, on a console
+            text = f"{text}{_details(error) or '; `dvc status` says more'}"
+        raise ProjectError(masked(text)) from None
+    except Exception as error:  # at YAML like `? - ?`, or without a package for a cloud
+        if not is_raised_in("dvc", error):
+            raise  # a bug of the tool
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ProjectError(f"DVC's files cannot be read ({masked(what)})") from error
+
+
+def _details(error: Any) -> str:
+    """Return where in a YAML file an error is, and what it is, if that is known."""
+    for each in getattr(error.exc, "errors", ()) if hasattr(error, "exc") else ():
+        return f": {each.msg} at {' -> '.join(map(str, each.path))}"
+    cause = getattr(getattr(error, "exc", None), "__cause__", None)
+    if mark := getattr(cause, "problem_mark", None):
+        return f": {getattr(cause, 'problem', None) or 'syntax error'} in line {mark.line + 1}"
+    return ""
+
+
+class _Repo(Repo):
+    """DVC's project at a root, with settings that need not be its own."""
+
+    def __init__(self, root: str, settings_of: Path | None) -> None:
+        if settings_of is not None:
+            config = self.__dict__["config"] = Config(f"{settings_of}/.dvc")
+            config["cache"].setdefault("dir", f"{settings_of}/.dvc/cache")
+        top = checkout(Path(root))
+        # DVC would take a folder that looks like a bare repository for one. And git has commits,
+        # whatever DVC is told.
+        super().__init__(root, scm=SCM(str(top)) if (top / ".git").exists() else None)
+
+    def _ignore(self) -> None:
+        """Write no .gitignore."""
+
+
+class DvcRepo:
+    """The DVC project around a folder, by default the working directory, with the tool's names.
+
+    Its settings and remotes are those of the project `settings_of`, by default its own.
+    """
+
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+        with errors_reported():
+            root = Repo.find_root(at and f"{at}")
+            self._repo = _Repo(root, settings_of)
+        self.root = Path(self._repo.root_dir)
+        self.top = checkout(at)
+        self.folder = folder_of(self.root, self.top)
+        self.blobs = Blobs(self.top)
+        self._commit = ""
+        self._locks: dict[str, dict[str, Any]] | None = None
+        self._outs: dict[str, Any] = {}
+        self._files: dict[str, Any] = {}
+        self._known_versions: dict[tuple[str, str], dict[str, str]] = {}
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it is read from a commit, not from the checkout."""
+        return bool(self._commit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close DVC's databases, and end `git cat-file`."""
+        self._repo.close()
+        self.blobs.close()
+
+    @contextmanager
+    def at(self, revision: str) -> Iterator[str]:
+        """Read from a commit in the block, or from the workspace if it is ""; yield its hash."""
+        with ExitStack() as switched:
+            before, self._commit = self._commit, ""
+            switched.callback(setattr, self, "_commit", before)
+            switched.callback(setattr, self, "_files", self._files)
+            self._files = {}
+            if revision:
+                config = self._repo.config  # the remotes and the cache of today
+                with errors_reported():
+                    try:
+                        self._commit = switched.enter_context(self._repo.switch(revision))
+                    except ValueError:  # from an older library for git
+                        raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    _read_by_git(self._repo.fs, self.blobs)
+                self._repo.__dict__["config"] = config
+            yield self._commit
+
+    def committed(self, commit: str, path: str) -> bytes | None:
+        """Return a file of a commit, or None if there is none."""
+        name = self._in_git(path)
+        return self.blobs.read(f"{commit}:{name}") if name else None
+
+    def is_inside(self, path: str | Path) -> bool:
+        """Whether a path of the checkout, or what it links to, is in the repository.
+
+        Anybody can have written the path, or committed the link. What git and DVC keep for
+        themselves is not in it.
+        """
+        real, top = Path(os.path.realpath(path)), os.path.realpath(self.top)
+        return real.is_relative_to(top) and not {".git", ".dvc"} & {*real.relative_to(top).parts}
+
+    def is_readable(self, path: str | Path) -> bool:
+        """Whether a path of the checkout may be read into a row: nothing outside the repository is.
+
+        An output can be a link into DVC's cache.
+        """
+        real = os.path.realpath(path)
+        caches = (getattr(self._repo.cache, kind, None) for kind in ("local", "legacy"))
+        places = (os.path.realpath(cache.path) for cache in caches if cache)
+        is_cached = _CACHED.search(real) and any(map(Path(real).is_relative_to, places))
+        return bool(is_cached) or self.is_inside(path)
+
+    def _in_git(self, path: str) -> str:
+        """Return the path of a file in the repository, or "" if it is outside."""
+        name = posixpath.normpath(posixpath.join(self.folder, path))
+        return "" if leads_out(name) else name
+
+    def _content(self, path: str) -> bytes:
+        """Return a file of the checkout or the commit; raises `OSError`."""
+        if not self._commit:
+            absolute = self._absolute(path)
+            if not self.is_readable(absolute):
+                raise FileNotFoundError(f"{path} is not in the repository")
+            return bytes(self._repo.fs.cat_file(absolute))
+        if (content := self.committed(self._commit, path)) is None:
+            raise FileNotFoundError(path)
+        return content
+
+    def _name(self, stage: Any) -> str:
+        own = getattr(stage, "name", None) or Path(stage.path).stem
+        return posixpath.join(posixpath.dirname(self._relative(stage.path)), own)
+
+    def _path(self, item: Any) -> str:
+        """Return the path of an output or a dependency, or its address if it is elsewhere.
+
+        DVC itself takes `..` above the repository's root for that root when it reads a commit.
+        """
+        given = str(item.def_path)
+        if "://" in given or posixpath.isabs(given):
+            return given
+        found = posixpath.normpath(posixpath.join(self._relative(item.stage.wdir), given))
+        return "" if found == "." else found
+
+    def _beside(self, file: str, path: str) -> str:
+        folder = posixpath.dirname(self._relative(file))
+        return posixpath.normpath(posixpath.join(folder, path))
+
+    def _relative(self, path: str) -> str:
+        found = os.path.relpath(path, self._repo.root_dir).replace(os.sep, "/")
+        return "" if found == "." else found
+
+    def _absolute(self, path: str) -> str:
+        if posixpath.isabs(path):
+            return path
+        joined = self._repo.fs.join(self._repo.root_dir, *path.split("/"))
+        return posixpath.normpath(str(joined))
+
+
+def _read_by_git(fs: Any, blobs: Blobs) -> None:
+    """Let DVC read a commit's files by git itself.
+
+    Its own library reads them in a thread. If that fails, as with a split index or a file that a
+    partial clone lacks, it waits for ever, and Ctrl-C does not end it.
+    """
+    trie = fs.fs.trie
+
+    def read(key: tuple[str, ...], **_: Any) -> BytesIO:
+        found = trie.trie[key]
+        if found.isdir:
+            raise IsADirectoryError
+        content = blobs.read(found.sha)
+        if content is None:
+            path = "/".join(key)
+            raise OSError(
+                f"git lacks {path}: `git fetch --refetch --no-filter` completes a partial clone"
+            )
+        return BytesIO(content)
+
+    trie.open = read
+
+
+def parse(text: str, path: str) -> Any:
+    """Return the content of a params, metrics or DVC file as DVC reads it; raises `ValueError`."""
+    try:
+        found = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
+    except ParseError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(cause[:200]) from None
+    except (LookupError, TypeError) as error:  # DVC's parser fails so at YAML like `? - ?`
+        raise ValueError(f"{type(error).__name__}: {error}"[:200]) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "*" in text and _unfolded(found, {}) > _MOST:
+        raise ValueError(f"its aliases unfold to more than {_MOST:,} values")
+    is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())
+    return 0 if is_zero else found  # DVC's parsers make {} of both 0 and nothing
+
+
+def _unfolded(value: Any, known: dict[int, float]) -> float:
+    """Return how many values there are in a value; those that contain themselves have no end."""
+    if not isinstance(value, Mapping | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        inner = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_unfolded(each, known) for each in inner)
+    return known[id(value)]

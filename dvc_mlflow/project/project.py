@@ -1,0 +1,219 @@
+"""A project in which DVC runs stages while it is open: what they read, and what is new of it."""
+
+import json
+import os
+import posixpath
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dvc.dependency import ParamsDependency
+from dvc_data.hashfile.hash import hash_file
+
+from ..errors import ProjectError
+from ..pipeline.numbers import flatten
+from . import lock_entries
+from .dvc_repo import errors_reported
+from .workspace import Workspace
+
+_COARSE = 20_000_000  # ns; file times are no finer
+_WRITTEN_BY_TOOLS = (".pyc", ".pyo", "__pycache__")
+"""What running code leaves beside itself; so does what begins with a dot."""
+
+
+class Seen(NamedTuple):
+    """What a stage reads, as it was when it was looked at."""
+
+    algorithm: str
+    value: object
+    """The md5, or the params by key; None if it is known to have changed since the stage began."""
+    files: Mapping[str, str]
+    """The md5s of a folder's files."""
+
+
+class Project(Workspace):
+    """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
+
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        super().__init__(settings_of, at)
+        self._running: Any = None
+        self._stages_of: dict[str, dict[str, Any]] = {}
+        self._sources: dict[Path, bytes | None] = {}
+        self._entries: dict[str, dict[str, lock_entries.Entry]] = {}
+
+    def keep(self) -> None:
+        """Remember what the stages are read from, so that the project can be read again."""
+        began = time.time_ns()
+        with errors_reported():
+            stages = [stage for stage in self._repo.index.stages if hasattr(stage, "name")]
+        for stage in stages:
+            name = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+            self._stages_of.setdefault(name, {})[stage.name] = stage
+        self._sources = {file: _content(file, began) for file in {*self._files_read()}}
+        self._read_locks()
+
+    def read_again(self) -> bool:
+        """Read what has changed in dvc.lock; return False if anything else has changed.
+
+        A stage that DVC has run has the hashes in dvc.lock again, not those of its files.
+        """
+        if any(_content(file) != content for file, content in self._sources.items()):
+            return False
+        try:
+            self._read_locks()
+        except ProjectError:  # DVC says what is wrong with a lock
+            return False
+        self._repo.scm._reset()
+        self._running = None
+        return True
+
+    def entry(self, name: str) -> object:
+        """Return what dvc.lock had of a stage when it was read last, or None."""
+        stage = self._dvc_stage(name)
+        own = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+        return (self._locks or {}).get(own, {}).get(stage.name)
+
+    def begin_at(self, file: str, name: str) -> str:
+        """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
+
+        From now on its params are those that it reads, not those in dvc.lock.
+        """
+        with errors_reported():
+            named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
+            for stage in named:
+                if os.path.realpath(stage.path) == os.path.realpath(file):
+                    return self._begin(stage)
+        raise ProjectError(f"DVC has no stage {name!r} in {file}")
+
+    def stage_writing(self, paths: Collection[str]) -> tuple[str, str]:
+        """Return dvc.yaml and name of the stage with these outputs, or "" twice."""
+        with errors_reported():
+            for stage in self._repo.index.stages:
+                if hasattr(stage, "name") and {out.fs_path for out in stage.outs} == {*paths}:
+                    return stage.path, stage.name
+        return "", ""
+
+    def _begin(self, stage: Any) -> str:
+        self._running = stage
+        for dep in stage.params:
+            dep.hash_info = dep.get_hash()
+        self._forget(stage)
+        return self._name(stage)
+
+    def is_as_locked(self, name: str) -> bool:
+        """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
+
+        DVC has just hashed them, so it does not again.
+        """
+        with errors_reported():
+            outs = self._dvc_stage(name).outs
+            return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
+
+    def inputs(self, name: str, began: int) -> dict[str, Seen]:
+        """Return what a stage reads that `began` (in ns) to run, by path.
+
+        DVC remembers the md5s of files, so it does not hash them again. What has changed since then
+        is None if DVC knew it before, and else it is left out, as nobody knows what it was.
+        """
+        found: dict[str, Seen] = {}
+        with errors_reported():
+            for dep in self._dvc_stage(name).deps:
+                if isinstance(dep, ParamsDependency):
+                    changed = _changed_since(Path(dep.fs_path), began)
+                    value: object = flatten(dep.get_hash().value or {})
+                    if not changed:
+                        found[self._path(dep)] = Seen(f"{dep.hash_name}", value, {})
+                elif dep.fs.protocol == "local" and dep.exists:
+                    _, now = self._hash(dep)
+                    before = self._known_before(dep, began)
+                    value = now.hash_info.value
+                    if any(md5 and _md5(f, dep, self._repo) != md5 for f, md5 in before.items()):
+                        value = None
+                    if value is None or all(before.values()):
+                        found[self._path(dep)] = Seen(now.hash_info.name, value, _files(now))
+        return found
+
+    def changed(self, name: str, seen: Mapping[str, Seen]) -> list[str]:
+        """Return what has changed of a stage's inputs between a look and the result in dvc.lock."""
+        found = []
+        with errors_reported():
+            for dep in self._dvc_stage(name).deps:
+                path, info = self._path(dep), dep.hash_info
+                if (was := seen.get(path)) is None or not info:
+                    continue
+                if isinstance(dep, ParamsDependency):
+                    has_changed = flatten(info.value or {}) != was.value
+                else:
+                    is_other = info.name == was.algorithm and info.value != was.value
+                    has_changed = is_other and not self._is_written_by_tools(dep, was)
+                found += [path] if has_changed else []
+        return found
+
+    def _is_written_by_tools(self, dep: Any, was: Seen) -> bool:
+        """Whether a folder differs only by what running code leaves beside itself."""
+        now = self._tree(dep) if dep.hash_info.isdir and was.value else None
+        if now is None:
+            return False
+        different = {*_files(now).items()} ^ {*was.files.items()}
+        parts = [path.split("/") for path, _ in different]
+        return all(any(p[0] == "." or p.endswith(_WRITTEN_BY_TOOLS) for p in own) for own in parts)
+
+    def _read_locks(self) -> None:
+        """Give the stages what is in dvc.lock, if it is not what they had."""
+        self._locks = {}
+        for name, stages in self._stages_of.items():
+            before, text = self._entries.get(name, {}), _content(self.root / name) or b""
+            now = lock_entries.read(text.decode(errors="replace"), before, name)
+            for own, stage in stages.items():
+                if before.get(own) is not now.get(own) or stage is self._running:
+                    entry = now.get(own)
+                    lock_entries.fill(stage, entry and entry.value, name)
+                    self._forget(stage)
+            self._entries[name] = now
+            self._locks[name] = {own: entry.value for own, entry in now.items()}
+
+    def _known_before(self, dep: Any, began: int) -> dict[str, str]:
+        """Return the files of an input that changed since then, with the md5s that DVC knew."""
+        found, walk = {}, self._repo.dvcignore.walk
+        folders = walk(dep.fs, dep.fs_path) if dep.isdir() else [(dep.fs_path, [], [""])]
+        for folder, _, names in folders:
+            for name in names:
+                if _changed_since(file := Path(folder, name), began):
+                    entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
+                    found[str(file)] = entry.get("hash_info", {}).get("md5", "")
+        return found
+
+    def _files_read(self) -> Iterator[Path]:
+        """Yield the files that decide what the stages are, whether they exist or not."""
+        yield from (self.root / name for name in (".dvcignore", ".dvc/config", ".dvc/config.local"))
+        index = self._repo.index
+        tops = (index._metrics, index._plots, index._params, index._artifacts)
+        for path in {*(stage.path for stage in index.stages), *(p for top in tops for p in top)}:
+            yield Path(path)
+        yield from self._template_files()
+
+
+def _content(file: Path, began: int = 0) -> bytes | None:
+    r"""Return the content of a file, None if there is none; b"\0" if it changed after `began`."""
+    try:
+        return b"\0" if began and _changed_since(file, began) else file.read_bytes()
+    except OSError:
+        return None
+
+
+def _changed_since(file: Path, began: int) -> bool:
+    try:
+        return file.stat().st_ctime_ns >= began - _COARSE
+    except OSError:
+        return False
+
+
+def _md5(file: str, dep: Any, repo: Any) -> str:
+    return str(hash_file(file, dep.fs, dep.hash_name, repo.state)[1].value)
+
+
+def _files(found: Any) -> dict[str, str]:
+    """Return the md5s of the files in DVC's list of a folder, by path."""
+    is_folder = found.hash_info.isdir
+    return {"/".join(key): info.value for key, _, info in found} if is_folder else {}
