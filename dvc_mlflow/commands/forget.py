@@ -3,7 +3,7 @@
 import argparse
 
 from ..errors import say
-from ..follow.recording import release
+from ..follow.one_result import release
 from ..pipeline.tags import KEPT, tagged
 from ..place import main_repository
 from ..rows.kept_trees import REFS

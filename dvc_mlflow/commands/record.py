@@ -51,7 +51,7 @@ def _record_one(
     for problem in (*_problems(state), *_without_result(state)):
         warn(problem)
     recording = Recording(project, root, options)
-    recording.record_state(state, commit, chosen)
+    recording.record_state(state, chosen)
     for store, written in (*recording.written, *recording.trashed.values()):
         _report(written, store, dry=options.dry_run)
     if len(recording.rows) == 1:
@@ -85,7 +85,7 @@ def _record_many(
     else:
         commits = between(project.top, given.rev)
     recording = Recording(project, root, options, reads_all=True)
-    recording.record(commits, chosen)
+    recording.record_commits(commits, chosen)
     _report_notes(recording.left_out)
     report(recording, dry=options.dry_run)
     for store, written in recording.trashed.values():

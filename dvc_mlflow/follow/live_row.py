@@ -23,7 +23,7 @@ from ..store.upsert import Live, Written
 from .changed_inputs import ChangedInputs
 from .curves import GrowingCurves
 from .live_run import Monitor, log_known, monitor, open_run, take_run
-from .recording import bring
+from .one_result import bring
 from .script_runs import are_elsewhere, may_open, opened_by
 from .stage_runs import StageRun
 from .store_access import StoreAccess

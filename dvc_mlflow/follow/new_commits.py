@@ -46,7 +46,7 @@ def record_history(
         commits = Commits(starts, frozenset(listed.split()))
     recording = Recording(project, root, Options(), reads_all=known is None)
     if commits.only is None or commits.only:
-        recording.record(commits)
+        recording.record_commits(commits)
     if is_known or old is None:
         content[project.folder] = {"store": _store(root), "tips": starts}
         own_files.write(file, json.dumps(content).encode())

@@ -66,27 +66,15 @@ class PastResults:
         commits: Commits,
         recorded: Callable[[Pipeline], Sequence[Stage]],
         *,
-        only: State | None = None,
-        is_here: bool = False,
         at_once: bool = False,
     ) -> Iterator[Round]:
         """Yield the results of these commits, the newest first, or `at_once`.
 
         A round is of a few states, and of all others that decide what a result of these is: those
         that can have the same results of a stage that is `recorded`, and of another one the first
-        of each dvc.yaml. With `only`, it is the round of that state, which counts itself if it
-        `is_here`, the checkout's.
+        of each dvc.yaml.
         """
-        project = self._project
-        self._snapshots = snapshots(project.top, project.folder, project.blobs, commits)
-        self._having, self._shared = self._by_md5(), {}
-        if only:
-            there = self._sharing(only.pipeline, only.stages)
-            self._progress(len(there))
-            *read, state = self._pipelines_at(there, only)
-            self.unread.clear()  # it is about other results
-            yield Round([*read, state] if is_here else read, {*state.digests.values()})
-            return
+        self._read_snapshots(commits)
         # Rows' own commits come last: they also have states between a committed result's stages.
         every = range(len(self._snapshots))
         self._progress(len(every))
@@ -102,9 +90,24 @@ class PastResults:
             mine = [each for each in read if each.snapshot and each.snapshot.commit in names]
             yield Round(read, {digest for each in mine for digest in each.digests.values()})
 
-    def of_checkout(self, state: State) -> PipelineAt:
-        """Return the state of the checkout."""
-        return _pipeline_at(None, state.origin, state.pipeline)
+    def round_of(self, state: State, commits: Commits) -> Round:
+        """Return the round of one state, with those of the commits that decide its results."""
+        self._read_snapshots(commits)
+        there = self._sharing(state.pipeline, state.stages)
+        self._progress(len(there))
+        *read, own = self._pipelines_at(there, state)
+        is_checkout = not state.commit
+        return Round([*read, own] if is_checkout else read, {*own.digests.values()})
+
+    def of_checkout(self, state: State) -> Round:
+        """Return the round of the checkout alone."""
+        own = _pipeline_at(None, state.origin, state.pipeline)
+        return Round([own], {*own.digests.values()})
+
+    def _read_snapshots(self, commits: Commits) -> None:
+        project = self._project
+        self._snapshots = snapshots(project.top, project.folder, project.blobs, commits)
+        self._having, self._shared = self._by_md5(), {}
 
     def _pipelines_at(self, there: Collection[int], last: State | None = None) -> list[PipelineAt]:
         """Return these states and a last one; in all, data is what it was first."""

@@ -29,6 +29,11 @@ class State:
     chosen: Sequence[str] = ()
     """The names by which the recorded stages were chosen, if they are not those by default."""
 
+    @property
+    def commit(self) -> str:
+        """The commit that has it, or "" for what is only in the checkout."""
+        return self.origin.kept.commit if self.origin.kept else ""
+
     def results(self) -> list["Result"]:
         """Return the results that belong in rows."""
         found = map(self.result, lineages(self.pipeline, self.stages))

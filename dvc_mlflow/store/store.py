@@ -254,8 +254,8 @@ class Store:
     def show(self, measures: Sequence[str] = ()) -> str:
         """Bring the table up to its newest rows, unless somebody has chosen its columns.
 
-        `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those that
-        it was given before. Returns what somebody can do if none says which row is best, or "".
+        `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those
+        that it was given before. Returns what somebody can do if none says which row is best, or "".
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         known = table_view.default_measures(shown)

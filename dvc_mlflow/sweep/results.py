@@ -62,7 +62,7 @@ class Results:
         known = {**self.incomplete, **new}.items()
         self.incomplete = {name: sha for name, sha in known if name not in done}
         self.commits |= done
-        self._recording.record(self._only(done))
+        self._recording.record_commits(self._only(done))
         for name in done:
             self._take(name, states[name])
 

@@ -25,7 +25,7 @@ def rows(project: Locked, monkeypatch: pytest.MonkeyPatch, first: int) -> list[M
     monkeypatch.setattr(history, "_FIRST", first)
     with chdir(project.path), Project() as opened:
         recording = Recording(opened, project.path, Options(dry_run=True), reads_all=True)
-        recording.record(everything(project.path))
+        recording.record_commits(everything(project.path))
     assert not recording.notes
     return [{**row.summary(), "time": row.time, "note": row.note} for row in recording.rows]
 

@@ -1,0 +1,123 @@
+"""The results of commits and of the checkout: each once, with all that is declared of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..pipeline.declarations import Declarations
+from ..pipeline.digests import result_digests
+from ..pipeline.lineages import names_recorded, recorded
+from ..pipeline.stages import Pipeline, Stage
+from ..project import Project
+from .commits import stages_of_rows
+from .history import PipelineAt, Round
+from .origin import Origin
+from .result import Result, of
+from .row_of import standing
+from .snapshots import Snapshot
+
+Digests = frozenset[tuple[str, str]]
+"""The digests of a result by the stages' names in its row."""
+
+
+@dataclass
+class FoundResult:
+    """A result, and the states that have it."""
+
+    best: Origin
+    """That of the best standing."""
+    result: Result
+    """As it is in the state from which its files are read."""
+    snapshot: Snapshot | None
+    """That state; None for the checkout."""
+    is_whole: bool
+    """Whether that state declares all its models itself."""
+    names: dict[str, None] = field(default_factory=dict)
+    """The branches, tags and experiments that have it."""
+
+    def add(self, state: PipelineAt, result: Result, *, is_whole: bool) -> None:
+        """Take note of a state that has it, too; they come oldest first."""
+        self.names |= dict.fromkeys(state.snapshot.names if state.snapshot else ())
+        # The oldest comes first, also where clocks went back.
+        if standing(state.origin).rank > standing(self.best).rank:
+            self.best = state.origin
+        if state.snapshot is None or not self.is_whole:
+            self.result, self.snapshot, self.is_whole = result, state.snapshot, is_whole
+
+
+class FoundResults:
+    """Finds the results in rounds of a project's states.
+
+    `now` is the pipeline of the checkout, which decides what is recorded of earlier ones, unless
+    stages are `chosen` by name.
+    """
+
+    def __init__(self, project: Project, now: Pipeline | None, chosen: Sequence[str]) -> None:
+        self._project, self._now, self._chosen = project, now, chosen
+        self._searched: set[str] = set()
+        """The commits that were searched for stages without a result: rounds share some."""
+
+    def names(self, pipeline: Pipeline) -> Sequence[str]:
+        """Return the names of the stages of a pipeline that are recorded."""
+        return self._chosen or names_recorded(pipeline, self._now)
+
+    def stages(self, pipeline: Pipeline) -> list[Stage]:
+        """Return these stages."""
+        return recorded(pipeline, self.names(pipeline))
+
+    def of(self, given: Round) -> dict[Digests, FoundResult]:
+        """Return the results of a round, with all that any of its states declares of them."""
+        declared = Declarations()
+        for state in given.states:
+            declared.add(state.pipeline, state.digests)
+        if self._now:
+            declared.add_checkout(self._now)
+        found: dict[Digests, FoundResult] = {}
+        for state in given.states:
+            if given.digests.isdisjoint(state.digests.values()):
+                continue
+            pipeline = declared.applied(state.pipeline, state.digests)
+            for result in of(self._project, pipeline, state.origin, self.names(pipeline)).results():
+                is_meant = {*result.digests.values()} <= given.digests
+                if not (is_meant and self._is_own(state, result)):
+                    continue
+                is_whole = _declares_models(state.pipeline, result)
+                new = FoundResult(state.origin, result, state.snapshot, is_whole)
+                each = found.setdefault(frozenset(result.digests.items()), new)
+                each.add(state, result, is_whole=is_whole)
+        for each in found.values():
+            origin = each.best._replace(names=[*each.names])
+            each.result = replace(each.result, state=replace(each.result.state, origin=origin))
+        return found
+
+    def left_out(self, given: Round) -> Iterator[tuple[str, str]]:
+        """Yield why a recorded stage that has numbers has no result, and a commit where it is so.
+
+        Each commit is searched once.
+        """
+        for state in given.states:
+            commit = state.snapshot.commit if state.snapshot else ""
+            if not commit or state.origin.is_dirty or commit in self._searched:
+                continue
+            self._searched.add(commit)
+            _, reasons = result_digests(state.pipeline)
+            for stage in self.stages(state.pipeline):
+                why, paths = reasons.get(stage.name), state.pipeline.metrics_paths(stage)
+                has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
+                if why and has_any:
+                    yield f"stage {stage.name} is not recorded: {why}", commit
+
+    def _is_own(self, state: PipelineAt, result: Result) -> bool:
+        """Whether a state is asked for a result: a row's own commit has that row and no other."""
+        stage = self._kept.get(state.snapshot.commit) if state.snapshot else None
+        return stage in (None, result.head.name)
+
+    @cached_property
+    def _kept(self) -> Mapping[str, str]:
+        return stages_of_rows(self._project.top)
+
+
+def _declares_models(pipeline: Pipeline, result: Result) -> bool:
+    """Whether a pipeline itself declares all models of a result, and in the same way."""
+    own = [model for stage in pipeline.stages.values() for model, _ in pipeline.models_of(stage)]
+    return all(model in own for _, model, _ in result.models())
