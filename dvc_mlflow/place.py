@@ -125,8 +125,8 @@ def why_not_own(root: Path) -> str:
         f":(top,literal){'/'.join(filter(None, [folder, n]))}" for n in ("mlflow.db", "mlartifacts")
     ]
     with suppress(OSError, ProjectError):  # no git
-        for path in names("ls-files", "-z", "--", *paths, cwd=root):
-            return f"git tracks {path}"
+        if tracked := [*names("ls-files", "-z", "--", *paths, cwd=root)]:
+            return f"git tracks {tracked[0]}"
     return ""
 
 

@@ -90,7 +90,7 @@ def open_store(project: "Project", root: Path) -> "Store":
     except ProjectError as error:
         warn(f"{error}")
         experiment, columns = "", []
-    return Store(root, experiment, columns, folder=project.folder)  # it ends dead rows
+    return Store.open(root, experiment, columns, folder=project.folder)  # it ends dead rows
 
 
 def add_history(project: "Project", root: Path) -> None:

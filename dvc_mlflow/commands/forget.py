@@ -15,7 +15,7 @@ def run(given: argparse.Namespace) -> int:
     """Delete the row that the command line names; return the exit status."""
     root = main_repository()
     row = read_run(root, given.run)
-    store = Store(root, create=False)
+    store = Store.existing(root)
     with store.lock(), store.errors_reported():
         store.client.delete_run(row.info.run_id)
         gone = release(store, row.info.run_id, tagged(row.data.tags, KEPT))

@@ -97,7 +97,7 @@ def _promote(
     outcome: _Outcome,
 ) -> None:
     """Promote a row; raises `_RefusedError` before anything is changed."""
-    store, stage = Store(root, create=False), given.stage
+    store, stage = Store.existing(root), given.stage
     with store.errors_reported():
         for flaw in flaws(store, row, rules):
             raise _RefusedError(flaw)
@@ -144,9 +144,8 @@ def _name(found: RowCommit | None, rules: PromotionRule) -> str:
     if len(names) == 1:
         return names[0]
     cure = "name it in `artifacts` of dvc.yaml, or by `name` in meta.mlflow.model of its stage"
-    raise _RefusedError(
-        f"the row's model has {len(names) or 'no'} name{'s' * (len(names) > 1)}; {cure}"
-    )
+    has = f"{len(names)} names" if names else "no name"
+    raise _RefusedError(f"the row's model has {has}; {cure}")
 
 
 def _registered(project: Project, store: Store, artifact: str) -> _Registered:

@@ -63,7 +63,7 @@ def _record_one(
     results = state.results()
     n = len(results) - len(recording.trashed) - len(recording.changed)
     if not n and not options.dry_run and exists(root):
-        Store(root, folder=project.folder)  # it ends the rows of dead processes
+        Store.open(root, folder=project.folder)  # it ends the rows of dead processes
     if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
         say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
     if not options.dry_run:

@@ -89,7 +89,7 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
             with redirect_stderr(StringIO()):  # MLflow says how it makes its tables
                 from ..store.store import Store  # seconds, once; else a script's MLflow makes it
 
-                Store(root, named, folder=folder)
+                Store.open(root, named, folder=folder)
     start(root)
     return found
 

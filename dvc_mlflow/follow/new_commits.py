@@ -76,7 +76,7 @@ def _store(root: Path) -> str:
     """Return what no other store has: when its first experiment was made; "" without a store."""
     if not exists(root):
         return ""
-    store = Store(root, create=False)
+    store = Store.existing(root)
     with store.errors_reported():
         found = store.client.search_experiments(ViewType.ALL, 1, order_by=["creation_time ASC"])
     return f"{found[0].experiment_id} {found[0].creation_time}" if found else ""

@@ -95,8 +95,9 @@ class Standing(NamedTuple):
 
     def is_better(self, than: Self) -> bool:
         """Whether it should replace the other one."""
-        is_older = (self.time, self.commit) < (than.time, than.commit)
-        return self.rank > than.rank or (0 < self.rank == than.rank and is_older)
+        if self.rank != than.rank:
+            return self.rank > than.rank
+        return self.rank > 0 and (self.time, self.commit) < (than.time, than.commit)
 
 
 NOWHERE = Standing()

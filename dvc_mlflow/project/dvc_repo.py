@@ -52,9 +52,10 @@ def errors_reported() -> Iterator[None]:
 
 def _details(error: Any) -> str:
     """Return where in a YAML file an error is, and what it is, if that is known."""
-    for each in getattr(error.exc, "errors", ()) if hasattr(error, "exc") else ():
-        return f": {each.msg} at {' -> '.join(map(str, each.path))}"
-    cause = getattr(getattr(error, "exc", None), "__cause__", None)
+    cause = getattr(error, "exc", None)
+    if errors := getattr(cause, "errors", None):
+        return f": {errors[0].msg} at {' -> '.join(map(str, errors[0].path))}"
+    cause = getattr(cause, "__cause__", None)
     if mark := getattr(cause, "problem_mark", None):
         return f": {getattr(cause, 'problem', None) or 'syntax error'} in line {mark.line + 1}"
     return ""

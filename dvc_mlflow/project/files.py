@@ -237,13 +237,14 @@ class Files(DvcRepo):
             with suppress(*_UNREADABLE):
                 yield cache.fs.cat_file(cache.oid_to_path(file.md5))
         if self._commit and (is_shown or not out.use_cache):  # another commit can have it
-            yield from self._versions(out, file)
+            if (content := self.version(out, file)) is not None:
+                yield content
 
-    def _versions(self, out: Any, file: File) -> Iterator[bytes]:
-        """Yield the version of a file with the right md5, if any commit has it."""
+    def version(self, out: Any, file: File) -> bytes | None:
+        """Return the version of a file with the right md5, if any commit has it."""
         path, name = file.path, self._in_git(file.path)
         if not name:
-            return
+            return None
         key = path, out.hash_name
         if key not in self._known_versions:
             options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
@@ -256,8 +257,8 @@ class Files(DvcRepo):
                 if content is not None
                 for oid in md5s(content, out.hash_name)
             }
-        if blob := self._known_versions[key].get(file.md5):
-            yield self.blobs.read(blob) or b""
+        blob = self._known_versions[key].get(file.md5)
+        return self.blobs.read(blob) if blob else None
 
     def _here(self, out: Any, file: File) -> Iterator[Path]:
         """Yield the local files that may have the content of an output's file."""

@@ -142,12 +142,13 @@ def _take_from_git(project: Project, item: Any, path: Path, md5: str) -> bool:
     """
     if md5.endswith(".dir") or not project.is_inside(path.parent):
         return False
-    for content in project._versions(item, File(project._relative(f"{path}"), md5, 0)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        return True
-    return False
+    content = project.version(item, File(project._relative(f"{path}"), md5, 0))
+    if content is None:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return True
 
 
 def _outside(out: Any) -> str:

@@ -55,7 +55,7 @@ def show(project: Project, root: Path, *, dry: bool = False) -> Shown:
 
     said = gto_tags.read(project.top)
     own = {name: each for name, each in sorted(said.items()) if is_of(project, name)}
-    store = Store(root, folder=project.folder, create=False)
+    store = Store.existing(root, folder=project.folder)
     with store.errors_reported(AT_MOST):
         there = {name: registered_models.read(store.client, name) for name in own}
     lacking = [v for name in own for v in own[name].versions if shown(there[name], v) is None]
@@ -183,7 +183,8 @@ class _View:
 
     def _rename(self, there: RegisteredModel, known: ModelVersion, version: "Version") -> None:
         """Give the version of a commit the name that git has registered it by since."""
-        if known.tags[GTO_VERSION] == version.commit != version.name and not self._dry:
+        is_new = known.tags[GTO_VERSION] == version.commit and version.commit != version.name
+        if is_new and not self._dry:
             for key, text in ((GTO_VERSION, version.name), (GTO_TAG, version.tag)):
                 self._client.set_model_version_tag(there.name, known.version, key, text)
 

@@ -22,7 +22,7 @@ def description(tags: Mapping[str, str], lineage: Lineage, digits: str = "") -> 
 def lead(tags: Mapping[str, str]) -> str:
     """Return the first line: the commit of a row with these tags, and who has made it."""
     change = tags.get(CHANGE, "")
-    start = "Not committed, made after " * change.startswith(UNCOMMITTED)
+    start = "Not committed, made after " if change.startswith(UNCOMMITTED) else ""
     commit, _, subject = change.removeprefix(UNCOMMITTED).partition(" ")
     about = f"{start}**{commit}** {_text(subject)}" if commit else ""
     return f"{about}{', by ' if about else 'By '}{_text(tags[USER])}" if tags.get(USER) else about
@@ -44,5 +44,5 @@ def _code(text: str) -> str:
     line, *more = text.strip().splitlines() or [""]
     line = plain(line[:_LONGEST]) + (" …" if more or len(line) > _LONGEST else "")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    space = " " * line.startswith("`") or " " * line.endswith("`")
+    space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{space}{line}{space}{fence}"

@@ -46,7 +46,7 @@ class RestoredFolder(NamedTuple):
 
         Raises `ProjectError`.
         """
-        force = ["--force"] * self.is_new
+        force = ["--force"] if self.is_new else []
         git("checkout", "-q", *force, "--detach", commit, cwd=self.path)
         for link in _leave_out_links(self.path):
             if link not in self.left_out:

@@ -37,8 +37,10 @@ class ExperimentStores:
     def of(self, name: str, columns: list[str] | None = None) -> Store:
         """Return an experiment's store; `columns` are those that dvc.yaml chooses for its table."""
         if name not in self._opened:
-            folder, create = self._folder, self._create
-            found = Store(self._root, name, columns or (), folder=folder, create=create)
+            if self._create:
+                found = Store.open(self._root, name, columns or (), folder=self._folder)
+            else:
+                found = Store.existing(self._root, name, folder=self._folder)
             self._opened[name] = found
         return self._opened[name]
 

@@ -14,7 +14,7 @@ def read_run(root: Path, named: str) -> Run:
     """Return the one run that is called so; raises `ToolError` if there is none, or several."""
     if not exists(root):
         raise ToolError(f"{root}: has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
-    store = Store(root, create=False)
+    store = Store.existing(root)
     with store.errors_reported():
         if re.fullmatch("[0-9a-f]{32}", named):
             return store.client.get_run(named)

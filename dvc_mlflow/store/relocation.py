@@ -19,7 +19,7 @@ _OF_EXPERIMENTS = (
 _OF_MODELS = (("model_versions", "source"), ("model_versions", "storage_location"))
 
 
-def follow(root: Path) -> None:
+def relocate(root: Path) -> None:
     """Make the rows of mlflow.db point to the files of the repository that it is in now.
 
     That is for the experiments that kept their files in this store's place; others stay as they

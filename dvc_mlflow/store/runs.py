@@ -70,11 +70,11 @@ class Runs:
         (name, digest), *_ = wanted.items()
         there = [r for r in _oldest_first(self._having(name, digest)) if not r.is_deleted]
         whole = [run for run in there if run.complete == wanted]
-        begun = [run for run in there if run.begun == wanted != run.complete]
+        begun = [run for run in there if run.begun == wanted and run.complete != wanted]
         return [run for run in whole[1:] + (begun if whole else []) if not run.is_open]
 
     def look_again(self, wanted: Mapping[str, str]) -> None:
-        """Read the runs with the first of these results again, as somebody can have made them."""
+        """Search again for the runs with these results, as somebody can have made them."""
         self._known, self._experiments = {}, []
 
     def add(self, run: StoredRun, start: int) -> None:

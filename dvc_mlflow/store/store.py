@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import mlflow
 import mlflow.store.db.utils
@@ -30,7 +31,7 @@ from ..place import (
 )
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
-from .relocation import follow
+from .relocation import relocate
 from .store_errors import deadline, is_of_store, retried, store_error
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
@@ -41,59 +42,87 @@ _ANSWERING, _OPENING, _WRITING = 8, 25, 120
 
 
 class Store:
-    """An experiment in an MLflow store, opened and ready to write; raises `StoreError`.
+    """An experiment in an MLflow store, for the main repository at `root`: `open` returns one.
 
-    `root` is the main repository. Without a name, `experiment` is the default one of the project
-    in the repository's `folder`. `columns` are those of the experiment's table, such as
-    "metrics.test/loss", sorted by the first: the highest value first, or the lowest with a `-`
-    before the name. If there are none, `show` adds some. Without `create`, nothing is written, and
-    `experiment_id` is "" if there is no such experiment yet.
+    Without a name, `experiment` is the default one of the project in the repository's `folder`.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        experiment: str = "",
-        columns: Sequence[str] = (),
-        *,
-        folder: str = "",
-        create: bool = True,
-    ) -> None:
+    def __init__(self, root: Path, experiment: str = "", folder: str = "") -> None:
         self.root = root
         self.address = address(root)
-        if not self.is_shared and (why := why_not_own(root)):
-            cure = "remove it for a store of your own, or name it by MLFLOW_TRACKING_URI"
-            raise StoreError(f"{root}/mlflow.db", f"{why}, and is not used", cure)
+        self.is_remote = self.address.startswith("http")
         self.experiment = experiment or default_experiment(root, folder)
         self._former = experiment or former_experiment(root, folder)
+        self._default = "" if experiment or self.is_shared else folder or "."
         self._locations: dict[str, str] = {}
         """Where experiments keep their files, by id."""
-        self.is_remote = self.address.startswith("http")
-        self._default = "" if experiment or self.is_shared else folder or "."
-        if not (create or exists(root)):
-            self.experiment_id = ""
-            return
+        self.experiment_id = ""
+        """It stays "" if `existing` finds no such experiment."""
+        self.client: mlflow.MlflowClient
+
+    @classmethod
+    def open(
+        cls, root: Path, experiment: str = "", columns: Sequence[str] = (), *, folder: str = ""
+    ) -> Self:
+        """Open a store to write to it, and make what is missing; raises `StoreError`.
+
+        `columns` are those of the experiment's table, such as "metrics.test/loss", sorted by the
+        first: the highest value first, or the lowest with a `-` before the name. If there are none,
+        `show` adds some. Rows of this clone's dead processes are ended.
+        """
+        store = cls(root, experiment, folder)
+        store._check_is_own()
+        with store._opening():
+            store._make_database(is_half_made=store._check())
+            store.client = mlflow.MlflowClient()
+            store.experiment_id = retried(lambda: store._create(columns))
+            store._end_dead_rows()
+        return store
+
+    @classmethod
+    def existing(cls, root: Path, experiment: str = "", *, folder: str = "") -> Self:
+        """Open a store as far as it is there: nothing is made; raises `StoreError`."""
+        store = cls(root, experiment, folder)
+        store._check_is_own()
+        if exists(root):
+            with store._opening():
+                store._check()
+                store.client = mlflow.MlflowClient()
+                found = store._find()
+                store.experiment_id = str(found.experiment_id) if found else ""
+        return store
+
+    def _check_is_own(self) -> None:
+        """Raise `StoreError` if a commit has put its store in the place of this clone's."""
+        if not self.is_shared and (why := why_not_own(self.root)):
+            cure = "remove it for a store of your own, or name it by MLFLOW_TRACKING_URI"
+            raise StoreError(f"{self.root}/mlflow.db", f"{why}, and is not used", cure)
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Let MLflow use the store, and lock it in the block."""
         _use(self.address, self.root)
         with self.lock(), self.errors_reported(_OPENING):
-            file, is_half_made = file_of(self.address), False
-            if self.is_remote:
-                with self.within(_ANSWERING):
-                    self._check_version()
-            elif file is None or file.exists():
-                is_half_made = database.check_schema(self.address)
-            if create and file:
-                if not self.is_shared:
-                    hide_store(self.root)
-                database.create(file, anew=is_half_made)
-                if not self.is_shared:
-                    follow(self.root)
-            self.client = mlflow.MlflowClient()
-            if create:
-                self.experiment_id = retried(lambda: self._create(columns))
-                self._end_dead_rows()
-            else:
-                found = self._find()
-                self.experiment_id = str(found.experiment_id) if found else ""
+            yield
+
+    def _check(self) -> bool:
+        """Check a server's version or a database's schema; return whether that is half made."""
+        file = file_of(self.address)
+        if self.is_remote:
+            with self.within(_ANSWERING):
+                self._check_version()
+        elif file is None or file.exists():
+            return database.check_schema(self.address)
+        return False
+
+    def _make_database(self, *, is_half_made: bool) -> None:
+        """Make the file of a database if there is none, and hide this clone's own from git."""
+        if file := file_of(self.address):
+            if not self.is_shared:
+                hide_store(self.root)
+            database.create(file, anew=is_half_made)
+            if not self.is_shared:
+                relocate(self.root)
 
     @contextmanager
     def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
@@ -238,7 +267,7 @@ class Store:
         return self.is_remote or bool(ui_port.port(self.root, self.address))
 
     def row_line(self, name: str, run_id: str) -> str:
-        """Return the line that says where a row is, or only its name if it is not ui_port."""
+        """Return the line that says where a row is, or only its name if it is not served."""
         return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
 
     def table_line(self) -> str:
@@ -255,7 +284,7 @@ class Store:
         """Bring the table up to its newest rows, unless somebody has chosen its columns.
 
         `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those
-        that it was given before. Returns what somebody can do if none says which row is best, or "".
+        that it was given before. Returns what a user can do if none says which row is best, or "".
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         known = table_view.default_measures(shown)

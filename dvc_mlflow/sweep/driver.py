@@ -186,7 +186,8 @@ class _Driver:
         self._say(
             f"{len(trials) - len({*lacking, *self._failed})} done, {len(self._failed)} failed"
         )
-        metric = [f"{'-' * self._is_low}metrics.{self._key}"] if self._key else []
+        sign = "-" if self._is_low else ""
+        metric = [f"{sign}metrics.{self._key}"] if self._key else []
         for line in results.tables(
             [*metric, *(f"params.{column(k)}" for k in self._source.varied)]
         ):

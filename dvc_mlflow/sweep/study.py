@@ -105,7 +105,7 @@ def space(overrides: Sequence[str], points: Points) -> tuple[dict[str, Any], lis
             now: Any = points.content(file)
             for part in own.split("."):
                 now = now.get(part) if isinstance(now, dict) else None
-            is_whole = isinstance(now, int) and value.start % 1 == value.end % 1 == 0
+            is_whole = isinstance(now, int) and value.start % 1 == 0 and value.end % 1 == 0
             kind = optuna.distributions.IntDistribution
             kind = kind if is_whole else optuna.distributions.FloatDistribution
             start, end = (int(v) if is_whole else v for v in (value.start, value.end))

@@ -63,7 +63,7 @@ def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
 
 def test_tag_at_once(tmp_path: Path) -> None:
     """If another process adds the tag that is about to be added, MLflow's call is tried again."""
-    store = Store(tmp_path, "tagged")
+    store = Store.open(tmp_path, "tagged")
     with ThreadPoolExecutor() as pool, closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")  # the call sees no such tag, and waits to add it
         waiting = pool.submit(store.tag, "key", "ours")

@@ -31,7 +31,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     Clone(tmp_path).add_store()
-    return Store(tmp_path)
+    return Store.open(tmp_path)
 
 
 def row(
