@@ -8,7 +8,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class _RefusedError(Exception):
     """The row is not promoted; the message says why."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Outcome:
     """What has become of a promotion, as `--json` prints it."""
 
@@ -75,12 +75,11 @@ def run(given: argparse.Namespace) -> int:
     with Project() as project:
         pipeline = project.pipeline()
         row = read_run(root, given.run)
-        outcome = _Outcome(row.info.run_id, given.stage)
         try:
             with Locked(root / ".dvc"):  # another `promote` waits, and then finds this champion
-                _promote(project, root, row, rule_of(pipeline, row), given, outcome)
+                outcome = _promote(project, root, row, rule_of(pipeline, row), given)
         except _RefusedError as refused:
-            outcome.why = f"{refused}"
+            outcome = _Outcome(row.info.run_id, given.stage, why=f"{refused}")
     if given.json:
         say(json.dumps(asdict(outcome)))
     elif outcome.why:
@@ -94,9 +93,8 @@ def _promote(
     row: Run,
     rules: PromotionRule,
     given: argparse.Namespace,
-    outcome: _Outcome,
-) -> None:
-    """Promote a row; raises `_RefusedError` before anything is changed."""
+) -> _Outcome:
+    """Promote a row, or return why not; raises `_RefusedError` where it can have no version."""
     store, stage = Store.existing(root), given.stage
     with store.errors_reported():
         for flaw in flaws(store, row, rules):
@@ -110,32 +108,35 @@ def _promote(
     show(project, root, dry=given.dry_run)
     with store.errors_reported():
         known = _registered(project, store, artifact)
-        outcome.model = name = known.in_mlflow.name
-        outcome.version = known.in_mlflow.aliases.get(stage, "")
-        if champion := _champion(known, stage):
-            _compare(store, row, rules, champion)
-    outcome.commit = _commit(row, found, known)
+        name, there = known.in_mlflow.name, known.in_mlflow.aliases.get(stage, "")
+        outcome = _Outcome(row.info.run_id, stage, model=name, version=there)
+        try:
+            if champion := _champion(known, stage):
+                _compare(store, row, rules, champion)
+            commit = _commit(row, found, known)
+        except _RefusedError as refused:
+            return replace(outcome, why=f"{refused}")
+    outcome = replace(outcome, commit=commit)
     if given.dry_run:
-        _say(given, f"would promote row {given.run}: {artifact} at {_at(outcome)}, {stage}")
-        return
+        _say(given, f"would promote row {given.run}: {artifact} at commit {commit[:7]}, {stage}")
+        return outcome
     message = f"{row.info.run_name}: {scores(row, rules)}"
-    outcome.tags = gto_tags.promote(project.top, artifact, stage, outcome.commit, message)
-    outcome.promoted = True
-    tags = " and ".join(outcome.tags)
-    _say(given, f"{tags}: at {_at(outcome)}, the model of row {given.run}")
+    tags = gto_tags.promote(project.top, artifact, stage, commit, message)
+    _say(given, f"{' and '.join(tags)}: at commit {commit[:7]}, the model of row {given.run}")
     with store.errors_reported():
         if stage not in known.in_git.stages and is_somebodys(known.in_mlflow, stage):
             store.client.delete_registered_model_alias(name, stage)  # it was defeated
     notes = show(project, root).notes
     with store.errors_reported():
-        outcome.version = registered_models.read(store.client, artifact).aliases.get(stage, "")
-    if outcome.version:
-        _say(given, f"models:/{name}@{stage} is version {outcome.version}")
-    is_here = ask("rev-parse", "HEAD", cwd=project.top) == outcome.commit
+        number = registered_models.read(store.client, artifact).aliases.get(stage, "")
+    if number:
+        _say(given, f"models:/{name}@{stage} is version {number}")
+    is_here = ask("rev-parse", "HEAD", cwd=project.top) == commit
     push = "dvc push" if is_here else "dvc push --all-tags"
-    _say(given, f"to share it: git push origin {shlex.join(outcome.tags)} && {push}")
+    _say(given, f"to share it: git push origin {shlex.join(tags)} && {push}")
     for line in notes:
         warn(line)
+    return replace(outcome, promoted=True, tags=tags, version=number)
 
 
 def _name(found: RowCommit | None, rules: PromotionRule) -> str:
@@ -207,10 +208,6 @@ def _commit(row: Run, found: RowCommit | None, known: _Registered) -> str:
             f"{other.tag} is another row's, of the same commit {found.commit[:7]}; {rule}"
         )
     return found.commit
-
-
-def _at(outcome: _Outcome) -> str:
-    return f"commit {outcome.commit[:7]}"
 
 
 def _say(given: argparse.Namespace, line: str) -> None:

@@ -236,9 +236,9 @@ class Files(DvcRepo):
             cache = out.cache if out.use_cache else out.local_cache
             with suppress(*_UNREADABLE):
                 yield cache.fs.cat_file(cache.oid_to_path(file.md5))
-        if self._commit and (is_shown or not out.use_cache):  # another commit can have it
-            if (content := self.version(out, file)) is not None:
-                yield content
+        is_asked = self._commit and (is_shown or not out.use_cache)  # another commit can have it
+        if is_asked and (content := self.version(out, file)) is not None:
+            yield content
 
     def version(self, out: Any, file: File) -> bytes | None:
         """Return the version of a file with the right md5, if any commit has it."""
