@@ -10,7 +10,7 @@ from ..errors import ProjectError, say, say_lines, warn
 from ..follow.barrier import wait_for_follower
 from ..follow.recording import Options, Recording
 from ..git import check_git
-from ..pipeline.lineages import declares_nothing
+from ..pipeline.row_stages import declares_nothing
 from ..pipeline.stages import Pipeline
 from ..place import main_repository
 from ..project import Project

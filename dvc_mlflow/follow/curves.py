@@ -15,7 +15,7 @@ class GrowingCurves:
     def __init__(self, result: Result, stage: Stage) -> None:
         self._root, pipeline = result.project.root, result.pipeline
         self._plots = [plot for plot in pipeline.plots_of(stage) if plot.draws_lines]
-        self._start = prefix(stage, labels(result.lineage)[stage.name])
+        self._start = prefix(stage, labels(result.row_stages)[stage.name])
         self._stems = file_prefixes(pipeline, stage)
         self._read: dict[str, _Read] = {}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mlflow.entities import Run
 
 from .. import processes
-from ..pipeline.lineages import live_key
+from ..pipeline.row_stages import live_key
 from ..pipeline.tags import CLONE, LIVE, TOKEN, value
 from ..rows.content import params_of
 from ..rows.result import Result
@@ -58,5 +58,5 @@ def _is_of(run: Run, result: Result) -> bool:
     own, has = params_of(result)[0], run.data.params
     is_used = bool(value(run.data.tags, TOKEN))  # and may have params of the script's
     is_same = all(own.get(key, text if is_used else None) == text for key, text in has.items())
-    is_for = value(run.data.tags, LIVE) == live_key(result.pipeline.folder, result.lineage)
+    is_for = value(run.data.tags, LIVE) == live_key(result.pipeline.folder, result.row_stages)
     return is_for and is_same and (run.info.start_time or 0) <= result.origin.time

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from mlflow.entities import Metric, Run
 
 from .. import processes
-from ..pipeline.lineages import Lineage, lineages, live_key
+from ..pipeline.row_stages import RowStages, divided, live_key
 from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN, value
 from ..place import environment
 from ..project import Project
@@ -163,7 +163,7 @@ class LiveRow:
                 self._open(store, result, name)
             run = store.client.get_run(self._live.run_id)
             log_known(store, run, result, result.pipeline.stages[name])
-            text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.lineage)
+            text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.row_stages)
             more = {NOTE: f"{ended(status, why)}\n\n{text}", LIVE: "", **tags}
             log(store, run.info.run_id, tags=more)
             store.client.set_terminated(run.info.run_id, status)
@@ -222,7 +222,7 @@ class LiveRow:
 
     def _tags(self, store: Store) -> dict[str, str]:
         """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
-        own = {LIVE: live_key(self._result.pipeline.folder, self._result.lineage)}
+        own = {LIVE: live_key(self._result.pipeline.folder, self._result.row_stages)}
         is_here = self.dvc is not None and processes.process(self.pid)
         return own | processes.tags(store.root, self.pid if is_here else 0)
 
@@ -262,13 +262,13 @@ def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
     pipeline = project.pipeline()
     began = int(run.began * 1e9)
     found = of(project, pipeline, of_running(project, pipeline, run.experiment, began))
-    own = (each for each in lineages(pipeline, found.stages) if _runs_for(each, name))
+    own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
     return [found.result(each) for each in own]
 
 
 def members(result: Result) -> frozenset[str]:
     """Return the names of the stages that are recorded in the row of a result."""
-    return frozenset(stage.name for stage in result.lineage.members.values())
+    return frozenset(stage.name for stage in result.row_stages.members.values())
 
 
 def without_outdated(project: Project, state: State, name: str, others: Set[str]) -> State:
@@ -291,5 +291,5 @@ def made_by(project: Project) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _runs_for(lineage: Lineage, name: str) -> bool:
-    return any(stage.name == name for stage in lineage.scope())
+def _runs_for(row_stages: RowStages, name: str) -> bool:
+    return any(stage.name == name for stage in row_stages.scope())

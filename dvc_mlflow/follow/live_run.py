@@ -65,7 +65,7 @@ def _head(
     found = changes(result, _names(result, stage))
     tags = {**origin_tags(result.state, stage), **environment}
     name = f"{words(result, found)} {digits[:DIGITS]}".strip()
-    return tags, name, description(tags, result.lineage)
+    return tags, name, description(tags, result.row_stages)
 
 
 def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:
@@ -81,19 +81,19 @@ def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:
 
 
 def _log_data(store: Store, run: Run, result: Result, stage: Stage) -> None:
-    parts = [result.lineage.parts[name] for name in _names(result, stage)] or [[stage]]
+    parts = [result.row_stages.parts[name] for name in _names(result, stage)] or [[stage]]
     log_inputs(store, run, [each for part in parts for each in inputs_of(result, part)])
 
 
 def _params(result: Result, stage: Stage) -> dict[str, str]:
     if names := _names(result, stage):
         return params_of(result, names)[0]
-    return params_of(result, [*result.lineage.members], only=stage)[0]
+    return params_of(result, [*result.row_stages.members], only=stage)[0]
 
 
 def _names(result: Result, stage: Stage) -> list[str]:
     """Return what a stage is called in its row; nothing if it is only upstream of it."""
-    members = result.lineage.members.items()
+    members = result.row_stages.members.items()
     return [name for name, member in members if member.name == stage.name]
 
 

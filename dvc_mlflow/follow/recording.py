@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from ..errors import ToolError
 from ..git import ask
-from ..pipeline.lineages import as_key, lineages
 from ..pipeline.row import Row
+from ..pipeline.row_stages import as_key, divided
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.stored_run import Match, StoredRun
 from ..project import Project, ProjectAt
@@ -108,8 +108,8 @@ class Recording:
         `chosen` are the stages to record, by name. If the store lacks something of the results, the
         rest of history says which commits have them. Raises `ToolError`.
         """
-        for each in map(state.result, lineages(state.pipeline, state.stages)):
-            outdated = [s for s in each.lineage.scope() if s.name not in state.digests]
+        for each in map(state.result, divided(state.pipeline, state.stages)):
+            outdated = [s for s in each.row_stages.scope() if s.name not in state.digests]
             if any(s.name in state.locked for s in outdated):
                 self._counts(each, outdated)
         results = [each for each in state.results() if is_wanted(each)]
@@ -243,14 +243,14 @@ class Recording:
         store, runs = self._place(result)
         keys = {
             name: {as_key(stage.group), as_key(stage.label)}
-            for name, stage in result.lineage.members.items()
+            for name, stage in result.row_stages.members.items()
         }
         with store.errors_reported(AT_MOST):
             return replace(result, digests=runs.apart(result.digests, keys))
 
     def _place(self, result: Result) -> tuple[Store, Runs]:
-        name = experiment(result.lineage)
-        return self.stores.of(name, columns(result.lineage)), self.stores.runs(name)
+        name = experiment(result.row_stages)
+        return self.stores.of(name, columns(result.row_stages)), self.stores.runs(name)
 
     def _add(self, each: FoundResult) -> None:
         """Read a row while the project is where its result is, and send it with others."""

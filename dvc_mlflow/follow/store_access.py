@@ -32,8 +32,8 @@ class StoreAccess:
     @contextmanager
     def use(self, result: Result) -> Iterator[tuple[Store, Runs]]:
         """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
-        folder, lineage = result.project.folder, result.lineage
-        key = experiment(lineage), folder
+        folder, row_stages = result.project.folder, result.row_stages
+        key = experiment(row_stages), folder
         if time.monotonic() - self._since > RETRY:
             self._errors, self._away = {}, None
         if error := self._away or self._errors.get(key):
@@ -42,7 +42,7 @@ class StoreAccess:
             self._stores[folder] = ExperimentStores(self._root, folder)
         stores = self._stores[folder]
         try:
-            store, runs = stores.of(key[0], columns(lineage)), stores.runs(key[0])
+            store, runs = stores.of(key[0], columns(row_stages)), stores.runs(key[0])
             with store.lock(), store.errors_reported(AT_MOST):
                 runs.look_again(result.digests)  # others write to it between two uses
                 yield store, runs

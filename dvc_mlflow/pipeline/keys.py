@@ -4,8 +4,8 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from .lineages import Lineage
 from .numbers import Curve, curves
+from .row_stages import RowStages
 from .stages import Output, Params, Pipeline, Plot, Stage, is_table
 
 LONGEST = 250  # characters, in MLflow
@@ -14,7 +14,7 @@ _OF_DVCLIVE = {"images", "sklearn", "custom"}
 
 
 def named_params(
-    lineage: Lineage, names: Sequence[str]
+    row_stages: RowStages, names: Sequence[str]
 ) -> Iterator[tuple[str, Stage, Params, str]]:
     """Yield the params of these members: name in the row, stage, params file, key in the file.
 
@@ -22,10 +22,12 @@ def named_params(
     the file's path if the stage reads this key from two files. A key that two stages read from
     different files has the stage's name before it; what no stage makes lets no stage's key have it.
     """
-    called = labels(lineage)
-    scope = [stage for stage in lineage.scope() if stage.command] or lineage.scope()
+    called = labels(row_stages)
+    scope = [stage for stage in row_stages.scope() if stage.command] or row_stages.scope()
     declared = [(s, p) for s in scope for p in (*s.params, *s.variables)]
-    for stage, params in ((s, p) for s in lineage.scope(names) for p in (*s.params, *s.variables)):
+    for stage, params in (
+        (s, p) for s in row_stages.scope(names) for p in (*s.params, *s.variables)
+    ):
         others = [(s, p) for s, p in declared if p.file != params.file]
         for key in params.values:
             name = f"{_start(params)}{key}"
@@ -116,10 +118,10 @@ def in_repository(project: str, name: str) -> str:
     return f"{within}:{own}" if within else own
 
 
-def labels(lineage: Lineage) -> dict[str, str]:
+def labels(row_stages: RowStages) -> dict[str, str]:
     """Return the names of a row's stages in keys: without the item, if the row has only one."""
-    names = {stage.name: name for name, stage in lineage.members.items()}
-    scope = lineage.scope()
+    names = {stage.name: name for name, stage in row_stages.members.items()}
+    scope = row_stages.scope()
     groups = [stage.group for stage in scope]
     for stage in scope:
         alone = groups.count(stage.group) == 1

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from .lineages import Lineage, draws_curves, makes_model
 from .row import DIGITS, Part
+from .row_stages import RowStages, draws_curves, makes_model
 from .stages import Pipeline, Stage
 
 _LOWER = {
@@ -45,14 +45,16 @@ _AVERAGES = {"macro", "micro", "weighted", "avg", "average", "mean", "overall"}
 _OF_A_CLASS = {"class", "classes", "label", "per"}
 
 
-def evaluating(pipeline: Pipeline, lineage: Lineage) -> list[str]:
+def evaluating(pipeline: Pipeline, row_stages: RowStages) -> list[str]:
     """Return the members of a row that evaluate, by their names in the row, the last one first.
 
     They have metrics, make no model, and depend on a stage that does or that draws curves. In a row
     without such, they are those with metrics on which no other one with metrics depends.
     """
-    measured = {n: s for n, s in lineage.members.items() if pipeline.metrics_of(s)}
-    trains = (s for s in lineage.scope() if draws_curves(pipeline, s) or makes_model(pipeline, s))
+    measured = {n: s for n, s in row_stages.members.items() if pipeline.metrics_of(s)}
+    trains = (
+        s for s in row_stages.scope() if draws_curves(pipeline, s) or makes_model(pipeline, s)
+    )
     makers = {stage.name for stage in trains}
     found = [
         name
@@ -110,16 +112,16 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]+[0-9]*|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
 
 
-def measures(pipeline: Pipeline, lineage: Lineage, parts: Mapping[str, Part]) -> list[str]:
+def measures(pipeline: Pipeline, row_stages: RowStages, parts: Mapping[str, Part]) -> list[str]:
     """Return the metrics of `parts`, the most telling one first, each with a sign.
 
     It is `+` if higher is better, `-` if lower is, and `?` if nothing says it; such a metric tells
     least. First are those of `meta.mlflow.promote`, which says which is better. Of the others,
     those of evaluations are before those of training.
     """
-    promoted = [m for stage in lineage.scope() for m in stage.settings.promote]
+    promoted = [m for stage in row_stages.scope() for m in stage.settings.promote]
     ways = {m.removeprefix("-"): "-" if m.startswith("-") else "+" for m in promoted}
-    first = [name for name in evaluating(pipeline, lineage) if name in parts]
+    first = [name for name in evaluating(pipeline, row_stages) if name in parts]
     names = [*first, *(name for name in parts if name not in first)]
     keys = {p.key: name for name in names for p in parts[name].points if p.is_final}
     signs = {key: ways.get(key, way(key)) or "?" for key in keys}
@@ -131,7 +133,7 @@ def measures(pipeline: Pipeline, lineage: Lineage, parts: Mapping[str, Part]) ->
     return [f"{signs[key]}{key}" for key in sorted(keys, key=place)]
 
 
-def data_of(pipeline: Pipeline, lineage: Lineage, names: Collection[str]) -> str:
+def data_of(pipeline: Pipeline, row_stages: RowStages, names: Collection[str]) -> str:
     """Return the data sets that the evaluations among these members of a row have read.
 
     Each comes after seven digits of its md5.
@@ -139,9 +141,9 @@ def data_of(pipeline: Pipeline, lineage: Lineage, names: Collection[str]) -> str
     makers = {name for name, stage in pipeline.stages.items() if makes_model(pipeline, stage)}
     found = {
         f"{dep.md5[:DIGITS]} {dep.path}": None  # a column shows some twelve characters
-        for name in evaluating(pipeline, lineage)
+        for name in evaluating(pipeline, row_stages)
         if name in names
-        for dep in lineage.members[name].deps
+        for dep in row_stages.members[name].deps
         if dep.md5 and (dep.makers or dep.is_data) and not makers & {*dep.makers}
     }
     return ", ".join(found)

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from ..errors import ToolError
 from ..pipeline.keys import model_names
-from ..pipeline.lineages import Lineage, lineages, makes_model, recorded
+from ..pipeline.row_stages import RowStages, divided, makes_model, recorded
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import COMPLETE, MD5, tagged
 from ..store.models import of_run
@@ -37,25 +37,25 @@ class PromotionRule(NamedTuple):
 
 def rule_of(pipeline: Pipeline, run: Run) -> PromotionRule:
     """Return how dvc.yaml compares a row; raises `ToolError` if it does not say."""
-    found = lineages(pipeline, recorded(pipeline))
-    found = [lineage for lineage in found if _measuring(lineage)]
+    found = divided(pipeline, recorded(pipeline))
+    found = [row_stages for row_stages in found if _measuring(row_stages)]
     if not found:
         wrong = [problem for problem in pipeline.problems if ".promote: " in problem]
         cure = "add `promote: [-test/loss]` to meta.mlflow of the stage that measures it"
         raise ToolError(wrong[0] if wrong else f"dvc.yaml names no metric to compare; {cure}")
 
-    def common(lineage: Lineage) -> int:
-        outs = [out for part in lineage.parts.values() for stage in part for out in stage.outs]
+    def common(row_stages: RowStages) -> int:
+        outs = [out for part in row_stages.parts.values() for stage in part for out in stage.outs]
         return sum(f"{MD5}{out.path}" in run.data.tags for out in outs)
 
-    lineage = max(found, key=common)  # the items of a foreach have different outputs
-    names = {stage.name: name for name, part in lineage.parts.items() for stage in part}
-    known = [stage for stage in lineage.scope() if makes_model(pipeline, stage)]
-    measuring, data, makers = _measuring(lineage), set(), list[Stage]()
+    row_stages = max(found, key=common)  # the items of a foreach have different outputs
+    names = {stage.name: name for name, part in row_stages.parts.items() for stage in part}
+    known = [stage for stage in row_stages.scope() if makes_model(pipeline, stage)]
+    measuring, data, makers = _measuring(row_stages), set(), list[Stage]()
     for stage in measuring:
         own = [stage] if stage in known else pipeline.nearest(stage, known)
         makers += [maker for maker in own if maker.name in names]
-        data |= _data(pipeline, lineage, stage, own)
+        data |= _data(pipeline, row_stages, stage, own)
     if not data:
         cure = "name data that git keeps in its meta.mlflow.data"
         raise ToolError(f"dvc.yaml does not say which data {measuring[0].name} reads; {cure}")
@@ -75,15 +75,17 @@ def rule_of(pipeline: Pipeline, run: Run) -> PromotionRule:
     )
 
 
-def _measuring(lineage: Lineage) -> list[Stage]:
-    return [stage for part in lineage.parts.values() for stage in part if stage.settings.promote]
+def _measuring(row_stages: RowStages) -> list[Stage]:
+    return [stage for part in row_stages.parts.values() for stage in part if stage.settings.promote]
 
 
-def _data(pipeline: Pipeline, lineage: Lineage, stage: Stage, makers: Sequence[Stage]) -> set[str]:
+def _data(
+    pipeline: Pipeline, row_stages: RowStages, stage: Stage, makers: Sequence[Stage]
+) -> set[str]:
     """Return what a stage reads, itself or by way of others, that is not made from the model."""
     between = [
         other
-        for other in lineage.scope()
+        for other in row_stages.scope()
         if pipeline.is_upstream(other, of=stage)
         and any(pipeline.is_upstream(maker, of=other) for maker in makers)
     ]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ..errors import ProjectError
 from ..pipeline.keys import model_names
-from ..pipeline.lineages import names_recorded
+from ..pipeline.row_stages import names_recorded
 from ..project import Project, ProjectAt
 from ..rows.commits import experiments, published
 from ..rows.result import Result, now_or_none, of
@@ -59,7 +59,7 @@ def _names(result: Result, makers: Sequence[str]) -> list[str]:
     """Return what git's tags call the models that these members of a result make."""
     own = [name for name in makers if name in result.digests]
     found = []
-    for stage in (stage for name in own for stage in result.lineage.parts[name]):
+    for stage in (stage for name in own for stage in result.row_stages.parts[name]):
         for _, output in result.pipeline.models_of(stage):
             found += model_names(result.pipeline, stage, output)[:1]
     return list(dict.fromkeys(found))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from ..errors import ProjectError
 from ..pipeline.declarations import Declarations
 from ..pipeline.keys import model_names
-from ..pipeline.lineages import names_recorded
+from ..pipeline.row_stages import names_recorded
 from ..pipeline.stages import Output, Pipeline, Stage
 from ..pipeline.stored_run import StoredRun
 from ..project import Project, ProjectAt
@@ -72,11 +72,11 @@ class VersionRows:
 
         A row remains incomplete while metrics downstream of the model are only in DVC's remote.
         """
-        runs = self._stores.runs(experiment(result.lineage))
+        runs = self._stores.runs(experiment(result.row_stages))
         with self._store.errors_reported():
             if known := runs.find(result.digests).has:
                 return known
-            parts = result.lineage.parts.items()
+            parts = result.row_stages.parts.items()
             own = [name for name, stages in parts if stage.name in {each.name for each in stages}]
             return runs.find({name: result.digests[name] for name in own}).has
 

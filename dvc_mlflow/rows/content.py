@@ -15,9 +15,9 @@ from ..pipeline.keys import (
     prefix,
     reads,
 )
-from ..pipeline.lineages import Lineage, as_key
 from ..pipeline.numbers import numbers
 from ..pipeline.row import Input, Part, Point
+from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5, PREFIX
 from ..project import SMALL, File, Project, parse
@@ -37,9 +37,9 @@ def params_of(
     They are those of these members of the row, by default of all that have a result, or of `only`
     one of their stages. Keys are decided by dvc.yaml, so that no column moves when a value changes.
     """
-    lineage = result.lineage
+    row_stages = result.row_stages
     names = [*result.digests] if names is None else [*names]
-    called = labels(lineage)
+    called = labels(row_stages)
     found: dict[str, str] = {}
     notes: list[str] = []
 
@@ -53,24 +53,26 @@ def params_of(
             notes.append(f"param {key!r} has {len(text)} characters, cut to {_LONGEST_VALUE}")
         found.setdefault(key, text[:_LONGEST_VALUE])
 
-    for name, stage, params, key in named_params(lineage, names):
+    for name, stage, params, key in named_params(row_stages, names):
         if only in (None, stage):
             add(name, stage, params.values[key])
-    for key, stage, value in item_params(lineage, names):
+    for key, stage, value in item_params(row_stages, names):
         if only in (None, stage):
             add(key, stage, value)
     return found, notes
 
 
-def item_params(lineage: Lineage, names: Collection[str]) -> Iterator[tuple[str, Stage, object]]:
+def item_params(
+    row_stages: RowStages, names: Collection[str]
+) -> Iterator[tuple[str, Stage, object]]:
     """Yield the values of a foreach or a matrix that these members are items of, with their keys.
 
     If the members of a row are several items, the item is in the names of its stages.
     """
-    called = labels(lineage)
-    declared = [params for stage in lineage.scope() for params in stage.params]
+    called = labels(row_stages)
+    declared = [params for stage in row_stages.scope() for params in stage.params]
     for name in names:
-        stage = lineage.members[name]
+        stage = row_stages.members[name]
         if stage.item and name == as_key(stage.group):
             for key, value in stage.item_values.items():
                 clash = any(reads(params, key) for params in declared)
@@ -85,7 +87,7 @@ def fetch(result: Result) -> list[str]:
     notes, pipeline = [], result.pipeline
     models = {output.path for _, _, output in result.models()}
     for name in result.digests:
-        for out in (out for stage in result.lineage.parts[name] for out in stage.outs):
+        for out in (out for stage in result.row_stages.parts[name] for out in stage.outs):
             whole = out.size <= SMALL or out.path in models
 
             def is_wanted(file: File, out: Output = out, whole: bool = whole) -> bool:
@@ -100,12 +102,12 @@ def fetch(result: Result) -> list[str]:
 
 def part_of(result: Result, name: str) -> Part:
     """Return what a row gets from the stage with this name in the row."""
-    stages, called = result.lineage.parts[name], labels(result.lineage)
+    stages, called = result.row_stages.parts[name], labels(result.row_stages)
     part = Part(inputs=inputs_of(result, stages))
     for stage in stages:
         label = called[stage.name]
         part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
-        is_member = stage is result.lineage.members[name]
+        is_member = stage is result.row_stages.members[name]
         if is_member and stage.settings.prefix is not None:
             part.tags[f"{PREFIX}{name}"] = stage.settings.prefix
         _read(result, stage, label, is_member, part)
@@ -118,7 +120,7 @@ def part_of(result: Result, name: str) -> Part:
 
 def inputs_of(result: Result, stages: Sequence[Stage]) -> list[Input]:
     """Return the data sets that these stages of a row read."""
-    called = labels(result.lineage)
+    called = labels(result.row_stages)
     return [
         Input(dep.path, dep.md5, called[stage.name], *_source(result.project, dep.md5))
         for stage in stages

@@ -4,16 +4,16 @@ import re
 from collections.abc import Mapping
 
 from ..errors import masked, plain
-from ..pipeline.lineages import Lineage
+from ..pipeline.row_stages import RowStages
 from ..pipeline.tags import CHANGE, USER
 from .origin import UNCOMMITTED
 
 _LONGEST, _MOST = 300, 10  # characters of a command; commands
 
 
-def description(tags: Mapping[str, str], lineage: Lineage, digits: str = "") -> str:
+def description(tags: Mapping[str, str], row_stages: RowStages, digits: str = "") -> str:
     """Return the description of a row with these tags, which can be restored by these digits."""
-    commands = [f"- {_code(n)}: {_code(s.command)}" for n, s in lineage.members.items()]
+    commands = [f"- {_code(n)}: {_code(s.command)}" for n, s in row_stages.members.items()]
     more = [f"- and {len(commands) - _MOST} more"] if len(commands) > _MOST else []
     way = f"`dvc-mlflow restore {digits}` brings back its code, params and files." if digits else ""
     return "\n\n".join(filter(None, [lead(tags), "\n".join(commands[:_MOST] + more), way]))

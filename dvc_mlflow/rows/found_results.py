@@ -6,7 +6,7 @@ from functools import cached_property
 
 from ..pipeline.declarations import Declarations
 from ..pipeline.digests import result_digests
-from ..pipeline.lineages import names_recorded, recorded
+from ..pipeline.row_stages import names_recorded, recorded
 from ..pipeline.stages import Pipeline, Stage
 from ..project import Project
 from .commits import stages_of_rows

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..pipeline.keys import named_params, short_names, tells
-from ..pipeline.lineages import Lineage, as_key
+from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Stage, normal
 from ..pipeline.tags import text as as_text
 from ..project import ParentCommit, is_generated, values_in
@@ -41,12 +41,12 @@ def changes(result: Result, names: Collection[str]) -> Changes:
     have its name as soon as its first stage begins. Where the earlier commit has nothing to compare
     with, nothing differs; where there is no commit at all, as without git, every param does.
     """
-    origin, done = result.origin, {stage.name for stage in result.lineage.scope(names)}
+    origin, done = result.origin, {stage.name for stage in result.row_stages.scope(names)}
     earlier = ParentCommit(result.project, origin.base) if origin.base else None
-    lineage = _with_next_params(result, done)
+    row_stages = _with_next_params(result, done)
     known: dict[tuple[str, str], Mapping[str, Any]] = {}
     values, differing = dict[str, Any](), list[str]()
-    for name, stage, params, key in named_params(lineage, [*lineage.members]):
+    for name, stage, params, key in named_params(row_stages, [*row_stages.members]):
         if name in values:
             continue
         at = stage.name, params.file
@@ -58,22 +58,24 @@ def changes(result: Result, names: Collection[str]) -> Changes:
             differing.append(name)
     is_code = earlier is not None and any(
         not _code(result, stage, is_done=stage.name in done) <= read
-        for stage in lineage.scope()
+        for stage in row_stages.scope()
         if (read := earlier.read(stage)) is not None
     )
     return Changes({name: values[name] for name in differing}, short_names([*values]), is_code)
 
 
-def _with_next_params(result: Result, done: Collection[str]) -> Lineage:
-    """Return the lineage, in which stages that are not `done` have the params of their files."""
-    lineage, text = result.lineage, result.project.text
+def _with_next_params(result: Result, done: Collection[str]) -> RowStages:
+    """Return the row's stages; those that are not `done` have the params of their files."""
+    row_stages, text = result.row_stages, result.project.text
 
     def now(stage: Stage) -> Stage:
         read = ((params, text(params.file)) for params in stage.params)
         own = [p if t is None else replace(p, values=values_in(t, p)) for p, t in read]
         return replace(stage, params=own)
 
-    return lineage.with_stages({s.name: now(s) for s in lineage.scope() if s.name not in done})
+    return row_stages.with_stages(
+        {s.name: now(s) for s in row_stages.scope() if s.name not in done}
+    )
 
 
 def _code(result: Result, stage: Stage, *, is_done: bool) -> set[str]:
@@ -88,7 +90,7 @@ def words(result: Result, found: Changes) -> str:
     """Return what a name says before the digits."""
     items = [
         stage.item
-        for name, stage in result.lineage.members.items()
+        for name, stage in result.row_stages.members.items()
         if stage.item and name == as_key(stage.group)
     ]
     given = result.origin.experiment

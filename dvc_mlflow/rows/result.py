@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ..errors import ProjectError
 from ..pipeline.digests import locked_digests, result_digests
-from ..pipeline.lineages import Lineage, lineages, recorded
+from ..pipeline.row_stages import RowStages, divided, recorded
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
 from .origin import Origin, of_commit, of_workspace
@@ -36,14 +36,14 @@ class State:
 
     def results(self) -> list["Result"]:
         """Return the results that belong in rows."""
-        found = map(self.result, lineages(self.pipeline, self.stages))
+        found = map(self.result, divided(self.pipeline, self.stages))
         return [result for result in found if result.digests]
 
-    def result(self, lineage: Lineage) -> "Result":
-        """Return the result of a lineage; it has no digests if dvc.lock has nothing of it."""
-        members = lineage.members.items()
+    def result(self, row_stages: RowStages) -> "Result":
+        """Return the result of a row's stages, without digests if dvc.lock has none of them."""
+        members = row_stages.members.items()
         own = {name: self.digests[s.name] for name, s in members if s.name in self.digests}
-        return Result(self, lineage, own)
+        return Result(self, row_stages, own)
 
     @cached_property
     def locked(self) -> Mapping[str, str]:
@@ -56,19 +56,19 @@ class State:
 
     def result_with(self, digests: Mapping[str, str]) -> "Result | None":
         """Return the result with these digests by their names in a row, if dvc.lock has it."""
-        for lineage in lineages(self.pipeline, self.stages):
-            own = {name: self.locked.get(stage.name) for name, stage in lineage.members.items()}
+        for row_stages in divided(self.pipeline, self.stages):
+            own = {name: self.locked.get(stage.name) for name, stage in row_stages.members.items()}
             if digests.items() <= own.items():
-                return Result(self, lineage, digests)
+                return Result(self, row_stages, digests)
         return None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one row is about: a lineage of stages in one state, with the results that it has."""
+    """What one row is about: its stages in one state, with the results that they have."""
 
     state: State
-    lineage: Lineage
+    row_stages: RowStages
     digests: Mapping[str, str]
     """Of the results that there are, by their names in the row."""
     was_fetched: bool = False
@@ -92,22 +92,22 @@ class Result:
     @property
     def head(self) -> Stage:
         """The last stage that has a result."""
-        return self.lineage.members[[*self.digests][-1]]
+        return self.row_stages.members[[*self.digests][-1]]
 
     def with_prefixes(self, prefixes: Mapping[str, str | None]) -> "Result":
         """Return the same result with other prefixes of metrics, by the members' names."""
-        members = self.lineage.members
+        members = self.row_stages.members
         now = [members[name].with_prefix(prefix) for name, prefix in prefixes.items()]
-        return replace(self, lineage=self.lineage.with_stages({s.name: s for s in now}))
+        return replace(self, row_stages=self.row_stages.with_stages({s.name: s for s in now}))
 
     def scope(self) -> list[Stage]:
         """Return the stages that made it, each after those that it depends on."""
-        return self.lineage.scope(self.digests)
+        return self.row_stages.scope(self.digests)
 
     def models(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Model, Output]]:
         """Yield the models of these members, by default of all, each after the member's name."""
         for name in self.digests if names is None else names:
-            for stage in self.lineage.parts[name]:
+            for stage in self.row_stages.parts[name]:
                 for model, output in self.pipeline.models_of(stage):
                     yield name, model, output
 
@@ -139,21 +139,21 @@ def of(project: Project, pipeline: Pipeline, origin: Origin, chosen: Sequence[st
     return State(project, pipeline, stages, digests, reasons, origin, names)
 
 
-def experiment(lineage: Lineage) -> str:
-    """Return the name of a lineage's experiment, or "" for the project's default one."""
-    stages = [*lineage.members.values(), *lineage.scope()]
+def experiment(row_stages: RowStages) -> str:
+    """Return the name of a row's experiment, or "" for the project's default one."""
+    stages = [*row_stages.members.values(), *row_stages.scope()]
     given = [stage.settings.experiment for stage in stages]
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
 
 
-def columns(lineage: Lineage) -> list[str]:
-    """Return the columns that dvc.yaml chooses for a lineage's table, best first."""
-    given = [column for stage in lineage.members.values() for column in stage.settings.columns]
+def columns(row_stages: RowStages) -> list[str]:
+    """Return the columns that dvc.yaml chooses for the table of a row, best first."""
+    given = [column for stage in row_stages.members.values() for column in stage.settings.columns]
     return list(dict.fromkeys(given))
 
 
 def table(project: Project) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result."""
     pipeline = project.pipeline()
-    found = lineages(pipeline, recorded(pipeline))
+    found = divided(pipeline, recorded(pipeline))
     return (experiment(found[0]), columns(found[0])) if found else ("", [])

@@ -24,7 +24,7 @@ _MOST_DECLARED = 400
 
 def wanted(result: Result) -> Wanted:
     """Return what decides the row of a result."""
-    every = [declared(result.pipeline, result.lineage.parts[name]) for name in result.digests]
+    every = [declared(result.pipeline, result.row_stages.parts[name]) for name in result.digests]
     found = frozenset[str]().union(*every)
     if len(found) > _MOST_DECLARED:  # one digest stands for all, as a tag could not hold them
         found = frozenset({short_digest(sorted(found))})
@@ -59,7 +59,7 @@ def row_of(
     parts = {name: part_of(result, name) for name in names}
     params, wrong = params_of(result)
     tags = {f"{BEGUN}{name}": digest for name, digest in result.digests.items()}
-    if data := data_of(result.pipeline, result.lineage, result.digests):
+    if data := data_of(result.pipeline, result.row_stages, result.digests):
         tags[DATA] = data[:_LONGEST_TAG]
     if 0 < len(chosen) < _LONGEST_TAG:
         tags[CHOSEN] = chosen
@@ -70,13 +70,13 @@ def row_of(
         wanted=wants,
         words=words(result, found),
         digits=(found_by := digits(result)),
-        note=description(origin, result.lineage, found_by[0]),
+        note=description(origin, result.row_stages, found_by[0]),
         time=result.origin.time,
         tags={**tags, **kept_tags(kept, new)},
         origin=origin,
         params=params,
         parts=parts,
-        measures=measures(result.pipeline, result.lineage, parts),
+        measures=measures(result.pipeline, result.row_stages, parts),
         notes=[*notes, *wrong],
     )
 
@@ -87,7 +87,7 @@ def digits(result: Result) -> list[str]:
     They are those of its last result. If several results are last, as of two evaluations, or what
     no stage makes beside a stage's, they are of all of these, so that no two rows have the same.
     """
-    members, above = result.lineage.members, result.pipeline.above
+    members, above = result.row_stages.members, result.pipeline.above
     makers = [members[name].name for name in result.digests if members[name].command]
     read = {name for maker in makers for name in above(maker)}
     last = [digest for name, digest in result.digests.items() if members[name].name not in read]

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ProjectError, ToolError
 from ..git import git, glob, text
 from ..pipeline.keys import labels, prefix
-from ..pipeline.lineages import lineages, recorded
+from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import address, folder_of, main_repository
 from ..project import Project
@@ -37,9 +37,9 @@ def metric(project: Project, given: str) -> None:
     parts = [part_of(result, each) for result in read(project).results() for each in result.digests]
     known = sorted({point.key for part in parts for point in part.points})
     starts = {
-        prefix(stage, labels(lineage)[stage.name])
-        for lineage in lineages(pipeline, recorded(pipeline))
-        for stage in lineage.scope()
+        prefix(stage, labels(row_stages)[stage.name])
+        for row_stages in divided(pipeline, recorded(pipeline))
+        for stage in row_stages.scope()
         if pipeline.metrics_paths(stage) or pipeline.plots_of(stage)
     }
     if name in known:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..follow.recording import Options, Recording
 from ..git import git
-from ..pipeline.lineages import lineages, recorded
+from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
 from ..project import Project, ProjectAt
 from ..project.default_remote import Remote, elsewhere
@@ -32,7 +32,7 @@ class Results:
         """Of each row of an experiment, its run's id and its metrics."""
         self._recording = Recording(project, root, Options(fetch=True), reads_all=True)
         pipeline = project.pipeline()
-        for each in lineages(pipeline, recorded(pipeline)):
+        for each in divided(pipeline, recorded(pipeline)):
             self._recording.stores.of(experiment(each), columns(each))
 
     def collect(self, names: Collection[str], remote: Remote) -> None:

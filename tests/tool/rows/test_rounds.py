@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dvc_mlflow.follow.recording import Options, Recording
-from dvc_mlflow.pipeline.lineages import recorded
+from dvc_mlflow.pipeline.row_stages import recorded
 from dvc_mlflow.project import Project, ProjectAt
 from dvc_mlflow.rows import history
 from dvc_mlflow.rows.commits import everything

@@ -12,7 +12,7 @@ from .stages import Pipeline, Stage
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 
 
-class Lineage(NamedTuple):
+class RowStages(NamedTuple):
     """Stages whose results belong in one row: those of one model, or else of one pipeline."""
 
     members: Mapping[str, Stage]
@@ -28,19 +28,19 @@ class Lineage(NamedTuple):
         found = {stage.name: stage for name in wanted for stage in self.scopes[name]}
         return list(found.values())
 
-    def with_stages(self, now: Mapping[str, Stage]) -> "Lineage":
-        """Return the lineage with these stages, by their own names, in place of its own."""
+    def with_stages(self, now: Mapping[str, Stage]) -> "RowStages":
+        """Return the same with these stages, by their own names, in place of its own."""
 
         def replaced(every: Mapping[str, Sequence[Stage]]) -> dict[str, list[Stage]]:
             return {name: [now.get(s.name, s) for s in stages] for name, stages in every.items()}
 
         members = {name: now.get(stage.name, stage) for name, stage in self.members.items()}
-        return Lineage(members, replaced(self.parts), replaced(self.scopes))
+        return RowStages(members, replaced(self.parts), replaced(self.scopes))
 
 
-def live_key(folder: str, lineage: Lineage) -> str:
+def live_key(folder: str, row_stages: RowStages) -> str:
     """Return a digest of what a row is for, before it has a result; `folder` is the project's."""
-    text = "\n".join([folder, *sorted(stage.name for stage in lineage.members.values())])
+    text = "\n".join([folder, *sorted(stage.name for stage in row_stages.members.values())])
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -108,23 +108,23 @@ def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     )
 
 
-def lineages(pipeline: Pipeline, stages: Sequence[Stage]) -> list[Lineage]:
+def divided(pipeline: Pipeline, stages: Sequence[Stage]) -> list[RowStages]:
     """Divide the recorded stages by dvc.yaml alone.
 
-    A lineage is about one model: the stage that makes it, what is recorded upstream, and what is
+    A row is about one model: the stage that makes it, what is recorded upstream, and what is
     recorded downstream up to the next model. A stage in which several models meet, such as a
     comparison, begins one without them. A stage with curves and an item of a foreach or a matrix
     begin one, too, unless one begins upstream. All other stages that are connected are one.
     """
     names = [stage.name for stage in stages]
-    key = (lineages, *names)
+    key = (divided, *names)
     if key not in pipeline.decided:
         pipeline.decided[key] = [*_divided(pipeline, stages)]
-    return [_lineage(pipeline, division) for division in pipeline.decided[key]]
+    return [_row_stages(pipeline, division) for division in pipeline.decided[key]]
 
 
 class _Division(NamedTuple):
-    """A lineage by the names of its stages."""
+    """The same by the names of the stages."""
 
     members: Mapping[str, str]
     """The names in the row, by the stages' own."""
@@ -181,14 +181,14 @@ def _division(
     return _Division(members, parts, scopes)
 
 
-def _lineage(pipeline: Pipeline, division: _Division) -> Lineage:
+def _row_stages(pipeline: Pipeline, division: _Division) -> RowStages:
     known = pipeline.stages
 
     def stages(names: Mapping[str, Sequence[str]]) -> dict[str, list[Stage]]:
         return {division.members[own]: [known[n] for n in among] for own, among in names.items()}
 
     members = {name: known[own] for own, name in division.members.items()}
-    return Lineage(members, stages(division.parts), stages(division.scopes))
+    return RowStages(members, stages(division.parts), stages(division.scopes))
 
 
 def _connected(pipeline: Pipeline, stages: Sequence[Stage]) -> list[set[str]]:
