@@ -9,8 +9,9 @@ from ..pipeline.row_stages import live_key
 from ..pipeline.tags import CLONE, LIVE, TOKEN, value
 from ..rows.content import params_of
 from ..rows.result import Result
+from ..store.doubles import written_on
 from ..store.store import Store
-from ..store.upsert import Live, written_on
+from ..store.upsert import Live
 
 
 class Leftovers:

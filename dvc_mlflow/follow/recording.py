@@ -24,10 +24,11 @@ from ..rows.history import PastResults, Round
 from ..rows.result import Result, State, columns, experiment, now_or_none
 from ..rows.row_of import row_of, wanted
 from ..rows.snapshots import has_lock
+from ..store.doubles import trash_double
 from ..store.experiment_stores import AT_MOST, ExperimentStores
 from ..store.runs import AllRuns, Runs
 from ..store.store import Store
-from ..store.upsert import Written, planned, settle, upsert
+from ..store.upsert import Written, planned, upsert
 from .changed_inputs import ChangedInputs
 from .leftovers import Leftovers
 from .one_result import read_row, release_kept
@@ -353,7 +354,7 @@ class Recording:
                 kept = runs.find(result.digests).has if doubles else None
             for double in doubles:
                 with store.lock(), store.errors_reported():
-                    said = settle(store, double, kept.run_id if kept else "", result.digests)
+                    said = trash_double(store, double, kept.run_id if kept else "", result.digests)
                 if said:
                     self._note(said, result.state.commit)
 

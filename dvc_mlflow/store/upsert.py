@@ -20,7 +20,6 @@ from ..pipeline.row import FORMAT, Part, Point, Row
 from ..pipeline.stored_run import Match, StoredRun
 from ..pipeline.tags import (
     COMPLETE,
-    DOUBLE,
     FOUND_BY,
     LIVE,
     NAME,
@@ -30,11 +29,8 @@ from ..pipeline.tags import (
     PARENT,
     PREFIX,
     REPRODUCES,
-    ROW,
-    TOKEN,
     UNREAD,
     WHOLE,
-    is_of_the_tool,
     tagged,
     value,
 )
@@ -49,7 +45,7 @@ from .run_data import (
     metric,
     stored,
 )
-from .runs import stored_run, whole, whole_text
+from .runs import whole, whole_text
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters
@@ -192,7 +188,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
 def noted(note: str) -> dict[str, str]:
     """Return the tags of a description that is the tool's."""
-    return {NOTE: note, NOTED: _digest(note)}
+    return {NOTE: note, NOTED: note_digest(note)}
 
 
 def _has_other_points(store: Store, run: Run, row: Row) -> bool:
@@ -230,7 +226,7 @@ def _tags(
 def _own_start(note: str, digest: str) -> int | None:
     """Return where a person's words begin after the tool's own; None if these have been changed."""
     ends = [len(note), *(found.start() for found in re.finditer("\n\n", note))]
-    return next((end for end in ends if not note or _digest(note[:end]) == digest), None)
+    return next((end for end in ends if not note or note_digest(note[:end]) == digest), None)
 
 
 def _now(row: Row, had: StoredRun, unserved: frozenset[str]) -> StoredRun:
@@ -264,7 +260,8 @@ def _last_tags(row: Row, run: Run, now: StoredRun) -> dict[str, str]:
     return {key: text for key, text in last.items() if tags.get(key, "") != text}
 
 
-def _digest(text: str) -> str:
+def note_digest(text: str) -> str:
+    """Return a digest of a description, by which the tool knows its own again."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
@@ -298,44 +295,3 @@ def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
         log(store, live.run_id, tags=tags)
     else:
         store.client.delete_run(live.run_id)
-
-
-def settle(store: Store, double: StoredRun, kept: str, wanted: Mapping[str, str]) -> str:
-    """Move a run for these results, of which another is `kept`, to the trash; say what was done.
-
-    It stays if it has more than the tool has given to it: somebody can have written on it. It
-    stays, too, while a process can complete it or has just done so: that one may keep it, and move
-    the other.
-    """
-    run = store.client.get_run(double.run_id)
-    now = stored_run(run, store)
-    is_in_the_making = now.complete != wanted and not processes.has_ended(run.data.tags)
-    if is_in_the_making or now.complete != double.complete:
-        return ""
-    if why := written_on(store, run):
-        return f"row {double.name!r} is there twice; both stay, as {why}"
-    try:
-        log(store, double.run_id, tags={DOUBLE: kept})
-        store.client.delete_run(double.run_id)
-    except MlflowException:
-        if store.client.get_run(double.run_id).info.lifecycle_stage == "active":
-            raise
-        return ""  # another clone has just moved it
-    return f"row {double.name!r} was there twice; one is in MLflow's trash"
-
-
-def written_on(store: Store, run: Run) -> str:
-    """Return why a run is not only the tool's, or ""."""
-    tags, run_id = run.data.tags, run.info.run_id
-    if value(tags, TOKEN):
-        return "a script has logged to it"
-    if NAMED in tags and tags[NAMED] != run.info.run_name:
-        return "somebody has named it"
-    if NOTED in tags and tags[NOTED] != _digest(tags.get(NOTE, "")):
-        return "somebody has described it"
-    if others := sorted(key for key in tags if not is_of_the_tool(key)):
-        return f"somebody has tagged it with {others[0]!r}"
-    for query in (f"run_id = '{run_id}'", f"tags.`{ROW}` = '{run_id}'"):
-        if store.client.search_model_versions(query, max_results=1):
-            return "its model is registered"
-    return ""

@@ -9,9 +9,10 @@ import pytest
 from mlflow.entities import Metric, Run, ViewType
 
 from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, Standing, Wanted
+from dvc_mlflow.store.doubles import trash_double
 from dvc_mlflow.store.runs import AllRuns, Runs
 from dvc_mlflow.store.store import Store
-from dvc_mlflow.store.upsert import Live, Written, settle, upsert
+from dvc_mlflow.store.upsert import Live, Written, upsert
 from support.clone import Clone
 
 pytestmark = [
@@ -239,7 +240,7 @@ def test_double(store: Store) -> None:
     """One of two rows of one result goes to the trash, and is marked."""
     first, later = double(store)
     kept = {first, *(r.info.run_id for r in store.runs())} - {later.run_id}
-    said = settle(store, later, kept.pop(), {"train": TRAIN})
+    said = trash_double(store, later, kept.pop(), {"train": TRAIN})
     assert "was there twice; one is in MLflow's trash" in said
     assert only(store).info.run_id != later.run_id
     gone = store.client.get_run(later.run_id)
@@ -251,7 +252,7 @@ def test_double_that_another_clone_has_moved(store: Store) -> None:
     """If another clone has just moved it to the trash, nothing is left to do or to say."""
     first, later = double(store)
     store.client.delete_run(later.run_id)
-    assert settle(store, later, first, {"train": TRAIN}) == ""
+    assert trash_double(store, later, first, {"train": TRAIN}) == ""
     assert store.client.get_run(later.run_id).info.lifecycle_stage == "deleted"
 
 
@@ -268,7 +269,7 @@ def test_double_that_people_use(store: Store, what: str) -> None:
         store.client.set_tag(
             later.run_id, {"note": "mlflow.note.content", "tag": "mine"}[what], "x"
         )
-    said = settle(store, later, "", {"train": TRAIN})
+    said = trash_double(store, later, "", {"train": TRAIN})
     assert "is there twice; both stay, as " in said
     assert len([*store.runs()]) == 2
 
