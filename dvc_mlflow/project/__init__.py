@@ -1,6 +1,6 @@
 """The DVC project: everything that touches DVC, mostly by its internal API.
 
-Only `restoring` and `experiments` take DVC's lock and write into a work tree, so the rest works
+Only `restored_files` and `experiments` take DVC's lock and write into a work tree, so the rest works
 beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 

@@ -87,10 +87,10 @@ def test_top() -> None:
         ("pipeline", "import yaml"),
         ("pipeline", "from ..project import Project"),
         ("store", "from dvc.repo import Repo"),
-        ("store", "from ..rows import trees"),
+        ("store", "from ..rows import kept_trees"),
         ("rows", "import mlflow"),
-        ("project", "from ..rows import trees"),
-        ("rows", "from ..follow.lock import FollowerLock"),
+        ("project", "from ..rows import kept_trees"),
+        ("rows", "from ..follow.follower_lock import FollowerLock"),
         ("follow", "import sqlalchemy"),
     ],
 )
