@@ -90,7 +90,7 @@ class Files(DvcRepo):
         if not (self._outs[output.path].remote or self._repo.config["core"].get("remote")):
             return "they are not in DVC's cache, and there is no default DVC remote"
         if was_fetched:
-            return "they are neither in DVC's cache nor in its remote"
+            return "they are not in DVC's cache, and could not be fetched"
         return "with --fetch they come from DVC's remote"
 
     def contents(self, output: Output) -> list[tuple[str, Path | bytes]] | None:

@@ -33,11 +33,15 @@ def fetch_objects(repo: Any, out: Any, oids: Sequence[str]) -> str:
     name = out.remote or repo.config["core"].get("remote")
     if not (lacking and name):
         return "there is no default DVC remote" if lacking else ""
+    failed: object = f"the remote {name!r} lacks it"
     try:
-        failed = repo.cloud.pull(lacking, remote=name).failed and f"the remote {name!r} lacks it"
+        repo.cloud.pull(lacking, remote=name)
     except Exception as error:  # whatever a remote's library raises
         failed = error
-    return _as_line(_unreachable(repo, name, out) or failed) if failed else ""
+    # DVC calls nothing failed if it has found nothing at all.
+    if all(out.cache.exists(each.value) for each in lacking):
+        return ""
+    return _as_line(_unreachable(repo, name, out) or failed)
 
 
 @contextmanager

@@ -95,6 +95,21 @@ def test_fetch_inside_a_folder(tmp_path: Path) -> None:
     assert "with --fetch" not in said.error
 
 
+@pytest.mark.rest
+def test_fetch_from_nowhere(tmp_path: Path) -> None:
+    """Of a remote that does not answer, nothing says that it lacks a file."""
+    stages = {"a": evaluate("a", "raw.txt", cache=True)}
+    project = repository(tmp_path / "project", stages)
+    project.dvc("repro", "-q")
+    project.dvc("remote", "add", "-q", "-d", "there", "https://127.0.0.1:9/x")
+    project.commit("The result")
+    shutil.rmtree(project.path / ".dvc/cache")
+    said = project.record("--all", "--fetch")
+    assert "a.json cannot be fetched: Cannot connect to host 127.0.0.1:9" in said.error
+    assert "a.json: not as in dvc.lock; they are not in DVC's cache" in said.error
+    assert "remote" not in said.error
+
+
 def test_nothing_new(tmp_path: Path) -> None:
     """A second `record --all` says the same of what is missing, until DVC's cache has it."""
     stages = {"a": evaluate("a", "raw.txt", cache=True)}
