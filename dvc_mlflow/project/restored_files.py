@@ -93,7 +93,7 @@ def restore(
                 problems += _problems(project, out, reason, _damaged(project, out))
     problems += _missing_deps(project, own)
     locks = {Path(s.path).with_suffix(".lock") for s in own if hasattr(s, "name")}
-    if any(is_old(lock.read_text()) for lock in locks):
+    if any(is_old(lock.read_text()) for lock in locks if lock.exists()):
         return problems, ["dvc.lock has the form of DVC 1, which `dvc` does not read any more"]
     return problems, [] if problems else _status(project, [*own, *data])
 

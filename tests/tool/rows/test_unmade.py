@@ -128,6 +128,18 @@ def test_stages_without_result(tmp_path: Path) -> None:
     assert (found.metrics, "md5.live/metrics.json" in found.tags) == ({"acc": 0.9}, True)
 
 
+def test_restored_without_lock(tmp_path: Path) -> None:
+    """Such a row is restored, too, if there is no dvc.lock at all."""
+    metrics = ["live/metrics.json"]
+    project = repository(tmp_path / "project", {"train": train("raw.txt")}, metrics=metrics)
+    project.write({"live/metrics.json": '{"acc": 0.9}'})
+    project.commit("A script alone")
+    project.record("--all")
+    (row,) = project.rows()
+    said = project.tool("restore", row.info.run_id)
+    assert (said.status, said.error) == (0, ""), said
+
+
 def test_names_of_params(tmp_path: Path) -> None:
     """A file of params beside the stages changes no name of theirs, and its own are distinct."""
     files = {"live/metrics.json": '{"acc": 0.9}', "live/params.yaml": "rate: 5\n"}
