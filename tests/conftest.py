@@ -26,6 +26,8 @@ with suppress(ImportError):  # `make test SUITE=oldest` does not install it
 
 # For all that tests start: NumPy's idle threads would take the time of the tests beside.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Ray's own is 15: trials would stand still while anything else runs.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,9 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m versions`, import only modules with that mark: the others need more packages."""
-    others = config.option.markexpr == "versions" and collection_path.suffix == ".py"
-    return (others and "pytest.mark.versions" not in collection_path.read_text()) or None
+    """With `-m` and a mark, import only modules with it: others take time, and more packages."""
+    mark = config.option.markexpr
+    others = mark.isidentifier() and collection_path.suffix == ".py"
+    return (others and f"pytest.mark.{mark}" not in collection_path.read_text()) or None
 
 
 @pytest.hookimpl(wrapper=True)

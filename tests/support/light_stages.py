@@ -32,10 +32,12 @@ Path("data/model_summary.txt").write_text("no layers\\n")
 
 _EVALUATE = """
 import json
+import zlib
 from pathlib import Path
 
 n_samples = len(Path("data/test.npz").read_text())
-metrics = {"loss": 0.25, "accuracy": 1.0, "correctly_classified": n_samples}
+loss = zlib.crc32(Path("data/model.keras").read_bytes()) / 2**32  # another for each model
+metrics = {"loss": loss, "accuracy": 1.0, "correctly_classified": n_samples}
 Path("data/metrics.json").write_text(json.dumps({**metrics, "n_samples": n_samples}))
 Path("data/predictions.csv").write_text("actual,predicted\\n1,1\\n")
 Path("data/confusion_matrix.html").write_text("<table></table>\\n")

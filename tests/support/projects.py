@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -21,23 +21,38 @@ with open(sys.argv[1], "w") as file:
 """score.py FILE X Y."""
 
 
-class Project(Clone):
-    """A DVC project in a git repository, with remotes that are folders."""
+class Shared(NamedTuple):
+    """A running Ray cluster, and a tracking server that its nodes reach."""
 
-    def __init__(self, path: Path, files: Mapping[str, object], folder: str = "") -> None:
-        super().__init__(path / "flowers" / folder)
+    cluster: Any
+    server: str
+
+
+class Project(Clone):
+    """A DVC project in a git repository, with remotes that are folders.
+
+    It is swept over a shared cluster, where its experiment is named after `path`, or on a Ray that
+    each sweep starts.
+    """
+
+    def __init__(
+        self, path: Path, files: Mapping[str, object], folder: str = "", on: Shared | None = None
+    ) -> None:
+        self._on, name = on, path.name if on else "flowers"
+        super().__init__(path / name / folder)
         self.path.mkdir(parents=True)
         (path / "files").mkdir()
-        self.top = Clone(path / "flowers")
+        self.top = Clone(path / name)
         self.top.git("init", "-q", "-b", "main")
         self.dvc("init", "-q", *(["--subdir"] if folder else []))
         self.dvc("remote", "add", "-q", "-d", "files", f"{path}/files")
-        for name, content in files.items():
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (self.path / file).parent.mkdir(parents=True, exist_ok=True)
             text = content if isinstance(content, str) else json.dumps(content, indent=1)
-            (self.path / name).write_text(text)
-        subprocess.run(["git", "init", "-q", "--bare", path / "flowers.git"], check=True)
-        self.top.git("remote", "add", "origin", f"{path}/flowers.git")
+            (self.path / file).write_text(text)
+        self.remote = path / f"{name}.git"
+        subprocess.run(["git", "init", "-q", "--bare", self.remote], check=True)
+        self.top.git("remote", "add", "origin", f"{self.remote}")
         self.top.commit("A project")
         self.top.git("push", "-q", "origin", "main")
         self.clones = path / "clones"
@@ -46,17 +61,32 @@ class Project(Clone):
         """Run `dvc` in this process."""
         return Repository(self.path).dvc(*arguments, check=check, **more)
 
-    def sweep(self, *words: str, check: bool = True, **more: str) -> str:
-        """Run a sweep with `more` added to its environment, and return what was printed."""
-        command = ["dvc-mlflow", "sweep", *words, "--clones", f"{self.clones}"]
-        done = self.run(*command, check=check, **more)
-        return done.stdout + done.stderr
+    def command(self, *words: str) -> list[str]:
+        """Return the command of a sweep."""
+        at = ["--address", self._on.cluster.address] if self._on else []
+        return ["dvc-mlflow", "sweep", *words, *at, "--clones", f"{self.clones}"]
+
+    @property
+    def store(self) -> str:
+        """The address of the store that has its rows."""
+        return self._on.server if self._on else f"sqlite:///{self.path}/mlflow.db"
+
+    def sweep(self, *words: str, check: bool = True) -> str:
+        """Run a sweep, over a shared cluster in this process, and return what was printed."""
+        command = self.command(*words)
+        if not self._on:
+            done = self.run(*command, check=check)
+            return done.stdout + done.stderr
+        said = Repository(self.path).tool(*command[1:], MLFLOW_TRACKING_URI=self._on.server)
+        assert not (check and said.status), said
+        return said.out + said.error
 
     def rows(self) -> list[Run]:
-        """Return the rows that a sweep has left, in any experiment."""
-        client = MlflowClient(f"sqlite:///{self.path}/mlflow.db")
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        return list(client.search_runs(ids))
+        """Return the rows that its sweeps have left, in a store of its own in any experiment."""
+        client = MlflowClient(self.store)
+        every = client.search_experiments()
+        own = [one for one in every if not self._on or one.name == self.top.path.name]
+        return list(client.search_runs([one.experiment_id for one in own]))
 
 
 def stage(command: str, name: str, *params: Any, **more: Any) -> dict[str, Any]:
@@ -65,7 +95,8 @@ def stage(command: str, name: str, *params: Any, **more: Any) -> dict[str, Any]:
     return {"cmd": command, "deps": ["score.py"], "params": [*params], "metrics": metrics, **more}
 
 
-def small(path: Path, files: Mapping[str, object] = {}) -> Project:
+def small(path: Path, files: Mapping[str, object] = {}, on: Shared | None = None) -> Project:
     """Return a project with a stage without the prefix, a param, and these files."""
     dvc = {"stages": {"a": stage("exec python score.py a.json ${x} 0", "a", "x")}}
-    return Project(path, {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}, **files})
+    own = {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}, **files}
+    return Project(path, own, on=on)

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from support.clone import Clone, environment, make_clone
+from support.clone import environment, make_clone
+from support.pipelines import Repository
 from support.servers import answers, free_port, running, server_environment
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or ""
@@ -28,14 +29,16 @@ MISSING = [
 PASSWORD = "correct-horse-battery"  # noqa: S105
 
 
-def repository(folder: Path, remote: str, files: Mapping[str, str] = {}, **options: str) -> Clone:
+def repository(
+    folder: Path, remote: str, files: Mapping[str, str] = {}, **options: str
+) -> Repository:
     """Make a repository with a git remote, which has its commit, and a DVC remote for results.
 
     `files` are texts, by path, that replace those of this repository.
     """
     subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
     (folder / "files").mkdir()
-    clone = make_clone(folder / "repository")
+    clone = Repository(make_clone(folder / "repository").path)
     for path, text in files.items():
         (clone.path / path).write_text(text)
     clone.git("remote", "set-url", "origin", f"{folder}/git")

@@ -1,28 +1,33 @@
 """A team's real services on loopback, with two nodes of a real Ray cluster."""
 
+import itertools
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from support.clone import Done, environment
+from support.clone import environment
+from support.light_stages import SCRIPTS
 from support.services import TrackingServer, postgresql, repository, ssh
 from support.waiting import wait
 
 
 class Team:
-    """A repository, a git remote, a DVC remote over SSH, a tracking server, and two nodes."""
+    """A repository, a git remote, a DVC remote over SSH, a tracking server, and two nodes.
 
-    def __init__(self, folder: Path, stack: ExitStack, files: Mapping[str, str]) -> None:
+    The stages are light: what happens around them is tested.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         from ray.cluster_utils import Cluster
 
         self.folder = folder
@@ -31,16 +36,26 @@ class Team:
         self._up.enter_context(self.server.up())
         port, key = stack.enter_context(ssh(folder / "ssh"))
         remote = f"ssh://127.0.0.1:{port}{folder}/files"
-        self.clone = repository(folder, remote, files, keyfile=str(key))
-        # Of every node that has no other scratch folder, and of the head, as docs/SERVICES.md says.
-        own = {"SCRATCH": str(folder), "RAY_health_check_failure_threshold": "3"}
-        for name, value in own.items():
-            os.environ[name] = value
-            stack.callback(os.environ.pop, name)
-        self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.clone = repository(folder, remote, SCRIPTS, keyfile=str(key))
+        settings = {"RAY_health_check_failure_threshold": "3"}  # as docs/SERVICES.md says
+        with patch.dict(os.environ, settings):
+            self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(self.cluster.shutdown)
         self.logs = Path(self.cluster.head_node.get_logs_dir_path())
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self._numbers = itertools.count()
+        for _ in range(2):
+            self.add_node()
+
+    def add_node(self, **variables: str) -> Any:
+        """Add a node, with a disk of its own for clones and with one core, and return it."""
+        own = {"SCRATCH": f"{self.folder}/node-{next(self._numbers)}", **variables}
+        return self.cluster.add_node(num_cpus=1, env_vars=own)
+
+    def node_of(self, process: psutil.Process) -> Any:
+        """Return the node whose trial has started a process."""
+        above = {parent.pid for parent in process.parents()}
+        nodes = self.cluster.worker_nodes
+        return next(n for n in nodes if above & {p.pid for _, p in n.live_processes()})
 
     def command(self, *words: str, clones: str = "clones") -> list[str]:
         """Return the command of a sweep over the nodes, with overrides and options."""
@@ -50,19 +65,23 @@ class Team:
         at = ["--address", self.cluster.address, "--clones", f"$SCRATCH/{clones}"]
         return ["dvc-mlflow", "sweep", *grid, *at]
 
-    def sweep(self, *words: str, clones: str = "clones", check: bool = True) -> Done:
-        """Run a sweep to its end."""
-        command = self.command(*words, clones=clones)
-        return self.clone.run(*command, check=check, **self.server.client)
+    def sweep(self, *words: str, clones: str = "clones") -> str:
+        """Run a sweep to its end, in this process, and return what it printed."""
+        return self._tool(*self.command(*words, clones=clones)[1:])
 
-    def restore(self, run_id: str) -> Done:
-        """Restore a row."""
-        return self.clone.run("dvc-mlflow", "restore", run_id, check=True, **self.server.client)
+    def restore(self, run_id: str) -> str:
+        """Restore a row, and return what was printed."""
+        return self._tool("restore", run_id)
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def _tool(self, *arguments: str) -> str:
+        said = self.clone.tool(*arguments, **self.server.client)
+        assert not said.status, said
+        return said.out
+
+    def start(self, *words: str, clones: str = "clones") -> "subprocess.Popen[str]":
         """Begin a sweep."""
         return subprocess.Popen(
-            self.command(*words),
+            self.command(*words, clones=clones),
             cwd=self.clone.path,
             env=environment(**self.server.client),
             stdout=subprocess.PIPE,
@@ -70,15 +89,20 @@ class Team:
             text=True,
         )
 
-    def restart_server(self) -> None:
-        """Stop the tracking server, and start it after a while."""
+    @contextmanager
+    def server_away(self) -> Iterator[None]:
+        """Stop the tracking server until the block ends."""
         self._up.close()
-        time.sleep(3)
+        yield
         self._up.enter_context(self.server.up())
+
+    def clones(self, name: str = "clones") -> list[Path]:
+        """Return the folders that nodes have made for clones, each with its log beside it."""
+        return sorted(path for path in self.folder.glob(f"node-*/{name}/*/[0-9]") if path.is_dir())
 
     def ran(self, clones: str) -> list[list[str]]:
         """Return the stages that ran in each clone's last trial."""
-        logs = [log.read_text() for log in (self.folder / clones).glob("*/*.log")]
+        logs = [path.with_suffix(".log").read_text() for path in self.clones(clones)]
         return [re.findall(r"^Running stage '(.+)':", log, re.M) for log in logs]
 
     def experiments(self) -> list[str]:
@@ -120,14 +144,22 @@ def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str] | None" =
     return wait(is_met, 300)
 
 
-@contextmanager
-def running_team(folder: Path, files: Mapping[str, str] = {}) -> Iterator[Team]:
-    """Run a team's services and nodes, with this process as a client of its tracking server.
+def read_until(process: "subprocess.Popen[str]", words: str) -> str:
+    """Return what a process prints, up to a line with these words."""
+    assert process.stdout
+    said = ""
+    while words not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    return said
 
-    `files` are texts, by path, that replace those of this repository.
-    """
+
+@contextmanager
+def running_team(folder: Path) -> Iterator[Team]:
+    """Run a team's services and nodes, with this process as a client of its tracking server."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        team = Team(folder, stack, files)
+        team = Team(folder, stack)
         for name, value in team.server.client.items():
             patch.setenv(name, value)
         yield team

@@ -100,7 +100,6 @@ def test_repeated_points(begin: Begin) -> None:
     search.tell(one.name, 1.0)
     search.tell(two.name, 2.0)
     assert search.trials.keys() == {one.name, two.name}
-    assert begin("model.units=3,4").ask() is None
 
 
 @pytest.mark.parametrize("sampler", ["RandomSampler", "TPESampler", "BruteForceSampler"])

@@ -2,14 +2,15 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from mlflow.entities import Run
 
 from support.clone import Clone, environment
 from support.disks import small_disk
-from support.projects import SCORE, Project, small, stage
+from support.projects import SCORE, Project, Shared, small, stage
 from support.servers import serving
 from support.team import wait_until
 
@@ -36,9 +37,26 @@ def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
     return sorted(tuple(row.data.params[key] for key in keys) for row in rows)
 
 
-def check(project: Project, said: str, n: int) -> list[Run]:
-    """Return the rows of a sweep of four trials, which are all there, and once each."""
-    assert "4 done, 0 failed" in said
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A node with two cores, and a tracking server, for all sweeps that need none of their own."""
+    from ray.cluster_utils import Cluster
+
+    allow = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow"}  # for submodules
+    with patch.dict(os.environ, allow, GIT_CONFIG_VALUE_0="always"):
+        cluster = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    store = Clone(tmp_path_factory.mktemp("store"))
+    store.add_store()
+    try:
+        with serving(store, "server", "--workers", "1") as server:
+            yield Shared(cluster, server)
+    finally:
+        cluster.shutdown()
+
+
+def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
+    """Return the `n` rows of a sweep, whose trials are all there, and once each."""
+    assert f"{trials} done, 0 failed" in said
     title = said.lstrip().partition(":")[0]
     rows = project.rows()
     assert [row.info.status for row in rows] == ["FINISHED"] * n
@@ -46,7 +64,7 @@ def check(project: Project, said: str, n: int) -> list[Run]:
     names = [row.data.tags["dvc.exp_name"] for row in rows]
     refs = project.git("ls-remote", "origin", "refs/exps/*").splitlines()
     assert {ref.rpartition("/")[2] for ref in refs} == {*names}
-    assert len({*names}) == 4
+    assert len({*names}) == trials
     return rows
 
 
@@ -59,7 +77,7 @@ def test_project_below_git_root(tmp_path: Path) -> None:
     project = Project(tmp_path, {**files, "params.yaml": {"x": 0, "y": 0}}, folder)
     options = ("-S", "x=1,2", "-S", "y=0,1", "--metric=-a/score")
     said = project.sweep(*options)
-    rows = check(project, said, 4)
+    rows = check(project, said, 4, 4)
     assert values(rows, "x", "y") == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
     assert {row.data.tags["folder"] for row in rows} == {folder}
     client = MlflowClient(f"sqlite:///{project.path}/mlflow.db")
@@ -75,7 +93,7 @@ def test_project_below_git_root(tmp_path: Path) -> None:
     assert {row.info.run_id for row in project.rows()} == {row.info.run_id for row in rows}
 
 
-def test_foreach(tmp_path: Path) -> None:
+def test_foreach(shared: Shared, tmp_path: Path) -> None:
     """Each item of a foreach is a row of the trial; the best of them is the trial's metric."""
     item = {
         "cmd": "exec python score.py ${key}.json ${x} ${item}",
@@ -85,34 +103,34 @@ def test_foreach(tmp_path: Path) -> None:
     }
     dvc = {"stages": {"a": {"foreach": "${offsets}", "do": item}}}
     params = {"x": 0, "offsets": {"red": 5, "blue": 7}}
-    project = Project(tmp_path, {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": params})
-    said = project.sweep("-S", "x=1,2,3,4", "--metric=-a/score")
+    files = {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": params}
+    project = Project(tmp_path, files, on=shared)
+    said = project.sweep("-S", "x=1,2", "--metric=-a/score")
     assert re.search(r"^The best: 5 sweep-\w+ \(x=2\)", said, re.M)
-    rows = check(project, said, 8)
-    assert values(rows, "x", "key") == [(x, key) for x in "1234" for key in ("blue", "red")]
+    rows = check(project, said, 2, 4)
+    assert values(rows, "x", "key") == [(x, key) for x in "12" for key in ("blue", "red")]
     # A trial with other items has other rows.
     said = project.sweep("-S", "x=2", "-S", "offsets.red=-1", "--metric=-a/score")
     assert re.search(r"^The best: -1 sweep-\w+ \(x=2 offsets.red=-1\)", said, re.M)
-    assert len(project.rows()) == 9
+    assert len(project.rows()) == 5
 
 
-def test_several_params_files(tmp_path: Path) -> None:
+def test_several_params_files(shared: Shared, tmp_path: Path) -> None:
     """Params of any file can be varied and searched; no stage needs the prefix to have a row."""
     command = "exec python score.py a.json ${x} ${data.y}"
     own = stage(command, "a", "x", {"conf/more.toml": ["data.y"]})
     dvc = {"vars": ["conf/more.toml"], "stages": {"a": own}}
     files = {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}}
-    project = Project(tmp_path, {**files, "conf/more.toml": "[data]\ny = 3\n"})
-    said = project.sweep("-S", "x=1,2", "-S", "conf/more.toml:data.y=3,4", "--metric=-a/score")
+    project = Project(tmp_path, {**files, "conf/more.toml": "[data]\ny = 3\n"}, on=shared)
+    said = project.sweep("-S", "x=2", "-S", "conf/more.toml:data.y=3,4", "--metric=-a/score")
     assert re.search(r"^The best: 3 sweep-\w+ \(x=2 conf/more.toml:data.y=3\)", said, re.M)
-    rows, keys = check(project, said, 4), ("x", "more.data.y")
-    assert values(rows, *keys) == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
-    space = ["-S", "conf/more.toml:data.y=interval(1,9)", "-S", "x=2,3", "-n", "4"]
+    assert values(check(project, said, 2, 2), "x", "more.data.y") == [("2", "3"), ("2", "4")]
+    space = ["-S", "conf/more.toml:data.y=interval(1,9)", "-S", "x=2,3", "-n", "2"]
     said = project.sweep(*space, "--metric=-a/score", "--name", "flowers")
-    assert re.search("^flowers-.* 0 found, 4 new$", said, re.M)
-    assert "4 done, 0 failed" in said
+    assert re.search("^flowers-.* 0 found, 2 new$", said, re.M)
+    assert "2 done, 0 failed" in said
     searched = [row for row in project.rows() if "flowers-" in row.data.tags["sweep"]]
-    assert len(searched) == 4
+    assert len(searched) == 2
     assert all(row.data.params["more.data.y"] in "123456789" for row in searched)
 
 
@@ -137,15 +155,17 @@ def test_failing_trials(tmp_path: Path) -> None:
     train = {"cmd": "exec python train.py", "params": ["x"], "outs": ["model.txt"]}
     files = {"dvc.yaml": {"stages": {"train": train}}, "train.py": OWN, "params.yaml": {"x": 0}}
     project = Project(tmp_path, files)
-    said = project.sweep("-S", "x=1,2,3", check=False)
-    assert "2 done, 1 failed" in said
+    said = project.sweep("-S", "x=2,3", check=False)
+    assert "1 done, 1 failed" in said
+    assert "will be retried" not in said
+    assert "Traceback" not in said
     line = r"sweep-\w+ \(x=3\) failed on \S+ in .* s: .*too large; failed to reproduce 'train': "
     ((log,),) = [re.findall(rf"^{line}.* \(its log: \S+:(\S+)\)$", said, re.M)]
     assert "too large" in Path(log).read_text()
     assert len(re.findall(r"^failed: sweep-\w+ \(x=3\): .*too large", said, re.M)) == 1
     shutil.rmtree(project.clones)
     rows = [row for row in project.rows() if "own" in row.data.params]
-    assert values(rows, "own") == [("1",), ("2",), ("3",)]
+    assert values(rows, "own") == [("2",), ("3",)]
     texts = [load_text(f"{row.info.artifact_uri}/notes/own.txt") for row in rows]
     assert texts == [row.data.params["own"] for row in rows]
 
@@ -158,16 +178,16 @@ json.dump({{"score": float(sys.argv[2])}}, open("a.json", "w"))
 """
 
 
-def writing(path: Path) -> Project:
+def writing(path: Path, on: Shared) -> Project:
     """Return a project whose stage writes an output of 3 MB, and notes that it ran."""
     own = stage("exec python score.py a.json ${x} 0", "a", "x", outs=["out.bin"])
     files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": WRITES.format(path)}
-    return small(path, files)
+    return small(path, files, on)
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk(shared: Shared, tmp_path: Path) -> None:
     """A node with a full disk gets no more trials, and one line says where its clones are."""
-    project = writing(tmp_path)
+    project = writing(tmp_path, shared)
     with small_disk(project.clones, "2m"):
         said = project.sweep("-S", "x=1,2", check=False)
     # Git in the other clone, too, can be the first to find it full.
@@ -177,9 +197,9 @@ def test_full_disk(tmp_path: Path) -> None:
     assert " failed" not in said
 
 
-def test_full_remote(tmp_path: Path) -> None:
+def test_full_remote(shared: Shared, tmp_path: Path) -> None:
     """A full remote ends the sweep with its cause and place; then no stage runs again."""
-    project = writing(tmp_path)
+    project = writing(tmp_path, shared)
     with small_disk(tmp_path / "files", "2m") as disk:
         said = project.sweep("-S", "x=1", check=False)
         full = rf"^dvc-mlflow: DVC remote 'files' \({disk}\): .*No space left.*; make room"
@@ -190,25 +210,25 @@ def test_full_remote(tmp_path: Path) -> None:
     assert (tmp_path / "ran").read_text() == "."
 
 
-def test_lost_outputs(tmp_path: Path) -> None:
+def test_lost_outputs(shared: Shared, tmp_path: Path) -> None:
     """An experiment whose outputs the DVC remote lacks is not done: it runs again."""
-    project = writing(tmp_path)
-    project.sweep("-S", "x=1,2")
+    project = writing(tmp_path, shared)
+    project.sweep("-S", "x=1")
     shutil.rmtree(tmp_path / "files")
     (tmp_path / "files").mkdir()
     shutil.rmtree(project.clones)
-    said = project.sweep("-S", "x=1,2,3", "--cpus", f"{os.cpu_count()}")  # one after the other
-    assert re.search(" 0 found, 3 new$", said, re.M)
-    assert "3 done, 0 failed" in said
-    assert (tmp_path / "ran").read_text() == "....."
-    assert re.search(" 3 found, 0 new$", project.sweep("-S", "x=1,2,3"), re.M)
-    assert values(project.rows(), "x") == [("1",), ("1",), ("2",), ("2",), ("3",)]
+    said = project.sweep("-S", "x=1,2", "--cpus", "2")  # one after the other
+    assert re.search(" 0 found, 2 new$", said, re.M)
+    assert "2 done, 0 failed" in said
+    assert (tmp_path / "ran").read_text() == "..."
+    assert re.search(" 2 found, 0 new$", project.sweep("-S", "x=1,2"), re.M)
+    assert values(project.rows(), "x") == [("1",), ("1",), ("2",)]
 
 
-def test_other_remote(tmp_path: Path) -> None:
+def test_other_remote(shared: Shared, tmp_path: Path) -> None:
     """A node where the remote's folder is another one, as without its disk, keeps no result."""
     script = f"{SCORE}\nimport pathlib\nfor sign in pathlib.Path('{tmp_path}/files').glob('dvc-*'):"
-    project = small(tmp_path, {"score.py": f"{script}\n    sign.unlink()"})
+    project = small(tmp_path, {"score.py": f"{script}\n    sign.unlink()"}, shared)
     said = project.sweep("-S", "x=1,2", check=False)
     why = (
         f"DVC remote 'files' ({tmp_path}/files): not that of the driver; is its disk mounted here?"
@@ -218,11 +238,11 @@ def test_other_remote(tmp_path: Path) -> None:
     assert not project.git("ls-remote", "origin", "refs/exps/*")
 
 
-def test_inputs_and_submodules(tmp_path: Path) -> None:
-    """Inputs in the DVC remote, and those of a submodule, are there in each trial."""
+def test_inputs_and_submodules(shared: Shared, tmp_path: Path) -> None:
+    """Inputs in the DVC remote, and those of a submodule, are there in a trial."""
     own = stage("exec python score.py a.json ${x} 0", "a", "x")
     own["deps"] += ["raw", "theirs/rows.csv"]
-    project = small(tmp_path, {"dvc.yaml": {"stages": {"a": own}}, "raw/a.csv": "1"})
+    project = small(tmp_path, {"dvc.yaml": {"stages": {"a": own}}, "raw/a.csv": "1"}, shared)
     other = Clone(tmp_path / "other")
     other.path.mkdir()
     other.git("init", "-q")
@@ -235,19 +255,13 @@ def test_inputs_and_submodules(tmp_path: Path) -> None:
     project.commit()
     project.git("push", "-q", "origin", "main")
     project.dvc("push")
-    said = project.sweep(
-        *("-S", "x=1,2", "--metric=-a/score"),
-        GIT_CONFIG_COUNT="1",
-        GIT_CONFIG_KEY_0="protocol.file.allow",
-        GIT_CONFIG_VALUE_0="always",
-    )
-    assert "2 done, 0 failed" in said
+    assert "1 done, 0 failed" in project.sweep("-S", "x=1", "--metric=-a/score")
 
 
 def began(project: Project, *words: str, **more: str) -> "subprocess.Popen[str]":
     """Begin a sweep."""
     return subprocess.Popen(
-        ["dvc-mlflow", "sweep", *words, "--clones", f"{project.clones}"],
+        project.command(*words),
         cwd=project.path,
         env=environment(**more),
         stdout=subprocess.PIPE,
@@ -256,12 +270,29 @@ def began(project: Project, *words: str, **more: str) -> "subprocess.Popen[str]"
     )
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted(ending: signal.Signals, tmp_path: Path) -> None:
-    """A local sweep listens on this machine only; SIGTERM and Ctrl-C end it, and all its stages."""
-    command = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
-    dvc = {"stages": {"a": stage(command, "a", "x")}}
-    project = small(tmp_path, {"dvc.yaml": dvc})
+STUBBORN = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
+HANGING = {"dvc.yaml": {"stages": {"a": stage(STUBBORN, "a", "x")}}}
+"""A stage that does not end, nor at SIGTERM."""
+
+
+def test_hanging_trial(shared: Shared, tmp_path: Path) -> None:
+    """A trial that hangs is ended with its processes after the timeout, and has no row."""
+    project = small(tmp_path, HANGING, shared)
+    said = project.sweep("-S", "x=1", "--timeout", "10", check=False)
+    assert re.search(r"^sweep-\S+ \(x=1\) failed on .*: ended after 10 s \(--timeout\)", said, re.M)
+    assert [*project.clones.glob("*/*/*/a.json")]
+    assert not [p for p in psutil.process_iter(["cwd"]) if below(p.info["cwd"], project.clones)]
+    assert project.rows() == []
+
+
+def below(path: str | None, folder: Path) -> bool:
+    """Whether a path is in a folder."""
+    return Path(path or "/").is_relative_to(folder)
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """A local sweep listens on this machine only; SIGTERM ends it, and all its stages."""
+    project = small(tmp_path, HANGING)
     process = began(project, "-S", "x=1,2", HOME=f"{tmp_path}")
     wait_until(lambda: [*project.clones.glob("*/*/*/a.json")], process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -270,7 +301,7 @@ def test_interrupted(ending: signal.Signals, tmp_path: Path) -> None:
     assert len(listening) > 3
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
     assert not (tmp_path / ".ray/auth_token").exists()
-    process.send_signal(ending)
+    process.send_signal(signal.SIGTERM)
     said = process.communicate()[0]
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
@@ -280,55 +311,64 @@ def test_interrupted(ending: signal.Signals, tmp_path: Path) -> None:
 
 
 HANGS = """#!/bin/sh
-case "$*" in {0}) touch {1}/hangs; [ -e {1}/once ] || {{ touch {1}/once; sleep 600; }};; esac
-exec {2} "$@"
+case "$*" in *ls-remote*refs/exps*) touch {0}/hangs; sleep 600;; esac
+exec {1} "$@"
 """
-
-
-def hanging(folder: Path, words: str) -> str:
-    """Return a PATH whose git hangs, once, at a command with these words."""
-    programs = folder / "programs"
-    programs.mkdir()
-    (programs / "git").write_text(HANGS.format(words, folder, shutil.which("git")))
-    (programs / "git").chmod(0o755)
-    return f"{Path(sys.executable).parent}:{programs}:{os.environ['PATH']}"
 
 
 def test_interrupted_git(tmp_path: Path) -> None:
     """Ctrl-C ends a sweep whose git hangs."""
     project = small(tmp_path)
-    process = began(project, "-S", "x=1", PATH=hanging(tmp_path, "*ls-remote*refs/exps*"))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "git").write_text(HANGS.format(tmp_path, shutil.which("git")))
+    (programs / "git").chmod(0o755)
+    path = f"{Path(sys.executable).parent}:{programs}:{os.environ['PATH']}"
+    process = began(project, "-S", "x=1", PATH=path)
     wait_until((tmp_path / "hangs").exists, process)
     process.send_signal(signal.SIGINT)
     assert process.communicate()[0].splitlines()[-1].startswith("dvc-mlflow: stopped; ")
 
 
-def test_remote_hangs(tmp_path: Path) -> None:
+HOOK = """#!/bin/sh
+mkdir {0}/once || exit 0
+until [ -e {0}/ended ]; do sleep 0.1; done
+exit 1
+"""
+
+
+def test_remote_hangs(shared: Shared, tmp_path: Path) -> None:
     """A push that hangs is told and made again, and no stage runs a second time."""
-    project = small(tmp_path, {"score.py": f"{SCORE}\nopen('{tmp_path}/ran', 'a').write('.')"})
-    path = hanging(tmp_path, "*push*--force-with-lease*")
-    said = project.sweep("-S", "x=1", "--metric=-a/score", PATH=path)
+    script = f"{SCORE}\nopen('{tmp_path}/ran', 'a').write('.')"
+    project = small(tmp_path, {"score.py": script}, shared)
+    hook = project.remote / "hooks/pre-receive"
+    hook.write_text(HOOK.format(tmp_path))
+    hook.chmod(0o755)
+    said = project.sweep("-S", "x=1", "--metric=-a/score")
+    (tmp_path / "ended").touch()
     assert "git push: no answer within 15 s; next try in 2 s" in said
     assert "1 done, 0 failed" in said
     assert "will be retried" not in said
     assert (tmp_path / "ran").read_text() == "."
 
 
-def test_no_such_metric(tmp_path: Path) -> None:
+def test_no_such_metric(shared: Shared, tmp_path: Path) -> None:
     """A metric that could have been there is refused at the first result, and that is kept."""
-    project = small(tmp_path)
-    said = project.sweep("-S", "x=1,2", "--metric=a/other", check=False)
+    project = small(tmp_path, on=shared)
+    said = project.sweep("-S", "x=1", "--metric=a/other", check=False)
     line = "dvc-mlflow: --metric: must be one of a/score; received 'a/other'"
     assert said.splitlines()[-1] == line
-    again = project.sweep("-S", "x=1,2", "--metric=a/other", check=False)
+    again = project.sweep("-S", "x=1", "--metric=a/other", check=False)
     assert again.splitlines() == [line]
 
 
-def test_terminal(tmp_path: Path) -> None:
+def test_terminal(shared: Shared, tmp_path: Path) -> None:
     """In a terminal, a bar shows the progress, and each message has its own line."""
-    project = small(tmp_path)
-    command = f"dvc-mlflow sweep -S x=1,2 --metric=-a/score --clones {project.clones}"
-    said = project.run("script", "-qec", f"stty rows 40 cols 140; {command}", "/dev/null").stdout
+    project = small(tmp_path, on=shared)
+    command = f"stty rows 40 cols 140; {shlex.join(project.command('-S', 'x=1,2'))}"
+    said = project.run(
+        "script", "-qec", command, "/dev/null", MLFLOW_TRACKING_URI=project.store
+    ).stdout
     lines = [line.strip() for line in re.split(r"[\r\n]+|\x1b\[\w+", said)]
     assert [line for line in lines if re.match(r"\d+%\|.*\| \d/2 ", line)]
     assert len([x for x in lines if re.fullmatch(r"sweep-\w+ \(x=[12]\) done on .* s", x)]) == 2
@@ -336,29 +376,31 @@ def test_terminal(tmp_path: Path) -> None:
 
 CARDS = """
 import json, os, time
-time.sleep(10)
+from pathlib import Path
+Path("{0}", str(os.getpid())).touch()
+while len(os.listdir("{0}")) < 2:  # so that both run at once
+    time.sleep(0.1)
 cards = [int(card) for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-json.dump({"n": len(cards), "first": cards[0] if cards else -1}, open("a.json", "w"))
+json.dump({{"n": len(cards), "first": cards[0] if cards else -1}}, open("a.json", "w"))
 """
 
 
-def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of two trials at once sees a card of its own, and no node without any gets one."""
-    from ray.cluster_utils import Cluster
+def test_cards(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two trials at once sees a card of its own, and no node without any gets one.
 
+    A trial that no node can run is refused at once.
+    """
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # the pipeline hides all cards
-    project = small(tmp_path, {"score.py": CARDS})
-    cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    (begun := tmp_path / "begun").mkdir()
+    project = small(tmp_path, {"score.py": CARDS.format(begun)}, shared)
+    node = shared.cluster.add_node(num_cpus=2, num_gpus=2)
     try:
-        cluster.add_node(num_cpus=4)
-        cluster.add_node(num_cpus=2, num_gpus=2)
-        with serving(project, "server", "--workers", "1") as server:
-            more: Any = ["--address", cluster.address]
-            swept = project.sweep("-S", "x=1,2", *more, "--gpus", "1", MLFLOW_TRACKING_URI=server)
-            wanted = ["-S", "x=3", *more, "--gpus", "3"]
-            refused = project.sweep(*wanted, check=False, MLFLOW_TRACKING_URI=server)
+        assert "2 done, 0 failed" in project.sweep("-S", "x=1,2", "--gpus", "1")
+        for option in ("--gpus", "--cpus"):
+            command = project.command("-S", "x=3", option, "3")
+            done = project.run(*command, check=False, MLFLOW_TRACKING_URI=shared.server)
+            line = f"dvc-mlflow: {option}: the largest node has 2; received 3"
+            assert done.stderr.splitlines()[-1] == line
     finally:
-        cluster.shutdown()
-    assert "2 done, 0 failed" in swept
+        shared.cluster.remove_node(node)
     assert sorted(row.data.metrics["a/first"] for row in project.rows()) == [0, 1]
-    assert refused.splitlines()[-1] == "dvc-mlflow: --gpus: the largest node has 2; received 3"
