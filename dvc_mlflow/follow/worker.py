@@ -1,8 +1,8 @@
 """Follow a repository: whatever `dvc` runs in it, and whoever starts it, MLflow gets its rows.
 
-A looker only looks (`stage_runs.py`). The worker here is the thread that uses DVC, git and MLflow. It
-is level-triggered: it brings MLflow up to what it sees, and what it has missed it finds at its next
-look, as long as a checkout, a ref or a commit still has it.
+A looker only looks (`stage_runs.py`). The worker here is the thread that uses DVC, git and MLflow.
+It is level-triggered: it brings MLflow up to what it sees, and what it has missed it finds at its
+next look, as long as a checkout, a ref or a commit still has it.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The DVC project: everything that touches DVC, mostly by its internal API.
 
-Only `restored_files` and `experiments` take DVC's lock and write into a work tree, so the rest works
-beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
+Only `restored_files` and `experiments` take DVC's lock and write into a work tree, so the rest
+works beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 
 from .at_commits import ProjectAt
