@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ..errors import ToolError
 from ..git import ask
 from ..pipeline.row import Row
 from ..pipeline.row_stages import as_key, divided
-from ..pipeline.stages import Pipeline, Stage
+from ..pipeline.stages import Stage
 from ..pipeline.stored_run import Match, StoredRun
 from ..project import Project, ProjectAt
 from ..rows.commits import Commits, committed
@@ -90,12 +89,11 @@ class Recording:
 
         Raises `ToolError`.
         """
-        now = now_or_none(self._project)
-        found = FoundResults(self._project, now, chosen)
+        found = FoundResults(self._project, now_or_none(self._project), chosen)
         past = PastResults(self._project, self._past, self._progress)
         at_once = bool(chosen)  # a name that no commit has is said before anything is written
-        with self._shows_progress():
-            self._record(past.rounds(commits, found.stages, at_once=at_once), found, chosen, now)
+        with self._reading():
+            self._record(past.rounds(commits, found.stages, at_once=at_once), found)
             self._note_unread(past)
 
     def record_state(
@@ -126,54 +124,50 @@ class Recording:
         """Record the results of a state, with what all commits that have them declare of them."""
         top = self._project.top
         now = now_or_none(self._project) if state.commit else state.pipeline
+        found = FoundResults(self._project, now, chosen)
         past = PastResults(self._project, self._past, self._progress)
-        if state.commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=top):
-            with self._shows_progress():
+        is_in_git = state.commit or ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
+        with self._reading():
+            if is_in_git:
                 given = past.round_of(state, committed(top, state.commit))
-                found = FoundResults(self._project, now, chosen)
-                self._record([given], found, chosen, now, is_wanted)
-        else:  # there is no commit
-            found = FoundResults(self._project, now, chosen)
-            self._record([past.of_checkout(state)], found, chosen, now, is_wanted)
+            else:
+                given = past.of_checkout(state)
+            self._record([given], found, is_wanted)
 
     def _record(
         self,
         rounds: Iterable[Round],
         found: FoundResults,
-        chosen: Sequence[str],
-        now: Pipeline | None,
         is_wanted: Callable[[Result], bool] = lambda _: True,
     ) -> None:
         known: dict[Digests, Result] = {}
-        with self._past:
-            for each in rounds:
-                _check(chosen, [*(s.pipeline for s in each.states), *([now] if now else [])])
-                there = {k: one for k, one in found.of(each).items() if is_wanted(one.result)}
-                new = [one for key, one in there.items() if key not in known]
-                # The newest first; rows' own commits have what lies between two stages, and wait.
-                new.sort(key=lambda one: not one.best.is_dirty)
-                for one in [one for one in reversed(new) if self._is_lacking(one)]:
-                    self._add(one)
-                self._send()
-                known |= {key: one.result for key, one in there.items()}
-                for why, commit in found.left_out(each):
-                    self.left_out[why].append(commit)
-            self.n_results += len(known)
-            self.digests.update(digest for key in known for _, digest in key)
-            if not self._options.dry_run:
-                for store in self.stores:
-                    self._show(store)
-                self._settle([*known.values()])
-                self._settle_leftovers([*known.values()])
+        for each in rounds:
+            there = {k: one for k, one in found.of(each).items() if is_wanted(one.result)}
+            new = [one for key, one in there.items() if key not in known]
+            # The newest first; rows' own commits have what lies between two stages, and wait.
+            new.sort(key=lambda one: not one.best.is_dirty)
+            for one in [one for one in reversed(new) if self._is_lacking(one)]:
+                self._add(one)
+            self._send()
+            known |= {key: one.result for key, one in there.items()}
+            for why, commit in found.left_out(each):
+                self.left_out[why].append(commit)
+        self.n_results += len(known)
+        self.digests.update(digest for key in known for _, digest in key)
+        if not self._options.dry_run:
+            for store in self.stores:
+                self._show(store)
+            self._settle([*known.values()])
+            self._settle_leftovers([*known.values()])
 
     def _note_unread(self, past: PastResults) -> None:
         for why, unread in past.unread.items():
             self.notes[why] += unread
 
     @contextmanager
-    def _shows_progress(self) -> Iterator[None]:
-        """Show on a terminal, in the block, how much of git's history is read."""
-        with tqdm(unit=" commits", leave=False, disable=None) as self._bar:
+    def _reading(self) -> Iterator[None]:
+        """Read commits in the block, and show on a terminal how many; then leave the last one."""
+        with self._past, tqdm(unit=" commits", leave=False, disable=None) as self._bar:
             yield
 
     def _progress(self, n: int) -> None:
@@ -383,12 +377,3 @@ class Recording:
 def has_one_of(result: Result, other: Result) -> bool:
     """Whether two results have one of a stage in common."""
     return bool(result.digests.items() & other.digests.items())
-
-
-def _check(chosen: Sequence[str], pipelines: Sequence[Pipeline]) -> None:
-    """Raise `ToolError` if no pipeline has a stage with a chosen name."""
-    stages = (stage for pipeline in pipelines for stage in pipeline.stages.values())
-    known = {name for stage in stages for name in (stage.name, stage.group)}
-    for name in chosen:
-        if name not in known:
-            raise ToolError(f"--stages: no stage is named {name!r}; known are {sorted(known)}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from ..errors import ProjectError
 from ..pipeline.declarations import Declarations
 from ..pipeline.digests import result_digests
 from ..pipeline.row_stages import names_recorded, recorded
@@ -66,7 +67,11 @@ class FoundResults:
         return recorded(pipeline, self.names(pipeline))
 
     def of(self, given: Round) -> dict[Digests, FoundResult]:
-        """Return the results of a round, with all that any of its states declares of them."""
+        """Return the results of a round, with all that any of its states declares of them.
+
+        Raises `ProjectError` if no state has a stage with a chosen name.
+        """
+        self._check([state.pipeline for state in given.states])
         declared = Declarations()
         for state in given.states:
             declared.add(state.pipeline, state.digests)
@@ -106,6 +111,15 @@ class FoundResults:
                 has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
                 if why and has_any:
                     yield f"stage {stage.name} is not recorded: {why}", commit
+
+    def _check(self, pipelines: Sequence[Pipeline]) -> None:
+        every = [*pipelines, *([self._now] if self._now else [])]
+        stages = [stage for pipeline in every for stage in pipeline.stages.values()]
+        known = {name for stage in stages for name in (stage.name, stage.group)}
+        for name in self._chosen:
+            if name not in known:
+                has = f"no stage is named {name!r}; known are {sorted(known)}"
+                raise ProjectError(f"--stages: {has}")
 
     def _is_own(self, state: PipelineAt, result: Result) -> bool:
         """Whether a state is asked for a result: a row's own commit has that row and no other."""
