@@ -125,6 +125,8 @@ class DvcRepo:
             self._files = {}
             if revision:
                 config = self._repo.config  # the remotes and the cache of today
+                # Another library for git, once used, would decide what git ignores in the checkout.
+                switched.callback(self._repo.scm.backends.move_to_end, "dulwich", last=False)
                 with errors_reported():
                     try:
                         self._commit = switched.enter_context(self._repo.switch(revision))

@@ -88,17 +88,17 @@ def test_single_stage_file(tmp_path: Path) -> None:
     assert [*row.data.metrics.values()] == [3]
 
 
-def test_ignored_dvc_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignores", ["data/", "data/**/*\n!data/**/*.dvc"])
+def test_ignored_dvc_file(tmp_path: Path, ignores: str) -> None:
     """A `.dvc` file that git tracks though it ignores it is as in a checkout: DVC reads none."""
-    ignores = "/mlflow.db*\n/mlartifacts/\ndata/\n"
     project = repository(tmp_path / "project", {"train": train("data/x.csv")})
     project.write({"data/x.csv": "1\n"})
     project.dvc("add", "-q", "data/x.csv")
     project.git("add", "-f", "data/x.csv.dvc")
-    project.write({".gitignore": ignores})
+    project.write({".gitignore": f"/mlflow.db*\n/mlartifacts/\n{ignores}\n"})
     project.dvc("repro", "-q")
     project.commit("A result")
-    assert "1 row added" in project.record("--all").out
+    assert project.record("--all").out.startswith("project: 1 row added\nall rows: ")
     assert project.record().out.startswith("nothing to do: MLflow has this result\n")
     assert len(project.rows()) == 1
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_metrics_of_another_commit(tmp_path: Path) -> None:
-    """Metrics are read from whichever commit has their md5; a file with another md5 is reported."""
+    """Metrics are read from whichever commit has their md5; files with others are reported."""
     project = history(tmp_path / "project", 1)
     right = (project.path / "metrics.json").read_text()
     project.git("reset", "-q", "--soft", "HEAD~1")
