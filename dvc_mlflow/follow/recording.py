@@ -66,7 +66,9 @@ class Recording:
         """Why results are left out during whose making inputs changed, and what to do."""
         self.n_results = 0
         self.left_out: dict[str, list[str]] = defaultdict(list)
-        """The commits in which a recorded stage has numbers, but no result, by the reason."""
+        """The commits in which numbers of a recorded stage are in no row, by the reason."""
+        self._unread: set[tuple[str, str]] = set()
+        """The files that rows lack, after the digests of their results; a note says so."""
         self.digests: set[str] = set()
         """Of the stages' results that were found."""
         self.hints: dict[str, str] = {}
@@ -150,7 +152,7 @@ class Recording:
                 self._add(one)
             self._send()
             known |= {key: one.result for key, one in there.items()}
-            for why, commit in found.left_out(each):
+            for why, commit in found.left_out(each, self._unread):
                 self.left_out[why].append(commit)
         self.n_results += len(known)
         self.digests.update(digest for key in known for _, digest in key)
@@ -265,6 +267,8 @@ class Recording:
         with store.errors_reported(AT_MOST):
             where = runs.find(result.digests)
         row = self._read(result, where)
+        for name, part in row.parts.items():
+            self._unread |= {(result.digests[name], path) for path in part.unread}
         if self._options.dry_run:
             with store.errors_reported(AT_MOST):
                 self._take(result, store, planned(store, row, where))

@@ -166,6 +166,11 @@ class Files(DvcRepo):
         except _UNREADABLE:
             return ""
 
+    def differs(self, commit: str, output: Output) -> bool:
+        """Whether git has a file in a commit, but not as in dvc.lock."""
+        content = None if output.is_folder else self.committed(commit, output.path)
+        return content is not None and output.md5 not in md5s(content, "md5")
+
     def text(self, path: str) -> str | None:
         """Return the text of a file of the checkout or the commit, if there is one."""
         try:

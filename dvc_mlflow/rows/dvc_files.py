@@ -30,23 +30,38 @@ class DvcFiles(NamedTuple):
     """A digest of all but the locks; empty if there are no others."""
     locks: tuple[tuple[str, str], ...] = ()
     """Path and git object of each dvc.lock."""
+    metrics: bytes = b""
+    """A digest of the stages' files of metrics, which git can have otherwise than dvc.lock."""
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is anything that DVC would read."""
+        return bool(self.definitions or self.locks)
 
 
 def read(blobs: Blobs, folder: str, trees: Sequence[str]) -> dict[str, DvcFiles]:
     """Return what the project in a folder has in each of these trees; raises `ProjectError`."""
     first = _Trees(blobs, folder)
     found = first.read(trees)
-    names, paths = _read_besides(blobs, first.definitions)
-    return _Trees(blobs, folder, names, paths).read(trees) if names or paths else found
+    names, paths, metrics = _read_besides(blobs, first.definitions)
+    if not (names or paths or metrics):
+        return found
+    return _Trees(blobs, folder, names, paths, metrics - paths).read(trees)
 
 
 class _Trees:
     """Reads trees of one project."""
 
     def __init__(
-        self, blobs: Blobs, folder: str, names: Set[bytes] = set(), paths: Set[bytes] = set()
+        self,
+        blobs: Blobs,
+        folder: str,
+        names: Set[bytes] = set(),
+        paths: Set[bytes] = set(),
+        metrics: Set[bytes] = set(),
     ) -> None:
         self._blobs, self._names, self._paths = blobs, _NAMES | names, paths
+        self._metrics = metrics
         self._start = os.fsencode(f"{folder}/") if folder else b""
         self._known: dict[tuple[bytes, str], DvcFiles] = {}
         self.definitions: set[tuple[str, str]] = set()
@@ -77,7 +92,7 @@ class _Trees:
     ) -> tuple[DvcFiles, list[tuple[bytes, str]]]:
         """Return what a folder itself has, and the folders in it."""
         is_inside = folder.startswith(self._start)
-        definitions, locks, folders = [], [], []
+        definitions, locks, metrics, folders = [], [], [], []
         for mode, name, of in content:
             path = folder + name
             if mode == _SUBMODULE:
@@ -89,6 +104,8 @@ class _Trees:
                 is_named = False
             else:
                 is_named = name in self._names or name.endswith(b".dvc")
+            if path in self._metrics:
+                metrics.append(b"%b\0%b" % (path, of))
             if not (is_inside and (is_named or path in self._paths)):
                 continue
             if name == b"dvc.lock":
@@ -97,13 +114,18 @@ class _Trees:
             if name == b"dvc.yaml":
                 self.definitions.add((os.fsdecode(path), of.hex()))
             definitions.append(b"%b\0%b" % (path, of))
-        return DvcFiles(_digest(definitions), (*locks,)), folders
+        return DvcFiles(_digest(definitions), (*locks,), _digest(metrics)), folders
 
 
 def _joined(parts: Sequence[DvcFiles]) -> DvcFiles:
-    digests = [part.definitions for part in parts if part.definitions]
     locks = (*chain.from_iterable(part.locks for part in parts),)
-    return DvcFiles(digests[0] if len(digests) == 1 else _digest(digests), locks)
+    definitions = _of_all(part.definitions for part in parts)
+    return DvcFiles(definitions, locks, _of_all(part.metrics for part in parts))
+
+
+def _of_all(digests: Iterable[bytes]) -> bytes:
+    some = [digest for digest in digests if digest]
+    return some[0] if len(some) == 1 else _digest(some)
 
 
 def _digest(parts: Sequence[bytes]) -> bytes:
@@ -113,13 +135,13 @@ def _digest(parts: Sequence[bytes]) -> bytes:
 
 def _read_besides(
     blobs: Blobs, definitions: Iterable[tuple[str, str]]
-) -> tuple[set[bytes], set[bytes]]:
-    """Return names and paths of other files that decide what these dvc.yaml say.
+) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """Return names and paths of other files that decide what these dvc.yaml say; then metrics.
 
     By name these are all whose values a dvc.yaml may insert by `${…}`, and by path those that its
-    top declares and no stage makes.
+    top declares and no stage makes. The metrics are all that it declares.
     """
-    names, paths = set[bytes](), set[bytes]()
+    names, paths, metrics = set[bytes](), set[bytes](), set[bytes]()
     for path, blob in definitions:
         text = blobs.read(blob) or b""
         if not any(word in text for word in (b"${", b"metrics", b"plots")):
@@ -129,12 +151,13 @@ def _read_besides(
         try:
             given = yaml.load(text, yaml.CSafeLoader) or {}
             names |= {os.fsencode(name) for name in _variables(given)}
-            unmade = unmade_in(given)
+            unmade, measured = unmade_in(given), _metrics_in(given)
         except (yaml.YAMLError, AttributeError, ValueError, TypeError, RecursionError):
             continue  # DVC reports what is wrong
         folder = posixpath.dirname(path)
-        paths |= {os.fsencode(posixpath.normpath(posixpath.join(folder, p))) for p in unmade}
-    return names, paths
+        paths |= {os.fsencode(_join(folder, path)) for path in unmade}
+        metrics |= {os.fsencode(_join(folder, path)) for path in measured}
+    return names, paths, metrics
 
 
 def _variables(content: Mapping[str, Any]) -> Iterator[str]:
@@ -159,6 +182,15 @@ def unmade_in(content: Mapping[str, Any]) -> set[str]:
     declared = {_join("", path) for kind in ("metrics", "plots") for path in _at_top(content, kind)}
     unmade = {path for path in declared if not any(overlap(path, out) for out in made)}
     return unmade | {_join("", path) for path in content.get("params") or ()} if unmade else set()
+
+
+def _metrics_in(content: Mapping[str, Any]) -> set[str]:
+    """Return the files that are declared as metrics, but for those with `${…}` in their names."""
+    found = {_join("", path) for path in _at_top(content, "metrics")}
+    for stage in (content.get("stages") or {}).values():
+        own = stage.get("do", stage)
+        found |= {_join(own.get("wdir"), path) for path in _paths(own.get("metrics"))}
+    return found
 
 
 def _at_top(content: Mapping[str, Any], kind: str) -> Iterator[str]:

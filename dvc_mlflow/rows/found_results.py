@@ -1,6 +1,6 @@
 """The results of commits and of the checkout: each once, with all that is declared of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -95,10 +95,11 @@ class FoundResults:
             each.result = replace(each.result, state=replace(each.result.state, origin=origin))
         return found
 
-    def left_out(self, given: Round) -> Iterator[tuple[str, str]]:
-        """Yield why a recorded stage that has numbers has no result, and a commit where it is so.
+    def left_out(self, given: Round, told: Set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield why numbers of a recorded stage are in no row, and a commit where it is so.
 
-        Each commit is searched once.
+        It has no result, or git has other files than dvc.lock, which is already `told` of some
+        results, by digest and path. Each commit is searched once.
         """
         for state in given.states:
             commit = state.snapshot.commit if state.snapshot else ""
@@ -111,6 +112,11 @@ class FoundResults:
                 has_any = stage.has_result or any(self._project.committed(commit, p) for p in paths)
                 if why and has_any:
                     yield f"stage {stage.name} is not recorded: {why}", commit
+                for out in () if why else (out for out in stage.outs if out.path in paths):
+                    is_told = (state.digests[stage.name], out.path) in told
+                    if not is_told and self._project.differs(commit, out):
+                        other = "not as in dvc.lock; the row has dvc.lock's numbers"
+                        yield f"{out.path}: {other}", commit
 
     def _check(self, pipelines: Sequence[Pipeline]) -> None:
         every = [*pipelines, *([self._now] if self._now else [])]

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from ..git import Blobs, ask, git, glob
 from . import dvc_files
 from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
-from .dvc_files import DvcFiles
 from .kept_trees import REFS
 from .origin import KeptTree, Origin
 
@@ -55,12 +54,12 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     # Tips that do not count can still name a state of commits that do.
     own = [c for c in commits.values() if of.only is None or c.hash in of.only or c.hash in tips]
     states = dvc_files.read(blobs, folder, [*dict.fromkeys(commit.tree for commit in own)])
-    having: dict[DvcFiles, list[_Commit]] = defaultdict(list)
-    names: dict[DvcFiles, list[str]] = defaultdict(list)
+    having: dict[dvc_files.DvcFiles, list[_Commit]] = defaultdict(list)
+    names: dict[dvc_files.DvcFiles, list[str]] = defaultdict(list)
     for commit in own:
         state = states[commit.tree]
         names[state] += filter(None, map(short_name, tips.get(commit.hash, ())))
-        if state != DvcFiles() and (of.only is None or commit.hash in of.only):
+        if state.is_any and (of.only is None or commit.hash in of.only):
             having[state].append(commit)
     branches, dates = _branches(top, commits, tips), _dates(commits.values())
     found = []

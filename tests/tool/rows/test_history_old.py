@@ -148,9 +148,18 @@ def test_metrics_of_another_commit(tmp_path: Path) -> None:
     assert "evaluate/score" not in row.data.metrics
     project.write({"metrics.json": right})
     project.commit("The right metrics, later")
-    assert project.record("--all").error == ""
-    (row,) = project.rows()
-    assert row.data.metrics["evaluate/score"] == 0
+    project.write({"metrics.json": '{"score": 98}'})
+    project.commit("Other metrics again")
+    others = [project.git("rev-parse", c)[:7] for c in ("HEAD", "HEAD~2")]
+    for _ in range(2):
+        said = project.record("--all")
+        assert said.error in [
+            f"dvc-mlflow: {first} and 1 more: metrics.json: not as in dvc.lock; "
+            "the row has dvc.lock's numbers\n"
+            for first in others
+        ]
+        (row,) = project.rows()
+        assert row.data.metrics["evaluate/score"] == 0
 
 
 def test_metrics_that_only_a_remote_has(tmp_path: Path) -> None:

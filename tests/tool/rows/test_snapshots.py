@@ -131,14 +131,15 @@ FILES: list[tuple[str, dict[str, str], str, bool]] = [
     ("variables", {"dvc.yaml": 'vars: ["c/v.json:a"]\nx: ${y}'}, "c/v.json", True),
     ("metrics of no stage", {"s/dvc.yaml": "metrics: [m.json]"}, "s/m.json", True),
     ("metrics elsewhere", {"s/dvc.yaml": "metrics: [m.json]"}, "m.json", False),
-    ("metrics of a stage", {"dvc.yaml": "{metrics: [m], stages: {a: {outs: [m]}}}"}, "m", False),
+    ("metrics of a stage", {"dvc.yaml": "{metrics: [m], stages: {a: {outs: [m]}}}"}, "m", True),
+    ("plots of a stage", {"dvc.yaml": "stages: {a: {plots: [p], metrics: [m]}}"}, "p", False),
     ("a folder of plots", {"dvc.yaml": "plots: [live/plots]"}, "live/plots/x/y.tsv", True),
 ]
 
 
 @pytest.mark.parametrize(("files", "path", "counts"), [each[1:] for each in FILES])
 def test_what_is_a_state(made: History, files: dict[str, str], path: str, counts: bool) -> None:
-    """A change of a file that decides what DVC reads is another state; no other change is."""
+    """A change of metrics or of what decides what DVC reads is another state; no other is."""
     start = made.commit({"dvc.yaml": "{}", LOCK: "1", **files, path: "1"})
     changed = made.commit({path: "2"}, start)
     removed = made.commit({path: None}, changed)
