@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from support.clone import Clone, Done
+from support.clone import Clone, Done, environment
 from support.pipelines import Repository
 
 SCORE = """
@@ -67,9 +67,9 @@ class Project(Clone):
         return ["dvc-mlflow", "sweep", *words, *at, "--clones", f"{self.clones}"]
 
     @property
-    def store(self) -> str:
-        """The address of the store that has its rows."""
-        return self._on.server if self._on else f"sqlite:///{self.path}/mlflow.db"
+    def _client(self) -> dict[str, str]:
+        """The variables of a sweep: without any, its rows are in the repository's own store."""
+        return {"MLFLOW_TRACKING_URI": self._on.server} if self._on else {}
 
     def sweep(self, *words: str, check: bool = True) -> str:
         """Run a sweep, over a shared cluster in this process, and return what was printed."""
@@ -77,13 +77,29 @@ class Project(Clone):
         if not self._on:
             done = self.run(*command, check=check)
             return done.stdout + done.stderr
-        said = Repository(self.path).tool(*command[1:], MLFLOW_TRACKING_URI=self._on.server)
+        said = Repository(self.path).tool(*command[1:], **self._client)
         assert not (check and said.status), said
         return said.out + said.error
 
+    def start(self, *words: str, **more: str) -> "subprocess.Popen[str]":
+        """Begin a sweep, with `more` added to its environment."""
+        return subprocess.Popen(
+            self.command(*words),
+            cwd=self.path,
+            env=environment(**self._client, **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def experiments(self) -> list[str]:
+        """Return the names of the experiments in the git remote."""
+        lines = self.git("ls-remote", "origin", "refs/exps/*").splitlines()
+        return sorted(line.rpartition("/")[2] for line in lines)
+
     def rows(self) -> list[Run]:
         """Return the rows that its sweeps have left, in a store of its own in any experiment."""
-        client = MlflowClient(self.store)
+        client = MlflowClient(self._on.server if self._on else f"sqlite:///{self.path}/mlflow.db")
         every = client.search_experiments()
         own = [one for one in every if not self._on or one.name == self.top.path.name]
         return list(client.search_runs([one.experiment_id for one in own]))
@@ -100,3 +116,26 @@ def small(path: Path, files: Mapping[str, object] = {}, on: Shared | None = None
     dvc = {"stages": {"a": stage("exec python score.py a.json ${x} 0", "a", "x")}}
     own = {"dvc.yaml": dvc, "score.py": SCORE, "params.yaml": {"x": 0}, **files}
     return Project(path, own, on=on)
+
+
+STUBBORN = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
+HANGING = {"dvc.yaml": {"stages": {"a": stage(STUBBORN, "a", "x")}}}
+"""A stage that does not end, nor at SIGTERM."""
+
+
+def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
+    """Return the values of these params in each row, sorted."""
+    return sorted(tuple(row.data.params[key] for key in keys) for row in rows)
+
+
+def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
+    """Return the `n` rows of a sweep, whose trials are all there, and once each."""
+    assert f"{trials} done, 0 failed" in said
+    title = said.lstrip().partition(":")[0]
+    rows = project.rows()
+    assert [row.info.status for row in rows] == ["FINISHED"] * n
+    assert {row.data.tags["sweep"] for row in rows} == {title}
+    names = [row.data.tags["dvc.exp_name"] for row in rows]
+    assert {*project.experiments()} == {*names}
+    assert len({*names}) == trials
+    return rows

@@ -73,20 +73,6 @@ def test_node_vanishes(team: Team) -> None:
     team.add_node()
 
 
-def test_stage_killed(team: Team) -> None:
-    """A trial is retried if a signal ended its stage, as when the node's memory is used up."""
-    process = team.start("train.seed=8")
-    wait_until(lambda: trainings(team), process)[0].kill()
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
-    assert re.search(
-        r" will be retried in 2 s; .*stages/train\.py, exited with (137|-9) ", said, re.M
-    )
-    assert "1 done, 0 failed" in said
-    rows = team.rows("train.seed", 8)
-    assert [row.info.status for row in rows] == ["FINISHED"]
-
-
 def test_remote_away(team: Team) -> None:
     """A trial that cannot push tries four times, then on its node again, and no stage runs again.
 

@@ -1,26 +1,21 @@
-"""A sweep on this machine leaves complete experiments and rows, in any project."""
+"""A sweep leaves complete experiments and rows in any project, whatever its node and remotes do."""
 
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
 import psutil
 import pytest
-from mlflow import MlflowClient
-from mlflow.artifacts import load_text
-from mlflow.entities import Run
 
-from support.clone import Clone, environment
+from support.clone import Clone
 from support.disks import small_disk
-from support.projects import SCORE, Project, Shared, small, stage
+from support.projects import HANGING, SCORE, Project, Shared, check, small, stage, values
 from support.servers import serving
 from support.team import wait_until
 
@@ -30,11 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(not find_spec("ray"), reason="needs Ray (make cluster-setup)"),
 ]
-
-
-def values(rows: Iterable[Run], *keys: str) -> list[tuple[str, ...]]:
-    """Return the values of these params in each row, sorted."""
-    return sorted(tuple(row.data.params[key] for key in keys) for row in rows)
 
 
 @pytest.fixture(scope="module")
@@ -52,45 +42,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
             yield Shared(cluster, server)
     finally:
         cluster.shutdown()
-
-
-def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
-    """Return the `n` rows of a sweep, whose trials are all there, and once each."""
-    assert f"{trials} done, 0 failed" in said
-    title = said.lstrip().partition(":")[0]
-    rows = project.rows()
-    assert [row.info.status for row in rows] == ["FINISHED"] * n
-    assert {row.data.tags["sweep"] for row in rows} == {title}
-    names = [row.data.tags["dvc.exp_name"] for row in rows]
-    refs = project.git("ls-remote", "origin", "refs/exps/*").splitlines()
-    assert {ref.rpartition("/")[2] for ref in refs} == {*names}
-    assert len({*names}) == trials
-    return rows
-
-
-@pytest.mark.versions
-def test_project_below_git_root(tmp_path: Path) -> None:
-    """A DVC project in a folder is swept from there; what is printed at the end works there."""
-    command = "exec python score.py a.json ${x} ${y}"
-    files = {"dvc.yaml": {"stages": {"a": stage(command, "a", "x", "y")}}, "score.py": SCORE}
-    folder = "models/roses"
-    project = Project(tmp_path, {**files, "params.yaml": {"x": 0, "y": 0}}, folder)
-    options = ("-S", "x=1,2", "-S", "y=0,1", "--metric=-a/score")
-    said = project.sweep(*options)
-    rows = check(project, said, 4, 4)
-    assert values(rows, "x", "y") == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
-    assert {row.data.tags["folder"] for row in rows} == {folder}
-    client = MlflowClient(f"sqlite:///{project.path}/mlflow.db")
-    assert client.get_experiment(rows[0].info.experiment_id).name == f"flowers/{folder}"
-    title, (best,) = said.partition(":")[0], re.findall("^The best: 0 .*: (.*)$", said, re.M)
-    assert f"runs?viewStateShareKey={title}&" in said
-    assert "restored, with the md5s" in project.run(*best.split()).stdout
-    assert all(row.data.tags["dvc.exp_name"] in project.dvc("exp", "show").stdout for row in rows)
-    # Nothing runs again, though git ignores neither mlflow.db nor mlartifacts.
-    shutil.rmtree(project.path / "restored")
-    (project.top.path / ".git/info/exclude").unlink()
-    assert re.search(r" 4 found, 0 new$", project.sweep(*options), re.M)
-    assert {row.info.run_id for row in project.rows()} == {row.info.run_id for row in rows}
 
 
 def test_foreach(shared: Shared, tmp_path: Path) -> None:
@@ -132,42 +83,6 @@ def test_several_params_files(shared: Shared, tmp_path: Path) -> None:
     searched = [row for row in project.rows() if "flowers-" in row.data.tags["sweep"]]
     assert len(searched) == 2
     assert all(row.data.params["more.data.y"] in "123456789" for row in searched)
-
-
-OWN = """
-import mlflow, sys, yaml
-x = yaml.safe_load(open("params.yaml"))["x"]
-mlflow.set_experiment("theirs")
-with mlflow.start_run():
-    mlflow.log_param("own", x)
-    mlflow.log_text(f"{x}", "notes/own.txt")
-open("model.txt", "w").write(str(x))
-if x > 2:
-    sys.exit("too large")
-"""
-
-
-def test_failing_trials(tmp_path: Path) -> None:
-    """A failed trial is told with params, cause and log; the others run.
-
-    What scripts log to experiments of their own is beside the store, not in a clone that goes.
-    """
-    train = {"cmd": "exec python train.py", "params": ["x"], "outs": ["model.txt"]}
-    files = {"dvc.yaml": {"stages": {"train": train}}, "train.py": OWN, "params.yaml": {"x": 0}}
-    project = Project(tmp_path, files)
-    said = project.sweep("-S", "x=2,3", check=False)
-    assert "1 done, 1 failed" in said
-    assert "will be retried" not in said
-    assert "Traceback" not in said
-    line = r"sweep-\w+ \(x=3\) failed on \S+ in .* s: .*too large; failed to reproduce 'train': "
-    ((log,),) = [re.findall(rf"^{line}.* \(its log: \S+:(\S+)\)$", said, re.M)]
-    assert "too large" in Path(log).read_text()
-    assert len(re.findall(r"^failed: sweep-\w+ \(x=3\): .*too large", said, re.M)) == 1
-    shutil.rmtree(project.clones)
-    rows = [row for row in project.rows() if "own" in row.data.params]
-    assert values(rows, "own") == [("2",), ("3",)]
-    texts = [load_text(f"{row.info.artifact_uri}/notes/own.txt") for row in rows]
-    assert texts == [row.data.params["own"] for row in rows]
 
 
 WRITES = """
@@ -258,23 +173,6 @@ def test_inputs_and_submodules(shared: Shared, tmp_path: Path) -> None:
     assert "1 done, 0 failed" in project.sweep("-S", "x=1", "--metric=-a/score")
 
 
-def began(project: Project, *words: str, **more: str) -> "subprocess.Popen[str]":
-    """Begin a sweep."""
-    return subprocess.Popen(
-        project.command(*words),
-        cwd=project.path,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-STUBBORN = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
-HANGING = {"dvc.yaml": {"stages": {"a": stage(STUBBORN, "a", "x")}}}
-"""A stage that does not end, nor at SIGTERM."""
-
-
 def test_hanging_trial(shared: Shared, tmp_path: Path) -> None:
     """A trial that hangs is ended with its processes after the timeout, and has no row."""
     project = small(tmp_path, HANGING, shared)
@@ -288,46 +186,6 @@ def test_hanging_trial(shared: Shared, tmp_path: Path) -> None:
 def below(path: str | None, folder: Path) -> bool:
     """Whether a path is in a folder."""
     return Path(path or "/").is_relative_to(folder)
-
-
-def test_interrupted(tmp_path: Path) -> None:
-    """A local sweep listens on this machine only; SIGTERM ends it, and all its stages."""
-    project = small(tmp_path, HANGING)
-    process = began(project, "-S", "x=1,2", HOME=f"{tmp_path}")
-    wait_until(lambda: [*project.clones.glob("*/*/*/a.json")], process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    pids = {process.pid, *(child.pid for child in children)}
-    listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in pids]
-    assert len(listening) > 3
-    assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
-    assert not (tmp_path / ".ray/auth_token").exists()
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate()[0]
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
-    assert "Traceback" not in said
-    wait_until(lambda: not [c for c in children if c.is_running() and c.name() == "sleep"])
-    assert project.rows() == []
-
-
-HANGS = """#!/bin/sh
-case "$*" in *ls-remote*refs/exps*) touch {0}/hangs; sleep 600;; esac
-exec {1} "$@"
-"""
-
-
-def test_interrupted_git(tmp_path: Path) -> None:
-    """Ctrl-C ends a sweep whose git hangs."""
-    project = small(tmp_path)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "git").write_text(HANGS.format(tmp_path, shutil.which("git")))
-    (programs / "git").chmod(0o755)
-    path = f"{Path(sys.executable).parent}:{programs}:{os.environ['PATH']}"
-    process = began(project, "-S", "x=1", PATH=path)
-    wait_until((tmp_path / "hangs").exists, process)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate()[0].splitlines()[-1].startswith("dvc-mlflow: stopped; ")
 
 
 HOOK = """#!/bin/sh
@@ -367,21 +225,69 @@ def test_terminal(shared: Shared, tmp_path: Path) -> None:
     project = small(tmp_path, on=shared)
     command = f"stty rows 40 cols 140; {shlex.join(project.command('-S', 'x=1,2'))}"
     said = project.run(
-        "script", "-qec", command, "/dev/null", MLFLOW_TRACKING_URI=project.store
+        "script", "-qec", command, "/dev/null", MLFLOW_TRACKING_URI=shared.server
     ).stdout
     lines = [line.strip() for line in re.split(r"[\r\n]+|\x1b\[\w+", said)]
     assert [line for line in lines if re.match(r"\d+%\|.*\| \d/2 ", line)]
     assert len([x for x in lines if re.fullmatch(r"sweep-\w+ \(x=[12]\) done on .* s", x)]) == 2
 
 
-CARDS = """
-import json, os, time
-from pathlib import Path
-Path("{0}", str(os.getpid())).touch()
-while len(os.listdir("{0}")) < 2:  # so that both run at once
+TOGETHER = """
+import os, time
+open(f"{folder}/{{os.getpid()}}", "w").close()
+while len(os.listdir("{folder}")) < 2:
     time.sleep(0.1)
+"""
+"""The begin of a script that waits until two trials run."""
+
+
+def test_two_drivers(shared: Shared, tmp_path: Path) -> None:
+    """If two sweeps run the same trial at the same time, the first result stands, in one row."""
+    (begun := tmp_path / "begun").mkdir()
+    project = small(tmp_path, {"score.py": TOGETHER.format(folder=begun) + SCORE}, shared)
+    both = [project.start("-S", "x=1") for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all("1 done, 0 failed" in each for each in said)
+    assert len(project.experiments()) == 1
+    assert [row.info.status for row in project.rows()] == ["FINISHED"]
+
+
+def test_killed_search(shared: Shared, tmp_path: Path) -> None:
+    """A search whose driver was killed goes on, and ends with one row for each point."""
+    pytest.importorskip("optuna", reason="not installed: the extra `cluster` (make cluster-setup)")
+    project = small(tmp_path, on=shared)
+    search = ["-S", "x=interval(1,9)", "-n", "4", "--metric=-a/score"]
+    process = project.start(*search)
+    wait_until(project.experiments, process)
+    process.kill()
+    process.communicate()
+    said = project.sweep(*search)
+    assert re.search(r"^search-\w+: trials of commit \w{7}, [123] found, [123] new$", said, re.M)
+    assert "4 done, 0 failed" in said
+    assert len(project.experiments()) == 4
+    rows = project.rows()
+    assert [row.info.status for row in rows] == ["FINISHED"] * 4
+    points = {row.data.params["x"] for row in rows}
+    assert len(points) == 4
+    assert points < {*"123456789"}
+
+
+def test_stage_killed(shared: Shared, tmp_path: Path) -> None:
+    """A trial is retried if a signal ended its stage, as when the node's memory is used up."""
+    once = f"import os, signal\nif not os.path.exists('{tmp_path}/once'):\n"
+    once += f"    os.mkdir('{tmp_path}/once')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    project = small(tmp_path, {"score.py": once + SCORE}, shared)
+    said = project.sweep("-S", "x=1")
+    assert re.search(r" will be retried in 2 s; .*score\.py a\.json 1 0, exited with -9 ", said)
+    assert "1 done, 0 failed" in said
+    assert [row.info.status for row in project.rows()] == ["FINISHED"]
+
+
+CARDS = """
+import json
 cards = [int(card) for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-json.dump({{"n": len(cards), "first": cards[0] if cards else -1}}, open("a.json", "w"))
+json.dump({"n": len(cards), "first": cards[0] if cards else -1}, open("a.json", "w"))
 """
 
 
@@ -392,7 +298,7 @@ def test_cards(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # the pipeline hides all cards
     (begun := tmp_path / "begun").mkdir()
-    project = small(tmp_path, {"score.py": CARDS.format(begun)}, shared)
+    project = small(tmp_path, {"score.py": TOGETHER.format(folder=begun) + CARDS}, shared)
     node = shared.cluster.add_node(num_cpus=2, num_gpus=2)
     try:
         assert "2 done, 0 failed" in project.sweep("-S", "x=1,2", "--gpus", "1")
