@@ -37,7 +37,7 @@ class Team:
         port, key = stack.enter_context(ssh(folder / "ssh"))
         remote = f"ssh://127.0.0.1:{port}{folder}/files"
         self.clone = repository(folder, remote, SCRIPTS, keyfile=str(key))
-        settings = {"RAY_health_check_failure_threshold": "3"}  # as docs/SERVICES.md says
+        settings = {"RAY_health_check_failure_threshold": "3"}  # as docs/SWEEP.md says
         with patch.dict(os.environ, settings):
             self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(self.cluster.shutdown)
