@@ -1,4 +1,4 @@
-# README's two commands in a clean Debian: `docker build .` succeeds if both do.
+# The pipeline and the main tests in a clean Debian: `docker build .` succeeds if both do.
 FROM python:3.13-slim-trixie
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends curl git make \

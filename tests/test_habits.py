@@ -52,7 +52,7 @@ def test_each_python_that_is_promised() -> None:
 
 
 def test_two_commands_first() -> None:
-    """The workflow and the Dockerfile begin with README's two commands; every target exists."""
+    """The workflow and the Dockerfile run the pipeline, then the tests; every target exists."""
     steps = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     layers = re.findall(r"^RUN (make .*)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert steps[:2] == layers == ["make repro", "make test"]
