@@ -12,10 +12,10 @@ def parser() -> argparse.ArgumentParser:
         prog="dvc-mlflow", description="Record any DVC pipeline in MLflow."
     )
     commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_record(commands)
-    _add_run(commands)
-    _add_those_of_one_row(commands)
     _add_ui(commands)
+    _add_record(commands)
+    _add_those_of_one_row(commands)
+    _add_run(commands)
     _add_follow(commands)
     _add_sweep(commands)
     return every
@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_record(commands: Any) -> None:
     record = commands.add_parser(
         "record",
-        help="make the rows that MLflow lacks, from git and DVC alone",
-        description="Make a row in MLflow for each result in dvc.lock that has none. This runs "
+        help="add the rows that MLflow lacks, from git and DVC alone",
+        description="Add a row to MLflow for each result in dvc.lock that has none. This runs "
         "nothing and overwrites nothing, so it is safe at any time. The pipeline needs no change.",
     )
     which = record.add_mutually_exclusive_group()
@@ -57,10 +57,10 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         usage="dvc-mlflow run COMMAND [ARGUMENT ...]\n       dvc-mlflow run -c 'SHELL TEXT'",
-        help="record what a command lets dvc run, and let its MLflow calls reach the row",
-        description="Make sure that this repository is followed, let the MLflow calls of scripts "
-        "reach their rows, and become the command: `dvc-mlflow run dvc repro`. In dvc.yaml it can "
-        "stand before the command of a stage. A follower that it has started ends by itself.",
+        help="run a command, such as `dvc repro`, and record whatever dvc runs meanwhile",
+        description="Start `follow` if none is at work, tell scripts where their MLflow runs go, "
+        "and become the command: `dvc-mlflow run dvc repro`. In dvc.yaml, it can stand before the "
+        "command of a stage. What it has started ends by itself.",
     )
     run.add_argument("-c", metavar="TEXT", help="a command line for the shell")
 
@@ -68,7 +68,7 @@ def _add_run(commands: Any) -> None:
 def _add_those_of_one_row(commands: Any) -> None:
     restore = commands.add_parser(
         "restore",
-        help="restore a row's code, params and files in a folder of their own",
+        help="restore a row's code, params and files in a new folder",
         description="Make the folder restored/<name of the row> with the code, params and files of "
         "a row, checked by md5. Your checkout stays as it is, and no row is added. No stage, hook "
         "or program of the row's commit runs; git's filters and DVC's remotes are those of your "
@@ -106,10 +106,10 @@ def _add_ui(commands: Any) -> None:
     ui = commands.add_parser(
         "ui",
         help="show the rows in MLflow, and record whatever dvc runs here",
-        description="Record what git has, serve the table of the rows on this machine only, print "
-        "its address, and follow the repository until Ctrl-C: whatever dvc runs in it, whoever "
-        "starts it, has its rows while it runs. If MLFLOW_TRACKING_URI is a server, nothing is "
-        "served. If another `ui` serves the rows already, only the address is printed.",
+        description="Add the results that git has, serve the table on this machine only, print its "
+        "address, and watch the repository until Ctrl-C: whatever dvc runs in it, whoever starts "
+        "it, has its row while it runs. If MLFLOW_TRACKING_URI is a server, nothing is served. If "
+        "another `ui` serves the rows already, only the address is printed.",
     )
     ui.add_argument(
         "--port", type=_port, default=5000, help="the port on 127.0.0.1 (default: 5000)"
@@ -120,8 +120,8 @@ def _add_follow(commands: Any) -> None:
     follow = commands.add_parser(
         "follow",
         help="record whatever dvc runs here, without a page",
-        description="Do what `ui` does, without a page: record what git has, and then whatever dvc "
-        "runs in this repository while it runs, until Ctrl-C.",
+        description="Do what `ui` does, without a page: add the results that git has, and then "
+        "those of whatever dvc runs in this repository, until Ctrl-C.",
     )
     follow.add_argument(
         "--until-idle",
