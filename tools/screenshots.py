@@ -1,105 +1,119 @@
-"""Take README's pictures in a temporary clone (needs Chromium)."""
+"""Take README's pictures in temporary clones (needs Chromium)."""
 
+import io
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Run
+from selenium.webdriver import ActionChains, Chrome
 
 from support.browser import browser, wait_for
-from support.clone import Clone, make_clone
+from support.clone import Clone, environment, make_clone
 from support.example import plain_example
-from support.servers import serving
+from support.servers import answers, free_port, running, serving
 
-TABLE = "experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
-SETTLED = 8  # seconds that MLflow needs to draw its charts
+PAGE = "#/experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
+WIDTH = 1440  # pixels of the browser
+SETTLED = 4  # seconds that MLflow needs to draw
 NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 """
-
-
-class Picture(NamedTuple):
-    """A picture of a page at this address, of this size."""
-
-    address: str
-    file: str
-    width: int
-    height: int
+RATES = (0.0001, 0.0002, 0.001, 0.0004)
+PASSES = 1000
 
 
 def main() -> None:
-    """Run README's sweep and take pictures of it in MLflow."""
+    """Take the picture of the pipeline's results, and that of a training that runs."""
     with tempfile.TemporaryDirectory() as folder:
-        clone = make_clone(Path(folder, "clone"), {})
-        grid = ["-S", "train.epochs=range(50,250,50)", "-S", "model.units=10,25"]
-        clone.dvc("exp", "run", "--queue", *grid)
-        clone.run_queue()
-        runs = MlflowClient(f"sqlite:///{clone.path}/mlflow.db").search_runs(
-            ["1"], order_by=["metrics.`test/loss` ASC"]
-        )
-        ids = [run.info.run_id for run in runs]
-        curves = f"experiments/1/runs/{ids[0]}/model-metrics?workflowType=machine_learning"
-        with serving(clone, "ui") as address:
-            picture = Picture(address, "docs/comparison.png", 1700, 780)
-            take(picture, TABLE, "8 matching runs")
-            picture = Picture(address, "docs/curves.png", 1400, 1100)
-            take(picture, curves, "train\n(5)", search="train.*(loss|accuracy)")
-        example = history(Path(folder, "digits"))
-        with serving(example, "ui") as address:
-            take(Picture(address, "dvc_mlflow/table.png", 1700, 760), TABLE, "10 matching runs")
+        take_comparison(make_clone(Path(folder, "clone"), {}))
+        take_live(plain_example(Path(folder, "digits")))
 
 
-HISTORY: dict[str, dict[str, float]] = {
-    "My first results": {},
-    "Learn ten times as fast": {"train.rate": 0.01},
-    "Learn slower, but twice as long": {"train.rate": 0.001, "train.passes": 60},
-    "Train three times as long": {"train.passes": 90},
-    "Try another split": {"prepare.seed": 8},
-    "Go back to the first split": {"prepare.seed": 7, "train.rate": 0.003},
-    "Penalize large weights": {"train.penalty": 0.01},
-}
-"""The commits of a history: what each says, and the params that it changes."""
+def take_comparison(clone: Clone) -> None:
+    """Run README's experiments, and take a picture of their table."""
+    grid = ["-S", "train.epochs=range(50,250,50)", "-S", "model.units=10,25"]
+    clone.dvc("exp", "run", "--queue", *grid)
+    clone.run_queue()
+    clone.run("dvc-mlflow", "record", "--experiments")
+    with serving(clone, "ui") as address, browser(WIDTH, 900) as driver:
+        show(driver, address, PAGE)
+        wait_for(driver, "8 matching runs")
+        save(driver, "docs/comparison.png", (205, 145, 1430, 600))
 
 
-def history(path: Path) -> Clone:
-    """Make a history of ten results of the example in examples/, and record all of it."""
-    project = plain_example(path)
-    project.commit("My pipeline")
-    for message, params in HISTORY.items():
-        project.set(params)
+def take_live(project: Clone) -> None:
+    """Train with some rates, and take a picture while the last training runs."""
+    for rate in RATES[:-1]:
+        project.set({"train.passes": PASSES, "train.rate": rate})
         project.dvc("repro")
-        project.commit(message)
-    script = project.path / "scripts" / "train.py"
-    script.write_text(f"{script.read_text()}\n")
-    project.dvc("exp", "run", "-n", "brave", "-S", "train.rate=0.1")
-    project.git("checkout", "-q", ".")
-    for rate in (0.0001, 0.03):
-        project.dvc("exp", "run", "-S", f"train.rate={rate}")
-        project.git("checkout", "-q", ".")
-    project.run("dvc-mlflow", "record", "--all")
-    return project
+        project.commit(f"Learn at a rate of {rate}")
+    project.set({"train.rate": RATES[-1]})
+    port = free_port()
+    address, env = f"http://127.0.0.1:{port}", environment(MLFLOW_DISABLE_TELEMETRY="true")
+    ready = partial(answers, f"{address}/health")
+    command = ["dvc-mlflow", "ui", "--port", f"{port}"]
+    with (
+        running(command, ready, cwd=project.path, env=env),
+        browser(WIDTH, 900) as driver,
+        subprocess.Popen(["dvc", "repro", "-q"], cwd=project.path, env=env),
+    ):
+        wait_for_points(project, PASSES // 5)
+        show(driver, address, f"{PAGE}&compareRunsMode=CHART")
+        wait_for(driver, f"{len(RATES)} matching runs")
+        box = "input[placeholder='Search metric charts']"
+        driver.find_element("css selector", box).send_keys("train/loss")
+        wait_for(driver, "train\n(1)")
+        corner = "[data-testid=draggable-card-resize-handle]"
+        handle = driver.find_element("css selector", corner)
+        ActionChains(driver).drag_and_drop_by_offset(handle, 500, 0).perform()
+        save(driver, "dvc_mlflow/live.png", (215, 240, 1385, 678))
+        if not live_run(project):
+            sys.exit("the training has ended before the picture was taken")
 
 
-def take(picture: Picture, page: str, text: str, search: str = "") -> None:
-    """Take a picture of a page once it shows `text`, with only the charts that match `search`."""
-    address, name, width, height = picture
-    with browser(width, height) as driver:
-        driver.get(address)
-        driver.execute_script(NO_ASSISTANT)
-        driver.get(f"{address}/#/{page}")
-        driver.refresh()
-        wait_for(driver, text)
-        if search:
-            box = "input[placeholder='Search metric charts']"
-            driver.find_element("css selector", box).send_keys(search)
-        time.sleep(SETTLED)
-        driver.save_screenshot(str(ROOT / name))
+def show(driver: Chrome, address: str, page: str) -> None:
+    """Open a page of MLflow without its assistant."""
+    driver.get(address)
+    driver.execute_script(NO_ASSISTANT)
+    driver.get(f"{address}/{page}")
+    driver.refresh()
+
+
+def save(driver: Chrome, name: str, box: tuple[int, int, int, int]) -> None:
+    """Save a part of the page, in few colours, once it is drawn."""
+    time.sleep(SETTLED)
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    picture.crop(box).quantize(64).save(ROOT / name, optimize=True)
+
+
+def live_run(project: Clone) -> Run | None:
+    """Return the run that is RUNNING, if there is one."""
+    with suppress(MlflowException):
+        client = MlflowClient(f"sqlite:///{project.path}/mlflow.db")
+        runs = client.search_runs(["1"], "attributes.status = 'RUNNING'")
+        return next(iter(runs), None)
+    return None
+
+
+def wait_for_points(project: Clone, n: int) -> None:
+    """Wait until the run that is RUNNING has a curve of so many points."""
+    client = MlflowClient(f"sqlite:///{project.path}/mlflow.db")
+    while not (run := live_run(project)) or (
+        len(client.get_metric_history(run.info.run_id, "train/loss")) < n
+    ):
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":
