@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 
 from support.clone import environment
+from support.following import following, started
 from support.pipelines import Repository, evaluate, repository
 from support.twins import content, twins
 from support.waiting import wait
@@ -55,12 +58,13 @@ WORDS = ["", "two words", "*", "$HOME", "-c", "--", "\\", "'", "\u00e4", "a\tb",
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A project with a store, and a script of oddities."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+    """A project with a store and a script of oddities, which is followed, so `run` starts none."""
     made = repository(tmp_path_factory.mktemp("odd") / "project", {}, files={"odd.sh": ODDITIES})
     made.write({"noexec": "#!/bin/sh\n", "text": 'echo no first line "$@"\n'})
     (made.path / "text").chmod(0o755)
-    return made
+    with following(made):
+        yield made
 
 
 def said(project: Repository, words: list[str], *start: str) -> list[tuple[bytes, int]]:
@@ -87,16 +91,10 @@ def shell(text: str) -> list[str]:
 
 STARTS = [
     [],
-    ["env", "LC_ALL="],
-    ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
-    ["nohup"],
-    ["nice", "-n", "5"],
-    ["setsid", "-w"],
-    shell("umask 077"),
-    shell("ulimit -n 64; ulimit -c 0"),
+    ["nohup", "env", "LC_ALL="],
+    ["setsid", "-w", "nice", "-n", "5", "env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
+    shell("umask 077; ulimit -n 64; ulimit -c 0; exec 9</dev/null; trap '' INT TERM USR1"),
     shell("exec 0<&-"),
-    shell("exec 9</dev/null"),
-    shell("trap '' INT TERM USR1"),
 ]
 
 
@@ -130,15 +128,16 @@ def test_in_a_stage(tmp_path: Path) -> None:
     ours.add_store()
     found = []
     for project in (ours, plain):
-        done = subprocess.run(
-            ["dvc", "repro"],
-            cwd=project.path,
-            env=environment(PYTHONHASHSEED="0"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        with following(project) if project is ours else nullcontext():
+            done = subprocess.run(
+                ["dvc", "repro"],
+                cwd=project.path,
+                env=environment(PYTHONHASHSEED="0"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
         text = done.stdout.decode(errors="replace").replace(f"{project.path.parent}", "")
         found.append((text.replace("dvc-mlflow run ", ""), done.returncode))
     assert found[0] == found[1]
@@ -205,20 +204,26 @@ def test_ends_with_its_dvc(tmp_path: Path) -> None:
     stage = {"cmd": "exec dvc-mlflow run sh wait.sh", "deps": ["raw.txt"]}
     files = {"wait.sh": "echo $$ > pid; exec sleep 60"}
     project = repository(tmp_path / "project", {"one": stage}, files=files)
-    with subprocess.Popen(["dvc", "repro"], cwd=project.path, env=environment()) as dvc:
-        pid = int(
-            wait(lambda: (project.path / "pid").exists() and (project.path / "pid").read_text())
+    file = project.path / "pid"
+
+    def sleeping() -> int:
+        return int(wait(lambda: file.exists() and file.read_text()))
+
+    with following(project):
+        with started(project, "dvc", "repro") as dvc:
+            pid = sleeping()
+            dvc.kill()
+            wait(lambda: not psutil.pid_exists(pid))
+        file.unlink()
+        shell_ = subprocess.Popen(
+            ["sh", "-c", "dvc-mlflow run sh wait.sh & wait"], cwd=project.path
         )
-        dvc.kill()
-        wait(lambda: not psutil.pid_exists(pid))
-    (project.path / "pid").unlink()
-    shell_ = subprocess.Popen(["sh", "-c", "dvc-mlflow run sh wait.sh & wait"], cwd=project.path)
-    pid = int(wait(lambda: (project.path / "pid").exists() and (project.path / "pid").read_text()))
-    shell_.kill()
-    shell_.wait()
-    wait(lambda: psutil.Process(pid).ppid() != shell_.pid)
-    assert psutil.Process(pid).name() == "sleep"
-    os.kill(pid, signal.SIGKILL)
+        pid = sleeping()
+        shell_.kill()
+        shell_.wait()
+        wait(lambda: psutil.Process(pid).ppid() != shell_.pid)
+        assert psutil.Process(pid).name() == "sleep"
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_how_it_is_called(project: Repository) -> None:
