@@ -1,6 +1,7 @@
 """Scripts that call MLflow: under `run` their run is the row, and else it is their own."""
 
 import shlex
+import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from support.followers import end_followers, followers
+from support.followers import end_followers
 from support.following import followed, following, started, statuses, wait_for_store
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.stores import experiments
@@ -120,8 +121,8 @@ def begins(project: Repository, old: Collection[str] = ()) -> Run:
 def test_prefix(tmp_path: Path) -> None:
     """The run that a script opens is the row, while it runs and then; further runs are below it.
 
-    It is in the experiment of its row, also behind a shell, in a list of commands, and in a
-    temporary copy. If the follower is killed, `record` completes the row all the same.
+    It is in the experiment of its row, also behind a shell and in a list of commands. If the
+    follower is killed, `record` completes the row all the same, also that of a temporary copy.
     """
     named = {"meta": {"mlflow": {"experiment": "flowers"}}}
     gates, fit = [tmp_path / "one", tmp_path / "two"], train("raw.txt")
@@ -138,30 +139,29 @@ def test_prefix(tmp_path: Path) -> None:
         },
     }
     project = project_of(tmp_path / "project", stages)
-    one, two = ran(project, gates, "dvc-mlflow", "run", "dvc", "repro", "one", "two")
-    check(project, one, "one", "flowers")
-    check(project, two, "two", "flowers")
-    project.run("dvc", "repro", "-q", "three")
-    assert project.record().status == 0
-    assert experiments(project) == ["flowers"]  # that of another stage of its row
-    project.set({"rate": 2})
-    (row,) = ran(project, gates[1:], "dvc", "exp", "run", "--temp", "two")
-    check(project, row, "two", "flowers")
-    project.set({"rate": 3})
-    project.write({"plain": ""})  # `record` takes no run whose params are not those of the result
-    gates[1].unlink()
-    old = {run.info.run_id for run in tops(project)}
-    with started(project, "dvc", "repro", "two") as dvc:
-        row = begins(project, old)
-        for each in followers(project.path):
-            each.kill()
-        gates[1].touch()
-        assert dvc.wait(60) == 0
-    assert project.record().status == 0
-    rows = [run for run in tops(project) if run.data.params.get("rate") == "3"]
+    with following(project) as follower:
+        one, two = ran(project, gates, "dvc-mlflow", "run", "dvc", "repro", "one", "two")
+        check(project, one, "one", "flowers")
+        check(project, two, "two", "flowers")
+        followed(project, "repro", "-q", "three")
+        assert experiments(project) == ["flowers"]  # that of another stage of its row
+        project.set({"rate": 2})
+        # `record` takes no run whose params are not those of the result.
+        project.write({"plain": ""})
+        project.commit("Rate 2")
+        gates[1].unlink()
+        old = {run.info.run_id for run in tops(project)}
+        with started(project, "dvc", "exp", "run", "--temp", "two") as dvc:
+            row = begins(project, old)
+            follower.end(signal.SIGKILL)
+            gates[1].touch()
+            assert dvc.wait(60) == 0
+    assert project.record("--experiments").status == 0
+    rows = [run for run in tops(project) if run.data.params.get("rate") == "2"]
     assert [(run.info.run_id, run.data.metrics) for run in rows] == [
         (row.info.run_id, {"score": 0.5})
     ]
+    assert experiments(project) == ["flowers"]
 
 
 @pytest.mark.versions
@@ -178,7 +178,7 @@ def test_before_dvc(tmp_path: Path) -> None:
     }
     project = project_of(tmp_path / "project", stages)
     project.remove_store()
-    (first,) = ran(project, [gate], "dvc-mlflow", "run", "sh", "-c", "dvc repro; true")
+    (first,) = ran(project, [gate], "dvc-mlflow", "run", "sh", "-c", "dvc exp run; true")
     check(project, first, "one", "project")
     folders = {path.relative_to(project.path).parts[0] for path in project.path.rglob("note.txt")}
     assert folders == {"mlartifacts"}
@@ -204,11 +204,6 @@ def test_before_dvc(tmp_path: Path) -> None:
     wait(lambda: "RUNNING" not in statuses(project))
     (failed,) = [run for run in tops(project) if run.info.status == "FAILED"]
     assert failed.data.metrics == {"score": 0.5}
-
-    (project.path / "fails").unlink()
-    project.set({"rate": 2})
-    (row,) = ran(project, [gate], "dvc-mlflow", "run", "dvc", "exp", "run", "one")
-    check(project, row, "one", "project")
 
 
 @pytest.mark.versions
