@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from support.following import (
-    followed,
     following,
     started,
     statuses,
@@ -115,7 +114,8 @@ with open(folder / "loss.tsv", "w", buffering=1) as file:
         file.write(f"{i}\\t{8 - i}\\n")
         text = json.dumps({"train": {"loss": 8 - i}, "step": i})
         pathlib.Path("dvclive/metrics.json").write_text(text)
-        time.sleep(0.7)
+        while i == 1 and not pathlib.Path("go").exists():
+            time.sleep(0.05)
 """
 
 
@@ -123,8 +123,13 @@ def test_dvclive(tmp_path: Path) -> None:
     """What DVCLive writes shows as curves, no point twice; its summary is at their last step."""
     top = {"metrics": ["dvclive/metrics.json"], "plots": [{"dvclive/plots/metrics": {"x": "step"}}]}
     project = project_of(tmp_path / "project", DVCLIVE, {"outs": ["dvclive"]}, **top)
-    with following(project):
-        followed(project, "repro", "-q")
+    key, points = "one/train/loss", [(0, 8), (1, 7), (2, 6), (3, 5)]
+    with following(project), started(project, "dvc", "repro") as dvc:
+        wait_for_rows(project, "RUNNING")
+        wait_for_store(project, lambda: history(project, key) == points[:2])
+        project.write({"go": ""})
+        assert dvc.wait(60) == 0
+        wait_for_rows(project, "FINISHED")
     (row,) = project.rows()
-    assert history(project, "one/train/loss") == [(0, 8), (1, 7), (2, 6), (3, 5)]
+    assert history(project, key) == points
     assert row.data.metrics == {"one/train/loss": 5, "one/step": 3}

@@ -24,13 +24,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-SCORE = 'sleep 1; echo "{\\"n\\": %s}" > %s.json; sleep 2'
+SCORE = 'echo "{\\"n\\": %s}" > %s.json'
 
 
 def scored(value: str, name: str, **more: object) -> dict[str, object]:
     """Return a stage that takes its time for a score in a file."""
     metrics = [{f"{name}.json": {"cache": False}}]
-    return {"cmd": SCORE % (value, name), "metrics": metrics, **more}
+    return {"cmd": f"sleep 1; {SCORE % (value, name)}; sleep 2", "metrics": metrics, **more}
 
 
 def test_worktree(tmp_path: Path) -> None:
@@ -93,9 +93,8 @@ def test_several(tmp_path: Path) -> None:
     root = tmp_path / "project"
 
     def item(value: str, name: str, **more: object) -> dict[str, object]:
-        stage = scored(value, name, **more)
-        wait = f"until test -e {root}/go-{name}; do sleep 0.1; done"
-        return {**stage, "cmd": f"{wait}; {stage['cmd']}"}
+        cmd = f"until test -e {root}/go-{name}; do sleep 0.1; done; {SCORE % (value, name)}"
+        return {**scored(value, name, **more), "cmd": cmd}
 
     stages: Stages = {
         "each": {"foreach": ["x", "y"], "do": item("1", "${item}", wdir="sub")},

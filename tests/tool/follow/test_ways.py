@@ -27,7 +27,6 @@ pytestmark = [
 PYTHON = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
 """A program that runs the pipeline by DVC's API, and lives on."""
 WAYS = {
-    "repro": ["repro"],
     "exp": ["exp", "run"],
     "temp": ["exp", "run", "--temp"],
     "queue": [],
