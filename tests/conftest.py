@@ -20,9 +20,12 @@ from support.processor import processor
 
 with suppress(ImportError):  # `make test SUITE=oldest` does not install it
     # Before Keras, whose import hides objects from it.
+    from hypothesis import settings
     from hypothesis.configuration import set_hypothesis_home_dir
 
     set_hypothesis_home_dir(Path(gettempdir(), "hypothesis"))  # not in the source tree
+    settings.register_profile("loaded", deadline=None)  # an example waits for what runs beside it
+    settings.load_profile("loaded")
 
 # For all that tests start: NumPy's idle threads would take the time of the tests beside.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -36,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `-m` and a mark, import only modules with it: others take time, and more packages."""
-    mark = config.option.markexpr
+    mark = str(config.option.markexpr)
     others = mark.isidentifier() and collection_path.suffix == ".py"
     return (others and f"pytest.mark.{mark}" not in collection_path.read_text()) or None
 
@@ -57,8 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what follows running stages: it takes longest, and mostly waits."""
-    long = {"following", "followers"}
+    """Begin with what waits for other processes: it takes longest."""
+    long = {"following", "followers", "wait"}
     items.sort(
         key=lambda item: isinstance(item, pytest.Function) and not long & {*vars(item.module)}
     )

@@ -10,9 +10,10 @@ import time
 import warnings
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir
 from typing import Any, Self
 
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +149,7 @@ class Clone:
 
     def add_store(self) -> None:
         """Add an empty MLflow store, which the first row would otherwise take a second to make."""
-        shutil.copyfile(_empty_store(), self.path / "mlflow.db")
+        (self.path / "mlflow.db").write_bytes(_empty_store())
 
     def remove_store(self) -> None:
         """Delete the clone's MLflow store."""
@@ -158,15 +159,19 @@ class Clone:
 
 
 @cache
-def _empty_store() -> Path:
-    """Return MLflow's database without rows, made once for all clones of this process."""
+def _empty_store() -> bytes:
+    """Return MLflow's database without rows, made once for all workers of a test run."""
     from dvc_mlflow.store.database import create
 
-    folder = Path(mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    with warnings.catch_warnings(action="ignore"):
-        create(folder / "mlflow.db")
-    return folder / "mlflow.db"
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+    file = Path(gettempdir(), f"empty-store-{run}.db")
+    lock = FileLock(f"{file}.lock")
+    for path in (file, Path(lock.lock_file)):
+        atexit.register(path.unlink, missing_ok=True)
+    with lock, warnings.catch_warnings(action="ignore"):
+        if not file.exists():
+            create(file)
+        return file.read_bytes()
 
 
 def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
