@@ -37,15 +37,3 @@ def test_each_length_is_learned_by_one_program() -> None:
     x = tf.constant(data(2)[0])
     beginnings = tf.function(lambda n: training._beginnings(x, n, PAD), jit_compile=True)
     assert compiled(beginnings, tf.constant(2)) == compiled(beginnings, tf.constant(3))
-
-
-def test_min_steps_changes_the_training() -> None:
-    """`min_steps` changes the training."""
-    x, y = data(45)
-    whole, beginnings = (
-        fit(
-            build_model(data_params(), model_params(units=8), 5, True), x, y, recipe(5, min_steps=n)
-        )
-        for n in (None, 2)
-    )
-    assert whole != beginnings
