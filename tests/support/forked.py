@@ -71,4 +71,5 @@ def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str) ->
         os.dup2(descriptor, number)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = [*command]
+    import_module("support.unsynced")
     sys.exit(import_module(PROGRAMS[command[0]]).main(command[1:]))

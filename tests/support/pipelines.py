@@ -26,6 +26,7 @@ from dvc.cli import main as dvc
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
+import support.unsynced  # noqa: F401
 from dvc_mlflow.__main__ import main
 from dvc_mlflow.store import mlflow_settings
 from support.clone import Clone, Done, environment
