@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from support.following import following, started, wait_for_rows
 from support.pipelines import (
     LOADER,
     SERVED,
@@ -65,9 +66,12 @@ def test_cache_of_links(project: Repository) -> None:
 def test_environment(project: Repository) -> None:
     """A row that was followed names its environment; `restore` says where this one differs."""
     file = project.path / "dvc.yaml"
-    file.write_text(file.read_text().replace("(cat raw.txt", "sleep 3; (cat raw.txt"))
-    project.run("dvc-mlflow", "run", "dvc", "repro", "train")
-    project.record()
+    gate = "until test -e go; do sleep 0.1; done"
+    file.write_text(file.read_text().replace("(cat raw.txt", f"{gate}; (cat raw.txt"))
+    with following(project), started(project, "dvc", "repro", "train"):
+        wait_for_rows(project, "FINISHED", "FINISHED", "RUNNING")
+        project.write({"go": ""})
+        assert project.record().status == 0
     row = last(project)
     assert row.data.tags["python"].startswith("3.")
     assert row.data.tags["requirements.md5"] == "31d36cc84c0a9fae1ca28f5a3ec565a4"

@@ -48,7 +48,7 @@ def test_one_follower(tmp_path: Path) -> None:
     """
     stages = {
         name: {"cmd": f"{PREFIX} 'sleep 1; echo 1 > {name}'", "deps": ["raw.txt"], "outs": [name]}
-        for name in ("x", "y", "z")
+        for name in ("x", "y")
     }
     fit = train("raw.txt")
     stages["train"] = {**fit, "cmd": f"{PREFIX} {shlex.quote(fit['cmd'])}"}
@@ -61,7 +61,7 @@ def test_one_follower(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as shell:
-        said, _ = shell.communicate(timeout=60)  # else the pipe would wait for the follower
+        said, _ = shell.communicate(timeout=300)  # else the pipe would wait for the follower
     assert "Running stage 'train'" in said
     (follower,) = followers(project.path)
     assert os.getsid(follower.pid) != os.getsid(0)
@@ -79,12 +79,12 @@ def test_one_follower(tmp_path: Path) -> None:
         if number == 1:
             project.set({"rate": 2})
             project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "train")
-    commands = [["dvc-mlflow", "run", "dvc", "repro", "-q", name] for name in ("x", "y", "z")]
+    commands = [["dvc-mlflow", "run", "dvc", "repro", "-q", name] for name in ("x", "y")]
     running = [subprocess.Popen(c, cwd=project.path, env=environment()) for c in commands]
-    assert [each.wait(60) for each in running] == [0, 0, 0]
+    assert [each.wait(60) for each in running] == [0, 0]
     (follower,) = followers(project.path)
     assert project.record().status == 0
-    assert statuses(project) == ["FINISHED"] * 5
+    assert statuses(project) == ["FINISHED"] * 4
     assert project.rows(deleted=True) == []
     psutil.wait_procs([follower], 60)
     assert not follower.is_running()
@@ -126,9 +126,9 @@ def test_store_is_away(project: Repository) -> None:
     away = "http://127.0.0.1:9"
     done = project.run("dvc-mlflow", "run", "dvc", "repro", "-q", MLFLOW_TRACKING_URI=away)
     assert done.stderr == ""
-    said = project.run("dvc-mlflow", "record", check=False, MLFLOW_TRACKING_URI=away)
-    assert said.returncode == 1
-    assert "MLflow at http://127.0.0.1:9" in said.stderr
+    said = project.tool("record", MLFLOW_TRACKING_URI=away)
+    assert said.status == 1
+    assert "MLflow at http://127.0.0.1:9" in said.error
     assert project.record().status == 0
     assert len(project.rows()) == 1
 

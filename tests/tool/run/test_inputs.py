@@ -1,7 +1,7 @@
 """Inputs that change while a stage runs: it ends as it would, and its result has no row."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-GATE = "touch began; sleep 1; until test -e go; do sleep 0.1; done; "
+GATE = "touch began; until test -e go; do sleep 0.1; done; "
 
 
 def gated(stage: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_changed(tmp_path: Path) -> None:
     assert (said.status, said.out) == (1, "")
     assert "`dvc-mlflow run dvc repro -f train` makes it again" in said.error
     with following(project):
-        run_dvc(project, "repro", "-q", "-f", "train")
+        ran(project, lambda _: None, *failed, force=True)
         wait_for_rows(project, *failed, "FINISHED")
         run_dvc(project, "repro", "-q")
         said = project.record()
@@ -154,6 +154,17 @@ def test_not_changed(tmp_path: Path) -> None:
         assert project.record().status == 0
 
 
+def prepare_while(project: Repository, files: Mapping[str, str], *words: str) -> None:
+    """Run the pipeline, and write files while `prepare` waits."""
+    for name in ("began", "go"):
+        (project.path / name).unlink(missing_ok=True)
+    with started(project, "dvc", "repro", *words) as dvc:
+        wait((project.path / "began").exists)
+        project.tool("record")  # it has been looked at
+        project.write({**files, "go": ""})
+        assert dvc.wait(60) == 0
+
+
 def test_before_the_recorded_stages(tmp_path: Path) -> None:
     """If it is a stage that is not recorded itself, the rows of what is made from it wait.
 
@@ -165,17 +176,14 @@ def test_before_the_recorded_stages(tmp_path: Path) -> None:
     for items in (["x"], ["x", "y"]):
         stages = {"prepare": gated(prepare()), "fit": {"foreach": items, "do": each}}
         project = repository(tmp_path / f"project{len(items)}", stages)
-        with following(project) as follower, started(project, "dvc", "repro") as dvc:
-            wait((project.path / "began").exists)
-            project.tool("record")  # it has been looked at
-            project.write({"raw.txt": "2\n", "go": ""})
-            assert dvc.wait(60) == 0
+        with following(project) as follower:
+            prepare_while(project, {"raw.txt": "2\n"})
             follower.wait_for("prepare is FAILED: row ")
             said = project.record()
             assert said.status == 1
             assert "the result of prepare is not recorded, as raw.txt changed" in said.error
             assert statuses(project) == ["FAILED"]
-            run_dvc(project, "repro", "-q", "-f", "prepare")
+            prepare_while(project, {}, "-f", "prepare")
             assert project.record().status == 0
             wait_for_rows(project, "FAILED", *["FINISHED"] * len(items))
 
