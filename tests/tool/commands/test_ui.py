@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
-from support.following import following, server_of
+from support.following import Follower, following, server_of, started, wait_for_rows
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.servers import answers, free_port, serving
 from support.stores import rows_of
@@ -25,13 +26,15 @@ pytestmark = [
 ]
 
 META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
-PIPELINE: Stages = {"train": {**train("raw.txt"), "meta": META}, "a": evaluate("a")}
+FIT = train("raw.txt")
+FIT["cmd"] = f"until test -e go; do sleep 0.1; done; {FIT['cmd']}"
+PIPELINE: Stages = {"train": {**FIT, "meta": META}, "a": evaluate("a")}
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with its own experiment and a row, for all tests: copy it."""
-    project = repository(tmp_path_factory.mktemp("made") / "project", PIPELINE)
+    project = repository(tmp_path_factory.mktemp("made") / "project", PIPELINE, files={"go": ""})
     project.dvc("repro", "-q")
     project.commit("The results")
     assert project.record().status == 0
@@ -45,13 +48,20 @@ def project(made: Repository, tmp_path: Path) -> Repository:
 
 
 @contextmanager
-def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Run `dvc-mlflow ui` in a folder; yield its line, once it answers, and MLflow's process."""
+def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[Follower, str, psutil.Process]]:
+    """Run `dvc-mlflow ui` in a folder; yield it, its line, once it answers, and MLflow's process.
+
+    In the end, all of it is gone.
+    """
     command = ("ui", "--port", f"{port}")
     with following(Repository(folder), command=command, awaited="All results: ", **more) as ui:
         line = next(line for line in ui.lines if line.startswith("All results: "))
         assert answers(f"http://127.0.0.1:{port}/health")
-        yield line, server_of(ui.process.pid)
+        mlflow = server_of(ui.process.pid)
+        processes = [mlflow, *mlflow.children(recursive=True)]
+        yield ui, line, mlflow
+        assert ui.end() == 0
+        assert not any(process.is_running() for process in processes)
 
 
 def address(project: Repository, port: int, experiment: str = "flowers") -> str:
@@ -83,8 +93,9 @@ def listening(process: psutil.Process) -> set[str]:
 def test_this_machine_only(project: Repository) -> None:
     """The server listens on this machine only, for its names, and runs nothing of the checkout.
 
-    It follows. A second `ui` and `record` name its address. The row of a killed stage does not stay
-    RUNNING; that of a live one does.
+    It follows: each row that begins or ends has a line after its own, and the rest is in a log. A
+    stage that names another store has its row here, and a line says so. A second `ui` and `record`
+    name its address. The row of a killed stage does not stay RUNNING; that of a live one does.
     """
     trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
     names = ["yaml.py", "mlflow/__init__.py", "uvicorn.py", "gunicorn.conf.py", "click.py"]
@@ -96,7 +107,7 @@ def test_this_machine_only(project: Repository) -> None:
         tags = {**processes.tags(project.path), PROCESS: mark}
         ended[client.create_run(row.info.experiment_id, tags=tags).info.run_id] = status_then
     port, before = free_port(), {*Path("/").iterdir()}
-    with shown(project.path / "inner", port) as (line, mlflow):
+    with shown(project.path / "inner", port) as (ui, line, mlflow):
         assert line == address(project, port)
         assert {run_id: client.get_run(run_id).info.status for run_id in ended} == ended
         assert not [child for child in mlflow.children() if child.status() == psutil.STATUS_ZOMBIE]
@@ -108,12 +119,24 @@ def test_this_machine_only(project: Repository) -> None:
         assert said.out == address(project, port)
         assert said.error == f"dvc-mlflow: a `dvc-mlflow ui` serves them already, on port {port}\n"
         project.set({"rate": 3})
-        project.dvc("repro", "-q")
-        wait(lambda: [each for each in project.rows() if each.data.params.get("rate") == "3"], 120)
-        assert f"http://127.0.0.1:{port}/#/" in project.record().out
-        # It serves another store than this one.
+        (project.path / "go").unlink()
         elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.path}/other.db"}
+        with started(project, "dvc", "repro", **elsewhere):
+            ui.wait_for("train names another store")
+            project.write({"go": ""})
+        ui.wait_for("train is FINISHED: row ")
+        assert [each.split(": ")[0] for each in ui.lines][:4] == [
+            "All results",
+            "train is RUNNING",
+            f"train names another store, sqlite:///{project.path}/other.db; its row is here\n",
+            "train is FINISHED",
+        ]
+        assert f"http://127.0.0.1:{port}/#/" in ui.lines[1]
+        assert f"http://127.0.0.1:{port}/#/" in project.record().out
+        assert project.rows()[-1].data.metrics == {"train/loss": 0.25, "a/score": 1}
+        # It serves another store than this one.
         assert "http://" not in project.tool("record", **elsewhere).out
+    assert "/health" in (project.path / ".dvc/tmp/dvc-mlflow/ui.log").read_text()
     assert not (project.path / "ran").exists()
     assert not (project.path / "inner" / "mlruns").exists()
     assert {*Path("/").iterdir()} == before  # where the server's processes are at work
@@ -131,7 +154,7 @@ def test_history(project: Repository, tmp_path: Path) -> None:
     commit_rates(project, 2, 3)
     tree, store = tmp_path / "tree", f"sqlite:///{project.path}/mlflow.db"
     project.git("worktree", "add", "-q", f"{tree}")
-    with shown(tree, free_port()) as (_, mlflow):
+    with shown(tree, free_port()) as (_, _, mlflow):
         assert sorted(row.data.params["rate"] for row in project.rows()) == ["1", "2", "3"]
         assert mlflow.environ()["MLFLOW_BACKEND_STORE_URI"] == store
     assert not (tree / "mlflow.db").exists()
@@ -142,7 +165,7 @@ def test_history(project: Repository, tmp_path: Path) -> None:
     project.write({"dvc.yaml": "stages: ["})
     port, client = free_port(), MlflowClient(f"sqlite:///{named}")
     with shown(project.path, port, MLFLOW_TRACKING_URI="sqlite:///../my:pass@word.db") as shows:
-        line, mlflow = shows
+        ui, line, mlflow = shows
         number = client.get_experiment_by_name("project").experiment_id
         assert f"http://127.0.0.1:{port}/#/experiments/{number}/runs?" in line
         rates = sorted(row.data.params["rate"] for row in rows_of(f"sqlite:///{named}"))
@@ -150,6 +173,7 @@ def test_history(project: Repository, tmp_path: Path) -> None:
         uri = f"sqlite:///{project.path}/../my:pass@word.db"
         assert mlflow.environ()["MLFLOW_BACKEND_STORE_URI"] == uri
         assert "pass@word" not in " ".join(mlflow.cmdline())
+        assert ui.end(signal.SIGTERM) == 0
 
 
 def commit_rates(project: Repository, *rates: int) -> None:
@@ -161,16 +185,16 @@ def commit_rates(project: Repository, *rates: int) -> None:
 
 
 def test_without_git(project: Repository) -> None:
-    """Without git, the results of the checkout are recorded, served and followed."""
+    """Without git, the results of the checkout are recorded and followed."""
     project.remove_store()
     project.add_store()
     project.run("rm", "-r", ".git")
     project.dvc("config", "core.no_scm", "true")
-    with shown(project.path, free_port()):
-        wait(lambda: [row.info.status for row in project.rows()] == ["FINISHED"], 120)
+    with following(project):
+        wait_for_rows(project, "FINISHED")
         project.set({"rate": 2})
         project.dvc("repro", "-q")
-        wait(lambda: [row.info.status for row in project.rows()] == ["FINISHED"] * 2, 120)
+        wait_for_rows(project, *["FINISHED"] * 2)
 
 
 def test_refused(project: Repository) -> None:
