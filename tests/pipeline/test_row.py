@@ -98,7 +98,7 @@ def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
     for clone, command in ((project, "push"), (fresh, "pull")):
         clone.dvc("remote", "add", "-q", "--local", "-d", "team", str(tmp_path / "remote"))
         clone.dvc(command, "-q")
-    assert fresh.repro() == []
+    assert "up to date" in fresh.dvc("repro").stdout
     assert fresh.rows() == []
     assert fresh.record().error == ""
     assert fresh.table() == project.table()
@@ -109,5 +109,5 @@ def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
 def test_restored(project: Repository, row: Run) -> None:
     """The row is restored in a separate folder, where everything is up to date."""
     folder = restored(project, row)
-    assert folder.repro() == []
+    assert "up to date" in folder.dvc("repro").stdout
     assert (folder.path / "params.yaml").read_text() == (project.path / "params.yaml").read_text()
