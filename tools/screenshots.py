@@ -50,7 +50,7 @@ def take_comparison(clone: Clone) -> None:
     with serving(clone, "ui") as address, browser(WIDTH, 900) as driver:
         show(driver, address, PAGE)
         wait_for(driver, "8 matching runs")
-        save(driver, "docs/comparison.png", (205, 145, 1430, 600))
+        save(driver, "docs/comparison.png", (215, 155, 1410, 567))
 
 
 def take_live(project: Clone) -> None:
