@@ -106,7 +106,7 @@ def test_interrupted(tmp_path: Path) -> None:
 
 
 HANGS = """#!/bin/sh
-case "$*" in *ls-remote*refs/exps*) touch {0}/hangs; sleep 600;; esac
+case "$*" in *ls-remote*refs/exps*) touch {0}/hangs; exec sleep 600;; esac
 exec {1} "$@"
 """
 
