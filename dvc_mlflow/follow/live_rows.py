@@ -23,6 +23,7 @@ _HALF_WRITTEN = 50_000_000  # ns: a file that is older is whole
 _UNTIL_FAILED = 0.5  # s after which a stage without a result has failed
 _RESTS = 500_000_000  # ns: while `dvc` goes on, a dvc.lock that is younger proves no failure
 _UNTIL_LOST = 3.0  # s after which one that nobody can tell of has no result
+_UNTIL_FETCHED = 60.0  # s after which nobody fetches a result that only a temporary copy has
 _WRITTEN = 2.0  # s around the end of a stage in which DVC has written dvc.lock
 _MOMENT = 0.2  # s until what may have been half written is read again
 _LATE = 1.0  # s since the end of a stage after which other things can have happened
@@ -237,7 +238,8 @@ class LiveRows:
     def _end_copy(self, stage: _Stage) -> bool:
         """Complete the row of the last stage in a temporary copy, from its experiment.
 
-        DVC removes the copy a moment after it has written the last result there.
+        DVC removes the copy once it has fetched the experiment. That is a moment after the last
+        result is written there, but on a loaded machine the queue's worker takes its time.
         """
         run = stage.run
         if run.is_dvc_alive and Path(run.home).is_dir():
@@ -252,7 +254,12 @@ class LiveRows:
                     )
                     self._complete(stage, replace(state, origin=origin))
                     return True
-        if time.time() - run.ended < _UNTIL_LOST:
+        since, now = time.time() - run.ended, stamp(run.lock)
+        if now and now != run.before:  # DVC's worker has yet to fetch it, and to remove the copy
+            if since > _UNTIL_FETCHED and stage.row:
+                stage.row.drop()
+            return since > _UNTIL_FETCHED
+        if since < _UNTIL_LOST:
             return False
         self._fail(stage)
         return True

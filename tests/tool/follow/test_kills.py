@@ -7,10 +7,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.disks import small_disk
-from support.following import SLOW, following, run_dvc, started
+from support.following import SLOW, following, run_dvc, started, statuses, wait_for_rows
 from support.healing import heal
 from support.pipelines import Repository, repository, results
 from support.waiting import wait
@@ -64,6 +65,33 @@ def test_both(tmp_path: Path) -> None:
         run_dvc(project, "repro", "-q", "-f")
         project.record()
         assert len([row for row in project.rows() if {"train", "a"} == results(row)]) == number - 1
+
+
+def test_worker_that_stands_still(tmp_path: Path) -> None:
+    """No row is FAILED because DVC's queue takes its time to fetch an experiment from its copy."""
+    gate = tmp_path / "go"
+    train = {
+        "cmd": f"until test -e {gate}; do sleep 0.1; done; echo '{{\"n\": 1}}' > m.json",
+        "deps": ["raw.txt"],
+        "metrics": [{"m.json": {"cache": False}}],
+    }
+    project = repository(tmp_path / "project", {"train": train})
+    with following(project):
+        project.dvc("exp", "run", "--queue", "-q")
+        with started(project, "sh", "-c", "dvc queue start"):
+            (row,) = wait_for_rows(project, "RUNNING")
+        dvc = psutil.Process(int(row.data.tags["dvc-mlflow.process"].partition("@")[0]))
+        worker = dvc.parent()
+        assert worker is not None
+        worker.suspend()
+        try:
+            gate.touch()
+            wait(lambda: dvc.status() == psutil.STATUS_ZOMBIE)
+            time.sleep(4)  # a follower waits for 3 s if nothing is to be seen of a result
+            assert statuses(project) == ["RUNNING"]
+        finally:
+            worker.resume()
+        assert wait_for_rows(project, "FINISHED")[0].info.run_id == row.info.run_id
 
 
 def test_full_disk(tmp_path: Path) -> None:
