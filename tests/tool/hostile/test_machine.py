@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.following import followed, following, started, wait_for_rows
+from support.following import following, started, wait_for_rows, wait_for_store
 from support.pipelines import Repository, repository
 from support.waiting import wait
 
@@ -80,12 +80,19 @@ import os, pathlib, time
 whats = {whats}
 for name in whats:
     pathlib.Path(f"{name}.csv").write_text("step,loss\\n1,0.5\\n")
-time.sleep(4)
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
 for name, what in whats.items():
     curve = pathlib.Path(f"{name}.csv")
     curve.unlink()
     exec(what)
-time.sleep(4)
+with open("good.csv", "w", buffering=1) as good:
+    good.write("step,loss\\n")
+    for step in range(1, 10_000):
+        good.write(f"{step},{step}\\n")
+        if pathlib.Path("end").exists():
+            break
+        time.sleep(0.05)
 for name in whats:
     curve = pathlib.Path(f"{name}.csv")
     curve.unlink()
@@ -104,11 +111,24 @@ WHATS = {
 def test_odd_curves(tmp_path: Path) -> None:
     """A curve that becomes a FIFO, a device, one line without an end, is read when it is whole."""
     script = ODD_CURVES.replace("{whats}", f"{WHATS}")
-    plots = [{f"{name}.csv": {"cache": False, "x": "step"}} for name in WHATS]
+    plots = [{f"{name}.csv": {"cache": False, "x": "step"}} for name in ("good", *WHATS)]
     stage = {"cmd": "python script.py", "deps": ["script.py"], "plots": plots}
     project = repository(tmp_path / "project", {"one": stage}, files={"script.py": script})
-    with following(project):
-        followed(project, "repro")
+    good = "one/good/loss"
+
+    def shown() -> dict[str, float]:
+        (row,) = project.rows()
+        return dict(row.data.metrics)
+
+    with following(project), started(project, "dvc", "repro") as dvc:
+        wait_for_rows(project, "RUNNING")
+        wait_for_store(project, lambda: {f"one/{name}/loss" for name in WHATS} <= shown().keys())
+        project.write({"go": ""})
+        seen = wait_for_store(project, lambda: shown().get(good))
+        wait_for_store(project, lambda: shown()[good] > seen)  # the odd ones were read in between
+        project.write({"end": ""})
+        assert dvc.wait(60) == 0
+    assert project.record().status == 0
     (row,) = project.rows()
     for name in WHATS:
         history = project.client.get_metric_history(row.info.run_id, f"one/{name}/loss")
