@@ -16,6 +16,7 @@ from support.clone import Clone
 from support.followers import end_followers
 from support.following import following
 from support.histories import history
+from support.light_stages import SCRIPTS
 from support.pipelines import Repository
 from support.servers import free_port
 
@@ -45,6 +46,8 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
     path = tmp_path_factory.mktemp("compared") / "clone"
     project = Repository(reproduced.copy(path).path)
     project.record()
+    project.write(SCRIPTS)  # without TensorFlow
+    project.commit("Other scripts")
     project.dvc("exp", "run", "-S", "train.epochs=2")
     project.record("--experiments")
     end_followers(path)  # the page has one of its own

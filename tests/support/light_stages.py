@@ -40,7 +40,7 @@ loss = zlib.crc32(Path("data/model.keras").read_bytes()) / 2**32  # another for 
 metrics = {"loss": loss, "accuracy": 1.0, "correctly_classified": n_samples}
 Path("data/metrics.json").write_text(json.dumps({**metrics, "n_samples": n_samples}))
 Path("data/predictions.csv").write_text("actual,predicted\\n1,1\\n")
-Path("data/confusion_matrix.html").write_text("<table></table>\\n")
+Path("data/confusion_matrix.html").write_text("<table><th>actual \\\\ predicted</table>\\n")
 """
 
 SCRIPTS = {
