@@ -32,7 +32,7 @@ def files(project: Repository) -> dict[str, bytes]:
 
 def server(project: Repository, port: int) -> AbstractContextManager[None]:
     """Run MLflow's server on a port."""
-    command = ["mlflow", "server", "--backend-store-uri", "sqlite:///served.db"]
+    command = ["mlflow", "server", "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
     return running(
         [*command, "--host", "127.0.0.1", "--port", f"{port}"],
         lambda: answers(f"http://127.0.0.1:{port}/health"),
