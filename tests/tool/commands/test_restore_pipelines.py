@@ -140,7 +140,7 @@ def check(project: Repository) -> None:
 
 @pytest.mark.rest
 @settings(
-    max_examples=4,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # shrinking would take many minutes

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from dvc_mlflow.pipeline.tags import BEGUN, CLONE, COMPLETE, HOST, PROCESS, SYSTEM
 from support.locked import locked
 from support.pipelines import LOADER, MODEL, Repository, Stages, makes, repository, train
-from support.refusals import SECRET, files, is_plain, record, recorded_once
+from support.refusals import SECRET, files, is_plain, recorded_once
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -225,14 +225,13 @@ def test_hostile_store(recorded: Repository, tmp_path: Path) -> None:
     for params in ({}, {"a": 2}, {"rate": 2}):
         recorded.set(params)
         recorded.dvc("repro", "-q")
-        done = record(recorded)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert is_plain(done.stdout)
+        said = recorded.record()
+        assert (said.status, said.error) == (0, "")
+        assert is_plain(said.out)
     client = MlflowClient(f"sqlite:///{database}")
     (trashed,) = [r for r in recorded.rows() if r.data.params.get("rate") == "2"]
     client.delete_run(trashed.info.run_id)
-    done = record(recorded)
-    assert done.stdout.startswith("left in MLflow's trash")
+    assert recorded.record().out.startswith("left in MLflow's trash")
     # One of the copies of the first row, which looks like a row of 3.0.0, gets what it lacks.
     ours = [r for r in recorded.rows() if r.data.params]
     assert [r.data.params["a"] for r in ours if r.info.status == "FINISHED"] == ["1", "1", "2"]
