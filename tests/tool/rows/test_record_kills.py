@@ -7,12 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -133,7 +133,7 @@ def test_stopped_at_every_event(
     assert contents(first) == expected
     number = int((tmp_path / "0" / "events").read_text())
     assert number > 15
-    for at in range(1, number + 1, 1 if slow else 7):
+    for at in range(1, number + 1, 1 if slow else 13):
         project = made.copy(tmp_path / f"{at}" / "project")
         assert recording(project, events, at, how) == STATUSES[how]
         check_half_rows(project)
@@ -167,16 +167,16 @@ def check_half_rows(project: Repository) -> None:
 
 @pytest.mark.parametrize("store", ["own", "server"])
 def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
-    """Three `record` at once: one adds the row, the others have nothing to do."""
+    """Two `record` at once: one adds the row, the other has nothing to do."""
     with store_of(project, store) as (address, _):
         more = {"MLFLOW_TRACKING_URI": address} if address else {}
         with ExitStack() as opened:
-            records = [opened.enter_context(started(project, **more)) for _ in range(3)]
+            records = [opened.enter_context(started(project, **more)) for _ in range(2)]
             said = [record.communicate() for record in records]
-        assert [record.returncode for record in records] == [0] * 3, said
-        assert [error for _, error in said] == [""] * 3
+        assert [record.returncode for record in records] == [0] * 2, said
+        assert [error for _, error in said] == [""] * 2
         nothing = "nothing to do: MLflow has this result\n"
-        assert sorted(out.startswith(nothing) for out, _ in said) == [False, True, True]
+        assert sorted(out.startswith(nothing) for out, _ in said) == [False, True]
         assert contents(project, address) == expected
 
 
@@ -184,36 +184,43 @@ def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
 def test_history(tmp_path: Path, store: str) -> None:
     """A history that is killed twice, and then recorded by two clones at once, is there once.
 
-    For longer than a live row would wait, another program writes to a server's database.
+    Those begin at the same moment, when another program ends to write to a server's database.
     """
-    project = history(tmp_path / "project", 40)
+    project = history(tmp_path / "project", 20)
     with store_of(project, store) as (address, file):
         more = environment(**({"MLFLOW_TRACKING_URI": address} if address else {}))
         with closing(sqlite3.connect(file, timeout=60)) as database:
-            for number in (3, 20):
+            for number in (3, 10):
                 with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
                     wait(lambda: n_runs(database) > number)  # noqa: B023
                     killed.kill()
-            assert n_runs(database) < 40
+            assert n_runs(database) < 20
             other = project.copy(tmp_path / "other" / "project") if address else project
             both = [
                 subprocess.Popen(RECORD_ALL, cwd=clone.path, env=more) for clone in (project, other)
             ]
             if address:
                 database.execute("BEGIN IMMEDIATE")
-                time.sleep(14)
+                port = int(address.rpartition(":")[2])
+                wait(lambda: all(is_connected(each.pid, port) for each in both), 60)
                 database.rollback()
         assert [process.wait() for process in both] == [0, 0]
         # A server can carry out late what a killed one has asked for.
         subprocess.run(RECORD_ALL, cwd=project.path, env=more, check=True)
         client = MlflowClient(address) if address else project.client
         rows = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(40)]
+        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(20)]
         for row in rows:
             score = int(row.data.params["rate"]) / 1000
             assert (row.info.status, row.data.metrics["evaluate/score"]) == ("FINISHED", score)
             assert {"dvc-mlflow.lock.train", "dvc-mlflow.lock.evaluate"} <= row.data.tags.keys()
             assert len(client.get_metric_history(row.info.run_id, "train/loss")) == 20
+
+
+def is_connected(pid: int, port: int) -> bool:
+    """Whether a process has asked a server on this machine for something."""
+    connections = psutil.Process(pid).net_connections("tcp")
+    return any(each.raddr and each.raddr.port == port for each in connections)
 
 
 def n_runs(database: sqlite3.Connection) -> int:
