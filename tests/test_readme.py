@@ -43,8 +43,10 @@ def pattern(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the committed params, in which nothing has run."""
+    """A clone with the committed params, but for a tiny claim, in which nothing has run."""
     clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
+    Clone(clone.path / "claims/sequence-prediction").set({"train.epochs": 3})
+    clone.commit("A tiny claim")
     clone.remove_store()
     (clone.path / ".venv").symlink_to(ROOT / ".venv")
     return clone
