@@ -69,7 +69,7 @@ def test_edits_in_mid_run(project: Repository) -> None:
     assert not any(key.startswith("dvc-mlflow.lock.train") for key in last(project).data.tags)
     project.git("checkout", ".")
     project.dvc("checkout", "-f")
-    assert project.repro() == []
+    assert "up to date" in project.dvc("repro").stdout
     assert project.lock == lock
     assert (project.path / "data/model.keras").read_bytes() == model
 
