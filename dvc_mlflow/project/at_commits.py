@@ -1,7 +1,7 @@
 """A project as commits have it, one after another; DVC reads dvc.yaml only if it has changed."""
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from pathlib import PurePosixPath
@@ -19,6 +19,8 @@ from .git_ignored import GitIgnored
 from .lock_entries import fill, stages_in
 from .project import Project
 
+_VALUES = (".yaml", ".yml", ".json", ".toml", ".py")
+"""How the names of files end whose values DVC inserts."""
 _FEW = 20
 """At most so many stages that have changed are read by themselves, with those that read them."""
 
@@ -34,8 +36,8 @@ class ProjectAt:
         """DVC's stages in a dvc.yaml, each with the path of its lock."""
         self._entries: Sequence[object] | None = None
         """What the locks have of these stages; None before all stages were given it."""
-        self._known: dict[tuple[str, str], Index] = {}
-        """What DVC has read, by path and git object."""
+        self._known: dict[tuple[object, ...], Index] = {}
+        """What DVC has read, by path and git object, and those of files with values in it."""
         self._ignored = GitIgnored(project._repo.scm, project.folder)
 
     def __enter__(self) -> Self:
@@ -104,15 +106,16 @@ class ProjectAt:
         """
         repo, from_file = self._project._repo, Index.from_file
         files = {path: blob for path, _, blob in tree(self._project.top, commit)}
+        values = [each for each in files.items() if each[0].endswith(_VALUES)]
         ignored = self._ignored_among(files)
 
         def read(_: Any, path: str) -> Index:
             own = posixpath.join(self._project.folder, self._project._relative(path))
             if own in ignored:
                 return Index(repo)
-            if own not in files or self._is_template(files[own]):
+            if own not in files:
                 return from_file(repo, path)
-            key = own, files[own]
+            key = own, files[own], *self._inserted(files[own], values)
             if key not in self._known:
                 self._known[key] = from_file(repo, path)
             for item in (i for stage in self._known[key].stages for i in stage.outs + stage.deps):
@@ -126,9 +129,16 @@ class ProjectAt:
         finally:
             Index.from_file = from_file
 
-    def _is_template(self, blob: str) -> bool:
-        """Whether other files decide what DVC reads in one of its own."""
-        return b"${" in (self._project.blobs.read(blob) or b"${")
+    def _inserted(self, blob: str, values: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return those files of values that DVC can insert into one of its own files.
+
+        By default it inserts those of params.yaml, and of any file that it names.
+        """
+        text = self._project.blobs.read(blob) or b"${"
+        if b"${" not in text:
+            return []
+        names = ((each, posixpath.basename(each[0])) for each in values)
+        return [each for each, name in names if name == "params.yaml" or name.encode() in text]
 
     def _ignored_among(self, files: Mapping[str, str]) -> Set[str]:
         """Return those of DVC's files of a commit that git ignores."""

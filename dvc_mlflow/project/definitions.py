@@ -259,6 +259,11 @@ class Definitions(Files):
         return self._files[path]
 
     def _item_values(self, stage: Any, group: str, item: str) -> dict[str, Any]:
+        if not hasattr(stage, "item_values"):  # it is the same object in many commits
+            stage.item_values = self._read_item_values(stage, group, item)
+        return dict(stage.item_values)
+
+    def _read_item_values(self, stage: Any, group: str, item: str) -> dict[str, Any]:
         definition = self._file(stage.path).resolver.definitions[group]
         value = definition.normalized_iterable[item]
         value = getattr(value, "value", value)
