@@ -189,6 +189,14 @@ class Blobs:
         kind, content = self._answer()
         return content if kind == b"blob" else None  # a link can lead out, or nowhere
 
+    def has(self, name: str) -> bool:
+        """Whether git has a file or a folder, named as `<commit>:<path>`."""
+        if "\n" in name:
+            return bool(ask("rev-parse", "-q", "--verify", name, cwd=self._top))
+        self._ask([name])
+        kind, _ = self._answer()
+        return bool(kind)
+
     def trees(self, names: Sequence[str]) -> Iterator[list[tuple[bytes, bytes, bytes]]]:
         """Yield mode, name and object of all that each of these trees has; raises `ProjectError`.
 

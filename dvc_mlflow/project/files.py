@@ -12,7 +12,7 @@ from dvc.fs import LocalFileSystem
 
 from ..git import git, tree
 from ..git import names as listed_by_git
-from ..pipeline.stages import Output
+from ..pipeline.stages import Output, leads_out
 from .dvc_repo import DvcRepo
 from .hashing import content_md5, file_has_md5, listed, md5s
 from .remotes import fetch_objects
@@ -144,6 +144,10 @@ class Files(DvcRepo):
 
     def _committed_code(self, path: str) -> dict[str, bytes]:
         start = posixpath.normpath(posixpath.join(self.folder, path))
+        is_inside = start != "." and not leads_out(start)
+        # A history asks for thousands of folders that only DVC has, and `git ls-tree` is a process.
+        if is_inside and not self.blobs.has(f"{self._commit}:{start}"):
+            return {}
         found = {}
         for file, mode, blob in tree(self.top, self._commit, start):
             name = posixpath.relpath(file, self.folder or ".")

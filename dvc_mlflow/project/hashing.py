@@ -65,7 +65,7 @@ def listed(files: Mapping[str, bytes], wanted: str, name: str) -> Any:
 
     The files are given by their paths in the folder, with their content.
     """
-    for way in _ENDINGS:
+    for way in _ENDINGS if files else _ENDINGS[:1]:
         entries = [{"relpath": p, "md5": content_md5(way(c), name)} for p, c in files.items()]
         tree = Tree.from_list(entries, hash_name=name)
         tree.digest()
