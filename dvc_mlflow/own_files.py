@@ -1,4 +1,4 @@
-"""The tool's own files below .dvc/tmp: a commit can have a link in the place of any of them."""
+"""Read and write the tool's files below .dvc/tmp, never through a link that a commit has."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How `record` waits until a follower has done what there is to do: a file, which that removes."""
+"""`record` asks a follower by a file, and waits until the follower has removed it."""
 
 import os
 import time

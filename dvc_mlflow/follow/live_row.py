@@ -171,7 +171,7 @@ class LiveRow:
         self._forget()
 
     def drop(self) -> None:
-        """Let it go, as its `dvc` has run no stage that is recorded, or nothing tells its end."""
+        """Move its run to the trash: `dvc` ran no recorded stage, or its end cannot be known."""
         self._stop_monitor()
         if self.is_open:
             with self._stores.use(self._result) as (store, _):

@@ -1,4 +1,4 @@
-"""Where the projects of a repository are, and the files that say that something in them is new."""
+"""Find a repository's projects, and the files whose change means that something is new."""
 
 import os
 from collections.abc import Iterator

@@ -234,7 +234,7 @@ class Recording:
         return there.lacks(wanted(result))
 
     def _apart(self, result: Result) -> Result:
-        """Return a result without what other runs have to themselves, if no run has it whole."""
+        """Return the part of a result that no other run has, if no run has all of it."""
         if not result.digests:
             return result
         store, runs = self._place(result)

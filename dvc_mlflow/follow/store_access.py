@@ -1,4 +1,4 @@
-"""The stores of one process, which all stages that it records share."""
+"""The stores that a follower writes to: each opened once, and left alone while it fails."""
 
 import time
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ RETRY = 30.0  # s until a process that goes on asks a store again that has faile
 class StoreAccess:
     """The stores that stages need, each opened once.
 
-    A store that cannot be opened is not used again for `RETRY` seconds, and none is while the
-    server does not answer: a time-out costs its seconds once, not in every stage.
+    A store that cannot be opened is left alone for `RETRY` seconds, and so are all while the server
+    does not answer: its time-out is paid once, not in every stage.
     """
 
     def __init__(self, root: Path) -> None:

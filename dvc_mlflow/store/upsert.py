@@ -80,7 +80,7 @@ class Written(NamedTuple):
 
 
 def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Written:
-    """Give a run all of a row: the one that has its results, that they join, the live or a new one.
+    """Write a row to its run: the one with its results, the one they join, the live or a new one.
 
     The lock of the store must be held. Raises what the store raises.
     """
