@@ -9,6 +9,7 @@ import dvc.cli.parser
 import psutil
 import pytest
 
+from dvc_mlflow.processes import Locked
 from support.clone import environment
 from support.followers import end_followers, followers
 from support.following import following, statuses, wait_for_rows
@@ -111,7 +112,8 @@ def test_follower_that_does_not_answer(project: Repository) -> None:
     """If the follower is stopped, `record` says so after half a minute, and does all itself."""
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     (follower,) = followers(project.path)
-    follower.suspend()
+    with Locked(project.path / ".dvc/tmp"):  # it holds the store's lock while it writes
+        follower.suspend()
     said = project.record()
     follower.resume()
     assert f"process {follower.pid}, which follows this repository, does not answer" in said.error
