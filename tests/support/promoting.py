@@ -57,12 +57,14 @@ def measured(folder: Path, **top: Any) -> Repository:
 
 def row(project: Repository, *, commit: bool = True, **params: float) -> Run:
     """Run the pipeline with other params, commit the result, and return its row."""
+    before = {each.info.run_id for each in project.rows()}
     project.set(params)
     project.dvc("repro", "-q")
     if commit:
         project.commit(f"{params}")
     assert project.record().status == 0
-    return project.rows()[-1]
+    (new,) = (each for each in project.rows() if each.info.run_id not in before)
+    return new
 
 
 def promote(project: Repository, *arguments: str) -> Said:
