@@ -87,16 +87,6 @@ def refs_by_commit(top: Path) -> dict[str, list[str]]:
     return found
 
 
-def stages_of_rows(top: Path) -> dict[str, str]:
-    """Return the stage whose result each row's own commit keeps, by commit.
-
-    The commit has the dvc.lock of the moment, in which other stages can be half-way.
-    """
-    form = "--format=%(objectname) %(contents:subject)"
-    lines = os.fsdecode(git("for-each-ref", form, REFS, cwd=top)).splitlines()
-    return {commit: stage for commit, _, stage in (line.partition(" ") for line in lines)}
-
-
 def short_name(ref: str) -> str:
     """Return what the user calls a ref, or "" if nobody has given it a name."""
     kind, _, name = ref.removeprefix("refs/").partition("/")

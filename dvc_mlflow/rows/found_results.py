@@ -1,8 +1,7 @@
 """The results of commits and of the checkout: each once, with all that is declared of it."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from ..errors import ProjectError
 from ..pipeline.declarations import Declarations
@@ -10,7 +9,6 @@ from ..pipeline.digests import result_digests
 from ..pipeline.row_stages import names_recorded, recorded
 from ..pipeline.stages import Pipeline, Stage
 from ..project import Project
-from .commits import stages_of_rows
 from .history import PipelineAt, Round
 from .origin import Origin
 from .result import Result, of
@@ -129,12 +127,8 @@ class FoundResults:
 
     def _is_own(self, state: PipelineAt, result: Result) -> bool:
         """Whether a state is asked for a result: a row's own commit has that row and no other."""
-        stage = self._kept.get(state.snapshot.commit) if state.snapshot else None
-        return stage in (None, result.head.name)
-
-    @cached_property
-    def _kept(self) -> Mapping[str, str]:
-        return stages_of_rows(self._project.top)
+        kept_for = state.snapshot.kept_for if state.snapshot else ()
+        return not kept_for or result.head.name in kept_for
 
 
 def _declares_models(pipeline: Pipeline, result: Result) -> bool:

@@ -26,6 +26,9 @@ class Snapshot(NamedTuple):
     origin: Origin
     names: Sequence[str]
     """The branches, tags and experiments whose last commit has it."""
+    kept_for: frozenset[str] = frozenset()
+    """If only rows' own commits have it, the stages whose rows these keep. Such a commit has the
+    dvc.lock of the moment, in which other stages can be half-way."""
 
 
 class _Commit(NamedTuple):
@@ -75,7 +78,17 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         )
         origin = _origin(first, commits, tips, branches)
         definitions = int.from_bytes(state.definitions)
-        found.append(Snapshot(first.hash, definitions, dict(state.locks), origin, names[state]))
+        subjects = (commit.subject for commit in those) if _is_row(tips, first) else ()
+        found.append(
+            Snapshot(
+                first.hash,
+                definitions,
+                dict(state.locks),
+                origin,
+                names[state],
+                frozenset(subjects),
+            )
+        )
     # Rows' own commits come last: they also have states between the stages of a committed result.
     return sorted(found, key=lambda each: (each.origin.is_dirty, dates[each.commit], each.commit))
 

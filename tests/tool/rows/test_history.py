@@ -136,6 +136,22 @@ def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
     assert "rate: 11" in params.read_text()
 
 
+def test_one_tree_kept_twice(tmp_path: Path) -> None:
+    """If several stages had ended when each was kept, one tree is that of each one's commit."""
+    project = repository(tmp_path / "project", TWO_EVALUATIONS)
+    project.dvc("repro", "-q")
+    project.record()
+    (ref,) = project.git("for-each-ref", "--format=%(refname)", "refs/rows").split()
+    words = ("commit-tree", f"{ref}^{{tree}}", "-p", f"{ref}^", "-m", "train")
+    older = "GIT_COMMITTER_DATE=1999-01-01T00:00:00Z"
+    commit = project.run("env", older, "git", *words).stdout.strip()
+    project.git("update-ref", f"refs/rows/{commit}", commit)
+    copy = project.copy(tmp_path / "copy")
+    copy.record("--all")
+    assert len(copy.rows()) == 1
+    assert copy.table() == project.table()
+
+
 @pytest.mark.rest
 def test_experiments_only(lived: Repository, tmp_path: Path) -> None:
     """`--experiments` records DVC's experiments, and no commit of a branch."""
