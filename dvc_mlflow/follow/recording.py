@@ -95,8 +95,10 @@ class Recording:
         past = PastResults(self._project, self._past, self._progress)
         at_once = bool(chosen)  # a name that no commit has is said before anything is written
         with self._reading():
-            self._record(past.rounds(commits, found.stages, at_once=at_once), found)
-            self._note_unread(past)
+            rounds = past.rounds(commits, found.stages, at_once=at_once)
+            self._record(self._with_left_out(rounds, found), found)
+        for why, unread in past.unread.items():
+            self.notes[why] += unread
 
     def record_state(
         self,
@@ -152,8 +154,6 @@ class Recording:
                 self._add(one)
             self._send()
             known |= {key: one.result for key, one in there.items()}
-            for why, commit in found.left_out(each, self._unread):
-                self.left_out[why].append(commit)
         self.n_results += len(known)
         self.digests.update(digest for key in known for _, digest in key)
         if not self._options.dry_run:
@@ -162,9 +162,12 @@ class Recording:
             self._settle([*known.values()])
             self._settle_leftovers([*known.values()])
 
-    def _note_unread(self, past: PastResults) -> None:
-        for why, unread in past.unread.items():
-            self.notes[why] += unread
+    def _with_left_out(self, rounds: Iterable[Round], found: FoundResults) -> Iterator[Round]:
+        """Yield rounds, and note after each is recorded what is in no row: it reads git again."""
+        for each in rounds:
+            yield each
+            for why, commit in found.left_out(each, self._unread):
+                self.left_out[why].append(commit)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
