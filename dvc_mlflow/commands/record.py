@@ -85,7 +85,7 @@ def _record_many(
     else:
         commits = between(project.top, given.rev)
     recording = Recording(project, root, options, reads_all=True)
-    recording.record_commits(commits, chosen)
+    recording.record_commits(commits, chosen, note_left_out=True)
     _report_notes(recording.left_out)
     report(recording, dry=options.dry_run)
     for store, written in recording.trashed.values():

@@ -86,17 +86,19 @@ class Recording:
         self._bar: tqdm | None = None
         """How much of git's history is read."""
 
-    def record_commits(self, commits: Commits, chosen: Sequence[str] = ()) -> None:
+    def record_commits(
+        self, commits: Commits, chosen: Sequence[str] = (), *, note_left_out: bool = False
+    ) -> None:
         """Record the results of commits; `chosen` are the stages to record, by name.
 
-        Raises `ToolError`.
+        With `note_left_out`, fill `left_out`, for which git is read again. Raises `ToolError`.
         """
         found = FoundResults(self._project, now_or_none(self._project), chosen)
         past = PastResults(self._project, self._past, self._progress)
         at_once = bool(chosen)  # a name that no commit has is said before anything is written
         with self._reading():
             rounds = past.rounds(commits, found.stages, at_once=at_once)
-            self._record(self._with_left_out(rounds, found), found)
+            self._record(self._with_left_out(rounds, found) if note_left_out else rounds, found)
         for why, unread in past.unread.items():
             self.notes[why] += unread
 
@@ -163,7 +165,7 @@ class Recording:
             self._settle_leftovers([*known.values()])
 
     def _with_left_out(self, rounds: Iterable[Round], found: FoundResults) -> Iterator[Round]:
-        """Yield rounds, and note after each is recorded what is in no row: it reads git again."""
+        """Yield rounds, and note what is in no row after each is recorded."""
         for each in rounds:
             yield each
             for why, commit in found.left_out(each, self._unread):
