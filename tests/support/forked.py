@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
@@ -52,7 +53,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal if it runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # the fork server has just reaped it
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill it."""
