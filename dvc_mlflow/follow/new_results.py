@@ -1,7 +1,7 @@
 """What is new in a repository: a dvc.lock that has changed, an experiment, a commit, a tag."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class NewResults:
         self._signs: Sequence[Stamp | None] = ()
         self._refs: Mapping[str, Stamp | None] = {}
         self._next_try = 0.0
+        self._said: set[str] = set()
         self._old = None if history else tips(root)
         self._since = 0 if history else int(began(psutil.Process()) * 1e9)
 
@@ -162,8 +163,9 @@ class NewResults:
             for project in self._distinct():
                 self._take(record_history(project, self._root, running, self._old))
                 done, notes = show(project, self._root)
-                for line in (*done, *notes):
+                for line in done:
                     self._say(line)
+                self._say_once(notes)
         except ProjectError:
             self._refs = now  # until they change
             raise
@@ -178,9 +180,16 @@ class NewResults:
                 yield project
 
     def _take(self, recording: Recording) -> None:
-        """Say which rows were written."""
+        """Say which rows were written, and what they lack: of the others that was said before."""
         for store, written in recording.written:
             if written.verb:
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
-        for note in recording.notes:
-            self._say(note)
+            else:
+                self._said.update(written.notes)
+        self._say_once(recording.notes)
+
+    def _say_once(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line not in self._said:
+                self._say(line)
+            self._said.add(line)

@@ -1,6 +1,7 @@
 """How a stage has ended, as dvc.lock says: its row is FINISHED, FAILED or KILLED, once."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -140,6 +141,22 @@ def test_replaced_lock(tmp_path: Path) -> None:
         follower.wait_for("added: row 'rate=2")
     rows = [(row.data.params["rate"], row.info.status) for row in project.rows()]
     assert sorted(rows) == [("1", "FINISHED"), ("2", "FINISHED")], follower.lines
+
+
+def test_lost_file(tmp_path: Path) -> None:
+    """What a row lacks is said once, and not again with each commit that has the result."""
+    stage = {"cmd": "echo '{\"n\": 1}' > a.json", "metrics": ["a.json"]}
+    project = repository(tmp_path / "project", {"a": stage})
+    project.dvc("repro", "-q")
+    project.commit("1")
+    (project.path / "a.json").unlink()
+    shutil.rmtree(project.path / ".dvc" / "cache" / "files")
+    with following(project) as follower:
+        for message in ("2", "3"):
+            project.write({"note": message})
+            project.commit(message)
+            assert "a.json" in project.record().error
+        assert len([line for line in follower.lines if "a.json: not as in" in line]) == 1
 
 
 def test_one_row(tmp_path: Path) -> None:
