@@ -105,7 +105,7 @@ def follow(root: Path, ends: Callable[[], bool]) -> None:
     """Follow until it is to end; while another process follows the repository, wait for its end."""
     with FollowerLock(root) as lock:
         if not lock.take():
-            warn(f"process {lock.owner} follows this repository already; this one waits for its end")
+            warn(f"process {lock.owner} follows this repository already: this one waits")
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
         if not ends():

@@ -180,13 +180,13 @@ def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
         assert contents(project, address) == expected
 
 
-@pytest.mark.parametrize("store", ["own", "server"])
-def test_history(tmp_path: Path, store: str) -> None:
+@pytest.mark.parametrize(("store", "n_rows"), [("own", 20), ("server", 40)])
+def test_history(tmp_path: Path, store: str, n_rows: int) -> None:
     """A history that is killed twice, and then recorded by two clones at once, is there once.
 
     Those begin at the same moment, when another program ends to write to a server's database.
     """
-    project = history(tmp_path / "project", 20)
+    project = history(tmp_path / "project", n_rows)  # a server gets several at once
     with store_of(project, store) as (address, file):
         more = environment(**({"MLFLOW_TRACKING_URI": address} if address else {}))
         with closing(sqlite3.connect(file, timeout=60)) as database:
@@ -194,7 +194,7 @@ def test_history(tmp_path: Path, store: str) -> None:
                 with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
                     wait(lambda: n_runs(database) > number)  # noqa: B023
                     killed.kill()
-            assert n_runs(database) < 20
+            assert n_runs(database) < n_rows
             other = project.copy(tmp_path / "other" / "project") if address else project
             both = [
                 subprocess.Popen(RECORD_ALL, cwd=clone.path, env=more) for clone in (project, other)
@@ -209,7 +209,7 @@ def test_history(tmp_path: Path, store: str) -> None:
         subprocess.run(RECORD_ALL, cwd=project.path, env=more, check=True)
         client = MlflowClient(address) if address else project.client
         rows = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(20)]
+        assert sorted(int(row.data.params["rate"]) for row in rows) == [*range(n_rows)]
         for row in rows:
             score = int(row.data.params["rate"]) / 1000
             assert (row.info.status, row.data.metrics["evaluate/score"]) == ("FINISHED", score)
