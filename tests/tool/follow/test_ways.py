@@ -1,6 +1,7 @@
 """However `dvc` is started, its stages have rows while they run: nothing stands in its way."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ WAYS = {
 }
 
 
+def held_by(gate: Path) -> str:
+    """Return a command that ends when a file is there."""
+    return f"until test -e {gate}; do sleep 0.1; done"
+
+
 def ran(project: Repository, way: str) -> AbstractContextManager[Process]:
     """Start the pipeline in one way."""
     if way == "python":
@@ -45,17 +51,22 @@ def ran(project: Repository, way: str) -> AbstractContextManager[Process]:
     return started(project, "dvc", *WAYS[way], folder="inner" if way == "folder" else ".")
 
 
-def seen(project: Repository, way: str, before: int) -> dict[str, Any]:
-    """Run the pipeline in one way, and return what its row shows at each moment."""
+def seen(project: Repository, gates: Sequence[Path], way: str, before: int) -> dict[str, Any]:
+    """Run the pipeline in one way, and return what its row shows at each moment.
+
+    Its first two stages end when their `gates` are there.
+    """
     finished = ["FINISHED"] * before
     with ran(project, way) as process:
         begun = wait_for_rows(project, *finished, "RUNNING")[-1]
+        gates[0].touch()
         growing = wait_for_store(
             project, lambda: [r for r in [last(project)] if "train/loss" in r.data.metrics]
         )[0]
         if way == "exp":  # what an editor asks for again and again
             for words in (["exp", "show", "--json"], ["data", "status", "--json"], ["status"]):
                 run_dvc(project, *words, check=False)
+        gates[1].touch()
         wait_for_store(project, lambda: "a/score" in last(project).data.metrics)
         if way == "python":
             process.kill()
@@ -73,13 +84,17 @@ def seen(project: Repository, way: str, before: int) -> dict[str, Any]:
 
 def test_ways(tmp_path: Path) -> None:
     """The row begins with the first stage, has its curve while it runs, and then its result."""
-    project = repository(tmp_path / "project", SLOW, files={"inner/.keep": ""})
+    gates = [tmp_path / name for name in ("prepare", "train")]
+    held = {g.name: {**SLOW[g.name], "cmd": f"{SLOW[g.name]['cmd']}; {held_by(g)}"} for g in gates}
+    project = repository(tmp_path / "project", {**SLOW, **held}, files={"inner/.keep": ""})
     head, found = project.git("rev-parse", "HEAD"), {}
     with following(project) as follower:
         for number, way in enumerate(WAYS):
             project.write({"raw.txt": f"{number}\n"})
             project.set({"rate": number})
-            found[way] = seen(project, way, number)
+            found[way] = seen(project, gates, way, number)
+            for gate in gates:
+                gate.unlink()
             assert project.record().status == 0
         before = project.table()
         assert project.record().status == 0
