@@ -62,7 +62,7 @@ class StageRun:
     """In seconds since 1970."""
     held: Held
     before: Stamp | None
-    """That of its dvc.lock while the entry in rwlock still stood."""
+    """That of its dvc.lock while the entry in rwlock still stood; None if that was not seen."""
     locked: Stamp | None = None
     """That of rwlock since it began: `dvc` writes it again at the stage's end."""
     commands: set[int] = field(default_factory=set)
@@ -249,6 +249,8 @@ class Looker(threading.Thread):
                 run.before = before[run] if place.is_same(run) else run.before
             elif stands is False or holds_lock(run.home, run.pid):
                 run.ended = time.time()
+            elif stands is None and not any(map(psutil.pid_exists, run.commands)):
+                run.ended = time.time()  # by DVC's API, the lock can be free again
         for dvc in place.dvcs.values():
             for command in dvc.commands():
                 with suppress(psutil.Error, OSError):  # it can have ended by now
@@ -264,6 +266,9 @@ class Looker(threading.Thread):
             return
         address, _, name = command.env["DVC_STAGE"].rpartition(":")
         file = os.path.normpath(Path(dvc.process.cwd(), address or "dvc.yaml"))
+        before = stamp(f"{Path(file).with_name('dvc.lock')}")
+        if not psutil.pid_exists(command.pid):
+            before = None  # the stage can have ended, and dvc.lock can have its result
         if not place.rwlock.read():
             return  # while the command runs, its entry stands: the next look finds it
         last = mine[-1] if mine else None
@@ -290,7 +295,7 @@ class Looker(threading.Thread):
                 store=command.env.get("MLFLOW_TRACKING_URI", ""),
                 began=command.began,
                 held=place.rwlock.held.get(dvc.pid, Held()),
-                before=stamp(f"{Path(file).with_name('dvc.lock')}"),
+                before=before,
                 locked=place.rwlock.stamp,
                 commands={command.pid},
             )

@@ -4,11 +4,17 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dvc_mlflow.follow.dvc_processes import Command, DvcProcess
+from dvc_mlflow.follow.project_homes import homes
+from dvc_mlflow.follow.stage_runs import Looker
+from dvc_mlflow.follow.worker import Worker
 from support.following import (
     SLOW,
     following,
@@ -141,6 +147,34 @@ def test_replaced_lock(tmp_path: Path) -> None:
         follower.wait_for("added: row 'rate=2")
     rows = [(row.data.params["rate"], row.info.status) for row in project.rows()]
     assert sorted(rows) == [("1", "FINISHED"), ("2", "FINISHED")], follower.lines
+
+
+def test_seen_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that ends at the moment when its command is seen has its result."""
+    stage = {**evaluate("a"), "cmd": f"{GATE}; {evaluate('a')['cmd']}", "deps": []}
+    project = repository(tmp_path / "project", {"a": stage})
+    commands, said = DvcProcess.commands, list[str]()
+
+    def commands_that_end(dvc: DvcProcess) -> Iterator[Command]:
+        for command in commands(dvc):
+            project.write({"go": ""})
+            wait((project.path / "dvc.lock").exists)
+            yield command
+
+    monkeypatch.setattr(DvcProcess, "commands", commands_that_end)
+    looker = Looker([*homes(project.path)])
+    code = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
+    with (
+        closing(Worker(project.path, looker, said.append)) as worker,
+        started(project, sys.executable, "-c", code) as process,
+    ):
+        while not looker.runs:
+            looker.look()
+        while looker.runs:
+            worker.step()
+            looker.look()
+        process.kill()
+    assert [row.info.status for row in project.rows()] == ["FINISHED"], said
 
 
 def test_lost_file(tmp_path: Path) -> None:
