@@ -191,7 +191,7 @@ def test_before_the_recorded_stages(tmp_path: Path) -> None:
 def test_under_the_prefix(tmp_path: Path) -> None:
     """The prefix changes nothing of that; what the stage made stays."""
     fit = train("raw.txt")
-    cmd = f"dvc-mlflow run -c {shlex.quote(GATE + fit['cmd'])}"
+    cmd = f"dvc-mlflow run -c {shlex.quote(GATE + fit['cmd'] + '; sleep 1')}"  # long enough
     project = repository(tmp_path / "project", {"train": {**fit, "cmd": cmd}})
     with started(project, "dvc", "repro") as dvc:
         wait(lambda: (project.path / "began").exists() and statuses(project), 60)
