@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -38,6 +39,9 @@ class Forked:
         with patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):  # MLflow's import reads it
             self._process.start()
         self.pid = self._process.pid or 0
+        with suppress(ProcessLookupError):  # it has ended
+            while os.getpgid(self.pid) != self.pid:  # until then, nobody can kill its group
+                time.sleep(0.001)
 
     def poll(self) -> int | None:
         """Return its exit status, or None while it runs."""

@@ -222,6 +222,7 @@ def test_one_row(tmp_path: Path) -> None:
         project.set({"rate": 2})
         with started(project, "dvc", "repro") as dvc:
             wait_for_rows(project, "FINISHED", "RUNNING")
+            project.record()  # then it holds no lock that `dvc` needs
             follower.process.send_signal(signal.SIGSTOP)
             dvc.wait(60)
             follower.process.send_signal(signal.SIGCONT)
