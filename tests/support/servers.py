@@ -1,6 +1,7 @@
 """Run servers for tests, and end them together with their workers."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from support.clone import Clone, environment
 
 
 def free_port() -> int:
-    """Return a port that nothing on this machine listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that nothing on this machine uses, below those that Linux gives to clients."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def answers(url: str) -> bool:
