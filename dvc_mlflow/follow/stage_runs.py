@@ -247,10 +247,13 @@ class Looker(threading.Thread):
                 run.ended = time.time()
             elif stands:
                 run.before = before[run] if place.is_same(run) else run.before
-            elif stands is False or holds_lock(run.home, run.pid):
+            elif (
+                stands is False
+                or holds_lock(run.home, run.pid)
+                # Without an entry; by DVC's API, the lock can be free again.
+                or (stands is None and not any(map(psutil.pid_exists, run.commands)))
+            ):
                 run.ended = time.time()
-            elif stands is None and not any(map(psutil.pid_exists, run.commands)):
-                run.ended = time.time()  # by DVC's API, the lock can be free again
         for dvc in place.dvcs.values():
             for command in dvc.commands():
                 with suppress(psutil.Error, OSError):  # it can have ended by now
