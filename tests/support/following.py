@@ -26,6 +26,8 @@ SLOW: Stages = {
     "a": {**evaluate("a"), "cmd": f"sleep 1; {evaluate('a')['cmd']}"},
 }
 """A classic pipeline, of which the first stage is not recorded."""
+BY_API = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
+"""A program that runs the pipeline by DVC's API, and lives on."""
 
 
 class Follower:

@@ -16,6 +16,7 @@ from dvc_mlflow.follow.project_homes import homes
 from dvc_mlflow.follow.stage_runs import Looker
 from dvc_mlflow.follow.worker import Worker
 from support.following import (
+    BY_API,
     SLOW,
     following,
     run_dvc,
@@ -163,16 +164,21 @@ def test_seen_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(DvcProcess, "commands", commands_that_end)
     looker = Looker([*homes(project.path)])
-    code = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
+
+    def is_seen() -> bool:
+        looker.look()
+        return bool(looker.runs)
+
+    def is_over() -> bool:
+        worker.step()
+        return not is_seen()
+
     with (
         closing(Worker(project.path, looker, said.append)) as worker,
-        started(project, sys.executable, "-c", code) as process,
+        started(project, sys.executable, "-c", BY_API) as process,
     ):
-        while not looker.runs:
-            looker.look()
-        while looker.runs:
-            worker.step()
-            looker.look()
+        wait(is_seen)
+        wait(is_over)
         process.kill()
     assert [row.info.status for row in project.rows()] == ["FINISHED"], said
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.following import (
+    BY_API,
     SLOW,
     Process,
     following,
@@ -25,8 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-PYTHON = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
-"""A program that runs the pipeline by DVC's API, and lives on."""
 WAYS = {
     "exp": ["exp", "run"],
     "temp": ["exp", "run", "--temp"],
@@ -44,7 +43,7 @@ def held_by(gate: Path) -> str:
 def ran(project: Repository, way: str) -> AbstractContextManager[Process]:
     """Start the pipeline in one way."""
     if way == "python":
-        return started(project, sys.executable, "-c", PYTHON)
+        return started(project, sys.executable, "-c", BY_API)
     if way == "queue":
         project.dvc("exp", "run", "--queue", "-q")
         return started(project, "sh", "-c", "dvc queue start")  # as its workers start by its path
