@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "stages")]
 
 from support.clone import environment  # noqa: E402
+from support.processor import processor  # noqa: E402
 from support.servers import serving  # noqa: E402
 from support.services import repository  # noqa: E402
 
@@ -134,7 +135,7 @@ class Bench:
             both = [self.trial() for _ in range(self.repeats)]
             trial, beyond = map(statistics.median, zip(*both, strict=True))
             what = f"a trial, {there:,} others in the remotes"
-            self.row(what, f"{trial:.1f} s", f"{beyond:.1f} s for start and end")
+            self.row(what, f"{trial:.1f} s + {beyond:.1f} s for start and end")
 
     def fill(self) -> None:
         """Add to the remotes what many trials would have: a ref and a model."""
@@ -156,11 +157,8 @@ class Bench:
         for n in (10, 100, self.large):
             wall, times = self.sweep(self.seeds(n))
             assert len(times) == n
-            self.row(
-                f"{n:,} trials that sleep 0.1 s, on two workers",
-                f"{wall:.0f} s",
-                f"{statistics.median(times):.2f} s a trial, driver {self.megabytes:.0f} MB",
-            )
+            each = f"{statistics.median(times):.1f} s a trial, driver {self.megabytes:.0f} MB"
+            self.row(f"{n:,} trials that sleep 0.1 s, on two workers", f"{wall:.0f} s, {each}")
 
     def text(self) -> str:
         """Return the table and a description of the machine."""
@@ -169,26 +167,15 @@ class Bench:
             "# Results of benchmarks/cluster.py",
             "",
             f"- {datetime.datetime.now(tz=datetime.UTC).date()}, medians of {self.repeats}",
-            f"- {cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
+            f"- {processor()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
             f"- Python {platform.python_version()}, "
             + ", ".join(f"{name} {version(name)}" for name in packages),
-            f"- load when it began: {LOAD:.1f}"
-            + (", so the machine was shared" if LOAD > 1 else ""),
             "",
             "| what | measured | target |",
             "|---|---:|---|",
             *(f"| {what.strip()} | {value} | {target} |" for what, value, target in self.rows),
         ]
         return "\n".join(lines) + "\n"
-
-
-LOAD = os.getloadavg()[0]
-
-
-def cpu_model() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return next((x.split(": ")[1] for x in info.splitlines() if x.startswith("model name")), "")
 
 
 def main() -> None:

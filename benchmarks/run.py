@@ -156,8 +156,8 @@ class Bench:
             factor = seconds / base / samples / steps
             self.row(
                 f"an epoch of {n_samples:,} samples of {n_steps:,} steps",
-                f"{seconds:.4f} CPU-s",
-                f"{factor:.2f} of linear" + (", at most 1.20" if samples == 1 else ""),
+                f"{seconds:.4f} CPU-s, {factor:.2f} of linear",
+                "at most 1.20" if samples == 1 else "",
             )
         for insert in (0, 5):
             what = f"digits drawn a second, {insert} of {10 + insert} inserted"

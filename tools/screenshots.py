@@ -31,7 +31,7 @@ localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 """
 RATES = (0.0001, 0.0002, 0.001, 0.0004)
-PASSES = 1000
+PASSES = 2000
 
 
 def main() -> None:
