@@ -76,6 +76,7 @@ class Cluster:
             most = max(each["Resources"].get(kind, 0) for each in self._alive().values())
             # Nodes with cores can join later.
             if wanted[kind] > most and (most or kind == "GPU"):
+                self.close()
                 raise ToolError(
                     f"{option}: the largest node has {most:g}; received {wanted[kind]:g}"
                 )
