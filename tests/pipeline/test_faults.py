@@ -78,9 +78,12 @@ def test_edits_in_mid_run(project: Repository) -> None:
 def test_stopped_training(project: Repository) -> None:
     """Ctrl-C ends a training within seconds: its row is FAILED and has the curves so far.
 
-    README's commands bring back the results that DVC deleted before the training.
+    README's commands bring back the result of the last commit, whatever dvc.lock has by then.
     """
-    lock, before = project.lock, contents(project.path / "data")
+    before = contents(project.path / "data")
+    Clone(project.path).set({"train.epochs": 3})
+    project.dvc("repro", "-q")
+    lock = project.lock
     Clone(project.path).set({"train.epochs": 100_000})
     with following(project), started(project, "dvc", "repro") as dvc:
         wait(lambda: statuses(project)[-1:] == ["RUNNING"], 120)
@@ -93,8 +96,9 @@ def test_stopped_training(project: Repository) -> None:
     assert row.info.status == "FAILED"
     assert "train/val_accuracy" in row.data.metrics
     assert not any(key.startswith("dvc-mlflow.lock.") for key in row.data.tags)
-    project.run("sh", "-c", "dvc checkout && git checkout data")
+    project.run("sh", "-c", "git checkout params.yaml dvc.lock data && dvc checkout")
     assert contents(project.path / "data") == before
+    assert project.dvc("status").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_script_refuses_damaged_file(project: Repository) -> None:
