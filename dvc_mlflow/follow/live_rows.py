@@ -11,6 +11,7 @@ from ..errors import ProjectError, masked
 from ..place import address
 from ..project import Project, Seen
 from ..rows.commits import named_experiments
+from ..rows.origin import of_experiment
 from ..rows.result import Result, State, read
 from .changed_inputs import tags as changed_tags
 from .dvc_processes import is_alive, is_stopped
@@ -181,7 +182,8 @@ class LiveRows:
     def _begin(self, stage: _Stage) -> None:
         """Begin the row of a stage, or let it go on with one, if it runs for one row alone.
 
-        If it runs for several, only its inputs are looked at.
+        A row in which the stage is recorded comes before those that only read its outputs. If it
+        runs for several, only its inputs are looked at.
         """
         run = stage.run
         if not Path(run.home).is_dir():
@@ -193,6 +195,7 @@ class LiveRows:
             return
         name = stage.name = project.begin_at(run.file, run.name)
         results = results_of(project, run, name)
+        results = [each for each in results if name in members(each)] or results
         if not results:
             return
         stage.open_lock()
@@ -249,9 +252,7 @@ class LiveRows:
             with Project(at=Path(run.main)) as project, project.at(commit):
                 state = read(project, commit=commit)
                 if stage.name in state.digests:
-                    origin = state.origin._replace(
-                        experiment=run.experiment, names=[run.experiment]
-                    )
+                    origin = of_experiment(project.top, commit, run.experiment)
                     self._complete(stage, replace(state, origin=origin))
                     return True
         since, now = time.time() - run.ended, stamp(run.lock)

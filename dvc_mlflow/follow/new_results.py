@@ -24,6 +24,7 @@ _YOUNG = 200_000_000  # ns: a file of that age may be half written
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
 _SHARE = 100  # times as long as making it took, at least
 _BUSY = 5.0  # s between two readings of a project in which stages run
+_LINES = 4  # on what rows lack, at once
 
 
 class _Seen(NamedTuple):
@@ -189,7 +190,9 @@ class NewResults:
         self._say_once(recording.notes)
 
     def _say_once(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            if line not in self._said:
-                self._say(line)
-            self._said.add(line)
+        new = [line for line in lines if line not in self._said]
+        self._said.update(new)
+        for line in new[:_LINES]:
+            self._say(line)
+        if len(new) > _LINES:
+            self._say(f"{len(new) - _LINES} more such lines; `dvc-mlflow record --all` prints them")

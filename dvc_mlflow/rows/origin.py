@@ -91,6 +91,14 @@ def of_commit(top: Path, commit: str) -> Origin:
     return Origin(commit, "", "", author, int(at) * 1000, False, kept, (), base, subject)
 
 
+def of_experiment(top: Path, commit: str, name: str) -> Origin:
+    """Return the origin of results that the commit of one of DVC's experiments has."""
+    found = of_commit(top, commit)
+    return found._replace(
+        experiment=name, names=[name], subject=_subject(top, found.base) if found.base else ""
+    )
+
+
 def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
     """Return the origin of results of the workspace that no commit has: they are this user's."""
     times = [lock.stat().st_mtime for lock in _locks(project, pipeline)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -168,3 +169,54 @@ def test_entries(tmp_path: Path) -> None:
         assert {line.split(":")[0] for line in follower.lines if "RUNNING" in line} == {
             "a is RUNNING"
         }
+
+
+def test_compared_items(tmp_path: Path) -> None:
+    """Items that a recorded stage compares have live rows, and so has the comparison."""
+    held = "until test -e {0}/go-{1}; do sleep 0.1; done; "
+    root = tmp_path / "project"
+    each = scored("1", "${item}")
+    both = scored("2", "both", deps=["x.json", "y.json"])
+    stages: Stages = {
+        "fit": {
+            "foreach": ["x", "y"],
+            "do": {**each, "cmd": f"{held.format(root, '${item}')}{each['cmd']}"},
+        },
+        "compare": {**both, "cmd": f"{held.format(root, 'both')}{both['cmd']}"},
+    }
+    project = repository(root, stages)
+    with following(project), started(project, "dvc", "repro"):
+        for count in range(3):
+            wait_for_rows(project, *["FINISHED"] * count, "RUNNING")
+            if count == 0:
+                first = "x" if project.rows()[0].data.tags["dvc.stage"] == "fit@x" else "y"
+                names = [first, {"x": "y", "y": "x"}[first], "both"]
+            project.write({f"go-{names[count]}": ""})
+        wait_for_rows(project, *["FINISHED"] * 3)
+    assert sorted(key for row in project.rows() for key in row.data.metrics) == [
+        "compare/n",
+        "fit/n",
+        "fit/n",
+    ]
+    assert project.record().out.startswith("nothing to do")
+
+
+def test_many_lost_files(tmp_path: Path) -> None:
+    """If many rows lack a file, a few lines say so, and how to see the others."""
+    project = repository(tmp_path / "project", {"a": scored("1", "a")})
+    each = {"cmd": SCORE % ("1", "${item}"), "metrics": ["${item}.json"]}
+    stages = {"each": {"foreach": [*"uvwxyz"], "do": each}}
+    project.write({"inner/dvc.yaml": json.dumps({"stages": stages})})
+    inner = Repository(project.path / "inner")
+    inner.dvc("init", "-q", "--subdir")
+    inner.dvc("repro", "-q")
+    project.commit("Two projects")
+    for file in inner.path.glob("?.json"):
+        file.unlink()
+    shutil.rmtree(inner.path / ".dvc" / "cache" / "files")
+    with following(project) as follower:
+        follower.wait_for("2 more such lines; `dvc-mlflow record --all` prints them")
+        wait_for_rows(project, *["FINISHED"] * 6)
+        assert sum("not as in dvc.lock" in line for line in follower.lines) == 4
+    said = project.record("--all", folder="inner")
+    assert said.error.count("not as in dvc.lock") == 6

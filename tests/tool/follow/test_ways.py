@@ -77,6 +77,7 @@ def seen(project: Repository, gates: Sequence[Path], way: str, before: int) -> d
         "is one": row.info.run_id == begun.info.run_id == growing.info.run_id,
         "params": row.data.params,
         "metrics": row.data.metrics,
+        "after": row.data.tags["commit"],
         "experiment": bool(row.data.tags.get("dvc.exp_name")),
     }
 
@@ -87,6 +88,7 @@ def test_ways(tmp_path: Path) -> None:
     held = {g.name: {**SLOW[g.name], "cmd": f"{SLOW[g.name]['cmd']}; {held_by(g)}"} for g in gates}
     project = repository(tmp_path / "project", {**SLOW, **held}, files={"inner/.keep": ""})
     head, found = project.git("rev-parse", "HEAD"), {}
+    subject = project.git("log", "-1", "--format=%s")
     with following(project) as follower:
         for number, way in enumerate(WAYS):
             project.write({"raw.txt": f"{number}\n"})
@@ -100,7 +102,7 @@ def test_ways(tmp_path: Path) -> None:
         assert project.table() == before
         assert follower.end() == 0
         assert not [line for line in follower.lines[1:] if " row '" not in line]
-    assert found == {
+    expected = {
         way: {
             "at first": {},  # those of the first stage, which reads none
             "commit": head,
@@ -108,7 +110,9 @@ def test_ways(tmp_path: Path) -> None:
             "is one": True,
             "params": {"rate": f"{number}", "a": "1"},
             "metrics": {"train/loss": 0.25, "a/score": 1},
+            "after": f"after {head[:7]} {subject}",
             "experiment": way in ("exp", "temp", "queue"),
         }
         for number, way in enumerate(WAYS)
     }
+    assert found == expected
