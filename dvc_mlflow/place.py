@@ -126,7 +126,7 @@ def why_not_own(root: Path) -> str:
     ]
     with suppress(OSError, ProjectError):  # no git
         if tracked := [*names("ls-files", "-z", "--", *paths, cwd=root)]:
-            return f"git tracks {tracked[0]}"
+            return f"{tracked[0]} is tracked by git"
     return ""
 
 

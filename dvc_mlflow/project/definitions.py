@@ -60,7 +60,7 @@ class Definitions(Files):
     def pipeline(self) -> Pipeline:
         """Return the stages with what dvc.lock says of them; raises `ProjectError`.
 
-        Only stages of which that has changed are read again.
+        Only stages whose entries have changed are read again.
         """
         with errors_reported():
             declared, trie = self._declared_now(), self._repo.index.outs_trie
@@ -182,9 +182,7 @@ class Definitions(Files):
         for path in () if self._commit else dict.fromkeys(self._template_files()):
             if path.exists() and not self.is_inside(path):
                 name = self._relative(f"{path}")
-                raise ProjectError(
-                    f"dvc.yaml: {name} is not in the repository; nothing is read of it"
-                )
+                raise ProjectError(f"dvc.yaml: {name} is outside the repository, so it is not read")
 
     def _stage(self, stage: Any, trie: Any, problems: list[str]) -> Stage:
         folder = posixpath.dirname(self._relative(stage.path))
@@ -193,7 +191,7 @@ class Definitions(Files):
         item = own[len(group) + 1 :] if group else ""
         name, label = (posixpath.join(folder, part) for part in (own, group or own))
         every = [self._output(out) for out in stage.outs]
-        # An output that dvc.yaml has gained since the stage ran is not of its result.
+        # An output that dvc.yaml has gained since the stage ran is not part of its result.
         outs = [out for out in every if out.md5] or every
         params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
         wanted = self._settings(stage, group or own, problems)
@@ -310,7 +308,7 @@ class Definitions(Files):
 
 
 def _plot_of(project: Definitions, out: Any) -> Plot:
-    """Return the plot that an output of a stage is."""
+    """Return the plot that an output of a stage is declared as."""
     given = out.plot if isinstance(out.plot, Mapping) else {}
     return _plot(project._path(out), given.get("x"), given)
 

@@ -115,7 +115,8 @@ def flaws(store: Store, row: Run, rule: PromotionRule) -> Iterator[str]:
             yield f"the row does not say which {path} it was measured on"
     md5s = model_md5s(row, rule)
     if not of_run(store.client, row, {*md5s.values()}):
-        cure = "`dvc-mlflow record --all` logs it, once dvc.yaml says how to load it"
+        needed = "DVC's cache has its bytes and dvc.yaml says how to load it"
+        cure = f"`dvc-mlflow record --all` logs it, once {needed}"
         yield f"the row has no logged model; {cure}"
     elif len(md5s) > 1:
         yield f"the row has {len(md5s)} models: {', '.join(md5s)}"

@@ -22,7 +22,7 @@ _OF_MODELS = (("model_versions", "source"), ("model_versions", "storage_location
 def relocate(root: Path) -> None:
     """Make the rows of mlflow.db point to the files of the repository that it is in now.
 
-    That is for the experiments that kept their files in this store's place; others stay as they
+    This applies to experiments that kept their files in this store's place; others stay as they
     are. All rows change or none; the old database is kept beside it. Raises `OSError`.
     """
     database, here = root / "mlflow.db", root.resolve()
@@ -41,7 +41,7 @@ def relocate(root: Path) -> None:
 def _place(store: sqlite3.Connection) -> Path | None:
     """Return the repository in which this store kept its rows' files, if that is known.
 
-    The default experiment says it; if there is none, the others that the tool has made.
+    The default experiment tells; without one, the others that the tool has made do.
     """
     query = (
         "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags "
@@ -83,7 +83,7 @@ def _move(store: sqlite3.Connection, old: Path, here: Path) -> None:
 def _replace(
     store: sqlite3.Connection, table: str, column: str, was: str, now: str, own: str = "TRUE"
 ) -> None:
-    """Replace the start of a column's values, a path, in the rows that are its `own`."""
+    """Replace the start of a column's values, a path, in the rows for which `own` is true."""
     start = f"substr({column} || '/', 1, {len(was) + 1}) = ?"
     update = f"UPDATE {table} SET {column} = ? || substr({column}, {len(was) + 1}) WHERE {start}"  # noqa: S608  (names in this file)
     store.execute(f"{update} AND {own}", [now, f"{was}/"])

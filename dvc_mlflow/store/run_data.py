@@ -32,7 +32,7 @@ def log(
     parts = (_batches(metrics, _METRICS), _batches(pairs, _PAIRS), _batches(labels, _PAIRS))
     for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
         call = partial(store.client.log_batch, run_id, some_metrics, some_params, some_tags)
-        retried(call)  # another import may complete the same row: its params then come in between
+        retried(call)  # another process may have added params to this row since the look
 
 
 def is_one_request(metrics: Sequence[Metric], params: Mapping[str, str]) -> bool:
@@ -73,7 +73,7 @@ def _input(given: Input) -> DatasetInput:
 
 
 def stored(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
-    """Return the points that a run has: MLflow keeps a second point of the same step."""
+    """Return the points that a run has: MLflow would keep a point that is logged again twice."""
     keys = run.data.metrics
     found = [m for key in keys for m in store.client.get_metric_history(run.info.run_id, key)]
     return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)

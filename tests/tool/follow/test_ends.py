@@ -40,7 +40,7 @@ from dvc.repo import Repo
 try: Repo().reproduce("one")
 except Exception: time.sleep(60)
 """
-"""A program in which a stage fails by DVC's API."""
+"""A program that runs a stage that fails by DVC's API, and lives on."""
 
 
 def end_without_result(project: Repository, way: str) -> None:
@@ -63,7 +63,7 @@ def end_without_result(project: Repository, way: str) -> None:
 
 
 def test_without_result(tmp_path: Path) -> None:
-    """A stage that fails, by whatever cause, has a FAILED row; a killed `dvc` leaves a KILLED one.
+    """A stage that fails, for any reason, has a FAILED row; a killed `dvc` leaves a KILLED one.
 
     With `repro -k`, one stage fails and another goes on: each has the row that is its own.
     """
@@ -263,7 +263,7 @@ def test_odd_stage(tmp_path: Path, stage: dict[str, Any]) -> None:
 
 
 def test_not_seen(tmp_path: Path) -> None:
-    """Stages shorter than a look, and results of the run cache, have their rows, too.
+    """Stages that end between two looks, and results of the run cache, have their rows, too.
 
     They do not wait for the end of a long stage after them.
     """
@@ -294,7 +294,7 @@ def test_not_seen(tmp_path: Path) -> None:
 
 
 def test_dead_followers(tmp_path: Path) -> None:
-    """What a follower that is dead has begun, the next one or `record` completes in the same row.
+    """The next follower, or `record`, completes what a dead one has begun, in the same row.
 
     Nothing stays RUNNING, no result is there twice, and `dvc` notices nothing.
     """

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +60,8 @@ def test_soak(tmp_path: Path, slow: bool) -> None:
             if way == "kill":
                 with started(project, "dvc", "repro") as dvc:
                     time.sleep(dice.random() * 2)
-                    os.killpg(dvc.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it can have ended
+                        os.killpg(dvc.pid, signal.SIGKILL)
                 heal(project)
             elif way == "repro":
                 run_dvc(project, "repro", "-q")

@@ -54,7 +54,7 @@ def test_tracked_store(place: Place) -> None:
     project.git("commit", "-q", "-m", "A store")
     before, store = place.untouched(), (project.path / "mlflow.db").read_bytes()
     for words in (["record"], ["record", "--all"], ["ui"], ["restore", "1234567"]):
-        assert "git tracks mlflow.db, and is not used; remove it" in refused(place, *words)
+        assert "mlflow.db is tracked by git, and is not used; remove it" in refused(place, *words)
     assert (project.path / "mlflow.db").read_bytes() == store
     named = f"sqlite:///{project.path}/mlflow.db"
     assert place.tool("record", "--all", MLFLOW_TRACKING_URI=named).status == 0

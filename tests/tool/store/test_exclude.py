@@ -36,7 +36,7 @@ def test_record(tmp_path: Path) -> None:
     before = exclude.read_text(), (project.path / "mlflow.db").read_bytes()
     project.set({"a": 2})
     (said,) = project.record().error.splitlines()
-    line = f"MLflow at {project.path}/mlflow.db: git tracks mlflow.db, and is not used; "
+    line = f"MLflow at {project.path}/mlflow.db: mlflow.db is tracked by git, and is not used; "
     assert said.startswith(f"{NEW}{line}")
     assert (exclude.read_text(), (project.path / "mlflow.db").read_bytes()) == before
 
