@@ -181,6 +181,8 @@ def _champion(known: _Registered, stage: str) -> _Champion | None:
 def _compare(store: Store, row: Run, rules: PromotionRule, champion: _Champion) -> None:
     """Raise `_RefusedError` unless a row is better than the champion."""
     run_id, called, cure = champion
+    if run_id == row.info.run_id:
+        raise _RefusedError(f"it is the champion already ({called})")
     try:
         other = store.client.get_run(run_id or "none")
     except mlflow.MlflowException as error:
