@@ -81,8 +81,9 @@ def test_stopped_training(project: Repository) -> None:
     README's commands bring back the result of the last commit, whatever dvc.lock has by then.
     """
     before = contents(project.path / "data")
-    Clone(project.path).set({"train.epochs": 3})
+    Clone(project.path).set({"train.epochs": 4})
     project.dvc("repro", "-q")
+    assert contents(project.path / "data") != before
     lock = project.lock
     Clone(project.path).set({"train.epochs": 100_000})
     with following(project), started(project, "dvc", "repro") as dvc:
