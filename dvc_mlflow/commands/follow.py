@@ -121,7 +121,8 @@ def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
         with _worker(root, history=False) as worker:
 
             def is_over() -> bool:
-                return ends.is_set() or (worker.is_idle and lock.age > _IDLE)
+                is_idle = worker.is_idle and lock.age > _IDLE
+                return ends.is_set() or is_idle or not root.is_dir()
 
             while not is_over():
                 worker.follow(is_over)

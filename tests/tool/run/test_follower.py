@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from dvc_mlflow.processes import Locked
 from support.clone import environment
 from support.followers import end_followers, followers
-from support.following import following, statuses, wait_for_rows
+from support.following import following, started, statuses, wait_for_rows
 from support.pipelines import Repository, evaluate, repository, train
 
 pytestmark = [
@@ -163,3 +164,16 @@ def test_experiments_at_once(project: Repository, slow: bool) -> None:
     assert project.record("--all").status == 0
     found = sorted(int(row.data.params["rate"]) for row in project.rows())
     assert found == [1, 2, *rates]
+
+
+def test_removed_repository(tmp_path: Path) -> None:
+    """A follower ends with its repository, though a row has not ended."""
+    stage = {"cmd": "sleep 600", "metrics": ["m.json"]}
+    project = repository(tmp_path / "project", {"one": stage})
+    with started(project, "dvc-mlflow", "run", "dvc", "repro") as dvc:
+        wait_for_rows(project, "RUNNING")
+        there = followers(project.path)  # a fork of it can be among them
+        assert there
+        shutil.rmtree(project.path)
+        assert not psutil.wait_procs(there, 60)[1]
+        dvc.kill()
