@@ -258,12 +258,16 @@ def _delete(store: Store, run_id: str) -> None:
 
 
 def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
-    """Return what DVC knows of the rows that a running stage is for."""
+    """Return what DVC knows of the rows that a running stage is for.
+
+    They are those in which it is recorded; if there are none, those that read its outputs.
+    """
     pipeline = project.pipeline()
     began = int(run.began * 1e9)
     found = of(project, pipeline, of_running(project, pipeline, run.experiment, began))
     own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
-    return [found.result(each) for each in own]
+    results = [found.result(each) for each in own]
+    return [each for each in results if name in members(each)] or results
 
 
 def members(result: Result) -> frozenset[str]:

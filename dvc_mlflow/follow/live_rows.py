@@ -182,8 +182,7 @@ class LiveRows:
     def _begin(self, stage: _Stage) -> None:
         """Begin the row of a stage, or let it go on with one, if it runs for one row alone.
 
-        A row in which the stage is recorded comes before those that only read its outputs. If it
-        runs for several, only its inputs are looked at.
+        If it runs for several, only its inputs are looked at.
         """
         run = stage.run
         if not Path(run.home).is_dir():
@@ -195,7 +194,6 @@ class LiveRows:
             return
         name = stage.name = project.begin_at(run.file, run.name)
         results = results_of(project, run, name)
-        results = [each for each in results if name in members(each)] or results
         if not results:
             return
         stage.open_lock()
@@ -252,7 +250,7 @@ class LiveRows:
             with Project(at=Path(run.main)) as project, project.at(commit):
                 state = read(project, commit=commit)
                 if stage.name in state.digests:
-                    origin = of_experiment(project.top, commit, run.experiment)
+                    origin = of_experiment(project.top, state.origin, run.experiment)
                     self._complete(stage, replace(state, origin=origin))
                     return True
         since, now = time.time() - run.ended, stamp(run.lock)

@@ -91,12 +91,10 @@ def of_commit(top: Path, commit: str) -> Origin:
     return Origin(commit, "", "", author, int(at) * 1000, False, kept, (), base, subject)
 
 
-def of_experiment(top: Path, commit: str, name: str) -> Origin:
-    """Return the origin of results that the commit of one of DVC's experiments has."""
-    found = of_commit(top, commit)
-    return found._replace(
-        experiment=name, names=[name], subject=_subject(top, found.base) if found.base else ""
-    )
+def of_experiment(top: Path, of: Origin, name: str) -> Origin:
+    """Return the origin `of` a commit as that of one of DVC's experiments."""
+    subject = _subject(top, of.base) if of.base else ""
+    return of._replace(experiment=name, names=[name], subject=subject)
 
 
 def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
