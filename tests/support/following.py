@@ -30,6 +30,11 @@ BY_API = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep
 """A program that runs the pipeline by DVC's API, and lives on."""
 
 
+def held_by(gate: Path) -> str:
+    """Return a command that ends when a file is there."""
+    return f"until test -e {gate}; do sleep 0.1; done"
+
+
 class Follower:
     """A running `dvc-mlflow` that follows."""
 

@@ -13,6 +13,7 @@ import pytest
 from support.following import (
     SLOW,
     following,
+    held_by,
     run_dvc,
     started,
     wait_for_rows,
@@ -94,7 +95,7 @@ def test_several(tmp_path: Path) -> None:
     root = tmp_path / "project"
 
     def item(value: str, name: str, **more: object) -> dict[str, object]:
-        cmd = f"until test -e {root}/go-{name}; do sleep 0.1; done; {SCORE % (value, name)}"
+        cmd = f"{held_by(root / f'go-{name}')}; {SCORE % (value, name)}"
         return {**scored(value, name, **more), "cmd": cmd}
 
     stages: Stages = {
@@ -173,16 +174,15 @@ def test_entries(tmp_path: Path) -> None:
 
 def test_compared_items(tmp_path: Path) -> None:
     """Items that a recorded stage compares have live rows, and so has the comparison."""
-    held = "until test -e {0}/go-{1}; do sleep 0.1; done; "
     root = tmp_path / "project"
     each = scored("1", "${item}")
     both = scored("2", "both", deps=["x.json", "y.json"])
     stages: Stages = {
         "fit": {
             "foreach": ["x", "y"],
-            "do": {**each, "cmd": f"{held.format(root, '${item}')}{each['cmd']}"},
+            "do": {**each, "cmd": f"{held_by(root / 'go-${item}')}; {each['cmd']}"},
         },
-        "compare": {**both, "cmd": f"{held.format(root, 'both')}{both['cmd']}"},
+        "compare": {**both, "cmd": f"{held_by(root / 'go-both')}; {both['cmd']}"},
     }
     project = repository(root, stages)
     with following(project), started(project, "dvc", "repro"):
@@ -190,7 +190,7 @@ def test_compared_items(tmp_path: Path) -> None:
             wait_for_rows(project, *["FINISHED"] * count, "RUNNING")
             if count == 0:
                 first = "x" if project.rows()[0].data.tags["dvc.stage"] == "fit@x" else "y"
-                names = [first, {"x": "y", "y": "x"}[first], "both"]
+                names = [first, "y" if first == "x" else "x", "both"]
             project.write({f"go-{names[count]}": ""})
         wait_for_rows(project, *["FINISHED"] * 3)
     assert sorted(key for row in project.rows() for key in row.data.metrics) == [

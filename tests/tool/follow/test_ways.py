@@ -13,6 +13,7 @@ from support.following import (
     SLOW,
     Process,
     following,
+    held_by,
     run_dvc,
     started,
     wait_for_rows,
@@ -33,11 +34,6 @@ WAYS = {
     "folder": ["repro", "-q", "../dvc.yaml"],
     "python": [],
 }
-
-
-def held_by(gate: Path) -> str:
-    """Return a command that ends when a file is there."""
-    return f"until test -e {gate}; do sleep 0.1; done"
 
 
 def ran(project: Repository, way: str) -> AbstractContextManager[Process]:
