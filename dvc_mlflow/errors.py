@@ -6,6 +6,8 @@ ToolError
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ToolError(Exception):
@@ -22,6 +24,22 @@ class StoreError(ToolError):
     def __init__(self, address: str, problem: str, cure: str) -> None:
         self.address, self.cure = address, cure
         super().__init__(f"MLflow at {address}: {problem}; {cure}")
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Turn whatever a library raises over `what`, a file or a commit, into a `ProjectError`.
+
+    Anybody can have written the file: `MemoryError` and `NotImplementedError` are among it.
+    """
+    try:
+        yield
+    except ToolError:
+        raise
+    except Exception as error:
+        said = " ".join(masked(f"{error}").split())[:300]
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise ProjectError(f"{what}: {kind}{said}".rstrip(": ")) from error
 
 
 def is_raised_in(package: str, error: BaseException) -> bool:

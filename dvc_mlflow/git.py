@@ -54,12 +54,22 @@ _OTHERS = {
 def checkout(here: Path | None = None) -> Path:
     """Return the root of the current checkout, which may be a git worktree or DVC's copy.
 
-    Without git, that is the root of the DVC project.
+    Raises `ProjectError` outside git.
     """
     here = here or Path.cwd()
-    parents = (here, *here.parents)
-    marked = [path for mark in (".git", ".dvc") for path in parents if (path / mark).exists()]
-    return marked[0] if marked else here
+    for path in (here, *here.parents):
+        if (path / ".git").exists():
+            return path
+    raise ProjectError(f"{here} is in no git repository, which dvc-mlflow needs: run `git init`")
+
+
+def common_folder(here: Path) -> Path:
+    """Return git's folder, which all worktrees of a repository share; raises `ProjectError`."""
+    own = checkout(here) / ".git"
+    if own.is_dir() and not own.is_symlink():
+        return own  # that of a worktree or a submodule is elsewhere
+    options = ("--path-format=absolute", "--git-common-dir")
+    return Path(os.fsdecode(git("rev-parse", *options, cwd=here)).removesuffix("\n"))
 
 
 def git(
@@ -137,14 +147,13 @@ def literal(path: str) -> str:
 
 
 def check_git() -> None:
-    """Raise `ProjectError` if this is a git checkout, and git is not installed or refuses it."""
+    """Raise `ProjectError` if this is no git checkout, or git is not installed or refuses it."""
     import shutil
 
     top = checkout()
-    if (top / ".git").exists():
-        if not shutil.which("git"):
-            raise ProjectError("git is not on PATH: install it, or add its folder to PATH")
-        git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
+    if not shutil.which("git"):
+        raise ProjectError("git is not on PATH: install it, or add its folder to PATH")
+    git("rev-parse", "--git-dir", cwd=top)  # git refuses that of another user
 
 
 def remote_url(root: Path) -> str:

@@ -1,11 +1,13 @@
 """Where things are: the main repository, its projects, and the address of MLflow's store."""
 
 import os
+import stat
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 
 from .errors import ProjectError, StoreError
-from .git import checkout, git, names, remote_url
+from .git import checkout, common_folder, glob, names, remote_url
 from .pipeline.tags import DEFAULT, PROCESSOR, PYTHON, REQUIREMENTS
 
 
@@ -21,18 +23,29 @@ def main_repository() -> Path:
     parents = [Path.cwd(), *Path.cwd().parents]
     projects = [path for path in parents if path.is_relative_to(here) and (path / ".dvc").is_dir()]
     inner = projects[-1].relative_to(here) if projects else Path()
-    git_folder = here / ".git"
-    if git_folder.is_dir() and not git_folder.is_symlink():
-        return here / inner
-    try:
-        common = os.fsdecode(
-            git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=here)
-        )
-    except (OSError, ProjectError):
-        return here / inner
+    common = common_folder(here)
     # That of a submodule is in its parent's .git, and that of a bare repository the repository.
-    main = Path(common.removesuffix("\n")).parent / inner
-    return main if common.endswith("/.git\n") and (main / ".dvc").is_dir() else here / inner
+    main = common.parent / inner
+    return main if common.name == ".git" and (main / ".dvc").is_dir() else here / inner
+
+
+def own_folder(root: Path) -> Path:
+    """Return the folder of the tool's own files, for the project in the main repository at `root`.
+
+    It is in git's folder, where no clone brings anything. An unpacked archive or a copy does, so it
+    has to be this user's. Raises `ProjectError` if it is not, or cannot be made.
+    """
+    folder = common_folder(root)
+    for part in ("dvc-mlflow", *folder_of(root, checkout(root)).split("/")):
+        folder /= part
+        try:
+            folder.mkdir(exist_ok=True)
+            found = folder.lstat()
+        except OSError as error:
+            raise ProjectError(f"{folder}: {error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise ProjectError(f"{folder} is a link, or belongs to somebody else; delete it")
+    return folder
 
 
 def environment(requirements_md5: str) -> dict[str, str]:
@@ -67,8 +80,23 @@ def address(root: Path) -> str:
 
 
 def own_address(root: Path) -> str:
-    """Return the address of the database in the main repository."""
-    return f"sqlite:///{root}/mlflow.db"
+    """Return the address of the repository's own database."""
+    return f"sqlite:///{store_folder(root)}/mlflow.db"
+
+
+@cache
+def store_folder(root: Path) -> Path:
+    """Return the folder of the repository's own database, and of the files of its rows.
+
+    Where a commit brings what has its name, that is left alone, and the folder is the tool's.
+    """
+    return own_folder(root) if why_not_in_tree(root) else root
+
+
+def artifacts_folder(root: Path) -> Path:
+    """Return where the files of rows are, unless a server keeps them: beside the database."""
+    file = file_of(address(root))
+    return (file.parent if file else store_folder(root)) / "mlartifacts"
 
 
 def default_experiment(root: Path, folder: str = "") -> str:
@@ -76,9 +104,8 @@ def default_experiment(root: Path, folder: str = "") -> str:
 
     In its own store, that is the one with the tag, as the repository may have been renamed since.
     """
-    database = root / "mlflow.db"
-    is_own = address(root) == own_address(root) and not why_not_own(root)
-    if is_own and database.exists():
+    database = store_folder(root) / "mlflow.db"
+    if address(root) == own_address(root) and database.exists():
         import sqlite3
 
         tagged = "SELECT name FROM experiments JOIN experiment_tags USING (experiment_id)"
@@ -110,24 +137,22 @@ def has_experiment(root: Path, name: str) -> bool:
     return False
 
 
-def why_not_own(root: Path) -> str:
-    """Return why the repository's own store is not used unless the user names it; "" if it is.
+def why_not_in_tree(root: Path) -> str:
+    """Return why the repository's own store is not in its work tree; "" if it is.
 
     What a commit brings can name any place of this machine as that of a row's files.
     """
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return ""
-    for name in ("mlflow.db", "mlartifacts"):
-        if (root / name).is_symlink():
-            return f"{name} is a link"
+    return why_not_own(root, "mlflow.db*", "mlartifacts")
+
+
+def why_not_own(root: Path, *patterns: str) -> str:
+    """Return why what has one of these names in a project is not the tool's; "" if it may be."""
+    for pattern in patterns:
+        if link := next((path for path in root.glob(pattern) if path.is_symlink()), None):
+            return f"{link.name} is a link"
     folder = folder_of(root, checkout(root))
-    paths = [
-        f":(top,literal){'/'.join(filter(None, [folder, n]))}" for n in ("mlflow.db", "mlartifacts")
-    ]
-    with suppress(OSError, ProjectError):  # no git
-        if tracked := [*names("ls-files", "-z", "--", *paths, cwd=root)]:
-            return f"{tracked[0]} is tracked by git"
-    return ""
+    tracked = names("ls-files", "-z", "--", *(glob(folder, each) for each in patterns), cwd=root)
+    return f"{tracked[0]} is tracked by git" if tracked else ""
 
 
 def former_experiment(root: Path, folder: str = "") -> str:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import own_files
+from .errors import ProjectError
 from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM, value
+from .place import own_folder
 
 
 def tags(root: Path, pid: int = 0) -> dict[str, str]:
@@ -21,25 +22,22 @@ def tags(root: Path, pid: int = 0) -> dict[str, str]:
 
 
 def clone(root: Path) -> str:
-    """Return the unique name of the clone at `root`, kept in a file outside git."""
-    path, digits = f"{root}/.dvc/tmp/clone", {*b"0123456789abcdef"}
+    """Return the unique name of the clone at `root`, or "" if it has no folder to keep it in."""
     try:
-        if len(name := own_files.read(path)) == 32 and digits.issuperset(name):
-            return name.decode()
-    except OSError:
-        pass
-    # Of two processes that make it at once, both take the first one's.
-    made = f"{path}.{os.getpid()}.new"
-    own_files.write(made, os.urandom(16).hex().encode())
-    try:
-        os.link(made, path)
-    except OSError:  # it is there, or damaged, or this file system has no links
-        if not os.path.exists(path) or os.path.getsize(path) != 32 or os.path.islink(path):
-            os.replace(made, path)
-    finally:
-        if os.path.lexists(made):
-            os.unlink(made)
-    return own_files.read(path).decode()
+        folder = own_folder(root)
+    except ProjectError:  # whoever needs the folder says so
+        return ""
+    path, made = folder / "clone", folder / f"clone.{os.urandom(4).hex()}"
+    if not path.exists():
+        made.write_text(os.urandom(16).hex())
+        try:
+            os.link(made, path)  # of two processes that make it at once, both take the first one's
+            made.unlink()
+        except FileExistsError:
+            made.unlink()
+        except OSError:  # a file system without links
+            made.rename(path)
+    return path.read_text()
 
 
 def system() -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -30,11 +30,12 @@ _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 def run(given: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
     root, ends = prepare(), stopped()
-    if given.until_idle:
-        _follow_until_idle(root, given.lock, ends)
-    elif _has_history(root, ends):
-        say(f"following {root}")
-        follow(root, ends.is_set)
+    with suppress(KeyboardInterrupt):
+        if given.until_idle:
+            _follow_until_idle(root, given.lock, ends)
+        elif _has_history(root, ends):
+            say(f"following {root}")
+            follow(root, ends.is_set)
     return 0
 
 
@@ -49,11 +50,22 @@ def prepare() -> Path:
 
 
 def stopped() -> Event:
-    """Return an event that Ctrl-C, SIGTERM and a terminal's end set from now on."""
+    """Let Ctrl-C, SIGTERM and a terminal's end raise `KeyboardInterrupt`, whatever is done then.
+
+    Whatever that is, it can be killed, and is done later. Return an event that they set as well: a
+    library can lose the exception.
+    """
     event = Event()
+
+    def stop(*_: object) -> None:
+        is_first = not event.is_set()
+        event.set()
+        if is_first:
+            raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
-            signal.signal(number, lambda *_: event.set())
+            signal.signal(number, stop)
     return event
 
 

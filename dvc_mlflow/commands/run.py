@@ -9,9 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
-from .. import processes
+from .. import processes, work_tree
 from ..errors import ProjectError, warn
 from ..follow.start import start
+from ..git import checkout
 from ..pipeline.run_context import CONTEXT, EXPERIMENT, Token, with_token
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import (
@@ -103,7 +104,7 @@ def _experiment(stage: str, dvc: int, project: Path) -> str:
     address, _, name = stage.rpartition(":")
     home = _folder_of(dvc) if stage else project
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # DVC says it
-        text = (home / (address or "dvc.yaml")).read_text()
+        text = work_tree.read(home / (address or "dvc.yaml"), checkout(home)).decode()
         if "experiment" in text:
             return _named(text, name.partition("@")[0])
     return ""

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from threading import Event
 from typing import IO
 
-from .. import own_files, processes
+from .. import processes
 from ..errors import ToolError, say, warn
+from ..place import artifacts_folder, own_folder
 from ..project import Project
 from ..store import ui_port
 from ..store.store import Store
@@ -26,31 +29,36 @@ _ENDING = 3  # s that the server has for its end
 
 def run(given: argparse.Namespace) -> int:
     """Record what git has, serve the table, print its address, and follow; return 0."""
-    root = prepare()
+    root, ends = prepare(), stopped()
+    with suppress(KeyboardInterrupt):
+        _show(root, given.port, ends)
+    return 0
+
+
+def _show(root: Path, free: int, ends: Event) -> None:
+    """Do what `ui` does, with the port `free` for the page, until the event."""
     with Project() as project:
         store = open_store(project, root)
         port = ui_port.port(root, store.address)
         if port:
             say(f"All results: {store.url()}")
             warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
-            return 0
+            return
         if not store.is_remote:
-            _check_free(given.port)
+            _check_free(free)
         add_history(project, root)
     if store.is_remote:
         say(f"All results: {store.url()}")
-        follow(root, stopped().is_set)
-        return 0
-    _serve_and_follow(store, given.port)
-    return 0
+        follow(root, ends.is_set)
+    else:
+        _serve_and_follow(store, free, ends)
 
 
-def _serve_and_follow(store: Store, port: int) -> None:
+def _serve_and_follow(store: Store, port: int, ends: Event) -> None:
     """Serve the table, and follow until Ctrl-C, SIGTERM or the end of the server."""
-    root, ends = store.root, stopped()
-    log = root / own_files.FOLDER / "ui.log"
-    own_files.write(f"{log}", b"")
-    with log.open("ab") as file, _serving(store, port, file) as server:
+    root = store.root
+    log = own_folder(root) / "ui.log"
+    with log.open("wb") as file, _serving(store, port, file) as server:
         ui_port.note(root, store.address, port)
 
         def is_over() -> bool:
@@ -101,7 +109,7 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
     env.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", ui_port.HOST]
     command += ["--port", f"{port}", "--workers", "1"]  # a person needs no more
-    command += ["--artifacts-destination", f"{store.root}/mlartifacts"]
+    command += ["--artifacts-destination", f"{artifacts_folder(store.root)}"]
     with subprocess.Popen(
         command,
         cwd="/",

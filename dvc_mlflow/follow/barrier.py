@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .. import own_files
+from ..errors import ProjectError
+from ..place import own_folder
 from .follower_lock import FollowerLock
 
-_FOLDER = Path(own_files.FOLDER, "asked")
+_FOLDER = "asked"
 _PATIENCE, _MOMENT = 30.0, 0.05  # s
 
 
@@ -17,7 +18,7 @@ class Questions:
     """The questions of a repository's other processes, as its follower sees them."""
 
     def __init__(self, root: Path) -> None:
-        self._folder = f"{root / _FOLDER}"
+        self._folder = f"{own_folder(root) / _FOLDER}"
         self._first: dict[str, int] = {}
         """How often the follower had looked when it found each."""
 
@@ -42,11 +43,16 @@ def wait_for_follower(root: Path) -> str:
 
     Return why that is not known to be done, or "". Raises `OSError`.
     """
-    with FollowerLock(root) as lock:
+    try:
+        opened = FollowerLock(root)
+    except ProjectError:  # where its lock cannot be, there is no follower
+        return ""
+    with opened as lock:
         if not (owner := lock.owner):
             return ""
-        question = root / _FOLDER / f"{os.getpid()}"
-        own_files.write(f"{question}", b"")
+        question = own_folder(root) / _FOLDER / f"{os.getpid()}"
+        question.parent.mkdir(exist_ok=True)
+        question.touch()
         try:
             deadline = time.monotonic() + _PATIENCE
             while question.exists() and lock.owner:

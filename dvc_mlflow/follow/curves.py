@@ -3,21 +3,27 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import work_tree
 from ..pipeline.keys import file_prefixes, keyed_curves, labels, prefix
 from ..pipeline.row import Point
 from ..pipeline.stages import Plot, Stage, is_table
 from ..rows.result import Result
+
+_MOST = 10_000  # points at once, so that whatever else there is to do can be done
+_CHUNK = 1_000_000  # bytes
 
 
 class GrowingCurves:
     """Reads what a stage adds to its curves, each line once and only when it is whole."""
 
     def __init__(self, result: Result, stage: Stage) -> None:
-        self._root, pipeline = result.project.root, result.pipeline
+        self._root, self._top = result.project.root, result.project.top
+        pipeline = result.pipeline
         self._plots = [plot for plot in pipeline.plots_of(stage) if plot.draws_lines]
         self._start = prefix(stage, labels(result.row_stages)[stage.name])
         self._stems = file_prefixes(pipeline, stage)
         self._read: dict[str, _Read] = {}
+        self._pending: list[Point] = []
 
     @property
     def draws(self) -> bool:
@@ -25,14 +31,15 @@ class GrowingCurves:
         return bool(self._plots)
 
     def read(self) -> list[Point]:
-        """Return the points that have been added since the last call."""
-        found = []
-        for path, plot in self._files():
+        """Return points that have been added since the last call, of very many the first."""
+        for path, plot in () if self._pending else self._files():
             has_head = plot.header and not path.endswith(".jsonl")
-            text = self._read.setdefault(path, _Read(has_head)).added(self._root / path)
+            text = self._read.setdefault(path, _Read(has_head)).added(self._root / path, self._top)
             if text:
                 keyed = keyed_curves(plot, path, text, self._start, self._stems)
-                found += [Point(key, v, step) for key, curve in keyed for step, v in curve.points]
+                points = (Point(key, v, step) for key, curve in keyed for step, v in curve.points)
+                self._pending += points
+        found, self._pending = self._pending[:_MOST], self._pending[_MOST:]
         return found
 
     def _files(self) -> Iterator[tuple[str, Plot]]:
@@ -49,12 +56,10 @@ class _Read:
     def __init__(self, has_head: bool) -> None:
         self._at, self._head, self._has_head = 0, b"", has_head
 
-    def added(self, path: Path) -> str:
-        """Return the whole lines that were added, after the table's header if it has one."""
+    def added(self, path: Path, top: Path) -> str:
+        """Return whole lines that were added, after the table's header if it has one."""
         try:
-            with path.open("rb") as file:
-                file.seek(self._at)
-                lines = file.read(1 << 24)
+            lines = work_tree.read(path, top, start=self._at, size=_CHUNK)
         except OSError:
             return ""
         whole = lines[: lines.rfind(b"\n") + 1]

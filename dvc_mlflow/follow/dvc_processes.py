@@ -34,16 +34,6 @@ class DvcProcess:
         self._first: dict[int, float] = {}
         """When each child was first seen to run."""
 
-    def is_visible(self) -> bool:
-        """Whether its environment can be read: another user's cannot."""
-        try:
-            self.process.environ()
-        except (psutil.AccessDenied, OSError):
-            return False
-        except psutil.Error:
-            return True
-        return True
-
     def commands(self) -> Iterator[Command]:
         """Yield the commands of a stage that it runs, while they are new."""
         with suppress(psutil.Error, OSError):
@@ -70,10 +60,8 @@ def is_stopped(process: psutil.Process) -> bool:
         return False
 
 
-def is_alive(process: psutil.Process | None) -> bool:
-    """Whether a process is to be seen and runs, and its id was not used again."""
-    if process is None:
-        return False
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs, and its id was not used again."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

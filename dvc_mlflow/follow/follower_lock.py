@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Self
 
-from .. import own_files, processes
+from .. import processes
+from ..place import own_folder
 
 
 class FollowerLock:
@@ -15,15 +16,12 @@ class FollowerLock:
 
     File systems can be shared, and each machine sees its own processes only: each has a lock.
     `descriptor` is that of a lock which was taken for this process by the one that started it.
-    Raises `OSError`.
+    Raises `OSError` and `ProjectError`.
     """
 
     def __init__(self, root: Path, descriptor: int | None = None) -> None:
-        own_files.check(f"{root}")
-        folder = root / own_files.FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        path = f"{folder}/follower.{os.uname().nodename}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        path = own_folder(root) / f"follower.{os.uname().nodename}"
         self.descriptor = os.open(path, flags, 0o666) if descriptor is None else descriptor
 
     def take(self) -> bool:

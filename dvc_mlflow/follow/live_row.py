@@ -83,7 +83,7 @@ class LiveRow:
         with self._stores.use(result) as (store, _):
             if self.is_open or self._find(store):
                 log_known(store, store.client.get_run(self._live.run_id), result, stage)
-            elif not self._is_elsewhere(store, run):
+            else:
                 self._open(store, result, name)
         if is_new and self.is_open:
             self._monitor = monitor(self._live.run_id)
@@ -223,13 +223,11 @@ class LiveRow:
     def _tags(self, store: Store) -> dict[str, str]:
         """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
         own = {LIVE: live_key(self._result.pipeline.folder, self._result.row_stages)}
-        is_here = self.dvc is not None and processes.process(self.pid)
+        is_here = processes.process(self.pid)
         return own | processes.tags(store.root, self.pid if is_here else 0)
 
     def _find(self, store: Store) -> bool:
         """Find the run that a follower before this one has opened for the same `dvc`."""
-        if self.dvc is None:
-            return False
         tags = self._tags(store)
         query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
         for run in store.runs(query):
@@ -239,11 +237,6 @@ class LiveRow:
                 self._sent = stored(store, run)
                 return True
         return False
-
-    def _is_elsewhere(self, store: Store, run: StageRun) -> bool:
-        """Whether the follower of another machine has a row for a `dvc` that is not seen here."""
-        query = f"attributes.status = 'RUNNING' and tags.`{LIVE}` = '{self._tags(store)[LIVE]}'"
-        return not run.is_seen and any(True for _ in store.runs(query))
 
     def _stop_monitor(self) -> None:
         if self._monitor:

@@ -138,7 +138,7 @@ class LiveRows:
         for row in [*self._open]:
             lives = is_alive(row.dvc)
             is_held = lives and holds_lock(row.home, row.pid)
-            if row in used or is_held or (row.dvc and is_stopped(row.dvc)):
+            if row in used or is_held or is_stopped(row.dvc):
                 self._idle[row] = time.monotonic()
             elif not lives or time.monotonic() - self._idle[row] > _UNTIL_LOST:
                 row.drop()
@@ -188,17 +188,13 @@ class LiveRows:
         if not Path(run.home).is_dir():
             return
         project = self._project(run.home)
-        if not run.file:  # not seen itself
-            run.file, run.name = project.stage_writing(run.held.writes)
-        if not run.file:
-            return
         name = stage.name = project.begin_at(run.file, run.name)
         results = results_of(project, run, name)
         if not results:
             return
         stage.open_lock()
         stage.entry = project.entry(name)
-        stage.inputs = project.inputs(name, int(run.began * 1e9)) if run.is_seen else {}
+        stage.inputs = project.inputs(name, int(run.began * 1e9))
         result = stage.result = results[0]
         if len(results) > 1:
             return
@@ -231,7 +227,7 @@ class LiveRows:
                 self._complete(stage, state)
                 return True
         is_proof = run.is_dvc_done and since > _UNTIL_FAILED and (not now or now.age > _RESTS)
-        if (run.is_dvc_alive and not is_proof) or (not run.is_seen and since < _UNTIL_LOST):
+        if run.is_dvc_alive and not is_proof:
             return False
         self._fail(stage)
         return True
@@ -325,7 +321,7 @@ class LiveRows:
         run, row = stage.run, stage.row
         status = "KILLED" if run.was_killed and not run.is_dvc_alive else "FAILED"
         self._take_scripts(stage, now=True)
-        is_unknown = run.repeated_by or stage.is_late or not run.is_seen or stage.is_replaced()
+        is_unknown = run.repeated_by or stage.is_late or stage.is_replaced()
         if row and is_unknown:
             row.drop()
         elif row and stage.result:

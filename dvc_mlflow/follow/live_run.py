@@ -9,12 +9,12 @@ from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from ..pipeline.row import DIGITS
 from ..pipeline.stages import Stage
 from ..pipeline.tags import NAME, NAMED, NOTE, SCRIPT_NAME
-from ..rows.content import inputs_of, params_of
+from ..rows.content import params_of
 from ..rows.description import description
 from ..rows.name import changes, words
 from ..rows.result import Result
 from ..rows.row_of import origin_tags
-from ..store.run_data import log, log_inputs
+from ..store.run_data import log
 from ..store.runs import is_random_name
 from ..store.store import Store
 from ..store.upsert import Live, new_run, noted
@@ -53,7 +53,6 @@ def take_run(
     if not own.get(NOTE):
         more |= noted(note)
     log(store, run.info.run_id, tags={**tags, **more})
-    _log_data(store, run, result, stage)
     store.show()
     return Live(run.info.run_id, name, is_used=True)
 
@@ -69,20 +68,14 @@ def _head(
 
 
 def log_known(store: Store, run: Run, result: Result, stage: Stage) -> None:
-    """Log the params and data sets of a stage of a row, as far as its run lacks them.
+    """Log the params of a stage of a row, as far as its run lacks them.
 
-    If it is a member of the row, those of its part are included.
+    Which data it reads is known when it has ended: dvc.lock has what its last result has read.
     """
     params = _params(result, stage)
     log(
         store, run.info.run_id, params={k: v for k, v in params.items() if k not in run.data.params}
     )
-    _log_data(store, run, result, stage)
-
-
-def _log_data(store: Store, run: Run, result: Result, stage: Stage) -> None:
-    parts = [result.row_stages.parts[name] for name in _names(result, stage)] or [[stage]]
-    log_inputs(store, run, [each for part in parts for each in inputs_of(result, part)])
 
 
 def _params(result: Result, stage: Stage) -> dict[str, str]:

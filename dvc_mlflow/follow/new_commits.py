@@ -7,15 +7,14 @@ from typing import Any
 
 from mlflow.entities import ViewType
 
-from .. import own_files
-from ..errors import ProjectError
 from ..git import ask, checkout
+from ..place import own_folder
 from ..project import Project
 from ..rows.commits import Commits, committed, everything, named_experiments
 from ..store.store import Store, exists
 from .recording import Options, Recording
 
-_FILE = Path(own_files.FOLDER, "history")
+_FILE = "history"
 
 
 def record_history(
@@ -29,9 +28,7 @@ def record_history(
     If it was never done, commits below those that are `old` are left out. Experiments that are
     `running`, by name, are left for the next time. Raises `ToolError`.
     """
-    file, top = f"{root / _FILE}", project.top
-    if not (top / ".git").exists():  # the checkout is all that there is
-        return Recording(project, root, Options())
+    file, top = own_folder(root) / _FILE, project.top
     content = _content(file)
     own = content.get(project.folder, {})
     is_known = bool(own) and own["store"] == _store(root)
@@ -49,26 +46,23 @@ def record_history(
         recording.record_commits(commits)
     if is_known or old is None:
         content[project.folder] = {"store": _store(root), "tips": starts}
-        own_files.write(file, json.dumps(content).encode())
+        file.write_text(json.dumps(content))
     return recording
 
 
 def tips(root: Path) -> Sequence[str]:
     """Return the commits of a repository from which all others can be reached."""
-    try:
-        return committed(checkout(root)).starts
-    except (OSError, ProjectError):  # no git
-        return []
+    return committed(checkout(root)).starts
 
 
-def _content(file: str) -> dict[str, Any]:
+def _content(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(own_files.read(file))
+        content = json.loads(file.read_text())
         return {
             key: {"store": str(each["store"]), "tips": [*map(str, each["tips"])]}
             for key, each in content.items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none yet, or half of it
         return {}
 
 

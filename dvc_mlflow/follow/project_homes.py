@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ProjectError
 from ..git import ask, checkout, glob, names
 from ..place import folder_of
 from .rwlock import Stamp, stamp
@@ -26,9 +25,8 @@ def homes(root: Path) -> Iterator[ProjectHome]:
     inner = [os.path.relpath(root, top)]
     listed = ask("worktree", "list", "--porcelain", "-z", cwd=root).split("\0")
     trees = [each.removeprefix("worktree ") for each in listed if each.startswith("worktree ")]
-    with suppress(OSError, ProjectError):
-        found = names("ls-files", "-co", "--exclude-standard", "-z", "--", "*.dvc/config", cwd=root)
-        inner += [f"{path}/../.." for path in found]
+    found = names("ls-files", "-co", "--exclude-standard", "-z", "--", "*.dvc/config", cwd=root)
+    inner += [f"{path}/../.." for path in found]
     own = (os.path.realpath(f"{tree}/{each}") for tree in (top, *trees) for each in inner)
     for folder in dict.fromkeys(own):
         if Path(folder, ".dvc").is_dir():
@@ -40,10 +38,7 @@ def dvc_files(home: str) -> list[str]:
     top = checkout(Path(home))
     folder = folder_of(Path(home), top)
     patterns = [glob(folder, f"**/{name}") for name in ("dvc.lock", "dvc.yaml")]
-    try:
-        return [f"{top}/{n}" for n in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
-    except (OSError, ProjectError):  # no git
-        return [f"{path}" for name in ("dvc.lock", "dvc.yaml") for path in Path(home).rglob(name)]
+    return [f"{top}/{name}" for name in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
 
 
 def heads(home: str) -> list[str]:

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import own_files
+from .. import work_tree
 
 _SETTLED = 100_000_000  # ns after which a file of that age is not half written
 _DAMAGED = 10_000_000_000  # ns after which one that cannot be read says nothing any more
+_MOST = 1_000_000  # bytes; an entry has some hundred
 
 
 class Stamp(NamedTuple):
@@ -51,7 +52,7 @@ class RWLock:
     """A project's rwlock, read again when it has changed."""
 
     def __init__(self, home: str) -> None:
-        self._path = f"{home}/.dvc/tmp/rwlock"
+        self._home, self._path = home, f"{home}/.dvc/tmp/rwlock"
         self.stamp: Stamp | None = None
         """The file's, when it was read last."""
         self.held: dict[int, Held] = {}
@@ -60,7 +61,8 @@ class RWLock:
     def read(self) -> bool:
         """Read what is held; return whether that is so now.
 
-        While the file is half written, it is what could be read last.
+        While the file is half written, it is what could be read last. Raises
+        `work_tree.RefusedError`, and then nothing is held.
         """
         now = stamp(self._path)
         if now is None:
@@ -71,13 +73,16 @@ class RWLock:
         writes: dict[int, set[str]] = {}
         reads: dict[int, set[str]] = {}
         try:
-            content = json.loads(own_files.read(self._path))
+            content = json.loads(work_tree.read(self._path, self._home, of_dvc=True, most=_MOST))
             for path, info in content.get("write", {}).items():
                 writes.setdefault(int(info["pid"]), set()).add(path)
             for path, infos in content.get("read", {}).items():
                 for info in infos:
                     reads.setdefault(int(info["pid"]), set()).add(path)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except work_tree.RefusedError:
+            self.held = {}
+            raise
+        except Exception:  # of whatever else anybody has written there
             if now.age < _DAMAGED or stamp(self._path) != now:
                 return False
             writes, reads = {}, {}
@@ -106,13 +111,13 @@ def lock_stamp(home: str) -> Stamp | None:
 def last_dvc(home: str) -> int:
     """Return the process id of the `dvc` that has locked a project last, or 0.
 
-    A stage with neither deps nor outputs has no entry in rwlock.
+    A stage with neither deps nor outputs has no entry in rwlock. Raises `work_tree.RefusedError`.
     """
     try:
-        text = own_files.read(f"{home}/.dvc/tmp/lock").decode(errors="replace").strip()
-    except OSError:
+        text = work_tree.read(f"{home}/.dvc/tmp/lock", home, of_dvc=True, most=_MOST)
+    except FileNotFoundError:
         return 0
-    return int(text[:9]) if text.isdecimal() else 0
+    return int(text[:9]) if text.strip().isdigit() else 0
 
 
 def holds_lock(home: str, pid: int) -> bool:

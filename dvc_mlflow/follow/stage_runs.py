@@ -2,8 +2,8 @@
 
 An entry in rwlock identifies a stage, and shows its end. That a command runs is shown by a child of
 the `dvc` with `DVC_STAGE` in its environment. The variable alone shows nothing: a daemon, or the
-`dvc` of another repository, can have inherited it. Where a process cannot be looked into (another
-user's, a container's), an entry that stays shows a run.
+`dvc` of another repository, can have inherited it. Nor does an entry alone: anybody can have
+committed it.
 """
 
 import os
@@ -16,16 +16,14 @@ from pathlib import Path
 
 import psutil
 
-from .. import processes
+from .. import processes, work_tree
 from ..pipeline.run_context import Token, token_of
 from .dvc_processes import Command, DvcProcess, is_alive
 from .project_homes import ProjectHome
 from .rwlock import Held, RWLock, Stamp, holds_lock, last_dvc, lock_stamp, stamp
 
 _LOOK, _REST = 0.1, 0.3  # s between two looks: while something runs, and else
-_LONG_AGO = 0.0  # since when an entry stands that was there at the first look
 _ACTIVE = 10.0  # s after which a project in which nothing has changed is at rest
-_STAYS = 1.0  # s that an entry of a process that cannot be looked into stands for, if it is a run
 
 
 @dataclass(eq=False)
@@ -36,16 +34,12 @@ class StageRun:
     """The project that it runs in; a temporary copy's goes soon after its end."""
     main: str
     """The project of which it is a copy, or itself."""
-    pid: int
-    """That of its `dvc`."""
-    dvc: psutil.Process | None
-    """The same; None if no such process is to be seen."""
-    is_seen: bool
-    """Whether its processes can be looked into."""
+    dvc: psutil.Process
+    """The `dvc` that runs it."""
     file: str
-    """The absolute path of its dvc.yaml; "" while that is not known."""
+    """The absolute path of its dvc.yaml."""
     name: str
-    """As in that dvc.yaml; "" while that is not known."""
+    """As in that dvc.yaml."""
     address: str
     """The two as DVC gives them to its commands, relative to where it has been started."""
     mark: str
@@ -77,13 +71,18 @@ class StageRun:
     """The next run of the same stage, by whatever `dvc`."""
 
     @property
+    def pid(self) -> int:
+        """The id of its `dvc`."""
+        return int(self.dvc.pid)
+
+    @property
     def lock(self) -> str:
-        """The path of its dvc.lock, or "" while that is not known."""
-        return f"{Path(self.file).with_name('dvc.lock')}" if self.file else ""
+        """The path of its dvc.lock."""
+        return f"{Path(self.file).with_name('dvc.lock')}"
 
     @property
     def is_dvc_alive(self) -> bool:
-        """Whether its `dvc` still runs, as far as can be seen."""
+        """Whether its `dvc` still runs."""
         return is_alive(self.dvc)
 
     @property
@@ -103,11 +102,6 @@ class _Place:
         self.home, self.main = home, main
         self.rwlock = RWLock(home)
         self.dvcs: dict[int, DvcProcess] = {}
-        self._seen: set[int] = set()
-        """The ids of processes that could be looked into."""
-        self._stands: dict[tuple[int, Held], float] = {}
-        """Since when entries of other processes stand."""
-        self._is_new = True
         self._signs: tuple[Stamp | None, ...] = ()
         """Of the files that name processes, when these were found."""
 
@@ -127,9 +121,8 @@ class _Place:
     def is_quiet(self) -> bool:
         """Whether nothing has happened here for a while; a program that has run DVC can live on."""
         is_young = any(each.age < _ACTIVE * 1e9 for each in self._signs if each)
-        is_held = any(since != _LONG_AGO for since in self._stands.values())
         at_work = (p for p in self.dvcs if p in self.rwlock.held or holds_lock(self.home, p))
-        return not (is_young or is_held or any(at_work))
+        return not (is_young or any(at_work))
 
     def find(self) -> None:
         """Find the processes that have locked the project, and forget those that have ended."""
@@ -142,24 +135,6 @@ class _Place:
                 self.dvcs[pid] = DvcProcess(pid)
         for pid in [pid for pid, dvc in self.dvcs.items() if not is_alive(dvc.process)]:
             del self.dvcs[pid]
-        self._seen |= {pid for pid in self.dvcs.keys() - self._seen if self.dvcs[pid].is_visible()}
-
-    def unseen(self) -> Iterator[tuple[int, Held, float]]:
-        """Yield what processes that cannot be looked into hold for so long that they run a stage.
-
-        What was there at the first look is of a process that has been killed, if none has its id.
-        """
-        now = time.time()
-        held = self.rwlock.held.items()
-        entries = [(pid, own) for pid, own in held if own.writes and pid not in self._seen]
-        self._stands = {each: self._stands.get(each, now) for each in entries}
-        if self._is_new:
-            gone = (each for each in entries if each[0] not in self.dvcs)
-            self._stands |= dict.fromkeys(gone, _LONG_AGO)
-            self._is_new = False
-        for (pid, own), since in self._stands.items():
-            if since != _LONG_AGO and now - since > _STAYS:
-                yield pid, own, since
 
 
 class Looker(threading.Thread):
@@ -218,7 +193,10 @@ class Looker(threading.Thread):
         for home, main in listed.items():
             if home not in self._places:
                 self._places[home] = _Place(home, main)
-            self._look_at(self._places[home])
+            try:
+                self._look_at(self._places[home])
+            except work_tree.RefusedError as error:  # of one project; the others are looked at
+                self.error = error
         for run in self.runs:
             if run.home not in listed:
                 run.ended = run.ended or time.time()
@@ -228,11 +206,13 @@ class Looker(threading.Thread):
         for home in self.homes:
             yield home.folder, home.folder
             for folder in (".dvc/tmp/exps/standalone", ".dvc/tmp/exps"):
-                with suppress(FileNotFoundError):
-                    for name in os.listdir(f"{home.folder}/{folder}"):  # noqa: PTH208  (for speed)
-                        if name.startswith("tmp"):
-                            copy = f"{home.folder}/{folder}/{name}/{home.inner}"
-                            yield os.path.normpath(copy), home.folder
+                path = f"{home.folder}/{folder}"
+                if not work_tree.is_inside(path, home.folder, of_dvc=True):
+                    continue  # a link, which a commit can have
+                with suppress(OSError), os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("tmp") and entry.is_dir(follow_symlinks=False):
+                            yield os.path.normpath(f"{entry.path}/{home.inner}"), home.folder
 
     def _look_at(self, place: _Place) -> None:
         mine = [run for run in self.runs if run.home == place.home and not run.ended]
@@ -242,7 +222,7 @@ class Looker(threading.Thread):
         held = place.rwlock.held
         for run in mine if is_now else ():
             stands = run.held.is_part_of(held.get(run.pid, Held())) if run.held else None
-            if run.dvc is not None and not is_alive(run.dvc):
+            if not is_alive(run.dvc):
                 run.was_killed = bool(stands)  # a dvc that ends removes its entry
                 run.ended = time.time()
             elif stands:
@@ -258,9 +238,6 @@ class Looker(threading.Thread):
             for command in dvc.commands():
                 with suppress(psutil.Error, OSError):  # it can have ended by now
                     self._see(place, dvc, command)
-        for pid, own, since in place.unseen() if is_now else ():
-            if not any((run.pid, run.held) == (pid, own) for run in self.runs):
-                self._see_entry(place, pid, own, since)
 
     def _see(self, place: _Place, dvc: DvcProcess, command: Command) -> None:
         """Take note of a command of a stage."""
@@ -285,9 +262,7 @@ class Looker(threading.Thread):
             StageRun(
                 home=place.home,
                 main=place.main,
-                pid=dvc.pid,
                 dvc=dvc.process,
-                is_seen=True,
                 file=file,
                 name=name,
                 address=command.env["DVC_STAGE"],
@@ -304,35 +279,11 @@ class Looker(threading.Thread):
             )
         )
 
-    def _see_entry(self, place: _Place, pid: int, held: Held, since: float) -> None:
-        """Take note of an entry of a process that cannot be looked into."""
-        known = place.dvcs.get(pid)
-        self._add(
-            StageRun(
-                home=place.home,
-                main=place.main,
-                pid=pid,
-                dvc=known.process if known else None,
-                is_seen=False,
-                file="",
-                name="",
-                address="",
-                mark="",
-                token=None,
-                folder="",
-                experiment="",
-                store="",
-                began=since,
-                held=held,
-                before=None,
-            )
-        )
-
     def _add(self, run: StageRun) -> None:
         for other in self.runs:
             if other.pid == run.pid and other.home == run.home:
                 other.has_next, other.ended = True, other.ended or time.time()
-            if run.file and (other.file, other.name) == (run.file, run.name):
+            if (other.file, other.name) == (run.file, run.name):
                 other.repeated_by = other.repeated_by or run
         with self._lock:
             self.runs = (*self.runs, run)

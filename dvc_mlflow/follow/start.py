@@ -4,25 +4,25 @@ import os
 import sys
 from pathlib import Path
 
-from .. import own_files
+from ..place import own_folder
 from .follower_lock import FollowerLock
 
-LOG = Path(own_files.FOLDER, "follow.log")
+LOG = "follow.log"
 
 
 def start(root: Path) -> None:
-    """Start a follower of the repository at `root` unless one is at work; raises `OSError`.
+    """Start a follower of the repository at `root` unless one is at work.
 
     It is in a session of its own and holds nobody's descriptor, so that `dvc repro | tee log` ends
     with `dvc`, and Ctrl-C does not reach it. It ends soon after the last `dvc`. Its lock is taken
-    here, so that there is no moment without it.
+    here, so that there is no moment without it. Raises `OSError` and `ProjectError`.
     """
     with FollowerLock(root) as lock:
         lock.touch()
         if not lock.take():
             return
-        own_files.write(f"{root / LOG}", b"")
-        log = os.open(root / LOG, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+        log = os.open(own_folder(root) / LOG, flags, 0o666)
         if child := os.fork():
             os.close(log)
             os.waitpid(child, 0)

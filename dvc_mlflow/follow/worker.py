@@ -89,7 +89,7 @@ class Worker:
             self._say_once(error)
 
     def _say_once(self, error: Exception) -> None:
-        is_own = isinstance(error, ToolError)
+        is_own = isinstance(error, ToolError | OSError)
         text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
         if text not in self._said:
             self._say(" ".join(text.split())[:500])

@@ -61,8 +61,6 @@ class Part:
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    images: dict[str, bytes] = field(default_factory=dict)
-    """The pictures that dvc.yaml declares as plots: a chart shows them beside those of others."""
     inputs: list[Input] = field(default_factory=list)
     models: list[ServedModel] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """A DVC project, opened in the workspace or at a commit; and how DVC's errors are reported."""
 
+import errno
 import logging
 import os
 import posixpath
@@ -17,37 +18,40 @@ from dvc.repo import Repo
 from dvc.scm import SCM, SCMError
 from dvc.utils.serialize import PARSERS, ParseError
 
-from ..errors import ProjectError, is_raised_in, masked
-from ..git import Blobs, checkout
+from .. import work_tree
+from ..errors import ProjectError, masked, one_line
+from ..git import Blobs, checkout, glob, names
 from ..pipeline.stages import leads_out
 from ..place import folder_of
 
 _MOST = 1_000_000  # values in a file that is parsed here, once all aliases are unfolded
-_CACHED = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}\Z")
-"""The end of a path in DVC's cache: an md5."""
+_OWN = ("dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config")
+"""The files that DVC reads of itself."""
 
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
     """Turn DVC's errors into `ProjectError`, one line each."""
-    try:
-        yield
-    except CycleError as error:
-        raise ProjectError(f"stages depend on one another: {' -> '.join(error.args[1])}") from None
-    except RecursionError:
-        raise ProjectError("dvc.yaml, or what it reads, is nested too deeply") from None
-    except (DvcException, SCMError, OSError) as error:
-        # DVC names files of a commit by their way from here to the root of the file system.
-        text = str(error).replace("'./", "'").replace(f"{os.path.relpath('/')}/", "")
-        text = " ".join(text.split())[:500] or type(error).__name__
-        if isinstance(error, PrettyDvcException):  # it prints the rest, and the place, on a console
-            text = f"{text}{_details(error) or '; `dvc status` says more'}"
-        raise ProjectError(masked(text)) from None
-    except Exception as error:  # at YAML like `? - ?`, or without a package for a cloud
-        if not is_raised_in("dvc", error):
-            raise  # a bug of the tool
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ProjectError(f"DVC's files cannot be read ({masked(what)})") from error
+    with one_line("DVC's files cannot be read"):  # as at YAML like `? - ?`
+        try:
+            yield
+        except CycleError as error:
+            way = " -> ".join(error.args[1])
+            raise ProjectError(f"stages depend on one another: {way}") from None
+        except RecursionError:
+            raise ProjectError("dvc.yaml, or what it reads, is nested too deeply") from None
+        except (DvcException, SCMError, OSError) as error:
+            raise ProjectError(masked(_text(error))) from None
+
+
+def _text(error: Exception) -> str:
+    """Return what DVC says, in one line."""
+    # It names files of a commit by their way from here to the root of the file system.
+    text = str(error).replace("'./", "'").replace(f"{os.path.relpath('/')}/", "")
+    text = " ".join(text.split())[:500] or type(error).__name__
+    if isinstance(error, PrettyDvcException):  # it prints the rest, and the place, on a console
+        text = f"{text}{_details(error) or '; `dvc status` says more'}"
+    return text
 
 
 def _details(error: Any) -> str:
@@ -68,10 +72,9 @@ class _Repo(Repo):
         if settings_of is not None:
             config = self.__dict__["config"] = Config(f"{settings_of}/.dvc")
             config["cache"].setdefault("dir", f"{settings_of}/.dvc/cache")
-        top = checkout(Path(root))
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
-        super().__init__(root, scm=SCM(str(top)) if (top / ".git").exists() else None)
+        super().__init__(root, scm=SCM(str(checkout(Path(root)))))
 
     def _ignore(self) -> None:
         """Write no .gitignore."""
@@ -86,11 +89,12 @@ class DvcRepo:
     def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
         for name in ("dvc", "dvc_data", "dvc_objects"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+        self.top = checkout(at)
         with errors_reported():
             root = Repo.find_root(at and f"{at}")
+            _check_own_files(root, self.top)
             self._repo = _Repo(root, settings_of)
         self.root = Path(self._repo.root_dir)
-        self.top = checkout(at)
         self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
         self._commit = ""
@@ -144,35 +148,22 @@ class DvcRepo:
     def is_inside(self, path: str | Path) -> bool:
         """Whether a path of the checkout, or what it links to, is in the repository.
 
-        Anybody can have written the path, or committed the link. What git and DVC keep for
-        themselves is not in it.
+        Anybody can have written the path, or committed the link.
         """
-        real, top = Path(os.path.realpath(path)), os.path.realpath(self.top)
-        return real.is_relative_to(top) and not {".git", ".dvc"} & {*real.relative_to(top).parts}
-
-    def is_readable(self, path: str | Path) -> bool:
-        """Whether a path of the checkout may be read into a row: nothing outside the repository is.
-
-        An output can be a link into DVC's cache.
-        """
-        real = os.path.realpath(path)
-        caches = (getattr(self._repo.cache, kind, None) for kind in ("local", "legacy"))
-        places = (os.path.realpath(cache.path) for cache in caches if cache)
-        is_cached = _CACHED.search(real) and any(map(Path(real).is_relative_to, places))
-        return bool(is_cached) or self.is_inside(path)
+        return work_tree.is_inside(path, self.top)
 
     def _in_git(self, path: str) -> str:
         """Return the path of a file in the repository, or "" if it is outside."""
         name = posixpath.normpath(posixpath.join(self.folder, path))
         return "" if leads_out(name) else name
 
-    def _content(self, path: str) -> bytes:
-        """Return a file of the checkout or the commit; raises `OSError`."""
+    def _content(self, path: str, cached: str = "") -> bytes:
+        """Return a file of the checkout or the commit; raises `OSError`.
+
+        In the checkout, it can be a link to the file in DVC's cache that is `cached`.
+        """
         if not self._commit:
-            absolute = self._absolute(path)
-            if not self.is_readable(absolute):
-                raise FileNotFoundError(f"{path} is not in the repository")
-            return bytes(self._repo.fs.cat_file(absolute))
+            return work_tree.read(self._absolute(path), self.top, cached=cached)
         if (content := self.committed(self._commit, path)) is None:
             raise FileNotFoundError(path)
         return content
@@ -207,6 +198,26 @@ class DvcRepo:
         return posixpath.normpath(str(joined))
 
 
+def _check_own_files(root: str, top: Path) -> None:
+    """Raise `OSError` if DVC's own files of a project are not what DVC should read.
+
+    Nor does DVC write into a folder outside, to which a commit has a link; a user's own may lead
+    there.
+    """
+    folder = folder_of(Path(root), top)
+    for path in (f"{root}/{name}" for name in (".dvc", ".dvc/tmp", ".dvc/cache")):
+        leads_out = not work_tree.is_inside(path, top, of_dvc=True)
+        if leads_out and names("ls-files", "-z", "--", os.path.relpath(path, top), cwd=top):
+            raise work_tree.RefusedError(errno.EPERM, "is a link that git tracks; delete it", path)
+    patterns = (glob(folder, f"**/{name}") for name in ("dvc.yaml", ".dvcignore"))
+    listed = names("ls-files", "-co", "--exclude-standard", "-z", "--", *patterns, cwd=top)
+    found = [f"{root}/{name}" for name in _OWN]
+    for path in (f"{top}/{name}" for name in listed):
+        found += [path, f"{posixpath.dirname(path)}/dvc.lock"]
+    for path in dict.fromkeys(found):
+        work_tree.check(path, top, of_dvc=True)
+
+
 def _read_by_git(fs: Any, blobs: Blobs) -> None:
     """Let DVC read a commit's files by git itself.
 
@@ -237,10 +248,10 @@ def parse(text: str, path: str) -> Any:
     except ParseError as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise ValueError(cause[:200]) from None
-    except (LookupError, TypeError) as error:  # DVC's parser fails so at YAML like `? - ?`
-        raise ValueError(f"{type(error).__name__}: {error}"[:200]) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except Exception as error:  # its parsers raise what they like: `MemoryError`, `TypeError`, …
+        raise ValueError(f"{type(error).__name__}: {error}"[:200].rstrip(": ")) from None
     if "*" in text and _unfolded(found, {}) > _MOST:
         raise ValueError(f"its aliases unfold to more than {_MOST:,} values")
     is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())

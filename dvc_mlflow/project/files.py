@@ -10,6 +10,7 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 
+from .. import work_tree
 from ..git import git, tree
 from ..git import names as listed_by_git
 from ..pipeline.stages import Output, leads_out
@@ -51,7 +52,7 @@ class Files(DvcRepo):
 
     def is_outside(self, output: Output) -> bool:
         """Whether an output is not in the repository by its path, so that nothing of it is read."""
-        is_here = not self._commit and self.is_readable(self._absolute(output.path))
+        is_here = not self._commit and self.is_inside(self._absolute(output.path))
         return not (self._in_git(output.path) or is_here)
 
     def read(self, output: Output, file: File, *, is_shown: bool = True) -> bytes | None:
@@ -119,13 +120,17 @@ class Files(DvcRepo):
             return self._committed_code(path)
         fs, start = self._repo.fs, self._absolute(path)
         if fs.isfile(start):
-            return {path: fs.cat_file(start)} if self.is_readable(start) else {}
+            files = [start]
+        else:
+            files = []
+            for folder, folders, names in self._repo.dvcignore.walk(fs, start):
+                folders[:] = [n for n in folders if not self._is_ignored(f"{fs.join(folder, n)}/")]
+                own = (fs.join(folder, name) for name in sorted(names))
+                files += [file for file in own if not self._is_ignored(file)]
         found = {}
-        for folder, folders, names in self._repo.dvcignore.walk(fs, start):
-            folders[:] = [n for n in folders if not self._is_ignored(f"{fs.join(folder, n)}/")]
-            for file in (fs.join(folder, name) for name in sorted(names)):
-                if self.is_readable(file) and not self._is_ignored(file):
-                    found[self._relative(file)] = fs.cat_file(file)
+        for file in files:
+            with suppress(work_tree.RefusedError):
+                found[self._relative(file)] = work_tree.read(file, self.top)
         return found
 
     def code_of_checkout(self, path: str) -> dict[str, bytes]:
@@ -135,12 +140,12 @@ class Files(DvcRepo):
         """
         options = ("-z", "--cached", "--others", "--exclude-standard")
         listed = listed_by_git("ls-files", *options, "--", f":(literal){path}", cwd=self.root)
-        places = {name: self.root / name for name in dict.fromkeys(listed)}
-        return {
-            name: place.read_bytes()
-            for name, place in places.items()
-            if place.is_file() and self.is_readable(place) and "__pycache__" not in place.parts
-        }
+        found = {}
+        for name in dict.fromkeys(listed):
+            with suppress(OSError):  # deleted, or refused
+                if "__pycache__" not in name.split("/"):
+                    found[name] = work_tree.read(self.root / name, self.top)
+        return found
 
     def _committed_code(self, path: str) -> dict[str, bytes]:
         start = posixpath.normpath(posixpath.join(self.folder, path))
@@ -219,7 +224,7 @@ class Files(DvcRepo):
             return tree
         if self._commit:
             return self._listed(out)
-        if not self.is_readable(out.fs_path):
+        if not self.is_inside(out.fs_path):
             return None
         odb = out.cache if out.use_cache else out.local_cache
         options = {"ignore": out.dvcignore, "dry_run": True, "no_progress_bar": True}
@@ -239,10 +244,10 @@ class Files(DvcRepo):
 
     def _contents(self, out: Any, file: File, *, is_shown: bool) -> Iterator[bytes]:
         """Yield what may be the content of an output's file."""
+        cache = out.cache if out.use_cache else out.local_cache
         with suppress(*_UNREADABLE):
-            yield self._content(file.path)
+            yield self._content(file.path, cached=self._cached(out, file))
         if out.is_in_repo:
-            cache = out.cache if out.use_cache else out.local_cache
             with suppress(*_UNREADABLE):
                 yield cache.fs.cat_file(cache.oid_to_path(file.md5))
         is_asked = self._commit and (is_shown or not out.use_cache)  # another commit can have it
@@ -271,12 +276,18 @@ class Files(DvcRepo):
 
     def _here(self, out: Any, file: File) -> Iterator[Path]:
         """Yield the local files that may have the content of an output's file."""
-        here = Path(self._absolute(file.path))
-        if not self._commit and self.is_readable(here):
-            yield here
+        here, cached = self._absolute(file.path), self._cached(out, file)
+        if not self._commit:
+            with suppress(OSError), work_tree.opened(here, self.top, cached=cached):
+                yield Path(here)
+        if cached:
+            yield Path(cached)
+
+    def _cached(self, out: Any, file: File) -> str:
+        """Return where DVC's cache on this machine has the content of an output's file, or ""."""
         cache = out.cache if out.use_cache else out.local_cache
-        if out.is_in_repo and isinstance(cache.fs, LocalFileSystem):
-            yield Path(cache.oid_to_path(file.md5))
+        is_local = out.is_in_repo and isinstance(cache.fs, LocalFileSystem)
+        return str(cache.oid_to_path(file.md5)) if is_local else ""
 
 
 def md5_of(item: Any) -> str:

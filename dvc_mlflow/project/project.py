@@ -4,13 +4,14 @@ import json
 import os
 import posixpath
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvc.dependency import ParamsDependency
 from dvc_data.hashfile.hash import hash_file
 
+from .. import work_tree
 from ..errors import ProjectError
 from ..pipeline.numbers import flatten
 from . import lock_entries
@@ -50,7 +51,7 @@ class Project(Workspace):
         for stage in stages:
             name = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
             self._stages_of.setdefault(name, {})[stage.name] = stage
-        self._sources = {file: _content(file, began) for file in {*self._files_read()}}
+        self._sources = {file: self._source(file, began) for file in {*self._files_read()}}
         self._read_locks()
 
     def read_again(self) -> bool:
@@ -58,7 +59,7 @@ class Project(Workspace):
 
         A stage that DVC has run has the hashes in dvc.lock again, not those of its files.
         """
-        if any(_content(file) != content for file, content in self._sources.items()):
+        if any(self._source(file) != content for file, content in self._sources.items()):
             return False
         try:
             self._read_locks()
@@ -86,17 +87,10 @@ class Project(Workspace):
                     return self._begin(stage)
         raise ProjectError(f"DVC has no stage {name!r} in {file}")
 
-    def stage_writing(self, paths: Collection[str]) -> tuple[str, str]:
-        """Return dvc.yaml and name of the stage with these outputs, or "" twice."""
-        with errors_reported():
-            for stage in self._repo.index.stages:
-                if hasattr(stage, "name") and {out.fs_path for out in stage.outs} == {*paths}:
-                    return stage.path, stage.name
-        return "", ""
-
     def _begin(self, stage: Any) -> str:
         self._running = stage
         for dep in stage.params:
+            work_tree.check(dep.fs_path, self.top)
             dep.hash_info = dep.get_hash()
         self._forget(stage)
         return self._name(stage)
@@ -120,6 +114,7 @@ class Project(Workspace):
         with errors_reported():
             for dep in self._dvc_stage(name).deps:
                 if isinstance(dep, ParamsDependency):
+                    work_tree.check(dep.fs_path, self.top)
                     changed = _changed_since(Path(dep.fs_path), began)
                     value: object = flatten(dep.get_hash().value or {})
                     if not changed:
@@ -163,7 +158,7 @@ class Project(Workspace):
         """Give the stages what is in dvc.lock, if it is not what they had."""
         self._locks = {}
         for name, stages in self._stages_of.items():
-            before, text = self._entries.get(name, {}), _content(self.root / name) or b""
+            before, text = self._entries.get(name, {}), self._source(self.root / name) or b""
             now = lock_entries.read(text.decode(errors="replace"), before, name)
             for own, stage in stages.items():
                 if before.get(own) is not now.get(own) or stage is self._running:
@@ -184,6 +179,15 @@ class Project(Workspace):
                     found[str(file)] = entry.get("hash_info", {}).get("md5", "")
         return found
 
+    def _source(self, file: Path, began: int = 0) -> bytes | None:
+        r"""Return what a file has, None if it cannot be read; b"\0" if it changed after `began`."""
+        if began and _changed_since(file, began):
+            return b"\0"
+        try:
+            return work_tree.read(file, self.top, of_dvc=True)
+        except OSError:
+            return None
+
     def _files_read(self) -> Iterator[Path]:
         """Yield the files that decide what the stages are, whether they exist or not."""
         yield from (self.root / name for name in (".dvcignore", ".dvc/config", ".dvc/config.local"))
@@ -192,14 +196,6 @@ class Project(Workspace):
         for path in {*(stage.path for stage in index.stages), *(p for top in tops for p in top)}:
             yield Path(path)
         yield from self._template_files()
-
-
-def _content(file: Path, began: int = 0) -> bytes | None:
-    r"""Return the content of a file, None if there is none; b"\0" if it changed after `began`."""
-    try:
-        return b"\0" if began and _changed_since(file, began) else file.read_bytes()
-    except OSError:
-        return None
 
 
 def _changed_since(file: Path, began: int) -> bool:

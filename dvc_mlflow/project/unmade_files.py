@@ -17,6 +17,7 @@ from dvc_data.hashfile.meta import Meta
 from ..errors import ProjectError
 from ..pipeline.numbers import flatten
 from ..pipeline.stages import Dependency, Params, Settings, Stage, overlap
+from ..work_tree import RefusedError
 from .dvc_repo import parse
 from .files import Files
 from .hashing import content_md5
@@ -93,7 +94,7 @@ def _params(project: Files, file: str) -> Iterator[Params]:
         try:
             text = project._content(path).decode()
             yield Params(path, (), flatten(parse(text, path) or {}))
-        except FileNotFoundError:
+        except (FileNotFoundError, RefusedError):
             continue
         except (OSError, ValueError) as error:
             raise ProjectError(f"params {path}: {error}") from None

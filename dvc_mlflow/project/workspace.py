@@ -76,7 +76,7 @@ class Workspace(Definitions):
         """Return each dvc.lock."""
         stages = [s for s in self._repo.index.stages if s.cmd and hasattr(s, "name")]
         files = {Path(stage.path).with_suffix(".lock") for stage in stages}
-        return [file for file in sorted(files) if file.exists() and self.is_readable(file)]
+        return [file for file in sorted(files) if file.exists() and self.is_inside(file)]
 
     def _hash(self, item: Any) -> tuple[Any, Any]:
         """Return size and hash of a file or a folder, with the list of its files."""

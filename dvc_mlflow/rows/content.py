@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
+from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
     LONGEST,
     allowed_key,
@@ -26,7 +27,6 @@ from .served_models import add_models
 
 _LARGEST, _LARGEST_YAML = 50, 5  # MB of a file of plots or metrics that is read
 _LONGEST_VALUE = 6000  # characters, in MLflow
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 
 def params_of(
@@ -146,17 +146,20 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
     metrics: dict[str, float] = {}
     last: dict[str, int] = {}  # where in part.points each curve ends
     for output, file, body in _files(result, stage, keeps_files, part):
-        plot = pipeline.plot(file.path)
-        drawn = plot is not None and _add_curves(plot, file, body, start, stems, part, last)
-        if declared := pipeline.metrics_path(output, file.path):
-            inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
-            before = f"{start}{stems.get(declared, '')}{inner}"
-            _add_metrics(file, body, before, part, metrics)
+        plot, drawn = pipeline.plot(file.path), False
+        try:
+            with one_line(f"{file.path} cannot be read"):
+                if plot is not None:
+                    drawn = _add_curves(plot, file, body, start, stems, part, last)
+                if declared := pipeline.metrics_path(output, file.path):
+                    inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
+                    before = f"{start}{stems.get(declared, '')}{inner}"
+                    _add_metrics(file, body, before, part, metrics)
+        except ProjectError as error:
+            part.notes.append(f"{error}")
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
         if not leads_out(file.path) and (small or (plot and not drawn)):
             part.files[file.path] = body
-        if plot and file.path.lower().endswith(_PICTURES):
-            part.images[_beside_others(file.path, stage, label)] = body
     for key, value in metrics.items():
         end = part.points[last[key]] if key in last else Point(key, value, 0)
         point = Point(key, value, end.step, is_final=True)
@@ -164,15 +167,6 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
             part.points[last[key]] = point
         else:
             part.points.append(point)
-
-
-def _beside_others(path: str, stage: Stage, label: str) -> str:
-    """Return the key of a picture, without the item if it is the only one in its row.
-
-    So MLflow's charts show the pictures of a foreach or a matrix beside each other.
-    """
-    is_alone = bool(stage.item) and label == stage.group
-    return path.replace(stage.item, "item") if is_alone else path
 
 
 def _files(
@@ -187,7 +181,12 @@ def _files(
             if _is_shown(pipeline, output):
                 part.notes.append(f"{output.path} is not in the repository; it is left out")
             continue
-        files = project.files(output) if small or _is_shown(pipeline, output) else []
+        try:
+            with one_line(f"{output.path} cannot be read"):
+                files = project.files(output) if small or _is_shown(pipeline, output) else []
+        except ProjectError as error:  # of a list of files that anybody can have written
+            part.notes.append(f"{error}")
+            continue
         if files is None:
             if _is_shown(pipeline, output):
                 part.unread[output.path] = cure(output)
@@ -231,11 +230,7 @@ def _add_curves(
 def _add_metrics(
     file: File, body: bytes, start: str, part: Part, metrics: dict[str, float]
 ) -> None:
-    try:
-        found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
-    except ValueError as error:
-        part.notes.append(f"metrics {file.path} cannot be read: {error}")
-        return
+    found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
         if allowed in metrics:

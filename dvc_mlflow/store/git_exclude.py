@@ -5,9 +5,9 @@ import posixpath
 from functools import cache
 from pathlib import Path
 
-from ..errors import ProjectError, warn
+from ..errors import warn
 from ..git import ask, checkout, git, literal
-from ..place import address, folder_of, own_address, why_not_own
+from ..place import folder_of, store_folder, why_not_in_tree
 
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
 _HIDDEN = {"mlflow.db": "mlflow.db*", "mlartifacts/x": "mlartifacts/", "restored/x": "restored/"}
@@ -16,22 +16,22 @@ _HIDDEN = {"mlflow.db": "mlflow.db*", "mlartifacts/x": "mlartifacts/", "restored
 
 @cache
 def hide_store(root: Path) -> None:
-    """Hide the store of the main repository at `root`; say why, but only once, if that fails.
+    """Hide the store of the main repository at `root`, or say why it is not there; once each.
 
-    Raises `StoreError` if there can be no such store.
+    Raises `ProjectError`.
     """
-    is_own = address(root) == own_address(root) and not why_not_own(root)
-    if is_own and (problem := _hide(root)):
+    why = why_not_in_tree(root)
+    if why:
+        where = f"MLflow's store is {store_folder(root)}/mlflow.db"
+        warn(f"{why}, so {where}; `dvc-mlflow run` sends what scripts log there, too")
+    elif problem := _hide(root):
         warn(problem)
 
 
 def _hide(root: Path) -> str:
     """Hide the store; return why it cannot be hidden, or ""."""
-    try:
-        options = ("--path-format=absolute", "--git-path", "info/exclude")
-        path = os.fsdecode(git("rev-parse", *options, cwd=root)).removesuffix("\n")
-    except (OSError, ProjectError):  # no git, or not a repository
-        return ""
+    options = ("--path-format=absolute", "--git-path", "info/exclude")
+    path = os.fsdecode(git("rev-parse", *options, cwd=root)).removesuffix("\n")
     folder = folder_of(root, checkout(root))
     inside = {posixpath.join(folder, name): line for name, line in _HIDDEN.items()}
     ignored = ask(

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -18,16 +19,18 @@ from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
-from ..errors import StoreError, masked
+from ..errors import ProjectError, StoreError, masked, warn
 from ..git import remote_url
 from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, STAGE, known_keys
 from ..place import (
     address,
+    artifacts_folder,
     default_experiment,
     file_of,
     former_experiment,
     own_address,
-    why_not_own,
+    own_folder,
+    store_folder,
 )
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
@@ -71,7 +74,6 @@ class Store:
         `show` adds some. Rows of this clone's dead processes are ended.
         """
         store = cls(root, experiment, folder)
-        store._check_is_own()
         with store._opening():
             store._make_database(is_half_made=store._check())
             store.client = mlflow.MlflowClient()
@@ -83,7 +85,6 @@ class Store:
     def existing(cls, root: Path, experiment: str = "", *, folder: str = "") -> Self:
         """Open a store as far as it is there: nothing is made; raises `StoreError`."""
         store = cls(root, experiment, folder)
-        store._check_is_own()
         if exists(root):
             with store._opening():
                 store._check()
@@ -92,16 +93,10 @@ class Store:
                 store.experiment_id = str(found.experiment_id) if found else ""
         return store
 
-    def _check_is_own(self) -> None:
-        """Raise `StoreError` if a commit has put its store in the place of this clone's."""
-        if not self.is_shared and (why := why_not_own(self.root)):
-            cure = "remove it for a store of your own, or name it by MLFLOW_TRACKING_URI"
-            raise StoreError(f"{self.root}/mlflow.db", f"{why}, and is not used", cure)
-
     @contextmanager
     def _opening(self) -> Iterator[None]:
         """Let MLflow use the store, and lock it in the block."""
-        _use(self.address, self.root)
+        _use(self.address, artifacts_folder(self.root))
         with self.lock(), self.errors_reported(_OPENING):
             yield
 
@@ -122,7 +117,7 @@ class Store:
                 hide_store(self.root)
             database.create(file, anew=is_half_made)
             if not self.is_shared:
-                relocate(self.root)
+                relocate(store_folder(self.root))
 
     @contextmanager
     def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
@@ -141,14 +136,17 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the store against others who write to it from this clone."""
-        path = self.root / ".dvc" / "tmp"
+        """Lock the store against others who write to it from this clone.
+
+        A server is used without a lock, and a line says so, if the tool's folder cannot be.
+        """
         with ExitStack() as opened:
             try:
-                path.mkdir(parents=True, exist_ok=True)  # in a worktree's main repository
-                opened.enter_context(processes.Locked(path))
-            except OSError as error:
-                raise store_error(str(path), error) from None
+                opened.enter_context(processes.Locked(own_folder(self.root)))
+            except (OSError, ProjectError) as error:
+                if not self.is_remote:
+                    raise StoreError(self.address, f"{error}", "make it writable for you") from None
+                _warn_once(f"{error}; rows that are written twice at once are there twice")
             yield
 
     def experiments(self) -> list[str]:
@@ -195,9 +193,11 @@ class Store:
     def _end_dead_rows(self) -> None:
         """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
         experiments = self.all_experiments()
+        if not (clone := processes.clone(self.root)):
+            return
         for key in known_keys(CLONE):
-            clone = f"tags.`{key}` = '{processes.clone(self.root)}'"
-            running = f"attributes.status = 'RUNNING' and {clone}"
+            mine = f"tags.`{key}` = '{clone}'"
+            running = f"attributes.status = 'RUNNING' and {mine}"
             for run in [*self.runs(running, experiments=experiments)]:
                 if processes.has_ended(run.data.tags):
                     self.client.set_terminated(run.info.run_id, "KILLED")
@@ -235,7 +235,7 @@ class Store:
             return "MLflow's id of it could be a path"
         if uri != append_to_uri_path(location, *ids, "artifacts"):
             return "MLflow names another place for its files than that of its experiment"
-        here = (self.root / "mlartifacts").resolve()
+        here = artifacts_folder(self.root).resolve()
         if not (
             self.is_shared or Path(local_file_uri_to_path(location)).resolve().is_relative_to(here)
         ):
@@ -334,7 +334,7 @@ class Store:
             tags[DEFAULT] = self._default
         if experiment is None:
             # A server chooses a place for files; a database would use the current folder.
-            location = None if self.is_remote else (self.root / "mlartifacts").as_uri()
+            location = None if self.is_remote else artifacts_folder(self.root).as_uri()
             return str(self.client.create_experiment(self.experiment, location, tags))
         if experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
@@ -350,15 +350,16 @@ def exists(root: Path) -> bool:
     return file is None or file.exists()
 
 
-def _use(uri: str, root: Path) -> None:
+_warn_once = cache(warn)
+
+
+def _use(uri: str, artifacts: Path) -> None:
     """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
 
     Without it, MLflow 3.0 looks for the artifacts of a server's runs elsewhere.
     """
     # MLflow 3.0 makes this folder, by default mlruns/ in the working directory.
-    mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = (
-        f"{root}/mlartifacts"
-    )
+    mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = f"{artifacts}"
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if given is None:

@@ -34,7 +34,6 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
-from .images import log_images
 from .models import UnservableModelError, log_model
 from .run_data import (
     comparable,
@@ -49,6 +48,8 @@ from .runs import whole, whole_text
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters
+_OF_THE_MACHINE = "system/"
+"""How the keys of MLflow's system metrics begin."""
 
 
 class Live(NamedTuple):
@@ -164,7 +165,7 @@ def _run(
     run_id = found.run_id if found else live.run_id if live else ""
     if run_id:
         run = store.client.get_run(run_id)
-        if found or live is None or not _has_other_points(store, run, row):
+        if found or live is None or not _has_other_points(store, run, row, live):
             return run, False, notes
         if live.is_used:  # what the script has logged would be lost with the run
             notes.append("a curve was written anew; the row also has points of the earlier one")
@@ -191,11 +192,12 @@ def noted(note: str) -> dict[str, str]:
     return {NOTE: note, NOTED: note_digest(note)}
 
 
-def _has_other_points(store: Store, run: Run, row: Row) -> bool:
-    """Whether a live run has points of the row's curves that the row has not."""
+def _has_other_points(store: Store, run: Run, row: Row, live: Live) -> bool:
+    """Whether a live run has points that the row has not; a script's own are nobody else's."""
     points = row.points
     keys, known = {point.key for point in points}, {*map(comparable, points)}
-    return not {each for each in stored(store, run) if each[0] in keys} <= known
+    has = (each for each in stored(store, run) if each[0] in keys or not live.is_used)
+    return not {each for each in has if not each[0].startswith(_OF_THE_MACHINE)} <= known
 
 
 def _tags(
@@ -272,8 +274,6 @@ def _log_parts(
     unserved, notes = set[str](), []
     log_inputs(store, run, [each for part in parts.values() for each in part.inputs])
     notes += log_files(store, run, {p: b for part in parts.values() for p, b in part.files.items()})
-    images = {path: body for part in parts.values() for path, body in part.images.items()}
-    notes += log_images(store, run, images)
     for part in parts.values():
         unserved |= part.unserved
         for model in part.models:

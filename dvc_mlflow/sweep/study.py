@@ -6,7 +6,6 @@ import re
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep
 from optuna.trial import TrialState
 
 from ..errors import ToolError
+from ..place import main_repository, own_folder
 from ..project.experiments import PARAMS, parsed
 from .points import Points, Trial, digest
 
@@ -21,7 +21,7 @@ _REPEATS = 100  # known points in a row after which the space counts as exhauste
 
 
 class Search:
-    """The trials of a study, in `.dvc/tmp/sweeps.db` or where `OPTUNA_STORAGE` says.
+    """The trials of a study, in `sweeps.db` in the tool's folder, or where `OPTUNA_STORAGE` says.
 
     Those that a killed driver left RUNNING are among its `trials`. Raises `ToolError`.
     """
@@ -34,7 +34,7 @@ class Search:
             raise ToolError("nothing in -S varies, so there is nothing to search")
         self.varied = [*self._space]
         """The keys of the params that differ between trials."""
-        own = f"sqlite:///{Path('.dvc/tmp/sweeps.db').resolve()}"
+        own = f"sqlite:///{own_folder(main_repository())}/sweeps.db"
         self._study = optuna.create_study(
             storage=os.environ.get("OPTUNA_STORAGE") or own,
             study_name=title,

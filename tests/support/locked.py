@@ -217,8 +217,6 @@ class RowContent:
     curves: Mapping[str, Sequence[tuple[int, float]]]
     """All points (step, value) by key, in order."""
     files: Mapping[str, bytes]
-    images: Sequence[str]
-    """The keys of its pictures."""
     inputs: Mapping[str, str]
     """The md5s of the data sets by path."""
     tags: Mapping[str, str]
@@ -282,7 +280,6 @@ def row_content(result: Result) -> RowContent:
         metrics={point.key: point.value for point in last},
         curves={key: sorted(points) for key, points in curves.items()},
         files={path: body for part in parts for path, body in part.files.items()},
-        images=[key for part in parts for key in part.images],
         inputs={given.path: given.md5 for part in parts for given in part.inputs},
         tags={**found.origin, **{k: v for part in parts for k, v in part.tags.items()}},
         time=found.time,

@@ -26,7 +26,7 @@ ROOMS = {
 }
 """What each folder may import of the others; all may import the modules beside the folders."""
 TOP = {"__init__", "__main__", "arguments", "errors", "fast_imports"}
-TOP |= {"git", "own_files", "place", "processes"}
+TOP |= {"git", "place", "processes", "work_tree"}
 PLACES = {
     "dvc": "project",
     "dvc_data": "project",

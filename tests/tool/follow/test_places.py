@@ -1,10 +1,8 @@
 """Wherever a pipeline is, and whatever runs beside it, each stage has the row that is its own."""
 
 import json
-import os
 import shutil
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,12 +12,11 @@ from support.following import (
     SLOW,
     following,
     held_by,
-    run_dvc,
     started,
     wait_for_rows,
     wait_for_store,
 )
-from support.pipelines import Repository, Stages, evaluate, last, repository
+from support.pipelines import Repository, Stages, last, repository
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -136,40 +133,6 @@ def test_several(tmp_path: Path) -> None:
     assert {row.info.run_id for row in rows} == seen
     assert sorted(each for row in rows for each in row.data.metrics.items()) == expected
     assert other.rows() == []
-
-
-def test_entries(tmp_path: Path) -> None:
-    """An entry of a killed `dvc` is no run, also if its process id is used again.
-
-    One that comes and stays is a run, as in a container; without a result its row goes.
-    """
-    stages = {name: evaluate(name, "raw.txt") for name in ("a", "b", "rate")}
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q", "b", "rate")
-    dead = {"b": 2**22 - 1, "rate": os.getpid()}
-
-    def write(held: Mapping[str, int]) -> None:
-        entries = {f"{project.path}/{k}.json": {"pid": v, "cmd": "dvc"} for k, v in held.items()}
-        project.write({".dvc/tmp/rwlock": json.dumps({"write": entries, "read": {}})})
-
-    write(dead)
-    done = ["FINISHED"] * 2
-    with following(project) as follower:
-        wait_for_rows(project, *done)
-        for _ in range(2):
-            write({**dead, "a": 2**22 - 2})
-            wait_for_rows(project, *done, "RUNNING")  # of `a`, though the others are older
-            write(dead)
-            wait_for_rows(project, *done)
-        write({**dead, "a": 2**22 - 2})
-        wait_for_rows(project, *done, "RUNNING")
-        (project.path / ".dvc/tmp/rwlock").unlink()
-        run_dvc(project, "repro", "-q")
-        row = wait_for_rows(project, *done, "FINISHED")[-1]
-        assert row.data.metrics == {"a/score": 1}
-        assert {line.split(":")[0] for line in follower.lines if "RUNNING" in line} == {
-            "a is RUNNING"
-        }
 
 
 def test_compared_items(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_mlflow import own_files
+from dvc_mlflow import work_tree
 from dvc_mlflow.follow.rwlock import Held, RWLock, last_dvc, stamp
 
 ENTRY = {"pid": 7, "cmd": "dvc repro"}
@@ -77,11 +77,11 @@ def test_truncated_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     before, file = read.held, tmp_path / ".dvc/tmp/rwlock"
     os.utime(file, ns=(0, 10**9))  # an old file that was not read yet
 
-    def truncated(path: str) -> bytes:
+    def truncated(*_: object, **__: object) -> bytes:
         file.write_text("")
         return b""
 
-    monkeypatch.setattr(own_files, "read", truncated)
+    monkeypatch.setattr(work_tree, "read", truncated)
     assert not read.read()
     assert read.held == before
 

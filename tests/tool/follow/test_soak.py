@@ -33,7 +33,7 @@ STAGES = {
 
 def used(process: psutil.Process, project: Repository) -> dict[str, int]:
     """Return what a follower uses: MB, threads, descriptors, and files of the tool's."""
-    own = project.path / ".dvc/tmp/dvc-mlflow"
+    own = project.path / ".git/dvc-mlflow"
     return {
         "memory": process.memory_info().rss >> 20,
         "threads": process.num_threads(),

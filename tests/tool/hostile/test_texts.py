@@ -1,7 +1,6 @@
 """What people have written is shown as it is, and tokens are shown nowhere."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -86,19 +85,3 @@ def test_descriptions() -> None:
             # Outside of code there are only the tool's own words.
             rest = re.sub(r"(`+) ?(?:(?!\1).)+? ?\1(?!`)", "", line)
             assert re.fullmatch(r"[\w*, :]+", rest), (line, rest)
-
-
-@pytest.mark.pipeline
-def test_linked_folder(place: Place) -> None:
-    """If the tool's own folder is a link, which a commit can bring, a line says so."""
-    own = place.project.path / ".dvc/tmp/dvc-mlflow"
-    shutil.rmtree(own)
-    own.symlink_to(place.outside)
-    before = place.untouched()
-    line = f"dvc-mlflow: {own} is a link; nothing is written through it"
-    for words in (["record"], ["record", "--all"], ["ui"]):
-        said = place.tool(*words)
-        assert (said.status, said.error) == (1, f"{line}\n")
-    said = place.run("run", "true")
-    assert (said.status, said.error) == (0, f"{line}; `dvc-mlflow record` adds its rows later\n")
-    assert place.untouched() == before

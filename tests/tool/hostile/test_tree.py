@@ -166,34 +166,3 @@ def test_folder_of_the_users(place: Place) -> None:
     assert restore(project, run).status == 0
     assert (above / ".gitignore").read_text() == "mine\n"
     assert (above / ".dvc/config").read_text() == "['core']\n"
-
-
-SECRET = 2 * "0123456789abcdef"
-"""It could be the name of a clone."""
-
-
-def test_own_files(place: Place) -> None:
-    """Links that a commit has put in the place of the tool's own files are not followed.
-
-    The name of the clone, which each row has, is never the content of another file.
-    """
-    project, own = place.project, place.project.path / ".dvc/tmp"
-    folder = own / "dvc-mlflow"
-    secret = place.outside / "secret"
-    secret.write_text(SECRET)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [own / "clone"]
-    files += [folder / name for name in ("history", "ui", "follow.log")]
-    for file in files:
-        file.unlink(missing_ok=True)
-        file.symlink_to(secret)
-    project.git("tag", "-a", "-m", "x", "clf@v1.0.0")
-    project.set({"rate": 2})
-    done = project.run("dvc-mlflow", "run", "dvc", "repro")
-    assert "Running stage 'one'" in done.stdout
-    place.tool("record", "--all")
-    assert secret.read_text() == SECRET
-    rows = project.rows()
-    assert len(rows) == 2
-    assert SECRET not in {value for row in rows for value in row.data.tags.values()}
-    assert not any(file.is_symlink() and file.name not in ("ui", "history") for file in files)

@@ -7,11 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 
 from support.clone import environment
 from support.hostile import Place, tag
 from support.hostile_server import hostile_server
 from support.pipelines import Repository
+from support.stores import rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -37,48 +39,64 @@ def lacks_its_result(project: Repository, uri: str) -> None:
     )
 
 
-def refused(place: Place, *words: str) -> str:
-    """Return the only line with which a command fails."""
-    said = place.tool(*words)
-    (line,) = said.error.splitlines()
-    assert said.status == 1
-    return line
+def rows_in_git(project: Repository) -> list[Run]:
+    """Return the rows of the store in git's folder."""
+    return rows_of(f"sqlite:///{project.path}/.git/dvc-mlflow/mlflow.db")
 
 
 def test_tracked_store(place: Place) -> None:
-    """A store that git tracks is refused in a line; if it is named, none of its runs is joined."""
+    """A store that git tracks is left alone: the tool's own is in git's folder, and a line says so.
+
+    If it is named, none of its runs is joined.
+    """
     project, victim = place.project, place.outside / "m.json"
     victim.write_text("mine\n")
     lacks_its_result(project, place.outside.as_uri())
     project.git("add", "-f", "mlflow.db")
     project.git("commit", "-q", "-m", "A store")
     before, store = place.untouched(), (project.path / "mlflow.db").read_bytes()
-    for words in (["record"], ["record", "--all"], ["ui"], ["restore", "1234567"]):
-        assert "mlflow.db is tracked by git, and is not used; remove it" in refused(place, *words)
+    own = project.path / ".git/dvc-mlflow"
+    for words in (["record"], ["record", "--all"]):
+        said = place.run(*words)
+        (line,) = (line for line in said.error.splitlines() if "tracked" in line)
+        assert f"mlflow.db is tracked by git, so MLflow's store is {own}/mlflow.db" in line
+        assert said.status == 0
+    (row,) = rows_in_git(project)
+    assert row.info.artifact_uri.startswith((own / "mlartifacts").as_uri())
+    assert place.tool("restore", row.info.run_id).status == 0
     assert (project.path / "mlflow.db").read_bytes() == store
     named = f"sqlite:///{project.path}/mlflow.db"
     assert place.tool("record", "--all", MLFLOW_TRACKING_URI=named).status == 0
     (row,) = project.rows()
-    assert row.info.artifact_uri.startswith((project.path / "mlartifacts").as_uri())
+    assert not row.info.artifact_uri.startswith(place.outside.as_uri())
     assert place.untouched() == before
 
 
-def test_linked_store(place: Place) -> None:
-    """A store that is a link, as to another project's, is refused in a line and stays as it is."""
+def test_scripts_beside_a_tracked_store(place: Place) -> None:
+    """Where git tracks mlflow.db, `run` sends what scripts log to the tool's own store."""
+    project = place.project
+    project.git("add", "-f", "mlflow.db")
+    script = "import mlflow; mlflow.log_metric('mine', 1)"
+    project.run("dvc-mlflow", "run", "python", "-c", script)
+    assert [row.data.metrics for row in rows_in_git(project)] == [{"mine": 1}]
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlartifacts", "mlflow.db-journal"])
+def test_linked_store(place: Place, name: str) -> None:
+    """A store that is a link, as to another project's, is left alone in the same way."""
     project = place.project
     project.set({"rate": 2})
     project.dvc("repro", "-q")
-    for name in ("mlflow.db", "mlartifacts"):
-        here, there = project.path / name, place.outside / name
+    here, there = project.path / name, place.outside / name
+    if here.exists():
         here.rename(there)
-        here.symlink_to(there)
-        before, content = place.untouched(), (project.path / "mlflow.db").read_bytes()
-        for words in (["record"], ["record", "--all"]):
-            assert f"{name} is a link, and is not used" in refused(place, *words)
-        assert place.untouched() == before
-        assert (project.path / "mlflow.db").read_bytes() == content
-        here.unlink()
-        there.rename(here)
+    here.symlink_to(there)
+    before, content = place.untouched(), (project.path / "mlflow.db").read_bytes()
+    for words in (["record"], ["record", "--all"]):
+        assert f"{name} is a link, so MLflow's store is " in place.run(*words).error
+    assert [row.data.params["rate"] for row in rows_in_git(project)] == ["2", "1"]
+    assert place.untouched() == before
+    assert (project.path / "mlflow.db").read_bytes() == content
 
 
 def test_run_that_is_elsewhere(place: Place) -> None:

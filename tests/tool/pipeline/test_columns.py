@@ -192,7 +192,7 @@ def test_tells(key: str, value: object, expected: bool) -> None:
 
 
 def test_items(tmp_path: Path) -> None:
-    """An item's value and its data are in its row; its pictures have the keys of others'."""
+    """An item's value and its data are in its row."""
     names = ("x", "y")
     files = {f"{item}.{end}": '{"acc": 1}' for item in names for end in ("csv", "json")}
     stages: Stages = {
@@ -203,16 +203,13 @@ def test_items(tmp_path: Path) -> None:
                 "cmd": "python fit.py ${item}",
                 "deps": ["${item}.csv"],
                 "metrics": [{"${item}.json": {"cache": False}}],
-                "plots": [{"plots/${item}.png": {"cache": False}}],
             },
         },
     }
-    files |= {f"plots/{name}.png": "a picture" for name in names}
     project = locked(tmp_path / "project", stages, files=files)
     found = read(project).rows
     assert [each.params["item"] for each in found] == [*names]
     assert [each.data.partition(" ")[2] for each in found] == ["x.csv", "y.csv"]
-    assert [each.images for each in found] == [["plots/item.png"]] * 2
 
 
 def test_in_the_store(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     assert project.record().status == 0
     assert [row.info.status for row in project.rows()] == ["FINISHED"]
-    assert "Error" not in (project.path / ".dvc/tmp/dvc-mlflow/follow.log").read_text()
+    assert "Error" not in (project.path / ".git/dvc-mlflow/follow.log").read_text()
 
 
 TERMINAL = """

@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Repository:
 
 
 def log(project: Repository) -> str:
-    return (project.path / ".dvc/tmp/dvc-mlflow/follow.log").read_text()
+    return (project.path / ".git/dvc-mlflow/follow.log").read_text()
 
 
 def opened(pid: int) -> set[Path]:
@@ -69,7 +69,7 @@ def test_one_follower(tmp_path: Path) -> None:
     assert os.getsid(follower.pid) != os.getsid(0)
     assert follower.ppid() != shell.pid
     assert opened(follower.pid) == {
-        *(Path("/dev/null"), project.path / ".dvc/tmp/dvc-mlflow/follow.log")
+        *(Path("/dev/null"), project.path / ".git/dvc-mlflow/follow.log")
     }
     assert Path(follower.cwd()) == project.path
     for number in (1, 2):
@@ -113,7 +113,7 @@ def test_follower_that_does_not_answer(project: Repository) -> None:
     """If the follower is stopped, `record` says so after half a minute, and does all itself."""
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     (follower,) = followers(project.path)
-    with Locked(project.path / ".dvc/tmp"):  # it holds the store's lock while it writes
+    with Locked(project.path / ".git/dvc-mlflow"):  # it holds the store's lock while it writes
         follower.suspend()
     said = project.record()
     follower.resume()

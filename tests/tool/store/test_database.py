@@ -14,7 +14,7 @@ from dvc_mlflow.store.database import check_schema, create
 
 def test_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that name a clone at the same moment give it one name."""
-    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
     first: list[str] = []
     link = os.link
 
@@ -26,9 +26,8 @@ def test_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", late)
     assert [processes.clone(tmp_path)] == first
     assert processes.clone(tmp_path) == first[0]
-    assert [path.name for path in (tmp_path / ".dvc/tmp").iterdir()] == ["clone"]
-    (tmp_path / ".dvc/tmp/clone").write_text("damaged")
-    assert len(processes.clone(tmp_path)) == 32
+    assert len(first[0]) == 32
+    assert [path.name for path in (tmp_path / ".git/dvc-mlflow").iterdir()] == ["clone"]
 
 
 @pytest.mark.parametrize("left", ["empty", "tables", "migrations"])

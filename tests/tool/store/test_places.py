@@ -154,25 +154,6 @@ def test_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert experiments(project) == ["My experiment", "chosen", "declared"]
 
 
-def test_without_git(made: Repository, tmp_path: Path) -> None:
-    """Without git, a project's store is in its root, wherever in it `record` is called."""
-    project = made.copy(tmp_path / "project")
-    shutil.rmtree(project.path / ".git")
-    project.write({**NO_GIT, "some/folder/file": ""})
-    said = project.record(folder="some/folder")
-    assert (said.error, said.status) == ("", 0)
-    (found,) = project.rows()
-    assert found.data.metrics == {"train/loss": 0.25, "a/score": 1}
-    assert not {key for key in found.data.tags if "git" in key}
-    digits = found.data.tags["dvc-mlflow.found-by"][:7]
-    assert found.info.run_name == f"rate=1 a=1 {digits}"
-    assert found.data.tags["mlflow.user"]
-    assert experiments(project) == ["project"]
-    assert files(project.path / "some") == {"folder", "folder/file"}
-    assert project.record().out.startswith(NOTHING)
-    check_loads(project, found)
-
-
 def test_project_without_scm(tmp_path: Path) -> None:
     """The history of a project made by `dvc init --no-scm` is recorded if git has it after all."""
     project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())

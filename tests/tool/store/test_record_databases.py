@@ -93,9 +93,10 @@ def test_no_folder(project: Repository, tmp_path: Path) -> None:
     )
     assert not (tmp_path / "none").exists()
     project.remove_store()
-    shutil.rmtree(project.path / ".dvc" / "tmp")
-    (project.path / ".dvc" / "tmp").mkdir()
-    for folder in (".", ".dvc/tmp"):
+    own = project.path / ".git/dvc-mlflow"
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    for folder in (".", ".git/dvc-mlflow"):
         with immutable(project.path / folder):
             assert re.search("unable to open|not permitted|denied", refused_here(project))
 

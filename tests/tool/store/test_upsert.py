@@ -27,10 +27,11 @@ CURVE = [Point("train/loss", 1 / step, step) for step in (1, 2, 3)]
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The own store of a folder without git."""
+    """The own store of an empty repository."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc").mkdir()
+    Clone(tmp_path).git("init", "-q")
     Clone(tmp_path).add_store()
     return Store.open(tmp_path)
 

@@ -1,0 +1,90 @@
+"""What a row has that was made while its stage ran is what `record` makes of its result later."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.following import following, started, wait_for_rows, wait_for_store
+from support.pipelines import Repository, Stages, prepare, repository
+from support.rebuilding import contents
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
+]
+
+TRAIN = """
+import pathlib, time
+def wait(name):
+    while not pathlib.Path(name).exists():
+        time.sleep(0.05)
+first, second = pathlib.Path("columns.txt").read_text().split()
+pathlib.Path("curve.csv").write_text(f"step,{first}\\n1,9\\n2,9\\n")
+wait("anew")
+pathlib.Path("curve.csv").write_text(f"step,{second}\\n1,1\\n2,0.5\\n3,0.25\\n")
+wait("go")
+"""
+
+
+def pipeline(root: Path) -> Repository:
+    """Return a pipeline in which a training has data that another stage makes."""
+    stages: Stages = {
+        "prepare": {**prepare(), "params": ["a"], "cmd": "cat raw.txt params.yaml > data.txt"},
+        "train": {
+            "cmd": "python train.py",
+            "deps": ["train.py", "data.txt"],
+            "params": ["rate"],
+            "plots": [{"curve.csv": {"cache": False, "x": "step"}}],
+        },
+    }
+    files = {"train.py": TRAIN, "columns.txt": "loss loss", "anew": "", "go": ""}
+    project = repository(root, stages, files=files)
+    project.dvc("repro", "-q")
+    project.commit("The first result")
+    return project
+
+
+def rows(project: Repository) -> list[dict[str, Any]]:
+    """Return what a store has, but for times, and for what a later commit or the machine says."""
+    found = contents(project)
+    for row in found:
+        row.pop("start")
+        row["points"] = {
+            key: [point[:2] for point in points] for key, points in row["points"].items()
+        }
+        row["tags"] = {key: text for key, text in row["tags"].items() if key.startswith("md5.")}
+    return sorted(found, key=lambda row: str(row["name"]))
+
+
+@pytest.mark.parametrize(
+    ("params", "columns"),
+    [
+        ({"a": 2}, "loss loss"),  # other data than the last result's, which dvc.lock still has
+        ({"rate": 2}, "warm loss"),  # a curve that is written anew with another column
+    ],
+    ids=["data", "columns"],
+)
+def test_same_row(tmp_path: Path, params: dict[str, int], columns: str) -> None:
+    """A live row ends with the data sets and the points of its result, and with no other."""
+    project = pipeline(tmp_path / "project")
+    project.write({"columns.txt": columns})
+    for name in ("anew", "go"):
+        (project.path / name).unlink()
+    project.set(params)
+    first = f"train/{columns.split(maxsplit=1)[0]}"
+    with following(project) as follower, started(project, "dvc", "repro"):
+        wait_for_rows(project, "FINISHED", "RUNNING")
+        wait_for_store(project, lambda: any(first in r.data.metrics for r in project.rows()[-1:]))
+        assert project.rows()[-1].inputs.dataset_inputs == []
+        project.write({"anew": "", "go": ""})
+        follower.wait_for("train is FINISHED")
+    project.commit("The second result")
+    assert project.record("--all").status == 0
+    live = rows(project)
+    project.remove_store()
+    project.add_store()
+    project.run("dvc-mlflow", "record", "--all")  # this process has the old store open
+    assert live == rows(project)
+    assert all(len(row["inputs"]) == 1 for row in live)
+    assert all({*row["points"]} == {"train/loss"} for row in live)
