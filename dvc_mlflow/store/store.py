@@ -353,9 +353,9 @@ def exists(root: Path) -> bool:
 def _use(uri: str, root: Path) -> None:
     """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
 
-    Without it, MLflow 3.0 looks for the artifacts of a server's runs elsewhere.
+    Without it, MLflow looks for the artifacts of a server's runs elsewhere.
     """
-    # MLflow 3.0 makes this folder, by default mlruns/ in the working directory.
+    # MLflow 3.5 makes this folder, by default mlruns/ in the working directory.
     mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = (
         f"{root}/mlartifacts"
     )
