@@ -30,6 +30,7 @@ TOP |= {"git", "own_files", "place", "processes"}
 PLACES = {
     "dvc": "project",
     "dvc_data": "project",
+    "mlflow.server": "store",
     "mlflow.store": "store",
     "mlflow.utils": "store",
     "sqlalchemy": "store",
