@@ -68,7 +68,9 @@ lock:  ## compile pyproject.toml to requirements*.txt (needs uv)
 	$(call compile_extra,shared,requirements.txt)
 	$(call compile_extra,dev,requirements.txt requirements-shared.txt)
 	$(call compile_extra,cluster,requirements.txt requirements-shared.txt)
-	uv pip compile tests/tool/oldest.in --exclude-newer 2025-06-20 --exclude-newer-package ray=2025-10-01 $(PINNED) -o tests/tool/oldest.txt
+	uv pip compile tests/tool/oldest.in --exclude-newer 2025-06-20 \
+		$(addprefix --exclude-newer-package ,ray=2025-10-01 $(addsuffix =2025-10-23,mlflow mlflow-skinny mlflow-tracing)) \
+		$(PINNED) -o tests/tool/oldest.txt
 
 PINNED = --universal --python-version 3.11 --generate-hashes -q
 

@@ -19,12 +19,12 @@ from .. import processes
 from ..errors import ToolError, say, warn
 from ..place import artifacts_folder, own_folder
 from ..project import Project
-from ..store import ui_port
+from ..store import ui_guard, ui_port
 from ..store.store import Store
 from .follow import add_history, follow, open_store, prepare, stopped
 
 _STARTING = 120  # s that the server has for its start: it migrates an old store first
-_ENDING = 3  # s that the server has for its end
+_ENDING = 2  # s that the server has for its end
 
 
 def run(given: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def _show(root: Path, free: int, ends: Event) -> None:
             warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
             return
         if not store.is_remote:
-            _check_free(free)
+            _check_servable(free)
         add_history(project, root)
     if store.is_remote:
         say(f"All results: {store.url()}")
@@ -71,8 +71,14 @@ def _serve_and_follow(store: Store, port: int, ends: Event) -> None:
             raise ToolError(f"MLflow's server has ended or does not answer; {log} says why")
 
 
-def _check_free(port: int) -> None:
-    """Raise `ToolError` if nothing can listen on a port: somebody else's server would answer."""
+def _check_servable(port: int) -> None:
+    """Raise `ToolError` if the server could not refuse other users, or nothing can use its port.
+
+    On a port in use, somebody else's server would answer.
+    """
+    if not ui_guard.TABLE.exists():
+        need = f"`ui` needs {ui_guard.TABLE} to refuse other users"
+        raise ToolError(f"{need}; on this system, run `dvc-mlflow follow` and `mlflow ui` instead")
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,9 +112,12 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
         "MLFLOW_BACKEND_STORE_URI": store.address,  # `ps` would show an argument
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
     }
-    env.pop("MLFLOW_TRACKING_URI", None)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_GUNICORN_OPTS"):
+        env.pop(name, None)
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", ui_port.HOST]
     command += ["--port", f"{port}", "--workers", "1"]  # a person needs no more
+    # By such a header, a client could name somebody else's connection as its own.
+    command += ["--app-name", "dvc-mlflow", "--uvicorn-opts", "--no-proxy-headers"]
     command += ["--artifacts-destination", f"{artifacts_folder(store.root)}"]
     with subprocess.Popen(
         command,

@@ -10,5 +10,5 @@ os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # A server that has gone is reported at once: what was not recorded can be recorded later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-# MLflow logs what it raises; MLflow 3.0 lets alembic set the loggers' own levels.
+# MLflow logs what it raises; MLflow 3.5 lets alembic set the loggers' own levels.
 logging.disable(logging.ERROR)

@@ -356,9 +356,9 @@ _warn_once = cache(warn)
 def _use(uri: str, artifacts: Path) -> None:
     """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
 
-    Without it, MLflow 3.0 looks for the artifacts of a server's runs elsewhere.
+    Without it, MLflow looks for the artifacts of a server's runs elsewhere.
     """
-    # MLflow 3.0 makes this folder, by default mlruns/ in the working directory.
+    # MLflow 3.5 makes this folder, by default mlruns/ in the working directory.
     mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = f"{artifacts}"
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)

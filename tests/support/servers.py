@@ -25,6 +25,16 @@ def free_port() -> int:
             return port
 
 
+@contextmanager
+def other_user(uid: int = 65534) -> Iterator[None]:
+    """Let root be another user in the block, whose sockets stay that user's."""
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def answers(url: str) -> bool:
     """Whether a web server answers, with any status."""
     with suppress(OSError):

@@ -30,6 +30,7 @@ TOP |= {"git", "place", "processes", "work_tree"}
 PLACES = {
     "dvc": "project",
     "dvc_data": "project",
+    "mlflow.server": "store",
     "mlflow.store": "store",
     "mlflow.utils": "store",
     "sqlalchemy": "store",

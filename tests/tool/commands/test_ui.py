@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from mlflow import MlflowClient
 
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import PROCESS
+from dvc_mlflow.store import ui_guard
 from support.following import Follower, following, server_of, started
 from support.pipelines import Repository, Stages, evaluate, repository, train
-from support.servers import answers, free_port, serving
+from support.servers import answers, free_port, other_user, serving
 from support.stores import rows_of
 from support.waiting import wait
 
@@ -26,6 +28,7 @@ pytestmark = [
 ]
 
 META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
+SEARCH = "GET /ajax-api/2.0/mlflow/experiments/search?max_results=1"
 FIT = train("raw.txt")
 FIT["cmd"] = f"until test -e go; do sleep 0.1; done; {FIT['cmd']}"
 PIPELINE: Stages = {"train": {**FIT, "meta": META}, "a": evaluate("a")}
@@ -61,7 +64,8 @@ def shown(folder: Path, port: int, **more: str) -> Iterator[tuple[Follower, str,
         processes = [mlflow, *mlflow.children(recursive=True)]
         yield ui, line, mlflow
         assert ui.end() == 0
-        assert not any(process.is_running() for process in processes)
+        # Linux takes a moment to end what was killed.
+        wait(lambda: not any(process.is_running() for process in processes), 2)
 
 
 def address(project: Repository, port: int, experiment: str = "flowers") -> str:
@@ -71,12 +75,13 @@ def address(project: Repository, port: int, experiment: str = "flowers") -> str:
     return f"All results: http://127.0.0.1:{port}/#/{table}&workflowType=machine_learning\n"
 
 
-def status(port: int, host: str) -> int:
-    """Return how the server answers a request that names another host, as after DNS rebinding."""
+def status(port: int, request: str = SEARCH, **headers: str) -> int:
+    """Return the status with which the server answers a request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with closing(connection):
-        path = "/ajax-api/2.0/mlflow/experiments/search?max_results=1"
-        connection.request("GET", path, headers={"Host": host})
+        method, path = request.split()
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, "x" if method == "POST" else None, more)
         return connection.getresponse().status
 
 
@@ -113,8 +118,9 @@ def test_this_machine_only(project: Repository) -> None:
         assert not [child for child in mlflow.children() if child.status() == psutil.STATUS_ZOMBIE]
         assert listening(mlflow) == {"127.0.0.1"}
         hosts = ["evil.example", "127.0.0.1.evil.example", f"evil.example:{port}"]
-        assert [status(port, host) for host in hosts] == [403] * 3
-        assert status(port, f"localhost:{port}") == 200
+        # As after DNS rebinding, by which a web site would use its visitor's browser.
+        assert [status(port, Host=host) for host in hosts] == [403] * 3
+        assert status(port, Host=f"localhost:{port}") == 200
         said = project.tool("ui", "--port", f"{free_port()}")
         assert said.out == address(project, port)
         assert said.error == f"dvc-mlflow: a `dvc-mlflow ui` serves them already, on port {port}\n"
@@ -143,6 +149,39 @@ def test_this_machine_only(project: Repository) -> None:
     project.set({"rate": 4})
     project.dvc("repro", "-q")
     assert "run `dvc-mlflow ui`\n" in project.record().out
+
+
+@pytest.mark.versions
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_its_user_only(project: Repository) -> None:
+    """Another user gets 403 for whatever it asks, also if it claims a connection of this user.
+
+    This user and its scripts use the server as they would use MLflow's own. It ends within three
+    seconds, though a request is unfinished.
+    """
+    port, run_id = free_port(), project.rows()[0].info.run_id
+    file = f"run_uuid={run_id}&path=note.txt"
+    upload = f"POST /ajax-api/2.0/mlflow/upload-artifact?{file}"
+    requests = ["GET /", SEARCH, upload, f"GET /get-artifact?{file}"]
+    web_socket = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    web_socket["Sec_WebSocket_Key"] = f"{'A' * 22}=="
+    with (
+        shown(project.path, port, MLFLOW_GUNICORN_OPTS="--preload") as (ui, _, _),
+        socket.create_connection(("127.0.0.1", port)) as own,
+    ):
+        claim = {"X_Forwarded_For": f"127.0.0.1:{own.getsockname()[1]}"}
+        with other_user():
+            assert [status(port, request) for request in requests] == [403] * 4
+            assert [status(port, request, **claim) for request in requests] == [403] * 4
+            assert status(port, "GET /", **web_socket) == 403
+        assert [status(port, request) for request in requests] == [200] * 4
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        client.log_metric(run_id, "mine", 1)
+        assert client.get_run(run_id).data.metrics["mine"] == 1
+        own.sendall(f"{upload} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode())
+        began = time.monotonic()
+        assert ui.end() == 0
+        assert time.monotonic() - began < 3
 
 
 def test_history(project: Repository, tmp_path: Path) -> None:
@@ -184,8 +223,16 @@ def commit_rates(project: Repository, *rates: int) -> None:
         project.commit(f"Rate {rate}")
 
 
-def test_refused(project: Repository) -> None:
-    """A port in use, a port that is none, a damaged store and no project are named in a line."""
+def test_refused(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port in use, a port that is none, a damaged store and no project are named in a line.
+
+    So is a system that does not tell whose a connection is.
+    """
+    with monkeypatch.context() as patched:
+        patched.setattr(ui_guard, "TABLE", Path("/none"))
+        said = project.tool("ui")
+    assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
+    assert said.error.startswith("dvc-mlflow: `ui` needs /none to refuse other users; ")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         said = project.tool("ui", "--port", f"{port}")
