@@ -16,9 +16,9 @@ import mlflow
 from mlflow.entities import Run
 
 from ..errors import say, warn
-from ..git import ask
+from ..git import ask, common_folder
 from ..pipeline.tags import COMPLETE, GTO_COMMIT, ROW, tagged
-from ..place import main_repository, own_folder
+from ..place import main_repository
 from ..processes import Locked
 from ..project import Project, gto_tags
 from ..project.gto_tags import Artifact
@@ -76,7 +76,7 @@ def run(given: argparse.Namespace) -> int:
         pipeline = project.pipeline()
         row = read_run(root, given.run)
         try:
-            with Locked(own_folder(root)):  # another `promote` waits, and then finds this champion
+            with Locked(common_folder(root)):  # another `promote` waits, and then finds this champion
                 outcome = _promote(project, root, row, rule_of(pipeline, row), given)
         except _RefusedError as refused:
             outcome = _Outcome(row.info.run_id, given.stage, why=f"{refused}")
