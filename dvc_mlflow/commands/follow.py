@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, StoreError, say, warn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..store.store import Store
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
+_ENDING = 2.5  # s that it has for its end, once it is told to
 _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 
@@ -52,15 +53,17 @@ def prepare() -> Path:
 def stopped() -> Event:
     """Let Ctrl-C, SIGTERM and a terminal's end raise `KeyboardInterrupt`, whatever is done then.
 
-    Whatever that is, it can be killed, and is done later. Return an event that they set as well: a
-    library can lose the exception.
+    Whatever that is, it can be killed, and is done later. A library can lose the exception, and a
+    server can take its time, so the process ends in any case. Return an event that is set then.
     """
     event = Event()
 
     def stop(*_: object) -> None:
-        is_first = not event.is_set()
-        event.set()
-        if is_first:
+        if not event.is_set():
+            event.set()
+            last = Timer(_ENDING, os._exit, [0])
+            last.daemon = True
+            last.start()
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -76,7 +76,9 @@ def run(given: argparse.Namespace) -> int:
         pipeline = project.pipeline()
         row = read_run(root, given.run)
         try:
-            with Locked(common_folder(root)):  # another `promote` waits, and then finds this champion
+            with Locked(
+                common_folder(root)
+            ):  # another `promote` waits, and then finds this champion
                 outcome = _promote(project, root, row, rule_of(pipeline, row), given)
         except _RefusedError as refused:
             outcome = _Outcome(row.info.run_id, given.stage, why=f"{refused}")
