@@ -99,6 +99,7 @@ ELSEWHERE = {
     "store/git_exclude.py": "git's own file",
     "store/models.py": "what MLflow has packed",
     "store/relocation.py": "the database",
+    "store/ui_guard.py": "/proc",
     "store/ui_port.py": "the tool's own folder",
     "sweep/node.py": "a clone that the tool has made",
     "work_tree.py": "the work tree",
