@@ -33,7 +33,8 @@ from ..rows.result import State
 from ..store.named_row import read_run
 from ..store.run_data import as_stored
 
-_CHANGED = "no dvc.lock in the row's git trees has its results; somebody has changed the row"
+_NONE = "no dvc.lock in the row's git trees has its results"
+_LACKED = "git lacks it; `git fetch --refetch --no-filter` completes a partial clone"
 
 
 class _Wanted(NamedTuple):
@@ -69,6 +70,7 @@ def run(given: argparse.Namespace) -> int:
         say(f"{shown}: created")
     for link in folder.left_out:
         say(f"{shown / link}: is a link that leads out of the folder; left out")
+    problems += [f"{name} is missing: {_LACKED}" for name in dict.fromkeys(folder.lacks)]
     for problem in problems:
         warn(f"{shown / wanted.project}: {problem}")
     if not problems:
@@ -128,7 +130,7 @@ def _restore(
         if having.get(commit) == len(digests):
             break
     if not any(having.values()):
-        return errors[:1] or [_CHANGED]
+        return errors[:1] or [_NONE]
     with folder.at(max(having, key=lambda commit: having[commit]), wanted.chosen) as found:
         stages = found.having(digests)
         scope = found.pipeline.scope(stages)

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from graphlib import CycleError
 from io import BytesIO
 from pathlib import Path
@@ -69,15 +70,33 @@ class _Repo(Repo):
     """DVC's project at a root, with settings that need not be its own."""
 
     def __init__(self, root: str, settings_of: Path | None) -> None:
-        if settings_of is not None:
-            config = self.__dict__["config"] = Config(f"{settings_of}/.dvc")
-            config["cache"].setdefault("dir", f"{settings_of}/.dvc/cache")
+        self._settings_of = settings_of
+        top = checkout(Path(root))
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
-        super().__init__(root, scm=SCM(str(checkout(Path(root)))))
+        super().__init__(root, scm=_git_at(top) if (top / ".git").exists() else None)
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings, also after DVC has dropped them, as it does whenever it takes its lock."""
+        if self._settings_of is None:
+            return super().config
+        found = Config(f"{self._settings_of}/.dvc")
+        found["cache"].setdefault("dir", f"{self._settings_of}/.dvc/cache")
+        return found
 
     def _ignore(self) -> None:
         """Write no .gitignore."""
+
+
+def _git_at(top: Path) -> Any:
+    """Return DVC's access to git in a checkout.
+
+    By itself, it takes a git worktree of a submodule for a folder of git's own.
+    """
+    scm = SCM(str(top))
+    scm.dulwich.repo.path = scm._root_dir = str(top)
+    return scm
 
 
 class DvcRepo:

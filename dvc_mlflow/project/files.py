@@ -11,7 +11,7 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 
 from .. import work_tree
-from ..git import git, tree
+from ..git import ask, tree
 from ..git import names as listed_by_git
 from ..pipeline.stages import Output, leads_out
 from .dvc_repo import DvcRepo
@@ -262,7 +262,8 @@ class Files(DvcRepo):
         key = path, out.hash_name
         if key not in self._known_versions:
             options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
-            log = git("log", *options, "--", f":(top,literal){name}", cwd=self.top).decode()
+            # Without all trees, as in some partial clones, git does not know.
+            log = ask("log", *options, "--", f":(top,literal){name}", cwd=self.top)
             blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
             found = {blob: self.blobs.read(blob) for blob in sorted(blobs)}
             self._known_versions[key] = {

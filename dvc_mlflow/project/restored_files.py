@@ -12,6 +12,7 @@ from dvc.config_schema import RelPath
 from dvc.dependency import ParamsDependency
 from dvc.dirs import site_cache_dir
 
+from ..git import ask
 from ..pipeline.stages import Stage, is_below, is_inside, overlap
 from .at_commits import lock_as_now, old_files_read
 from .dvc_repo import errors_reported
@@ -37,6 +38,8 @@ def share(main: Path, own: Path) -> None:
         core = {}
         if its_core.get("site_cache_dir") != (place := known["core"].get("site_cache_dir")):
             core = {"site_cache_dir": place or site_cache_dir()}
+        if ask("config", "core.worktree", cwd=own):
+            core["no_scm"] = True  # in a worktree of a submodule, DVC would look for that
         given = {"cache": known["cache"], "core": core}
         remotes = {key: value for key, value in known["core"].items() if key == "remote"}
         whole = {**given, "remote": known["remote"], "core": {**core, **remotes}}
@@ -124,7 +127,8 @@ def _bring(project: Project, out: Any) -> bool:
     """
     if _outside(out):
         return False
-    if out.use_cache and _wrong(project, out):
+    # Without a folder's list, DVC would remove what git has of it.
+    if out.use_cache and _wrong(project, out) and out.get_obj() is not None:
         # `dvc checkout` itself would need the package of a remote, even if nothing is there.
         with suppress(Exception):  # what is missing is found by its md5
             out.checkout(force=True, allow_missing=True)
@@ -167,7 +171,7 @@ def _wrong(project: Project, out: Any) -> dict[Path, tuple[str, str]]:
     if out.hash_info.isdir and not out.use_cache:
         here = "of other files" if out.exists else ""
         return {} if _is_as_locked(project, out) else {p: (md5, here) for p, md5 in files.items()}
-    if out.hash_info.isdir and (tree := out.get_obj()) is not None:
+    if out.hash_info.isdir and (tree := project._tree(out)) is not None:
         names = (("/".join(key), info.value) for key, _, info in tree)
         files = {Path(out.fs_path, name): f"{md5}" for name, md5 in names if is_inside(name)}
     found = {}

@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProjectError
-from ..git import ask, checkout, git, text
+from ..git import ask, checkout, git, names, text
 from ..pipeline.stages import is_inside
 from ..processes import Locked
 from ..project import restored_project, share
@@ -32,6 +32,8 @@ class RestoredFolder(NamedTuple):
     project: Path
     left_out: list[str]
     """The links of the trees that lead out of the folder."""
+    lacks: list[str]
+    """The files of the trees that git lacks."""
     is_new: bool
 
     @property
@@ -46,8 +48,7 @@ class RestoredFolder(NamedTuple):
 
         Raises `ProjectError`.
         """
-        force = ["--force"] if self.is_new else []
-        git("checkout", "-q", *force, "--detach", commit, cwd=self.path)
+        self._check_out(commit)
         for link in _leave_out_links(self.path):
             if link not in self.left_out:
                 self.left_out.append(link)
@@ -56,6 +57,24 @@ class RestoredFolder(NamedTuple):
         share(self.main, self.project)
         with chdir(self.project), restored_project(self.main) as project:
             yield read(project, chosen, commit)
+
+    def _check_out(self, commit: str) -> None:
+        """Check out a commit, and note the files that git lacks; raises `ProjectError`.
+
+        A partial clone can lack them, if its server does not answer.
+        """
+        force = ["--force"] if self.is_new else []
+        words = ("checkout", "-q", *force, "--detach", commit)
+        try:
+            git(*words, cwd=self.path)
+        except ProjectError:
+            if not self.is_new:
+                raise
+            with suppress(ProjectError):  # without the server, git goes on to the next file
+                git(*words, cwd=self.path, env={"GIT_NO_LAZY_FETCH": "1"})
+            if not (lacks := names("ls-files", "--deleted", "-z", cwd=self.path)):
+                raise
+            self.lacks.extend(lacks)
 
 
 @contextmanager
@@ -70,18 +89,25 @@ def opened(root: Path, path: Path, project: str, commit: str) -> Iterator[Restor
         if os.path.lexists(path):
             _check_is_of(root, path)
             _tell_git(path)  # a kill can have come before
-            yield RestoredFolder(root, path, path / project, [], is_new=False)
+            yield RestoredFolder(root, path, path / project, [], [], is_new=False)
             return
         new = above / _NEW
         try:
+            for gone in (new, path):  # git still lists what was deleted, or what a kill has left
+                ask("worktree", "remove", "--force", "--force", str(gone), cwd=root)
             shutil.rmtree(new, ignore_errors=True)
-            # Forced, because git still lists a folder that was deleted, or that a kill has left.
             add = ("worktree", "add", "--force", "--force", "--no-checkout", "--detach")
             git(*add, "--", str(new), commit, cwd=root)
-            yield RestoredFolder(root, new, new / project, [], is_new=True)
+            admin = Path(text("rev-parse", "--absolute-git-dir", cwd=new))
+            # The whole tree is wanted, also where the checkout is a sparse one.
+            (admin / "info/sparse-checkout").unlink(missing_ok=True)
+            folder = RestoredFolder(root, new, new / project, [], [], is_new=True)
+            folder._check_out(commit)
+            yield folder
             new.rename(path)  # `git worktree move` refuses one with submodules
             _tell_git(path)
         finally:
+            ask("worktree", "remove", "--force", "--force", str(new), cwd=root)
             shutil.rmtree(new, ignore_errors=True)
 
 

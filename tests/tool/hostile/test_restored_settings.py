@@ -49,6 +49,27 @@ def test_remotes(place: Place, tmp_path: Path) -> None:
     assert place_of_x.exists()
 
 
+def test_remote_of_an_output(place: Place, tmp_path: Path) -> None:
+    """A remote that an output of the commit names is that of the checkout, or none."""
+    project, remote = place.project, tmp_path / "remote"
+    project.git("checkout", "-q", "-b", "theirs")
+    project.set({"rate": 2})
+    project.run("sed", "-i", 's/"outs": ."d"./"outs": [{"d": {"remote": "theirs"}}]/', "dvc.yaml")
+    assert "theirs" in (project.path / "dvc.yaml").read_text()
+    project.run("sed", "-i", "s,echo 1 > d/x,echo 2 > d/x,", "dvc.yaml")
+    (project.path / ".dvc/config").write_text(f"['remote \"theirs\"']\n    url = {remote}\n")
+    project.dvc("repro", "-q")
+    project.dvc("push", "-q")
+    assert [*remote.rglob("*")]
+    project.commit("Theirs")
+    project.record()
+    project.git("checkout", "-q", "main")
+    shutil.rmtree(project.path / ".dvc/cache")
+    said = place.tool("restore", row_of(project, "2"))
+    assert (said.status, "d (md5" in said.error) == (1, True), said
+    assert not (only_folder(project) / "d/x").exists()
+
+
 def test_imports(place: Place) -> None:
     """What a .dvc file imports comes from there only if the checkout has the same file."""
     project, source = place.project, Repository(place.outside / "source")
