@@ -1,7 +1,6 @@
 """Where things are: the main repository, its projects, and the address of MLflow's store."""
 
 import os
-import stat
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -32,19 +31,18 @@ def main_repository() -> Path:
 def own_folder(root: Path) -> Path:
     """Return the folder of the tool's own files, for the project in the main repository at `root`.
 
-    It is in git's folder, where no clone brings anything. An unpacked archive or a copy does, so it
-    has to be this user's. Raises `ProjectError` if it is not, or cannot be made.
+    It is in git's folder, where no clone brings anything, and which git has found trustworthy. Only
+    an unpacked archive can bring a link. Raises `ProjectError` at one, or if it cannot be made.
     """
     folder = common_folder(root)
     for part in ("dvc-mlflow", *folder_of(root, checkout(root)).split("/")):
         folder /= part
         try:
             folder.mkdir(exist_ok=True)
-            found = folder.lstat()
         except OSError as error:
             raise ProjectError(f"{folder}: {error.strerror}") from None
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise ProjectError(f"{folder} is a link, or belongs to somebody else; delete it")
+        if folder.is_symlink():
+            raise ProjectError(f"{folder} is a link; delete it")
     return folder
 
 

@@ -81,10 +81,9 @@ def test_as_dvc_writes_it(tmp_path: Path) -> None:
     assert after == before | uncached  # DVC's run cache keeps what dvc.yaml does not
 
 
-@pytest.mark.parametrize("git", [True, False], ids=["git", "no git"])
-def test_read(tmp_path: Path, git: bool) -> None:
-    """The tool reads it without a complaint, with or without git, and writes nothing."""
-    project = locked(tmp_path / "project", STAGES, PARAMS, FILES, git=git)
+def test_read(tmp_path: Path) -> None:
+    """The tool reads it without a complaint, and writes nothing."""
+    project = locked(tmp_path / "project", STAGES, PARAMS, FILES)
     before = written(project)
     found = read(project)
     assert (found.problems, found.reasons) == ([], {})

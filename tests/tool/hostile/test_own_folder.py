@@ -56,22 +56,17 @@ def test_two_projects(tmp_path: Path) -> None:
     assert below(git.path / ".git/dvc-mlflow") >= {"one/clone", "two/clone"}
 
 
-@pytest.mark.parametrize("kind", ["link", "other", "file"])
+@pytest.mark.parametrize("kind", ["link", "file"])
 def test_not_its_own(place: Place, kind: str) -> None:
-    """If its folder is a link or somebody else's, as in an archive, a line says so."""
+    """If its folder is a link or a file, as in an archive, a line says so."""
     folder = place.project.path / ".git/dvc-mlflow"
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     folder.rmdir()
     if kind == "link":
         folder.symlink_to(place.outside)
-    elif kind == "file":
-        folder.touch()
-    elif os.geteuid() == 0:
-        folder.mkdir()
-        os.chown(folder, 65534, 65534)
     else:
-        pytest.skip("needs root")
+        folder.touch()
     before = place.untouched()
     with pytest.raises(ProjectError, match="dvc-mlflow"):
         own_folder(place.project.path)

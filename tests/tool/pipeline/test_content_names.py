@@ -93,11 +93,11 @@ def test_experiment(tmp_path: Path) -> None:
     assert len(project.rows()) == 2
 
 
-@pytest.mark.parametrize("history", ["no git", "no commit", "no branch"])
+@pytest.mark.parametrize("history", ["no commit", "no branch"])
 def test_names_without_history(tmp_path: Path, history: str) -> None:
-    """A row has a name even without git, before the first commit, or on a detached HEAD."""
-    stages, git = {"train": train("raw.txt")}, history != "no git"
-    project = locked(tmp_path / "project", stages, {"rate": 1}, trained(), git=git)
+    """A row has a name even before the first commit, or on a detached HEAD."""
+    stages = {"train": train("raw.txt")}
+    project = locked(tmp_path / "project", stages, {"rate": 1}, trained())
     start = "rate=1 "
     if history == "no branch":
         project.commit()
