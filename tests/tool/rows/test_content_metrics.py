@@ -136,12 +136,12 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
     readable = ("good.json", "keys.json")
     notes = {re.sub(r"cannot be read: .*", "cannot be read", line) for line in found.notes}
     assert notes == {
-        *(f"metrics {name} cannot be read" for name in files if name not in readable),
+        *(f"{name} cannot be read" for name in files if name not in readable),
         "metric 'a#b' of keys.json: the key 'train/keys/a_b' is taken; it is left out",
         "metric 'a/b' of keys.json: the key 'train/keys/a/b' is taken; it is left out",
     }
     aliases = "its aliases unfold to more than 1,000,000 values"
-    assert f"metrics bomb.yaml cannot be read: {aliases}" in found.notes
+    assert f"bomb.yaml cannot be read: {aliases}" in found.notes
 
 
 def test_edited_metrics(tmp_path: Path) -> None:

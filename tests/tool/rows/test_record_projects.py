@@ -33,8 +33,8 @@ DEEP = f"stages: {{a: {{cmd: b, meta: {'[' * 900}{']' * 900}}}}}"
         ("dvc.yaml", "\0\x1b[31m", "unable to read: 'dvc.yaml'"),
         ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
         ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
-        ("dvc.yaml", "? - ?", "DVC's files cannot be read (TypeError: unhashable type: 'dict')"),
-        ("params.yaml", "? - ?", "DVC's files cannot be read (TypeError: unhashable type: 'dict')"),
+        ("dvc.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
+        ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
         ("dvc.lock", "stages: [", "unable to read: 'dvc.lock'"),
         ("dvc.lock", "schema: '9'", "'dvc.lock' validation failed: invalid schema version"),
         ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
@@ -55,7 +55,7 @@ def test_no_project(project: Repository, tmp_path: Path) -> None:
     shutil.rmtree(project.path / ".dvc")
     assert refused_here(project).startswith("you are not inside of a DVC repository")
     shutil.rmtree(project.path / ".git")
-    assert refused_here(project).startswith("you are not inside of a DVC repository")
+    assert refused_here(project).startswith(f"{project.path} is in no git repository")
     gone = tmp_path / "gone"
     gone.mkdir()
     done = subprocess.run(

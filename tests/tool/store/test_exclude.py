@@ -6,7 +6,7 @@ import pytest
 
 from support.locked import locked
 from support.pipelines import Repository, evaluate
-from support.twins import NEW, twins
+from support.twins import twins
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -17,7 +17,7 @@ pytestmark = [
 def test_record(tmp_path: Path) -> None:
     """`record` hides the store that it makes, also where there is no folder info/.
 
-    If git tracks the store, one line says so, and nothing is hidden or used.
+    If git tracks the store, it is left alone: the tool's own is in git's folder, as a line says.
     """
     stages, files = {"a": evaluate("a", "raw.txt")}, {"a.json": '{"score": 1}\n'}
     project = locked(tmp_path / "project", stages, files=files)
@@ -35,9 +35,12 @@ def test_record(tmp_path: Path) -> None:
     project.git("commit", "-q", "-m", "A store")
     before = exclude.read_text(), (project.path / "mlflow.db").read_bytes()
     project.set({"a": 2})
-    (said,) = project.record().error.splitlines()
-    line = f"MLflow at {project.path}/mlflow.db: mlflow.db is tracked by git, and is not used; "
-    assert said.startswith(f"{NEW}{line}")
+    done = project.run("dvc-mlflow", "record")
+    where = f"MLflow's store is {project.path}/.git/dvc-mlflow/mlflow.db"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"dvc-mlflow: mlflow.db is tracked by git, so {where}; ")
+    assert done.returncode == 0
+    assert (project.path / ".git/dvc-mlflow/mlflow.db").is_file()
     assert (exclude.read_text(), (project.path / "mlflow.db").read_bytes()) == before
 
 

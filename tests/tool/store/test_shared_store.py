@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from dvc_mlflow.store.store import Store
+from support.clone import Clone
 from support.pipelines import Repository, served
 from support.rebuilding import started
 from support.stores import rows_of
@@ -64,6 +65,7 @@ def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
 
 def test_tag_at_once(tmp_path: Path) -> None:
     """If another process adds the tag that is about to be added, MLflow's call is tried again."""
+    Clone(tmp_path).git("init", "-q")
     store, adding = Store.open(tmp_path, "tagged"), Event()
 
     def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:

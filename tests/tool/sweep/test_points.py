@@ -14,7 +14,7 @@ from dvc_mlflow.errors import ProjectError
 from dvc_mlflow.project import Project
 from dvc_mlflow.project.experiments import blame
 from dvc_mlflow.sweep.points import Grid, Points, column
-from support.clone import ROOT, make_clone
+from support.clone import ROOT, Clone, make_clone
 from support.imports import imported_names
 
 pytestmark = [
@@ -67,7 +67,8 @@ def test_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "params.yaml").write_text("model: {units: 3, cell: lstm}\ntrain: {rate: 1e-3}\n")
     (tmp_path / "more.toml").write_text("[data]\nrows = 4\n")
     monkeypatch.chdir(tmp_path)
-    DvcRepo.init(no_scm=True).close()
+    Clone(tmp_path).git("init", "-q")
+    DvcRepo.init().close()
     assert [*grid("model.units=5").trials] == ["sweep-3eb67749912f"]
     assert [*grid("model.units=5", "more.toml:data.rows=4").trials] == ["sweep-3eb67749912f"]
     found = grid("model.units=5", "more.toml:data.rows=5,6")
