@@ -2,7 +2,8 @@
 
 ToolError
 ├── ProjectError          DVC cannot read the pipeline, or git the repository
-└── StoreError            the MLflow store cannot be used
+├── StoreError            the MLflow store cannot be used
+└── ModelError            MLflow cannot serve a model
 """
 
 import sys
@@ -16,6 +17,10 @@ class ToolError(Exception):
 
 class ProjectError(ToolError):
     """DVC or git cannot read this repository."""
+
+
+class ModelError(ToolError):
+    """MLflow cannot serve a model; the message says why."""
 
 
 class StoreError(ToolError):

@@ -167,6 +167,12 @@ def remote_url(root: Path) -> str:
     return masked(url if "://" in url or Path(url).exists() else url.partition("?")[0])
 
 
+def is_published(commit: str, cwd: Path) -> bool:
+    """Whether a branch, a tag or an experiment of DVC's has a commit in its history."""
+    refs = ("refs/heads", "refs/remotes", "refs/tags", "refs/exps")
+    return bool(ask("for-each-ref", "--count=1", "--contains", commit, *refs, cwd=cwd))
+
+
 def is_experiment(ref: str) -> bool:
     """Whether a ref below refs/exps is an experiment; DVC's own have fewer parts."""
     return ref.count("/") == 4

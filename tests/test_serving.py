@@ -54,6 +54,7 @@ def model_uri(reproduced: Clone) -> str:
 def lost(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A copy whose store was lost after its row was promoted, and made again from git and DVC."""
     client = MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+    reproduced.run("dvc-mlflow", "record")  # the result has been committed since
     reproduced.run("dvc-mlflow", "promote", client.search_runs(["1"])[0].info.run_id)
     copy = reproduced.copy(tmp_path_factory.mktemp("lost") / "clone")
     copy.run("dvc-mlflow", "record", "--all")

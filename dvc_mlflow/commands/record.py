@@ -14,7 +14,7 @@ from ..pipeline.row_stages import declares_nothing
 from ..pipeline.stages import Pipeline
 from ..place import main_repository
 from ..project import Project
-from ..registry.show import show_and_say
+from ..registry.show import show
 from ..rows.commits import between, everything, experiments
 from ..rows.result import State, read
 from ..store.store import Store, exists
@@ -36,9 +36,14 @@ def run(given: argparse.Namespace) -> int:
             recording = _record_many(project, root, chosen, options, given)
         else:
             recording = _record_one(project, root, chosen, options, given.rev)
-        show_and_say(project, root, dry=options.dry_run)
-    for why in recording.changed:
-        warn(why)
+        try:
+            done, notes = show(project, root, dry=options.dry_run)
+        except ProjectError as error:
+            done, notes = [], [f"{error}"]
+    for line in done:
+        say(line)
+    for line in (*notes, *recording.changed):
+        warn(line)
     return 1 if recording.changed else 0
 
 

@@ -20,7 +20,6 @@ class Declarations:
         self._plots: dict[str, dict[str, list[Plot]]] = defaultdict(dict)
         self._models: dict[str, dict[str, Model]] = defaultdict(dict)
         self._settings: dict[str, Settings] = {}
-        self._checkout: Pipeline | None = None
         self._decided: dict[Any, tuple[Pipeline, dict[Any, Any]]] = {}
 
     def add(self, pipeline: Pipeline, digests: Mapping[str, str]) -> None:
@@ -31,11 +30,6 @@ class Declarations:
                 self._metrics[digest] |= pipeline.metrics_paths(stage)
                 self._plots[digest] |= _by_path(pipeline.plots_of(stage))
                 self._models[digest] |= {m.path: m for m, _ in pipeline.models_of(stage)}
-
-    def add_checkout(self, pipeline: Pipeline) -> None:
-        """Add how the checkout shows results, and how it loads models that no commit loads."""
-        self.add(pipeline, {})
-        self._checkout = pipeline
 
     def applied(self, pipeline: Pipeline, digests: Mapping[str, str]) -> Pipeline:
         """Return a pipeline with all that is declared of its results.
@@ -49,10 +43,8 @@ class Declarations:
             digest = digests.get(name, "")
             metrics |= self._metrics.get(digest, set())
             plots |= self._plots.get(digest, {})
-            own = {model.path for model in stage.settings.models}
-            models |= {p: m for p, m in self._models.get(digest, {}).items() if p not in own}
+            models |= self._models.get(digest, {})
             stages[name] = self._as_last(stage)
-        models |= self._loaded_by_checkout(models, stages)
         found = replace(
             pipeline,
             stages=stages,
@@ -68,26 +60,7 @@ class Declarations:
     def _as_last(self, stage: Stage) -> Stage:
         last, own = self._settings.get(stage.group, stage.settings), stage.settings
         now = replace(own, prefix=last.prefix, columns=last.columns, promote=last.promote)
-        if not own.models and self._checkout and (same := self._checkout.stages.get(stage.name)):
-            now = replace(now, models=[_of_checkout(model, "") for model in same.settings.models])
         return stage if now == own else replace(stage, settings=now)
-
-    def _loaded_by_checkout(
-        self, models: Mapping[str, Model], stages: Mapping[str, Stage]
-    ) -> dict[str, Model]:
-        """Return the outputs in `artifacts` that only the checkout says how to load, by path.
-
-        They keep the names that the commit has given them.
-        """
-        outs = {out.path for stage in stages.values() for out in stage.outs}
-        outs -= {model.path for stage in stages.values() for model in stage.settings.models}
-        outs -= {path for path, model in models.items() if model.loader_module}
-        known = self._checkout.models if self._checkout else ()
-        return {
-            model.path: _of_checkout(model, models[model.path].name if model.path in models else "")
-            for model in known
-            if model.path in outs
-        }
 
 
 def shown(pipeline: Pipeline, stages: Iterable[Stage]) -> frozenset[str]:
@@ -103,10 +76,6 @@ def shown(pipeline: Pipeline, stages: Iterable[Stage]) -> frozenset[str]:
 def shown_model(model: Model) -> str:
     """Return the short digest of a model that is declared."""
     return short_digest(repr(model))
-
-
-def _of_checkout(model: Model, name: str) -> Model:
-    return replace(model, name=name or model.name, is_of_checkout=True)
 
 
 def _by_path(plots: Iterable[Plot]) -> dict[str, list[Plot]]:

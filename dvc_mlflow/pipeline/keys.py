@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .numbers import Curve, curves
 from .row_stages import RowStages
-from .stages import Output, Params, Pipeline, Plot, Stage, is_table
+from .stages import Params, Pipeline, Plot, Stage, is_table
+from .tags import MD5
 
 LONGEST = 250  # characters, in MLflow
 _OF_DVCLIVE = {"images", "sklearn", "custom"}
@@ -95,29 +96,6 @@ def _told_apart(paths: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def model_names(pipeline: Pipeline, stage: Stage, output: Output) -> list[str]:
-    """Return what git's tags call the model in an output of a stage; the first is its main name.
-
-    That is its key in `artifacts`, else its name in `meta.mlflow.model`, with that of the item.
-    Before it comes the folder of the dvc.yaml in the repository, as GTO writes it: `folder:name`.
-    """
-    found = [model.name for model in pipeline.models if model.path == output.path]
-    folder = posixpath.dirname(stage.group)
-    item = re.sub("[^a-zA-Z0-9]+", "-", stage.item).strip("-")
-    for model in stage.settings.models:
-        if model.path == output.path and model.name:
-            name = "-".join(filter(None, [model.name, item]))
-            found.append(f"{folder}:{name}" if folder else name)
-    return [in_repository(pipeline.folder, name) for name in dict.fromkeys(found)]
-
-
-def in_repository(project: str, name: str) -> str:
-    """Return what GTO calls an artifact whose name begins with its folder in a project, if any."""
-    folder, _, own = name.rpartition(":")
-    within = posixpath.join(project, folder).strip("/")
-    return f"{within}:{own}" if within else own
-
-
 def labels(row_stages: RowStages) -> dict[str, str]:
     """Return the names of a row's stages in keys: without the item, if the row has only one."""
     names = {stage.name: name for name, stage in row_stages.members.items()}
@@ -149,6 +127,11 @@ def allowed_key(key: str) -> str:
     parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
     key = re.sub(r"^\.\.", "__", "/".join(parts))
     return (key if len(key) <= LONGEST else key[:LONGEST].rstrip("/.")) or "_"
+
+
+def md5_tag(path: str) -> str:
+    """Return the tag of a row that has the md5 of an output."""
+    return allowed_key(f"{MD5}{path}")
 
 
 def _stem(path: str) -> str:

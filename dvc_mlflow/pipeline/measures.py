@@ -136,14 +136,23 @@ def measures(pipeline: Pipeline, row_stages: RowStages, parts: Mapping[str, Part
 def data_of(pipeline: Pipeline, row_stages: RowStages, names: Collection[str]) -> str:
     """Return the data sets that the evaluations among these members of a row have read.
 
-    Each comes after seven digits of its md5.
+    They are what goes into the metrics besides the model: also what the stages between the two
+    read, such as one that predicts. Each comes after seven digits of its md5.
     """
-    makers = {name for name, stage in pipeline.stages.items() if makes_model(pipeline, stage)}
-    found = {
-        f"{dep.md5[:DIGITS]} {dep.path}": None  # a column shows some twelve characters
-        for name in evaluating(pipeline, row_stages)
-        if name in names
-        for dep in row_stages.members[name].deps
-        if dep.md5 and (dep.makers or dep.is_data) and not makers & {*dep.makers}
-    }
+    found: dict[str, None] = {}
+    for stage in (row_stages.members[n] for n in evaluating(pipeline, row_stages) if n in names):
+        after = after_model(pipeline, stage)
+        makers = {name for name in after if after.isdisjoint(pipeline.above(name))}
+        for reader in pipeline.scope([stage]):
+            is_read = reader is stage or reader.name in after - makers
+            for dep in reader.deps if is_read else ():
+                if dep.md5 and (dep.makers or dep.is_data) and after.isdisjoint(dep.makers):
+                    found[f"{dep.md5[:DIGITS]} {dep.path}"] = None  # a column shows the start
     return ", ".join(found)
+
+
+def after_model(pipeline: Pipeline, stage: Stage) -> set[str]:
+    """Return the stages that make the model which a stage measures, and those from there to it."""
+    makers = [each for each in pipeline.stages.values() if makes_model(pipeline, each)]
+    own = set() if stage in makers else {each.name for each in pipeline.nearest(stage, makers)}
+    return own | {each.name for each in pipeline.scope([stage]) if own & pipeline.above(each.name)}

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Self
 
 DIGITS = 7
 """Of a digest, by which people know it."""
+UNCOMMITTED = "after "
+"""What is before the commit in the tag `commit` until somebody has committed the result."""
 FORMAT = 5
 """What a row has, as a number that grows: a row of a lower one gains the rest."""
 

@@ -29,9 +29,7 @@ class Model:
     """Requirements, or the path of a requirements file."""
     signature: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
-    """Its key in `artifacts`, after the folder of that dvc.yaml; or its name in `meta.mlflow`."""
-    is_of_checkout: bool = field(default=False, repr=False)
-    """Whether the checkout says how a commit's model is loaded, as that commit does not."""
+    """Its key in `artifacts`, after the folder of that dvc.yaml in the repository: `folder:key`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class Settings:
     prefix: str | None = None
     columns: Sequence[str] = ()
     data: Sequence[str] = ()
-    models: Sequence[Model] = ()
     promote: Sequence[str] = ()
     """Metrics that decide which row is better, compared in turn; with a `-`, lower is better."""
 
@@ -242,15 +239,8 @@ class Pipeline:
         return [p for p in self.plots if any(overlap(p.path, o.path) for o in stage.outs)]
 
     def models_of(self, stage: Stage) -> Iterator[tuple[Model, Output]]:
-        """Yield the models that a stage makes, by its own settings or by `artifacts`.
-
-        Those without a key in `artifacts` are named after the stage: each item has its own.
-        """
-        own = [
-            replace(model, name="-".join(filter(None, [model.name or stage.group, stage.item])))
-            for model in stage.settings.models
-        ]
-        for model in (*own, *self.models):
+        """Yield the models that a stage makes."""
+        for model in self.models:
             for output in stage.outs:
                 if model.path == output.path:
                     yield model, output

@@ -107,19 +107,14 @@ MODEL = "dvc.model"
 # Of a version of a registered model: what the git tag says that registers it.
 ROW = "dvc.row"
 """The row whose model it is, because rows can share a model."""
-GTO_VERSION = "gto.version"
-"""The version, such as v1.0.0; the commit if a stage was assigned to what is not registered."""
-GTO_COMMIT = "gto.commit"
-"""The commit that the tag names."""
 GTO_TAG = "gto.tag"
-GTO_AUTHOR = "gto.author"
-GTO_DATE = "gto.date"
+"""The tag, such as `name@v1.0.0`."""
+GTO_COMMIT = "gto.commit"
+"""Its commit, by which the version is found."""
 
 # Of a registered model.
-GTO_NAME = "gto.name"
-"""The artifact's name in git's tags: MLflow allows neither `/` nor `:` in its own."""
 GTO_STAGE = "gto.stage."
-"""The version that an alias was last given to, or `-`, and the git tag that said so, by stage."""
+"""The git tag by which the tool has last given an alias, by stage: moved, it is somebody's own."""
 
 # Of an experiment.
 DEFAULT = "dvc.default"

@@ -215,9 +215,8 @@ class Definitions(Files):
     def _settings(self, stage: Any, own: str, problems: list[str]) -> Settings:
         """Return a stage's `meta.mlflow`, and report what is wrong with it, once for all items."""
         where = f"{self._relative(stage.path)}: stages.{own}"
-        results = [out for out in stage.outs if not (out.metric or out.plot) and out.is_in_repo]
-        paths, wdir = [*map(self._path, results)], self._relative(stage.wdir)
-        found, wrong = settings.read(stage.meta, where, wdir, paths, self.folder)
+        wdir = self._relative(stage.wdir)
+        found, wrong = settings.read(stage.meta, where, wdir, self.folder)
         read = [self._path(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
         for path in found.data:
             if not any(is_below(path, dep) for dep in read):

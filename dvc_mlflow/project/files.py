@@ -12,7 +12,6 @@ from dvc.fs import LocalFileSystem
 
 from .. import work_tree
 from ..git import ask, tree
-from ..git import names as listed_by_git
 from ..pipeline.stages import Output, leads_out
 from .dvc_repo import DvcRepo
 from .hashing import content_md5, file_has_md5, listed, md5s
@@ -131,20 +130,6 @@ class Files(DvcRepo):
         for file in files:
             with suppress(work_tree.RefusedError):
                 found[self._relative(file)] = work_tree.read(file, self.top)
-        return found
-
-    def code_of_checkout(self, path: str) -> dict[str, bytes]:
-        """Return the files below a folder, or a file, of the checkout, wherever the project is.
-
-        Files that git ignores and links that lead elsewhere are left out.
-        """
-        options = ("-z", "--cached", "--others", "--exclude-standard")
-        listed = listed_by_git("ls-files", *options, "--", f":(literal){path}", cwd=self.root)
-        found = {}
-        for name in dict.fromkeys(listed):
-            with suppress(OSError):  # deleted, or refused
-                if "__pycache__" not in name.split("/"):
-                    found[name] = work_tree.read(self.root / name, self.top)
         return found
 
     def _committed_code(self, path: str) -> dict[str, bytes]:
@@ -278,11 +263,10 @@ class Files(DvcRepo):
     def _here(self, out: Any, file: File) -> Iterator[Path]:
         """Yield the local files that may have the content of an output's file."""
         here, cached = self._absolute(file.path), self._cached(out, file)
-        if not self._commit:
-            with suppress(OSError), work_tree.opened(here, self.top, cached=cached):
-                yield Path(here)
         if cached:
             yield Path(cached)
+        with suppress(OSError), work_tree.opened(here, self.top, cached=cached):
+            yield Path(here)
 
     def _cached(self, out: Any, file: File) -> str:
         """Return where DVC's cache on this machine has the content of an output's file, or ""."""

@@ -5,7 +5,7 @@ All are optional. What is wrong is reported, one line each, and left out.
 
 import difflib
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import voluptuous as vol
@@ -15,14 +15,11 @@ from ..pipeline.stages import Model, Settings, leads_out
 _Rules = Mapping[str, vol.Msg]
 
 
-def read(
-    meta: object, where: str, folder: str, outs: Sequence[str], project: str = ""
-) -> tuple[Settings, list[str]]:
+def read(meta: object, where: str, folder: str, project: str = "") -> tuple[Settings, list[str]]:
     """Return the settings in a stage's `meta`, and what is wrong with them.
 
     `where` names the stage for messages. Paths are relative to `folder`, the stage's working
-    directory, and may lead out of the project, which is the repository's folder `project`. `outs`
-    are the outputs that can be a model, relative to the project.
+    directory, and may lead out of the project, which is the repository's folder `project`.
     """
     reader = _Reader(folder, project)
     own = meta if isinstance(meta, Mapping) and meta.get("mlflow") is not None else {}
@@ -31,24 +28,16 @@ def read(
     reader.refuse_unknown(given, _SETTINGS, where)
     values = reader.valid(_SETTINGS, given, where)
     values["data"] = reader.inside(values.get("data", ()), f"{where}.data")
-    if "model" in values:
-        model, where = values.pop("model"), f"{where}.model"
-        reader.refuse_unknown(model, ["path", "name", *_MODEL], where)
-        found = outs
-        if "path" in model:
-            found = [posixpath.normpath(posixpath.join(folder, f"{model['path']}"))]
-        if len(found) == 1 and found[0] in outs:
-            named = reader.valid({"name": _NAME}, model, where)
-            values["models"] = (Model(found[0], **reader.served(model, where), **named),)
-        else:
-            reader.report(f"{where}.path", "must be an output of the stage", model.get("path"))
     return Settings(**values), reader.problems
 
 
 def read_artifacts(
     artifacts: Mapping[str, Any], file: str, folder: str, project: str = ""
 ) -> tuple[list[Model], list[str]]:
-    """Return the models among the `artifacts` of a dvc.yaml, and what is wrong with them."""
+    """Return the models among the `artifacts` of a dvc.yaml, and what is wrong with them.
+
+    `folder` is that of the dvc.yaml in the project, which is the repository's folder `project`.
+    """
     reader, models = _Reader(folder, project), []
     for name, artifact in artifacts.items():
         if isinstance(artifact, Mapping) and artifact.get("type") == "model":
@@ -61,7 +50,8 @@ def read_artifacts(
                 if near and key not in _MODEL:
                     reader.problems.append(f"{where}.{key}: unknown key; did you mean {near[0]}?")
             served = reader.served(meta, where)
-            key = f"{folder}:{name}" if folder else f"{name}"
+            start = posixpath.join(project, folder).rstrip("/")
+            key = f"{start}:{name}" if start else f"{name}"
             models += [Model(path, **served, name=key) for path in paths]
     return models, reader.problems
 
@@ -127,9 +117,6 @@ def _requirement(text: str) -> str:
 _TEXT = vol.Match(r"\s*\S")
 _COLUMN = vol.Match(r"-?(metrics|params|tags|attributes)\.")
 _METRIC = vol.Match(r"(?!-?metrics\.)\s*\S")
-_NAME = vol.Msg(  # as GTO allows it in a git tag; to import GTO takes a third of a second
-    vol.Match(r"[a-zA-Z0-9]([-/_a-zA-Z0-9]*[a-zA-Z0-9])?\Z"), "must be a name such as small-tree"
-)
 _PATHS = vol.Msg([_TEXT], "must be a list of paths")
 _MAPPING = vol.Msg(dict, "must be a mapping")
 _SETTINGS: _Rules = {
@@ -138,7 +125,6 @@ _SETTINGS: _Rules = {
     "columns": vol.Msg([_COLUMN], "must be a list such as [-metrics.test/loss, params.train.rate]"),
     "data": _PATHS,
     "promote": vol.Msg([_METRIC], "must be a list of metrics such as [test/score, -test/loss]"),
-    "model": _MAPPING,
 }
 _MODEL: _Rules = {
     "loader_module": vol.Msg(_TEXT, "must be the name of a module"),

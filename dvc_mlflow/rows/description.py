@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 
 from ..errors import masked, plain
+from ..pipeline.row import UNCOMMITTED
 from ..pipeline.row_stages import RowStages
 from ..pipeline.tags import CHANGE, USER
-from .origin import UNCOMMITTED
 
 _LONGEST, _MOST = 300, 10  # characters of a command; commands
 

@@ -74,7 +74,7 @@ class FoundResults:
         for state in given.states:
             declared.add(state.pipeline, state.digests)
         if self._now:
-            declared.add_checkout(self._now)
+            declared.add(self._now, {})
         found: dict[Digests, FoundResult] = {}
         for state in given.states:
             if given.digests.isdisjoint(state.digests.values()):

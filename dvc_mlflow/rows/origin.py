@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..errors import masked
 from ..git import ask, remote_url
+from ..pipeline.row import UNCOMMITTED
 from ..pipeline.stages import Pipeline
 from ..pipeline.tags import (
     BRANCH,
@@ -25,8 +26,6 @@ from ..pipeline.tags import (
 from ..pipeline.tags import text as as_text
 from ..project import Project
 
-UNCOMMITTED = "after "
-"""What is before the commit in the tag `CHANGE` until somebody has committed the results."""
 _LONGEST_CHANGE = 200  # characters
 
 

@@ -4,7 +4,10 @@ import hashlib
 import json
 import posixpath
 import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from ..errors import ModelError
 from ..pipeline.declarations import shown_model
 from ..pipeline.row import Part, ServedModel
 from ..pipeline.stages import Model, Output
@@ -12,8 +15,12 @@ from ..project import Project
 from .result import Result
 
 
-class _UnservableError(Exception):
-    """MLflow cannot serve a model; the message says why."""
+class Loader(NamedTuple):
+    """What loads a model."""
+
+    code: Mapping[str, bytes]
+    """Files by their paths below a folder that Python imports from."""
+    requirements: Sequence[str]
 
 
 def add_models(result: Result, name: str, part: Part) -> None:
@@ -23,26 +30,31 @@ def add_models(result: Result, name: str, part: Part) -> None:
     """
     for _, model, output in result.models([name]):
         try:
-            found = _served(result.project, model, output)
-        except _UnservableError as error:
+            found = served(result.project, model, output)
+        except ModelError as error:
             part.unserved.add(shown_model(model))
             part.notes.append(f"model {model.path}: {error}")
         else:
             part.models += [found] if found else []
 
 
-def _served(project: Project, model: Model, output: Output) -> ServedModel | None:
+def served(
+    project: Project, model: Model, output: Output, loader: Loader | None = None
+) -> ServedModel | None:
+    """Return a model as MLflow serves it, or None if nothing says how to load it.
+
+    Without a `loader`, the project has it where it has the model. Raises `ModelError`.
+    """
     files = project.files(output)
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
     if not (model.loader_module or is_package):
         return None
-    code = {} if is_package else _code(project, model)
-    requirements = [] if is_package else _requirements(project, model)
-    made_of = [model.loader_module, requirements, dict(model.signature)]
-    digests = {path: _md5(content) for path, content in code.items()}
+    own = Loader({}, []) if is_package else loader or loader_of(project, model)
+    made_of = [model.loader_module, own.requirements, dict(model.signature)]
+    digests = {path: _md5(content) for path, content in own.code.items()}
     contents = project.contents(output)
     if contents is None:
-        raise _UnservableError("its bytes are neither here nor in DVC's cache")
+        raise ModelError("its bytes are neither here nor in DVC's cache")
     return ServedModel(
         name=model.name,
         path=output.path,
@@ -50,21 +62,24 @@ def _served(project: Project, model: Model, output: Output) -> ServedModel | Non
         identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
         declaration=shown_model(model),
         loader_module=model.loader_module,
-        requirements=requirements,
+        requirements=own.requirements,
         signature=model.signature,
-        code=code,
+        code=own.code,
         files=contents,
         is_package=is_package,
     )
 
 
+def loader_of(project: Project, model: Model) -> Loader:
+    """Return what loads a model in the checkout or the commit; raises `ModelError`."""
+    return Loader(_code(project, model), _requirements(project, model))
+
+
 def _code(project: Project, model: Model) -> dict[str, bytes]:
-    """Return the code that loads a model, from where it is declared."""
     found: dict[str, bytes] = {}
-    read = project.code_of_checkout if model.is_of_checkout else project.code
     for path in model.code_paths:
-        if not (files := read(path)):
-            raise _UnservableError(f"code_paths: {path!r} is not there")
+        if not (files := project.code(path)):
+            raise ModelError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
         found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
     return dict(sorted(found.items()))  # a checkout and a commit list them in different orders
@@ -75,13 +90,8 @@ def _requirements(project: Project, model: Model) -> list[str]:
     path = model.pip_requirements
     if not isinstance(path, str):
         return list(path)
-    if model.is_of_checkout:
-        found = project.code_of_checkout(path).get(path)
-        text = None if found is None else found.decode(errors="replace")
-    else:
-        text = project.text(path)
-    if text is None:
-        raise _UnservableError(f"pip_requirements: {path!r} is not there")
+    if (text := project.text(path)) is None:
+        raise ModelError(f"pip_requirements: {path!r} is not there")
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]
     return [line for line in plain if line and not line.startswith(("#", "-"))]

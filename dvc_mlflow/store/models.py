@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
+from ..errors import ModelError
+from ..pipeline.keys import md5_tag
 from ..pipeline.row import ServedModel
-from ..pipeline.tags import MD5, MODEL, tagged
+from ..pipeline.tags import MODEL
 from .store import Store
 
 if TYPE_CHECKING:
@@ -21,14 +23,10 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature  # slow, and few rows have a model
 
 
-class UnservableModelError(Exception):
-    """MLflow cannot serve a model; the message says why."""
-
-
-def log_model(store: Store, run: Run, model: ServedModel) -> None:
+def log_model(store: Store, run: Run, model: ServedModel) -> str:
     """Link a run to its model in MLflow, and store the model if no run has had it yet.
 
-    Raises `UnservableModelError`.
+    Return the id of the logged model. Raises `ModelError`.
     """
     found = store.client.search_logged_models(
         [run.info.experiment_id], f"tags.`{MODEL}` = '{model.identity}'"
@@ -39,6 +37,7 @@ def log_model(store: Store, run: Run, model: ServedModel) -> None:
     outputs = store.client.get_run(run.info.run_id).outputs
     if logged.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else ())]:
         store.client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, 0)])
+    return str(logged.model_id)
 
 
 def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | None) -> LoggedModel:
@@ -54,12 +53,12 @@ def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | No
             _pack(model, data, Path(folder, "code"), package)
         spec = _load(package)
         if logged is None:
-            tags = {MODEL: model.identity, f"{MD5}{model.path}": model.md5}
+            tags = {MODEL: model.identity, md5_tag(model.path): model.md5}
             logged = store.client.create_logged_model(
                 run.info.experiment_id, logged_name(model.name), run_id, tags=tags
             )
         if why := store.why_no_model(logged):
-            raise UnservableModelError(why)
+            raise ModelError(why)
         model_id = logged.model_id
         spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
         spec.save(str(package / "MLmodel"))
@@ -67,24 +66,33 @@ def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | No
     return store.client.finalize_logged_model(logged.model_id, "READY")
 
 
-def of_run(client: MlflowClient, run: Run, md5s: Set[str]) -> list[str]:
-    """Return the ids of a run's logged models, the newest last; of several, those with these md5s.
+def logged_model(client: MlflowClient, run: Run, path: str, md5: str) -> str:
+    """Return the id of a run's logged model with these bytes, the newest one; "" if it has none.
 
     A model of the same bytes is logged again if dvc.yaml loads it in another way.
     """
-    outputs = run.outputs.model_outputs if run.outputs else ()
-    found = list(dict.fromkeys(output.model_id for output in outputs))
-    if len(found) < 2:
-        return found
-    models = [client.get_logged_model(model_id) for model_id in found]
-    own = [model for model in models if md5s & {*tagged(model.tags, MD5).values()}]
-    own.sort(key=lambda model: int(model.creation_timestamp))
-    return [str(model.model_id) for model in own]
+    own = {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}
+    query = f"tags.`{md5_tag(path)}` = '{md5}'"  # it finds none that somebody has deleted
+    every = client.search_logged_models([run.info.experiment_id], query) if own else ()
+    found = [each for each in every if each.model_id in own]
+    newest = max(found, key=lambda each: int(each.creation_timestamp), default=None)
+    return str(newest.model_id) if newest else ""
 
 
 def logged_name(name: str) -> str:
     """Return the name of a model in MLflow, which allows some characters only."""
     return re.sub(r"[/:.%\"']", "_", name)
+
+
+def registered_name(artifact: str) -> str:
+    """Return the name in MLflow of an artifact, which can have `/` and `:` in git's tags."""
+    return re.sub("[/:]", "-", artifact)
+
+
+def is_alias(stage: str) -> bool:
+    """Whether MLflow allows an alias of this name."""
+    is_reserved = re.fullmatch(r"(?i)latest|v\d+", stage)
+    return bool(re.fullmatch(r"[\w-]{1,255}", stage)) and not is_reserved
 
 
 def _write(model: ServedModel, target: Path) -> None:
@@ -121,7 +129,7 @@ def _pack(model: ServedModel, data: Path, folder: Path, package: Path) -> None:
                 pip_requirements=[*model.requirements],
             )
     except (MlflowException, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UnservableModelError(" ".join(str(error).split())[:300]) from None
+        raise ModelError(" ".join(str(error).split())[:300]) from None
 
 
 def _flavored(model: ServedModel, name: str) -> "Package":
@@ -157,4 +165,4 @@ def _load(package: Path) -> "Package":
     try:
         return Package.load(str(package))
     except Exception as error:  # it can hold anything
-        raise UnservableModelError(f"MLmodel: {' '.join(str(error).split())[:300]}") from None
+        raise ModelError(f"MLmodel: {' '.join(str(error).split())[:300]}") from None

@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from .. import processes
+from ..errors import ModelError
 from ..pipeline.row import FORMAT, Part, Point, Row
 from ..pipeline.stored_run import Match, StoredRun
 from ..pipeline.tags import (
@@ -34,7 +35,7 @@ from ..pipeline.tags import (
     tagged,
     value,
 )
-from .models import UnservableModelError, log_model
+from .models import log_model
 from .run_data import (
     comparable,
     is_one_request,
@@ -279,7 +280,7 @@ def _log_parts(
         for model in part.models:
             try:
                 log_model(store, run, model)
-            except UnservableModelError as error:
+            except ModelError as error:
                 unserved.add(model.declaration)
                 notes.append(f"model {model.path}: {error}")
         notes += [*part.notes, *part.notes_unread()]

@@ -95,11 +95,10 @@ def _load_pyfunc(path):
 """
 """The content of loader.py, with which MLflow serves a model.txt: it predicts its text."""
 MODEL = {"loader_module": "loader", "code_paths": ["loader.py"], "pip_requirements": ["mlflow"]}
-SERVED: Stages = {
-    "train": {**train("raw.txt"), "meta": {"mlflow": {"model": MODEL}}},
-    "a": evaluate("a"),
-}
-"""A pipeline whose model MLflow can serve."""
+ARTIFACTS = {"clf": {"path": "model.txt", "type": "model", "meta": MODEL}}
+"""The `artifacts` of a dvc.yaml whose model.txt MLflow can serve."""
+SERVED: Stages = {"train": train("raw.txt"), "a": evaluate("a")}
+"""A pipeline that makes this model."""
 
 
 class Said(NamedTuple):
@@ -283,7 +282,8 @@ def served() -> Repository:
     """Return a pipeline of `SERVED` that has run, for all tests of this process to `copy`."""
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    return finished(folder / "project", SERVED, files={"loader.py": LOADER})
+    files = {"loader.py": LOADER}
+    return finished(folder / "project", SERVED, files=files, artifacts=ARTIFACTS)
 
 
 def reproduce(project: Repository, params: Mapping[str, Any] = {}, *arguments: str) -> None:

@@ -14,7 +14,16 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from support.clone import environment
-from support.pipelines import LOADER, MODEL, PARAMS, Repository, Said, Stages, repository, train
+from support.pipelines import (
+    ARTIFACTS,
+    LOADER,
+    PARAMS,
+    Repository,
+    Said,
+    Stages,
+    repository,
+    train,
+)
 
 TRAP = f"open(__file__ + '.ran', 'w')\n{LOADER}"
 """A loader that leaves a file where it is imported."""
@@ -34,14 +43,12 @@ def measure(*deps: str, promote: Any = ("test/score", "-test/loss"), **more: Any
     }
 
 
-NAMED: Stages = {
-    "train": {**train("raw.txt"), "meta": {"mlflow": {"model": {**MODEL, "name": "clf"}}}}
-}
-"""The stage that makes the model, which is `clf` in git's tags."""
-
-
 def project_of(path: Path, stages: Stages, params: Any = PARAMS, **top: Any) -> Repository:
-    """Return a repository in which these stages have run and been recorded; `top` as elsewhere."""
+    """Return a repository in which these stages have run and been recorded.
+
+    Its model.txt is `clf` in git's tags, unless `top`, the rest of dvc.yaml, says otherwise.
+    """
+    top = {"artifacts": ARTIFACTS, **top}
     files = {"loader.py": TRAP, "test.txt": "1\n", "labels.txt": "1\n"}
     project = repository(path / "project", stages, params, files, data=["test.txt"], **top)
     project.dvc("repro", "-q")
@@ -52,7 +59,7 @@ def project_of(path: Path, stages: Stages, params: Any = PARAMS, **top: Any) -> 
 
 def measured(folder: Path, **top: Any) -> Repository:
     """Make a pipeline in a folder whose model is measured on data that DVC tracks."""
-    return project_of(folder, {**NAMED, "measure": measure()}, **top)
+    return project_of(folder, {"train": train("raw.txt"), "measure": measure()}, **top)
 
 
 def row(project: Repository, *, commit: bool = True, **params: float) -> Run:
@@ -76,7 +83,7 @@ def promoted(project: Repository, run: Run, name: str = "clf") -> str:
     """Promote a row; return the champion's version in git, which MLflow shows."""
     said = promote(project, run.info.run_id)
     assert (said.status, said.error) == (0, ""), said
-    made, alias, share = said.out.splitlines()
+    made, *_, share = said.out.splitlines()
     tags = made.partition(":")[0].split(" and ")
     version = tags[0].removeprefix(f"{name}@")
     commit = project.git("rev-list", "-n1", tags[0])
@@ -84,7 +91,6 @@ def promoted(project: Repository, run: Run, name: str = "clf") -> str:
     assert share.startswith(f"to share it: git push origin {tags[0]} '{tags[1]}' && dvc push")
     assert tags[1].startswith(f"{name}#champion#")
     shown = registered(project, name)[version]
-    assert alias == f"models:/{name}@champion is version {shown.version}"
     assert shown.tags["dvc.row"] == run.info.run_id
     assert shown.tags["gto.commit"] == commit
     assert shown.source == f"models:/{run.outputs.model_outputs[0].model_id}"
@@ -93,14 +99,17 @@ def promoted(project: Repository, run: Run, name: str = "clf") -> str:
 
 
 def refused(project: Repository, run: Run | str, *options: str) -> str:
-    """Return why a row is not promoted; the registry stays as it is, in git and in MLflow."""
+    """Return why a row is not promoted, and on further lines what dvc.yaml lacks.
+
+    The registry stays as it is, in git and in MLflow.
+    """
     before = registry(project), project.git("tag")
     run_id = run if isinstance(run, str) else run.info.run_id
     said = promote(project, run_id, *options)
-    assert (said.status, said.out) == (1, "")
-    assert said.error.count("\n") == 1
-    assert said.error.replace("\n", "").isprintable()
+    assert (said.status, said.error.count("\n")) == (1, 1)
+    assert (said.out + said.error).replace("\n", "").isprintable()
     assert (registry(project), project.git("tag")) == before
+    said = said._replace(error=said.error + said.out)
     return said.error.removeprefix("dvc-mlflow: ").removeprefix(f"{run_id}: not promoted; ")[:-1]
 
 
@@ -126,7 +135,13 @@ def gto(project: Repository, *arguments: str) -> None:
 def registered(project: Repository, name: str = "clf") -> dict[str, ModelVersion]:
     """Return what MLflow shows of git's versions, by their names in git."""
     found = project.client.search_model_versions(f"name = '{name}'")
-    return {each.tags.get("gto.version", f"{each.version}"): each for each in found}
+    return {own_name(each): each for each in found}
+
+
+def own_name(version: ModelVersion) -> str:
+    """Return what git calls a version, or its number if git has none."""
+    name: str = version.tags.get("gto.tag", f"{version.version}")
+    return name.rpartition("@")[2]
 
 
 def aliases(project: Repository, name: str = "clf") -> dict[str, str]:
@@ -145,16 +160,9 @@ def registry(project: Repository) -> list[tuple[object, ...]]:
     return found
 
 
-ARTIFACTS = {
-    "clf": {"path": "model.txt", "type": "model", "meta": MODEL},
-    "numbers": {"path": "test.txt", "type": "dataset"},
-    "given": {"path": "test.txt", "type": "model"},
-}
-
-
 def registrable(folder: Path) -> Repository:
     """Return a pipeline with two committed results, whose model has a key in `artifacts`."""
-    project = measured(folder, artifacts=ARTIFACTS)
+    project = measured(folder)
     row(project, rate=2, a=2)
     return project
 

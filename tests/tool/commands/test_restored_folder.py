@@ -8,6 +8,7 @@ import pytest
 
 from support.following import following, started, wait_for_rows
 from support.pipelines import (
+    ARTIFACTS,
     LOADER,
     SERVED,
     Repository,
@@ -30,7 +31,8 @@ pytestmark = [
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A recorded pipeline with a model, and two rows whose results are committed."""
     files = {"loader.py": LOADER, "requirements.txt": "mlflow\n"}
-    project = repository(tmp_path_factory.mktemp("made") / "project", SERVED, files=files)
+    folder = tmp_path_factory.mktemp("made") / "project"
+    project = repository(folder, SERVED, files=files, artifacts=ARTIFACTS)
     for rate in (1, 2):
         project.set({"rate": rate})
         reproduce(project)

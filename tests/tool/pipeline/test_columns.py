@@ -162,6 +162,25 @@ def test_data_of_an_evaluation(tmp_path: Path) -> None:
     assert row(project).data == f"{md5[:7]} deep/test.txt"
 
 
+def test_data_of_predictions(tmp_path: Path) -> None:
+    """What is made from the model is no data, but what the stage that made it has read is."""
+    stages: Stages = {
+        "train": train("raw.txt"),
+        "predict": makes({"p.txt": "1"}, deps=["model.txt", "test.txt"], outs=["p.txt"]),
+        "a": evaluate("a", "p.txt", "labels.txt"),
+    }
+    files = {
+        **trained(),
+        "a.json": '{"score": 1}',
+        "p.txt": "1",
+        "test.txt": "2",
+        "labels.txt": "3",
+    }
+    tracked = ["raw.txt", "test.txt", "labels.txt"]
+    project = locked(tmp_path / "project", stages, {"rate": 1, "a": 1}, files, tracked=tracked)
+    assert {each[8:] for each in row(project).data.split(", ")} == {"test.txt", "labels.txt"}
+
+
 def test_matrix() -> None:
     """The values of a matrix are columns; the item's name, which joins them, is none."""
     values = [("tree", "3"), ("tree", "5"), ("boost", "3")]

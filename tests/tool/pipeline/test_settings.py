@@ -8,15 +8,20 @@ from dvc_mlflow.pipeline.stages import Model, Settings
 from dvc_mlflow.project.settings import read, read_artifacts
 
 
-def settings(given: object, outs: tuple[str, ...] = ("m.bin",)) -> tuple[Settings, list[str]]:
+def settings(given: object) -> tuple[Settings, list[str]]:
     """Return what the tool reads from a stage's `meta.mlflow`."""
-    return read({"mlflow": given}, "dvc.yaml: stages.train", "", outs)
+    return read({"mlflow": given}, "dvc.yaml: stages.train", "")
+
+
+def artifact(meta: object) -> tuple[Model, list[str]]:
+    """Return the model that the tool reads from `artifacts`."""
+    artifacts = {"m": {"path": "m.bin", "type": "model", "meta": meta}}
+    (found,), problems = read_artifacts(artifacts, "dvc.yaml", "")
+    return found, problems
 
 
 LOADED = {"loader_module": "load", "pip_requirements": ["numpy"]}
 
-NAME = "must be a name such as small-tree"
-AN_OUTPUT = "must be an output of the stage"
 PACKAGES = "must list the packages that loading the model needs"
 METRICS = "must be a list of metrics such as [test/score, -test/loss]"
 
@@ -30,24 +35,16 @@ def test_all_settings() -> None:
             "columns": ["-metrics.test/loss", "params.rate"],
             "data": ["raw.txt", "../b/raw.txt"],
             "promote": ["test/score", "-test/loss"],
-            "model": {
-                **LOADED,
-                "name": "lstm",
-                "code_paths": ["src/"],
-                "pip_requirements": "requirements.txt",
-                "signature": {"inputs": []},
-            },
         },
         "owner": "me",
     }
-    found, problems = read(meta, "dvc.yaml: stages.train", "a", ["a/m.bin"])
+    found, problems = read(meta, "dvc.yaml: stages.train", "a")
     assert problems == []
     assert found == Settings(
         "mine",
         "",
         ["-metrics.test/loss", "params.rate"],
         ("a/raw.txt", "b/raw.txt"),
-        (Model("a/m.bin", "load", ("a/src",), "a/requirements.txt", {"inputs": []}, "lstm"),),
         ["test/score", "-test/loss"],
     )
 
@@ -55,7 +52,7 @@ def test_all_settings() -> None:
 @pytest.mark.parametrize("meta", [None, {}, {"owner": "me"}, "text", {"mlflow": None}])
 def test_no_settings(meta: object) -> None:
     """All settings are optional, and the rest of `meta` is the user's."""
-    assert read(meta, "dvc.yaml: stages.train", "", []) == (Settings(), [])
+    assert read(meta, "dvc.yaml: stages.train", "") == (Settings(), [])
 
 
 @pytest.mark.parametrize(
@@ -71,32 +68,35 @@ def test_no_settings(meta: object) -> None:
         ({"data": ["a/../../b"]}, ".data: must be in the repository; received 'a/../../b'"),
         ({"promote": "test/loss"}, f".promote: {METRICS}; received 'test/loss'"),
         ({"promote": ["-metrics.loss"]}, f".promote: {METRICS}; received ['-metrics.loss']"),
-        ({"model": "m.bin"}, ".model: must be a mapping; received 'm.bin'"),
-        ({"model": {"path": "n.bin"}}, f".model.path: {AN_OUTPUT}; received 'n.bin'"),
-        ({"model": {"path": ["m.bin"]}}, f".model.path: {AN_OUTPUT}; received ['m.bin']"),
-        *(
-            ({"model": {"name": name}}, f".model.name: {NAME}; received {name!r}")
-            for name in ("", "-x", "a b", "a:b", "a@v1", "a#b", "é", "a\n", "../a", 5, ["a"])
-        ),
-        (
-            {"model": {"loader_module": "load"}},
-            f".model.pip_requirements: {PACKAGES}; received None",
-        ),
-        (
-            {"model": {**LOADED, "code_paths": ["../src"]}},
-            ".model.code_paths: must be in the repository; received '../src'",
-        ),
-        (
-            {"model": {**LOADED, "pip_requirements": "/etc/passwd"}},
-            ".model.pip_requirements: must be in the repository; received '/etc/passwd'",
-        ),
     ],
 )
 def test_wrong_settings(given: object, problem: str) -> None:
     """Each mistake is left out, and reported in one line with key, rule and value."""
     found, problems = settings(given)
     assert problems == [f"dvc.yaml: stages.train.meta.mlflow{problem}"]
-    assert found in (Settings(), Settings(models=(Model("m.bin"),)))
+    assert found == Settings()
+
+
+@pytest.mark.parametrize(
+    ("meta", "problem"),
+    [
+        ({"loader_module": "load"}, f"pip_requirements: {PACKAGES}; received None"),
+        (
+            {**LOADED, "code_paths": ["../src"]},
+            "code_paths: must be in the repository; received '../src'",
+        ),
+        (
+            {**LOADED, "pip_requirements": "/etc/passwd"},
+            "pip_requirements: must be in the repository; received '/etc/passwd'",
+        ),
+    ],
+)
+def test_wrong_loaders(meta: object, problem: str) -> None:
+    """A model that would be loaded wrongly is not loaded at all, and one line says why."""
+    assert artifact(meta) == (
+        Model("m.bin", name="m"),
+        [f"dvc.yaml: artifacts.m.meta.{problem}"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,27 @@ def test_wrong_settings(given: object, problem: str) -> None:
 )
 def test_options_are_no_requirements(requirements: object) -> None:
     """Options among requirements, which would let MLflow read any file, are refused."""
-    found, problems = settings({"model": {**LOADED, "pip_requirements": requirements}})
+    found, problems = artifact({**LOADED, "pip_requirements": requirements})
     assert len(problems) == 1
     assert "must be a list of requirements without options, or a path" in problems[0]
-    assert found.models == (Model("m.bin"),)
+    assert found == Model("m.bin", name="m")
 
 
 def test_model_that_needs_nothing() -> None:
     """A model may declare that it needs no packages."""
-    found, problems = settings({"model": {**LOADED, "pip_requirements": []}})
-    assert (found.models, problems) == ((Model("m.bin", "load", (), []),), [])
+    found = artifact({**LOADED, "pip_requirements": []})
+    assert found == (Model("m.bin", "load", (), [], name="m"), [])
 
 
 def test_unknown_settings() -> None:
     """An unknown key is reported with the known ones; the other keys are used."""
-    found, problems = settings({"experiment": "mine", "colums": [], 5: 6, "model": {"loader": "x"}})
-    assert found == Settings("mine", models=(Model("m.bin"),))
-    known = "known are experiment, prefix, columns, data, promote, model"
+    found, problems = settings({"experiment": "mine", "colums": [], 5: 6})
+    assert found == Settings("mine")
+    known = "known are experiment, prefix, columns, data, promote"
     start = "dvc.yaml: stages.train.meta.mlflow"
     assert problems == [
         f"{start}.colums: unknown key; {known}",
         f"{start}.5: unknown key; {known}",
-        f"{start}.model.loader: unknown key; known are path, name, loader_module, "
-        "code_paths, pip_requirements, signature",
     ]
 
 
@@ -140,16 +138,6 @@ def test_wrong_columns(columns: object) -> None:
     assert "must be a list such as [-metrics.test/loss, params.train.rate]" in problems[0]
 
 
-def test_model_without_a_path() -> None:
-    """A model without a path is the stage's only output; of several, one must be named."""
-    assert settings({"model": LOADED})[0].models[0].path == "m.bin"
-    for outs in ((), ("a", "b")):
-        found, problems = settings({"model": LOADED}, outs)
-        assert (found.models, len(problems)) == ((), 1)
-    named, problems = settings({"model": {**LOADED, "path": "./b"}}, ("a", "b"))
-    assert (named.models[0].path, problems) == ("b", [])
-
-
 def test_artifacts() -> None:
     """`artifacts` of the type model are models, relative to their dvc.yaml; others are not."""
     artifacts = {
@@ -158,10 +146,10 @@ def test_artifacts() -> None:
         "data": {"path": "d.csv", "type": "dataset", "meta": LOADED},
         "plain": {"path": "p.bin"},
     }
-    models, problems = read_artifacts(artifacts, "a/dvc.yaml", "a")
+    models, problems = read_artifacts(artifacts, "a/dvc.yaml", "a", "own")
     assert models == [
-        Model("a/m.bin", "load", (), ["numpy"], name="a:one"),
-        Model("a/n.bin", name="a:two"),
+        Model("a/m.bin", "load", (), ["numpy"], name="own/a:one"),
+        Model("a/n.bin", name="own/a:two"),
     ]
     assert problems == []
 
@@ -191,7 +179,7 @@ def test_wrong_artifacts() -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["experiment", "prefix", "columns", "data", "model", "path"])
+                st.sampled_from(["experiment", "prefix", "columns", "data", "promote"])
                 | st.sampled_from(["loader_module", "code_paths", "pip_requirements", "signature"])
                 | st.text(max_size=5),
                 inner,
@@ -203,6 +191,7 @@ def test_wrong_artifacts() -> None:
 def test_any_settings(given: object) -> None:
     """Whatever the settings are, each problem is one line, and no path leads out of the project."""
     found, problems = settings(given)
-    assert all("\n" not in problem for problem in problems)
-    paths = [*found.data, *(p for model in found.models for p in model.code_paths)]
+    model, more = artifact(given)
+    assert all("\n" not in problem for problem in [*problems, *more])
+    paths = [*found.data, *model.code_paths]
     assert not [path for path in paths if path.startswith(("/", "../")) or path == ".."]

@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -114,26 +115,28 @@ def test_model(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-def test_model_of_a_stage(tmp_path: Path) -> None:
-    """A stage can declare its model too: a file, a folder, or one for each item of a foreach."""
-    model = {
-        "path": "model",
+def test_models_of_items(tmp_path: Path) -> None:
+    """A model can be a folder, and each item of a foreach can have its own."""
+    meta = {
         "loader_module": "loaders",
-        "code_paths": ["../src/loaders.py"],
-        "pip_requirements": "needs.txt",
+        "code_paths": ["src/loaders.py"],
+        "pip_requirements": "w/needs.txt",
+    }
+    artifacts = {
+        item: {"path": f"w/{item}/model", "type": "model", "meta": meta} for item in ("p", "q")
     }
     do = {
         "wdir": "w",
         "cmd": "mkdir -p ${item}/model; echo ${item} > ${item}/model/a; echo b > ${item}/model/b",
         "outs": ["${item}/model"],
-        "meta": {"mlflow": {"model": {**model, "path": "${item}/model"}}},
     }
     files = {
         "src/loaders.py": loader("folder", tmp_path / "mark"),
         "w/needs.txt": "# what it needs\n--index-url https://example.org\nsix==1.17.0 \\\n"
         "    --hash=sha256:0 # pinned\n\n-r ../other.txt\nnumpy ; python_version > '3'\r\n",
     }
-    project = ran(tmp_path, {"fit": {"foreach": ["p", "q"], "do": do}}, {}, files)
+    stages = {"fit": {"foreach": ["p", "q"], "do": do}}
+    project = ran(tmp_path, stages, {}, files, artifacts=artifacts)
     project.run("rm", "-r", "w/p", "w/q")  # DVC's cache has them
     said = project.record()
     assert said.error == ""
@@ -155,10 +158,12 @@ def test_code_beside_a_nested_project(tmp_path: Path, revision: list[str]) -> No
     """A nested project's model can use code and requirements from elsewhere in the repository."""
     outer = repository(tmp_path / "project", {})
     outer.write({"shared/beside.py": loader("beside", tmp_path / "mark"), "needs.txt": "six\n"})
-    model = {"loader_module": "beside", "code_paths": ["../shared/beside.py"]}
-    model["pip_requirements"] = "../needs.txt"
-    fit = {"cmd": "echo 1 > model.txt", "outs": ["model.txt"], "meta": {"mlflow": {"model": model}}}
-    outer.write({"inner/dvc.yaml": json.dumps({"stages": {"fit": fit}})})
+    meta: dict[str, Any] = {"loader_module": "beside", "code_paths": ["../shared/beside.py"]}
+    meta["pip_requirements"] = "../needs.txt"
+    model = {"path": "model.txt", "type": "model", "meta": meta}
+    fit = {"cmd": "echo 1 > model.txt", "outs": ["model.txt"]}
+    declared = {"stages": {"fit": fit}, "artifacts": {"m": model}}
+    outer.write({"inner/dvc.yaml": json.dumps(declared)})
     (outer.path / "inner" / ".gitignore").write_text("/model.txt\n")
     inner = Repository(outer.path / "inner")
     inner.dvc("init", "-q", "--subdir")
@@ -198,11 +203,11 @@ def test_model_that_mlflow_has_saved(tmp_path: Path) -> None:
 
 def test_model_kept_in_git(tmp_path: Path) -> None:
     """For a commit, a model in git is read from the commit, and so is its code."""
-    model = {"path": "model.txt", "loader_module": "by_git", "code_paths": ["by_git.py"]}
+    meta = {"loader_module": "by_git", "code_paths": ["by_git.py"], "pip_requirements": ["six"]}
     stage = {**train("raw.txt"), "outs": [{"model.txt": UNCACHED}]}
-    stage["meta"] = {"mlflow": {"model": {**model, "pip_requirements": ["six"]}}}
+    artifacts = {"m": {"path": "model.txt", "type": "model", "meta": meta}}
     files = {"by_git.py": loader("git", tmp_path / "mark")}
-    project = ran(tmp_path, {"train": stage}, {"rate": 1}, files)
+    project = ran(tmp_path, {"train": stage}, {"rate": 1}, files, artifacts=artifacts)
     project.commit("The results")
     project.write({"model.txt": "other", "by_git.py": "raise SystemExit"})
     said = project.record("--rev", "HEAD")

@@ -34,18 +34,18 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
         "shape": ({**good, "signature": {"inputs": ["x"]}}, "model shape.txt: "),
         "kind": ({**good, "signature": {"inputs": [{"type": "no"}]}}, "model kind.txt: "),
         "lost": (good, "model lost.txt: its bytes are neither here nor in DVC's cache"),
-        "typo": ({**good, "path": "typo"}, "path: must be an output of the stage; received 'typo'"),
     }
-    stages = {
-        name: makes({f"{name}.txt": name}, outs=[f"{name}.txt"], meta={"mlflow": {"model": model}})
+    stages = {name: makes({f"{name}.txt": name}, outs=[f"{name}.txt"]) for name in wrong}
+    artifacts = {
+        name: {"path": f"{name}.txt", "type": "model", "meta": model}
         for name, (model, _) in wrong.items()
     }
     stages["broken"] = makes({"broken/MLmodel": "a: ["}, outs=["broken"])
-    stages["broken"]["meta"] = {"mlflow": {"model": {}}}
+    artifacts["broken"] = {"path": "broken", "type": "model"}
     wrong["broken"] = {}, "model broken: MLmodel: "
     files = {"m.py": "", "links/.keep": "", "broken/MLmodel": "a: ["}
     files |= {f"{name}.txt": name for name in stages if name != "broken"}
-    project = locked(tmp_path / "project", stages, {}, files)
+    project = locked(tmp_path / "project", stages, {}, files, artifacts=artifacts)
     project.add_store()
     result = project.lock
     (project.path / "dvc.lock").unlink()
@@ -60,7 +60,7 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
             file.unlink()
     said = project.record("--stages", ",".join(stages))
     for name, (_, line) in wrong.items():
-        starts = (f"model {name}.txt: ", f"model {name}: ", f"dvc.yaml: stages.{name}.")
+        starts = (f"model {name}.txt: ", f"model {name}: ", f"dvc.yaml: artifacts.{name}.")
         found = [each for each in lines(said) if each.startswith(starts)]
         assert len(found) == 1, (name, lines(said))
         assert line in found[0], found

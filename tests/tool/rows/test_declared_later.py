@@ -8,7 +8,7 @@ import pytest
 from mlflow.entities import Run
 
 from support.locked import Locked, locked, trained
-from support.pipelines import LOADER, MODEL, Repository, Stages, evaluate, makes, train
+from support.pipelines import ARTIFACTS, LOADER, MODEL, Repository, Stages, evaluate, makes, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -18,9 +18,9 @@ pytestmark = [
 KEPT_IN_GIT = {"cache": False}
 
 
-def declare(project: Repository, stages: Stages, message: str) -> str:
+def declare(project: Repository, stages: Stages, message: str, **top: Any) -> str:
     """Commit another dvc.yaml, for which DVC would run nothing; return the commit."""
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    project.write({"dvc.yaml": json.dumps({"stages": stages, **top})})
     project.commit(message)
     return project.git("rev-parse", "HEAD")
 
@@ -54,8 +54,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Locked, list[str]]:
     made.again(results(2, 5), {"rate": 2, "a": 5})
     commits.append(declare(made, with_metrics, "Second"))
     made.write({"loader.py": LOADER})
-    served = {**counted, "meta": {"mlflow": {"model": MODEL}}}
-    commits.append(declare(made, {**with_metrics, "train": served}, "Declare a model and a metric"))
+    last = {**with_metrics, "train": counted}
+    commits.append(declare(made, last, "Declare a model and a metric", artifacts=ARTIFACTS))
     return made, commits
 
 
@@ -85,11 +85,10 @@ def test_orders(grown: tuple[Locked, list[str]], tmp_path: Path) -> None:
     assert (said.status, said.error) == (0, "")
     expected = tables(at_once)
     first, second = sorted(expected, key=lambda row: row["params"]["rate"])
-    # The first result was replaced before the other metric was declared; the model's loader is the
-    # checkout's.
+    # The first result was replaced before the other metric and the model were declared.
     assert first["metrics"] == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
     assert second["metrics"] == {"train/n": 7, "train/loss": 0.25, "a/score": 5, "b/score": 1}
-    assert (first["models"], second["models"]) == (1, 1)
+    assert (first["models"], second["models"]) == (0, 1)
     assert second["own"]["mlflow.source.git.commit"] == commits[2]
     for commit in reversed(commits):
         backwards.record("--rev", commit)
@@ -98,7 +97,7 @@ def test_orders(grown: tuple[Locked, list[str]], tmp_path: Path) -> None:
     for commit in commits:
         grows.git("reset", "-q", "--hard", commit)
         lines.append(grows.record("--all").out.partition("\n")[0].removeprefix("grow: "))
-    assert lines == ["1 row added", "1 row completed", "1 row added", "2 rows completed"]
+    assert lines == ["1 row added", "1 row completed", "1 row added", "1 row completed"]
     assert grows.record("--all").out.startswith("nothing to do")
     assert tables(grows) == expected
 
@@ -159,9 +158,8 @@ def test_divided(tmp_path: Path) -> None:
     project.add_store()
     project.commit("First")
     project.record("--all")
-    for name in "ab":
-        stages[name]["meta"] = {"mlflow": {"model": MODEL}}
-    declare(project, stages, "Two models")
+    models = {n: {"path": f"{n}.txt", "type": "model", "meta": MODEL} for n in "ab"}
+    declare(project, stages, "Two models", artifacts=models)
     assert "completed" in project.record("--all").out
     (row,) = project.rows()
     every = {"words/score": 1, "a/score": 1, "b/score": 1}
@@ -188,8 +186,8 @@ def test_joined(tmp_path: Path) -> None:
     project.record("--all")
     first = [row.data.metrics for row in project.rows()]
     assert first == [{"each/score": 1}, {"each/score": 1}]
-    words["meta"] = {"mlflow": {"model": MODEL}}
-    declare(project, stages, "A model upstream")
+    model = {"path": "words", "type": "model", "meta": MODEL}
+    declare(project, stages, "A model upstream", artifacts={"words": model})
     project.record("--all")
     assert len(project.rows()) == 3
     assert [row.data.metrics for row in project.rows() if row.data.metrics] == first

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.pipelines import LOADER, Repository, finished
+from support.pipelines import ARTIFACTS, LOADER, Repository, finished
 from support.rebuilding import STAGES, contents, undisturbed
 
 pytestmark = [
@@ -17,7 +17,7 @@ pytestmark = [
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with a model and two evaluations that has run once: `copy` it."""
     folder = tmp_path_factory.mktemp("made")
-    return finished(folder / "project", STAGES, files={"loader.py": LOADER})
+    return finished(folder / "project", STAGES, files={"loader.py": LOADER}, artifacts=ARTIFACTS)
 
 
 def test_lost(made: Repository, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -129,9 +130,9 @@ def test_inputs_elsewhere(tmp_path: Path) -> None:
 def test_list_of_files_that_lead_out(tmp_path: Path) -> None:
     """Paths in a folder's list in DVC's cache, which anyone may have written, lead nowhere."""
     stage = {"cmd": "mkdir out; echo 1 > out/file", "outs": ["out"]}
-    model = {**MODEL, "path": "out"}
-    stages = {"fit": {**stage, "meta": {"mlflow": {"model": model}}}}
-    project = repository(tmp_path / "project", stages, files={"loader.py": LOADER})
+    artifacts = {"model": {"path": "out", "type": "model", "meta": MODEL}}
+    stages, loader = {"fit": stage}, {"loader.py": LOADER}
+    project = repository(tmp_path / "project", stages, files=loader, artifacts=artifacts)
     project.dvc("repro", "-q")
     folder = project.path / ".dvc" / "cache" / "files" / "md5"
     (old,) = folder.rglob("*.dir")
@@ -161,13 +162,14 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     links = {"one": "code/inner.py", "two": "code", "three": "loader.py"}
     stages: Stages = {}
     texts: dict[str, str] = {}
+    artifacts: dict[str, Any] = {}
     for name in links:
         model = {**MODEL, "code_paths": [f"{name}/loader.py", f"{name}/code"]}
         stages[name] = makes({f"{name}.txt": name}, outs=[f"{name}.txt"])
-        stages[name]["meta"] = {"mlflow": {"model": model}}
+        artifacts[name] = {"path": f"{name}.txt", "type": "model", "meta": model}
         texts |= {f"{name}/{path}": LOADER for path in ("loader.py", "code/inner.py", "code/x.py")}
         texts[f"{name}.txt"] = name
-    project = locked(tmp_path / "project", stages, files=texts)
+    project = locked(tmp_path / "project", stages, files=texts, artifacts=artifacts)
     project.add_store()
     for name, link in links.items():
         path = project.path / name / link

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from support.clone import Clone, environment
 from support.histories import history
-from support.pipelines import LOADER, Repository, finished
+from support.pipelines import ARTIFACTS, LOADER, Repository, finished
 from support.rebuilding import STAGES, contents, in_child, started, store_copied, undisturbed
 from support.servers import serving
 from support.waiting import wait
@@ -41,7 +41,7 @@ RECORD_ALL = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A pipeline with a model and two evaluations that has run once, without a store: `copy` it."""
     folder = tmp_path_factory.mktemp("made")
-    project = finished(folder / "project", STAGES, files={"loader.py": LOADER})
+    project = finished(folder / "project", STAGES, files={"loader.py": LOADER}, artifacts=ARTIFACTS)
     project.remove_store()
     return project
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from support.locked import locked
-from support.pipelines import LOADER, repository
-from support.promoting import NAMED, gto, registered
+from support.pipelines import ARTIFACTS, LOADER, repository, train
+from support.promoting import gto, registered
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -37,7 +37,8 @@ def test_dry_run(tmp_path: Path) -> None:
 @pytest.mark.rest
 def test_registry_of_a_new_store(tmp_path: Path) -> None:
     """Seven versions of different results are shown at once, as in a store that was lost."""
-    project = repository(tmp_path / "project", NAMED, files={"loader.py": LOADER})
+    stages, files = {"train": train("raw.txt")}, {"loader.py": LOADER}
+    project = repository(tmp_path / "project", stages, files=files, artifacts=ARTIFACTS)
     for rate in range(7):
         project.set({"rate": rate})
         project.dvc("repro", "-q")
