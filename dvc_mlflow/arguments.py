@@ -93,7 +93,9 @@ def _add_those_of_one_row(commands: Any) -> None:
     )
     for command in (restore, forget, promote):
         command.add_argument(
-            "run", metavar="RUN", help="the row's name, the seven digits that end it, or its run id"
+            "run",
+            metavar="RUN",
+            help="name, four or more digits, DVC experiment or run id of a row",
         )
     promote.add_argument(
         "--stage", metavar="NAME", default="champion", help="another stage (default: champion)"

@@ -11,13 +11,11 @@ from .files import SMALL, File
 from .lock_entries import entry_texts
 from .parent_commit import ParentCommit, values_in
 from .project import Project, Seen
-from .restored_files import restore, restored_project, share
-from .workspace import FilesToKeep
+from .restored_files import restore, restored_project
 
 __all__ = [
     "SMALL",
     "File",
-    "FilesToKeep",
     "ParentCommit",
     "Project",
     "ProjectAt",
@@ -27,6 +25,5 @@ __all__ = [
     "parse",
     "restore",
     "restored_project",
-    "share",
     "values_in",
 ]

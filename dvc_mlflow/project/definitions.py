@@ -1,7 +1,7 @@
 """What dvc.yaml and dvc.lock say, as plain values."""
 
 import posixpath
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -97,10 +97,10 @@ class Definitions(Files):
         """Return DVC's own object of a stage with a command, or None for what no stage makes."""
         return self._declared_now().found.get(name)
 
-    def _unmade_outs(self, names: Collection[str]) -> list[Any]:
-        """Return DVC's objects for the files in git that no stage makes, by the stages' names."""
+    def _unmade_outs(self) -> list[Any]:
+        """Return DVC's objects for the files in git that no stage makes."""
         unmade = self._declared_now().unmade
-        return [out for name in names if name in unmade for out in unmade[name].kept_by_git]
+        return [out for each in unmade.values() for out in each.kept_by_git]
 
     def _declared_now(self) -> _Declared:
         if self._declared is None or self._declared.index is not self._repo.index:

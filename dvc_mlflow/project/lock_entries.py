@@ -58,11 +58,6 @@ def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
     return {name: entry for name, entry in own.items() if isinstance(entry, dict)}
 
 
-def is_old(text: str) -> bool:
-    """Whether a lock is from before DVC 2.0, which DVC does not read any more."""
-    return "schema" not in (parse(text, "dvc.lock") or {})
-
-
 def entry_texts(lock: str) -> dict[str, str]:
     """Return the text of what each entry in a lock says of its outputs, by that of the entry.
 

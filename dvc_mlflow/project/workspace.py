@@ -1,30 +1,13 @@
 """What the checkout has now, where it may differ from dvc.lock."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from .. import work_tree
 from .definitions import Definitions
 from .dvc_repo import errors_reported
-
-
-class FilesToKeep(NamedTuple):
-    """What a stage's result needs from the checkout, by absolute paths."""
-
-    deps: frozenset[Path]
-    """What any stage reads."""
-    folders: frozenset[Path]
-    """Where stages run, and where their deps are: scripts there may import undeclared code."""
-    files: frozenset[Path]
-    """DVC's own files: dvc.yaml, .dvc files, settings, and the .gitignore beside outputs."""
-    cached: frozenset[Path]
-    """The outputs that DVC keeps, which are never in git."""
-    outs: frozenset[Path]
-    """All outputs, of any stage."""
-    uncached: Sequence[Path]
-    """The outputs of the stages that DVC leaves to git."""
-    locks: Sequence[Path]
-    """Each dvc.lock."""
 
 
 class Workspace(Definitions):
@@ -44,39 +27,29 @@ class Workspace(Definitions):
             changed = getattr(stage, "cmd_changed", False) or stage.always_changed
             return not (changed or any(dep.workspace_status() for dep in stage.deps))
 
-    def files_to_keep(self, names: Collection[str]) -> FilesToKeep:
-        """Return what the results of these stages need from the checkout."""
-        repo = self._repo
-        with errors_reported():
-            own = [s for s in repo.index.stages if s.cmd and self._name(s) in names]
-            outs = [out for s in own for out in s.outs if out.is_in_repo and out.exists]
-            outs += self._unmade_outs(names)
-            files = {Path(s.path) for s in repo.index.stages}
-            files |= {Path(out.fs_path).with_name(".gitignore") for out in outs}
-            files |= {self.root / path for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore")}
-            deps = {
-                Path(dep.fs_path)
-                for stage in repo.index.stages
-                for dep in stage.deps
-                if dep.fs.protocol == "local"
-            }
-            folders = {dep if dep.is_dir() else dep.parent for dep in deps}
-            folders |= {Path(stage.wdir) for stage in repo.index.stages if stage.cmd}
-            return FilesToKeep(
-                frozenset(deps),
-                frozenset(folders),
-                frozenset(files),
-                frozenset(Path(out.fs_path) for out in repo.index.outs if out.use_cache),
-                frozenset(Path(out.fs_path) for out in repo.index.outs),
-                [Path(o.fs_path) for o in outs if not o.use_cache and self.is_inside(o.fs_path)],
-                self._lock_files(),
-            )
+    def is_busy(self) -> bool:
+        """Whether DVC holds files of the project, as while it runs a stage."""
+        with suppress(OSError):
+            rwlock = self.root / ".dvc/tmp/rwlock"
+            return b'"pid"' in work_tree.read(rwlock, self.root, of_dvc=True, most=1_000_000)
+        return False
 
-    def _lock_files(self) -> list[Path]:
-        """Return each dvc.lock."""
-        stages = [s for s in self._repo.index.stages if s.cmd and hasattr(s, "name")]
-        files = {Path(stage.path).with_suffix(".lock") for stage in stages}
-        return [file for file in sorted(files) if file.exists() and self.is_inside(file)]
+    def files_to_keep(self) -> tuple[frozenset[Path], frozenset[Path], list[Path]]:
+        """Return what results need from the checkout beside what git tracks, by absolute paths.
+
+        That is what any stage reads, but for the outputs that DVC keeps, which are second and never
+        in git; then the outputs that DVC leaves to git, and each dvc.lock.
+        """
+        with errors_reported():
+            index = self._repo.index
+            outs = [*index.outs, *self._unmade_outs()]
+            others = {Path(out.fs_path) for out in outs if not out.use_cache}
+            others |= {Path(each.path).with_suffix(".lock") for each in index.stages if each.cmd}
+            return (
+                frozenset(Path(dep.fs_path) for stage in index.stages for dep in stage.deps),
+                frozenset(Path(out.fs_path) for out in outs if out.use_cache),
+                [path for path in sorted(others) if path.exists() and self.is_inside(path)],
+            )
 
     def _hash(self, item: Any) -> tuple[Any, Any]:
         """Return size and hash of a file or a folder, with the list of its files."""

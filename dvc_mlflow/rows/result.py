@@ -50,18 +50,6 @@ class State:
         """The digests of all that dvc.lock has, outdated or not, by stage."""
         return locked_digests(self.pipeline)
 
-    def having(self, digests: Collection[str]) -> list[Stage]:
-        """Return the stages whose results in dvc.lock have these digests."""
-        return [s for s in self.pipeline.stages.values() if self.locked.get(s.name) in digests]
-
-    def result_with(self, digests: Mapping[str, str]) -> "Result | None":
-        """Return the result with these digests by their names in a row, if dvc.lock has it."""
-        for row_stages in divided(self.pipeline, self.stages):
-            own = {name: self.locked.get(stage.name) for name, stage in row_stages.members.items()}
-            if digests.items() <= own.items():
-                return Result(self, row_stages, digests)
-        return None
-
 
 @dataclass(frozen=True)
 class Result:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..git import Blobs, ask, git, glob
 from . import dvc_files
 from .commits import EXPERIMENTS, Commits, refs_by_commit, short_name
-from .kept_trees import REFS
+from .kept_trees import ALL, REFS
 from .origin import KeptTree, Origin
 
 _FORMAT = "%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
@@ -27,8 +27,8 @@ class Snapshot(NamedTuple):
     names: Sequence[str]
     """The branches, tags and experiments whose last commit has it."""
     kept_for: frozenset[str] = frozenset()
-    """If only rows' own commits have it, the stages whose rows these keep. Such a commit has the
-    dvc.lock of the moment, in which other stages can be half-way."""
+    """If only rows' own commits have it, and other stages were half-way in the dvc.lock of the
+    moment, those whose rows these keep."""
 
 
 class _Commit(NamedTuple):
@@ -78,7 +78,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         )
         origin = _origin(first, commits, tips, branches)
         definitions = int.from_bytes(state.definitions)
-        subjects = (commit.subject for commit in those) if _is_row(tips, first) else ()
+        subjects = {commit.subject for commit in those} if _is_row(tips, first) else {ALL}
         found.append(
             Snapshot(
                 first.hash,
@@ -86,7 +86,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
                 dict(state.locks),
                 origin,
                 names[state],
-                frozenset(subjects),
+                frozenset(() if ALL in subjects else subjects),
             )
         )
     # Rows' own commits come last: they also have states between the stages of a committed result.

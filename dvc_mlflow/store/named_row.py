@@ -1,12 +1,13 @@
-"""Find the row that a command line names: by its run id, its name, or the digits of that."""
+"""Find the row that a command line names: by its name, digits or experiment, or by its run id."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities import Run
 
 from ..errors import ToolError
-from ..pipeline.tags import FOUND_BY
+from ..pipeline.tags import EXPERIMENT, FOUND_BY
 from .store import Store, exists
 
 
@@ -20,7 +21,7 @@ def read_run(root: Path, named: str) -> Run:
             return store.client.get_run(named)
         found = _called(store, named)
     if not found:
-        rule = "RUN must be a row's name, the seven digits that end it, or its run id"
+        rule = "RUN must be a row's name, four or more of its digits, its run id or its experiment"
         raise ToolError(f"{rule}; there is none for {named!r:.200}")
     if len(found) > 1:
         some = ", ".join(f"{run.info.run_name!r} ({run.info.run_id})" for run in found[:5])
@@ -29,21 +30,32 @@ def read_run(root: Path, named: str) -> Run:
 
 
 def _called(store: Store, named: str) -> list[Run]:
-    """Return the runs with this name; if there is none, those that its digits end or stand for.
+    """Return the runs with this name; if there is none, those of the experiment, or these digits.
 
-    A name can have been another, in this store or in one that was lost.
+    Digits can be of a former name, in this store or in one that was lost.
     """
     if not named:
         return []
-    experiments = store.all_experiments()
     quote = '"' if "'" in named else "'"
     can_ask = quote not in named and "\\" not in named
-    query = f"attributes.run_name = {quote}{named}{quote}" if can_ask else ""
-    found = [r for r in store.runs(query, experiments=experiments) if r.info.run_name == named]
-    digits = re.search(r"(?:^| )([0-9a-f]{7})$", named)
-    if not found and digits and digits[1] == named:
-        found = [*store.runs(f"attributes.run_name LIKE '% {named}'", experiments=experiments)]
-    if not found and digits:
-        query = f"tags.`{FOUND_BY}` LIKE '%{digits[1]}%'"
-        found = [*store.runs(query, experiments=experiments)]
-    return found
+    is_it = f" = {quote}{named}{quote}"
+
+    def runs(query: str) -> Iterator[Run]:
+        return store.runs(query, experiments=store.all_experiments())
+
+    asked = f"attributes.run_name{is_it}" if can_ask else ""
+    if found := [run for run in runs(asked) if run.info.run_name == named]:
+        return found
+    asked = f"tags.`{EXPERIMENT}`{is_it}" if can_ask else ""
+    if found := [run for run in runs(asked) if run.data.tags.get(EXPERIMENT) == named]:
+        return found
+    digits = re.search("^[0-9a-f]{4,7}$|(?:^|(?<= ))[0-9a-f]{7}(?= |$)", named)
+    if not digits:
+        return []
+    found = [*runs(f"tags.`{FOUND_BY}` LIKE '%{digits[0]}%'")]
+    own = [run for run in found if _has(run.info.run_name or "", digits[0])]
+    return own or [run for run in found if _has(run.data.tags[FOUND_BY], digits[0])]
+
+
+def _has(words: str, digits: str) -> bool:
+    return any(word.startswith(digits) for word in words.split())

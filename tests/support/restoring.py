@@ -16,6 +16,12 @@ def restore(project: Repository, run: Run | str, command: str = "restore") -> Sa
     return project.tool(command, run if isinstance(run, str) else run.info.run_id)
 
 
+def no_worktree(place: Path) -> str:
+    """Return what `restore` says of a place that is not its own."""
+    cure = f"move it away; if the repository has moved with it, `git worktree repair {place}`"
+    return f"dvc-mlflow: {place}: exists, and is no git worktree of this repository; {cure}\n"
+
+
 def only_folder(project: Repository) -> Path:
     """Return the only folder that has been restored."""
     (folder,) = (each.parent for each in project.path.glob("restored/*/.git"))

@@ -1,4 +1,4 @@
-"""`restore`, `forget` and `promote` take a row by its name, its digits or its run id."""
+"""`restore`, `forget` and `promote` take a row by name, digits, DVC experiment or run id."""
 
 from pathlib import Path
 
@@ -42,6 +42,37 @@ def test_by_name_and_digits(project: Repository) -> None:
         assert project.tool("restore", called or "").out.startswith("restored/")
 
 
+def test_by_the_first_digits(project: Repository) -> None:
+    """Four or more of a row's digits are enough, unless several rows have them: they are named."""
+    first, second = (row for row in project.rows() if "dvc-mlflow.lock.train" in row.data.tags)
+    own = [(row.info.run_name or "").split()[-1] for row in (first, second)]
+    for digits in own:
+        for n in (4, 5, 6):
+            said = project.tool("restore", digits[:n])
+            assert said.out.splitlines()[-1].startswith("restored/"), said
+            assert digits in said.out
+        assert project.tool("restore", digits[:3]).status == 1
+    shared = first.data.tags["dvc-mlflow.lock.train"][:5]
+    assert shared == second.data.tags["dvc-mlflow.lock.train"][:5]
+    said = project.tool("restore", shared)
+    assert (said.status, said.error.count("\n")) == (1, 1)
+    assert all(row.info.run_id in said.error for row in (first, second))
+
+
+def test_by_experiment(tmp_path: Path) -> None:
+    """The name of a DVC experiment is enough, but for a row with that name."""
+    project = finished(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
+    project.record()
+    project.dvc("exp", "run", "-q", "-S", "a=3", "-n", "wide")
+    project.record("--experiments")
+    first, wide = project.rows()
+    said = project.tool("restore", "wide")
+    assert (said.status, said.error) == (0, "")
+    assert (wide.info.run_name or "").replace(" ", "-") in said.out
+    project.client.update_run(first.info.run_id, name="wide")
+    assert f"wide-{first.info.run_id[:8]}" in project.tool("restore", "wide").out
+
+
 def test_without_a_default_experiment(tmp_path: Path) -> None:
     """A name is enough where all rows are in an experiment that dvc.yaml names, also to forget."""
     stage = {**evaluate("b", "raw.txt"), "meta": {"mlflow": {"experiment": "own"}}}
@@ -71,7 +102,7 @@ NONE = ["", "nothing", "0000000", "%", "' or '1' = '1", "\\", "x" * 9000, "../x"
 
 def test_none(project: Repository) -> None:
     """If no row is called so, one line says what names a row."""
-    rule = "RUN must be a row's name, the seven digits that end it, or its run id"
+    rule = "RUN must be a row's name, four or more of its digits, its run id or its experiment"
     for name in [*NONE, "\x1b[31m"]:
         said = project.tool("restore", name)
         assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)

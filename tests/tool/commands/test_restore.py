@@ -10,7 +10,14 @@ import pytest
 from support.clone import environment
 from support.following import following
 from support.pipelines import Repository, last, repository, reproduce, train
-from support.restoring import copy_with_remotes, folder_of, restore, restored, with_remotes
+from support.restoring import (
+    copy_with_remotes,
+    folder_of,
+    no_worktree,
+    restore,
+    restored,
+    with_remotes,
+)
 from support.waiting import wait
 
 pytestmark = [
@@ -156,17 +163,14 @@ def test_moved_and_copied(project: Repository) -> None:
     copied = Repository(project.path.with_name("copied"))
     shutil.copytree(project.path, copied.path, symlinks=True)
     said, place = restore(copied, run), copied.path / "restored" / name
-    rule = "exists, and is no git worktree of this repository; move it away"
-    assert (said.status, said.error) == (1, f"dvc-mlflow: {place}: {rule}\n")
+    assert (said.status, said.error) == (1, no_worktree(place))
     shutil.rmtree(place)
     assert restore(copied, run).status == 0
     assert "already exists" in restore(project, run).out
     moved = Repository(project.path.rename(project.path.with_name("moved")))
     said, place = restore(moved, run), moved.path / "restored" / name
-    cure = f"git worktree repair {place}"
-    rule = f"{rule}, or, if the repository was moved, `{cure}`"
-    assert (said.status, said.error) == (1, f"dvc-mlflow: {place}: {rule}\n")
-    moved.run(*cure.split())
+    assert (said.status, said.error) == (1, no_worktree(place))
+    moved.run("git", "worktree", "repair", place)
     said = restore(moved, run)
     assert (said.status, said.error) == (0, ""), said
     assert "already exists" in said.out

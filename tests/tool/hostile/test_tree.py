@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from support.hostile import Place, commit_links, digest_here, lets_row_name
-from support.restoring import only_folder, restore
+from support.restoring import no_worktree, only_folder, restore
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -64,25 +65,16 @@ def test_links_that_stay(place: Place) -> None:
     assert (folder / "d/x").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("name", ["../../../../outside/victim.txt", "/etc/new"])
-def test_list_that_leads_out(place: Place, name: str) -> None:
-    """A list of a folder's files that leads out of it writes nothing, and is named.
-
-    The md5s of the list and of the content are right.
-    """
+def row_of_lock(place: Place, md5: str, objects: Mapping[str, bytes]) -> str:
+    """Let the row's folder have an md5 in dvc.lock, and DVC's cache these files; return its id."""
     project = place.project
-    content = b"evil\n"
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    entries = [{"md5": md5, "relpath": path} for path in (name, "x")]
-    listed = json.dumps(entries).encode()
-    oid = f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir"
     yaml, lock = YAML(), project.path / "dvc.lock"
     found = yaml.load(lock)
     (out,) = (out for out in found["stages"]["one"]["outs"] if out["path"] == "d")
-    out["md5"] = oid
+    out["md5"] = md5
     yaml.dump(found, lock)
     digest = digest_here(project, "one")
-    for key, body in {oid: listed, md5: content}.items():  # as a remote could bring them
+    for key, body in objects.items():  # as a remote could bring them
         cached = project.path / ".dvc/cache/files/md5" / key[:2] / key[2:]
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(body)
@@ -91,15 +83,49 @@ def test_list_that_leads_out(place: Place, name: str) -> None:
     commit = project.git("commit-tree", tree, "-p", "HEAD", "-m", "row")
     project.git("reset", "-q", "--hard")
     project.git("update-ref", f"refs/rows/{commit}", commit)
-    run_id = lets_row_name(project, commit, tree, digest)
+    return lets_row_name(project, commit, tree, digest)
+
+
+def listing(*entries: tuple[str, str]) -> tuple[str, bytes]:
+    """Return the md5 of a folder with these files, by md5 and path, and DVC's list of them."""
+    listed = json.dumps([{"md5": md5, "relpath": path} for md5, path in entries]).encode()
+    return f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir", listed
+
+
+EVIL = b"evil\n"
+EVIL_MD5 = hashlib.md5(EVIL, usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["../../../../outside/victim.txt", "/etc/new"])
+def test_list_that_leads_out(place: Place, name: str) -> None:
+    """A list of a folder's files that leads out of it writes nothing, and is named.
+
+    The md5s of the list and of the content are right.
+    """
+    md5, listed = listing((EVIL_MD5, name), (EVIL_MD5, "x"))
+    run_id = row_of_lock(place, md5, {md5: listed, EVIL_MD5: EVIL})
     before = place.untouched()
-    said = restore(project, run_id)
+    said = restore(place.project, run_id)
     assert place.untouched() == before
     assert not Path("/etc/new").exists()
-    assert not [*project.path.glob("restored/**/new")]
+    assert not [*place.project.path.glob("restored/**/new")]
     assert said.status == 1
     (line,) = said.error.splitlines()
-    assert line.endswith(f": d is left out: its list of files has {name!r}, which leads out of it")
+    assert ": d (md5 " in line
+    assert line.endswith(f" is missing: its list of files has {name!r}, which leads out of it")
+
+
+@pytest.mark.parametrize("is_listed", [False, True], ids=["file", "list"])
+def test_md5_that_is_a_path(place: Place, is_listed: bool) -> None:
+    """An md5 that is a path out of DVC's cache, where DVC would delete the file, is left alone."""
+    path = f"..{'/..' * 20}{place.outside}/victim.txt"
+    md5, listed = listing((path, "x")) if is_listed else (path, b"")
+    run_id = row_of_lock(place, md5, {md5: listed} if is_listed else {})
+    before = place.untouched()
+    said = restore(place.project, run_id)
+    assert place.untouched() == before
+    (line,) = said.error.splitlines()
+    assert (said.status, ": d " in line, " is missing: " in line) == (1, True, True)
 
 
 def test_settings(place: Place) -> None:
@@ -139,15 +165,22 @@ def test_settings(place: Place) -> None:
 
 
 def test_restored_is_a_link(place: Place) -> None:
-    """If `restored` is a link or a file that a colleague has committed, one line says so."""
+    """If `restored` is a link or a file, or in a commit, one line says so."""
     above, (row,) = place.project.path / "restored", place.project.rows()
-    line = f"dvc-mlflow: {above}: is no folder, but a link or a file; move it away\n"
-    for target in (".", f"{place.outside}", ""):
-        above.symlink_to(target) if target else above.write_text("mine\n")
+
+    def refused(why: str) -> None:
         before, listed = place.untouched(), {*place.outside.rglob("*")}
+        line = f"dvc-mlflow: {above}: {why}; move it away\n"
         assert restore(place.project, row) == ("", line, 1)
         assert (place.untouched(), {*place.outside.rglob("*")}) == (before, listed)
+
+    for target in (".", f"{place.outside}", ""):
+        above.symlink_to(target) if target else above.write_text("mine\n")
+        refused("restored is a link" if target else "restored is a file")
         above.unlink()
+    place.project.write({"restored/theirs.txt": "theirs\n"})
+    place.project.git("add", "-f", "restored/theirs.txt")
+    refused("restored/theirs.txt is tracked by git")
 
 
 def test_folder_of_the_users(place: Place) -> None:
@@ -158,8 +191,7 @@ def test_folder_of_the_users(place: Place) -> None:
     theirs = above / (run.info.run_name or "")
     theirs.symlink_to(place.outside / "nowhere")
     said = restore(project, run)
-    rule = "exists, and is no git worktree of this repository; move it away"
-    assert (said.status, said.error) == (1, f"dvc-mlflow: {theirs}: {rule}\n")
+    assert (said.status, said.error) == (1, no_worktree(theirs))
     assert theirs.is_symlink()
     assert not (place.outside / "nowhere").exists()
     theirs.unlink()
