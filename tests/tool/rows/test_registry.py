@@ -279,8 +279,9 @@ def test_folders(tmp_path: Path) -> None:
     project.commit("The results")
     mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")
     for folder, name in names.items():
+        before = {run.info.run_id for run in project.rows()}
         assert "models:/" not in project.record(folder=folder).out
-        run_id = project.rows()[-1].info.run_id
+        (run_id,) = {run.info.run_id for run in project.rows()} - before
         said = project.tool("promote", run_id, folder=folder, **environment())
         tags, *lines, _ = said.out.splitlines()
         assert tags.startswith(f"{folder}=lstm@v0.0.1 and {folder}=lstm#champion#1: ")
@@ -312,7 +313,7 @@ def test_two_clones(project: Repository, tmp_path: Path) -> None:
         client = mlflow.MlflowClient(server)
         tool(project, "record", "--all")
         found = [each.experiment_id for each in client.search_experiments()]
-        second, first = (run.info.run_id for run in client.search_runs(found))
+        scores = {r.data.metrics["test/score"]: r.info.run_id for r in client.search_runs(found)}
         gto(project, "register", "clf", "HEAD~")
         gto(project, "assign", "clf", "HEAD~", "--stage", "champion")
         project.git("push", "-q", "origin", "--tags")
@@ -320,8 +321,8 @@ def test_two_clones(project: Repository, tmp_path: Path) -> None:
         expected = [*is_registered("v0.0.1"), "models:/clf@champion is v0.0.1"]
         assert tool(theirs, "record")[0] == expected
         expected = [*is_registered("v0.0.2"), "models:/clf@champion is v0.0.2"]
-        assert tool(project, "promote", second) == (expected, [])
-        assert tool(project, "promote", first) == ([], [])
+        assert tool(project, "promote", scores[2]) == (expected, [])
+        assert tool(project, "promote", scores[1]) == ([], [])
         lines, notes = tool(theirs, "record")
         assert lines == []
         assert ["is version 2 in MLflow; git says v0.0.1" in note for note in notes] == [True]
