@@ -1,7 +1,10 @@
 """Each folder of the tool imports what its first docstring allows, and the package is complete."""
 
+import ast
+import io
 import re
 import sys
+import tokenize
 import tomllib
 from collections.abc import Sequence
 from importlib.metadata import packages_distributions
@@ -40,6 +43,29 @@ PLACES = {
 """The one folder that may import a package; MLflow's public API is free to the rest."""
 WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
+MOST = {
+    "": 704,  # beside the folders
+    "commands": 702,
+    "follow": 1954,
+    "pipeline": 1199,
+    "project": 1854,
+    "registry": 150,
+    "rows": 1439,
+    "store": 1329,
+    "sweep": 881,
+}
+"""The most lines of code of each folder: it may get fewer."""
+MOST_OF = {
+    ("commands/promote.py",): 110,
+    ("rows/kept_trees.py",): 110,
+    (
+        "commands/restore.py",
+        "project/remotes.py",
+        "project/restored_files.py",
+        "rows/restored_folder.py",
+    ): 303,
+}
+"""The most lines of code of what a few modules do together."""
 METADATA = tomllib.loads((TOOL / "pyproject.toml").read_text())
 REQUIRED = dict(each.split(">=") for each in METADATA["project"]["dependencies"])
 SWEEP = dict(each.split(">=") for each in METADATA["project"]["optional-dependencies"]["sweep"])
@@ -101,6 +127,44 @@ def test_rooms_can_fail(tmp_path: Path, room: str, line: str) -> None:
     sneaky.parent.mkdir(parents=True)
     sneaky.write_text(f"def f():\n    {line}\n")
     assert trespasses(sneaky, tmp_path / "dvc_mlflow")
+
+
+def n_lines(path: Path) -> int:
+    """Return the number of a module's lines that are neither blank, a comment nor a docstring."""
+    text = path.read_text()
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (*blank, tokenize.ENDMARKER):
+            found.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node) is not None:
+            first = node.body[0]
+            found.difference_update(range(first.lineno, (first.end_lineno or 0) + 1))
+    return len(found)
+
+
+@pytest.mark.parametrize("room", sorted(MOST))
+def test_lines(room: str) -> None:
+    """No folder has more lines of code than it may."""
+    assert {*MOST} == {"", *ROOMS}
+    modules = (TOOL / room).rglob("*.py") if room else TOOL.glob("*.py")
+    assert sum(map(n_lines, modules)) <= MOST[room]
+
+
+@pytest.mark.parametrize("names", MOST_OF)
+def test_lines_together(names: tuple[str, ...]) -> None:
+    """Nor have some modules together."""
+    assert sum(n_lines(TOOL / name) for name in names) <= MOST_OF[names]
+
+
+def test_lines_of_code(tmp_path: Path) -> None:
+    """Docstrings, comments and blank lines are no code; texts are."""
+    module = tmp_path / "module.py"
+    module.write_text('"""One.\n\nTwo.\n"""\n\nX = """a\nb"""\n\n\ndef f():  # one\n    """F."""\n')
+    assert n_lines(module) == 3
 
 
 def test_tags() -> None:

@@ -145,7 +145,7 @@ def test_huge_metrics(tmp_path: Path) -> None:
     said = plain(project.record())
     assert [line.removeprefix("dvc-mlflow: ") for line in said.error.splitlines()] == [
         "not kept for `dvc-mlflow restore`: huge.json: it is larger than 50,000,000 bytes",
-        "metrics keys.json cannot be read: it has more than 10,000 keys",
+        "keys.json cannot be read: it has more than 10,000 keys",
         "keys.yaml has more than 5 MB; it is left out",
         "huge.json has more than 50 MB; it is left out",
     ]
