@@ -136,7 +136,7 @@ def _report_checkout(project: Project, recording: Recording) -> None:
     try:
         state = read(project)
     except ProjectError as error:
-        if not recording.n_results:  # else its commit may have been read: locks of DVC 1 are
+        if not recording.n_results:  # else the note on its commit says so
             warn(f"{error}")
         return
     results = state.results()

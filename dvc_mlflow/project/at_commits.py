@@ -162,14 +162,14 @@ class ProjectAt:
 
 
 def lock_as_now(lock: Lockfile) -> dict[str, Any]:
-    """Return the content of a lock in the form of today, whatever version of DVC has written it."""
+    """Return the content of a lock as `record` reads it, with no entries that are none."""
     text = lock.repo.fs.read_text(lock.path) if lock.exists() else ""
     return {"schema": "2.0", "stages": deepcopy(dict(stages_in(text)))}
 
 
 @contextmanager
 def old_files_read(read_lock: Callable[[Lockfile], dict[str, Any]]) -> Iterator[None]:
-    """Let DVC read locks by this function, as it refuses old ones, and files of DVC 1 and 2."""
+    """Let DVC read locks by this function, and files of DVC 2 and before."""
     load, single, whole = Lockfile.load, SingleStageFile.SCHEMA, ProjectFile.SCHEMA
     Lockfile.load = lambda lock, **_: read_lock(lock)
     SingleStageFile.SCHEMA = Schema({str: object})

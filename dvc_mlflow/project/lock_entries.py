@@ -44,7 +44,7 @@ def read(text: str, before: Mapping[str, Entry], lock: str) -> dict[str, Entry]:
 
 @lru_cache(16)  # rows of the same commit follow one another
 def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
-    """Return the stages in a lock, even one from before DVC 2.0; raises `ValueError`.
+    """Return the stages in a lock; raises `ValueError`, also at one from before DVC 2.0.
 
     Entries with the same text are the same object: nobody may change what is returned.
     """
@@ -54,7 +54,9 @@ def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
     content = parse(text, lock) or {}
     if not isinstance(content, dict):
         raise ValueError(f"must be a mapping; received {content!r:.100}")
-    own = content.get("stages") or {} if "schema" in content else content
+    if content and "schema" not in content:
+        raise ValueError("DVC 1 has written it, and DVC does not read that any more")
+    own = content.get("stages") or {}
     return {name: entry for name, entry in own.items() if isinstance(entry, dict)}
 
 

@@ -48,7 +48,7 @@ MOST = {
     "commands": 702,
     "follow": 1954,
     "pipeline": 1199,
-    "project": 1854,
+    "project": 1856,
     "registry": 150,
     "rows": 1439,
     "store": 1329,

@@ -242,7 +242,10 @@ def test_untracked_code(tmp_path: Path) -> None:
 
 
 def test_one_commit_for_one_state(tmp_path: Path) -> None:
-    """All rows of one dvc.lock are kept by one commit, with what DVC leaves to git of each."""
+    """All rows of one dvc.lock are kept by one commit, with what DVC leaves to git of each.
+
+    While DVC runs stages, each row has a commit of its own, as others can be half-way.
+    """
     stages = {"prepare": prepare(), "fit": FOREACH}
     project = repository(tmp_path / "project", stages)
     reproduce(project)
@@ -253,6 +256,16 @@ def test_one_commit_for_one_state(tmp_path: Path) -> None:
         said = restore(project, run)
         assert (said.status, said.error) == (0, ""), said
         check_md5s(folder_of(project, said).path, run)
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.write({".dvc/tmp/rwlock": '{"write": {"two": {"pid": 1, "cmd": "dvc repro"}}}'})
+    project.record()
+    kept = [row.data.tags["dvc-mlflow.kept.fit"] for row in project.rows()[2:]]
+    subjects = project.git("log", "--no-walk", "--format=%s", *kept)
+    assert {*subjects.splitlines()} == {"fit@one", "fit@two"}
+    copied = project.copy(tmp_path / "copied")
+    copied.record("--all")
+    assert copied.table() == project.table()
 
 
 def test_chosen_stages(project: Repository) -> None:

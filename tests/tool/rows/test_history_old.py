@@ -50,7 +50,7 @@ def test_stages_of_before(tmp_path: Path) -> None:
 
 
 def test_old_lock(tmp_path: Path) -> None:
-    """A dvc.lock from before DVC 2.0, which DVC itself refuses, is read."""
+    """A dvc.lock of DVC 2, without `hash`, is read; one of DVC 1, as DVC itself, costs a line."""
     project = history(tmp_path / "project", 2)
     locks = [json.loads(project.git("show", f"{c}:dvc.lock")) for c in ("HEAD~1", "HEAD")]
     project.git("switch", "-q", "--orphan", "old")
@@ -61,11 +61,14 @@ def test_old_lock(tmp_path: Path) -> None:
         for entry in lock["stages"].values():
             for item in entry["deps"] + entry["outs"]:
                 del item["hash"]
-        project.write({"dvc.lock": json.dumps(lock["stages"])})
-        project.commit("As DVC 1.0 wrote it")
+        project.write({"dvc.lock": json.dumps(lock if i else lock["stages"])})
+        project.commit("As DVC 2 wrote it" if i else "As DVC 1 wrote it")
     said = project.record("--all")
-    assert (said.status, said.error) == (0, "")
+    commit, rule = project.git("rev-parse", "HEAD~1")[:7], "DVC 1 has written it, and DVC does not"
+    (line,) = said.error.splitlines()
+    assert line == f"dvc-mlflow: {commit}: dvc.lock: {rule} read that any more"
     rows = by("rate", project)
+    assert [*rows] == ["1"]
     assert rows["1"].data.metrics["evaluate/score"] == 0.001
     assert ": model.txt (md5 " in restore(project, rows["1"]).error
 
