@@ -39,17 +39,9 @@ def _add_record(commands: Any) -> None:
         action="store_true",
         help="every result in the history of all branches, tags, experiments and rows in git",
     )
-    which.add_argument("--experiments", action="store_true", help="DVC's experiments in git")
     record.add_argument(
         "--fetch", action="store_true", help="fetch missing files from DVC's remote"
     )
-    record.add_argument(
-        "--stages",
-        default="",
-        help="the stages to record, such as train,evaluate (default: those with `dvc-mlflow run` "
-        "before their command, else those with metrics, curves or a model, else the last ones)",
-    )
-    record.add_argument("--deleted", action="store_true", help="also restore deleted rows")
     record.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import ProjectError, StoreError
 from .git import checkout, common_folder, glob, names, remote_url
-from .pipeline.tags import DEFAULT, PROCESSOR, PYTHON, REQUIREMENTS
+from .pipeline.tags import DEFAULT, PYTHON, REQUIREMENTS
 
 
 def main_repository() -> Path:
@@ -47,17 +47,10 @@ def own_folder(root: Path) -> Path:
 
 
 def environment(requirements_md5: str) -> dict[str, str]:
-    """Return the tags of what runs the code: Python, the pinned packages and the processor."""
+    """Return the tags of what runs the code: Python and the pinned packages."""
     import platform
-    import re
 
-    info = Path("/proc/cpuinfo")
-    known = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return {
-        PYTHON: platform.python_version(),
-        REQUIREMENTS: requirements_md5,
-        PROCESSOR: known[1] if known else platform.processor() or platform.machine(),
-    }
+    return {PYTHON: platform.python_version(), REQUIREMENTS: requirements_md5}
 
 
 def address(root: Path) -> str:
@@ -151,11 +144,6 @@ def why_not_own(root: Path, *patterns: str) -> str:
     folder = folder_of(root, checkout(root))
     tracked = names("ls-files", "-z", "--", *(glob(folder, each) for each in patterns), cwd=root)
     return f"{tracked[0]} is tracked by git" if tracked else ""
-
-
-def former_experiment(root: Path, folder: str = "") -> str:
-    """Return the name that 2.0.0 gave the default experiment: that of the checkout's folder."""
-    return "/".join(filter(None, [checkout(root.resolve()).name, folder]))
 
 
 def _remote_name(root: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import ProjectError
-from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM, value
+from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from .place import own_folder
 
 
@@ -97,17 +97,17 @@ def has_ended(tags: Mapping[str, str]) -> bool:
     Anyone who can edit a run can write its tags. Processes of other containers are not visible.
     """
     boot, _, container = system().partition(" ")
-    its_boot, _, its_container = value(tags, SYSTEM).partition(" ")
-    pid, at, _ = value(tags, PROCESS).partition("@")
-    if value(tags, HOST) != os.uname().nodename or not (its_boot and at and pid.isdecimal()):
+    its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
+    pid, at, _ = tags.get(PROCESS, "").partition("@")
+    if tags.get(HOST, "") != os.uname().nodename or not (its_boot and at and pid.isdecimal()):
         return False
-    gone = its_container == container and process(int(pid[:9])) != value(tags, PROCESS)
+    gone = its_container == container and process(int(pid[:9])) != tags.get(PROCESS, "")
     return its_boot != boot or gone
 
 
 def is_own(tags: Mapping[str, str]) -> bool:
     """Whether the tags of a run name this process."""
-    return (value(tags, SYSTEM), value(tags, PROCESS)) == (system(), process(os.getpid()))
+    return (tags.get(SYSTEM, ""), tags.get(PROCESS, "")) == (system(), process(os.getpid()))
 
 
 def runs_here(tags: Mapping[str, str]) -> bool:

@@ -97,11 +97,11 @@ def _has_history(root: Path, ends: Event) -> bool:
 
 def open_store(project: "Project", root: Path) -> "Store":
     """Return the store with the table of a project's rows, made if there is none."""
-    from ..rows.result import table
+    from ..rows.result import first_table
     from ..store.store import Store
 
     try:
-        experiment, columns = table(project)
+        experiment, columns = first_table(project)
     except ProjectError as error:
         warn(f"{error}")
         experiment, columns = "", []
@@ -110,10 +110,10 @@ def open_store(project: "Project", root: Path) -> "Store":
 
 def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
-    from ..follow.new_commits import record_history
+    from ..record.passes import record_new
     from .record import report
 
-    report(record_history(project, root))
+    report(record_new(project, root))
 
 
 def follow(root: Path, ends: Callable[[], bool]) -> None:

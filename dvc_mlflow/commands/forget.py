@@ -3,9 +3,9 @@
 import argparse
 
 from ..errors import say
-from ..follow.one_result import release
-from ..pipeline.tags import KEPT, tagged
+from ..pipeline.tags import KEPT
 from ..place import main_repository
+from ..record.recording import release
 from ..rows.kept_trees import REFS
 from ..store.named_row import read_run
 from ..store.store import Store
@@ -18,8 +18,9 @@ def run(given: argparse.Namespace) -> int:
     store = Store.existing(root)
     with store.lock(), store.errors_reported():
         store.client.delete_run(row.info.run_id)
-        gone = release(store, row.info.run_id, tagged(row.data.tags, KEPT))
+        kept = row.data.tags.get(KEPT, "")
+        is_gone = release(store, row.info.run_id, kept)
     say(f"{given.run}: is in MLflow's trash")
-    for commit in gone:
-        say(f"{REFS}/{commit}: deleted; `git gc --prune=now` deletes its files")
+    if is_gone:
+        say(f"{REFS}/{kept}: deleted; `git gc --prune=now` deletes its files")
     return 0

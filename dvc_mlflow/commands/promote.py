@@ -52,8 +52,7 @@ def run(given: argparse.Namespace) -> int:
         row = read_run(root, given.run)
         outcome = _Outcome(row.info.run_id, given.stage)
         try:
-            # Another `promote` waits, and then finds this champion.
-            with Locked(common_folder(root)):
+            with Locked(common_folder(root)):  # another `promote` waits, and finds this champion
                 lines = _promote(project, root, row, given, outcome)
         except _RefusedError as refused:
             outcome.why = f"{refused}"

@@ -1,13 +1,12 @@
 """`dvc-mlflow restore RUN`: a row's code, params and files in a folder of their own."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 
 from ..errors import ProjectError, ToolError, say, warn
-from ..pipeline.digests import locked_digests
+from ..pipeline.row_stages import locked_digests
 from ..pipeline.stages import is_inside
-from ..pipeline.tags import BEGUN, COMPLETE, FOLDER, FOUND_BY, KEPT, REPRODUCES, TREE, tagged, value
+from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, REPRODUCES, TREE, tagged
 from ..place import main_repository
 from ..project import restore, restored_project
 from ..rows import kept_trees
@@ -24,17 +23,16 @@ def run(given: argparse.Namespace) -> int:
         row = read_run(root, other)
         say(f"{named}: has the result of row {row.info.run_name!r}, which is restored")
     tags = row.data.tags
-    digests = {**tagged(tags, BEGUN), **tagged(tags, COMPLETE)}
+    digests = tagged(tags, LOCK)
     if not digests:
         raise ToolError(f"{named}: this row has no result to restore; it is {row.info.status}")
-    if not is_inside(project := value(tags, FOLDER)):
+    if not is_inside(project := tags.get(FOLDER, "")):
         raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
-    trees, kept = tagged(tags, TREE), tagged(tags, KEPT)
-    commits = kept_trees.find(root, [KeptTree(kept.get(n, ""), tree) for n, tree in trees.items()])
-    path = place(root, row.info.run_name or "", value(tags, FOUND_BY).split(), row.info.run_id)
+    commit = kept_trees.find(root, KeptTree(tags.get(KEPT, ""), tags.get(TREE, "")))
+    path = place(root, row.info.run_name or "", tags.get(FOUND_BY, "").split(), row.info.run_id)
     shown = path.relative_to(root)
-    with made(root, path, project, commits[0]) as folder:
-        lacks, links = folder.check_out(_with_all(digests, folder, commits))
+    with made(root, path, project, commit) as folder:
+        lacks, links = folder.check_out(commit)
         problems = _restore(digests, folder)
     problems |= {f"{file} is missing": _LACKED for file in lacks}
     say(f"{shown}: {'created' if folder.is_new else 'already exists'}")
@@ -52,16 +50,6 @@ def run(given: argparse.Namespace) -> int:
 _LACKED = "git lacks it; `git fetch --refetch --no-filter` completes a partial clone"
 
 
-def _with_all(digests: Mapping[str, str], folder: RestoredFolder, commits: Sequence[str]) -> str:
-    """Return the commit whose dvc.lock has all results of a row; the first if no other has."""
-    for commit in commits[1:]:
-        folder.check_out(commit)
-        with suppress(ProjectError), restored_project(folder.main, folder.project) as project:
-            if {*digests.values()} <= {*locked_digests(project.pipeline()).values()}:
-                return commit
-    return commits[0]
-
-
 def _restore(digests: Mapping[str, str], folder: RestoredFolder) -> dict[str, str]:
     """Bring the files of a row's results into its folder; return what is missing, and why."""
     try:
@@ -74,4 +62,4 @@ def _restore(digests: Mapping[str, str], folder: RestoredFolder) -> dict[str, st
     except ProjectError as error:
         return {"what DVC keeps is missing": f"{error}"}
     none = {f"the result of {n}": d for n, d in digests.items() if d not in locked.values()}
-    return problems | dict.fromkeys(none, "no dvc.lock in the row's git trees has it")
+    return problems | dict.fromkeys(none, "the dvc.lock of its git tree lacks it")

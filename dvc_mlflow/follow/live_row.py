@@ -10,20 +10,22 @@ from mlflow.entities import Metric, Run
 
 from .. import processes
 from ..pipeline.row_stages import RowStages, divided, live_key
-from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN, value
+from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN
 from ..place import environment
 from ..project import Project
+from ..record.changed_inputs import ChangedInputs
+from ..record.recording import bring
 from ..rows.content import params_of
 from ..rows.description import description, ended
 from ..rows.origin import of_running
-from ..rows.result import Result, State, of
+from ..rows.result import Result, State, state_of
+from ..rows.row_of import row_of
 from ..store.run_data import comparable, log, stored
+from ..store.runs import find_run
 from ..store.store import Store
 from ..store.upsert import Live, Written
-from .changed_inputs import ChangedInputs
 from .curves import GrowingCurves
 from .live_run import Monitor, log_known, monitor, open_run, take_run
-from .one_result import bring
 from .script_runs import are_elsewhere, may_open, opened_by
 from .stage_runs import StageRun
 from .store_access import StoreAccess
@@ -61,7 +63,7 @@ class LiveRow:
     @property
     def line(self) -> str:
         """The same, with its address if there is one."""
-        with self._stores.use(self._result) as (store, _):
+        with self._stores.use(self._result) as store:
             return store.row_line(self._name, self._live.run_id)
 
     def is_of(self, run: StageRun, result: Result) -> bool:
@@ -80,7 +82,7 @@ class LiveRow:
         self._result = result
         if is_new and self.members & result.pipeline.above(name) and not curves.draws:
             return False
-        with self._stores.use(result) as (store, _):
+        with self._stores.use(result) as store:
             if self.is_open or self._find(store):
                 log_known(store, store.client.get_run(self._live.run_id), result, stage)
             else:
@@ -98,7 +100,7 @@ class LiveRow:
         if not may_open(run) or (time.monotonic() - self._looked < _OFTEN and not now):
             return
         self._looked = time.monotonic()
-        with self._stores.use(self._result) as (store, _):
+        with self._stores.use(self._result) as store:
             for script in opened_by(store, run, is_alone=is_alone):
                 if script.info.run_id in self._children:
                     continue
@@ -130,18 +132,20 @@ class LiveRow:
         points = self._curves[run].read() if self.is_open and run in self._curves else []
         if new := [point for point in points if comparable(point) not in self._sent]:
             now = int(time.time() * 1000)
-            with self._stores.use(self._result) as (store, _):
+            with self._stores.use(self._result) as store:
                 log(store, self._live.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
 
     def complete(self, result: Result) -> Written:
         """Complete the row with the result of one of its members."""
         self._stop_monitor()
-        with self._stores.use(result) as (store, runs):
+        with self._stores.use(result) as store:
             if self.is_open and not self._live.is_used and self._is_of_another(store, result):
                 _delete(store, self._live.run_id)
                 self._live = Live()
             self._live = self._live._replace(tags=made_by(result.project))
-            written = bring(store, runs, result, self._live)
+            has = find_run(store, result.digests)
+            row = row_of(result, has.has or has.joins, store.root)
+            written = bring(store, row, self._live)
             self._give_parent(store, written.run_id)
             if written.verb:
                 store.show(written.measures)
@@ -158,7 +162,7 @@ class LiveRow:
     ) -> None:
         """Mark it as FAILED or KILLED, as a stage has no result."""
         self._stop_monitor()
-        with self._stores.use(self._result) as (store, _):
+        with self._stores.use(self._result) as store:
             if not self.is_open:
                 self._open(store, result, name)
             run = store.client.get_run(self._live.run_id)
@@ -174,7 +178,7 @@ class LiveRow:
         """Move its run to the trash: `dvc` ran no recorded stage, or its end cannot be known."""
         self._stop_monitor()
         if self.is_open:
-            with self._stores.use(self._result) as (store, _):
+            with self._stores.use(self._result) as store:
                 if self._live.is_used:  # it stays the script's own
                     log(store, self._live.run_id, tags={LIVE: ""})
                 else:
@@ -183,19 +187,19 @@ class LiveRow:
 
     def why_not(self, result: Result, again: str) -> str:
         """Return why a result counts for nothing, if not for the one made `again` just now."""
-        with self._stores.use(result) as (store, runs):
-            joins = runs.find(result.digests).joins
-            known = joins.complete.values() if joins else ()
+        with self._stores.use(result) as store:
+            joins = find_run(store, result.digests).joins
+            known = joins.digests.values() if joins else ()
             return ChangedInputs(store).why_not(result.state, result.scope(), [again, *known])
 
     def withdraw(self, digest: str) -> None:
         """Take note that a stage has made a result with inputs that have not changed."""
-        with self._stores.use(self._result) as (store, _):
+        with self._stores.use(self._result) as store:
             ChangedInputs(store).withdraw(digest)
 
     def has_others(self, run: StageRun) -> bool:
         """Whether a script has opened runs which are in no row, as far as can be seen."""
-        with self._stores.use(self._result) as (store, _):
+        with self._stores.use(self._result) as store:
             return are_elsewhere(store, run)
 
     def leave(self) -> None:
@@ -232,7 +236,7 @@ class LiveRow:
         query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
         for run in store.runs(query):
             if tags.items() <= run.data.tags.items():
-                self._name, is_used = run.info.run_name or "", bool(value(run.data.tags, TOKEN))
+                self._name, is_used = run.info.run_name or "", bool(run.data.tags.get(TOKEN, ""))
                 self._live = Live(run.info.run_id, is_used=is_used)
                 self._sent = stored(store, run)
                 return True
@@ -257,7 +261,7 @@ def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
     """
     pipeline = project.pipeline()
     began = int(run.began * 1e9)
-    found = of(project, pipeline, of_running(project, pipeline, run.experiment, began))
+    found = state_of(project, pipeline, of_running(project, run.experiment, began))
     own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
     results = [found.result(each) for each in own]
     return [each for each in results if name in members(each)] or results

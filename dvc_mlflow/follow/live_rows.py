@@ -10,10 +10,10 @@ from pathlib import Path
 from ..errors import ProjectError, masked
 from ..place import address
 from ..project import Project, Seen
+from ..record.changed_inputs import tags as changed_tags
 from ..rows.commits import named_experiments
 from ..rows.origin import of_experiment
-from ..rows.result import Result, State, read
-from .changed_inputs import tags as changed_tags
+from ..rows.result import Result, State, read_state
 from .dvc_processes import is_alive, is_stopped
 from .live_row import LiveRow, members, results_of, without_outdated
 from .rwlock import holds_lock, stamp
@@ -244,7 +244,7 @@ class LiveRows:
         experiments = named_experiments(self._root) if run.experiment else {}
         for commit in [commit for commit, name in experiments.items() if name == run.experiment]:
             with Project(at=Path(run.main)) as project, project.at(commit):
-                state = read(project, commit=commit)
+                state = read_state(project, commit)
                 if stage.name in state.digests:
                     origin = of_experiment(project.top, state.origin, run.experiment)
                     self._complete(stage, replace(state, origin=origin))
@@ -268,7 +268,7 @@ class LiveRows:
             project = self._project(stage.run.home)
             if project.entry(stage.name) == stage.entry and not project.is_as_locked(stage.name):
                 return None
-            state = read(project)
+            state = read_state(project)
         except ProjectError:
             if lasts:
                 raise

@@ -11,7 +11,7 @@ from ..pipeline.stages import Stage
 from ..pipeline.tags import NAME, NAMED, NOTE, SCRIPT_NAME
 from ..rows.content import params_of
 from ..rows.description import description
-from ..rows.name import changes, words
+from ..rows.name import words
 from ..rows.result import Result
 from ..rows.row_of import origin_tags
 from ..store.run_data import log
@@ -61,9 +61,8 @@ def _head(
     result: Result, stage: Stage, digits: str, environment: Mapping[str, str]
 ) -> tuple[dict[str, str], str, str]:
     """Return tags, name and description of a row that this stage begins."""
-    found = changes(result, _names(result, stage))
     tags = {**origin_tags(result.state, stage), **environment}
-    name = f"{words(result, found)} {digits[:DIGITS]}".strip()
+    name = f"{words(result, _names(result, stage))} {digits[:DIGITS]}".strip()
     return tags, name, description(tags, result.row_stages)
 
 

@@ -9,13 +9,13 @@ import psutil
 
 from ..errors import ProjectError, StoreError
 from ..project import Project
+from ..record.passes import record_new, tips
+from ..record.recording import Options, Recording
 from ..registry.show import show
 from ..rows.commits import named_experiments
-from ..rows.result import Result, read
+from ..rows.result import Result, read_state
 from .dvc_processes import began
-from .new_commits import record_history, tips
 from .project_homes import ProjectHome, dvc_files, git_folder, heads, homes, refs
-from .recording import Options, Recording
 from .rwlock import Stamp, lock_stamp, stamp
 from .stage_runs import StageRun
 from .store_access import RETRY
@@ -141,7 +141,7 @@ class NewResults:
         with Project(at=Path(home.folder)) as project:
             recording = Recording(project, self._root, Options())
             try:
-                recording.record_state(read(project), is_wanted=is_wanted)
+                recording.record_state(read_state(project), is_wanted)
             except ProjectError:
                 if files != {path: stamp(path) for path in paths}:
                     return False  # it can have been half written
@@ -162,7 +162,7 @@ class NewResults:
             return
         try:
             for project in self._distinct():
-                self._take(record_history(project, self._root, running, self._old))
+                self._take(record_new(project, self._root, running, self._old))
                 done, notes = show(project, self._root)
                 for line in done:
                     self._say(line)
@@ -183,7 +183,7 @@ class NewResults:
     def _take(self, recording: Recording) -> None:
         """Say which rows were written, and what they lack: of the others that was said before."""
         for store, written in recording.written:
-            if written.verb:
+            if written.verb not in ("", "deleted"):
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
             else:
                 self._said.update(written.notes)

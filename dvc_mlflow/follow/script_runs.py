@@ -6,7 +6,7 @@ from pathlib import Path
 from mlflow.entities import Run
 
 from ..pipeline.run_context import Token
-from ..pipeline.tags import CLONE, PARENT, TOKEN, value
+from ..pipeline.tags import CLONE, PARENT, TOKEN
 from ..store.store import Store
 from .stage_runs import StageRun
 
@@ -36,7 +36,7 @@ def are_elsewhere(store: Store, run: StageRun) -> bool:
         return True
     first, last = int(run.began * 1000), int(run.ended * 1000)
     query = f"attributes.start_time >= {first} and attributes.start_time <= {last}"
-    return any(not value(each.data.tags, CLONE) for each in store.runs(query))
+    return any(not each.data.tags.get(CLONE, "") for each in store.runs(query))
 
 
 def _is_written(store: Path, since: float) -> bool:
@@ -59,7 +59,7 @@ def _of(store: Store, run: StageRun, mark: str) -> Iterator[Run]:
 def _is_of(each: Run, run: StageRun, *, is_alone: bool) -> bool:
     tags = each.data.tags
     token = Token.of(tags[TOKEN])
-    if PARENT in tags or value(tags, CLONE):
+    if PARENT in tags or tags.get(CLONE, ""):
         return False
     if run.ended and each.info.start_time > run.ended * 1000:
         return False

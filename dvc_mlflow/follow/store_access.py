@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StoreError
-from ..rows.result import Result, columns, experiment
-from ..store.experiment_stores import AT_MOST, ExperimentStores
-from ..store.runs import Runs
-from ..store.store import Store
+from ..rows.result import Result, chosen_columns, experiment_of
+from ..store.store import ExperimentStores, Store
 from ..store.store_errors import AWAY
 
 RETRY = 30.0  # s until a process that goes on asks a store again that has failed
@@ -30,10 +28,10 @@ class StoreAccess:
         self._since = 0.0
 
     @contextmanager
-    def use(self, result: Result) -> Iterator[tuple[Store, Runs]]:
-        """Yield the store of a result, locked in the block, and its runs; raises `StoreError`."""
+    def use(self, result: Result) -> Iterator[Store]:
+        """Yield the store of a result, locked in the block; raises `StoreError`."""
         folder, row_stages = result.project.folder, result.row_stages
-        key = experiment(row_stages), folder
+        key = experiment_of(row_stages), folder
         if time.monotonic() - self._since > RETRY:
             self._errors, self._away = {}, None
         if error := self._away or self._errors.get(key):
@@ -42,10 +40,9 @@ class StoreAccess:
             self._stores[folder] = ExperimentStores(self._root, folder)
         stores = self._stores[folder]
         try:
-            store, runs = stores.of(key[0], columns(row_stages)), stores.runs(key[0])
-            with store.lock(), store.errors_reported(AT_MOST):
-                runs.look_again(result.digests)  # others write to it between two uses
-                yield store, runs
+            store = stores.of(key[0], chosen_columns(row_stages))
+            with store.lock(), store.errors_reported():
+                yield store
         except StoreError as error:
             if error.cure == AWAY:
                 self._away = error

@@ -1,6 +1,7 @@
 """A row as plain values: what MLflow gets of a result, and what a run in MLflow has of it."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any, NamedTuple, Self
 
 DIGITS = 7
 """Of a digest, by which people know it."""
+FORMAT = 6
+"""What a row has, as a number: a row of another one gains the rest."""
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
-FORMAT = 5
-"""What a row has, as a number that grows: a row of a lower one gains the rest."""
 
 
 class Point(NamedTuple):
@@ -44,8 +45,6 @@ class ServedModel(NamedTuple):
     md5: str
     identity: str
     """A digest of its bytes, loader, code and requirements: rows share a model."""
-    declaration: str
-    """The digest of its declaration."""
     loader_module: str
     requirements: Sequence[str]
     signature: Mapping[str, Any]
@@ -67,8 +66,6 @@ class Part:
     models: list[ServedModel] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     """Files whose bytes are not here, and what brings each."""
-    unserved: set[str] = field(default_factory=set)
-    """The digests of the declarations of models that are not among `models`."""
     notes: list[str] = field(default_factory=list)
     """What cannot be recorded, one line each."""
 
@@ -88,11 +85,6 @@ class Standing(NamedTuple):
     """Of the commit, in seconds since 1970."""
     commit: str = ""
 
-    @property
-    def is_experiment(self) -> bool:
-        """Whether DVC alone has committed it."""
-        return self.rank == 1
-
     def is_better(self, than: Self) -> bool:
         """Whether it should replace the other one."""
         if self.rank != than.rank:
@@ -108,9 +100,9 @@ class Wanted(NamedTuple):
 
     digests: Mapping[str, str]
     """Of the results, by the stages' names in the row."""
-    declared: frozenset[str]
-    """The metrics, plots and models that dvc.yaml declares of them, as short digests."""
     standing: Standing
+    declared: str
+    """A digest of what dvc.yaml declares of them."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +153,11 @@ class Row:
     def summary(self) -> dict[str, Any]:
         """Return what a person wants to see of it, for JSON: of curves the last points."""
         parts = self.parts.values()
-        last: dict[str, Point] = {}
-        for point in self.points:
-            if point.key not in last or point.step >= last[point.key].step:
-                last[point.key] = point
         return {
             "name": self.name,
             "results": dict(self.wanted.digests),
             "params": dict(self.params),
-            "metrics": {key: point.value for key, point in last.items()},
+            "metrics": {p.key: p.value for p in sorted(self.points, key=lambda p: p.step)},
             "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
             "files": [path for part in parts for path in part.files],
             "models": [model.name for part in parts for model in part.models],
@@ -184,6 +172,58 @@ class Row:
                 yield f"param {key!r}: the script logged {has!r}, DVC has {value!r}"
 
 
-def short_digest(item: object) -> str:
-    """Return eight digits that stand for a declaration."""
-    return hashlib.md5(repr(item).encode(), usedforsecurity=False).hexdigest()[:8]
+@dataclass(frozen=True)
+class StoredRun:
+    """A run in the store, by the results that it holds."""
+
+    run_id: str
+    name: str
+    digests: Mapping[str, str]
+    """Of its results, by the stages' names in the row."""
+    is_deleted: bool = False
+    is_closed: bool = False
+    """Whether a process is at work on it, or its files are elsewhere: nothing joins it."""
+    declared: str = ""
+    """The digest of what was declared when it got all that it has; "" if it has not."""
+    standing: Standing = NOWHERE
+    unread: str = ""
+    """Which files could not be read."""
+    kept: str = ""
+    """The commit that keeps its files."""
+
+    def lacks_content(self, wanted: Wanted) -> bool:
+        """Whether it lacks more than a better standing."""
+        return bool(self.unread) or wanted.declared != self.declared
+
+    def lacks(self, wanted: Wanted) -> bool:
+        """Whether a row lacks something that is known before it is read: a part of it does not."""
+        if wanted.digests.items() < self.digests.items():
+            return False
+        return self.lacks_content(wanted) or wanted.standing.is_better(self.standing)
+
+
+class Match(NamedTuple):
+    """Where results go: the run that has them, the one that they join, or neither: a new one."""
+
+    has: StoredRun | None = None
+    joins: StoredRun | None = None
+
+
+def match(wanted: Mapping[str, str], runs: Sequence[StoredRun]) -> Match:
+    """Return where the results of a row go, given the runs in the store, oldest first.
+
+    They join a run only if all that it has is among them, so that no run ever mixes results that
+    were in no dvc.lock together.
+    """
+    has = [run for run in runs if wanted.items() <= run.digests.items()]
+    if has:
+        return Match(has=min(has, key=lambda run: run.is_deleted))
+    free = (run for run in runs if not (run.is_deleted or run.is_closed))
+    joins = [run for run in free if run.digests.items() <= wanted.items()]
+    return Match(joins=max(joins, key=lambda run: len(run.digests), default=None))
+
+
+def digest(of: object) -> str:
+    """Return a digest of plain values."""
+    text = json.dumps(of, sort_keys=True, default=repr)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,10 +1,14 @@
-"""Which stages are recorded, and which of them belong in one row: decided by dvc.yaml alone."""
+"""Which stages are recorded, which of them share a row, and by which digests results are known.
+
+dvc.yaml and dvc.lock alone decide it, never the order in which stages ran.
+"""
 
 import hashlib
+import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
 from .stages import Pipeline, Stage
@@ -15,11 +19,11 @@ _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 class RowStages(NamedTuple):
     """Stages whose results belong in one row: those of one model, or else of one pipeline."""
 
-    members: Mapping[str, Stage]
+    members: dict[str, Stage]
     """The recorded stages by their names in the row, each after those that it depends on."""
-    parts: Mapping[str, Sequence[Stage]]
+    parts: dict[str, Sequence[Stage]]
     """By the same names: the stage, after unrecorded ones upstream that no earlier part has."""
-    scopes: Mapping[str, Sequence[Stage]]
+    scopes: dict[str, Sequence[Stage]]
     """By the same names: the stage, after all that are upstream; their params are the row's."""
 
     def scope(self, names: Iterable[str] | None = None) -> list[Stage]:
@@ -27,15 +31,6 @@ class RowStages(NamedTuple):
         wanted = self.members if names is None else names
         found = {stage.name: stage for name in wanted for stage in self.scopes[name]}
         return list(found.values())
-
-    def with_stages(self, now: Mapping[str, Stage]) -> "RowStages":
-        """Return the same with these stages, by their own names, in place of its own."""
-
-        def replaced(every: Mapping[str, Sequence[Stage]]) -> dict[str, list[Stage]]:
-            return {name: [now.get(s.name, s) for s in stages] for name, stages in every.items()}
-
-        members = {name: now.get(stage.name, stage) for name, stage in self.members.items()}
-        return RowStages(members, replaced(self.parts), replaced(self.scopes))
 
 
 def live_key(folder: str, row_stages: RowStages) -> str:
@@ -52,46 +47,18 @@ def as_key(name: str) -> str:
     return name if key == name else f"{key}-{digest[:6]}"
 
 
-def recorded(pipeline: Pipeline, chosen: Sequence[str] = ()) -> list[Stage]:
+def recorded(pipeline: Pipeline, names: Collection[str] = ()) -> list[Stage]:
     """Return the stages that have rows, each after those that it depends on.
 
-    They are those `chosen` by name; else, if any command has the prefix `dvc-mlflow run`, those
-    that have it; else those with metrics, curves or a model, and those beside which lies what no
-    stage makes; else, if nothing is declared at all, the last ones.
+    They are those with these names, if there are any; else those that dvc.yaml chooses, by
+    `meta.mlflow.record` or by `dvc-mlflow run` in a command; else those with metrics, curves or a
+    model, and those beside which lies what no stage makes; else the last ones.
     """
-    key = (recorded, *chosen)
-    if key not in pipeline.decided:
-        pipeline.decided[key] = [stage.name for stage in _recorded(pipeline, chosen)]
-    return [pipeline.stages[name] for name in pipeline.decided[key]]
-
-
-def names_recorded(pipeline: Pipeline, now: Pipeline | None) -> list[str]:
-    """Return the names of the stages of an earlier pipeline that are recorded.
-
-    They are its own and those of today, as an earlier commit may have declared less; where today's
-    have the prefix, only those, as earlier commits had none.
-    """
-    if now is None:
-        return []
-    known = {stage.group for stage in pipeline.stages.values()}
-    today = [stage.group for stage in recorded(now) if stage.group in known]
-    if today and any(stage.is_prefixed for stage in now.stages.values()):
-        return [*dict.fromkeys(today)]
-    own = [] if today and declares_nothing(pipeline) else recorded(pipeline)
-    return [*dict.fromkeys([*today, *(stage.group for stage in own)])]
-
-
-def declares_nothing(pipeline: Pipeline) -> bool:
-    """Whether no stage has the prefix, metrics, curves or a model."""
-    return not any(_is_shown(pipeline, stage) for stage in pipeline.stages.values())
-
-
-def _recorded(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
-    stages = list(pipeline.stages.values())
-    if chosen:
-        return [stage for stage in stages if {stage.name, stage.group} & {*chosen}]
-    if prefixed := [stage for stage in stages if stage.is_prefixed]:
-        return prefixed
+    stages = [*pipeline.stages.values()]
+    if names:
+        return [stage for stage in stages if stage.group in names]
+    if chosen := [stage for stage in stages if stage.is_chosen]:
+        return chosen
     if shown := [stage for stage in stages if _is_shown(pipeline, stage)]:
         beside = {name for s in shown if not s.command for name in pipeline.makers(s)}
         return [stage for stage in stages if stage in shown or stage.name in beside]
@@ -99,96 +66,84 @@ def _recorded(pipeline: Pipeline, chosen: Sequence[str]) -> list[Stage]:
     return [stage for stage in stages if stage.name not in read]
 
 
+def names_recorded(pipeline: Pipeline, now: Pipeline | None) -> list[str]:
+    """Return the names of the stages of an earlier pipeline that are recorded.
+
+    They are its own and those of today, as an earlier commit may have declared less; where today's
+    dvc.yaml chooses some, only those.
+    """
+    if now is None:
+        return []
+    known = {stage.group for stage in pipeline.stages.values()}
+    today = [stage.group for stage in recorded(now) if stage.group in known]
+    if today and any(stage.is_chosen for stage in now.stages.values()):
+        return [*dict.fromkeys(today)]
+    own = [] if today and declares_nothing(pipeline) else recorded(pipeline)
+    return [*dict.fromkeys([*today, *(stage.group for stage in own)])]
+
+
+def declares_nothing(pipeline: Pipeline) -> bool:
+    """Whether no stage is chosen, or has metrics, curves or a model."""
+    stages = pipeline.stages.values()
+    return not any(stage.is_chosen or _is_shown(pipeline, stage) for stage in stages)
+
+
 def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     return (
-        stage.is_prefixed
-        or bool(pipeline.metrics_of(stage))
+        bool(pipeline.metrics_of(stage))
         or draws_curves(pipeline, stage)
         or _declares(pipeline, stage)
     )
 
 
 def divided(pipeline: Pipeline, stages: Sequence[Stage]) -> list[RowStages]:
-    """Divide the recorded stages by dvc.yaml alone.
+    """Divide the recorded stages by dvc.yaml alone, each head's before what is merely connected.
 
     A row is about one model: the stage that makes it, what is recorded upstream, and what is
     recorded downstream up to the next model. A stage in which several models meet, such as a
     comparison, begins one without them. A stage with curves and an item of a foreach or a matrix
     begin one, too, unless one begins upstream. All other stages that are connected are one.
     """
-    names = [stage.name for stage in stages]
-    key = (divided, *names)
-    if key not in pipeline.decided:
-        pipeline.decided[key] = [*_divided(pipeline, stages)]
-    return [_row_stages(pipeline, division) for division in pipeline.decided[key]]
-
-
-class _Division(NamedTuple):
-    """The same by the names of the stages."""
-
-    members: Mapping[str, str]
-    """The names in the row, by the stages' own."""
-    parts: Mapping[str, Sequence[str]]
-    """By the stages' own names, like `scopes`."""
-    scopes: Mapping[str, Sequence[str]]
-
-
-def _divided(pipeline: Pipeline, stages: Sequence[Stage]) -> Iterator[_Division]:
-    """Yield the divisions, each head's before those of what is merely connected."""
-    heads: dict[str, list[Stage]] = {}
-    meetings = set()
+    heads: dict[str, set[str]] = {}
+    meetings, found, placed = set(), [], set[str]()
     for stage in stages:
         above = pipeline.nearest(stage, (pipeline.stages[name] for name in heads))
         begins = (stage.item or draws_curves(pipeline, stage)) and not above
         if len(above) > 1:
             meetings.add(stage.name)
         if len(above) > 1 or begins or makes_model(pipeline, stage):
-            heads[stage.name] = [stage]
+            heads[stage.name] = {stage.name}
         elif above:
-            heads[above[0].name].append(stage)
-    placed = set()
-    for head, own in heads.items():
-        names = {stage.name for stage in own}
-        if head not in meetings:
-            names |= names.union(*(pipeline.above(name) for name in names))
-        members = [stage for stage in stages if stage.name in names]
-        placed |= {stage.name for stage in members}
-        yield _division(pipeline, members, stages, pipeline.stages[head])
-    rest = [stage for stage in stages if stage.name not in placed]
-    for connected in _connected(pipeline, rest):
-        names = connected.union(*(pipeline.above(name) for name in connected))
-        members = [stage for stage in stages if stage.name in names]
-        yield _division(pipeline, members, stages, members[-1])
+            heads[above[0].name].add(stage.name)
+    for head, names in heads.items():
+        upstream = set() if head in meetings else names.union(*map(pipeline.above, names))
+        found.append(_row_stages(pipeline, names | upstream, stages, pipeline.stages[head]))
+        placed |= {stage.name for stage in found[-1].members.values()}
+    for names in _connected(pipeline, [stage for stage in stages if stage.name not in placed]):
+        found.append(_row_stages(pipeline, names.union(*map(pipeline.above, names)), stages))
+    return found
 
 
-def _division(
-    pipeline: Pipeline, own: Sequence[Stage], recorded: Sequence[Stage], head: Stage
-) -> _Division:
+def _row_stages(
+    pipeline: Pipeline, names: Set[str], recorded: Sequence[Stage], head: Stage | None = None
+) -> RowStages:
+    own = [stage for stage in recorded if stage.name in names]
+    head = head or own[-1]
     groups = Counter(stage.group for stage in own)
-    others = {stage.name for stage in recorded}
-    members, parts, scopes = {}, {}, {}
-    seen: set[str] = set()
+    others, seen = {stage.name for stage in recorded}, set[str]()
+    found = RowStages({}, {}, {})
     for stage in own:
         # Items that share a row, now or once dvc.yaml has more of them, keep the item in the name.
         shared = (stage is not head and not head.item) or groups[stage.group] > 1
-        members[stage.name] = as_key(stage.label if shared else stage.group)
+        name = as_key(stage.label if shared else stage.group)
         upstream = pipeline.above(stage.name) if stage.command else frozenset[str]()
-        beyond = frozenset[str]().union(*(pipeline.above(name) for name in upstream & others))
-        scope = [name for name in pipeline.stages if name in upstream]
-        first = [name for name in scope if name not in others | seen | beyond]
-        parts[stage.name], scopes[stage.name] = [*first, stage.name], [*scope, stage.name]
-        seen |= {*scope, stage.name}
-    return _Division(members, parts, scopes)
-
-
-def _row_stages(pipeline: Pipeline, division: _Division) -> RowStages:
-    known = pipeline.stages
-
-    def stages(names: Mapping[str, Sequence[str]]) -> dict[str, list[Stage]]:
-        return {division.members[own]: [known[n] for n in among] for own, among in names.items()}
-
-    members = {name: known[own] for own, name in division.members.items()}
-    return RowStages(members, stages(division.parts), stages(division.scopes))
+        beyond = frozenset[str]().union(*map(pipeline.above, upstream & others))
+        scope = [each for each in pipeline.stages.values() if each.name in upstream]
+        first = [each for each in scope if each.name not in others | seen | beyond]
+        found.members[name] = stage
+        found.parts[name], found.scopes[name] = [*first, stage], [*scope, stage]
+        seen |= {*upstream, stage.name}
+    return found
 
 
 def _connected(pipeline: Pipeline, stages: Sequence[Stage]) -> list[set[str]]:
@@ -220,3 +175,51 @@ def _declares(pipeline: Pipeline, stage: Stage) -> bool:
 def draws_curves(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether a stage writes curves."""
     return any(plot.draws_lines for plot in pipeline.plots_of(stage))
+
+
+def result_digests(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the digest of each stage's result, and why the other stages have none.
+
+    A stage has none if dvc.lock has no entry for it, if what it has read is not what the stages
+    upstream have written since, or if one of those has none.
+    """
+    found, digests = locked_digests(pipeline), dict[str, str]()
+    reasons: dict[str, str] = {}
+    for stage in pipeline.stages.values():
+        outdated = () if stage.frozen else [dep for dep in stage.deps if dep.outdated]
+        lacking = [name for name in pipeline.makers(stage) if name not in digests and stage.command]
+        if not stage.has_result:
+            reasons[stage.name] = "dvc.lock has no result of it"
+        elif lacking:
+            reasons[stage.name] = f"stage {lacking[0]}, upstream of it, must run first"
+        elif outdated:
+            by = f"{' and '.join(outdated[0].makers)} has written"
+            reasons[stage.name] = f"it has read a different {outdated[0].path} than {by}"
+        else:
+            digests[stage.name] = found[stage.name]
+    return digests, reasons
+
+
+def locked_digests(pipeline: Pipeline) -> dict[str, str]:
+    """Return the digest of each stage that dvc.lock has, and all that are upstream of it.
+
+    Unlike `result_digests`, it includes those that have read something else than the stages
+    upstream have written since. Recording and restoring both know a result by this digest.
+    """
+    digests: dict[str, str] = {}
+    for stage in pipeline.stages.values():
+        # What no stage makes lies beside the last stages, and does not come from them.
+        makers = pipeline.makers(stage) if stage.command else ()
+        if stage.has_result and all(name in digests for name in makers):
+            above = sorted(digests[name] for name in makers)
+            digests[stage.name] = _digest(pipeline.folder, stage, above)
+    return digests
+
+
+def _digest(folder: str, stage: Stage, above: Sequence[str]) -> str:
+    """Return the identity of a result: its params and outputs, and those of all stages upstream.
+
+    Neither code nor the command counts: if they make the same bytes, it is the same result.
+    """
+    text = f"[{json.dumps(folder)}, {stage.content}, {json.dumps(above)}]"
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,8 @@ class Settings:
     data: Sequence[str] = ()
     promote: Sequence[str] = ()
     """Metrics that decide which row is better, compared in turn; with a `-`, lower is better."""
+    record: bool = False
+    """Whether dvc.yaml chooses the stage to be recorded."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,11 @@ class Stage:
         """Whether `dvc-mlflow run` is anywhere in its command."""
         return bool(_PREFIX.search(f"{self.command} "))
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether dvc.yaml chooses it to be recorded."""
+        return self.settings.record or self.is_prefixed
+
     @cached_property
     def content(self) -> str:
         """Return what decides which result it has, but for the stages upstream, as JSON."""
@@ -148,10 +155,6 @@ class Stage:
             {dep.path: dep.md5 for dep in self.deps if dep.is_data or dep.is_outside},
         ]
         return json.dumps(content, sort_keys=True, default=str)[1:-1]
-
-    def with_prefix(self, prefix: str | None) -> "Stage":
-        """Return the stage with another prefix of its metrics; None is its name."""
-        return replace(self, settings=replace(self.settings, prefix=prefix))
 
 
 def normal(value: Any) -> Any:
@@ -176,8 +179,6 @@ class Pipeline:
     models: Sequence[Model] = ()
     problems: Sequence[str] = ()
     """What is wrong in dvc.yaml, one line each; the rest is recorded."""
-    decided: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What dvc.yaml alone decides, worked out once for all that dvc.lock has said since."""
 
     @cached_property
     def _above(self) -> Mapping[str, frozenset[str]]:

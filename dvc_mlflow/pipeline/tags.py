@@ -1,33 +1,26 @@
 """All tags that the tool writes, and what they say: the format in which a store keeps results.
 
-Rows of older versions must be found again, so a key only changes together with `known_keys`, which
-has those of 2.0.0. What people read has a plain name; the rest begins with `PRIVATE`, so that a
-row's page shows it together.
+What people read has a plain name; the rest begins with `PRIVATE`, so that a row's page shows it
+together.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 PRIVATE = "dvc-mlflow."
-"""How the keys of tags begin that only the tool reads; in 2.0.0 they did not."""
+"""How the keys of tags begin that only the tool reads."""
 
 # Of a row, by the names of its stages.
-BEGUN = f"{PRIVATE}begun."
+LOCK = f"{PRIVATE}lock."
 """The digest of a result that the row is for."""
-COMPLETE = f"{PRIVATE}lock."
-"""The same digest, written last: the row has the whole result."""
-TREE = f"{PRIVATE}tree."
-"""The git tree of a result."""
-KEPT = f"{PRIVATE}kept."
-"""The commit that keeps that tree."""
-SHOWN = f"{PRIVATE}shown."
-"""The metrics, plots and models that a row of 3.0.0 has, as short digests."""
-PREFIX = f"{PRIVATE}prefix."
-"""The prefix of the keys of its metrics, if that is not the stage's name."""
 
 # Of a row, for the tool.
 WHOLE = f"{PRIVATE}row"
-"""What decides the row, written last: its format, where its result stands in git, and the short
-digests of the metrics, plots and models that it has."""
+"""What decides the row, written last: where its result stands in git, and a digest of what is
+declared of it. Without it, the row lacks something."""
+TREE = f"{PRIVATE}tree"
+"""The git tree of its last result."""
+KEPT = f"{PRIVATE}kept"
+"""The commit that keeps that tree."""
 UNREAD = f"{PRIVATE}unread"
 """The files whose bytes could not be had."""
 FOUND_BY = f"{PRIVATE}found-by"
@@ -36,12 +29,8 @@ NAMED = f"{PRIVATE}name"
 """The name that the tool has given to it: another one is somebody's own."""
 NOTED = f"{PRIVATE}note"
 """A digest of the description that the tool has given to it."""
-DOUBLE = f"{PRIVATE}double"
-"""The run that has the same results; this one is in the trash for it."""
 LACKS = f"{PRIVATE}lacks"
 """The files of the checkout that the last tree lacks."""
-CHOSEN = f"{PRIVATE}stages"
-"""The recorded stages by name, one on each line, if they are not those that dvc.yaml chooses."""
 HOST = f"{PRIVATE}host"
 """The machine of the process that made the row; the next three name the process in it."""
 CLONE = f"{PRIVATE}clone"
@@ -88,8 +77,6 @@ PYTHON = "python"
 """The version of Python that ran the code."""
 REQUIREMENTS = "requirements.md5"
 """The md5 of requirements.txt."""
-PROCESSOR = "processor"
-"""The model of the processor."""
 
 # Of a row, by MLflow's own keys.
 NOTE = "mlflow.note.content"
@@ -97,8 +84,7 @@ NAME = "mlflow.runName"
 PARENT = "mlflow.parentRunId"
 USER = "mlflow.user"
 SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
-COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
-BRANCH, REPOSITORY = "mlflow.source.git.branch", "mlflow.source.git.repoURL"
+COMMIT, REPOSITORY = "mlflow.source.git.commit", "mlflow.source.git.repoURL"
 
 # Of a logged model.
 MODEL = "dvc.model"
@@ -119,28 +105,9 @@ GTO_STAGE = "gto.stage."
 # Of an experiment.
 DEFAULT = "dvc.default"
 """The project whose default experiment it is: its folder, as a repository may be renamed."""
-
-
-_OF_PEOPLE = {
-    STAGE,
-    FOLDER,
-    EXPERIMENT,
-    CHANGE,
-    DATA,
-    NAMES,
-    SWEEP,
-    PYTHON,
-    REQUIREMENTS,
-    PROCESSOR,
-}
-_OF_PEOPLE |= {SCRIPT_NAME, REPRODUCES}
-_OF_PEOPLE |= {"reproduced"}  # 3.0.0 counted how often a result was made again
-
-
-def is_of_the_tool(key: str) -> bool:
-    """Whether the tool or MLflow itself gives runs a tag with this key."""
-    starts = (PRIVATE, MD5, "mlflow.")
-    return key.startswith(starts) or key in _OF_PEOPLE
+HISTORY = "dvc.history."
+"""The last whole pass over a project's history, as a random text, by the project's folder: only in
+a clone's own store."""
 
 
 def text(given: str) -> str:
@@ -148,21 +115,6 @@ def text(given: str) -> str:
     return given.encode(errors="replace").decode()
 
 
-def value(tags: Mapping[str, str], key: str) -> str:
-    """Return a tag's value, also where 2.0.0 has written it, or "" if there is none."""
-    return next((tags[known] for known in known_keys(key) if known in tags), "")
-
-
 def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:
     """Return the tags that begin with `start`, by the rest of their keys: the stages' names."""
-    found: dict[str, str] = {}
-    for known in reversed([*known_keys(start)]):
-        found |= {key.removeprefix(known): tags[key] for key in tags if key.startswith(known)}
-    return found
-
-
-def known_keys(key: str) -> Iterator[str]:
-    """Yield a tag's key, and that of 2.0.0 if it was another."""
-    yield key
-    if key.startswith(PRIVATE):
-        yield {LACKS: "tree.lacks", TOKEN: "dvc.token"}.get(key, key.removeprefix(PRIVATE))
+    return {key.removeprefix(start): tags[key] for key in tags if key.startswith(start)}

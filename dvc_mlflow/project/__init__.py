@@ -4,26 +4,22 @@ Only `restored_files` and `experiments` take DVC's lock and write into a work tr
 works beside a running `dvc repro`. Tests run with the oldest and the newest DVC that are supported.
 """
 
-from .at_commits import ProjectAt
+from .at_commits import ProjectAt, stages_in
 from .dvc_repo import parse
 from .experiment_names import is_generated
 from .files import SMALL, File
-from .lock_entries import entry_texts
-from .parent_commit import ParentCommit, values_in
 from .project import Project, Seen
 from .restored_files import restore, restored_project
 
 __all__ = [
     "SMALL",
     "File",
-    "ParentCommit",
     "Project",
     "ProjectAt",
     "Seen",
-    "entry_texts",
     "is_generated",
     "parse",
     "restore",
     "restored_project",
-    "values_in",
+    "stages_in",
 ]

@@ -1,44 +1,34 @@
 """A project as commits have it, one after another; DVC reads dvc.yaml only if it has changed."""
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from copy import deepcopy
-from pathlib import PurePosixPath
+from functools import lru_cache
 from typing import Any, Self
 
-from dvc.dvcfile import Lockfile, ProjectFile, SingleStageFile, is_valid_filename
+from dvc.dependency import ParamsDependency
+from dvc.dvcfile import Lockfile, ProjectFile, SingleStageFile
 from dvc.repo.index import Index
+from dvc.stage.loader import StageLoader
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
 from voluptuous import Schema
 
 from ..errors import ProjectError
-from ..git import tree
 from ..pipeline.stages import Pipeline
-from .dvc_repo import errors_reported
-from .git_ignored import GitIgnored
-from .lock_entries import fill, stages_in
-from .project import Project
-
-_VALUES = (".yaml", ".yml", ".json", ".toml", ".py")
-"""How the names of files end whose values DVC inserts."""
-_FEW = 20
-"""At most so many stages that have changed are read by themselves, with those that read them."""
+from .definitions import Definitions
+from .dvc_repo import errors_reported, git_at, parse
 
 
 class ProjectAt:
     """The project at any commit; in its block, the project is at the one that was read last."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self._opened = ExitStack()
+    def __init__(self, project: Definitions) -> None:
+        self._project, self._opened = project, ExitStack()
+        self._checkout = git_at(project.top)  # at a commit, the project's own does not know it
         self._definitions: object = None
-        self._stages: Sequence[tuple[Any, str]] = ()
+        self._stages: list[tuple[Any, str]] = []
         """DVC's stages in a dvc.yaml, each with the path of its lock."""
-        self._entries: Sequence[object] | None = None
-        """What the locks have of these stages; None before all stages were given it."""
-        self._known: dict[tuple[object, ...], Index] = {}
-        """What DVC has read, by path and git object, and those of files with values in it."""
-        self._ignored = GitIgnored(project._repo.scm, project.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -50,78 +40,40 @@ class ProjectAt:
         """Return the pipeline of a commit; raises `ProjectError`.
 
         Commits with equal `definitions` differ at most in their dvc.lock; `locks` are these files'
-        git objects, by path in the repository. Only stages whose entries there differ from those of
-        the commit before are read again.
+        git objects, by path in the repository.
         """
         project = self._project
-        if definitions != self._definitions:
+        if definitions != self._definitions or not project.is_past:
             self.leave()
-            self._open(commit)
+            self._opened.enter_context(project.at(commit))
+            with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
+                self._stages = [*project.with_locks()]
             self._definitions = definitions
-        project._commit, project._locks = commit, {}
+        found = {}
         for path, blob in locks.items():
             name = posixpath.relpath(path, project.folder or ".")
-            project._locks[name] = self._parse(blob, name)
-        entries = [project._locks.get(lock, {}).get(each.name) for each, lock in self._stages]
-        before, self._entries = self._entries, None
-        changed = [
-            (*stage, entry)
-            for i, (stage, entry) in enumerate(zip(self._stages, entries, strict=True))
-            if before is None or before[i] is not entry
-        ]
-        for stage, lock, entry in changed:
-            fill(stage, entry, lock)
-        if before is None or len(changed) > _FEW:
-            project._stages.clear()
-        else:
-            for stage, _, _ in changed:
-                project._forget(stage)
-        found = project.pipeline()
-        self._entries = entries
-        return found
-
-    def leave(self) -> None:
-        """Let the project be at the checkout again."""
-        self._definitions = self._entries = None
-        self._opened.close()
-
-    def _open(self, commit: str) -> None:
-        project = self._project
-        self._opened.enter_context(project.at(commit))
-        self._opened.callback(setattr, project, "_locks", None)
-        read = old_files_read(lambda _: {})  # `fill` adds what locks say
-        with read, self._read_as_checkout(commit), errors_reported():
-            stages = project._repo.index.stages
-            self._stages = [
-                (each, f"{posixpath.splitext(project._relative(each.path))[0]}.lock")
-                for each in stages
-                if each.cmd and hasattr(each, "name")
-            ]
+            text = (project.blobs.read(blob) or b"").decode(errors="replace")
+            found[name] = stages_in(text, name)
+        project.commit, project.locks = commit, found
+        for stage, lock in self._stages:
+            fill(stage, found.get(lock, {}).get(stage.name), lock)
+        return project.pipeline()
 
     @contextmanager
-    def _read_as_checkout(self, commit: str) -> Iterator[None]:
-        """Let DVC read none of the files that git ignores, as in a checkout, and no version twice.
+    def _as_in_checkout(self) -> Iterator[None]:
+        """Let DVC read no file that git ignores, though it tracks it: in a checkout, it reads none.
 
-        There can be hundreds of files in each commit, most of them as in the commit before.
+        DVC decides it, by the rules of the checkout.
         """
-        repo, from_file = self._project._repo, Index.from_file
-        files = {path: blob for path, _, blob in tree(self._project.top, commit)}
-        values = [each for each in files.items() if each[0].endswith(_VALUES)]
-        ignored = self._ignored_among(files)
+        project, from_file = self._project, Index.from_file
 
-        def read(_: Any, path: str) -> Index:
-            own = posixpath.join(self._project.folder, self._project._relative(path))
-            if own in ignored:
-                return Index(repo)
-            if own not in files:
-                return from_file(repo, path)
-            key = own, files[own], *self._inserted(files[own], values)
-            if key not in self._known:
-                self._known[key] = from_file(repo, path)
-            for item in (i for stage in self._known[key].stages for i in stage.outs + stage.deps):
-                if item.is_in_repo:
-                    item.fs = repo.fs
-            return self._known[key]
+        def read(repo: Any, path: str) -> Index:
+            here = project.root / project._relative(path)
+            inside = (each for each in here.parents if project.root in each.parents)
+            way = [*(f"{folder}/" for folder in inside), f"{here}"]
+            return (
+                Index(repo) if any(map(self._checkout.is_ignored, way)) else from_file(repo, path)
+            )
 
         Index.from_file = read
         try:
@@ -129,49 +81,42 @@ class ProjectAt:
         finally:
             Index.from_file = from_file
 
-    def _inserted(self, blob: str, values: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return those files of values that DVC can insert into one of its own files.
-
-        By default it inserts those of params.yaml, and of any file that it names.
-        """
-        text = self._project.blobs.read(blob) or b"${"
-        if b"${" not in text:
-            return []
-        names = ((each, posixpath.basename(each[0])) for each in values)
-        return [each for each, name in names if name == "params.yaml" or name.encode() in text]
-
-    def _ignored_among(self, files: Mapping[str, str]) -> Set[str]:
-        """Return those of DVC's files of a commit that git ignores."""
-        start = posixpath.join(self._project.folder, "")
-        own = [path for path in files if path.startswith(start) and is_valid_filename(path)]
-        folders = {f"{parent}" for path in own for parent in PurePosixPath(path).parents}
-        rules = {
-            path: (self._project.blobs.read(blob) or b"").decode(errors="replace")
-            for path, blob in files.items()
-            if posixpath.basename(path) == ".gitignore"
-            and ".." not in path.split("/")  # as a tree that nobody has checked can have
-            and (posixpath.dirname(path) or ".") in folders
-        }
-        return self._ignored.among(own, rules)
-
-    def _parse(self, blob: str, name: str) -> dict[str, Any]:
-        try:
-            return stages_in((self._project.blobs.read(blob) or b"").decode(), name)
-        except (AttributeError, ValueError) as error:
-            raise ProjectError(f"{name}: {error}") from None
+    def leave(self) -> None:
+        """Let the project be at the checkout again."""
+        self._definitions = None
+        self._opened.close()
 
 
-def lock_as_now(lock: Lockfile) -> dict[str, Any]:
-    """Return the content of a lock as `record` reads it, with no entries that are none."""
-    text = lock.repo.fs.read_text(lock.path) if lock.exists() else ""
-    return {"schema": "2.0", "stages": deepcopy(dict(stages_in(text)))}
+@lru_cache(16)
+def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
+    """Return the stages in a lock; raises `ProjectError`. Nobody may change what is returned."""
+    try:
+        content = parse(text, lock) or {}
+        return dict(content.get("stages") or {})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ProjectError(f"{lock}: {error}") from None
+
+
+def fill(stage: Any, entry: Mapping[str, Any] | None, lock: str) -> None:
+    """Give a stage the hashes in its entry of a lock, and no others."""
+    for item in (*stage.deps, *stage.outs):
+        item.hash_info, item.obj = HashInfo(), None
+        if not isinstance(item, ParamsDependency):
+            item.meta, item.files = Meta(), None
+    try:
+        stage.cmd_changed = entry is not None and entry.get("cmd") != stage.cmd
+        StageLoader.fill_from_lock(stage, entry)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ProjectError(f"{lock}: the entry of {stage.name} cannot be read ({what})") from None
 
 
 @contextmanager
-def old_files_read(read_lock: Callable[[Lockfile], dict[str, Any]]) -> Iterator[None]:
-    """Let DVC read locks by this function, and files of DVC 2 and before."""
+def as_of_today(*, without_locks: bool = False) -> Iterator[None]:
+    """Let DVC read files of DVC 0.x and 2, and no locks if `fill` adds what they say."""
     load, single, whole = Lockfile.load, SingleStageFile.SCHEMA, ProjectFile.SCHEMA
-    Lockfile.load = lambda lock, **_: read_lock(lock)
+    if without_locks:
+        Lockfile.load = lambda *_, **__: {}
     SingleStageFile.SCHEMA = Schema({str: object})
     ProjectFile.SCHEMA = staticmethod(lambda content: whole(_as_now(content)))
     try:
@@ -186,8 +131,7 @@ def _as_now(content: Any) -> Any:
         for stage in content.get("stages", {}).values():
             own = stage.get("do", stage)
             own.pop("live", None)
-            for kind in ("outs", "metrics", "plots"):
-                for entry in own.get(kind, ()):
-                    for settings in entry.values() if isinstance(entry, dict) else ():
-                        settings.pop("checkpoint", None)
+            for entry in (e for kind in ("outs", "metrics", "plots") for e in own.get(kind, ())):
+                for settings in entry.values() if isinstance(entry, dict) else ():
+                    settings.pop("checkpoint", None)
     return content

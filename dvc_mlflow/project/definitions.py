@@ -1,14 +1,18 @@
-"""What dvc.yaml and dvc.lock say, as plain values."""
+"""What dvc.yaml and dvc.lock say, as the tool's plain values."""
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dvc.dependency import ParamsDependency
 from dvc.dvcfile import load_file
+from dvc.output import Output as DvcOutput
+from dvc.stage import Stage as DvcStage
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
 
 from ..errors import ProjectError
 from ..pipeline.numbers import flatten
@@ -26,145 +30,77 @@ from ..pipeline.stages import (
     overlap,
 )
 from . import settings
-from .dvc_repo import errors_reported
-from .files import Files, md5_of
-from .unmade_files import Unmade, of_file
-
-
-class _Declared(NamedTuple):
-    """What dvc.yaml says, whatever is in dvc.lock."""
-
-    index: Any
-    """DVC's, from which it was read."""
-    found: Mapping[str, Any]
-    """DVC's stages with a command, by name."""
-    metrics: frozenset[str]
-    plots: Sequence[Plot]
-    models: Sequence[Model]
-    problems: Sequence[str]
-    unmade: Mapping[str, Unmade]
-    """What no stage makes, by the name of the stage as which it is read."""
+from .dvc_repo import errors_reported, parse
+from .files import Files, content_md5, md5_of
 
 
 class Definitions(Files):
     """A project's stages."""
 
-    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
-        super().__init__(settings_of, at)
-        self._declared: _Declared | None = None
-        self._stages: dict[str, Stage] = {}
-        self._makers: dict[str, list[str]] = {}
-        self._order: list[str] = []
-        self._decided: dict[Any, Any] = {}
-
     def pipeline(self) -> Pipeline:
-        """Return the stages with what dvc.lock says of them; raises `ProjectError`.
-
-        Only stages whose entries have changed are read again.
-        """
+        """Return the stages with what dvc.lock says of them; raises `ProjectError`."""
         with errors_reported():
-            declared, trie = self._declared_now(), self._repo.index.outs_trie
-            for name, each in declared.found.items():
-                if name not in self._stages:
-                    self._stages[name] = self._stage(each, trie, [])
-            stages = {**self._stages, **{n: each.stage for n, each in declared.unmade.items()}}
-            makers = {
-                name: sorted({m for dep in stages[name].deps for m in dep.makers})
-                for name in sorted(stages)
-            }
-            if makers != self._makers:
-                self._makers, self._decided = makers, {}
-                self._order = [*TopologicalSorter(makers).static_order()]
-        return Pipeline(
-            self.folder,
-            {name: stages[name] for name in self._order},
-            declared.metrics,
-            declared.plots,
-            declared.models,
-            declared.problems,
-            self._decided,
-        )
-
-    def _forget(self, stage: Any) -> None:
-        """Read a stage, and those that read what it writes, again."""
-        self._stages.pop(self._name(stage), None)  # it can be gone as a reader of another
-        outs = [self._path(out) for out in stage.outs]
-        for name, other in [*self._stages.items()]:
-            if any(overlap(dep.path, out) for dep in other.deps for out in outs):
-                del self._stages[name]
-
-    def _dvc_stage(self, name: str) -> Any:
-        """Return DVC's own object of a stage with a command, or None for what no stage makes."""
-        return self._declared_now().found.get(name)
-
-    def _unmade_outs(self) -> list[Any]:
-        """Return DVC's objects for the files in git that no stage makes."""
-        unmade = self._declared_now().unmade
-        return [out for each in unmade.values() for out in each.kept_by_git]
-
-    def _declared_now(self) -> _Declared:
-        if self._declared is None or self._declared.index is not self._repo.index:
-            self._declared = self._declare()
-        return self._declared
-
-    def _declare(self) -> _Declared:
-        index = self._repo.index
-        self._check_templates()
-        found = {self._name(s): s for s in index.stages if s.cmd}
-        trie = index.outs_trie
-        self._outs = {self._path(out): out for out in index.outs}
-        self._makers, self._order, self._decided = {}, [], {}
-        problems: list[str] = []
-        self._stages = {n: self._stage(s, trie, problems) for n, s in found.items()}
-        outs = [self._path(out) for stage in found.values() for out in stage.outs]
-        at_top = {file: [*_plots_at_top(self, file)] for file in index._plots}
-        metrics = {
-            file: [self._beside(file, path) for path in paths]
-            for file, paths in index._metrics.items()
-        }
-        models: dict[str, list[Model]] = {}
-        for file, artifacts in index._artifacts.items():
-            name = self._relative(file)
-            models[file], wrong = settings.read_artifacts(
-                artifacts, name, posixpath.dirname(name), self.folder
+            index, problems = self._repo.index, list[str]()
+            self._check_templates()
+            found = {self._name(s): s for s in index.stages if s.cmd}
+            self.outs = {self._path(out): out for out in index.outs}
+            stages = {n: self._stage(s, index.outs_trie, problems) for n, s in found.items()}
+            plots = {file: [*_plots_at_top(self, file)] for file in index._plots}
+            metrics = {f: [self._beside(f, p) for p in ps] for f, ps in index._metrics.items()}
+            models: dict[str, list[Model]] = {}
+            for file, artifacts in index._artifacts.items():
+                name = self._relative(file)
+                models[file], wrong = settings.read_artifacts(
+                    artifacts, name, posixpath.dirname(name), self.folder
+                )
+                problems += wrong
+            made = [out.path for stage in stages.values() for out in stage.outs]
+            for file in dict.fromkeys([*metrics, *plots]):
+                shown = [*metrics.get(file, ()), *(plot.path for plot in plots.get(file, ()))]
+                paths = [p for p in shown if not any(overlap(p, out) for out in made)]
+                own_models = [m.path for m in models.get(file, ()) if m.path not in made]
+                own = {n: stages[n] for n, s in found.items() if s.path == file}
+                read = {m for stage in own.values() for dep in stage.deps for m in dep.makers}
+                last = [name for name in own if name not in read]
+                each = paths and unmade(self, file, paths, own_models, last, self._output)
+                if each:
+                    stages[each[0].name] = each[0]
+                    self.outs |= {self._path(out): out for out in each[1]}
+            outs = [out.path for stage in stages.values() for out in stage.outs]
+            problems += [
+                f"metrics: {path!r} is not there, and no stage makes it"
+                for path in sorted({*chain(*metrics.values())})
+                if not any(overlap(path, out) for out in outs)
+            ]
+            problems += [
+                f"artifacts: {model.path!r} is not an output of a stage"
+                for model in chain(*models.values())
+                if model.loader_module and model.path not in outs
+            ]
+            own_plots = [_plot_of(self, o) for s in found.values() for o in s.outs if o.plot]
+            makers = {n: {m for d in stages[n].deps for m in d.makers} for n in sorted(stages)}
+            order = TopologicalSorter({n: sorted(own) for n, own in makers.items()}).static_order()
+            return Pipeline(
+                self.folder,
+                {name: stages[name] for name in order},
+                frozenset(chain(*metrics.values())),
+                (*own_plots, *chain(*plots.values())),
+                (*chain(*models.values()),),
+                problems,
             )
-            problems += wrong
-        unmade = {}
-        for file in dict.fromkeys([*metrics, *at_top]):
-            shown = [*metrics.get(file, ()), *(plot.path for plot in at_top.get(file, ()))]
-            own_models = [model.path for model in models.get(file, ())]
-            last = self._last_stages([n for n, s in found.items() if s.path == file])
-            if each := of_file(self, file, shown, own_models, outs, last):
-                unmade[each.stage.name] = each
-                self._outs |= {self._path(out): out for out in each.kept_by_git}
-        outs += [out.path for each in unmade.values() for out in each.stage.outs]
-        problems += [
-            f"metrics: {path!r} is not there, and no stage makes it"
-            for path in sorted({*chain(*metrics.values())})
-            if not any(overlap(path, out) for out in outs)
-        ]
-        problems += [
-            f"artifacts: {model.path!r} is not an output of a stage"
-            for model in chain(*models.values())
-            if model.loader_module and model.path not in outs
-        ]
-        own_plots = [_plot_of(self, o) for s in found.values() for o in s.outs if o.plot]
-        return _Declared(
-            index,
-            found,
-            frozenset(chain(*metrics.values())),
-            (*own_plots, *chain(*at_top.values())),
-            (*chain(*models.values()),),
-            tuple(problems),
-            unmade,
-        )
 
-    def _last_stages(self, names: Sequence[str]) -> list[str]:
-        """Return those of these stages that none of them reads from."""
-        read = {maker for name in names for dep in self._stages[name].deps for maker in dep.makers}
-        return [name for name in names if name not in read]
+    def dvc_stage(self, name: str) -> Any:
+        """Return DVC's own object of a stage with a command, or None for what no stage makes."""
+        found = (s for s in self._repo.index.stages if s.cmd and self._name(s) == name)
+        return next(found, None)
 
-    def _template_files(self) -> Iterator[Path]:
+    def with_locks(self) -> Iterator[tuple[Any, str]]:
+        """Yield DVC's stages in a dvc.yaml, each with the path of its lock."""
+        for stage in self._repo.index.stages:
+            if stage.cmd and hasattr(stage, "name"):
+                yield stage, f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+
+    def template_files(self) -> Iterator[Path]:
         """Yield the files whose values dvc.yaml can insert, whether they exist or not."""
         for stage in self._repo.index.stages:
             if hasattr(stage, "name"):
@@ -179,7 +115,7 @@ class Definitions(Files):
 
     def _check_templates(self) -> None:
         """Raise `ProjectError` if dvc.yaml can insert values of a file outside the repository."""
-        for path in () if self._commit else dict.fromkeys(self._template_files()):
+        for path in () if self.is_past else {*self.template_files()}:
             if path.exists() and not self.is_inside(path):
                 name = self._relative(f"{path}")
                 raise ProjectError(f"dvc.yaml: {name} is outside the repository, so it is not read")
@@ -212,6 +148,23 @@ class Definitions(Files):
             variables=self._variables(stage, {self._path(dep) for dep in params}),
         )
 
+    def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
+        """Return the values in a stage's command, except from the params files that it `read`s.
+
+        dvc.lock has only the command: while that is the same as in dvc.yaml, so are the values.
+        """
+        found = []
+        if not getattr(stage, "cmd_changed", False):
+            for file, values in getattr(stage, "tracked_vars", {}).items():
+                path = self._relative(self._repo.fs.abspath(file))
+                if path not in read:
+                    found.append(Params(path, tuple(values), flatten(values)))
+        return tuple(found)
+
+    def _output(self, out: Any) -> Output:
+        size = (out.meta and out.meta.size) or 0
+        return Output(self._path(out), md5_of(out), size, bool(out.use_cache), bool(out.metric))
+
     def _settings(self, stage: Any, own: str, problems: list[str]) -> Settings:
         """Return a stage's `meta.mlflow`, and report what is wrong with it, once for all items."""
         where = f"{self._relative(stage.path)}: stages.{own}"
@@ -224,31 +177,16 @@ class Definitions(Files):
         problems += [line for line in wrong if line not in problems]
         return found
 
-    def _variables(self, stage: Any, read: set[str]) -> tuple[Params, ...]:
-        """Return the values in a stage's command, except from the params files that it `read`s.
-
-        dvc.lock has only the command: while that is the same as in dvc.yaml, so are the values.
-        """
-        if getattr(stage, "cmd_changed", False):
-            return ()
-        found = []
-        for file, values in getattr(stage, "tracked_vars", {}).items():
-            path = self._relative(self._repo.fs.abspath(file))
-            if path not in read:
-                found.append(Params(path, tuple(values), flatten(values)))
-        return tuple(found)
-
     def _is_locked(self, stage: Any, outs: Sequence[Output]) -> bool:
         """Whether dvc.lock has a stage, with some of the outputs that dvc.yaml declares."""
         if outs:  # DVC has read their md5s from there
             return any(out.md5 for out in outs)
         if not hasattr(stage, "name"):  # a .dvc file is its own lock
             return True
-        if self._locks is not None:
-            lock = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
-            return stage.name in self._locks.get(lock, {})
-        locked = self._file(stage.path).lockfile_contents
-        return stage.name in (locked or {}).get("stages", {})
+        lock = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
+        if self.locks is not None:
+            return stage.name in self.locks.get(lock, {})
+        return stage.name in (self._file(stage.path).lockfile_contents or {}).get("stages", {})
 
     def _file(self, path: str) -> Any:
         if path not in self._files:
@@ -256,16 +194,9 @@ class Definitions(Files):
         return self._files[path]
 
     def _item_values(self, stage: Any, group: str, item: str) -> dict[str, Any]:
-        if not hasattr(stage, "item_values"):  # it is the same object in many commits
-            stage.item_values = self._read_item_values(stage, group, item)
-        return dict(stage.item_values)
-
-    def _read_item_values(self, stage: Any, group: str, item: str) -> dict[str, Any]:
-        definition = self._file(stage.path).resolver.definitions[group]
-        value = definition.normalized_iterable[item]
+        value = self._file(stage.path).resolver.definitions[group].normalized_iterable[item]
         value = getattr(value, "value", value)
-        is_mapping = isinstance(value, Mapping)
-        found = flatten({"item": dict(value) if is_mapping else value})
+        found = flatten({"item": dict(value) if isinstance(value, Mapping) else value})
         # DVC names an item by its number in a list of mappings, and by its key in a mapping.
         return found if [*map(str, found.values())] == [item] else {"key": item, **found}
 
@@ -277,8 +208,7 @@ class Definitions(Files):
             raise ProjectError(f"params {path}: {error}") from None
 
     def _dependency(self, dep: Any, trie: Any, data: Sequence[str]) -> Dependency:
-        path = self._path(dep)
-        md5 = md5_of(dep)
+        path, md5 = self._path(dep), md5_of(dep)
         if leads_out(path):
             return Dependency(path, md5, is_outside=True)
         key = dep.fs.parts(dep.fs_path)
@@ -300,7 +230,7 @@ class Definitions(Files):
             return True
         if dep.fs_path == out.fs_path:
             return bool(md5 != out.hash_info.value)
-        if not dep.fs.isin(dep.fs_path, out.fs_path) or (tree := self._tree(out)) is None:
+        if not dep.fs.isin(dep.fs_path, out.fs_path) or (tree := self.tree(out)) is None:
             return False  # a folder with outputs in it, or a list that is not here
         part = tree.get_obj(out.local_cache, dep.fs.relparts(dep.fs_path, out.fs_path))
         return part is None or bool(part.hash_info.value != md5)
@@ -325,3 +255,49 @@ def _plots_at_top(project: Definitions, file: str) -> Iterator[Plot]:
 def _plot(path: str, x: object, given: Mapping[str, Any]) -> Plot:
     template, header = str(given.get("template") or ""), given.get("header", True)
     return Plot(path, str(x or ""), template, bool(header))
+
+
+def unmade(
+    project: Files,
+    file: str,
+    paths: Sequence[str],
+    models: Sequence[str],
+    last: Sequence[str],
+    to_output: Any,
+) -> tuple[Stage, list[Any]] | None:
+    """Return what one dvc.yaml declares and no stage makes, and DVC's objects for it in git.
+
+    `paths` are those of its metrics and plots, and `models` of its models. It belongs to the `last`
+    stages of the file, as if these had made it. Return None if there is nothing of it.
+    """
+    name, fs = project._relative(file), project._repo.fs
+    every = (*paths, *models)
+    tracked = [
+        o for p, o in project.outs.items() if o.hash_info and any(overlap(p, e) for e in every)
+    ]
+    there = [project._path(out) for out in tracked]
+    kept, holder = [], DvcStage(project._repo, path=file, wdir=fs.parent(file))
+    files = {path: body for each in paths for path, body in project.code(each).items()}
+    for path, body in sorted(files.items()):
+        if not any(overlap(path, other) for other in there):
+            own = posixpath.relpath(path, posixpath.dirname(name) or ".")
+            out = DvcOutput(holder, own, cache=False)
+            out.hash_info = HashInfo(out.hash_name, content_md5(body))
+            out.meta = Meta(size=len(body))
+            kept.append(out)
+    if not (kept or any(overlap(path, own) for path in there for own in paths)):
+        return None
+    outs: list[Output] = [to_output(out) for out in (*kept, *tracked)]
+    deps = [Dependency("", "", (stage,)) for stage in last]
+    params, settings = [*_params(project, file)], Settings(prefix="")
+    return Stage(name, name, "", "", False, True, params, {}, deps, outs, settings), kept
+
+
+def _params(project: Files, file: str) -> Iterator[Params]:
+    for own in project._repo.index._params.get(file, ()):
+        path = project._beside(file, str(own))
+        if (text := project.text(path)) is not None:
+            try:
+                yield Params(path, (), flatten(parse(text, path) or {}))
+            except ValueError as error:
+                raise ProjectError(f"params {path}: {error}") from None

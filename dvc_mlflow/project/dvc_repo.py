@@ -74,7 +74,7 @@ class _Repo(Repo):
         top = checkout(Path(root))
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
-        super().__init__(root, scm=_git_at(top) if (top / ".git").exists() else None)
+        super().__init__(root, scm=git_at(top) if (top / ".git").exists() else None)
 
     @cached_property
     def config(self) -> Config:
@@ -89,7 +89,7 @@ class _Repo(Repo):
         """Write no .gitignore."""
 
 
-def _git_at(top: Path) -> Any:
+def git_at(top: Path) -> Any:
     """Return DVC's access to git in a checkout.
 
     By itself, it takes a git worktree of a submodule for a folder of git's own.
@@ -116,16 +116,18 @@ class DvcRepo:
         self.root = Path(self._repo.root_dir)
         self.folder = folder_of(self.root, self.top)
         self.blobs = Blobs(self.top)
-        self._commit = ""
-        self._locks: dict[str, dict[str, Any]] | None = None
-        self._outs: dict[str, Any] = {}
+        self.commit = ""
+        self.locks: dict[str, dict[str, Any]] | None = None
+        """What the locks have, by path and stage, if DVC has not read them."""
+        self.outs: dict[str, Any] = {}
+        """DVC's outputs, by path."""
         self._files: dict[str, Any] = {}
-        self._known_versions: dict[tuple[str, str], dict[str, str]] = {}
+        self._versions: dict[tuple[str, str], dict[str, str]] = {}
 
     @property
     def is_past(self) -> bool:
         """Whether it is read from a commit, not from the checkout."""
-        return bool(self._commit)
+        return bool(self.commit)
 
     def __enter__(self) -> Self:
         return self
@@ -142,22 +144,22 @@ class DvcRepo:
     def at(self, revision: str) -> Iterator[str]:
         """Read from a commit in the block, or from the workspace if it is ""; yield its hash."""
         with ExitStack() as switched:
-            before, self._commit = self._commit, ""
-            switched.callback(setattr, self, "_commit", before)
-            switched.callback(setattr, self, "_files", self._files)
-            self._files = {}
+            now: Any
+            for name, now in {"commit": "", "locks": None, "_files": {}}.items():
+                switched.callback(setattr, self, name, getattr(self, name))
+                setattr(self, name, now)
             if revision:
                 config = self._repo.config  # the remotes and the cache of today
                 # Another library for git, once used, would decide what git ignores in the checkout.
                 switched.callback(self._repo.scm.backends.move_to_end, "dulwich", last=False)
                 with errors_reported():
                     try:
-                        self._commit = switched.enter_context(self._repo.switch(revision))
+                        self.commit = switched.enter_context(self._repo.switch(revision))
                     except ValueError:  # from an older library for git
                         raise ProjectError(f"unknown Git revision {revision!r}") from None
                     _read_by_git(self._repo.fs, self.blobs)
                 self._repo.__dict__["config"] = config
-            yield self._commit
+            yield self.commit
 
     def committed(self, commit: str, path: str) -> bytes | None:
         """Return a file of a commit, or None if there is none."""
@@ -181,9 +183,9 @@ class DvcRepo:
 
         In the checkout, it can be a link to the file in DVC's cache that is `cached`.
         """
-        if not self._commit:
+        if not self.commit:
             return work_tree.read(self._absolute(path), self.top, cached=cached)
-        if (content := self.committed(self._commit, path)) is None:
+        if (content := self.committed(self.commit, path)) is None:
             raise FileNotFoundError(path)
         return content
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import posixpath
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ from dvc_data.hashfile.hash import hash_file
 from .. import work_tree
 from ..errors import ProjectError
 from ..pipeline.numbers import flatten
-from . import lock_entries
+from .at_commits import fill, stages_in
+from .definitions import Definitions
 from .dvc_repo import errors_reported
-from .workspace import Workspace
 
 _COARSE = 20_000_000  # ns; file times are no finer
 _WRITTEN_BY_TOOLS = (".pyc", ".pyo", "__pycache__")
@@ -33,24 +33,17 @@ class Seen(NamedTuple):
     """The md5s of a folder's files."""
 
 
-class Project(Workspace):
+class Project(Definitions):
     """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
 
     def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
         super().__init__(settings_of, at)
         self._running: Any = None
-        self._stages_of: dict[str, dict[str, Any]] = {}
         self._sources: dict[Path, bytes | None] = {}
-        self._entries: dict[str, dict[str, lock_entries.Entry]] = {}
 
     def keep(self) -> None:
         """Remember what the stages are read from, so that the project can be read again."""
         began = time.time_ns()
-        with errors_reported():
-            stages = [stage for stage in self._repo.index.stages if hasattr(stage, "name")]
-        for stage in stages:
-            name = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
-            self._stages_of.setdefault(name, {})[stage.name] = stage
         self._sources = {file: self._source(file, began) for file in {*self._files_read()}}
         self._read_locks()
 
@@ -71,9 +64,9 @@ class Project(Workspace):
 
     def entry(self, name: str) -> object:
         """Return what dvc.lock had of a stage when it was read last, or None."""
-        stage = self._dvc_stage(name)
-        own = f"{posixpath.splitext(self._relative(stage.path))[0]}.lock"
-        return (self._locks or {}).get(own, {}).get(stage.name)
+        stage = self.dvc_stage(name)
+        lock = next(lock for each, lock in self.with_locks() if each is stage)
+        return (self.locks or {}).get(lock, {}).get(stage.name)
 
     def begin_at(self, file: str, name: str) -> str:
         """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
@@ -84,16 +77,42 @@ class Project(Workspace):
             named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
             for stage in named:
                 if os.path.realpath(stage.path) == os.path.realpath(file):
-                    return self._begin(stage)
+                    self._running = stage
+                    for dep in stage.params:
+                        work_tree.check(dep.fs_path, self.top)
+                        dep.hash_info = dep.get_hash()
+                    return self._name(stage)
         raise ProjectError(f"DVC has no stage {name!r} in {file}")
 
-    def _begin(self, stage: Any) -> str:
-        self._running = stage
-        for dep in stage.params:
-            work_tree.check(dep.fs_path, self.top)
-            dep.hash_info = dep.get_hash()
-        self._forget(stage)
-        return self._name(stage)
+    def holds(self, name: str) -> bool:
+        """Whether DVC would not run a stage again: its command, params and inputs are as locked."""
+        with errors_reported():
+            if (stage := self.dvc_stage(name)) is None:
+                return True  # no stage makes it
+            changed = getattr(stage, "cmd_changed", False) or stage.always_changed
+            return not (changed or any(dep.workspace_status() for dep in stage.deps))
+
+    def is_busy(self) -> bool:
+        """Whether DVC holds files of the project, as while it runs a stage."""
+        with suppress(OSError):
+            rwlock = self.root / ".dvc/tmp/rwlock"
+            return b'"pid"' in work_tree.read(rwlock, self.root, of_dvc=True, most=1_000_000)
+        return False
+
+    def files_to_keep(self) -> tuple[frozenset[Path], frozenset[Path], list[Path]]:
+        """Return what results need from the checkout beside what git tracks, by absolute paths.
+
+        That is what any stage reads, but for the outputs that DVC keeps, which are second and never
+        in git; then the outputs that DVC leaves to git, and each dvc.lock.
+        """
+        outs = self.outs.values()
+        others = {Path(out.fs_path) for out in outs if not out.use_cache}
+        others |= {self.root / lock for _, lock in self.with_locks()}
+        return (
+            frozenset(Path(dep.fs_path) for s in self._repo.index.stages for dep in s.deps),
+            frozenset(Path(out.fs_path) for out in outs if out.use_cache),
+            [path for path in sorted(others) if path.exists() and self.is_inside(path)],
+        )
 
     def is_as_locked(self, name: str) -> bool:
         """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
@@ -101,7 +120,7 @@ class Project(Workspace):
         DVC has just hashed them, so it does not again.
         """
         with errors_reported():
-            outs = self._dvc_stage(name).outs
+            outs = self.dvc_stage(name).outs
             return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
 
     def inputs(self, name: str, began: int) -> dict[str, Seen]:
@@ -112,7 +131,7 @@ class Project(Workspace):
         """
         found: dict[str, Seen] = {}
         with errors_reported():
-            for dep in self._dvc_stage(name).deps:
+            for dep in self.dvc_stage(name).deps:
                 if isinstance(dep, ParamsDependency):
                     work_tree.check(dep.fs_path, self.top)
                     changed = _changed_since(Path(dep.fs_path), began)
@@ -120,7 +139,7 @@ class Project(Workspace):
                     if not changed:
                         found[self._path(dep)] = Seen(f"{dep.hash_name}", value, {})
                 elif dep.fs.protocol == "local" and dep.exists:
-                    _, now = self._hash(dep)
+                    _, now = self.hash(dep)
                     before = self._known_before(dep, began)
                     value = now.hash_info.value
                     if any(md5 and _md5(f, dep, self._repo) != md5 for f, md5 in before.items()):
@@ -133,7 +152,7 @@ class Project(Workspace):
         """Return what has changed of a stage's inputs between a look and the result in dvc.lock."""
         found = []
         with errors_reported():
-            for dep in self._dvc_stage(name).deps:
+            for dep in self.dvc_stage(name).deps:
                 path, info = self._path(dep), dep.hash_info
                 if (was := seen.get(path)) is None or not info:
                     continue
@@ -147,7 +166,7 @@ class Project(Workspace):
 
     def _is_written_by_tools(self, dep: Any, was: Seen) -> bool:
         """Whether a folder differs only by what running code leaves beside itself."""
-        now = self._tree(dep) if dep.hash_info.isdir and was.value else None
+        now = self.tree(dep) if dep.hash_info.isdir and was.value else None
         if now is None:
             return False
         different = {*_files(now).items()} ^ {*was.files.items()}
@@ -155,18 +174,14 @@ class Project(Workspace):
         return all(any(p[0] == "." or p.endswith(_WRITTEN_BY_TOOLS) for p in own) for own in parts)
 
     def _read_locks(self) -> None:
-        """Give the stages what is in dvc.lock, if it is not what they had."""
-        self._locks = {}
-        for name, stages in self._stages_of.items():
-            before, text = self._entries.get(name, {}), self._source(self.root / name) or b""
-            now = lock_entries.read(text.decode(errors="replace"), before, name)
-            for own, stage in stages.items():
-                if before.get(own) is not now.get(own) or stage is self._running:
-                    entry = now.get(own)
-                    lock_entries.fill(stage, entry and entry.value, name)
-                    self._forget(stage)
-            self._entries[name] = now
-            self._locks[name] = {own: entry.value for own, entry in now.items()}
+        """Give the stages what is in dvc.lock."""
+        stages = [*self.with_locks()]
+        texts = {lock: self._source(self.root / lock) or b"" for _, lock in stages}
+        self.locks = {
+            lock: stages_in(text.decode(errors="replace"), lock) for lock, text in texts.items()
+        }
+        for stage, lock in stages:
+            fill(stage, self.locks[lock].get(stage.name), lock)
 
     def _known_before(self, dep: Any, began: int) -> dict[str, str]:
         """Return the files of an input that changed since then, with the md5s that DVC knew."""
@@ -191,11 +206,12 @@ class Project(Workspace):
     def _files_read(self) -> Iterator[Path]:
         """Yield the files that decide what the stages are, whether they exist or not."""
         yield from (self.root / name for name in (".dvcignore", ".dvc/config", ".dvc/config.local"))
-        index = self._repo.index
-        tops = (index._metrics, index._plots, index._params, index._artifacts)
-        for path in {*(stage.path for stage in index.stages), *(p for top in tops for p in top)}:
-            yield Path(path)
-        yield from self._template_files()
+        with errors_reported():
+            index = self._repo.index
+            tops = (index._metrics, index._plots, index._params, index._artifacts)
+            paths = {*(s.path for s in index.stages), *(p for top in tops for p in top)}
+            yield from (Path(path) for path in paths)
+            yield from self.template_files()
 
 
 def _changed_since(file: Path, began: int) -> bool:

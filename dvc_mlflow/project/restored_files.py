@@ -10,10 +10,9 @@ from dvc.config_schema import RelPath
 
 from ..git import ask
 from ..pipeline.stages import Stage, is_below, is_inside, overlap
-from .at_commits import lock_as_now, old_files_read
+from .at_commits import as_of_today
 from .dvc_repo import errors_reported
-from .files import File, md5_of
-from .hashing import file_has_md5
+from .files import file_has_md5, md5_of
 from .project import Project
 from .remotes import fetch
 
@@ -28,7 +27,7 @@ def restored_project(main: Path, own: Path) -> Iterator[Project]:
     """
     with errors_reported():
         _share(main, own)
-    with chdir(own), old_files_read(lock_as_now), Project(main) as project:
+    with chdir(own), as_of_today(), Project(main) as project:
         yield project
 
 
@@ -143,7 +142,7 @@ def _take_from_git(project: Project, item: Any, path: Path, md5: str) -> bool:
     """
     content = None
     if not md5.endswith(".dir") and project.is_inside(path.parent):
-        content = project.version(item, File(project._relative(f"{path}"), md5, 0))
+        content = project.version(item, project._relative(f"{path}"), md5)
     if content is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -158,7 +157,7 @@ def _wrong(project: Project, out: Any) -> dict[Path, str]:
     """
     files = _whole(out)
     if md5_of(out).endswith(".dir"):
-        if (tree := project._tree(out)) is not None:
+        if (tree := project.tree(out)) is not None:
             listed = (("/".join(key), f"{info.value}") for key, _, info in tree)
             files = {Path(out.fs_path, name): md5 for name, md5 in listed if is_inside(name)}
         elif not out.use_cache and out.exists:

@@ -124,6 +124,7 @@ _SETTINGS: _Rules = {
     "prefix": vol.Msg(str, "must be text, or empty for no prefix"),
     "columns": vol.Msg([_COLUMN], "must be a list such as [-metrics.test/loss, params.train.rate]"),
     "data": _PATHS,
+    "record": vol.Msg(bool, "must be true or false"),
     "promote": vol.Msg([_METRIC], "must be a list of metrics such as [test/score, -test/loss]"),
 }
 _MODEL: _Rules = {

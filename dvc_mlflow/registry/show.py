@@ -17,7 +17,6 @@ from ..errors import ModelError, ProjectError
 from ..git import ask
 from ..pipeline.tags import GTO_COMMIT, GTO_STAGE, GTO_TAG, ROW, tagged
 from ..project import Project
-from ..store.experiment_stores import AT_MOST
 from ..store.models import is_alias, registered_name
 from ..store.store import Store, exists
 from .committed_models import logged, models_at, row_of
@@ -34,7 +33,7 @@ def show(project: Project, root: Path, *, dry: bool = False) -> tuple[list[str],
     if not ({"@", "#"} & {*ask("tag", cwd=project.top)} and exists(root)):  # GTO's have one of them
         return [], []
     view = _View(project, Store.existing(root, folder=project.folder), dry=dry)
-    with view.store.lock(), view.store.errors_reported(AT_MOST):
+    with view.store.lock(), view.store.errors_reported():
         view.show_all()
     done = [f"would be so: {line}" if dry else line for line in view.done]
     notes = [

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 
 from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
@@ -20,7 +19,7 @@ from ..pipeline.numbers import numbers
 from ..pipeline.row import Input, Part, Point
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
-from ..pipeline.tags import MD5, PREFIX
+from ..pipeline.tags import MD5
 from ..project import SMALL, File, Project, parse
 from .result import Result
 from .served_models import add_models
@@ -96,7 +95,8 @@ def fetch(result: Result) -> list[str]:
                 )
 
             if whole or _is_shown(pipeline, out):
-                notes += result.project.fetch(out, is_wanted)
+                why = result.project.fetch(out, is_wanted)
+                notes += [why] if why else []
     return notes
 
 
@@ -108,8 +108,6 @@ def part_of(result: Result, name: str) -> Part:
         label = called[stage.name]
         part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
         is_member = stage is result.row_stages.members[name]
-        if is_member and stage.settings.prefix is not None:
-            part.tags[f"{PREFIX}{name}"] = stage.settings.prefix
         _read(result, stage, label, is_member, part)
     add_models(result, name, part)
     for key in [key for key in part.tags if len(key) > LONGEST]:
@@ -174,7 +172,6 @@ def _files(
 ) -> Iterator[tuple[Output, File, bytes]]:
     """Yield what a row shows or keeps of a stage's outputs, and note what is not here."""
     project, pipeline = result.project, result.pipeline
-    cure = partial(project.cure, was_fetched=result.was_fetched)
     for output in stage.outs:
         small = keeps_files and output.size <= SMALL
         if project.is_outside(output):
@@ -189,7 +186,7 @@ def _files(
             continue
         if files is None:
             if _is_shown(pipeline, output):
-                part.unread[output.path] = cure(output)
+                part.unread[output.path] = project.cure(output)
             continue
         for file in files:
             shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
@@ -203,7 +200,7 @@ def _files(
             elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
                 yield output, file, body
             elif shown:
-                part.unread[file.path] = cure(output)
+                part.unread[file.path] = project.cure(output)
 
 
 def _add_curves(

@@ -8,7 +8,6 @@ restore it; `refs/rows/<commit>` keeps what nobody commits. DVC's cache keeps th
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,16 +32,11 @@ _NOT_OURS = {"site-packages", "node_modules", "mlflow.db", "mlartifacts", "resto
 _WHO = {"NAME": "dvc-mlflow", "EMAIL": "dvc-mlflow@localhost", "DATE": "2000-01-01T00:00:00Z"}
 
 
-def of_result(result: Result, root: Path) -> KeptTree | None:
-    """Return the tree of a result, or None outside git; raises `ProjectError`.
-
-    `root` is the main repository.
-    """
+def of_result(result: Result, root: Path) -> KeptTree:
+    """Return the tree of a result; raises `ProjectError`. `root` is the main repository."""
     project = result.project
     if result.origin.kept:
         return result.origin.kept
-    if not ask("rev-parse", "--git-dir", cwd=project.root):
-        return None
     kept = keep(project, root, result.head.name if project.is_busy() else ALL)
     changed = [stage.name for stage in result.scope() if not project.holds(stage.name)]
     lacks = [f"what {', '.join(changed)} ran with: code or inputs have changed since"]
@@ -96,10 +90,10 @@ def forget(root: Path, commit: str) -> bool:
     return True
 
 
-def find(root: Path, trees: Sequence[KeptTree]) -> list[str]:
-    """Return a commit with each of these trees from a branch, tag, experiment or row of this clone.
+def find(root: Path, kept: KeptTree) -> str:
+    """Return a commit with this tree of a branch, tag, experiment or row of this clone.
 
-    If there is none, fetch the rows' own from the git remote. Raises `ProjectError`.
+    If there is none, fetch the row's own from the git remote. Raises `ProjectError`.
     """
     globs = ("refs/exps", "refs/sweeps", REFS)
     ours = ("--branches", "--tags", "--remotes", *(f"--glob={each}" for each in globs))
@@ -107,11 +101,11 @@ def find(root: Path, trees: Sequence[KeptTree]) -> list[str]:
     remote = "origin" if "origin" in remotes else next(iter(remotes), "")
     for _ in range(2):
         log = ask("log", "--format=%T %H", *ours, cwd=root).splitlines()
-        commits = dict(line.split(" ") for line in reversed(log))
-        commits |= {kept.tree: kept.commit for kept in trees if f"{kept.tree} {kept.commit}" in log}
-        if found := {commits[kept.tree]: None for kept in trees if kept.tree in commits}:
-            return [*found]
-        for ref in (f"{REFS}/{kept.commit}" for kept in trees if is_hash(kept.commit)):
+        commits = [commit for tree, commit in map(str.split, log) if tree == kept.tree]
+        if commits:
+            return kept.commit if kept.commit in commits else commits[0]
+        if is_hash(kept.commit):
+            ref = f"{REFS}/{kept.commit}"
             ask("fetch", "-q", "--no-write-fetch-head", remote, f"{ref}:{ref}", cwd=root)
     where = f"neither in this clone nor in {REFS} of its git remote"
     cure = "its maker can commit it, or push it: `dvc exp push`, or `git push origin 'refs/rows/*'`"

@@ -1,22 +1,20 @@
-"""Where a result comes from: commit, branch, author and time."""
+"""Where a result comes from: commit, author and time."""
 
 import getpass
 import posixpath
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import masked
 from ..git import ask, remote_url
-from ..pipeline.row import UNCOMMITTED
+from ..pipeline.row import NOWHERE, UNCOMMITTED, Standing
 from ..pipeline.stages import Pipeline
 from ..pipeline.tags import (
-    BRANCH,
     CHANGE,
     COMMIT,
-    DIRTY,
     EXPERIMENT,
     NAMES,
     REPOSITORY,
@@ -25,8 +23,6 @@ from ..pipeline.tags import (
 )
 from ..pipeline.tags import text as as_text
 from ..project import Project
-
-_LONGEST_CHANGE = 200  # characters
 
 
 class KeptTree(NamedTuple):
@@ -42,13 +38,15 @@ class Origin(NamedTuple):
     """Where the results of one dvc.lock come from."""
 
     commit: str
-    branch: str
     experiment: str
     """DVC's name of the experiment, if it is one."""
     user: str
     time: int
     """Milliseconds since 1970."""
-    is_dirty: bool
+    is_row: bool = False
+    """Whether only the tool has committed it."""
+    is_committed: bool = False
+    """Whether somebody has committed the results, and DVC not only as an experiment."""
     kept: KeptTree | None = None
     """The commit that has the results, if there is one."""
     names: Sequence[str] = ()
@@ -59,22 +57,24 @@ class Origin(NamedTuple):
     """Of `commit` if somebody has committed the results there, else of `base`."""
 
     @property
-    def is_committed(self) -> bool:
-        """Whether somebody has committed the results, and DVC not only as an experiment."""
-        own = self.kept is not None and self.kept.commit == self.commit
-        return own and not self.is_dirty and bool(self.branch or not self.experiment)
+    def rank(self) -> int:
+        """2 if somebody has committed it, 1 if only DVC has, as an experiment; else 0."""
+        return 2 if self.is_committed else int(self.kept is not None and not self.is_row)
+
+    @property
+    def standing(self) -> Standing:
+        """Where a result of this origin stands in git."""
+        return Standing(self.rank, self.time // 1000, self.commit) if self.rank else NOWHERE
 
     def tags(self, top: Path) -> dict[str, str]:
         """Return MLflow's standard tags, and those that people read; `top` is a checkout's root."""
         start = self.commit if self.is_committed else self.base
-        change = f"{start[:7]} {self.subject}".strip()[:_LONGEST_CHANGE]
+        change = f"{start[:7]} {self.subject}".strip()[:200]
         found = {
             CHANGE: change if self.is_committed or not start else f"{UNCOMMITTED}{change}",
             USER: self.user,
             SOURCE_TYPE: "LOCAL",
             COMMIT: self.commit,
-            DIRTY: str(self.is_dirty).lower() if self.commit else "",
-            BRANCH: self.branch,
             REPOSITORY: masked(_remote(top)),
             EXPERIMENT: self.experiment,
             NAMES: ", ".join(self.names)[:5000],
@@ -87,75 +87,29 @@ def of_commit(top: Path, commit: str) -> Origin:
     text = ask("log", "-1", "--format=%an%x00%ct%x00%T%x00%P%x00%s", commit, cwd=top)
     author, at, tree, parents, subject = text.split("\0", 4) if text else ("", "0", "", "", "")
     base, kept = parents.partition(" ")[0], KeptTree(commit, tree)
-    return Origin(commit, "", "", author, int(at) * 1000, False, kept, (), base, subject)
+    return Origin(commit, "", author, int(at) * 1000, False, True, kept, (), base, subject)
 
 
 def of_experiment(top: Path, of: Origin, name: str) -> Origin:
     """Return the origin `of` a commit as that of one of DVC's experiments."""
     subject = _subject(top, of.base) if of.base else ""
-    return of._replace(experiment=name, names=[name], subject=subject)
+    return of._replace(experiment=name, names=[name], subject=subject, is_committed=False)
 
 
 def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
     """Return the origin of results of the workspace that no commit has: they are this user's."""
-    times = [lock.stat().st_mtime for lock in _locks(project, pipeline)]
-    return _uncommitted(project, pipeline, "", int(max(times, default=time.time()) * 1000))
-
-
-def of_running(project: Project, pipeline: Pipeline, experiment: str, began: int) -> Origin:
-    """Return the origin of the results of a stage that `began` (in ns) to run."""
-    return _uncommitted(project, pipeline, experiment, began // 1_000_000)
-
-
-def _uncommitted(project: Project, pipeline: Pipeline, experiment: str, time: int) -> Origin:
-    """Return the origin of what is not committed.
-
-    The checkout is dirty if anything has changed but params and outputs, which the row has.
-    """
-    options = ("--porcelain=v2", "--branch", "--no-renames", "-uno", "-z")
-    text = ask("status", *options, cwd=project.top)
-    entries = text.split("\0")
-    head = dict(entry[2:].split(" ", 1) for entry in entries if entry.startswith("# "))
-    stages = pipeline.stages.values()
-    own = {out.path for stage in stages for out in stage.outs}
-    own |= {params.file for stage in stages for params in stage.params}
-    own |= {lock.relative_to(project.root).as_posix() for lock in _locks(project, pipeline)}
-    paths = {posixpath.normpath(posixpath.join(project.folder, path)) for path in own}
-    changed = (_changed(entry) for entry in entries if entry[:2] in ("1 ", "u "))
-    dirty = any(path and not _is_in(path, paths) for path in changed)
-    commit, branch = head.get("branch.oid", ""), head.get("branch.head", "")
-    commit = "" if commit == "(initial)" else commit
-    return Origin(
-        commit,
-        "" if branch == "(detached)" else branch,
-        experiment,
-        user(),
-        time,
-        dirty,
-        base=commit,
-        subject=_subject(project.top, commit) if commit else "",
-    )
-
-
-def _locks(project: Project, pipeline: Pipeline) -> list[Path]:
     folders = {posixpath.dirname(stage.group) for stage in pipeline.stages.values()}
-    files = (project.root / posixpath.join(folder, "dvc.lock") for folder in sorted(folders))
-    return [file for file in files if file.exists()]
+    locks = (project.root / folder / "dvc.lock" for folder in folders)
+    times = [lock.stat().st_mtime for lock in locks if lock.exists()]
+    return of_running(project, "", int(max(times, default=time.time()) * 1e9))
 
 
-def _changed(entry: str) -> str:
-    """Return the path in an entry of `git status`, unless nothing has changed there.
-
-    `AD` is neither in the commit nor on disk: in a DVC project below git's root, `dvc exp run` adds
-    the stages' deps to git's index under paths that do not exist.
-    """
-    _, state, *rest = entry.split(" ", 8 if entry[0] == "1" else 10)
-    return "" if state == "AD" else rest[-1]
-
-
-def _is_in(path: str, known: Set[str]) -> bool:
-    """Whether a path, or a folder that it is in, is known."""
-    return path in known or any(f"{parent}" in known for parent in PurePosixPath(path).parents)
+def of_running(project: Project, experiment: str, began: int) -> Origin:
+    """Return the origin of the results of a stage that `began` (in ns) to run."""
+    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
+    subject = _subject(project.top, head) if head else ""
+    time = began // 1_000_000
+    return Origin(head, experiment, user(), time, base=head, subject=subject)
 
 
 @cache

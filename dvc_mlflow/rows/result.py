@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ProjectError
-from ..pipeline.digests import locked_digests, result_digests
-from ..pipeline.row_stages import RowStages, divided, recorded
+from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
 from .origin import Origin, of_commit, of_workspace
@@ -26,8 +25,6 @@ class State:
     reasons: Mapping[str, str]
     """Why the other stages have no result, by stage."""
     origin: Origin
-    chosen: Sequence[str] = ()
-    """The names by which the recorded stages were chosen, if they are not those by default."""
 
     @property
     def commit(self) -> str:
@@ -59,8 +56,6 @@ class Result:
     row_stages: RowStages
     digests: Mapping[str, str]
     """Of the results that there are, by their names in the row."""
-    was_fetched: bool = False
-    """Whether what a row shows was fetched from DVC's remote, if that has it."""
 
     @property
     def project(self) -> Project:
@@ -82,12 +77,6 @@ class Result:
         """The last stage that has a result."""
         return self.row_stages.members[[*self.digests][-1]]
 
-    def with_prefixes(self, prefixes: Mapping[str, str | None]) -> "Result":
-        """Return the same result with other prefixes of metrics, by the members' names."""
-        members = self.row_stages.members
-        now = [members[name].with_prefix(prefix) for name, prefix in prefixes.items()]
-        return replace(self, row_stages=self.row_stages.with_stages({s.name: s for s in now}))
-
     def scope(self) -> list[Stage]:
         """Return the stages that made it, each after those that it depends on."""
         return self.row_stages.scope(self.digests)
@@ -100,17 +89,17 @@ class Result:
                     yield name, model, output
 
 
-def read(project: Project, chosen: Sequence[str] = (), commit: str = "") -> State:
+def read_state(project: Project, commit: str = "") -> State:
     """Return the state of the workspace, or of the commit that the project is at.
 
-    `chosen` are the stages to record, by name; others do not matter. Raises `ProjectError`.
+    Raises `ProjectError`.
     """
     pipeline = project.pipeline()
     origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
-    return of(project, pipeline, origin, chosen)
+    return state_of(project, pipeline, origin)
 
 
-def now_or_none(project: Project) -> Pipeline | None:
+def pipeline_now(project: Project) -> Pipeline | None:
     """Return the pipeline of the checkout, or None if DVC cannot read it."""
     try:
         return project.pipeline()
@@ -118,30 +107,29 @@ def now_or_none(project: Project) -> Pipeline | None:
         return None
 
 
-def of(project: Project, pipeline: Pipeline, origin: Origin, chosen: Sequence[str] = ()) -> State:
-    """Return the state of a pipeline in a project; `chosen` are the stages to record, by name."""
-    default = recorded(pipeline)
-    stages = recorded(pipeline, chosen) if chosen else default
+def state_of(
+    project: Project, pipeline: Pipeline, origin: Origin, names: Collection[str] = ()
+) -> State:
+    """Return the state of a pipeline; the recorded stages have these names, if any are given."""
     digests, reasons = result_digests(pipeline)
-    names = () if stages == default else chosen
-    return State(project, pipeline, stages, digests, reasons, origin, names)
+    return State(project, pipeline, recorded(pipeline, names), digests, reasons, origin)
 
 
-def experiment(row_stages: RowStages) -> str:
+def experiment_of(row_stages: RowStages) -> str:
     """Return the name of a row's experiment, or "" for the project's default one."""
     stages = [*row_stages.members.values(), *row_stages.scope()]
     given = [stage.settings.experiment for stage in stages]
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
 
 
-def columns(row_stages: RowStages) -> list[str]:
+def chosen_columns(row_stages: RowStages) -> list[str]:
     """Return the columns that dvc.yaml chooses for the table of a row, best first."""
     given = [column for stage in row_stages.members.values() for column in stage.settings.columns]
     return list(dict.fromkeys(given))
 
 
-def table(project: Project) -> tuple[str, list[str]]:
+def first_table(project: Project) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result."""
     pipeline = project.pipeline()
     found = divided(pipeline, recorded(pipeline))
-    return (experiment(found[0]), columns(found[0])) if found else ("", [])
+    return (experiment_of(found[0]), chosen_columns(found[0])) if found else ("", [])

@@ -1,78 +1,68 @@
 """A result as the `Row` that MLflow gets of it, read from DVC and git; nothing is written."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError
-from ..pipeline.declarations import shown as declared
 from ..pipeline.measures import data_of, measures
-from ..pipeline.row import DIGITS, NOWHERE, Row, Standing, Wanted, short_digest
-from ..pipeline.stages import Stage
-from ..pipeline.stored_run import StoredRun
-from ..pipeline.tags import BEGUN, CHOSEN, DATA, FOLDER, KEPT, LACKS, SOURCE, STAGE, TREE, text
+from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest
+from ..pipeline.stages import Pipeline, Stage
+from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, text
 from . import kept_trees
 from .content import params_of, part_of
 from .description import description
-from .name import changes, words
-from .origin import KeptTree, Origin
+from .name import words
+from .origin import KeptTree
 from .result import Result, State
 
 _LONGEST_TAG = 5000  # characters, in MLflow
-_MOST_DECLARED = 400
 
 
 def wanted(result: Result) -> Wanted:
     """Return what decides the row of a result."""
-    every = [declared(result.pipeline, result.row_stages.parts[name]) for name in result.digests]
-    found = frozenset[str]().union(*every)
-    if len(found) > _MOST_DECLARED:  # one digest stands for all, as a tag could not hold them
-        found = frozenset({short_digest(sorted(found))})
-    return Wanted(result.digests, found, standing(result.origin))
+    stages = [stage for name in result.digests for stage in result.row_stages.parts[name]]
+    declared = [FORMAT, sorted(result.digests.items()), _declared(result.pipeline, stages)]
+    return Wanted(result.digests, result.origin.standing, digest(declared))
 
 
-def standing(origin: Origin) -> Standing:
-    """Return where a result of this origin stands in git."""
-    rank = 2 if origin.is_committed else 1 if origin.kept and not origin.is_dirty else 0
-    return Standing(rank, origin.time // 1000, origin.commit) if rank else NOWHERE
+def _declared(pipeline: Pipeline, stages: Sequence[Stage]) -> list[str]:
+    """Return what is declared as metrics, plots and models of some stages."""
+    found: set[object] = set()
+    for stage in stages:
+        found |= pipeline.metrics_paths(stage)
+        found |= {(p.path, p.x, p.template, p.header) for p in pipeline.plots_of(stage)}
+        found |= {repr(model) for model, _ in pipeline.models_of(stage)}
+    return sorted(map(repr, found))
 
 
-def row_of(
-    result: Result,
-    has: StoredRun | None = None,
-    *,
-    kept: KeptTree | None = None,
-    notes: Sequence[str] = (),
-) -> Row:
+def row_of(result: Result, has: StoredRun | None = None, root: Path | None = None) -> Row:
     """Return the row of a result, with what a run that `has` some of it lacks.
 
-    `kept` is the commit that has the result, and `notes` say what it lacks. The keys of metrics
-    keep the prefix that the run has.
+    With the main repository's `root`, git keeps what nobody has committed.
     """
-    found, chosen = changes(result, [*result.digests]), "\n".join(result.state.chosen)
-    wants, names = wanted(result), [*result.digests]
-    new = [n for n in names if not has or has.is_deleted or n not in has.complete]
-    if has:
-        result = result.with_prefixes({n: p for n, p in has.prefixes.items() if n in names})
-        if not (new or has.lacks_content(wants)):
-            names = []
-    parts = {name: part_of(result, name) for name in names}
-    params, wrong = params_of(result)
-    tags = {f"{BEGUN}{name}": digest for name, digest in result.digests.items()}
+    wants, names, notes = wanted(result), [*result.digests], list[str]()
+    new = [name for name in names if not has or name not in has.digests]
+    tags = {f"{LOCK}{name}": each for name, each in result.digests.items()}
+    if root and (new or not (has and has.kept)):
+        kept, notes = _keep(result, root)
+        tags |= kept_tags(kept)
+    if has and not new and not has.lacks_content(wants):
+        names = []
     if data := data_of(result.pipeline, result.row_stages, result.digests):
         tags[DATA] = data[:_LONGEST_TAG]
-    if 0 < len(chosen) < _LONGEST_TAG:
-        tags[CHOSEN] = chosen
     origin = origin_tags(result.state, result.head)
-    if wants.standing.is_experiment:  # its own commit keeps what was kept while it ran
-        origin |= kept_tags(result.origin.kept, [*result.digests])
+    if wants.standing.rank == 1:  # its own commit keeps what was kept while it ran
+        origin |= kept_tags(result.origin.kept)
+    parts = {name: part_of(result, name) for name in names}
+    params, wrong = params_of(result)
     return Row(
         wanted=wants,
-        words=words(result, found),
+        words=words(result),
         digits=(found_by := digits(result)),
         note=description(origin, result.row_stages, found_by[0]),
         time=result.origin.time,
-        tags={**tags, **kept_tags(kept, new)},
+        tags=tags,
         origin=origin,
         params=params,
         parts=parts,
@@ -109,21 +99,18 @@ def origin_tags(state: State, head: Stage) -> dict[str, str]:
     return tags
 
 
-def keep(result: Result, root: Path) -> tuple[KeptTree | None, list[str]]:
+def _keep(result: Result, root: Path) -> tuple[KeptTree | None, list[str]]:
     """Keep a result as a git tree; return it, and what could not be kept."""
     try:
         kept = kept_trees.of_result(result, root)
     except (ProjectError, OSError) as error:
         return None, [f"the row cannot be restored: {error}"]
-    return kept, [
-        f"not kept for `dvc-mlflow restore`: {what}" for what in (kept.lacks if kept else ())
-    ]
+    return kept, [f"not kept for `dvc-mlflow restore`: {what}" for what in kept.lacks]
 
 
-def kept_tags(kept: KeptTree | None, names: Collection[str]) -> Mapping[str, str]:
-    """Return the tags that name the tree with the results of these members."""
+def kept_tags(kept: KeptTree | None) -> Mapping[str, str]:
+    """Return the tags that name the tree with a result."""
     if kept is None:
         return {}
-    tags = {f"{TREE}{name}": kept.tree for name in names}
-    tags |= {f"{KEPT}{name}": kept.commit for name in names}
-    return tags | ({LACKS: text("; ".join(kept.lacks))[:_LONGEST_TAG]} if kept.lacks else {})
+    lacks = text("; ".join(kept.lacks))[:_LONGEST_TAG]
+    return {TREE: kept.tree, KEPT: kept.commit} | ({LACKS: lacks} if lacks else {})

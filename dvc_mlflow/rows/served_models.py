@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ModelError
-from ..pipeline.declarations import shown_model
 from ..pipeline.row import Part, ServedModel
 from ..pipeline.stages import Model, Output
 from ..project import Project
@@ -32,7 +31,6 @@ def add_models(result: Result, name: str, part: Part) -> None:
         try:
             found = served(result.project, model, output)
         except ModelError as error:
-            part.unserved.add(shown_model(model))
             part.notes.append(f"model {model.path}: {error}")
         else:
             part.models += [found] if found else []
@@ -60,7 +58,6 @@ def served(
         path=output.path,
         md5=output.md5,
         identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
-        declaration=shown_model(model),
         loader_module=model.loader_module,
         requirements=own.requirements,
         signature=model.signature,

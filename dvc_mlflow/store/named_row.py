@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 
 from ..errors import ToolError
 from ..pipeline.tags import EXPERIMENT, FOUND_BY
@@ -18,8 +18,10 @@ def read_run(root: Path, named: str) -> Run:
     store = Store.existing(root)
     with store.errors_reported():
         if re.fullmatch("[0-9a-f]{32}", named):
-            return store.client.get_run(named)
-        found = _called(store, named)
+            experiments = store.all_experiments()
+            found = [*store.runs(f"attributes.run_id = '{named}'", ViewType.ALL, experiments)]
+        else:
+            found = _called(store, named)
     if not found:
         rule = "RUN must be a row's name, four or more of its digits, its run id or its experiment"
         raise ToolError(f"{rule}; there is none for {named!r:.200}")

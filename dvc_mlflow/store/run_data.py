@@ -35,11 +35,6 @@ def log(
         retried(call)  # another process may have added params to this row since the look
 
 
-def is_one_request(metrics: Sequence[Metric], params: Mapping[str, str]) -> bool:
-    """Whether `log` sends these at once: MLflow then writes tags after them."""
-    return len(metrics) <= _METRICS and len(params) <= _PAIRS
-
-
 def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
     return [list(items[i : i + most]) for i in range(0, len(items), most)]
 

@@ -3,45 +3,35 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Self
 
 import mlflow
-import mlflow.store.db.utils
 from mlflow.entities import Experiment, LoggedModel, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
 from ..errors import ProjectError, StoreError, masked, warn
-from ..git import remote_url
-from ..pipeline.tags import CLONE, DEFAULT, REPOSITORY, STAGE, known_keys
+from ..pipeline.tags import CLONE, DEFAULT, STAGE
 from ..place import (
     address,
     artifacts_folder,
     default_experiment,
     file_of,
-    former_experiment,
     own_address,
     own_folder,
-    store_folder,
 )
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
-from .relocation import relocate
-from .store_errors import deadline, is_of_store, retried, store_error
+from .store_errors import is_of_store, retried, store_error
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
 _ROWS = f"tags.`{STAGE}` != '' and status != 'FAILED' and status != 'KILLED'"
-_OLDEST = 3  # the first major version that stores models separately from runs
-# Seconds, at most. MLflow's server may wait for its SQLite database for 20.
-_ANSWERING, _OPENING, _WRITING = 8, 25, 120
 
 
 class Store:
@@ -55,7 +45,6 @@ class Store:
         self.address = address(root)
         self.is_remote = self.address.startswith("http")
         self.experiment = experiment or default_experiment(root, folder)
-        self._former = experiment or former_experiment(root, folder)
         self._default = "" if experiment or self.is_shared else folder or "."
         self._locations: dict[str, str] = {}
         """Where experiments keep their files, by id."""
@@ -74,9 +63,14 @@ class Store:
         `show` adds some. Rows of this clone's dead processes are ended.
         """
         store = cls(root, experiment, folder)
-        with store._opening():
-            store._make_database(is_half_made=store._check())
-            store.client = mlflow.MlflowClient()
+        with store.lock(), store.errors_reported():
+            if file := file_of(store.address):
+                if not store.is_shared:
+                    hide_store(root)
+                database.create(file)
+            store._use()
+            if file and not store.is_shared:
+                database.follow_move(file, root)
             store.experiment_id = retried(lambda: store._create(columns))
             store._end_dead_rows()
         return store
@@ -86,53 +80,35 @@ class Store:
         """Open a store as far as it is there: nothing is made; raises `StoreError`."""
         store = cls(root, experiment, folder)
         if exists(root):
-            with store._opening():
-                store._check()
-                store.client = mlflow.MlflowClient()
+            with store.errors_reported():
+                store._use()
                 found = store._find()
                 store.experiment_id = str(found.experiment_id) if found else ""
         return store
 
-    @contextmanager
-    def _opening(self) -> Iterator[None]:
-        """Let MLflow use the store, and lock it in the block."""
-        _use(self.address, artifacts_folder(self.root))
-        with self.lock(), self.errors_reported(_OPENING):
-            yield
-
-    def _check(self) -> bool:
-        """Check a server's version or a database's schema; return whether that is half made."""
-        file = file_of(self.address)
-        if self.is_remote:
-            with self.within(_ANSWERING):
-                self._check_version()
-        elif file is None or file.exists():
-            return database.check_schema(self.address)
-        return False
-
-    def _make_database(self, *, is_half_made: bool) -> None:
-        """Make the file of a database if there is none, and hide this clone's own from git."""
-        if file := file_of(self.address):
-            if not self.is_shared:
-                hide_store(self.root)
-            database.create(file, anew=is_half_made)
-            if not self.is_shared:
-                relocate(store_folder(self.root))
+    def _use(self) -> None:
+        """Let MLflow use the store, in this process only: MLflow also sets the variable."""
+        database.check_schema(self.address)
+        # MLflow 3.5 makes this folder, by default mlruns/ in the working directory.
+        mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = str(
+            artifacts_folder(self.root)
+        )
+        given = os.environ.pop("MLFLOW_TRACKING_URI", None)
+        mlflow.set_tracking_uri(self.address)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
+        self.client = mlflow.MlflowClient()
 
     @contextmanager
-    def errors_reported(self, seconds: int = _WRITING) -> Iterator[None]:
-        """Turn errors of the store, and a server's delay, into `StoreError`."""
+    def errors_reported(self) -> Iterator[None]:
+        """Turn errors of the store into `StoreError`."""
         try:
-            with self.within(seconds):
-                yield
+            yield
         except Exception as error:
             if not is_of_store(error):
                 raise
             raise store_error(self.address, error) from None
-
-    def within(self, seconds: int) -> AbstractContextManager[object]:
-        """Raise `TimeoutError` if a server holds up the block for longer."""
-        return deadline(seconds) if self.is_remote else ExitStack()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -193,12 +169,9 @@ class Store:
     def _end_dead_rows(self) -> None:
         """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
         experiments = self.all_experiments()
-        if not (clone := processes.clone(self.root)):
-            return
-        for key in known_keys(CLONE):
-            mine = f"tags.`{key}` = '{clone}'"
-            running = f"attributes.status = 'RUNNING' and {mine}"
-            for run in [*self.runs(running, experiments=experiments)]:
+        if clone := processes.clone(self.root):
+            query = f"attributes.status = 'RUNNING' and tags.`{CLONE}` = '{clone}'"
+            for run in [*self.runs(query, experiments=experiments)]:
                 if processes.has_ended(run.data.tags):
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
@@ -274,12 +247,6 @@ class Store:
         """Return the line that says where all rows are, or how to see them."""
         return f"all rows: {self.url() if self.is_served else 'run `dvc-mlflow ui`'}"
 
-    def _check_version(self) -> None:
-        answer = http_request(get_default_host_creds(self.address), "/version", "GET")
-        version = re.fullmatch(r"\s*(\d{1,3})\.[\w.+-]+\s*", answer.text)  # no gateway's page
-        if version and int(version[1]) < _OLDEST:
-            raise OSError(f"its version is {answer.text}, older than {_OLDEST}.0")
-
     def show(self, measures: Sequence[str] = ()) -> str:
         """Bring the table up to its newest rows, unless somebody has chosen its columns.
 
@@ -310,21 +277,11 @@ class Store:
         retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
 
     def _find(self) -> Experiment | None:
-        """Return the experiment if it exists; find a default one by its tag, whatever its name.
-
-        A shared store may have rows of this repository under the name that 2.0.0 chose.
-        """
-        if self._default:
-            for found in self._experiments(ViewType.ALL):
-                if found.tags.get(DEFAULT) == self._default:
-                    self.experiment = found.name
-                    return found
-        elif self._former != self.experiment:
-            former = self.client.get_experiment_by_name(self._former)
-            own = f"tags.`{REPOSITORY}` = '{masked(remote_url(self.root))}'"
-            if former and self.client.search_runs([former.experiment_id], own, max_results=1):
-                self.experiment = self._former
-                return former
+        """Return the experiment if it exists; find a default one by its tag, whatever its name."""
+        for found in self._experiments(ViewType.ALL) if self._default else ():
+            if found.tags.get(DEFAULT) == self._default:
+                self.experiment = found.name
+                return found
         return self.client.get_experiment_by_name(self.experiment)
 
     def _create(self, columns: Sequence[str]) -> str:
@@ -344,6 +301,37 @@ class Store:
         return str(experiment.experiment_id)
 
 
+class ExperimentStores:
+    """The experiments of a project's rows, each opened once; iteration yields those opened.
+
+    `root` is the main repository, and `folder` the project in it. Without `create`, nothing is
+    written.
+    """
+
+    def __init__(self, root: Path, folder: str, *, create: bool = True) -> None:
+        self._root, self._folder, self._create = root, folder, create
+        self._opened: dict[str, Store] = {}
+
+    def __iter__(self) -> Iterator[Store]:
+        yield from self._opened.values()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._opened
+
+    def of(self, name: str, columns: Sequence[str] = ()) -> Store:
+        """Return the store of an experiment by its name in dvc.yaml; "" is the default one.
+
+        `columns` are those that dvc.yaml chooses for its table. Raises `StoreError`.
+        """
+        if name not in self._opened:
+            if self._create:
+                found = Store.open(self._root, name, columns, folder=self._folder)
+            else:
+                found = Store.existing(self._root, name, folder=self._folder)
+            self._opened[name] = found
+        return self._opened[name]
+
+
 def exists(root: Path) -> bool:
     """Whether there is a store: its database is made with the first row."""
     file = file_of(address(root))
@@ -351,18 +339,3 @@ def exists(root: Path) -> bool:
 
 
 _warn_once = cache(warn)
-
-
-def _use(uri: str, artifacts: Path) -> None:
-    """Let MLflow use a store, in this process only: MLflow also sets the environment's variable.
-
-    Without it, MLflow looks for the artifacts of a server's runs elsewhere.
-    """
-    # MLflow 3.5 makes this folder, by default mlruns/ in the working directory.
-    mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = f"{artifacts}"
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    if given is None:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-    else:
-        os.environ["MLFLOW_TRACKING_URI"] = given

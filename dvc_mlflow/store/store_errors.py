@@ -1,13 +1,9 @@
 """What can go wrong with an MLflow store, and how the user can fix it."""
 
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,26 +13,13 @@ AWAY = "start it, or unset MLFLOW_TRACKING_URI"
 """The cure for a store that does not answer."""
 
 _CURES = {
-    "^RESOURCE_DOES_NOT_EXIST ": "check the run id",
-    "Supported URI schemes|filesystem tracking backend": (
-        "set MLFLOW_TRACKING_URI to a database or a server, or unset it"
-    ),
-    "^INVALID_PARAMETER_VALUE ": "change what is recorded",
     "locked|busy|serialize access|too many c(lients|onnections)": "run it again when it is free",
     "disk is full|disk full|No space left|quota": "make room on its disk",
     "(?i)read-?only|permission denied|unable to open": "make it writable for you",
-    "not a database|malformed|no such (table|column)": (
-        "restore a backup, or move it away to start a new store"
-    ),
-    "no folder": "make it, or correct MLFLOW_TRACKING_URI",
-    "Can't locate revision|newer than": "use the version of MLflow that last wrote to it",
     "out-of-date database schema": "back it up, and run `mlflow db upgrade` on it",
-    "older than": "upgrade it, or unset MLFLOW_TRACKING_URI",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
-    "refused|timed out|resol(ve|ution)|unreachable|no full answer|HTTPConn|error code 5": (AWAY),
-    "No module named|NoSuchModule|Can't load plugin": "install its driver",
+    "refused|timed out|resol(ve|ution)|unreachable|HTTPConn|error code 5": AWAY,
 }
-_MIGRATIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 _OTHERWISE = "check that its address is that of an MLflow store"
 _IS_THERE = "(?i)unique constraint|duplicate (key|entry)|already exists"
 _CHECKOUTS = 20  # that create something in one store at the same time, and then wait for each other
@@ -44,11 +27,8 @@ _CHECKOUTS = 20  # that create something in one store at the same time, and then
 _T = TypeVar("_T")
 
 
-def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
-    """Return a store error as the user sees it: one line, without passwords.
-
-    Without `cure`, the known one for this error is used.
-    """
+def store_error(address: str, error: Exception) -> StoreError:
+    """Return a store error as the user sees it: one line, without passwords."""
     said = re.sub(r"^\(\w+\.\w+\) ", "", masked(str(error)))
     if password := re.search(r"://[^\s/:@]*:(\S*)@", address):
         for part in re.split("[/@]", password[1]):  # requests may take parts of it for the path
@@ -61,11 +41,8 @@ def store_error(address: str, error: Exception, cure: str = "") -> StoreError:
         text = inner[1]
     cause = text[:300] or type(error).__name__
     fault = f"{getattr(error, 'error_code', '')} {error}"
-    schema = re.search(r"schema \(found version (\w+)", fault)
-    if schema and not [*_MIGRATIONS.glob(f"{schema[1]}_*.py")]:
-        fault = "newer than this MLflow"
     known = (text for pattern, text in _CURES.items() if re.search(pattern, fault))
-    return StoreError(masked(address), cause, cure or next(known, _OTHERWISE))
+    return StoreError(masked(address), cause, next(known, _OTHERWISE))
 
 
 def is_of_store(error: BaseException) -> bool:
@@ -76,25 +53,6 @@ def is_of_store(error: BaseException) -> bool:
     if isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError):
         return True
     return is_raised_in("mlflow", error)
-
-
-@contextmanager
-def deadline(seconds: int) -> Iterator[None]:
-    """Raise `TimeoutError` if the block takes longer; for the main thread only.
-
-    MLflow's own timeout is per read, so a server that sends one byte at a time never exceeds it.
-    """
-
-    def late(*_: object) -> None:
-        raise TimeoutError(f"no full answer within {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, in case a library retries
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *outer)
-        signal.signal(signal.SIGALRM, before)
 
 
 def retried(call: Callable[[], _T]) -> _T:

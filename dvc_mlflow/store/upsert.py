@@ -1,15 +1,13 @@
 """Bring a row to MLflow: find its run, and add what that lacks. Nothing else writes rows.
 
 What decides a row is in one tag, written last. So a recording that was killed goes on in the same
-run, and nothing is read for a row that has all. A row only gains: its declarations grow, the commit
-it names becomes an older one of a higher rank, and what a person has written stays.
+run, and nothing is read for a row that has all. A row only gains: the commit that it names becomes
+an older one of a higher rank, and what a person has written stays.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from mlflow.entities import Run
@@ -17,10 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..errors import ModelError
-from ..pipeline.row import FORMAT, Part, Point, Row
-from ..pipeline.stored_run import Match, StoredRun
+from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest
 from ..pipeline.tags import (
-    COMPLETE,
     FOUND_BY,
     LIVE,
     NAME,
@@ -28,24 +24,14 @@ from ..pipeline.tags import (
     NOTE,
     NOTED,
     PARENT,
-    PREFIX,
     REPRODUCES,
+    TOKEN,
     UNREAD,
     WHOLE,
-    tagged,
-    value,
 )
 from .models import log_model
-from .run_data import (
-    comparable,
-    is_one_request,
-    log,
-    log_files,
-    log_inputs,
-    metric,
-    stored,
-)
-from .runs import whole, whole_text
+from .run_data import comparable, log, log_files, log_inputs, metric, stored
+from .runs import stored_run, whole_text
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters
@@ -69,16 +55,15 @@ class Written(NamedTuple):
     """What was done for a row."""
 
     verb: str
-    """`added`, `completed`, `restored`, `deleted` (and left so), or "" if nothing was added."""
+    """`added`, `completed`, `deleted` (and left so), or "" if nothing was added."""
     name: str
     run_id: str
     stages: Sequence[str]
+    """Those of which it has gained the results."""
     notes: Sequence[str] = ()
     """What could not be recorded, one line each."""
     measures: Sequence[str] = ()
     """The metrics that say how good the result is, best first, with signs."""
-    run: StoredRun | None = None
-    """What the run holds now."""
 
 
 def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Written:
@@ -91,39 +76,23 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
         leave(store, live, {(REPRODUCES if where.has else PARENT): found.run_id})
         live = Live(tags=live.tags)
     run, is_new, notes = _run(store, row, found, live)
-    if found and found.is_deleted:
-        store.client.restore_run(found.run_id)
     is_live = live is not None and bool(live.run_id)
     at = int(time.time() * 1000) if is_live else row.time
     points = _lacking(store, None if is_new else run, row)
     has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
     metrics = [metric(point, has_ended or at) for point in points]
-    notes += [*row.notes, *row.contradicted(run.data.params)]
     params = {key: text for key, text in row.params.items() if key not in run.data.params}
     tags = {} if is_new else _tags(store, row, run, live, is_joined=where.has is None)
-    name = tags.get(NAME, run.info.run_name or "")
-    # What was not made live goes with the last tags, if one request can have it.
-    if not (is_new and is_one_request(metrics, params)):
-        log(store, run.info.run_id, metrics, params, tags)
-        metrics, params, tags = [], {}, {}
-    unserved, more = _log_parts(store, run, row.parts)
-    notes += more
+    log(store, run.info.run_id, metrics, params, tags)
+    notes += [*row.notes, *row.contradicted(run.data.params), *_log_parts(store, run, row.parts)]
     if is_live or (run.info.end_time and run.info.status != "FINISHED"):  # such as KILLED
         store.client.set_terminated(run.info.run_id, end_time=at)
     elif run.info.status != "FINISHED":  # nobody knows how long it took
         store.client.update_run(run.info.run_id, "FINISHED")
-    had = found or StoredRun(run.info.run_id, {}, {})
-    now = _now(row, had, unserved)
-    last = {**tags, **_last_tags(row, run, now)}
-    log(store, run.info.run_id, metrics, params, last)
+    log(store, run.info.run_id, tags=_last_tags(row, run, found))
+    name = tags.get(NAME, run.info.run_name or "")
     return Written(
-        verb=_verb(row, where, points, unserved),
-        name=name,
-        run_id=run.info.run_id,
-        stages=_new(row, where),
-        notes=notes,
-        measures=row.measures,
-        run=replace(now, name=name),
+        _verb(row, where, points), name, run.info.run_id, _new(row, where), notes, row.measures
     )
 
 
@@ -131,10 +100,8 @@ def planned(store: Store, row: Row, where: Match) -> Written:
     """Return what `upsert` would do for a row; nothing is written."""
     found = where.has or where.joins
     run = store.client.get_run(found.run_id) if found and row.points else None
-    points = _lacking(store, run, row)
-    unserved = frozenset[str]().union(*(part.unserved for part in row.parts.values()))
     run_id, name = (found.run_id, found.name) if found else ("", row.name)
-    return Written(_verb(row, where, points, unserved), name, run_id, _new(row, where))
+    return Written(_verb(row, where, _lacking(store, run, row)), name, run_id, _new(row, where))
 
 
 def _lacking(store: Store, run: Run | None, row: Row) -> list[Point]:
@@ -145,17 +112,13 @@ def _lacking(store: Store, run: Run | None, row: Row) -> list[Point]:
 
 def _new(row: Row, where: Match) -> list[str]:
     """Return the stages whose results a run lacks."""
-    return [n for n in row.wanted.digests if not (where.joins and n in where.joins.complete)]
+    return [n for n in row.wanted.digests if not (where.joins and n in where.joins.digests)]
 
 
-def _verb(row: Row, where: Match, points: Sequence[object], unserved: frozenset[str]) -> str:
+def _verb(row: Row, where: Match, points: Sequence[Point]) -> str:
     if where.has is None:
         return "completed" if where.joins else "added"
-    if where.has.is_deleted:
-        return "restored"
-    # A row of an older version does not say what it shows: only points tell that it was less.
-    is_more = where.has.format and not row.wanted.declared - unserved <= where.has.declared
-    return "completed" if points or is_more else ""
+    return "completed" if points or where.has.declared != row.wanted.declared else ""
 
 
 def _run(
@@ -163,8 +126,7 @@ def _run(
 ) -> tuple[Run, bool, list[str]]:
     """Return the run that gets a row, whether it is new, and notes."""
     notes: list[str] = []
-    run_id = found.run_id if found else live.run_id if live else ""
-    if run_id:
+    if run_id := found.run_id if found else live.run_id if live else "":
         run = store.client.get_run(run_id)
         if found or live is None or not _has_other_points(store, run, row, live):
             return run, False, notes
@@ -190,7 +152,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
 def noted(note: str) -> dict[str, str]:
     """Return the tags of a description that is the tool's."""
-    return {NOTE: note, NOTED: note_digest(note)}
+    return {NOTE: note, NOTED: digest(note)[:8]}
 
 
 def _has_other_points(store: Store, run: Run, row: Row, live: Live) -> bool:
@@ -208,16 +170,13 @@ def _tags(
 
     It `is_joined` if it gets results that it has not.
     """
-    has, tags, is_more = run.data.tags, dict(row.tags), is_joined
-    had = whole(value(has, WHOLE))
-    if had is None or row.wanted.standing.is_better(had[1]):
+    has, tags = run.data.tags, {**row.tags, **row.part_tags, **(live.tags if live else {})}
+    is_better = row.wanted.standing.is_better(stored_run(run, store).standing)
+    if is_better or WHOLE not in has:
         tags |= row.origin
-        is_more = True
-    if live:
-        tags |= live.tags
     if is_joined:  # until it is complete, nobody else takes it for what a dead process has left
         tags |= processes.tags(store.root)
-    tags |= row.part_tags
+    is_more = is_better or is_joined or WHOLE not in has
     if is_more and run.info.run_name in (has.get(NAMED), live.name if live else None):
         tags |= {NAME: row.name, NAMED: row.name}
     note = has.get(NOTE, "")
@@ -226,65 +185,46 @@ def _tags(
     return {key: text for key, text in tags.items() if has.get(key) != text}
 
 
-def _own_start(note: str, digest: str) -> int | None:
+def _own_start(note: str, known: str) -> int | None:
     """Return where a person's words begin after the tool's own; None if these have been changed."""
     ends = [len(note), *(found.start() for found in re.finditer("\n\n", note))]
-    return next((end for end in ends if not note or note_digest(note[:end]) == digest), None)
+    return next((end for end in ends if not note or digest(note[:end])[:8] == known), None)
 
 
-def _now(row: Row, had: StoredRun, unserved: frozenset[str]) -> StoredRun:
-    """Return what a run holds once it has a row."""
-    wanted, unread = row.wanted, "; ".join(row.unread)[:_LONGEST_TAG]
-    is_better = wanted.standing.is_better(had.standing)
-    return replace(
-        had,
-        begun={**had.begun, **wanted.digests},
-        complete={**had.complete, **wanted.digests},
-        is_deleted=False,
-        is_open=False,
-        format=FORMAT,
-        standing=wanted.standing if is_better else had.standing,
-        declared=(wanted.declared - unserved) | had.declared,
-        unread=unread if row.parts else had.unread,
-        prefixes={**dict.fromkeys(row.parts), **had.prefixes, **tagged(row.part_tags, PREFIX)},
-    )
-
-
-def _last_tags(row: Row, run: Run, now: StoredRun) -> dict[str, str]:
+def _last_tags(row: Row, run: Run, found: StoredRun | None) -> dict[str, str]:
     """Return the tags that say what a run has, which are written last."""
-    tags = run.data.tags
+    tags, standing = run.data.tags, found.standing if found else NOWHERE
+    if row.wanted.standing.is_better(standing):
+        standing = row.wanted.standing
     digits = dict.fromkeys([*tags.get(FOUND_BY, "").split(), *row.digits])
-    last = {f"{COMPLETE}{name}": digest for name, digest in row.wanted.digests.items()}
-    last[FOUND_BY] = " ".join(digits)[-_LONGEST_TAG:]
-    if now.unread != tags.get(UNREAD, ""):
-        last[UNREAD] = now.unread
-    last[LIVE] = ""
-    last[WHOLE] = whole_text(FORMAT, now.standing, now.declared)
+    last = {FOUND_BY: " ".join(digits)[-_LONGEST_TAG:], LIVE: ""}
+    if row.parts:
+        last[UNREAD] = "; ".join(row.unread)[:_LONGEST_TAG]
+    last[WHOLE] = whole_text(standing, row.wanted.declared)
     return {key: text for key, text in last.items() if tags.get(key, "") != text}
 
 
-def note_digest(text: str) -> str:
-    """Return a digest of a description, by which the tool knows its own again."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8]
-
-
-def _log_parts(
-    store: Store, run: Run, parts: Mapping[str, Part]
-) -> tuple[frozenset[str], list[str]]:
-    """Log data sets, files and models; return which models cannot be served, and notes."""
-    unserved, notes = set[str](), []
+def _log_parts(store: Store, run: Run, parts: Mapping[str, Part]) -> list[str]:
+    """Log data sets, files and models; return notes."""
     log_inputs(store, run, [each for part in parts.values() for each in part.inputs])
-    notes += log_files(store, run, {p: b for part in parts.values() for p, b in part.files.items()})
+    files = {path: body for part in parts.values() for path, body in part.files.items()}
+    notes = log_files(store, run, files)
     for part in parts.values():
-        unserved |= part.unserved
         for model in part.models:
             try:
                 log_model(store, run, model)
             except ModelError as error:
-                unserved.add(model.declaration)
                 notes.append(f"model {model.path}: {error}")
         notes += [*part.notes, *part.notes_unread()]
-    return frozenset(unserved), notes
+    return notes
+
+
+def written_on(run: Run) -> bool:
+    """Whether a run is not only the tool's: somebody has named or noted it, or a script used it."""
+    tags = run.data.tags
+    is_named = NAMED in tags and tags[NAMED] != run.info.run_name
+    is_noted = NOTED in tags and tags[NOTED] != digest(tags.get(NOTE, ""))[:8]
+    return bool(tags.get(TOKEN)) or is_named or is_noted
 
 
 def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,7 @@ from ..project.default_remote import Remote, inputs, untracked
 from ..project.experiments import blame
 from ..rows.content import part_of
 from ..rows.origin import user
-from ..rows.result import read
-from ..store.store_errors import deadline
+from ..rows.result import read_state
 from .node import ANSWERING, CLONING
 from .points import digest
 
@@ -34,7 +34,9 @@ _OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git 
 def metric(project: Project, given: str) -> None:
     """Raise `ToolError` if no stage in dvc.yaml can have this metric, and say which was meant."""
     name, pipeline = given.removeprefix("-"), project.pipeline()
-    parts = [part_of(result, each) for result in read(project).results() for each in result.digests]
+    parts = [
+        part_of(result, each) for result in read_state(project).results() for each in result.digests
+    ]
     known = sorted({point.key for part in parts for point in part.points})
     starts = {
         prefix(stage, labels(row_stages)[stage.name])
@@ -55,7 +57,7 @@ def metric(project: Project, given: str) -> None:
 def answering(remote: Remote, seconds: int = ANSWERING) -> Iterator[None]:
     """Turn whatever a DVC remote's library raises, and its silence, into `ProjectError`."""
     try:
-        with deadline(seconds):
+        with _deadline(seconds):
             yield
     except ToolError:
         raise
@@ -63,6 +65,22 @@ def answering(remote: Remote, seconds: int = ANSWERING) -> Iterator[None]:
         raise ProjectError(f"{remote.place}: it is not there: mount it, or make it") from None
     except Exception as error:
         raise ProjectError(blame(error, at_remote=remote.place)[1]) from None
+
+
+@contextmanager
+def _deadline(seconds: int) -> Iterator[None]:
+    """Raise `TimeoutError` if the block takes longer; for the main thread only."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"no full answer within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, in case a library retries
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
+        signal.signal(signal.SIGALRM, before)
 
 
 def inputs_are_there(project: Project, remote: Remote) -> None:

@@ -3,17 +3,15 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from ..follow.recording import Options, Recording
 from ..git import git
 from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
 from ..project import Project, ProjectAt
 from ..project.default_remote import Remote, elsewhere
-from ..rows.commits import Commits
-from ..rows.result import State, columns, experiment, of
-from ..rows.snapshots import snapshots
+from ..record.recording import Options, Recording
+from ..rows.commits import Commits, snapshots
+from ..rows.result import State, chosen_columns, experiment_of, state_of
 from ..store import table_view
-from ..store.experiment_stores import AT_MOST
 from .node import ANSWERING, CLONING
 
 
@@ -30,10 +28,10 @@ class Results:
         """Of those whose outputs the DVC remote lacks."""
         self.metrics: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
         """Of each row of an experiment, its run's id and its metrics."""
-        self._recording = Recording(project, root, Options(fetch=True), reads_all=True)
+        self._recording = Recording(project, root, Options(fetch=True))
         pipeline = project.pipeline()
         for each in divided(pipeline, recorded(pipeline)):
-            self._recording.stores.of(experiment(each), columns(each))
+            self._recording.stores.of(experiment_of(each), chosen_columns(each))
 
     def collect(self, names: Collection[str], remote: Remote) -> None:
         """Fetch those experiments that the git remote has, look at their outputs, make their rows.
@@ -70,7 +68,7 @@ class Results:
         """Take note of the rows of an experiment, and tag them as the sweep's."""
         found, key = [], f"{IN_SWEEP}{self._title}"
         for store, row in self._recording.rows_of(state.results()):
-            with store.errors_reported(AT_MOST):
+            with store.errors_reported():
                 data = store.client.get_run(row.run_id).data
                 sweeps = " ".join(filter(None, [data.tags.get(SWEEP), self._title]))
                 for tag, value in {SWEEP: sweeps, key: self._title}.items():
@@ -101,7 +99,7 @@ class Results:
         with ProjectAt(project) as past:
             for each in snapshots(project.top, project.folder, project.blobs, own):
                 pipeline = past.at(each.commit, each.definitions, each.locks)
-                state = of(project, pipeline, each.origin)
+                state = state_of(project, pipeline, each.origin)
                 yield from ((name, state) for name in each.names if name in commits)
 
     def _only(self, commits: Mapping[str, str]) -> Commits:

@@ -48,9 +48,9 @@ def compared(reproduced: Clone, tmp_path_factory: pytest.TempPathFactory) -> Rep
     project.record()
     project.write(SCRIPTS)  # without TensorFlow
     project.commit("Other scripts")
-    project.dvc("exp", "run", "-S", "train.epochs=2")
-    said = project.record("--experiments")
-    log = path / ".dvc" / "tmp" / "dvc-mlflow" / "follow.log"
+    project.dvc("exp", "run", "-n", "two", "-S", "train.epochs=2")
+    said = project.record("--rev", "two")
+    log = path / ".git" / "dvc-mlflow" / "follow.log"
     statuses = [row.info.status for row in project.rows()]
     assert statuses == ["FINISHED"] * 2, (statuses, said, log.read_text())
     end_followers(path)  # the page has one of its own

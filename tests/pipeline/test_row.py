@@ -57,7 +57,6 @@ def test_row(project: Repository, row: Run) -> None:
     assert row.info.status == "FINISHED"
     assert project.client.get_experiment(row.info.experiment_id).name == "vanilla-lstm"
     assert tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
-    assert tags["mlflow.source.git.dirty"] == "false"
 
 
 def test_metrics(project: Repository, row: Run) -> None:

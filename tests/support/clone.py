@@ -155,7 +155,10 @@ class Clone:
         (self.path / "mlflow.db").write_bytes(_empty_store())
 
     def remove_store(self) -> None:
-        """Delete the clone's MLflow store."""
+        """Delete the clone's MLflow store, which this process may have open."""
+        if store := sys.modules.get("mlflow.store.tracking.sqlalchemy_store"):
+            for engine in store.SqlAlchemyStore._engine_map.values():
+                engine.dispose()
         for path in self.path.glob("*mlflow.db*"):
             path.unlink()
         shutil.rmtree(self.path / "mlartifacts", ignore_errors=True)

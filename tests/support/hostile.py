@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvc_mlflow.project import Project
-from dvc_mlflow.rows.result import read
+from dvc_mlflow.rows.result import read_state
 from support.clone import environment
 from support.pipelines import Repository, Said, finished
 
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     def untouched(self) -> dict[str, object]:
         """Return all files but those that the tool may write."""
-        own = {"restored", "tmp", "cache", "worktrees", "objects", "mlartifacts"}
+        own = {"restored", "tmp", "cache", "worktrees", "objects", "mlartifacts", "dvc-mlflow"}
         own |= {"rows", "index", "logs"}
         found: dict[str, object] = {}
         for path in self.project.path.parent.rglob("*"):
@@ -122,8 +122,8 @@ def lets_row_name(project: Repository, commit: str, tree: str, digest: str = "")
     run = project.rows()[-1]
     tags = {}
     for key in run.data.tags:
-        for start, value in (("kept", commit), ("tree", tree), ("lock", digest), ("begun", digest)):
-            if value and key.startswith(f"dvc-mlflow.{start}."):
+        for start, value in (("kept", commit), ("tree", tree), ("lock.", digest)):
+            if value and key.startswith(f"dvc-mlflow.{start}"):
                 tags[key] = value
     tag(project, run.info.run_id, tags)
     return f"{run.info.run_id}"
@@ -134,6 +134,6 @@ def digest_here(project: Repository, stage: str) -> str:
     with chdir(project.path):
         opened = Project()
         try:
-            return str(read(opened, [stage]).locked[stage])
+            return str(read_state(opened).locked[stage])
         finally:
             opened.close()

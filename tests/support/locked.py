@@ -20,11 +20,10 @@ from typing import Any
 import yaml
 from dvc.utils.serialize import PARSERS
 
-from dvc_mlflow.pipeline.stored_run import StoredRun, match
+from dvc_mlflow.pipeline.row import StoredRun, match
 from dvc_mlflow.pipeline.tags import DATA
 from dvc_mlflow.project import Project
-from dvc_mlflow.rows.result import Result, columns, experiment
-from dvc_mlflow.rows.result import read as read_state
+from dvc_mlflow.rows.result import Result, chosen_columns, experiment_of, read_state
 from dvc_mlflow.rows.row_of import row_of
 from support.pipelines import PARAMS, Repository, Stages
 
@@ -247,19 +246,19 @@ class Read:
     """Why recorded stages have no result, by stage."""
 
 
-def read(project: Repository, *chosen: str, rev: str = "") -> Read:
-    """Read a project's checkout, or a commit; `chosen` are the stages to record."""
+def read(project: Repository, rev: str = "") -> Read:
+    """Read a project's checkout, or a commit."""
     with chdir(project.path), Project() as opened, opened.at(rev) as commit:
-        state = read_state(opened, chosen, commit)
+        state = read_state(opened, commit)
         rows = [row_content(result) for result in state.results()]
         names = [stage.name for stage in state.stages]
         reasons = {name: why for name, why in state.reasons.items() if name in names}
         return Read(rows, [*state.pipeline.problems], reasons)
 
 
-def row(project: Repository, *chosen: str, rev: str = "") -> RowContent:
+def row(project: Repository, rev: str = "") -> RowContent:
     """Return the content of a project's only row."""
-    (found,) = read(project, *chosen, rev=rev).rows
+    (found,) = read(project, rev).rows
     return found
 
 
@@ -283,8 +282,8 @@ def row_content(result: Result) -> RowContent:
         inputs={given.path: given.md5 for part in parts for given in part.inputs},
         tags={**found.origin, **{k: v for part in parts for k, v in part.tags.items()}},
         time=found.time,
-        experiment=experiment(result.row_stages),
-        chosen=columns(result.row_stages),
+        experiment=experiment_of(result.row_stages),
+        chosen=chosen_columns(result.row_stages),
         measures=found.measures,
         data=found.tags.get(DATA, ""),
         notes=[*found.notes, *more],
@@ -304,14 +303,13 @@ class Table:
         """What the rows have, oldest first."""
         return [*self._rows.values()]
 
-    def record(self, project: Repository, *chosen: str, rev: str = "") -> None:
+    def record(self, project: Repository, rev: str = "") -> None:
         """Record what a project has now, or at a commit."""
-        for found in read(project, *chosen, rev=rev).rows:
-            own, known = found.digests, self._known.values()
-            there = match(own, known)
+        for found in read(project, rev).rows:
+            there = match(found.digests, [*self._known.values()])
             if there.has is None:
                 run_id = there.joins.run_id if there.joins else f"{len(self._rows)}"
-                self._known[run_id] = StoredRun(run_id, own, own, name=found.name)
+                self._known[run_id] = StoredRun(run_id, found.name, found.digests)
                 self._rows[run_id] = found
 
 

@@ -22,6 +22,7 @@ from tempfile import mkdtemp
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
+import yaml
 from dvc.cli import main as dvc
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -163,6 +164,14 @@ class Repository(Clone):
         copied = self.copy_whole(path)
         assert copied.record().out.startswith("nothing to do")
         return copied
+
+    def choose(self, *names: str) -> None:
+        """Let dvc.yaml say that these stages are recorded, and no others."""
+        file = self.path / "dvc.yaml"
+        given = yaml.safe_load(file.read_text())
+        for name, stage in given["stages"].items():
+            stage["meta"] = {"mlflow": {"record": name in names}}
+        file.write_text(json.dumps(given))
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write files by path."""

@@ -22,10 +22,11 @@ ROOMS = {
     "project": {"pipeline"},
     "store": {"pipeline"},
     "rows": {"pipeline", "project"},
-    "follow": {"pipeline", "project", "store", "rows", "registry"},
+    "record": {"pipeline", "project", "store", "rows"},
+    "follow": {"pipeline", "project", "store", "rows", "record", "registry"},
     "registry": {"pipeline", "project", "store", "rows"},
-    "sweep": {"pipeline", "project", "store", "rows", "follow"},
-    "commands": {"pipeline", "project", "store", "rows", "follow", "registry", "sweep"},
+    "sweep": {"pipeline", "project", "store", "rows", "record", "follow"},
+    "commands": {"pipeline", "project", "store", "rows", "record", "follow", "registry", "sweep"},
 }
 """What each folder may import of the others; all may import the modules beside the folders."""
 TOP = {"__init__", "__main__", "arguments", "errors", "fast_imports"}
@@ -44,15 +45,16 @@ PLACES = {
 WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
-    "": 704,  # beside the folders
-    "commands": 702,
-    "follow": 1954,
-    "pipeline": 1199,
-    "project": 1856,
+    "": 687,  # beside the folders
+    "commands": 688,
+    "follow": 1474,
+    "pipeline": 1021,
+    "project": 1480,
+    "record": 363,
     "registry": 150,
-    "rows": 1439,
-    "store": 1329,
-    "sweep": 881,
+    "rows": 1080,
+    "store": 987,
+    "sweep": 892,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {
@@ -63,7 +65,7 @@ MOST_OF = {
         "project/remotes.py",
         "project/restored_files.py",
         "rows/restored_folder.py",
-    ): 303,
+    ): 293,
 }
 """The most lines of code of what a few modules do together."""
 METADATA = tomllib.loads((TOOL / "pyproject.toml").read_text())

@@ -64,8 +64,8 @@ def test_by_experiment(tmp_path: Path) -> None:
     project = finished(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
     project.record()
     project.dvc("exp", "run", "-q", "-S", "a=3", "-n", "wide")
-    project.record("--experiments")
-    first, wide = project.rows()
+    project.record("--all")
+    wide, first = sorted(project.rows(), key=lambda row: row.data.params["a"], reverse=True)
     said = project.tool("restore", "wide")
     assert (said.status, said.error) == (0, "")
     assert (wide.info.run_name or "").replace(" ", "-") in said.out

@@ -177,4 +177,4 @@ def test_result_that_no_lock_has(made: Repository, tmp_path: Path) -> None:
     said = restore(project, lets_row_name(project, commit, tree, "f" * 32))
     assert said.status == 1
     (line,) = said.error.splitlines()
-    assert line.endswith(": no dvc.lock in the row's git trees has it")
+    assert line.endswith(": the dvc.lock of its git tree lacks it")

@@ -121,7 +121,7 @@ def act(project: Repository, action: str, n: int) -> None:
     elif action == "record":
         project.record()
     elif action == "stages":
-        project.record("--stages", "prepare")
+        project.choose("prepare")
     else:
         project.commit()
 
@@ -251,7 +251,7 @@ def test_one_commit_for_one_state(tmp_path: Path) -> None:
     reproduce(project)
     first, second = project.rows()
     assert project.git("for-each-ref", "refs/rows").count("\n") == 0
-    assert first.data.tags["dvc-mlflow.kept.fit"] == second.data.tags["dvc-mlflow.kept.fit"]
+    assert first.data.tags["dvc-mlflow.kept"] == second.data.tags["dvc-mlflow.kept"]
     for run in (first, second):
         said = restore(project, run)
         assert (said.status, said.error) == (0, ""), said
@@ -260,7 +260,7 @@ def test_one_commit_for_one_state(tmp_path: Path) -> None:
     project.dvc("repro", "-q")
     project.write({".dvc/tmp/rwlock": '{"write": {"two": {"pid": 1, "cmd": "dvc repro"}}}'})
     project.record()
-    kept = [row.data.tags["dvc-mlflow.kept.fit"] for row in project.rows()[2:]]
+    kept = [row.data.tags["dvc-mlflow.kept"] for row in project.rows()[2:]]
     subjects = project.git("log", "--no-walk", "--format=%s", *kept)
     assert {*subjects.splitlines()} == {"fit@one", "fit@two"}
     copied = project.copy(tmp_path / "copied")
@@ -269,9 +269,10 @@ def test_one_commit_for_one_state(tmp_path: Path) -> None:
 
 
 def test_chosen_stages(project: Repository) -> None:
-    """A row of `--stages` is restored, though dvc.yaml records other stages."""
+    """A row is restored, though dvc.yaml records other stages since."""
+    project.choose("prepare", "train")
     project.commit()
-    project.record("--stages", "prepare,train")
+    project.record()
     run = last(project)
     project.write({"dvc.yaml": json.dumps({"stages": {"b": evaluate("b", "raw.txt")}})})
     project.commit()
@@ -372,7 +373,8 @@ def test_later_dvc_yaml(project: Repository) -> None:
     stages = json.loads(file.read_text())["stages"]
     stages["b"]["deps"] = ["model.txt", "data.txt"]  # a new edge: DVC has not run it so
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    project.record("--stages", "train,b")
+    project.choose("train", "b")
+    project.record()
     said = restore(project, last(project))
     assert said.status == 0, said
 

@@ -81,7 +81,7 @@ def test_damaged_remote(project: Repository) -> None:
     file.chmod(0o644)
     file.write_text("damaged\n")
     shutil.rmtree(project.path / ".dvc/cache")
-    project.git("update-ref", "-d", f"refs/rows/{run.data.tags['dvc-mlflow.kept.a']}")
+    project.git("update-ref", "-d", f"refs/rows/{run.data.tags['dvc-mlflow.kept']}")
     said = restore(project, run)
     assert said.status == 1
     assert f": model.txt (md5 {md5}) is missing: it is not in git, " in said.error
@@ -97,9 +97,8 @@ def test_commit_that_only_a_reflog_has(project: Repository) -> None:
     commit = project.git("rev-parse", "HEAD")
     project.git("reset", "-q", "--hard", "HEAD~1")
     run = last(project)
-    for stage in ("a", "train"):
-        project.client.set_tag(run.info.run_id, f"dvc-mlflow.tree.{stage}", tree)
-        project.client.set_tag(run.info.run_id, f"dvc-mlflow.kept.{stage}", commit)
+    project.client.set_tag(run.info.run_id, "dvc-mlflow.tree", tree)
+    project.client.set_tag(run.info.run_id, "dvc-mlflow.kept", commit)
     said = restore(project, run)
     assert said.status == 1
     assert "is neither in this clone nor in refs/rows of its git remote" in said.error
@@ -134,8 +133,7 @@ def test_forget(project: Repository) -> None:
     project.set({"a": 2})
     reproduce(project)
     second = last(project)
-    shared = {v for k, v in first.data.tags.items() if k.startswith("dvc-mlflow.kept.")}
-    own = {v for k, v in second.data.tags.items() if k.startswith("dvc-mlflow.kept.")} - shared
+    own = {second.data.tags["dvc-mlflow.kept"]} - {first.data.tags["dvc-mlflow.kept"]}
     said = restore(project, second, "forget")
     assert said.status == 0
     assert [run.info.run_id for run in project.rows()] == [first.info.run_id]

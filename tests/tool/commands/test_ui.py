@@ -245,7 +245,7 @@ def test_refused(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     project.write({"mlflow.db": "damaged"})
     said = project.tool("ui")
     assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
-    assert "restore a backup, or move it away to start a new store" in said.error
+    assert "check that its address is that of an MLflow store" in said.error
     before = {*project.path.iterdir()}
     project.run("rm", "-r", ".dvc", ".git")
     assert "is in no git repository" in project.tool("ui").error

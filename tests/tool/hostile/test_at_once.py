@@ -54,21 +54,6 @@ def double(database: Path, run_id: str, name: str) -> str:
 OPTIONS: list[list[str]] = [[], ["--all"]]
 
 
-def test_double_row(made: Repository, tmp_path: Path) -> None:
-    """If a result has two rows, `record` leaves the one that all clones leave, and says so."""
-    for n, options in enumerate(OPTIONS):
-        project = made.copy_whole(tmp_path / f"{n}")
-        (first,) = project.rows()
-        database = project.path / "mlflow.db"
-        older, newer = (double(database, first.info.run_id, 2 * each * 16) for each in ("0", "f"))
-        said = project.record(*options)
-        assert said.error.count("was there twice; one is in MLflow's trash\n") in (1, 2), said
-        assert [run.info.run_id for run in project.rows()] == [older]
-        trashed = {run.info.run_id for run in project.rows(deleted=True)}
-        assert trashed == {newer, first.info.run_id}
-        assert project.record(*options).out.startswith("nothing to do")
-
-
 def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
     """A row to which a script has logged, too, stays where it is."""
     project = made.copy_whole(tmp_path / "project")
@@ -80,7 +65,7 @@ def test_double_row_that_has_more(made: Repository, tmp_path: Path) -> None:
 
 
 def test_late_request(made: Repository, tmp_path: Path) -> None:
-    """The run that a server makes for a killed import, after another has made the row, goes."""
+    """The run that a server makes for a killed import, after another made the row, is KILLED."""
     for n, options in enumerate(OPTIONS):
         project = made.copy_whole(tmp_path / f"{n}")
         (first,) = project.rows()
@@ -88,10 +73,9 @@ def test_late_request(made: Repository, tmp_path: Path) -> None:
         project.client.delete_tag(late, "dvc-mlflow.lock.one")
         project.client.set_tag(late, "dvc-mlflow.process", "1@0")
         project.client.update_run(late, "RUNNING")
-        said = project.record(*options)
-        assert said.error.count("was there twice; one is in MLflow's trash\n") == 1, said
-        assert [run.info.run_id for run in project.rows()] == [first.info.run_id]
         assert project.record(*options).out.startswith("nothing to do")
+        states = {run.info.run_id: run.info.status for run in project.rows()}
+        assert states == {first.info.run_id: "FINISHED", late: "KILLED"}
 
 
 def test_row_in_the_making(made: Repository, tmp_path: Path) -> None:

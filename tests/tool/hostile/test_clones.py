@@ -26,7 +26,7 @@ def test_partial_clone(place: Place, tmp_path: Path) -> None:
     assert partial.tool("record").status == 0
     said = partial.tool("record", "--all")
     cure = "`git fetch --refetch --no-filter` completes a partial clone"
-    assert f"git lacks dvc.yaml: {cure}" in said.error
+    assert f"git lacks params.yaml: {cure}" in said.error
     assert [row.data.params["rate"] for row in partial.project.rows()] == ["2"]
     partial.project.git("fetch", "-q", "--refetch", "--no-filter")
     assert partial.tool("record", "--all").status == 0

@@ -134,7 +134,7 @@ def test_environment(place: Place) -> None:
     said = place.tool("record", **INHERITED)
     assert (said.status, said.error) == (0, "")
     assert {row.data.params["rate"] for row in project.rows()} == {"1", "2"}
-    kept = project.rows()[-1].data.tags["dvc-mlflow.kept.one"]
+    kept = project.rows()[-1].data.tags["dvc-mlflow.kept"]
     assert project.git("rev-parse", f"refs/rows/{kept}") == kept
 
 
@@ -151,4 +151,4 @@ def test_other_owner(place: Place) -> None:
     keys = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory"}
     said = place.tool("record", **keys, GIT_CONFIG_VALUE_0="*")
     assert (said.status, said.error) == (0, ""), said
-    assert "dvc-mlflow.tree.one" in project.rows()[-1].data.tags
+    assert "dvc-mlflow.tree" in project.rows()[-1].data.tags

@@ -198,7 +198,7 @@ def test_refs(made: Repository, project: Repository) -> None:
     (row, *_), before = made.rows(), made.table()
     project.remove_store()
     project.add_store()
-    for words in (["record"], ["record", "--all"], ["record", "--experiments"]):
+    for words in (["record"], ["record", "--all"]):
         said = plain(project.tool(*words, **environment()))
         assert said.status == 0, (words, said)
     assert project.table() == before
@@ -226,7 +226,7 @@ def test_no_utf8(made: Repository, project: Repository) -> None:
         assert (said.status, said.error) == (0, ""), said
         assert project.table() == before
     (row,) = project.rows()
-    assert row.data.tags["mlflow.source.git.branch"] == "main?"
+    assert "?" in row.data.tags["git.names"]
 
 
 def test_stdout_that_takes_nothing(project: Repository) -> None:

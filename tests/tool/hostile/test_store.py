@@ -25,7 +25,7 @@ TEXTS = {
     "long": "\U0001d4b3" * 1000,
     "nul": "a\0b",
 }
-KEYS = ["kept", "tree", "lock", "begun", "prefix", "shown", "stages", "lacks", "token", "process"]
+KEYS = ["kept", "tree", "lock.one", "row", "unread", "lacks", "token", "process"]
 
 
 def said_by(place: Place, *words: str) -> Said:
@@ -87,7 +87,7 @@ def test_hashes(place: Place) -> None:
     for name in NAMES:
         value = given.get(name.strip("{}"), name)
         tree = project.git("rev-parse", "stash^{tree}") if "stash" in name else value
-        tag(project, run_id, {"dvc-mlflow.kept.one": value, "dvc-mlflow.tree.one": tree})
+        tag(project, run_id, {"dvc-mlflow.kept": value, "dvc-mlflow.tree": tree})
         restored[name] = not said_by(place, "restore", run_id).status
         said_by(place, "forget", run_id)
         project.client.restore_run(run_id)
@@ -100,7 +100,7 @@ def test_forget_beside_another_experiment(place: Place) -> None:
     """`forget` keeps a ref that a row needs, whatever experiment of the store the row is in."""
     project = place.project
     (row,) = project.rows()
-    commit, tree = (row.data.tags[f"dvc-mlflow.{key}.one"] for key in ("kept", "tree"))
+    commit, tree = (row.data.tags[f"dvc-mlflow.{key}"] for key in ("kept", "tree"))
     project.git("update-ref", f"refs/rows/{commit}", commit)
     shared = f"sqlite:///{project.path.parent}/shared.db"
     more = environment(MLFLOW_TRACKING_URI=shared)
@@ -108,9 +108,9 @@ def test_forget_beside_another_experiment(place: Place) -> None:
     client = MlflowClient(shared)
     (mine,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
     other = client.create_run(client.create_experiment("other"))
-    client.set_tag(other.info.run_id, "dvc-mlflow.kept.one", commit)
-    client.set_tag(other.info.run_id, "dvc-mlflow.tree.one", tree)
-    client.set_tag(mine.info.run_id, "dvc-mlflow.kept.one", commit)
+    client.set_tag(other.info.run_id, "dvc-mlflow.kept", commit)
+    client.set_tag(other.info.run_id, "dvc-mlflow.tree", tree)
+    client.set_tag(mine.info.run_id, "dvc-mlflow.kept", commit)
     said = project.tool("forget", mine.info.run_id, **more)
     assert (said.status, said.error) == (0, ""), said
     assert project.git("rev-parse", f"refs/rows/{commit}") == commit

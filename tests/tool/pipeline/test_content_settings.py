@@ -50,7 +50,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
     (row,) = found.rows
     assert row.metrics == {"train/loss": 0.25, "a/score": 1, "b/x/score": 1, "b/y/score": 1}
     assert row.experiment == "mine"
-    known = "known are experiment, prefix, columns, data, promote"
+    known = "known are experiment, prefix, columns, data, record, promote"
     start = "dvc.yaml: stages."
     assert {*found.problems} == {
         f"{start}train.meta.mlflow.colums: unknown key; {known}",

@@ -183,7 +183,7 @@ def test_whole_floats(project: Locked) -> None:
 
 
 def test_deleted_row(stored: Locked) -> None:
-    """A row in MLflow's trash stays there until `--deleted` restores it; --dry-run only reports."""
+    """A row in MLflow's trash stays there until MLflow restores it; --dry-run only reports."""
     assert "would add" in stored.record("--dry-run").out
     assert stored.rows() == []
     stored.record()
@@ -192,12 +192,11 @@ def test_deleted_row(stored: Locked) -> None:
     stored.client.delete_run(row.info.run_id)
     said = stored.record()
     assert (said.out, stored.rows()) == (
-        f"left in MLflow's trash: run {row.info.run_id} (train, a, b); --deleted restores it\n",
+        f"left in MLflow's trash: run {row.info.run_id} (train, a, b); MLflow restores it\n",
         [],
     )
-    stored.record("--deleted", "--dry-run")
-    assert stored.rows() == []
-    assert stored.record("--deleted").out.startswith("restored run")
+    stored.client.restore_run(row.info.run_id)
+    assert stored.record().out.startswith("nothing to do: MLflow has this result\n")
     assert [r.info.run_id for r in stored.rows()] == [row.info.run_id]
 
 

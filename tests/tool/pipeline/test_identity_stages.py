@@ -98,9 +98,10 @@ def test_stage_without_outputs(tmp_path: Path) -> None:
     """A stage without outputs has a row for each value of its params."""
     stages = {"train": train("raw.txt"), "say": {"cmd": "echo", "params": ["a"]}}
     project, table = locked(tmp_path / "project", stages, files=evaluated()), Table()
-    table.record(project, "train", "say")
+    project.choose("train", "say")
+    table.record(project)
     project.again({}, {"a": 2})
-    table.record(project, "train", "say")
+    table.record(project)
     found = {(*each.digests, each.params.get("a")) for each in table.rows}
     assert found == {("train", None), ("say", "1"), ("say", "2")}
     assert len(table.rows) == 3
@@ -119,11 +120,12 @@ def test_persist(tmp_path: Path) -> None:
 
 
 def test_which_stages(tmp_path: Path) -> None:
-    """The stages with the prefix are recorded, or those that `chosen` names."""
+    """The stages with the prefix are recorded, and those that dvc.yaml chooses."""
     project = locked(tmp_path / "project", THREE, files=evaluated())
-    for chosen in (("a",), ("prepare", "train")):
-        assert {*row(project, *chosen).digests} == {*chosen}
     assert {*row(project).digests} == {"train", "a"}
+    for chosen in (("a",), ("prepare", "train")):
+        project.choose(*chosen)
+        assert {*row(project).digests} == {*chosen}
     command = f"dvc-mlflow run sh -c {json.dumps(THREE['train']['cmd'])}"
     stages = {**THREE, "train": {**THREE["train"], "cmd": command}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -136,6 +138,7 @@ def test_what_an_unrecorded_stage_has(tmp_path: Path) -> None:
     project = locked(
         tmp_path / "project", stages, files={**evaluated(), "n.json": '{"lines": 1}\n'}
     )
-    found = row(project, "train", "a")
+    project.choose("train", "a")
+    found = row(project)
     assert {*found.digests} == {"train", "a"}
     assert found.metrics == {"prepare/lines": 1, "train/loss": 0.25, "a/score": 1}

@@ -121,7 +121,7 @@ def test_unknown_settings() -> None:
     """An unknown key is reported with the known ones; the other keys are used."""
     found, problems = settings({"experiment": "mine", "colums": [], 5: 6})
     assert found == Settings("mine")
-    known = "known are experiment, prefix, columns, data, promote"
+    known = "known are experiment, prefix, columns, data, record, promote"
     start = "dvc.yaml: stages.train.meta.mlflow"
     assert problems == [
         f"{start}.colums: unknown key; {known}",

@@ -15,10 +15,7 @@ from support.row_content import UNCACHED, lines, ran, recorded
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
-BRING = (
-    "not as in dvc.lock; bring them back with dvc checkout, dvc pull or git checkout, "
-    "or make them again with dvc repro, and record again"
-)
+BRING = "not as in dvc.lock; `git checkout`, `dvc pull` or `dvc repro` brings them back"
 
 
 def declares(*metrics: Any, **more: Any) -> dict[str, Any]:

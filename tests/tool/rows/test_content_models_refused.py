@@ -58,7 +58,8 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
     for file in [*(project.path / ".dvc" / "cache").rglob("*"), project.path / "lost.txt"]:
         if file.is_file() and file.read_bytes() == lost:
             file.unlink()
-    said = project.record("--stages", ",".join(stages))
+    project.choose(*stages)
+    said = project.record()
     for name, (_, line) in wrong.items():
         starts = (f"model {name}.txt: ", f"model {name}: ", f"dvc.yaml: artifacts.{name}.")
         found = [each for each in lines(said) if each.startswith(starts)]

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
 
 from support.locked import Locked, locked, trained
-from support.pipelines import ARTIFACTS, LOADER, MODEL, Repository, Stages, evaluate, makes, train
+from support.pipelines import ARTIFACTS, LOADER, MODEL, Repository, Stages, evaluate, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -61,7 +60,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Locked, list[str]]:
 
 def tables(project: Repository) -> list[dict[str, Any]]:
     """Return all that rows show, whatever the order in which they were made."""
-    own = ("mlflow.source.git.commit", "mlflow.user", "mlflow.runName", "dvc-mlflow.shown.a")
+    own = ("mlflow.source.git.commit", "mlflow.user", "mlflow.runName", "dvc-mlflow.row")
     found = [
         {
             "own": {key: run.data.tags.get(key) for key in own},
@@ -119,31 +118,6 @@ def test_clocks(grown: tuple[Locked, list[str]], tmp_path: Path) -> None:
     assert own == [found[0], found[2]]
 
 
-def test_prefix(tmp_path: Path) -> None:
-    """A row keeps the prefix of its metrics; new rows have that of the checkout."""
-    first: Stages = {"a": evaluate("a", "raw.txt"), "b": bare(evaluate("b", "a.json"))}
-    scores = [{"a.json": f'{{"score": {n}}}', "b.json": '{"score": 1}'} for n in (1, 2)]
-    project = locked(tmp_path / "project", first, files=scores[0])
-    project.add_store()
-    project.commit("First")
-    project.record()
-    now = {"a": first["a"], "b": evaluate("b", "a.json")}
-    for name, stage in now.items():
-        stage["meta"] = {"mlflow": {"prefix": f"{name}."}}
-    declare(project, now, "Declare")
-    project.again(scores[1], {"a": 2})
-    project.commit("Second")
-    again = project.copy(tmp_path / "again")
-    for each in (project, again):
-        each.record("--all")
-    second = {"a.score": 2, "b.score": 1}
-    metrics = [[row.data.metrics for row in each.rows()] for each in (project, again)]
-    assert metrics == [
-        [{"a/score": 1, "b.score": 1}, second],
-        [{"a.score": 1, "b.score": 1}, second],
-    ]
-
-
 def test_divided(tmp_path: Path) -> None:
     """Models that are declared later divide new rows; what was recorded together stays so."""
     stages = {
@@ -160,10 +134,8 @@ def test_divided(tmp_path: Path) -> None:
     project.record("--all")
     models = {n: {"path": f"{n}.txt", "type": "model", "meta": MODEL} for n in "ab"}
     declare(project, stages, "Two models", artifacts=models)
-    assert "completed" in project.record("--all").out
-    (row,) = project.rows()
+    assert project.record("--all").out.startswith("nothing to do")
     every = {"words/score": 1, "a/score": 1, "b/score": 1}
-    assert (row.data.metrics, len(row.outputs.model_outputs)) == (every, 2)
     project.again({}, {"a": 3})
     project.commit("Second")
     project.record("--all")
@@ -172,37 +144,8 @@ def test_divided(tmp_path: Path) -> None:
     assert project.record("--all").out.startswith("nothing to do")
 
 
-def test_joined(tmp_path: Path) -> None:
-    """A model that is declared later upstream joins new rows; no result is recorded twice."""
-    words = makes({"words": "1"}, outs=["words"], deps=["raw.txt"])
-    each = {"foreach": ["a", "b"], "do": _scored("${item}", "a", "words")}
-    stages = {"words": words, "each": each}
-    files = {"loader.py": LOADER, "words": "1"}
-    for name in "ab":
-        files |= {f"{name}.txt": name, f"{name}.json": '{"score": 1}'}
-    project = locked(tmp_path / "project", stages, files=files)
-    project.add_store()
-    project.commit("First")
-    project.record("--all")
-    first = [row.data.metrics for row in project.rows()]
-    assert first == [{"each/score": 1}, {"each/score": 1}]
-    model = {"path": "words", "type": "model", "meta": MODEL}
-    declare(project, stages, "A model upstream", artifacts={"words": model})
-    project.record("--all")
-    assert len(project.rows()) == 3
-    assert [row.data.metrics for row in project.rows() if row.data.metrics] == first
-    digests = [digest for row in project.rows() for digest in _digests(row, "each")]
-    assert len(digests) == len({*digests}) == 2
-    assert project.record("--all").out.startswith("nothing to do")
-
-
 def _scored(name: str, param: str, dep: str) -> dict[str, Any]:
     """Return a stage with a result and a score of its own."""
     metrics = [{f"{name}.json": KEPT_IN_GIT}]
     outs = [f"{name}.txt"]
     return {"cmd": "run", "deps": [dep], "params": [param], "outs": outs, "metrics": metrics}
-
-
-def _digests(row: Run, stage: str) -> list[str]:
-    tags = row.data.tags.items()
-    return [value for key, value in tags if key.startswith(f"dvc-mlflow.lock.{stage}")]

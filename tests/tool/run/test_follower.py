@@ -156,7 +156,7 @@ def test_experiments_at_once(project: Repository, slow: bool) -> None:
         for n in rates
     ]
     assert [each.wait(120) for each in running] == [0] * len(rates)
-    assert project.record("--experiments").status == 0
+    assert project.record().status == 0
     found = sorted(int(row.data.params["rate"]) for row in project.rows())
     assert found in (rates, [2, *rates])  # it is in the checkout
     assert {*statuses(project)} == {"FINISHED"}

@@ -100,7 +100,7 @@ def ran(project: Repository, gates: Sequence[Path], *command: str) -> list[Run]:
             old.add(begun[-1].info.run_id)
             gate.touch()
         assert process.wait(60) == 0
-    assert project.record("--experiments").status == 0
+    assert project.record("--all").status == 0
     return begun
 
 
@@ -156,7 +156,7 @@ def test_prefix(tmp_path: Path) -> None:
             follower.end(signal.SIGKILL)
             gates[1].touch()
             assert dvc.wait(60) == 0
-    assert project.record("--experiments").status == 0
+    assert project.record("--all").status == 0
     rows = [run for run in tops(project) if run.data.params.get("rate") == "2"]
     assert [(run.info.run_id, run.data.metrics) for run in rows] == [
         (row.info.run_id, {"score": 0.5})

@@ -33,7 +33,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return recorded_once(tmp_path_factory.mktemp("recorded"))
 
 
-BACKUP = "; restore a backup, or move it away to start a new store"
+ANOTHER = "; check that its address is that of an MLflow store"
 WRITABLE = "; make it writable for you"
 
 
@@ -58,10 +58,10 @@ def to_folder(database: Path) -> None:
 
 UPGRADE = "; back it up, and run `mlflow db upgrade` on it"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "random": (lambda path: path.write_bytes(os.urandom(10_000)), BACKUP),
-    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 3), BACKUP),
+    "random": (lambda path: path.write_bytes(os.urandom(10_000)), ANOTHER),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 3), ANOTHER),
     "a folder": (to_folder, WRITABLE),
-    "newer": (of_version("abcdef012345"), "; use the version of MLflow that last wrote to it"),
+    "newer": (of_version("abcdef012345"), UPGRADE),
     "MLflow 3.0": (of_version("6953534de441"), UPGRADE),
     "MLflow 1": (of_version("cfd24bdc0731"), UPGRADE),
 }
@@ -89,7 +89,7 @@ def test_no_folder(project: Repository, tmp_path: Path) -> None:
     line = refused_here(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/none/rows.db")
     assert line == (
         f"MLflow at sqlite:///{tmp_path}/none/rows.db: there is no folder {tmp_path}/none; "
-        "make it, or correct MLFLOW_TRACKING_URI"
+        "check that its address is that of an MLflow store"
     )
     assert not (tmp_path / "none").exists()
     project.remove_store()

@@ -97,7 +97,7 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
 @pytest.mark.parametrize(
     ("answer", "end"),
     [
-        (text("2.9.0"), "its version is 2.9.0, older than 3.0; upgrade it, or unset MLFLOW_TRACK"),
+        (text("2.9.0"), CHECK),
         (text("[]"), CHECK),
         (text("null"), CHECK),
         (text('{"experiments": 7, "experiment": 7}'), CHECK),
@@ -108,7 +108,7 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
         (version("3.5.0", text("no\n", 500)), START),
         (text(ODD), f"the server's answer has no run{CHECK}"),
         (hang, START),
-        (trickle, START),
+        (trickle, CHECK),
         (version("3.5.0", hang), START),
     ],
     ids=[
@@ -163,7 +163,5 @@ def test_file_store(project: Repository, tmp_path: Path) -> None:
     """If MLflow no longer supports file stores, the line says what to use instead."""
     said = project.tool("record", MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs")
     if said.status:
-        assert said.error.endswith(
-            "; set MLFLOW_TRACKING_URI to a database or a server, or unset it\n"
-        )
+        assert said.error.endswith("; check that its address is that of an MLflow store\n")
     assert said.error.count("\n") == said.status

@@ -81,21 +81,6 @@ def test_two_colleagues(made: Locked, tmp_path: Path) -> None:
     assert len(rows_of(address)) == 1
 
 
-def test_name_of_an_older_version(made: Locked, tmp_path: Path) -> None:
-    """A store in which this repository's rows are under the folder's name keeps that."""
-    address = shared(made)
-    clone, other = made.copy(tmp_path / "flowers"), made.copy(tmp_path / "more" / "flowers")
-    clone.git("remote", "add", "origin", OURS)
-    named = {"MLFLOW_TRACKING_URI": address, "MLFLOW_EXPERIMENT_NAME": "flowers"}
-    clone.tool("record", **named)  # as 2.0.0 called it
-    clone.again(score(2), {"a": 2})
-    assert clone.tool("record", MLFLOW_TRACKING_URI=address).out.startswith("flowers: added")
-    other.git("remote", "add", "origin", "git@example.org:them/flowers.git")
-    other.again(score(3), {"a": 3})
-    assert other.tool("record", MLFLOW_TRACKING_URI=address).out.startswith("them/flowers: added")
-    assert experiments(address) == ["flowers", "them/flowers"]
-
-
 def test_own_store(made: Locked) -> None:
     """A repository's own store keeps the name that it has when a remote is added."""
     made.add_store()

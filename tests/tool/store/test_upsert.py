@@ -9,8 +9,7 @@ import pytest
 from mlflow.entities import Metric, Run, ViewType
 
 from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, Standing, Wanted
-from dvc_mlflow.store.doubles import trash_double
-from dvc_mlflow.store.runs import AllRuns, Runs
+from dvc_mlflow.store.runs import find_run
 from dvc_mlflow.store.store import Store
 from dvc_mlflow.store.upsert import Live, Written, upsert
 from support.clone import Clone
@@ -45,11 +44,11 @@ def row(
 ) -> Row:
     """Return a row of a training, or of a training and its evaluation."""
     digests = digests or {"train": TRAIN}
-    tags = {f"dvc-mlflow.begun.{name}": digest for name, digest in digests.items()}
+    tags = {f"dvc-mlflow.lock.{name}": digest for name, digest in digests.items()}
     parts = {name: Part() for name in digests}
     parts["train"] = Part(points=[*points], tags={"md5.model.txt": "1" * 32})
     given: dict[str, Any] = {
-        "wanted": Wanted(digests, frozenset(declared.split()), at),
+        "wanted": Wanted(digests, at, declared),
         "words": "rate=2",
         "digits": [digest[:7] for digest in reversed(digests.values())],
         "note": f"**{at.commit[:7]}**",
@@ -64,10 +63,9 @@ def row(
     return Row(**given | more)
 
 
-def bring(store: Store, given: Row, live: Live | None = None, runs: Runs | None = None) -> Written:
+def bring(store: Store, given: Row, live: Live | None = None) -> Written:
     """Bring a row to the store."""
-    where = (runs or Runs(store)).find(given.wanted.digests)
-    return upsert(store, given, where, live)
+    return upsert(store, given, find_run(store, given.wanted.digests), live)
 
 
 def only(store: Store) -> Run:
@@ -95,16 +93,15 @@ def content(store: Store) -> list[tuple[Any, ...]]:
         ]
 
 
-@pytest.mark.parametrize("kind", [Runs, AllRuns])
-def test_new(store: Store, kind: type[Runs]) -> None:
+def test_new(store: Store) -> None:
     """A new row has all of it at once, and then it lacks nothing."""
     given = row(at=Standing(2, 1, "c" * 40))
-    assert bring(store, given, runs=kind(store)).verb == "added"
+    assert bring(store, given).verb == "added"
     run = only(store)
     assert (run.info.run_name, run.info.status) == ("rate=2 aaaaaaa", "FINISHED")
     assert run.data.params == {"rate": "2"}
     assert len(points(store, run)) == len(CURVE)
-    has = kind(store).find(given.wanted.digests).has
+    has = find_run(store, given.wanted.digests).has
     assert has is not None
     assert not has.lacks(given.wanted)
     before = content(store)
@@ -141,8 +138,9 @@ def test_killed(store: Store, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
         patched.setattr(store.client, "log_batch", killed)
         bring(store, many)
     store.client.set_tag(only(store).info.run_id, "dvc-mlflow.process", "1@1")
-    has = Runs(store).find(many.wanted.digests)
-    assert has.has is None or n >= 4
+    where = find_run(store, many.wanted.digests)
+    has = where.has or where.joins
+    assert has is None or has.lacks(many.wanted) == (n < 4)
     assert bring(store, many).verb in ("completed", "")
     assert len(points(store, only(store))) == 2000
 
@@ -151,15 +149,14 @@ def test_declared_later(store: Store) -> None:
     """What is declared later is added; what an earlier commit declared stays."""
     bring(store, row(declared="one"))
     more = row(points=[*CURVE, Point("train/acc", 0.5, 0)], declared="two")
-    has = Runs(store).find(more.wanted.digests).has
+    has = find_run(store, more.wanted.digests).has
     assert has is not None
     assert has.lacks_content(more.wanted)
     assert bring(store, more).verb == "completed"
     assert {*only(store).data.metrics} == {"train/loss", "train/acc"}
-    for given in (row(declared="one"), row(declared="two"), row(declared="one two")):
-        has = Runs(store).find(given.wanted.digests).has
-        assert has is not None
-        assert not has.lacks(given.wanted)
+    has = find_run(store, more.wanted.digests).has
+    assert has is not None
+    assert not has.lacks(more.wanted)
 
 
 def test_standing(store: Store) -> None:
@@ -169,7 +166,7 @@ def test_standing(store: Store) -> None:
         bring(store, row(at=at))
         assert only(store).data.tags.get("commit", "") == at.commit[:7]
     for at in ways:  # clones that know other commits come to rest
-        has = Runs(store).find({"train": TRAIN}).has
+        has = find_run(store, {"train": TRAIN}).has
         assert has is not None
         assert not has.lacks(row(at=at).wanted)
     assert only(store).data.tags["mlflow.note.content"] == "**ccccccc**"
@@ -185,24 +182,6 @@ def test_what_people_wrote(store: Store) -> None:
     run = only(store)
     assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("mine", "my words")
     assert run.data.tags["commit"] == "ccccccc"
-
-
-def test_row_of_an_older_version(store: Store) -> None:
-    """A row of 3.0.0 is found by its digests and gains the rest, without a point twice."""
-    tags = {"dvc-mlflow.begun.train": TRAIN, "dvc-mlflow.lock.train": TRAIN}
-    tags |= {"dvc-mlflow.shown.train": "one", "mlflow.note.content": "as it was"}
-    old = store.client.create_run(store.experiment_id, 1_000, tags, "its name").info
-    metrics = [Metric(p.key, p.value, 1_000, p.step) for p in CURVE]
-    store.client.log_batch(old.run_id, metrics)
-    store.client.set_terminated(old.run_id)
-    assert bring(store, row()).verb == ""
-    run = only(store)
-    assert run.info.run_name == "its name"
-    assert run.data.tags["mlflow.note.content"] == "as it was"
-    assert len(points(store, run)) == len(CURVE)
-    has = Runs(store).find({"train": TRAIN}).has
-    assert has is not None
-    assert not has.lacks(row().wanted)
 
 
 @pytest.mark.parametrize("kind", ["grown", "anew", "renamed"])
@@ -224,55 +203,6 @@ def test_live(store: Store, kind: str) -> None:
     note = only(store).data.tags["mlflow.note.content"]
     assert (note == "my words") == (kind == "renamed")
     assert len(points(store, only(store))) == len(CURVE)
-
-
-def double(store: Store) -> tuple[str, Any]:
-    """Make two rows of one result, as two clones can do at once; return the later one."""
-    bring(store, row())
-    first = only(store).info.run_id
-    store.client.delete_run(first)
-    upsert(store, row(), Runs(store).find({"train": "f" * 32}))
-    store.client.restore_run(first)
-    (later,) = Runs(store).doubles({"train": TRAIN})
-    return first, later
-
-
-def test_double(store: Store) -> None:
-    """One of two rows of one result goes to the trash, and is marked."""
-    first, later = double(store)
-    kept = {first, *(r.info.run_id for r in store.runs())} - {later.run_id}
-    said = trash_double(store, later, kept.pop(), {"train": TRAIN})
-    assert "was there twice; one is in MLflow's trash" in said
-    assert only(store).info.run_id != later.run_id
-    gone = store.client.get_run(later.run_id)
-    assert gone.info.lifecycle_stage == "deleted"
-    assert gone.data.tags["dvc-mlflow.double"] == only(store).info.run_id
-
-
-def test_double_that_another_clone_has_moved(store: Store) -> None:
-    """If another clone has just moved it to the trash, nothing is left to do or to say."""
-    first, later = double(store)
-    store.client.delete_run(later.run_id)
-    assert trash_double(store, later, first, {"train": TRAIN}) == ""
-    assert store.client.get_run(later.run_id).info.lifecycle_stage == "deleted"
-
-
-@pytest.mark.parametrize("what", ["name", "note", "tag", "version"])
-def test_double_that_people_use(store: Store, what: str) -> None:
-    """Doubles that somebody has named, described, tagged or registered stay, and a line says so."""
-    _, later = double(store)
-    if what == "name":
-        store.client.update_run(later.run_id, name="mine")
-    elif what == "version":
-        store.client.create_registered_model("m")
-        store.client.create_model_version("m", "file:///nowhere", later.run_id)
-    else:
-        store.client.set_tag(
-            later.run_id, {"note": "mlflow.note.content", "tag": "mine"}[what], "x"
-        )
-    said = trash_double(store, later, "", {"train": TRAIN})
-    assert "is there twice; both stay, as " in said
-    assert len([*store.runs()]) == 2
 
 
 def test_many_experiments(store: Store) -> None:

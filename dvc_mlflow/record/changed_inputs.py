@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..pipeline.stages import Stage
-from ..pipeline.tags import CHANGED, value
+from ..pipeline.tags import CHANGED
 from ..rows.result import State
 from ..store.run_data import log
 from ..store.store import Store
@@ -27,7 +27,7 @@ class ChangedInputs:
         self._runs: dict[str, list[Run]] = {}
         """By digest."""
         for run in store.runs(query):
-            digest = value(run.data.tags, CHANGED).partition(" ")[0]
+            digest = run.data.tags.get(CHANGED, "").partition(" ")[0]
             self._runs.setdefault(digest, []).append(run)
 
     def why_not(self, state: State, stages: Iterable[Stage], known: Iterable[str] = ()) -> str:
@@ -38,7 +38,7 @@ class ChangedInputs:
         for stage in stages:
             digest = state.locked.get(stage.name, "")
             if digest in self._runs and digest not in known:
-                what = value(self._runs[digest][0].data.tags, CHANGED).partition(" ")[2]
+                what = self._runs[digest][0].data.tags.get(CHANGED, "").partition(" ")[2]
                 again = f"`dvc-mlflow run dvc repro -f {stage.name}` makes it again"
                 return f"the result of {stage.name} is not recorded, as {what}; {again}"
         return ""

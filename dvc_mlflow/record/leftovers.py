@@ -6,12 +6,11 @@ from mlflow.entities import Run
 
 from .. import processes
 from ..pipeline.row_stages import live_key
-from ..pipeline.tags import CLONE, LIVE, TOKEN, value
+from ..pipeline.tags import CLONE, LIVE, TOKEN
 from ..rows.content import params_of
 from ..rows.result import Result
-from ..store.doubles import written_on
 from ..store.store import Store
-from ..store.upsert import Live
+from ..store.upsert import Live, written_on
 
 
 class Leftovers:
@@ -37,8 +36,8 @@ class Leftovers:
         The row goes on with it: a script can have logged to it.
         """
         for run in self._runs:
-            if value(run.data.tags, CLONE) == self._clone and _is_of(run, result):
-                is_used = bool(value(run.data.tags, TOKEN))
+            if run.data.tags.get(CLONE, "") == self._clone and _is_of(run, result):
+                is_used = bool(run.data.tags.get(TOKEN, ""))
                 return Live(run.info.run_id, run.info.run_name or "", is_used)
         return None
 
@@ -50,14 +49,14 @@ class Leftovers:
         """
         for result in results:
             for run in self._runs:
-                if _is_of(run, result) and not written_on(self._store, run):
+                if _is_of(run, result) and not written_on(run):
                     self._store.client.delete_run(run.info.run_id)
 
 
 def _is_of(run: Run, result: Result) -> bool:
     """Whether a run may have begun what has become a result."""
     own, has = params_of(result)[0], run.data.params
-    is_used = bool(value(run.data.tags, TOKEN))  # and may have params of the script's
+    is_used = bool(run.data.tags.get(TOKEN, ""))  # and may have params of the script's
     is_same = all(own.get(key, text if is_used else None) == text for key, text in has.items())
-    is_for = value(run.data.tags, LIVE) == live_key(result.pipeline.folder, result.row_stages)
+    is_for = run.data.tags.get(LIVE, "") == live_key(result.pipeline.folder, result.row_stages)
     return is_for and is_same and (run.info.start_time or 0) <= result.origin.time

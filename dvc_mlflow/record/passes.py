@@ -1,0 +1,127 @@
+"""A whole pass over git's history is noted, and what it has read is not read again."""
+
+import json
+import secrets
+from collections.abc import Sequence, Set
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProjectError
+from ..git import ask, checkout
+from ..pipeline.row import digest
+from ..pipeline.row_stages import recorded
+from ..pipeline.tags import HISTORY
+from ..place import own_folder
+from ..project import Project
+from ..rows.commits import Commits, committed, everything, named_experiments
+from ..rows.result import pipeline_now
+from ..store.store import Store, exists
+from .recording import Options, Recording
+
+_FILE = "history"
+
+
+def record_everything(project: Project, root: Path, options: Options) -> Recording | None:
+    """Record the results of all commits; return None if nothing is new since the last whole pass.
+
+    Raises `ToolError`.
+    """
+    state = _state(project, root)
+    if not (options.dry_run or options.fetch) and _noted(project, root) == state:
+        return None
+    recording = Recording(project, root, options)
+    recording.record_commits(everything(project.top))
+    if not (options.dry_run or recording.git_lacks):
+        _note(project, root, {**_state(project, root), "lacking": _cache(project, recording)})
+    return recording
+
+
+def record_new(
+    project: Project, root: Path, running: Set[str] = frozenset(), old: Sequence[str] | None = None
+) -> Recording:
+    """Record the results of all commits that were not there when a pass was done last.
+
+    If none was done, commits below those that are `old` are left out. Experiments that are
+    `running`, by name, are left for the next time. Raises `ToolError`.
+    """
+    noted, now = _noted(project, root), _state(project, root)
+    is_known = all(noted.get(key) == now[key] for key in ("store", "declared", "shallow"))
+    known = noted["tips"] if is_known else old
+    experiments = named_experiments(project.top)
+    found = everything(project.top) if known is None else committed(project.top)
+    starts = [start for start in found.starts if experiments.get(start) not in running]
+    commits = Commits(starts)
+    if known is not None:
+        wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
+        listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=project.top, text=wanted)
+        commits = Commits(starts, frozenset(listed.split()))
+    recording = Recording(project, root, Options())
+    if commits.only is None or commits.only:
+        recording.record_commits(commits)
+    if (is_known or old is None) and not recording.git_lacks:
+        lacking = noted["lacking"] if is_known else _cache(project, recording)
+        _note(project, root, {**_state(project, root), "tips": starts, "lacking": lacking})
+    return recording
+
+
+def tips(root: Path) -> Sequence[str]:
+    """Return the commits of a repository from which all others can be reached."""
+    return committed(checkout(root)).starts
+
+
+def _state(project: Project, root: Path) -> dict[str, Any]:
+    """Return what decides whether there is something to do: equal, and nothing is."""
+    now, noted = pipeline_now(project), _noted(project, root)
+    stages = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
+    return {
+        "store": _store(project, root),
+        "declared": digest(stages),
+        "tips": [*everything(project.top).starts],
+        # `git fetch --unshallow` brings commits below the same tips.
+        "shallow": ask("rev-parse", "--is-shallow-repository", cwd=project.top),
+        # While rows lack files, DVC's cache can get them.
+        "lacking": noted.get("lacking") and project.cache_stamp(),
+    }
+
+
+def _cache(project: Project, recording: Recording) -> str:
+    """Return a stamp of DVC's cache if rows lack files that it may get, else ""."""
+    return project.cache_stamp() if recording.unread else ""
+
+
+def _noted(project: Project, root: Path) -> dict[str, Any]:
+    """Return what the last whole pass has noted, or {} if there was none."""
+    try:
+        found = json.loads((own_folder(root) / _FILE).read_text())[project.folder]
+        return found if {*found} == {"store", "declared", "tips", "shallow", "lacking"} else {}
+    except (ProjectError, OSError, ValueError, LookupError, TypeError):  # none, or half of it
+        return {}
+
+
+def _note(project: Project, root: Path, state: dict[str, Any]) -> None:
+    """Note a whole pass, also in the store: so a backup of the store is another one."""
+    content = {project.folder: {**state, "store": _store(project, root, is_read=True)}}
+    with suppress(ProjectError, OSError):  # a server is used without the folder, too
+        file = own_folder(root) / _FILE
+        with suppress(OSError, ValueError, TypeError):
+            content = {**json.loads(file.read_text()), **content}
+        file.write_text(json.dumps(content))
+
+
+def _store(project: Project, root: Path, *, is_read: bool = False) -> str:
+    """Return what no other store has, now that all `is_read` or before; "" without a store.
+
+    That is when its first experiment was made, and in a clone's own store the last pass, too.
+    """
+    store = Store.existing(root) if exists(root) else None
+    if store is None:
+        return ""
+    key = f"{HISTORY}{project.folder or '.'}"
+    with store.errors_reported():
+        found = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])
+        mark = "".join(each.tags.get(key, "") for each in found)
+        if found and is_read and not store.is_shared:
+            mark = secrets.token_hex(8)
+            store.client.set_experiment_tag(found[0].experiment_id, key, mark)
+    return "".join(f"{each.experiment_id} {each.creation_time} {mark}" for each in found)

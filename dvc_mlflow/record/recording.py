@@ -1,0 +1,269 @@
+"""Record the results of git's history and of the checkout: each distinct one once."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ..git import ask
+from ..pipeline.row import Match, Row, StoredRun
+from ..pipeline.row_stages import divided
+from ..pipeline.stages import Stage
+from ..pipeline.tags import KEPT, REPRODUCES
+from ..project import Project, ProjectAt
+from ..rows import kept_trees
+from ..rows.commits import Commits, Snapshot, committed, has_lock
+from ..rows.content import fetch
+from ..rows.history import FoundResult, history_of
+from ..rows.result import Result, State, chosen_columns, experiment_of, pipeline_now
+from ..rows.row_of import row_of, wanted
+from ..store.runs import find_run
+from ..store.store import ExperimentStores, Store
+from ..store.upsert import Live, Written, leave, planned, upsert
+from .changed_inputs import ChangedInputs
+from .leftovers import Leftovers
+
+_AT_ONCE = 16
+"""Rows that are written to a server together."""
+_GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
+
+
+class Options(NamedTuple):
+    """How results are recorded."""
+
+    dry_run: bool = False
+    """Write nothing."""
+    fetch: bool = False
+    """Fetch what a row shows from DVC's remote."""
+
+
+class Recording:
+    """What is recorded of a project: `written` and `notes` say what became of it."""
+
+    def __init__(self, project: Project, root: Path, options: Options) -> None:
+        self._project, self._past, self._options = project, ProjectAt(project), options
+        self.stores = ExperimentStores(root, project.folder, create=not options.dry_run)
+        self.written: list[tuple[Store, Written]] = []
+        self.rows: list[Row] = []
+        """What would be written, if nothing is."""
+        self.changed: dict[str, None] = {}
+        """Why results are left out during whose making inputs changed, and what to do."""
+        self.digests: set[str] = set()
+        """Of the stages' results that were found."""
+        self.unread: set[tuple[str, str]] = set()
+        """The files that rows lack, after the digests of their results; a note says so."""
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        """The commits in which numbers of a recorded stage are in no row, by the reason."""
+        self.notes: dict[str, list[str]] = defaultdict(list)
+        """The commits about which something has to be said, by what; "" is the checkout."""
+        self.git_lacks = False
+        """Whether git has not all that was to be read, as in a partial clone."""
+        self.hints: dict[str, str] = {}
+        """What would make the table of an experiment say more, or ""."""
+        self._changed: dict[str, ChangedInputs] = {}
+        self._left: dict[str, Leftovers] = {}
+        self._pending: list[tuple[Result, Row]] = []
+
+    def record_commits(self, commits: Commits) -> None:
+        """Record the results of commits; raises `ToolError`."""
+        with self._past:
+            now = pipeline_now(self._project)
+            history = history_of(self._project, self._past, commits, now, _with_bar)
+            found = history.results()
+            self._record([each for each in found if self._lacks(each.result)])
+        self.notes |= history.unread
+        self.git_lacks = any(why.startswith("git lacks ") for why in history.unread)
+        for why, commit, told in history.left_out:
+            if told not in self.unread:
+                self.left_out[why].append(commit)
+        self._finish([each.result for each in found])
+
+    def record_state(
+        self, state: State, is_wanted: Callable[[Result], bool] = lambda _: True
+    ) -> None:
+        """Record the wanted results of one state: a commit's, or the checkout's.
+
+        If the store lacks something of them, history says which commits have them, too. Raises
+        `ToolError`.
+        """
+        for each in map(state.result, divided(state.pipeline, state.stages)):
+            outdated = [s for s in each.row_stages.scope() if s.name not in state.digests]
+            if any(s.name in state.locked for s in outdated):
+                self._counts(each, outdated)
+        results, top = [each for each in state.results() if is_wanted(each)], self._project.top
+        is_committed = bool(state.commit) or has_lock(top, self._project.folder)
+        lacking = [each for each in results if self._lacks(each, is_committed=is_committed)]
+        if lacking:
+            head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
+            commits = committed(top, state.commit) if head else Commits([])
+            now = pipeline_now(self._project) if state.commit else state.pipeline
+            with self._past:
+                history = history_of(self._project, self._past, commits, now, iter, of=state)
+                self._record([one for one in history.results() if is_wanted(one.result)])
+        self._finish(results)
+
+    def is_new(self, result: Result) -> bool:
+        """Whether no row has a result, not even in MLflow's trash."""
+        return self._find(result)[1].has is None
+
+    def rows_of(self, results: Sequence[Result]) -> Iterator[tuple[Store, StoredRun]]:
+        """Yield the rows that have results, but for those in MLflow's trash."""
+        for result in results:
+            store, where = self._find(result)
+            if where.has and not where.has.is_deleted:
+                yield store, where.has
+
+    def _store(self, result: Result) -> Store:
+        row_stages = result.row_stages
+        return self.stores.of(experiment_of(row_stages), chosen_columns(row_stages))
+
+    def _find(self, result: Result) -> tuple[Store, Match]:
+        store = self._store(result)
+        with store.errors_reported():
+            return store, find_run(store, result.digests)
+
+    def _lacks(self, result: Result, *, is_committed: bool = False) -> bool:
+        """Whether the store lacks something of a result, or the commit that has it."""
+        store, where = self._find(result)
+        if (has := where.has) is None:
+            return True
+        if has.is_deleted:
+            left = Written("deleted", has.name, has.run_id, [*result.digests])
+            self.written += [(store, left)] if (store, left) not in self.written else []
+            return False
+        return has.lacks(wanted(result)) or (is_committed and has.standing.rank < 2)
+
+    def _counts(self, result: Result, stages: Sequence[Stage]) -> bool:
+        """Whether the store says nothing against the results of stages which it lacks."""
+        store, where = self._find(result)
+        with store.errors_reported():
+            if store.experiment not in self._changed:
+                self._changed[store.experiment] = ChangedInputs(store)
+        known = [digest for run in where if run for digest in run.digests.values()]
+        why = self._changed[store.experiment].why_not(result.state, stages, known)
+        self.changed |= {why: None} if why else {}
+        return not why
+
+    def _record(self, found: Iterable[FoundResult]) -> None:
+        """Read the rows of results, and write them."""
+        for each in found:
+            if not self._counts(each.result, each.result.scope()):
+                continue
+            if each.snapshot is None:
+                self._past.leave()
+                self._project.pipeline()  # its files are again those of the checkout
+            else:
+                self._past.at(each.snapshot.commit, each.snapshot.definitions, each.snapshot.locks)
+            self._add(each.result)
+        self._send()
+
+    def _add(self, result: Result) -> None:
+        """Read the row of a result while the project is where it is, and send it with others."""
+        for note in fetch(result) if self._options.fetch else ():
+            self._note(note, result.state.commit)
+        store, where = self._find(result)
+        if any(
+            self._store(other) is not store or is_shared(result, other)
+            for other, _ in self._pending
+        ):
+            self._send()
+            store, where = self._find(result)
+        root = None if self._options.dry_run else store.root
+        row = row_of(result, where.has or where.joins, root)
+        for name, part in row.parts.items():
+            self.unread |= {(result.digests[name], path) for path in part.unread}
+        if self._options.dry_run:
+            self.rows.append(row)
+            with store.errors_reported():
+                self._take(result, store, planned(store, row, where))
+            return
+        self._pending.append((result, row))
+        if len(self._pending) == (_AT_ONCE if store.is_remote else 1):
+            self._send()
+
+    def _send(self) -> None:
+        """Write the rows that were read, several at a time to a server."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        store = self._store(pending[0][0])
+        with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported():
+            if store.experiment not in self._left:
+                self._left[store.experiment] = Leftovers(store)
+
+            def write(each: tuple[Result, Row]) -> Written:
+                result, row = each
+                return bring(store, row, left=self._left[store.experiment].begun_for(result))
+
+            send: Callable[..., Iterator[Written]] = pool.map if store.is_remote else map
+            for (result, _), done in zip(pending, send(write, pending), strict=True):
+                self._take(result, store, done)
+
+    def _finish(self, results: Sequence[Result]) -> None:
+        """Bring tables up to date, and let go what killed followers have left."""
+        self.digests.update(digest for each in results for digest in each.digests.values())
+        if self._options.dry_run:
+            return
+        for store in self.stores:
+            mine = [result for result in results if self._store(result) is store]
+            done = [written for its, written in self.written if its is store and written.verb]
+            with store.lock(), store.errors_reported():
+                if done:
+                    measures = dict.fromkeys(m for written in done for m in written.measures)
+                    self.hints[store.experiment] = store.show([*measures])
+                Leftovers(store).settle(mine)
+
+    def _take(self, result: Result, store: Store, written: Written) -> None:
+        self.written.append((store, written))
+        for note in written.notes:
+            self._note(note, result.state.commit)
+
+    def _note(self, text: str, commit: str) -> None:
+        if commit not in self.notes[text]:
+            self.notes[text].append(commit)
+
+
+def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
+    """Pass on states, and show on a terminal how many are read."""
+    yield from tqdm(states, unit=" commits", leave=False, disable=None)
+
+
+def is_shared(result: Result, other: Result) -> bool:
+    """Whether two results have one of a stage in common."""
+    return bool(result.digests.items() & other.digests.items())
+
+
+def bring(store: Store, row: Row, live: Live | None = None, *, left: Live | None = None) -> Written:
+    """Bring a row to MLflow; the store's lock must be held. Raises what the store raises.
+
+    It goes on with the run that is `live`, or if there is none with what a follower has `left`.
+    """
+    where, wants = find_run(store, row.wanted.digests), row.wanted
+    had, names = where.has or where.joins, [*wants.digests]
+    if had and had.is_deleted:
+        if live:
+            leave(store, live, {REPRODUCES: had.run_id})
+        return Written("deleted", had.name, had.run_id, names)
+    if not ({*names} - (had.digests.keys() if had else set()) <= row.parts.keys()):
+        return Written("", row.name, "", names, [_GONE])  # the row has only what that run lacked
+    standing = wants.standing
+    if had and standing.rank == 1 and standing.is_better(had.standing):
+        release(store, had.run_id, had.kept)  # killed in between, both are done again
+    written = upsert(store, row, where, live or (None if had else left))
+    if had and row.tags.get(KEPT, had.kept) != had.kept:  # the new tree has all of the former one
+        release(store, had.run_id, had.kept)
+    return written
+
+
+def release(store: Store, run_id: str, kept: str) -> bool:
+    """Delete the ref of a commit if no row but one of this store names it; return whether it went.
+
+    Anybody can have written the commit. Raises what the store raises.
+    """
+    if not kept_trees.is_hash(kept):
+        return False
+    runs = store.runs(f"tags.`{KEPT}` = '{kept}'", experiments=store.all_experiments())
+    return all(run.info.run_id == run_id for run in runs) and kept_trees.forget(store.root, kept)
