@@ -21,6 +21,17 @@ def row_of(project: Repository, rate: str) -> str:
     return str(next(rows).info.run_id)
 
 
+def keep_there(project: Repository, remote: Path) -> None:
+    """Commit and record the result of another branch, whose outputs only a remote has then."""
+    project.dvc("repro", "-q")
+    project.dvc("push", "-q")
+    assert [*remote.rglob("*")]
+    project.commit("Theirs")
+    project.record()
+    project.git("checkout", "-q", "main")
+    shutil.rmtree(project.path / ".dvc/cache")
+
+
 def test_remotes(place: Place, tmp_path: Path) -> None:
     """A remote that only the row's commit has is not asked, whatever it is the default of."""
     project = place.project
@@ -31,13 +42,7 @@ def test_remotes(place: Place, tmp_path: Path) -> None:
     project.set({"rate": 2})
     project.run("sed", "-i", "s,echo 1 > d/x,echo 2 > d/x,", "dvc.yaml")
     config.write_text(theirs)
-    project.dvc("repro", "-q")
-    project.dvc("push", "-q")
-    assert [*remote.rglob("*")]
-    project.commit("Theirs")
-    project.record()
-    project.git("checkout", "-q", "main")
-    shutil.rmtree(project.path / ".dvc/cache")
+    keep_there(project, remote)
     said = place.tool("restore", row_of(project, "2"))
     (line,) = said.error.splitlines()
     assert "d/x" in line or "d (md5" in line
@@ -58,13 +63,7 @@ def test_remote_of_an_output(place: Place, tmp_path: Path) -> None:
     assert "theirs" in (project.path / "dvc.yaml").read_text()
     project.run("sed", "-i", "s,echo 1 > d/x,echo 2 > d/x,", "dvc.yaml")
     (project.path / ".dvc/config").write_text(f"['remote \"theirs\"']\n    url = {remote}\n")
-    project.dvc("repro", "-q")
-    project.dvc("push", "-q")
-    assert [*remote.rglob("*")]
-    project.commit("Theirs")
-    project.record()
-    project.git("checkout", "-q", "main")
-    shutil.rmtree(project.path / ".dvc/cache")
+    keep_there(project, remote)
     said = place.tool("restore", row_of(project, "2"))
     assert (said.status, "d (md5" in said.error) == (1, True), said
     assert not (only_folder(project) / "d/x").exists()
