@@ -71,10 +71,9 @@ class _Repo(Repo):
 
     def __init__(self, root: str, settings_of: Path | None) -> None:
         self._settings_of = settings_of
-        top = checkout(Path(root))
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
-        super().__init__(root, scm=git_at(top) if (top / ".git").exists() else None)
+        super().__init__(root, scm=git_at(checkout(Path(root))))
 
     @cached_property
     def config(self) -> Config:
