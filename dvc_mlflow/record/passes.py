@@ -33,7 +33,7 @@ def record_everything(project: Project, root: Path, options: Options) -> Recordi
     recording = Recording(project, root, options)
     recording.record_commits(everything(project.top))
     if not (options.dry_run or recording.git_lacks):
-        _note(project, root, {**_state(project, root), "lacking": _cache(project, recording)})
+        _note(project, root, {**state, "lacking": _cache(project, recording)})
     return recording
 
 
@@ -61,7 +61,7 @@ def record_new(
         recording.record_commits(commits)
     if (is_known or old is None) and not recording.git_lacks:
         lacking = noted["lacking"] if is_known else _cache(project, recording)
-        _note(project, root, {**_state(project, root), "tips": starts, "lacking": lacking})
+        _note(project, root, {**now, "tips": starts, "lacking": lacking})
     return recording
 
 
