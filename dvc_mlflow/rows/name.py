@@ -35,8 +35,11 @@ def words(result: Result, names: Collection[str] = ()) -> str:
     parts += [] if is_generated(given) else [given]
     every = {each[0]: each for each in named_params(row_stages, [*(names or result.digests)])}
     short, telling = short_names([*every]), []
+    befores: dict[tuple[str, str], Mapping[str, Any]] = {}
     for name, stage, params, key in every.values():
-        value, before = normal(params.values[key]), _before(result, stage, params)
+        if (of := (stage.name, params.file)) not in befores:
+            befores[of] = _before(result, stage, params)
+        value, before = normal(params.values[key]), befores[of]
         if key in before and tells(name, value) and normal(before[key]) != value:
             telling.append(f"{short[name]}={_cut(f'{value}', _LONGEST_VALUE)}")
     found = dict.fromkeys(filter(None, [*parts, *telling[:_MOST_PARAMS]]))
