@@ -30,6 +30,10 @@ class ChangedInputs:
             digest = run.data.tags.get(CHANGED, "").partition(" ")[0]
             self._runs.setdefault(digest, []).append(run)
 
+    def __bool__(self) -> bool:
+        """Whether any result counts for nothing."""
+        return bool(self._runs)
+
     def why_not(self, state: State, stages: Iterable[Stage], known: Iterable[str] = ()) -> str:
         """Return why the results of stages count for nothing, and what to do; "" if they do.
 

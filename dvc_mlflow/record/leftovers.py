@@ -26,10 +26,6 @@ class Leftovers:
             if run.info.status == "KILLED" or processes.has_ended(run.data.tags)
         ]
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._runs)
-
     def begun_for(self, result: Result) -> Live | None:
         """Return the newest run that was left in this clone when a result was made, or None.
 

@@ -138,12 +138,15 @@ class Recording:
 
     def _counts(self, result: Result, stages: Sequence[Stage]) -> bool:
         """Whether the store says nothing against the results of stages which it lacks."""
-        store, where = self._find(result)
-        with store.errors_reported():
-            if store.experiment not in self._changed:
+        store = self._store(result)
+        if store.experiment not in self._changed:
+            with store.errors_reported():
                 self._changed[store.experiment] = ChangedInputs(store)
-        known = [digest for run in where if run for digest in run.digests.values()]
-        why = self._changed[store.experiment].why_not(result.state, stages, known)
+        if not (changed := self._changed[store.experiment]):
+            return True
+        runs = filter(None, self._find(result)[1])
+        known = [digest for run in runs for digest in run.digests.values()]
+        why = changed.why_not(result.state, stages, known)
         self.changed |= {why: None} if why else {}
         return not why
 
@@ -164,13 +167,13 @@ class Recording:
         """Read the row of a result while the project is where it is, and send it with others."""
         for note in fetch(result) if self._options.fetch else ():
             self._note(note, result.state.commit)
-        store, where = self._find(result)
+        store = self._store(result)
         if any(
-            self._store(other) is not store or is_shared(result, other)
+            self._store(other) is not store or result.digests.items() & other.digests.items()
             for other, _ in self._pending
         ):
             self._send()
-            store, where = self._find(result)
+        _, where = self._find(result)
         root = None if self._options.dry_run else store.root
         row = row_of(result, where.has or where.joins, root)
         for name, part in row.parts.items():
@@ -231,11 +234,6 @@ def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
     yield from tqdm(states, unit=" commits", leave=False, disable=None)
 
 
-def is_shared(result: Result, other: Result) -> bool:
-    """Whether two results have one of a stage in common."""
-    return bool(result.digests.items() & other.digests.items())
-
-
 def bring(store: Store, row: Row, live: Live | None = None, *, left: Live | None = None) -> Written:
     """Bring a row to MLflow; the store's lock must be held. Raises what the store raises.
 
@@ -249,8 +247,7 @@ def bring(store: Store, row: Row, live: Live | None = None, *, left: Live | None
         return Written("deleted", had.name, had.run_id, names)
     if not ({*names} - (had.digests.keys() if had else set()) <= row.parts.keys()):
         return Written("", row.name, "", names, [_GONE])  # the row has only what that run lacked
-    standing = wants.standing
-    if had and standing.rank == 1 and standing.is_better(had.standing):
+    if had and wants.standing.rank == 1 and wants.standing.is_better(had.standing):
         release(store, had.run_id, had.kept)  # killed in between, both are done again
     written = upsert(store, row, where, live or (None if had else left))
     if had and row.tags.get(KEPT, had.kept) != had.kept:  # the new tree has all of the former one
