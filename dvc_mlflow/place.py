@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import ProjectError, StoreError
 from .git import checkout, common_folder, glob, names, remote_url
-from .pipeline.tags import DEFAULT, PYTHON, REQUIREMENTS
+from .pipeline.tags import DEFAULT
 
 
 def main_repository() -> Path:
@@ -44,13 +44,6 @@ def own_folder(root: Path) -> Path:
         if folder.is_symlink():
             raise ProjectError(f"{folder} is a link; delete it")
     return folder
-
-
-def environment(requirements_md5: str) -> dict[str, str]:
-    """Return the tags of what runs the code: Python and the pinned packages."""
-    import platform
-
-    return {PYTHON: platform.python_version(), REQUIREMENTS: requirements_md5}
 
 
 def address(root: Path) -> str:

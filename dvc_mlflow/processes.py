@@ -3,12 +3,17 @@
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import ProjectError
 from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from .place import own_folder
+
+if TYPE_CHECKING:
+    import psutil  # slow for `run`
 
 
 def tags(root: Path, pid: int = 0) -> dict[str, str]:
@@ -59,6 +64,30 @@ def process(pid: int) -> str:
     except OSError:
         return "" if os.path.exists("/proc/self/stat") else _elsewhere(pid)
     return "" if state == "Z" else f"{pid}@{began}"  # a zombie only waits for its parent
+
+
+def began(pid: int) -> float:
+    """Return when a process began, in seconds since 1970, to 0.01 s; raises `OSError`.
+
+    psutil's time is up to a second off, as the boot's has whole seconds.
+    """
+    if sys.platform != "linux":
+        import psutil
+
+        return float(psutil.Process(pid).create_time())
+    # This process can be interrupted between two looks at a clock.
+    booted = max(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) for _ in range(3))
+    return booted + int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def is_alive(process: "psutil.Process") -> bool:
+    """Whether a process runs, and its id was not used again."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def parent(pid: int) -> int:

@@ -4,10 +4,11 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, StoreError, say, warn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..store.store import Store
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
+_LOOK = 0.1  # s between two looks while DVC and MLflow are imported
 _ENDING = 2.5  # s that it has for its end, once it is told to
 _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
@@ -75,7 +77,7 @@ def stopped() -> Event:
 def _has_history(root: Path, ends: Event) -> bool:
     """Record what git has; while the store is away, wait for it. Return False if that is to end."""
     with without_collector():
-        from ..follow.store_access import RETRY
+        from ..follow.worker import RETRY
         from ..project import Project
         from ..store.store_errors import AWAY
     said = ""
@@ -105,15 +107,18 @@ def open_store(project: "Project", root: Path) -> "Store":
     except ProjectError as error:
         warn(f"{error}")
         experiment, columns = "", []
-    return Store.open(root, experiment, columns, folder=project.folder)  # it ends dead rows
+    return Store.open(root, experiment, columns, folder=project.folder)
 
 
 def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
     from ..record.passes import record_new
+    from ..record.recording import Options, Recording
     from .record import report
 
-    report(record_new(project, root))
+    recording = Recording(project, root, Options())
+    record_new(project, root, recording)
+    report(recording)
 
 
 def follow(root: Path, ends: Callable[[], bool]) -> None:
@@ -124,8 +129,7 @@ def follow(root: Path, ends: Callable[[], bool]) -> None:
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
         if not ends():
-            with _worker(root) as worker:
-                worker.follow(ends)
+            _worker(root).follow(ends)
 
 
 def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
@@ -133,25 +137,29 @@ def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
     with FollowerLock(root, descriptor) as lock:
         if not lock.take():
             return
-        with _worker(root, history=False) as worker:
+        worker = _worker(root, history=False)
 
-            def is_over() -> bool:
-                is_idle = worker.is_idle and lock.age > _IDLE
-                return ends.is_set() or is_idle or not root.is_dir()
+        def is_over() -> bool:
+            is_idle = min(worker.idle, lock.age) > _IDLE
+            return ends.is_set() or is_idle or not root.is_dir()
 
-            while not is_over():
-                worker.follow(is_over)
-                lock.release()
-                if not is_over() and not lock.take():  # else somebody has just relied on it
-                    break
+        while not is_over():
+            worker.follow(is_over)
+            lock.release()
+            if not is_over() and not lock.take():  # else somebody has just relied on it
+                break
 
 
-@contextmanager
-def _worker(root: Path, *, history: bool = True) -> Iterator["Worker"]:
-    """Follow a repository in the block, and leave what runs then for the next follower."""
+def _worker(root: Path, *, history: bool = True) -> "Worker":
+    """Return what follows a repository; what runs while DVC and MLflow are imported is seen."""
     looker = Looker([*homes(root)])
-    looker.start()  # what runs while DVC and MLflow are imported is seen
     with without_collector():
-        from ..follow.worker import Worker
-    with closing(Worker(root, looker, say, history=history)) as worker:
-        yield worker
+        importing = Thread(target=import_module, args=("..follow.worker", __package__), daemon=True)
+        importing.start()
+        while importing.is_alive():
+            with suppress(OSError):
+                looker.look()
+            importing.join(_LOOK)
+    from ..follow.worker import Worker
+
+    return Worker(root, looker, say, history=history)

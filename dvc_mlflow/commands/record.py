@@ -4,10 +4,11 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
-from ..follow.barrier import wait_for_follower
+from ..follow.follower_lock import FollowerLock
 from ..git import check_git
 from ..pipeline.row_stages import declares_nothing
 from ..place import main_repository
@@ -29,24 +30,32 @@ def run(given: argparse.Namespace) -> int:
     check_git()
     root = main_repository()
     with Project() as project:
-        if not options.dry_run and (why := wait_for_follower(root)):
-            warn(why)
         if given.all or ".." in given.rev:
-            changed = _record_many(project, root, options, given)
+            _record_many(project, root, options, given)
         else:
-            changed = _record_one(project, root, options, given.rev)
+            _record_one(project, root, options, given.rev)
+        if not options.dry_run and exists(root):
+            _end_dead_rows(root, project.folder)
         try:
             done, notes = show(project, root, dry=options.dry_run)
         except ProjectError as error:
             done, notes = [], [f"{error}"]
     for line in done:
         say(line)
-    for line in (*notes, *changed):
+    for line in notes:
         warn(line)
-    return 1 if changed else 0
+    return 0
 
 
-def _record_one(project: Project, root: Path, options: Options, rev: str) -> Sequence[str]:
+def _end_dead_rows(root: Path, folder: str) -> None:
+    """End the rows of processes that have ended, unless a follower does."""
+    with suppress(ProjectError), FollowerLock(root) as lock:
+        if lock.owner:
+            return
+    Store.existing(root, folder=folder).end_dead_rows()
+
+
+def _record_one(project: Project, root: Path, options: Options, rev: str) -> None:
     """Record the results of the workspace or of a commit, and say which rows they have."""
     with project.at(rev) as commit:
         state = read_state(project, commit)
@@ -64,9 +73,7 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Seq
         say(hint)
     results = state.results()
     left = [written for _, written in recording.written if written.verb == "deleted"]
-    n = len(results) - len(left) - len(recording.changed)
-    if not n and not options.dry_run and exists(root):
-        Store.open(root, folder=project.folder)  # it ends the rows of dead processes
+    n = len(results) - len(left)
     if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
         say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
     if not options.dry_run:
@@ -74,19 +81,16 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Seq
         for store, row in recording.rows_of(results):
             if row.run_id not in said:
                 say(f"{store.experiment}: {store.row_line(row.name, row.run_id)}")
-    return [*recording.changed]
 
 
-def _record_many(
-    project: Project, root: Path, options: Options, given: argparse.Namespace
-) -> Sequence[str]:
+def _record_many(project: Project, root: Path, options: Options, given: argparse.Namespace) -> None:
     """Record the results of many commits."""
     if given.all:
         recording = record_everything(project, root, options)
         if recording is None:
             say(_NOTHING)
             _report_checkout(project, Recording(project, root, options), is_known=True)
-            return []
+            return
     else:
         recording = Recording(project, root, options)
         recording.record_commits(between(project.top, given.rev))
@@ -104,7 +108,6 @@ def _record_many(
     for store in dict.fromkeys(written):
         if not options.dry_run:
             say(store.table_line())
-    return [*recording.changed]
 
 
 def report(recording: Recording, *, dry: bool = False) -> None:

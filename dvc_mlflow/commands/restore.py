@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ..errors import ProjectError, ToolError, say, warn
 from ..pipeline.row_stages import locked_digests
 from ..pipeline.stages import is_inside
-from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, REPRODUCES, TREE, tagged
+from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, TREE, tagged
 from ..place import main_repository
 from ..project import restore, restored_project
 from ..rows import kept_trees
@@ -19,9 +19,6 @@ def run(given: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
     root, named = main_repository().resolve(), given.run
     row = read_run(root, named)
-    if other := row.data.tags.get(REPRODUCES):
-        row = read_run(root, other)
-        say(f"{named}: has the result of row {row.info.run_name!r}, which is restored")
     tags = row.data.tags
     digests = tagged(tags, LOCK)
     if not digests:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from .. import processes, work_tree
 from ..errors import ProjectError, warn
-from ..follow.start import start
+from ..follow.follower_lock import start
 from ..git import checkout
 from ..pipeline.run_context import CONTEXT, EXPERIMENT, Token, with_token
 from ..pipeline.tags import SWEEP_VARIABLE

@@ -17,8 +17,8 @@ class GrowingCurves:
     """Reads what a stage adds to its curves, each line once and only when it is whole."""
 
     def __init__(self, result: Result, stage: Stage) -> None:
+        self.stage, pipeline = stage, result.pipeline
         self._root, self._top = result.project.root, result.project.top
-        pipeline = result.pipeline
         self._plots = [plot for plot in pipeline.plots_of(stage) if plot.draws_lines]
         self._start = prefix(stage, labels(result.row_stages)[stage.name])
         self._stems = file_prefixes(pipeline, stage)

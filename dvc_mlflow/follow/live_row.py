@@ -1,270 +1,245 @@
-"""A row while one `dvc` runs stages for it: open it, follow its curves, complete or end it."""
+"""The run in MLflow of stages that one `dvc` runs for one row: what is known while they run.
 
-import os
+Its result is recorded by whoever finds it, as any other: `record/begun.py`.
+"""
+
 import time
-from collections.abc import Mapping, Set
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
 
 from mlflow.entities import Metric, Run
+from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 from .. import processes
-from ..pipeline.row_stages import RowStages, divided, live_key
-from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN
-from ..place import environment
-from ..project import Project
-from ..record.changed_inputs import ChangedInputs
-from ..record.recording import bring
+from ..pipeline.row import Match, StoredRun
+from ..pipeline.row_stages import live_key
+from ..pipeline.run_context import token_of
+from ..pipeline.stages import Stage
+from ..pipeline.tags import CLONE, KEPT, LIVE, LOCK, NOTE, PARENT, PROCESS, TOKEN, WHOLE
+from ..place import store_folder
+from ..record.begun import opened_by_script
 from ..rows.content import params_of
 from ..rows.description import description, ended
-from ..rows.origin import of_running
-from ..rows.result import Result, State, state_of
-from ..rows.row_of import row_of
+from ..rows.name import words
+from ..rows.result import Result, chosen_columns, experiment_of
+from ..rows.row_of import origin_tags
 from ..store.run_data import comparable, log, stored
 from ..store.runs import find_run
-from ..store.store import Store
-from ..store.upsert import Live, Written
+from ..store.store import ExperimentStores, Store
+from ..store.upsert import new_run, noted
 from .curves import GrowingCurves
-from .live_run import Monitor, log_known, monitor, open_run, take_run
-from .script_runs import are_elsewhere, may_open, opened_by
 from .stage_runs import StageRun
-from .store_access import StoreAccess
-
-_OFTEN = 1.0  # s between two looks for the runs of a script
 
 
 class LiveRow:
-    """The row of stages that one `dvc` runs; methods raise `StoreError` and `ProjectError`."""
+    """The run of a row while its stages run; methods raise `StoreError` and `ProjectError`."""
 
-    def __init__(self, stores: StoreAccess, run: StageRun, result: Result) -> None:
-        self.pid, self.dvc, self.home = run.pid, run.dvc, run.home
-        self.members = members(result)
+    def __init__(self, run: StageRun, result: Result, stores: ExperimentStores) -> None:
+        self.dvc, self.home, self.members = run.dvc, run.home, members(result)
+        self.run_id, self.name = "", ""
+        """Of its run in MLflow, if it has one."""
+        self.is_used = False
+        """Whether a stage's script has opened that."""
+        self.said = ""
+        """The run of which a line has said that it is RUNNING."""
+        self.done = set[str]()
+        """The stages whose results it has."""
+        self.unsaid = ""
+        """The line that it is FINISHED, while further stages may run for it."""
         self._stores, self._result = stores, result
-        self._live, self._name, self._digits = Live(), "", os.urandom(4).hex()
-        self._sent: Set[tuple[str, str, int]] = frozenset()
-        """The points that it had when it was found."""
-        self._monitor: Monitor | None = None
+        self._joins: StoredRun | None = None
+        """The row that the result of its stage joins."""
         self._curves: dict[StageRun, GrowingCurves] = {}
-        self._children: list[str] = []
-        """Further runs of scripts."""
-        self._looked = 0.0
-        """When runs of scripts were looked for."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has a run that is not completed."""
-        return bool(self._live.run_id)
-
-    @property
-    def name(self) -> str:
-        """What a user calls it."""
-        return f"row {self._name!r}"
+        self._sent = frozenset[tuple[str, str, int]]()
+        """The points that it had when it was found."""
+        self._monitor: _Monitor | None = None
 
     @property
     def line(self) -> str:
-        """The same, with its address if there is one."""
-        with self._stores.use(self._result) as store:
-            return store.row_line(self._name, self._live.run_id)
+        """What a user calls it, with its address if there is one."""
+        found = self._joins or self
+        with self._locked() as store:
+            return store.row_line(found.name, found.run_id)
 
-    def is_of(self, run: StageRun, result: Result) -> bool:
-        """Whether a stage that has begun goes on with it."""
-        own = self.pid, self.dvc, self.home, self.members
-        return own == (run.pid, run.dvc, run.home, members(result))
+    def is_of(self, run: StageRun, result: Result, name: str) -> bool:
+        """Whether a stage of this name that has begun goes on with it.
 
-    def begin(self, run: StageRun, result: Result, name: str) -> bool:
-        """Open a run for a stage that has begun, or let the stage go on with one.
-
-        Return whether it is new. One that only adds to a row which has results already has none
-        of its own until it ends, unless it draws curves.
+        It does not if the row has a result of it, or one that is made from its.
         """
-        stage, is_new = result.pipeline.stages[name], not self.is_open
-        curves = self._curves[run] = GrowingCurves(result, stage)
-        self._result = result
-        if is_new and self.members & result.pipeline.above(name) and not curves.draws:
-            return False
-        with self._stores.use(result) as store:
-            if self.is_open or self._find(store):
-                log_known(store, store.client.get_run(self._live.run_id), result, stage)
-            else:
-                self._open(store, result, name)
-        if is_new and self.is_open:
-            self._monitor = monitor(self._live.run_id)
-        return is_new and self.is_open
+        own, above = (self.dvc, self.home, self.members), result.pipeline.above
+        is_new = all(name not in {each, *above(each)} for each in self.done)
+        return is_new and own == (run.dvc, run.home, members(result))
 
-    def take_scripts(self, run: StageRun, name: str, *, is_alone: bool, now: bool = False) -> None:
-        """Let what a stage's script has opened in MLflow be the row, and further runs its children.
+    def begin(self, run: StageRun, result: Result, stage: Stage) -> None:
+        """Open a run for a stage that has begun, or let the stage go on with the one that is there.
 
-        They are looked for once a second, or `now`. A script that has chosen another experiment has
-        its runs there: the row is where dvc.yaml has it.
+        A stage whose result joins another row has no run of its own, unless it draws curves.
         """
-        if not may_open(run) or (time.monotonic() - self._looked < _OFTEN and not now):
-            return
-        self._looked = time.monotonic()
-        with self._stores.use(self._result) as store:
-            for script in opened_by(store, run, is_alone=is_alone):
-                if script.info.run_id in self._children:
-                    continue
-                if script.info.experiment_id != store.experiment_id or self._live.is_used:
-                    self._children.append(script.info.run_id)
-                    if self.is_open:
-                        store.client.set_tag(script.info.run_id, PARENT, self._live.run_id)
-                else:
-                    self._take(store, run, script, name)
+        curves, self._result, self._joins = GrowingCurves(result, stage), result, None
+        self._curves[run] = curves
+        with self._locked() as store:
+            if not (self.run_id or curves.draws):
+                self._joins = _joined(store, result, stage)
+            if self._joins is None:
+                self._open(store, run)
 
-    def _take(self, store: Store, run: StageRun, script: Run, name: str) -> None:
-        """Let a script's run be the row, in place of the one that was opened before."""
-        result, own = self._result, self._live.run_id
-        stage, tags = result.pipeline.stages[name], self._all_tags(store, result)
-        self._live = take_run(store, script, result, stage, self._digits, tags)
-        self._stop_monitor()
-        if own:
-            _delete(store, own)
-        self._name, self._sent = self._live.name, stored(store, script)
-        self._curves[run] = GrowingCurves(result, stage)
-        self._give_parent(store, self._live.run_id)
-
-    def _give_parent(self, store: Store, run_id: str) -> None:
-        for child in self._children:
-            store.client.set_tag(child, PARENT, run_id)
-
-    def follow(self, run: StageRun) -> None:
+    def send_curves(self, run: StageRun) -> None:
         """Send what a stage has added to its curves."""
-        points = self._curves[run].read() if self.is_open and run in self._curves else []
+        points = self._curves[run].read() if self.run_id and run in self._curves else []
         if new := [point for point in points if comparable(point) not in self._sent]:
             now = int(time.time() * 1000)
-            with self._stores.use(self._result) as store:
-                log(store, self._live.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
+            with self._locked() as store:
+                if self._is_live(store):
+                    log(store, self.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
 
-    def complete(self, result: Result) -> Written:
-        """Complete the row with the result of one of its members."""
-        self._stop_monitor()
-        with self._stores.use(result) as store:
-            if self.is_open and not self._live.is_used and self._is_of_another(store, result):
-                _delete(store, self._live.run_id)
-                self._live = Live()
-            self._live = self._live._replace(tags=made_by(result.project))
-            has = find_run(store, result.digests)
-            row = row_of(result, has.has or has.joins, store.root)
-            written = bring(store, row, self._live)
-            self._give_parent(store, written.run_id)
-            if written.verb:
-                store.show(written.measures)
-        self._forget()
-        return written
+    def take_scripts(self, run: StageRun) -> list[str]:
+        """Let the first run that a stage's script has opened be the row's, and others its children.
 
-    def end(
-        self,
-        status: str,
-        why: str,
-        result: Result,
-        name: str,
-        tags: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """Mark it as FAILED or KILLED, as a stage has no result."""
-        self._stop_monitor()
-        with self._stores.use(self._result) as store:
-            if not self.is_open:
-                self._open(store, result, name)
-            run = store.client.get_run(self._live.run_id)
-            log_known(store, run, result, result.pipeline.stages[name])
-            text = run.data.tags.get(NOTE) or description(run.data.tags, self._result.row_stages)
-            more = {NOTE: f"{ended(status, why)}\n\n{text}", LIVE: "", **tags}
-            log(store, run.info.run_id, tags=more)
-            store.client.set_terminated(run.info.run_id, status)
-            self._give_parent(store, run.info.run_id)
-        self._forget()
-
-    def drop(self) -> None:
-        """Move its run to the trash: `dvc` ran no recorded stage, or its end cannot be known."""
-        self._stop_monitor()
-        if self.is_open:
-            with self._stores.use(self._result) as store:
-                if self._live.is_used:  # it stays the script's own
-                    log(store, self._live.run_id, tags={LIVE: ""})
+        All keep their names. Return the other experiments in which the script has opened some.
+        """
+        elsewhere = dict[str, None]()
+        with self._locked() as store:
+            for script in _scripts(store, run):
+                if script.info.experiment_id != store.experiment_id:
+                    experiment = store.client.get_experiment(script.info.experiment_id)
+                    elsewhere[experiment.name] = None
+                elif self.is_used or (self.run_id and WHOLE in self._tags(store)):
+                    store.client.set_tag(script.info.run_id, PARENT, self.run_id)
                 else:
-                    _delete(store, self._live.run_id)
-            self._forget()
+                    self._take(store, run, script)
+        return [*elsewhere]
 
-    def why_not(self, result: Result, again: str) -> str:
-        """Return why a result counts for nothing, if not for the one made `again` just now."""
-        with self._stores.use(result) as store:
-            joins = find_run(store, result.digests).joins
-            known = joins.digests.values() if joins else ()
-            return ChangedInputs(store).why_not(result.state, result.scope(), [again, *known])
+    def end(self, run: StageRun, status: str, why: str) -> None:
+        """Mark it as FAILED or KILLED, as a stage has no result.
 
-    def withdraw(self, digest: str) -> None:
-        """Take note that a stage has made a result with inputs that have not changed."""
-        with self._stores.use(self._result) as store:
-            ChangedInputs(store).withdraw(digest)
+        The results that it has of earlier stages get a row of their own, like any without one.
+        """
+        self._stop()
+        with self._locked() as store:
+            self._open(store, run)
+            if self._is_live(store):
+                tags = self._tags(store)
+                for key in (k for k in tags if k.startswith(LOCK) or k in (WHOLE, KEPT)):
+                    store.client.delete_tag(self.run_id, key)
+                text = f"{ended(status, why)}\n\n{tags.get(NOTE, '')}"
+                log(store, self.run_id, tags={NOTE: text, LIVE: ""})
+                store.client.set_terminated(self.run_id, status)
 
-    def has_others(self, run: StageRun) -> bool:
-        """Whether a script has opened runs which are in no row, as far as can be seen."""
-        with self._stores.use(self._result) as store:
-            return are_elsewhere(store, run)
+    def end_scripts(self, status: str) -> None:
+        """End the runs below it that a script has left RUNNING, as its stage has ended."""
+        with self._locked() as store:
+            below = f"tags.`{PARENT}` = '{self.run_id or '-'}' and attributes.status = 'RUNNING'"
+            for script in [*store.runs(below)]:
+                store.client.set_terminated(script.info.run_id, status)
 
-    def leave(self) -> None:
-        """Stop what runs for it here: the next follower finds it."""
-        self._stop_monitor()
+    def drop(self) -> bool:
+        """Move its run to the trash if nothing has become of it; return whether it went."""
+        self._stop()
+        with self._locked() as store:
+            if not (self.run_id and self._is_live(store)):
+                return False
+            if self.is_used:  # it stays the script's own
+                log(store, self.run_id, tags={LIVE: ""})
+            else:
+                _delete(store, self.run_id)
+        return not self.is_used
 
-    def _is_of_another(self, store: Store, result: Result) -> bool:
-        """Whether its params are not those of the result: a stage can have run again unseen."""
-        now = params_of(result)[0]
-        begun = store.client.get_run(self._live.run_id).data.params
-        return any(now.get(key, text) != text for key, text in begun.items())
+    def is_elsewhere(self, run: StageRun) -> bool:
+        """Whether a script has opened runs by plain MLflow while its stage ran."""
+        own = store_folder(self._stores.root) / "mlflow.db"
+        places = [Path(f, n) for f in (run.folder, run.home) for n in ("mlruns", "mlflow.db")]
+        if any(_is_written(each, run) for each in places if each != own):
+            return True
+        times = f"attributes.start_time >= {int(run.began * 1000)}"
+        times += f" and attributes.start_time <= {int(run.ended * 1000)}"
+        with self._locked() as store:
+            return any(not each.data.tags.get(CLONE, "") for each in store.runs(times))
 
-    def _open(self, store: Store, result: Result, name: str) -> None:
-        stage, tags = result.pipeline.stages[name], self._all_tags(store, result)
-        self._live = open_run(store, result, stage, self._digits, tags)
-        self._name = self._live.name
+    def _open(self, store: Store, run: StageRun) -> None:
+        """Let a run be open, and log what is known of a stage."""
+        result, stage = self._result, self._curves[run].stage
+        pid = self.dvc.pid if processes.is_alive(self.dvc) else 0
+        own = processes.tags(store.root, pid)
+        own[LIVE] = live_key(result.pipeline.folder, result.row_stages)
+        if not self.run_id:
+            query = " and ".join(f"tags.`{key}` = '{own[key]}'" for key in (LIVE, PROCESS))
+            found = next(store.runs(query), None)  # of a follower that was killed
+            self._use(store, found or _opened(store, result, stage, own))
+        known = store.client.get_run(self.run_id)
+        if known.info.lifecycle_stage != "active":  # somebody has deleted it
+            return
+        if known.info.status != "RUNNING":  # it has the result of an earlier stage
+            store.client.update_run(self.run_id, "RUNNING")
+        params = {} if self.is_used else _params(result, stage)
+        new = {key: text for key, text in params.items() if key not in known.data.params}
+        log(store, self.run_id, params=new, tags=own)
+        if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() and not (self._monitor or self.is_used):
+            self._monitor = _monitor(self.run_id)
 
-    def _all_tags(self, store: Store, result: Result) -> dict[str, str]:
-        return {**made_by(result.project), **self._tags(store)}
+    def _take(self, store: Store, run: StageRun, script: Run) -> None:
+        """Let a script's run be the row's, in place of the one that was opened before.
 
-    def _forget(self) -> None:
-        """Let what comes have a run of its own."""
-        self._live, self._children, self._digits = Live(), [], os.urandom(4).hex()
+        It gets the params when the stage has ended: the script may log them in its own way, and
+        MLflow would refuse another value.
+        """
+        stage, own = self._curves[run].stage, self.run_id
+        self._stop()
+        self._use(store, script)
+        if own:
+            _delete(store, own)
+        tags = origin_tags(self._result.state, stage)
+        if not script.data.tags.get(NOTE):
+            tags |= noted(description(tags, self._result.row_stages))
+        log(store, self.run_id, tags=tags)
+        self._curves[run] = GrowingCurves(self._result, stage)
+        self._open(store, run)
+        store.show()
 
-    def _tags(self, store: Store) -> dict[str, str]:
-        """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
-        own = {LIVE: live_key(self._result.pipeline.folder, self._result.row_stages)}
-        is_here = processes.process(self.pid)
-        return own | processes.tags(store.root, self.pid if is_here else 0)
+    def _use(self, store: Store, run: Run) -> None:
+        self.run_id, self.name = run.info.run_id, run.info.run_name or ""
+        self.is_used, self._sent = bool(run.data.tags.get(TOKEN)), stored(store, run)
 
-    def _find(self, store: Store) -> bool:
-        """Find the run that a follower before this one has opened for the same `dvc`."""
-        tags = self._tags(store)
-        query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
-        for run in store.runs(query):
-            if tags.items() <= run.data.tags.items():
-                self._name, is_used = run.info.run_name or "", bool(run.data.tags.get(TOKEN, ""))
-                self._live = Live(run.info.run_id, is_used=is_used)
-                self._sent = stored(store, run)
-                return True
-        return False
+    def _tags(self, store: Store) -> Mapping[str, str]:
+        return dict(store.client.get_run(self.run_id).data.tags)
 
-    def _stop_monitor(self) -> None:
+    def _is_live(self, store: Store) -> bool:
+        """Whether nobody has completed or deleted its run; a script can have ended it."""
+        run = store.client.get_run(self.run_id)
+        return bool(run.info.lifecycle_stage == "active" and run.data.tags.get(LIVE))
+
+    def _stop(self) -> None:
+        """Stop what logs the machine's use."""
         if self._monitor:
             self._monitor.finish()
             self._monitor = None
 
+    @contextmanager
+    def _locked(self) -> Iterator[Store]:
+        row_stages = self._result.row_stages
+        store = self._stores.of(experiment_of(row_stages), chosen_columns(row_stages))
+        with store.lock(), store.errors_reported():
+            yield store
 
-def _delete(store: Store, run_id: str) -> None:
-    """Move a run to the trash, which would show it as RUNNING."""
-    store.client.set_terminated(run_id, "KILLED")
-    store.client.delete_run(run_id)
+
+class _Monitor(Protocol):
+    """What logs to a run until it is told to finish."""
+
+    def start(self) -> None:
+        """Log in a thread of its own."""
+
+    def finish(self) -> None:
+        """Stop, and log what is left."""
 
 
-def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
-    """Return what DVC knows of the rows that a running stage is for.
+def _monitor(run_id: str) -> _Monitor:
+    """Start to log the machine's use to a run."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # seldom needed
 
-    They are those in which it is recorded; if there are none, those that read its outputs.
-    """
-    pipeline = project.pipeline()
-    began = int(run.began * 1e9)
-    found = state_of(project, pipeline, of_running(project, run.experiment, began))
-    own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
-    results = [found.result(each) for each in own]
-    return [each for each in results if name in members(each)] or results
+    started: _Monitor = SystemMetricsMonitor(run_id)
+    started.start()
+    return started
 
 
 def members(result: Result) -> frozenset[str]:
@@ -272,25 +247,56 @@ def members(result: Result) -> frozenset[str]:
     return frozenset(stage.name for stage in result.row_stages.members.values())
 
 
-def without_outdated(project: Project, state: State, name: str, others: Set[str]) -> State:
-    """Return a state without outdated results of stages that DVC may run after the one just run."""
-    known, pipeline = state.digests, state.pipeline
-    own = pipeline.stages[name]
-    gone = {
-        other
-        for other in others & known.keys()
-        if other != name
-        and not pipeline.is_upstream(pipeline.stages[other], of=own)
-        and not project.holds(other)
+def _opened(store: Store, result: Result, stage: Stage, own: Mapping[str, str]) -> Run:
+    """Open a run for a row of which a stage begins; its name gets digits with its result."""
+    tags = {**origin_tags(result.state, stage), **own}
+    name = words(result, _names(result, stage)) or stage.label
+    run = new_run(store, result.origin.time, tags, name, description(tags, result.row_stages))
+    store.show()
+    return run
+
+
+def _joined(store: Store, result: Result, stage: Stage) -> StoredRun | None:
+    """Return the row that the result of a stage will join: it has what is there without that."""
+    members, above = result.row_stages.members, result.pipeline.above
+    before = {
+        name: digest
+        for name, digest in result.digests.items()
+        if stage.name not in {members[name].name, *above(members[name].name)}
     }
-    return replace(state, digests={k: v for k, v in known.items() if k not in gone})
+    where = find_run(store, before) if before else Match()
+    found = where.joins or where.has
+    is_free = found and not (found.is_deleted or found.is_closed or found.is_live)
+    return found if found and is_free and found.digests.items() <= before.items() else None
 
 
-def made_by(project: Project) -> dict[str, str]:
-    """Return the tags of what runs the code of a project here."""
-    found = environment(project.md5("requirements.txt"))
-    return {key: value for key, value in found.items() if value}
+def _names(result: Result, stage: Stage) -> list[str]:
+    """Return what a stage is called in its row; nothing if it is only upstream of it."""
+    members = result.row_stages.members.items()
+    return [name for name, member in members if member.name == stage.name]
 
 
-def _runs_for(row_stages: RowStages, name: str) -> bool:
-    return any(stage.name == name for stage in row_stages.scope())
+def _params(result: Result, stage: Stage) -> dict[str, str]:
+    if names := _names(result, stage):
+        return params_of(result, names)[0]
+    return params_of(result, [*result.row_stages.members], only=stage)[0]
+
+
+def _scripts(store: Store, run: StageRun) -> list[Run]:
+    """Return the runs that a stage's script has opened, and that are no row's yet."""
+    token = token_of(run.env)
+    marks = {run.mark, token.process if token else ""} - {""}
+    return opened_by_script(store, marks, run.address, run.began, run.ended or time.time())
+
+
+def _is_written(store: Path, run: StageRun) -> bool:
+    try:
+        return store.stat().st_mtime >= run.began
+    except OSError:
+        return False
+
+
+def _delete(store: Store, run_id: str) -> None:
+    """Move a run to the trash, which would show it as RUNNING."""
+    store.client.set_terminated(run_id, "KILLED")
+    store.client.delete_run(run_id)

@@ -1,14 +1,26 @@
 """Find a repository's projects, and the files whose change means that something is new."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..git import ask, checkout, glob, names
+from ..git import ask, checkout, glob, names, text
 from ..place import folder_of
-from .rwlock import Stamp, stamp
+
+
+class Stamp(NamedTuple):
+    """What tells one content of a file from the next."""
+
+    time: int
+    """Of its last change, in ns since 1970."""
+    size: int
+
+    @property
+    def age(self) -> float:
+        """How long that is ago, in s; what lies ahead, as a clock was set back, is old, too."""
+        return abs(time.time_ns() - self.time) / 1e9
 
 
 class ProjectHome(NamedTuple):
@@ -17,6 +29,15 @@ class ProjectHome(NamedTuple):
     folder: str
     inner: str
     """Its place in the git checkout: DVC's temporary copies have it there, too."""
+
+
+def stamp(path: str) -> Stamp | None:
+    """Return a file's stamp, or None if it is not there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (for speed)
+    except (OSError, ValueError):
+        return None
+    return Stamp(found.st_mtime_ns, found.st_size)
 
 
 def homes(root: Path) -> Iterator[ProjectHome]:
@@ -33,34 +54,20 @@ def homes(root: Path) -> Iterator[ProjectHome]:
             yield ProjectHome(folder, os.path.relpath(folder, checkout(Path(folder))))
 
 
-def dvc_files(home: str) -> list[str]:
-    """Return the paths of a project's dvc.yaml and dvc.lock files, wherever they are in it."""
+def files_watched(home: str) -> list[str]:
+    """Return the files that decide a project's results: dvc.yaml, dvc.lock, and git's HEAD."""
     top = checkout(Path(home))
-    folder = folder_of(Path(home), top)
+    folder, git = folder_of(Path(home), top), text("rev-parse", "--absolute-git-dir", cwd=top)
     patterns = [glob(folder, f"**/{name}") for name in ("dvc.lock", "dvc.yaml")]
-    return [f"{top}/{name}" for name in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
+    found = [f"{top}/{name}" for name in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
+    return [*found, f"{git}/HEAD", f"{git}/logs/HEAD"]
 
 
-def heads(home: str) -> list[str]:
-    """Return the files that say which commit a checkout is at."""
-    git = git_folder(home)
-    return [f"{git}/HEAD", f"{git}/logs/HEAD"]
-
-
-def refs(git: str) -> dict[str, Stamp | None]:
-    """Return the stamps of what changes with a commit, an experiment or a tag."""
+def refs_watched(git: Path) -> dict[str, Stamp | None]:
+    """Return the stamps of what changes with a commit, an experiment or a tag in git's folder."""
     paths = [
         f"{git}/{name}" for name in ("HEAD", "logs/HEAD", "packed-refs", "reftable/tables.list")
     ]
     for kind in ("heads", "remotes", "tags", "exps"):
         paths += [folder for folder, *_ in os.walk(f"{git}/refs/{kind}")]
     return {path: stamp(path) for path in paths}
-
-
-def git_folder(home: str) -> Path:
-    """Return git's folder of a checkout: that of a worktree or a submodule is elsewhere."""
-    git = Path(checkout(Path(home)), ".git")
-    with suppress(OSError):
-        if git.is_file():
-            return git.parent / git.read_text().removeprefix("gitdir: ").strip()
-    return git

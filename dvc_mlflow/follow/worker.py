@@ -1,6 +1,5 @@
 """Follow a repository: whatever `dvc` runs in it, and whoever starts it, MLflow gets its rows.
 
-A looker only looks (`stage_runs.py`). The worker here is the thread that uses DVC, git and MLflow.
 It is level-triggered: it brings MLflow up to what it sees, and what it has missed it finds at its
 next look, as long as a checkout, a ref or a commit still has it.
 """
@@ -10,20 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ToolError
-from .barrier import Questions
+from ..errors import ProjectError, StoreError, ToolError
 from .live_rows import LiveRows
 from .new_results import NewResults
-from .stage_runs import Looker
-from .store_access import StoreAccess
+from .stage_runs import Looker, StageRun
 
-_PAUSE = 0.1  # s between two steps
+RETRY = 30.0  # s for which nothing is asked of a store that has failed
+_PAUSE, _REST = 0.1, 0.3  # s between two looks: while a `dvc` is at work, and else
 _BETWEEN = 0.5  # s between two looks at what is new
+_HALF_WRITTEN = 4.0  # s: a pause in which DVC has written its files
 _MOST = 100  # errors that are remembered
 
 
 class Worker:
-    """Brings MLflow up to what runs and what is new in a repository; `say` gets lines for a user.
+    """Brings MLflow up to what runs and what is new; `say` gets lines for a user.
 
     `root` is the main repository, at which the `looker` looks. Without `history`, git's commits
     count only if they are new.
@@ -33,64 +32,69 @@ class Worker:
         self, root: Path, looker: Looker, say: Callable[[str], object], *, history: bool = True
     ) -> None:
         self._say, self._looker = say, looker
-        self._rows = LiveRows(root, StoreAccess(root), say)
-        self._new = NewResults(root, self._rows.is_for, say, history=history)
-        self._asked = Questions(root)
-        self._looked = -_BETWEEN
+        self._new = NewResults(root, say, history=history)
+        self._rows = LiveRows(root, looker, self._new, say)
+        self._looked = self._away = -RETRY
         self._said: dict[str, None] = {}
         """Errors that were said."""
+        self._failed: dict[StageRun, tuple[float, float]] = {}
+        """When what has failed for a stage is tried again, and the pause until then."""
+        self._busy = time.monotonic()
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no `dvc` has run for a while, and nothing is left to do."""
-        return self._looker.is_quiet and not self._rows.are_open
+    def idle(self) -> float:
+        """For how many seconds nothing has run, and nothing was left to do."""
+        return time.monotonic() - self._busy
 
     def follow(self, ends: Callable[[], bool]) -> None:
-        """Follow until it is to end."""
+        """Follow until it is to end; what runs then is left for the next follower."""
         while not ends():
-            self.step()
-            self._looker.has_new.wait(_PAUSE if self._looker.runs else _BETWEEN)
-            self._looker.has_new.clear()
-
-    def close(self) -> None:
-        """Leave the rows of what runs as they are, for the next follower."""
-        self._looker.stop()
-        self._rows.close()
+            with self._errors_said():
+                self._looker.look()
+            is_busy = self._looker.is_busy
+            if is_busy or self._rows.are_open:
+                self._busy = time.monotonic()
+            if time.monotonic() - self._away > RETRY:
+                self.step()
+            time.sleep(_PAUSE if is_busy else _REST)
 
     def step(self) -> None:
         """Do what there is to do."""
-        asked = self._asked.since(self._looker.count)
-        for run in self._looker.runs:
-            with self._errors_said():
-                if self._rows.bring(run):
-                    self._looker.take(run)
-        error, self._looker.error = self._looker.error, None
-        if error:
-            self._say_once(error)
+        for run in [*self._looker.runs]:
+            if time.monotonic() > self._failed.get(run, (0, 0))[0]:
+                with self._errors_said(run):
+                    if self._rows.bring(run):
+                        self._looker.runs.remove(run)
+                        self._failed.pop(run, None)
         with self._errors_said():
-            for home in self._rows.drop_unused():
-                self._new.look_again(home)
-        is_done = not any(map(self._rows.is_pending, self._looker.runs))
-        if asked or time.monotonic() - self._looked > _BETWEEN:
+            self._rows.close_unused()
+        if time.monotonic() - self._looked > _BETWEEN:
             with self._errors_said():
-                is_needed = self._looker.has_new.is_set
-                is_done &= self._new.record(self._looker.runs, is_needed, at_once=bool(asked))
+                self._new.record(
+                    self._rows.is_new, {run.experiment for run in self._looker.runs} - {""}
+                )
                 self._looker.homes = self._new.homes
             self._looked = time.monotonic()
-        if is_done:
-            self._asked.answer(asked)
 
     @contextmanager
-    def _errors_said(self) -> Iterator[None]:
-        """Say what goes wrong, once, and go on: what is missing is done later."""
+    def _errors_said(self, of: StageRun | None = None) -> Iterator[None]:
+        """Say what goes wrong, once, and go on: what is missing is done later.
+
+        What DVC cannot read `of` a stage can be half written at first.
+        """
         try:
             yield
         except Exception as error:
-            self._say_once(error)
-
-    def _say_once(self, error: Exception) -> None:
-        is_own = isinstance(error, ToolError | OSError)
-        text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
-        if text not in self._said:
-            self._say(" ".join(text.split())[:500])
-            self._said = dict.fromkeys([*self._said, text][-_MOST:])
+            is_own = isinstance(error, ToolError | OSError)
+            text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
+            if isinstance(error, StoreError):
+                self._away = time.monotonic()
+                self._new.look_again()
+            if of is not None:
+                pause = min(2 * self._failed.get(of, (0, _BETWEEN / 2))[1], RETRY)
+                self._failed[of] = time.monotonic() + pause, pause
+                if isinstance(error, ProjectError) and pause < _HALF_WRITTEN:
+                    return
+            if text not in self._said:
+                self._say(" ".join(text.split())[:500])
+                self._said = dict.fromkeys([*self._said, text][-_MOST:])

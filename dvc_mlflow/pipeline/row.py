@@ -181,6 +181,8 @@ class StoredRun:
     digests: Mapping[str, str]
     """Of its results, by the stages' names in the row."""
     is_deleted: bool = False
+    is_live: bool = False
+    """Whether a stage of it runs, or has ended unseen."""
     is_closed: bool = False
     """Whether a process is at work on it, or its files are elsewhere: nothing joins it."""
     declared: str = ""
@@ -207,6 +209,12 @@ class Match(NamedTuple):
 
     has: StoredRun | None = None
     joins: StoredRun | None = None
+
+    @property
+    def complete(self) -> StoredRun | None:
+        """The run, if it has all of what it says that it has."""
+        found = self.has or self.joins
+        return None if found and found.is_live else found
 
 
 def match(wanted: Mapping[str, str], runs: Sequence[StoredRun]) -> Match:

@@ -41,10 +41,7 @@ PROCESS = f"{PRIVATE}process"
 """The process, by its id and its start: a row of one that has ended becomes KILLED."""
 LIVE = f"{PRIVATE}live"
 """What a row that a follower has begun is for, as a digest, until it is known how its stage ended:
-a follower after it, or `record`, finds by it what it has left."""
-CHANGED = f"{PRIVATE}changed"
-"""The result that dvc.lock claims of a stage whose inputs changed while it ran: its digest, and
-what has changed. No row is made of it until the stage has run again."""
+whoever records the result finds the run by it."""
 TOKEN = f"{PRIVATE}token"
 """The process, and the stage, whose command has opened the run in MLflow itself."""
 
@@ -69,14 +66,8 @@ IN_SWEEP = f"{PRIVATE}sweep."
 """The same, one tag for each sweep, by its name: MLflow cannot search for one of several words."""
 SWEEP_VARIABLE = "SWEEP"
 """The environment variable with the name of the sweep for which a process works."""
-REPRODUCES = "reproduces"
-"""The run that has the same result; this one has what a script logged when it was made again."""
-SCRIPT_NAME = "script.run_name"
-"""The name that a script has given to the run that has become the row."""
-PYTHON = "python"
-"""The version of Python that ran the code."""
-REQUIREMENTS = "requirements.md5"
-"""The md5 of requirements.txt."""
+CHANGED = "changed"
+"""The params, code and data of a stage that were written while it ran."""
 
 # Of a row, by MLflow's own keys.
 NOTE = "mlflow.note.content"

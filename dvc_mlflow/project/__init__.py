@@ -8,7 +8,7 @@ from .at_commits import ProjectAt, stages_in
 from .dvc_repo import parse
 from .experiment_names import is_generated
 from .files import SMALL, File
-from .project import Project, Seen
+from .project import Project
 from .restored_files import restore, restored_project
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "File",
     "Project",
     "ProjectAt",
-    "Seen",
     "is_generated",
     "parse",
     "restore",

@@ -20,6 +20,8 @@ from ..store.store import Store, exists
 from .recording import Options, Recording
 
 _FILE = "history"
+_DECIDE = ("store", "declared", "shallow")
+"""What has to be as it was when the last pass was noted, or all is read again."""
 
 
 def record_everything(project: Project, root: Path, options: Options) -> Recording | None:
@@ -27,26 +29,29 @@ def record_everything(project: Project, root: Path, options: Options) -> Recordi
 
     Raises `ToolError`.
     """
-    state = _state(project, root)
+    recording, state = Recording(project, root, options), _state(project, root)
     if not (options.dry_run or options.fetch) and _noted(project, root) == state:
         return None
-    recording = Recording(project, root, options)
     recording.record_commits(everything(project.top))
-    if not (options.dry_run or recording.git_lacks):
-        _note(project, root, {**state, "lacking": _cache(project, recording)})
+    if not options.dry_run:
+        _note(project, root, recording, state)
     return recording
 
 
 def record_new(
-    project: Project, root: Path, running: Set[str] = frozenset(), old: Sequence[str] | None = None
-) -> Recording:
+    project: Project,
+    root: Path,
+    recording: Recording,
+    running: Set[str] = frozenset(),
+    old: Sequence[str] | None = None,
+) -> None:
     """Record the results of all commits that were not there when a pass was done last.
 
     If none was done, commits below those that are `old` are left out. Experiments that are
     `running`, by name, are left for the next time. Raises `ToolError`.
     """
     noted, now = _noted(project, root), _state(project, root)
-    is_known = all(noted.get(key) == now[key] for key in ("store", "declared", "shallow"))
+    is_known = all(noted.get(key) == now[key] for key in _DECIDE)
     known = noted["tips"] if is_known else old
     experiments = named_experiments(project.top)
     found = everything(project.top) if known is None else committed(project.top)
@@ -56,18 +61,20 @@ def record_new(
         wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
         listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=project.top, text=wanted)
         commits = Commits(starts, frozenset(listed.split()))
-    recording = Recording(project, root, Options())
     if commits.only is None or commits.only:
         recording.record_commits(commits)
-    if (is_known or old is None) and not recording.git_lacks:
-        lacking = noted["lacking"] if is_known else _cache(project, recording)
-        _note(project, root, {**now, "tips": starts, "lacking": lacking})
-    return recording
+    if is_known or old is None:
+        lacking = {"lacking": noted["lacking"]} if is_known else {}
+        _note(project, root, recording, {**now, "tips": starts}, **lacking)
 
 
-def tips(root: Path) -> Sequence[str]:
-    """Return the commits of a repository from which all others can be reached."""
-    return committed(checkout(root)).starts
+def tips(root: Path, before: float) -> Sequence[str]:
+    """Return the commits of a repository made before a time, in seconds since 1970.
+
+    All its others from that time can be reached from them.
+    """
+    starts, options = committed(checkout(root)).starts, ("--no-walk", f"--before={before:.0f}")
+    return ask("rev-list", *options, "--stdin", cwd=root, text="\n".join(starts)).split()
 
 
 def _state(project: Project, root: Path) -> dict[str, Any]:
@@ -85,25 +92,25 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
     }
 
 
-def _cache(project: Project, recording: Recording) -> str:
-    """Return a stamp of DVC's cache if rows lack files that it may get, else ""."""
-    return project.cache_stamp() if recording.unread else ""
-
-
 def _noted(project: Project, root: Path) -> dict[str, Any]:
     """Return what the last whole pass has noted, or {} if there was none."""
     try:
         found = json.loads((own_folder(root) / _FILE).read_text())[project.folder]
-        return found if {*found} == {"store", "declared", "tips", "shallow", "lacking"} else {}
+        return found if {*found} == {*_DECIDE, "tips", "lacking"} else {}
     except (ProjectError, OSError, ValueError, LookupError, TypeError):  # none, or half of it
         return {}
 
 
-def _note(project: Project, root: Path, state: dict[str, Any]) -> None:
+def _note(
+    project: Project, root: Path, recording: Recording, state: dict[str, Any], **more: str
+) -> None:
     """Note a whole pass, also in the store: so a backup of the store is another one."""
-    content = {project.folder: {**state, "store": _store(project, root, is_read=True)}}
+    if recording.git_lacks:
+        return
+    lacking = project.cache_stamp() if recording.unread else ""
+    state = {**state, "lacking": lacking, **more, "store": _store(project, root, is_read=True)}
     with suppress(ProjectError, OSError):  # a server is used without the folder, too
-        file = own_folder(root) / _FILE
+        file, content = own_folder(root) / _FILE, {project.folder: state}
         with suppress(OSError, ValueError, TypeError):
             content = {**json.loads(file.read_text()), **content}
         file.write_text(json.dumps(content))
@@ -114,10 +121,9 @@ def _store(project: Project, root: Path, *, is_read: bool = False) -> str:
 
     That is when its first experiment was made, and in a clone's own store the last pass, too.
     """
-    store = Store.existing(root) if exists(root) else None
-    if store is None:
+    if not exists(root):
         return ""
-    key = f"{HISTORY}{project.folder or '.'}"
+    store, key = Store.existing(root), f"{HISTORY}{project.folder or '.'}"
     with store.errors_reported():
         found = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])
         mark = "".join(each.tags.get(key, "") for each in found)

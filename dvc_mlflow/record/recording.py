@@ -1,7 +1,7 @@
 """Record the results of git's history and of the checkout: each distinct one once."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +10,7 @@ from tqdm import tqdm
 
 from ..git import ask
 from ..pipeline.row import Match, Row, StoredRun
-from ..pipeline.row_stages import divided
-from ..pipeline.stages import Stage
-from ..pipeline.tags import KEPT, REPRODUCES
+from ..pipeline.tags import KEPT
 from ..project import Project, ProjectAt
 from ..rows import kept_trees
 from ..rows.commits import Commits, Snapshot, committed, has_lock
@@ -22,9 +20,8 @@ from ..rows.result import Result, State, chosen_columns, experiment_of, pipeline
 from ..rows.row_of import row_of, wanted
 from ..store.runs import find_run
 from ..store.store import ExperimentStores, Store
-from ..store.upsert import Live, Written, leave, planned, upsert
-from .changed_inputs import ChangedInputs
-from .leftovers import Leftovers
+from ..store.upsert import Written, leave, planned, upsert
+from .begun import begun_for
 
 _AT_ONCE = 16
 """Rows that are written to a server together."""
@@ -41,18 +38,28 @@ class Options(NamedTuple):
 
 
 class Recording:
-    """What is recorded of a project: `written` and `notes` say what became of it."""
+    """What is recorded of a project: `written` and `notes` say what became of it.
 
-    def __init__(self, project: Project, root: Path, options: Options) -> None:
+    `stores` are opened already, if any are given. `ended` are begun runs whose stages have ended,
+    each with the inputs that were written while its stage ran.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        root: Path,
+        options: Options,
+        stores: ExperimentStores | None = None,
+        ended: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._project, self._past, self._options = project, ProjectAt(project), options
-        self.stores = ExperimentStores(root, project.folder, create=not options.dry_run)
+        self.stores = stores or ExperimentStores(root, project.folder, create=not options.dry_run)
+        self._ended = ended or {}
         self.written: list[tuple[Store, Written]] = []
         self.rows: list[Row] = []
         """What would be written, if nothing is."""
-        self.changed: dict[str, None] = {}
-        """Why results are left out during whose making inputs changed, and what to do."""
-        self.digests: set[str] = set()
-        """Of the stages' results that were found."""
+        self.results: list[Result] = []
+        """What was found, recorded before or now."""
         self.unread: set[tuple[str, str]] = set()
         """The files that rows lack, after the digests of their results; a note says so."""
         self.left_out: dict[str, list[str]] = defaultdict(list)
@@ -63,9 +70,12 @@ class Recording:
         """Whether git has not all that was to be read, as in a partial clone."""
         self.hints: dict[str, str] = {}
         """What would make the table of an experiment say more, or ""."""
-        self._changed: dict[str, ChangedInputs] = {}
-        self._left: dict[str, Leftovers] = {}
         self._pending: list[tuple[Result, Row]] = []
+
+    @property
+    def digests(self) -> set[str]:
+        """Those of the stages' results that were found."""
+        return {digest for each in self.results for digest in each.digests.values()}
 
     def record_commits(self, commits: Commits) -> None:
         """Record the results of commits; raises `ToolError`."""
@@ -79,7 +89,8 @@ class Recording:
         for why, commit, told in history.left_out:
             if told not in self.unread:
                 self.left_out[why].append(commit)
-        self._finish([each.result for each in found])
+        self.results = [each.result for each in found]
+        self._show()
 
     def record_state(
         self, state: State, is_wanted: Callable[[Result], bool] = lambda _: True
@@ -89,13 +100,9 @@ class Recording:
         If the store lacks something of them, history says which commits have them, too. Raises
         `ToolError`.
         """
-        for each in map(state.result, divided(state.pipeline, state.stages)):
-            outdated = [s for s in each.row_stages.scope() if s.name not in state.digests]
-            if any(s.name in state.locked for s in outdated):
-                self._counts(each, outdated)
-        results, top = [each for each in state.results() if is_wanted(each)], self._project.top
+        self.results, top = [each for each in state.results() if is_wanted(each)], self._project.top
         is_committed = bool(state.commit) or has_lock(top, self._project.folder)
-        lacking = [each for each in results if self._lacks(each, is_committed=is_committed)]
+        lacking = [each for each in self.results if self._lacks(each, is_committed=is_committed)]
         if lacking:
             head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
             commits = committed(top, state.commit) if head else Commits([])
@@ -103,7 +110,7 @@ class Recording:
             with self._past:
                 history = history_of(self._project, self._past, commits, now, iter, of=state)
                 self._record([one for one in history.results() if is_wanted(one.result)])
-        self._finish(results)
+        self._show()
 
     def is_new(self, result: Result) -> bool:
         """Whether no row has a result, not even in MLflow's trash."""
@@ -128,7 +135,7 @@ class Recording:
     def _lacks(self, result: Result, *, is_committed: bool = False) -> bool:
         """Whether the store lacks something of a result, or the commit that has it."""
         store, where = self._find(result)
-        if (has := where.has) is None:
+        if (has := where.has) is None or has.is_live:
             return True
         if has.is_deleted:
             left = Written("deleted", has.name, has.run_id, [*result.digests])
@@ -136,25 +143,9 @@ class Recording:
             return False
         return has.lacks(wanted(result)) or (is_committed and has.standing.rank < 2)
 
-    def _counts(self, result: Result, stages: Sequence[Stage]) -> bool:
-        """Whether the store says nothing against the results of stages which it lacks."""
-        store = self._store(result)
-        if store.experiment not in self._changed:
-            with store.errors_reported():
-                self._changed[store.experiment] = ChangedInputs(store)
-        if not (changed := self._changed[store.experiment]):
-            return True
-        runs = filter(None, self._find(result)[1])
-        known = [digest for run in runs for digest in run.digests.values()]
-        why = changed.why_not(result.state, stages, known)
-        self.changed |= {why: None} if why else {}
-        return not why
-
     def _record(self, found: Iterable[FoundResult]) -> None:
         """Read the rows of results, and write them."""
         for each in found:
-            if not self._counts(each.result, each.result.scope()):
-                continue
             if each.snapshot is None:
                 self._past.leave()
                 self._project.pipeline()  # its files are again those of the checkout
@@ -175,7 +166,7 @@ class Recording:
             self._send()
         _, where = self._find(result)
         root = None if self._options.dry_run else store.root
-        row = row_of(result, where.has or where.joins, root)
+        row = row_of(result, where.complete, root)
         for name, part in row.parts.items():
             self.unread |= {(result.digests[name], path) for path in part.unread}
         if self._options.dry_run:
@@ -194,30 +185,19 @@ class Recording:
             return
         store = self._store(pending[0][0])
         with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported():
-            if store.experiment not in self._left:
-                self._left[store.experiment] = Leftovers(store)
-
-            def write(each: tuple[Result, Row]) -> Written:
-                result, row = each
-                return bring(store, row, left=self._left[store.experiment].begun_for(result))
-
             send: Callable[..., Iterator[Written]] = pool.map if store.is_remote else map
-            for (result, _), done in zip(pending, send(write, pending), strict=True):
+            written = send(lambda each: _bring(store, each[0], each[1], self._ended), pending)
+            for (result, _), done in zip(pending, written, strict=True):
                 self._take(result, store, done)
 
-    def _finish(self, results: Sequence[Result]) -> None:
-        """Bring tables up to date, and let go what killed followers have left."""
-        self.digests.update(digest for each in results for digest in each.digests.values())
-        if self._options.dry_run:
-            return
-        for store in self.stores:
-            mine = [result for result in results if self._store(result) is store]
+    def _show(self) -> None:
+        """Bring the tables of rows that were written up to date."""
+        for store in () if self._options.dry_run else self.stores:
             done = [written for its, written in self.written if its is store and written.verb]
-            with store.lock(), store.errors_reported():
-                if done:
+            if done:
+                with store.lock(), store.errors_reported():
                     measures = dict.fromkeys(m for written in done for m in written.measures)
                     self.hints[store.experiment] = store.show([*measures])
-                Leftovers(store).settle(mine)
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))
@@ -234,22 +214,24 @@ def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
     yield from tqdm(states, unit=" commits", leave=False, disable=None)
 
 
-def bring(store: Store, row: Row, live: Live | None = None, *, left: Live | None = None) -> Written:
-    """Bring a row to MLflow; the store's lock must be held. Raises what the store raises.
-
-    It goes on with the run that is `live`, or if there is none with what a follower has `left`.
-    """
+def _bring(store: Store, result: Result, row: Row, ended: Mapping[str, Sequence[str]]) -> Written:
+    """Bring a row to MLflow; the store's lock must be held. Raises what the store raises."""
     where, wants = find_run(store, row.wanted.digests), row.wanted
     had, names = where.has or where.joins, [*wants.digests]
+    begun = begun_for(store, result, row, had.run_id if had else "", ended)
+    if had and begun and begun.run.info.run_id != had.run_id:
+        leave(store, begun, had.run_id)
+        begun = None
+    if had and had.is_live and begun is None:  # its stage goes on
+        return Written("", had.name, had.run_id, names)
     if had and had.is_deleted:
-        if live:
-            leave(store, live, {REPRODUCES: had.run_id})
         return Written("deleted", had.name, had.run_id, names)
-    if not ({*names} - (had.digests.keys() if had else set()) <= row.parts.keys()):
+    known = where.complete.digests.keys() if where.complete else set()
+    if not ({*names} - known <= row.parts.keys()):
         return Written("", row.name, "", names, [_GONE])  # the row has only what that run lacked
     if had and wants.standing.rank == 1 and wants.standing.is_better(had.standing):
         release(store, had.run_id, had.kept)  # killed in between, both are done again
-    written = upsert(store, row, where, live or (None if had else left))
+    written = upsert(store, row, where, begun)
     if had and row.tags.get(KEPT, had.kept) != had.kept:  # the new tree has all of the former one
         release(store, had.run_id, had.kept)
     return written

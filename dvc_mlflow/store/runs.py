@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 from mlflow.entities import Run, ViewType
-from mlflow.utils import name_utils
 
 from .. import processes
 from ..pipeline.row import NOWHERE, Match, Standing, StoredRun, match
-from ..pipeline.tags import KEPT, LOCK, UNREAD, WHOLE, tagged
+from ..pipeline.tags import KEPT, LIVE, LOCK, UNREAD, WHOLE, tagged
 from .store import Store
 
 
@@ -41,6 +40,7 @@ def stored_run(run: Run, store: Store) -> StoredRun:
         name=run.info.run_name or "",
         digests=tagged(tags, LOCK),
         is_deleted=run.info.lifecycle_stage == "deleted",
+        is_live=bool(tags.get(LIVE)),
         is_closed=at_work or bool(store.why_no_files(run)),
         standing=standing,
         declared=declared,
@@ -61,11 +61,3 @@ def whole(text: str) -> tuple[Standing, str] | None:
 def whole_text(at: Standing, declared: str) -> str:
     """Return the text of the tag `WHOLE`."""
     return f"{at.rank} {at.time} {at.commit} {declared}"
-
-
-def is_random_name(name: str) -> bool:
-    """Whether MLflow has made up the name of a run."""
-    first, _, rest = name.partition("-")
-    second, _, number = rest.partition("-")
-    known = first in name_utils._GENERATOR_PREDICATES and second in name_utils._GENERATOR_NOUNS
-    return known and number.isdecimal()

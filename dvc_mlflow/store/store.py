@@ -60,7 +60,7 @@ class Store:
 
         `columns` are those of the experiment's table, such as "metrics.test/loss", sorted by the
         first: the highest value first, or the lowest with a `-` before the name. If there are none,
-        `show` adds some. Rows of this clone's dead processes are ended.
+        `show` adds some.
         """
         store = cls(root, experiment, folder)
         with store.lock(), store.errors_reported():
@@ -72,7 +72,6 @@ class Store:
             if file and not store.is_shared:
                 database.follow_move(file, root)
             store.experiment_id = retried(lambda: store._create(columns))
-            store._end_dead_rows()
         return store
 
     @classmethod
@@ -166,14 +165,17 @@ class Store:
                 raise MlflowException("the server sends the same page of runs again and again")
             token = page.token
 
-    def _end_dead_rows(self) -> None:
-        """End this clone's RUNNING rows, in any experiment, whose processes have ended."""
-        experiments = self.all_experiments()
+    def end_dead_rows(self) -> None:
+        """End this clone's RUNNING rows, in any experiment, whose processes have ended.
+
+        A follower at work does it better: it knows how they have ended. Raises `StoreError`.
+        """
         if clone := processes.clone(self.root):
             query = f"attributes.status = 'RUNNING' and tags.`{CLONE}` = '{clone}'"
-            for run in [*self.runs(query, experiments=experiments)]:
-                if processes.has_ended(run.data.tags):
-                    self.client.set_terminated(run.info.run_id, "KILLED")
+            with self.lock(), self.errors_reported():
+                for run in [*self.runs(query, experiments=self.all_experiments())]:
+                    if processes.has_ended(run.data.tags):
+                        self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_artifacts(self, run: Run, folder: str) -> None:
         """Log the files in a folder to the place of a run for which `why_no_files` is "".
@@ -309,7 +311,7 @@ class ExperimentStores:
     """
 
     def __init__(self, root: Path, folder: str, *, create: bool = True) -> None:
-        self._root, self._folder, self._create = root, folder, create
+        self.root, self._folder, self._create = root, folder, create
         self._opened: dict[str, Store] = {}
 
     def __iter__(self) -> Iterator[Store]:
@@ -325,9 +327,9 @@ class ExperimentStores:
         """
         if name not in self._opened:
             if self._create:
-                found = Store.open(self._root, name, columns, folder=self._folder)
+                found = Store.open(self.root, name, columns, folder=self._folder)
             else:
-                found = Store.existing(self._root, name, folder=self._folder)
+                found = Store.existing(self.root, name, folder=self._folder)
             self._opened[name] = found
         return self._opened[name]
 

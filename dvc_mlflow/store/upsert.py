@@ -17,15 +17,18 @@ from .. import processes
 from ..errors import ModelError
 from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest
 from ..pipeline.tags import (
+    CHANGED,
+    CLONE,
     FOUND_BY,
+    HOST,
     LIVE,
     NAME,
     NAMED,
     NOTE,
     NOTED,
     PARENT,
-    REPRODUCES,
-    TOKEN,
+    PROCESS,
+    SYSTEM,
     UNREAD,
     WHOLE,
 )
@@ -35,20 +38,21 @@ from .runs import stored_run, whole_text
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters
-_OF_THE_MACHINE = "system/"
-"""How the keys of MLflow's system metrics begin."""
+_OF_THE_PROCESS = (HOST, CLONE, SYSTEM, PROCESS)
 
 
-class Live(NamedTuple):
-    """The run of a stage that has just ended."""
+class Begun(NamedTuple):
+    """A run that was opened while a stage ran, and becomes the row of its result."""
 
-    run_id: str = ""
-    name: str = ""
-    """The name that it has from the tool, or that MLflow has made up."""
+    run: Run
     is_used: bool = False
-    """Whether the stage's script has logged to it."""
-    tags: Mapping[str, str] = {}
-    """What ran the code, if the stage has opened no run."""
+    """Whether the stage's script has opened it."""
+    goes_on: bool = False
+    """Whether another stage of the row runs."""
+    is_anew: bool = False
+    """Whether it has something that the result has not, so that another run is made."""
+    changed: Sequence[str] = ()
+    """The inputs that were written while its stage ran."""
 
 
 class Written(NamedTuple):
@@ -66,30 +70,32 @@ class Written(NamedTuple):
     """The metrics that say how good the result is, best first, with signs."""
 
 
-def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Written:
-    """Write a row to its run: the one with its results, the one they join, the live or a new one.
+def upsert(store: Store, row: Row, where: Match, begun: Begun | None = None) -> Written:
+    """Write a row to its run: the one with its results, the one they join, the begun or a new one.
 
     The lock of the store must be held. Raises what the store raises.
     """
-    found = where.has or where.joins
-    if live and found and live.run_id != found.run_id:
-        leave(store, live, {(REPRODUCES if where.has else PARENT): found.run_id})
-        live = Live(tags=live.tags)
-    run, is_new, notes = _run(store, row, found, live)
-    is_live = live is not None and bool(live.run_id)
-    at = int(time.time() * 1000) if is_live else row.time
+    run, is_new, notes = _run(store, row, where, begun)
+    at = int(time.time() * 1000) if begun else row.time
     points = _lacking(store, None if is_new else run, row)
     has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
     metrics = [metric(point, has_ended or at) for point in points]
     params = {key: text for key, text in row.params.items() if key not in run.data.params}
-    tags = {} if is_new else _tags(store, row, run, live, is_joined=where.has is None)
+    goes_on = begun is not None and begun.goes_on
+    tags = {} if is_new else _tags(store, row, run, where, goes_on=goes_on)
+    if begun and begun.changed:
+        tags[CHANGED] = ", ".join(begun.changed)[:_LONGEST_TAG]
+        notes.append(f"{tags[CHANGED]:.200} changed while the stage ran")
     log(store, run.info.run_id, metrics, params, tags)
     notes += [*row.notes, *row.contradicted(run.data.params), *_log_parts(store, run, row.parts)]
-    if is_live or (run.info.end_time and run.info.status != "FINISHED"):  # such as KILLED
+    if goes_on:
+        store.client.update_run(run.info.run_id, "RUNNING")
+    elif begun or (run.info.end_time and run.info.status != "FINISHED"):  # such as KILLED
         store.client.set_terminated(run.info.run_id, end_time=at)
     elif run.info.status != "FINISHED":  # nobody knows how long it took
         store.client.update_run(run.info.run_id, "FINISHED")
-    log(store, run.info.run_id, tags=_last_tags(row, run, found))
+    live = begun.run.data.tags.get(LIVE, "") if begun and goes_on else ""
+    log(store, run.info.run_id, tags=_last_tags(row, run, where.complete, live))
     name = tags.get(NAME, run.info.run_name or "")
     return Written(
         _verb(row, where, points), name, run.info.run_id, _new(row, where), notes, row.measures
@@ -121,20 +127,20 @@ def _verb(row: Row, where: Match, points: Sequence[Point]) -> str:
     return "completed" if points or where.has.declared != row.wanted.declared else ""
 
 
-def _run(
-    store: Store, row: Row, found: StoredRun | None, live: Live | None
-) -> tuple[Run, bool, list[str]]:
+def _run(store: Store, row: Row, where: Match, begun: Begun | None) -> tuple[Run, bool, list[str]]:
     """Return the run that gets a row, whether it is new, and notes."""
-    notes: list[str] = []
-    if run_id := found.run_id if found else live.run_id if live else "":
-        run = store.client.get_run(run_id)
-        if found or live is None or not _has_other_points(store, run, row, live):
-            return run, False, notes
-        if live.is_used:  # what the script has logged would be lost with the run
-            notes.append("a curve was written anew; the row also has points of the earlier one")
-            return run, False, notes
-        store.client.delete_run(run_id)
-    tags = {**row.origin, **row.tags, **(live.tags if live else {}), **row.part_tags}
+    found, notes, own = where.has or where.joins, list[str](), dict[str, str]()
+    if begun and begun.is_anew and not begun.is_used:
+        own = {key: begun.run.data.tags[key] for key in _OF_THE_PROCESS}
+        store.client.delete_run(begun.run.info.run_id)
+    elif begun and begun.is_anew:  # what the script has logged would be lost with the run
+        notes.append("a curve was written anew; the row also has points of the earlier one")
+        return begun.run, False, notes
+    elif begun:
+        return begun.run, False, notes
+    elif found:
+        return store.client.get_run(found.run_id), False, notes
+    tags = {**row.origin, **row.tags, **own, **row.part_tags}
     return new_run(store, row.time, tags, row.name, row.note), True, notes
 
 
@@ -155,29 +161,18 @@ def noted(note: str) -> dict[str, str]:
     return {NOTE: note, NOTED: digest(note)[:8]}
 
 
-def _has_other_points(store: Store, run: Run, row: Row, live: Live) -> bool:
-    """Whether a live run has points that the row has not; a script's own are nobody else's."""
-    points = row.points
-    keys, known = {point.key for point in points}, {*map(comparable, points)}
-    has = (each for each in stored(store, run) if each[0] in keys or not live.is_used)
-    return not {each for each in has if not each[0].startswith(_OF_THE_MACHINE)} <= known
-
-
-def _tags(
-    store: Store, row: Row, run: Run, live: Live | None, *, is_joined: bool
-) -> dict[str, str]:
-    """Return the tags that a run lacks, but for those that are written last.
-
-    It `is_joined` if it gets results that it has not.
-    """
-    has, tags = run.data.tags, {**row.tags, **row.part_tags, **(live.tags if live else {})}
+def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> dict[str, str]:
+    """Return the tags that a run lacks, but for those that are written last."""
+    has, tags, is_joined = run.data.tags, {**row.tags, **row.part_tags}, where.has is None
     is_better = row.wanted.standing.is_better(stored_run(run, store).standing)
     if is_better or WHOLE not in has:
         tags |= row.origin
-    if is_joined:  # until it is complete, nobody else takes it for what a dead process has left
+    if (
+        is_joined and not goes_on
+    ):  # until it is complete, nobody else takes it for what a dead process has left
         tags |= processes.tags(store.root)
     is_more = is_better or is_joined or WHOLE not in has
-    if is_more and run.info.run_name in (has.get(NAMED), live.name if live else None):
+    if is_more and run.info.run_name == has.get(NAMED):
         tags |= {NAME: row.name, NAMED: row.name}
     note = has.get(NOTE, "")
     if is_more and (start := _own_start(note, has.get(NOTED, ""))) is not None:
@@ -191,13 +186,13 @@ def _own_start(note: str, known: str) -> int | None:
     return next((end for end in ends if not note or digest(note[:end])[:8] == known), None)
 
 
-def _last_tags(row: Row, run: Run, found: StoredRun | None) -> dict[str, str]:
+def _last_tags(row: Row, run: Run, found: StoredRun | None, live: str) -> dict[str, str]:
     """Return the tags that say what a run has, which are written last."""
     tags, standing = run.data.tags, found.standing if found else NOWHERE
     if row.wanted.standing.is_better(standing):
         standing = row.wanted.standing
     digits = dict.fromkeys([*tags.get(FOUND_BY, "").split(), *row.digits])
-    last = {FOUND_BY: " ".join(digits)[-_LONGEST_TAG:], LIVE: ""}
+    last = {FOUND_BY: " ".join(digits)[-_LONGEST_TAG:], LIVE: live}
     if row.parts:
         last[UNREAD] = "; ".join(row.unread)[:_LONGEST_TAG]
     last[WHOLE] = whole_text(standing, row.wanted.declared)
@@ -219,20 +214,11 @@ def _log_parts(store: Store, run: Run, parts: Mapping[str, Part]) -> list[str]:
     return notes
 
 
-def written_on(run: Run) -> bool:
-    """Whether a run is not only the tool's: somebody has named or noted it, or a script used it."""
-    tags = run.data.tags
-    is_named = NAMED in tags and tags[NAMED] != run.info.run_name
-    is_noted = NOTED in tags and tags[NOTED] != digest(tags.get(NOTE, ""))[:8]
-    return bool(tags.get(TOKEN)) or is_named or is_noted
-
-
-def leave(store: Store, live: Live, tags: Mapping[str, str]) -> None:
-    """Delete the run of a stage whose result is in another, or tag it if a script has used it."""
-    if not live.run_id:
-        return
-    store.client.set_terminated(live.run_id)
-    if live.is_used:
-        log(store, live.run_id, tags=tags)
+def leave(store: Store, begun: Begun, has: str) -> None:
+    """Delete the run of a stage whose result another one `has`, or let a script's be below that."""
+    run_id = begun.run.info.run_id
+    store.client.set_terminated(run_id)
+    if begun.is_used:
+        log(store, run_id, tags={PARENT: has, LIVE: ""})
     else:
-        store.client.delete_run(live.run_id)
+        store.client.delete_run(run_id)

@@ -124,7 +124,10 @@ def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
     try:
         wait(lambda: statuses(project) == [*wanted], 60)
     except AssertionError:
-        found = [(r.info.status, r.info.run_name, r.data.params) for r in project.rows()]
+        found = [
+            (r.info.status, r.info.run_name, r.info.start_time, r.data.params)
+            for r in project.rows()
+        ]
         raise AssertionError(f"{wanted} expected; there are {found}") from None
     return project.rows()
 
