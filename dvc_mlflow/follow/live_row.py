@@ -134,14 +134,18 @@ class LiveRow:
             for script in [*store.runs(below)]:
                 store.client.set_terminated(script.info.run_id, status)
 
-    def drop(self) -> bool:
-        """Move its run to the trash if nothing has become of it; return whether it went."""
+    def drop(self, has: str = "") -> bool:
+        """Let its run go if nothing has become of it; return whether it is in the trash.
+
+        A script's stays, below the one that `has` its result.
+        """
         self._stop()
         with self._locked() as store:
             if not (self.run_id and self._is_live(store)):
                 return False
-            if self.is_used:  # it stays the script's own
-                log(store, self.run_id, tags={LIVE: ""})
+            if self.is_used:
+                store.client.set_terminated(self.run_id)
+                log(store, self.run_id, tags={LIVE: "", **({PARENT: has} if has else {})})
             else:
                 _delete(store, self.run_id)
         return not self.is_used

@@ -198,7 +198,7 @@ class LiveRows:
         for result in recording.results:
             if row.members & members(result):
                 for store, has in recording.rows_of([result]):
-                    if has.run_id != row.run_id and row.drop():
+                    if has.run_id != row.run_id and row.drop(has.run_id):
                         self._say(f"row {row.name!r} is in the trash: {has.name!r} has its result")
                     row.run_id, row.name = has.run_id, has.name
                     done = {result.row_stages.members[name].name for name in result.digests}

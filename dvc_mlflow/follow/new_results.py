@@ -42,7 +42,7 @@ class NewResults:
         self._stores: dict[str, ExperimentStores] = {}
         self._said: set[str] = set()
         began = 0.0 if history else processes.began(os.getpid())
-        self._old = None if history else tips(root, began)
+        self._old = None if history else tips(root, began + 1)
         self._list()
         for home in [] if history else self.homes:
             now = self._stamps(home.folder)

@@ -10,11 +10,11 @@ import dvc.cli.parser
 import psutil
 import pytest
 
-from dvc_mlflow.processes import Locked
 from support.clone import environment
 from support.followers import end_followers, followers
 from support.following import following, started, statuses, wait_for_rows
 from support.pipelines import Repository, evaluate, repository, train
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -45,8 +45,8 @@ def opened(pid: int) -> set[Path]:
 def test_one_follower(tmp_path: Path) -> None:
     """It has a session of its own, holds nobody's descriptor, and ends by itself.
 
-    Several commands at once, also in stages, have one; `record` returns when each ended stage has
-    its whole row, and prints the rows.
+    Several commands at once, also in stages, have one; after `record`, each ended stage has its
+    whole row, and it prints the rows.
     """
     stages = {
         name: {"cmd": f"{PREFIX} 'sleep 1; echo 1 > {name}'", "deps": ["raw.txt"], "outs": [name]}
@@ -77,7 +77,7 @@ def test_one_follower(tmp_path: Path) -> None:
         *_, row = project.rows()
         assert (len(project.rows()), row.info.status) == (number, "FINISHED")
         assert row.data.metrics == {"train/loss": 0.25}
-        assert f"row {row.info.run_name!r}" in line.out
+        assert repr(row.info.run_name) in line.out
         if number == 1:
             project.set({"rate": 2})
             project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "train")
@@ -106,22 +106,6 @@ def test_beside_another(tmp_path: Path) -> None:
         assert project.record().status == 0
         assert project.rows()[0].data.metrics == {"train/loss": 0.25, "a/score": 1}
     assert project.rows(deleted=True) == []
-
-
-@pytest.mark.rest
-def test_follower_that_does_not_answer(project: Repository) -> None:
-    """If the follower is stopped, `record` says so after half a minute, and does all itself."""
-    project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
-    (follower,) = followers(project.path)
-    with Locked(project.path / ".git/dvc-mlflow"):  # it holds the store's lock while it writes
-        follower.suspend()
-    said = project.record()
-    follower.resume()
-    assert f"process {follower.pid}, which follows this repository, does not answer" in said.error
-    (row,) = project.rows()
-    assert row.info.status == "FINISHED"
-    assert project.record().status == 0
-    assert len(project.rows()) == 1
 
 
 def test_store_is_away(project: Repository) -> None:
@@ -156,14 +140,15 @@ def test_experiments_at_once(project: Repository, slow: bool) -> None:
         for n in rates
     ]
     assert [each.wait(120) for each in running] == [0] * len(rates)
-    assert project.record().status == 0
-    found = sorted(int(row.data.params["rate"]) for row in project.rows())
-    assert found in (rates, [2, *rates])  # it is in the checkout
-    assert {*statuses(project)} == {"FINISHED"}
+
+    def recorded() -> list[int]:
+        done = [row for row in project.rows() if row.info.status == "FINISHED"]
+        return sorted(int(row.data.params["rate"]) for row in done)
+
+    wait(lambda: recorded() in (rates, [2, *rates]), 60)  # 2 is in the checkout
     end_followers(project.path)
     assert project.record("--all").status == 0
-    found = sorted(int(row.data.params["rate"]) for row in project.rows())
-    assert found == [1, 2, *rates]
+    assert recorded() == [1, 2, *rates]
 
 
 def test_removed_repository(tmp_path: Path) -> None:
@@ -174,6 +159,7 @@ def test_removed_repository(tmp_path: Path) -> None:
         wait_for_rows(project, "RUNNING")
         there = followers(project.path)  # a fork of it can be among them
         assert there
-        shutil.rmtree(project.path)
+        while project.path.exists():  # the follower can be writing
+            shutil.rmtree(project.path, ignore_errors=True)
         assert not psutil.wait_procs(there, 60)[1]
         dvc.kill()

@@ -73,9 +73,8 @@ def check(project: Repository, begun: Run, stage: str, experiment: str) -> None:
     row = project.client.get_run(begun.info.run_id)
     assert row.info.status == "FINISHED"
     assert row.data.params == {"mine": "1", "rate": "theirs", "a": "1.0"}  # none is refused
-    digest = row.data.tags[f"dvc-mlflow.lock.{stage}"][:7]
-    assert row.data.tags["script.run_name"] == "training"
-    assert digest in row.info.run_name
+    assert row.data.tags[f"dvc-mlflow.lock.{stage}"][:7] in row.data.tags["dvc-mlflow.found-by"]
+    assert row.info.run_name == "training"
     assert row.data.metrics["score"] == 0.5
     assert "note.txt" in project.artifacts(row)
     below = [
@@ -110,7 +109,8 @@ def begins(project: Repository, old: Collection[str] = ()) -> Run:
 
     def found() -> list[Run]:
         new = [run for run in tops(project) if run.info.run_id not in old]
-        return new if ["script.run_name" in run.data.tags for run in new] == [True] else []
+        is_row = [(r.info.run_name, "dvc-mlflow.live" in r.data.tags) for r in new]
+        return new if is_row == [("training", True)] else []
 
     (row,) = wait_for_store(project, found, 120)
     assert row.info.status == "RUNNING"
@@ -168,8 +168,8 @@ def test_prefix(tmp_path: Path) -> None:
 def test_before_dvc(tmp_path: Path) -> None:
     """So it is before `dvc`, also in a shell, in an experiment, and if there is no store yet.
 
-    If the result is there already, the script's run stays, and names the row that has it; if the
-    stage fails, it is the FAILED row; if the script has chosen another experiment, it is below.
+    If the result is there already, the script's run is below the row that has it; if the stage
+    fails, it is the FAILED row; if the script has chosen another experiment, it stays there.
     """
     gate = tmp_path / "gate"
     stages = {
@@ -182,21 +182,21 @@ def test_before_dvc(tmp_path: Path) -> None:
     check(project, first, "one", "project")
     folders = {path.relative_to(project.path).parts[0] for path in project.path.rglob("note.txt")}
     assert folders == {"mlartifacts"}
-    (chosen,) = [run for run in tops(project) if run.info.run_id != first.info.run_id]
-    (below,) = [
-        run
-        for run in project.rows()
-        if run.data.tags.get("mlflow.parentRunId") == chosen.info.run_id
-    ]
-    assert project.client.get_experiment(below.info.experiment_id).name == "theirs"
-    assert below.data.metrics == {"mine": 1}
+    rows = {run.info.run_id: run for run in tops(project)}
+    names = {
+        r: project.client.get_experiment(run.info.experiment_id).name for r, run in rows.items()
+    }
+    assert sorted(names.values()) == ["project", "project", "theirs"]
+    log = (project.path / ".git/dvc-mlflow/follow.log").read_text()
+    assert "`meta: {mlflow: {experiment: theirs}}` puts the row there" in log
 
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "-f", "one")
     assert project.record().status == 0
-    with_result = [r for r in tops(project) if "dvc-mlflow.lock.one" in r.data.tags]
-    assert [row.info.run_id for row in with_result] == [first.info.run_id]
-    (again,) = [r for r in tops(project) if r.data.tags.get("reproduces") == first.info.run_id]
-    assert again.data.metrics == {"score": 0.5}
+    wait_for_store(project, lambda: "RUNNING" not in statuses(project))
+    assert {run.info.run_id for run in tops(project)} == {*rows}
+    again = [r for r in project.rows() if r.info.run_name == "training"]
+    assert [r.data.tags.get("mlflow.parentRunId") for r in again] == [None, first.info.run_id]
+    assert again[1].data.metrics == {"score": 0.5}
 
     project.write({"fails": ""})
     assert project.run("dvc-mlflow", "run", "dvc", "repro", "-f", "one", check=False).returncode
@@ -233,28 +233,20 @@ open("out.txt", "w").write("1")
 
 
 def test_not_under_run(tmp_path: Path) -> None:
-    """Under plain `dvc` a script's run stays its own, and one line recommends `run`.
-
-    So it does where two `dvc` run below one `run`: nobody knows whose it is.
-    """
-    stages = {
-        name: {"cmd": f"python others.py {name}", "params": ["rate"], "outs": [name]}
-        for name in ("x", "y")
-    }
-    project = project_of(tmp_path / "project", stages)
+    """Under plain `dvc` a script's run stays its own, and one line recommends `run`."""
+    stage = {"cmd": "python others.py x", "params": ["rate"], "outs": ["x"]}
+    project = project_of(tmp_path / "project", {"x": stage})
     with following(project) as follower:
-        followed(project, "repro", "-q", "x")
-        project.set({"rate": 2})
-        both = "dvc repro -q x & dvc repro -q y; wait"
-        project.run("dvc-mlflow", "run", "sh", "-c", both)
-        assert project.record().status == 0
+        for rate in (1, 2):
+            project.set({"rate": rate})
+            followed(project, "repro", "-q", "x")
+            follower.wait_for("x is FINISHED", rate)
         line = (
             "x: its script has opened runs in MLflow itself; under `dvc-mlflow run dvc repro` they"
         )
-        follower.wait_for(line)
+        assert sum(line in each for each in follower.lines) == 1
     rows = [run for run in project.rows() if "dvc-mlflow.row" in run.data.tags]
-    assert [run.data.metrics for run in rows] == [{}, {}, {}]
-    assert len(tops(project)) >= len(rows) + 2  # plain MLflow can have a store of its own
+    assert [run.data.metrics for run in rows] == [{}, {}]
 
 
 def test_tool_below_run(tmp_path: Path) -> None:
