@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -20,6 +21,8 @@ from ..pipeline.promotion import Contender
 from ..place import main_repository
 from ..processes import Locked
 from ..project import Project, gto_tags
+from ..project.definitions import read_pipeline
+from ..project.files import text_of
 from ..registry.committed_models import CommittedModel, logged, models_at, row_of
 from ..registry.show import show
 from ..store.models import is_alias, registered_name
@@ -69,7 +72,7 @@ def _promote(
 ) -> list[str]:
     """Promote a row, and return what was done; raises `_RefusedError`."""
     store, stage = Store.existing(root), given.stage
-    mine = Contender.of(project.pipeline(), row.data.metrics, row.data.tags)
+    mine = Contender.of(read_pipeline(project), row.data.metrics, row.data.tags)
     if not is_alias(stage):
         raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
     with store.errors_reported():
@@ -116,7 +119,7 @@ def _checked(project: Project, store: Store, row: Run, mine: Contender) -> Commi
             logged(project, store, row, each, dry=True)
         except ModelError as error:
             why.append(f"{each.output.path}: {error}")
-    if lines := mine.lines_to_add(project.text, is_loaded=bool(own)):
+    if lines := mine.lines_to_add(partial(text_of, project), is_loaded=bool(own)):
         why += [*mine.pipeline.problems, "dvc.yaml lacks these lines:"]
     if why:
         raise _RefusedError("\n".join(["; ".join(why), *lines]))

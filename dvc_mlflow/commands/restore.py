@@ -8,7 +8,8 @@ from ..pipeline.row_stages import locked_digests
 from ..pipeline.stages import is_inside
 from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, REPRODUCES, TREE, tagged
 from ..place import main_repository
-from ..project import restore, restored_project
+from ..project.definitions import read_pipeline
+from ..project.restored_files import restore, restored_project
 from ..rows import kept_trees
 from ..rows.origin import KeptTree
 from ..rows.restored_folder import RestoredFolder, made, place
@@ -54,7 +55,7 @@ def _restore(digests: Mapping[str, str], folder: RestoredFolder) -> dict[str, st
     """Bring the files of a row's results into its folder; return what is missing, and why."""
     try:
         with restored_project(folder.main, folder.project) as project:
-            pipeline = project.pipeline()
+            pipeline = read_pipeline(project)
             locked = locked_digests(pipeline)
             stages = [pipeline.stages[n] for n, each in locked.items() if each in digests.values()]
             scope = pipeline.scope(stages)

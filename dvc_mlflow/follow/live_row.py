@@ -13,6 +13,9 @@ from ..pipeline.row_stages import RowStages, divided, live_key
 from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN
 from ..place import environment
 from ..project import Project
+from ..project.definitions import read_pipeline
+from ..project.files import md5_of_text
+from ..project.workspace import holds
 from ..record.changed_inputs import ChangedInputs
 from ..record.recording import bring
 from ..rows.content import params_of
@@ -259,7 +262,7 @@ def results_of(project: Project, run: StageRun, name: str) -> list[Result]:
 
     They are those in which it is recorded; if there are none, those that read its outputs.
     """
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     began = int(run.began * 1e9)
     found = state_of(project, pipeline, of_running(project, run.experiment, began))
     own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
@@ -281,14 +284,14 @@ def without_outdated(project: Project, state: State, name: str, others: Set[str]
         for other in others & known.keys()
         if other != name
         and not pipeline.is_upstream(pipeline.stages[other], of=own)
-        and not project.holds(other)
+        and not holds(project, other)
     }
     return replace(state, digests={k: v for k, v in known.items() if k not in gone})
 
 
 def made_by(project: Project) -> dict[str, str]:
     """Return the tags of what runs the code of a project here."""
-    found = environment(project.md5("requirements.txt"))
+    found = environment(md5_of_text(project, "requirements.txt"))
     return {key: value for key, value in found.items() if value}
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from ..errors import ProjectError, masked
 from ..place import address
-from ..project import Project, Seen
+from ..project import Project
+from ..project.running import (
+    Seen,
+    Sources,
+    entry_of,
+    inputs_changed,
+    inputs_seen,
+    is_as_locked,
+    read_again,
+    sources_of,
+)
+from ..project.workspace import begin_at
 from ..record.changed_inputs import tags as changed_tags
 from ..rows.commits import named_experiments
 from ..rows.origin import of_experiment
@@ -87,7 +98,7 @@ class LiveRows:
         self._open: list[LiveRow] = []
         self._idle: dict[LiveRow, float] = {}
         """Since when the `dvc` of a row has run nothing."""
-        self._projects: dict[str, Project] = {}
+        self._projects: dict[str, tuple[Project, Sources]] = {}
         self._elsewhere: set[str] = set()
         """Other stores that stages have named."""
         self._recommended: set[str] = set()
@@ -152,7 +163,7 @@ class LiveRows:
             row.leave()
         for stage in self._stages.values():
             stage.close()
-        for project in self._projects.values():
+        for project, _ in self._projects.values():
             project.close()
 
     def _bring(self, stage: _Stage) -> bool:
@@ -188,13 +199,13 @@ class LiveRows:
         if not Path(run.home).is_dir():
             return
         project = self._project(run.home)
-        name = stage.name = project.begin_at(run.file, run.name)
+        name = stage.name = begin_at(project, run.file, run.name)
         results = results_of(project, run, name)
         if not results:
             return
         stage.open_lock()
-        stage.entry = project.entry(name)
-        stage.inputs = project.inputs(name, int(run.began * 1e9))
+        stage.entry = entry_of(project, name)
+        stage.inputs = inputs_seen(project, name, int(run.began * 1e9))
         result = stage.result = results[0]
         if len(results) > 1:
             return
@@ -266,7 +277,9 @@ class LiveRows:
         """
         try:
             project = self._project(stage.run.home)
-            if project.entry(stage.name) == stage.entry and not project.is_as_locked(stage.name):
+            if entry_of(project, stage.name) == stage.entry and not is_as_locked(
+                project, stage.name
+            ):
                 return None
             state = read_state(project)
         except ProjectError:
@@ -285,7 +298,7 @@ class LiveRows:
         if result is None:
             return
         row = stage.row or LiveRow(self._stores, stage.run, result)
-        if changed := state.project.changed(name, stage.inputs):
+        if changed := inputs_changed(state.project, name, stage.inputs):
             if stage.is_replaced():
                 row.drop()
                 return
@@ -342,16 +355,16 @@ class LiveRows:
 
     def _project(self, home: str) -> Project:
         """Return a project as it is now."""
-        project = self._projects.get(home)
-        if project is not None and project.read_again():
-            return project
-        if project is not None:
+        if home in self._projects:
+            project, sources = self._projects[home]
+            if read_again(project, sources):
+                return project
             del self._projects[home]
             project.close()
         for gone in [each for each in self._projects if not Path(each).is_dir()]:
-            self._projects.pop(gone).close()
-        project = self._projects[home] = Project(at=Path(home))
-        project.keep()
+            self._projects.pop(gone)[0].close()
+        project = Project(at=Path(home))
+        self._projects[home] = project, sources_of(project)
         return project
 
 

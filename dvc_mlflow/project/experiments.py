@@ -20,7 +20,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, masked
-from .dvc_repo import parse
+from .dvc_errors import parse
+from .files import text_of
 from .project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
@@ -71,7 +72,7 @@ def overridden(read: Callable[[str], Any], overrides: Sequence[str]) -> dict[str
 
 def content(project: Project, file: str) -> Any:
     """Return what a params file says; raises `ProjectError`."""
-    if (text := project.text(file)) is None:
+    if (text := text_of(project, file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
         return parse(text, file) or {}
@@ -87,14 +88,14 @@ def _overrides_reported() -> Iterator[None]:
         raise ProjectError(f"{error.__cause__ or error}") from None
 
 
-def run(project: Project, name: str, overrides: Sequence[str]) -> None:
+def run_experiment(project: Project, name: str, overrides: Sequence[str]) -> None:
     """Run an experiment in this clone, with stages from the run cache of its default remote.
 
     Earlier experiments are removed. Raises what DVC raises.
     """
     logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
-    project._repo.experiments.remove(all_commits=True)
-    project._repo.experiments.run(params=[*overrides], name=name, pull=True)
+    project.repo.experiments.remove(all_commits=True)
+    project.repo.experiments.run(params=[*overrides], name=name, pull=True)
 
 
 def blame(error: BaseException, *, at_remote: str = "") -> tuple[str, str]:

@@ -1,231 +1,238 @@
-"""A project in which DVC runs stages while it is open: what they read, and what is new of it."""
+"""A DVC project, opened in the checkout or at a commit."""
 
-import json
+import errno
+import logging
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import posixpath
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
-from dvc.dependency import ParamsDependency
-from dvc_data.hashfile.hash import hash_file
+from dvc.config import Config
+from dvc.dvcfile import load_file
+from dvc.repo import Repo
+from dvc.scm import SCM
 
 from .. import work_tree
 from ..errors import ProjectError
-from ..pipeline.numbers import flatten
-from .at_commits import fill, stages_in
-from .definitions import Definitions
-from .dvc_repo import errors_reported
+from ..git import Blobs, checkout, glob, names
+from ..pipeline.stages import leads_out
+from ..place import folder_of
+from .dvc_errors import errors_reported
 
-_COARSE = 20_000_000  # ns; file times are no finer
-_WRITTEN_BY_TOOLS = (".pyc", ".pyo", "__pycache__")
-"""What running code leaves beside itself; so does what begins with a dot."""
-
-
-class Seen(NamedTuple):
-    """What a stage reads, as it was when it was looked at."""
-
-    algorithm: str
-    value: object
-    """The md5, or the params by key; None if it is known to have changed since the stage began."""
-    files: Mapping[str, str]
-    """The md5s of a folder's files."""
+_OWN = ("dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config")
+"""The files that DVC reads of itself."""
 
 
-class Project(Definitions):
-    """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
+class _Repo(Repo):
+    """DVC's project at a root, with settings that need not be its own."""
+
+    def __init__(self, root: str, settings_of: Path | None) -> None:
+        self._settings_of = settings_of
+        # DVC would take a folder that looks like a bare repository for one. And git has commits,
+        # whatever DVC is told.
+        super().__init__(root, scm=git_at(checkout(Path(root))))
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings, also after DVC has dropped them, as it does whenever it takes its lock."""
+        if self._settings_of is None:
+            return super().config
+        found = Config(f"{self._settings_of}/.dvc")
+        found["cache"].setdefault("dir", f"{self._settings_of}/.dvc/cache")
+        return found
+
+    def _ignore(self) -> None:
+        """Write no .gitignore."""
+
+
+def git_at(top: Path) -> Any:
+    """Return DVC's access to git in a checkout.
+
+    By itself, it takes a git worktree of a submodule for a folder of git's own.
+    """
+    scm = SCM(str(top))
+    scm.dulwich.repo.path = scm._root_dir = str(top)
+    return scm
+
+
+class Project:
+    """The DVC project around a folder, by default the working directory; raises `ProjectError`.
+
+    Its settings and remotes are those of the project `settings_of`, by default its own. Paths and
+    names are the tool's: relative to the project's root, with forward slashes.
+    """
 
     def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
-        super().__init__(settings_of, at)
-        self._running: Any = None
-        self._sources: dict[Path, bytes | None] = {}
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+        self.top = checkout(at)
+        """The root of the git checkout."""
+        with errors_reported():
+            root = Repo.find_root(at and f"{at}")
+            _check_own_files(root, self.top)
+            self.repo: Repo = _Repo(root, settings_of)
+            """DVC's own object."""
+        self.root = Path(self.repo.root_dir)
+        self.folder = folder_of(self.root, self.top)
+        """The project's folder in the repository, or ""."""
+        self.blobs = Blobs(self.top)
+        self.commit = ""
+        """The commit that is read, or "" for the checkout."""
+        self.locks: dict[str, dict[str, Any]] | None = None
+        """What the locks have, by path and stage, if DVC has not read them."""
+        self.outs: dict[str, Any] = {}
+        """DVC's outputs, by path."""
+        self.versions: dict[tuple[str, str], dict[str, str]] = {}
+        """The blobs of all commits that a file has had, by path and algorithm, then by md5."""
+        self._dvc_files: dict[str, Any] = {}
 
-    def keep(self) -> None:
-        """Remember what the stages are read from, so that the project can be read again."""
-        began = time.time_ns()
-        self._sources = {file: self._source(file, began) for file in {*self._files_read()}}
-        self._read_locks()
+    @property
+    def is_past(self) -> bool:
+        """Whether it is read from a commit, not from the checkout."""
+        return bool(self.commit)
 
-    def read_again(self) -> bool:
-        """Read what has changed in dvc.lock; return False if anything else has changed.
+    def __enter__(self) -> Self:
+        return self
 
-        A stage that DVC has run has the hashes in dvc.lock again, not those of its files.
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close DVC's databases, and end `git cat-file`."""
+        self.repo.close()
+        self.blobs.close()
+
+    @contextmanager
+    def at(self, revision: str) -> Iterator[str]:
+        """Read from a commit in the block, or from the checkout if it is ""; yield its hash."""
+        with ExitStack() as switched:
+            now: Any
+            for name, now in {"commit": "", "locks": None, "_dvc_files": {}}.items():
+                switched.callback(setattr, self, name, getattr(self, name))
+                setattr(self, name, now)
+            if revision:
+                config = self.repo.config  # the remotes and the cache of today
+                # Another library for git, once used, would decide what git ignores in the checkout.
+                switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)
+                with errors_reported():
+                    try:
+                        self.commit = switched.enter_context(self.repo.switch(revision))
+                    except ValueError:  # from an older library for git
+                        raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    _read_by_git(self.repo.fs, self.blobs)
+                self.repo.__dict__["config"] = config
+            yield self.commit
+
+    def content(self, path: str, cached: str = "") -> bytes:
+        """Return a file of the checkout or the commit; raises `OSError`.
+
+        In the checkout, it can be a link to the file in DVC's cache that is `cached`.
         """
-        if any(self._source(file) != content for file, content in self._sources.items()):
-            return False
-        try:
-            self._read_locks()
-        except ProjectError:  # DVC says what is wrong with a lock
-            return False
-        self._repo.scm._reset()
-        self._running = None
-        return True
+        if not self.commit:
+            return work_tree.read(self.absolute(path), self.top, cached=cached)
+        if (content := self.committed(self.commit, path)) is None:
+            raise FileNotFoundError(path)
+        return content
 
-    def entry(self, name: str) -> object:
-        """Return what dvc.lock had of a stage when it was read last, or None."""
-        stage = self.dvc_stage(name)
-        lock = next(lock for each, lock in self.with_locks() if each is stage)
-        return (self.locks or {}).get(lock, {}).get(stage.name)
+    def committed(self, commit: str, path: str) -> bytes | None:
+        """Return a file of a commit, or None if there is none."""
+        name = self.in_git(path)
+        return self.blobs.read(f"{commit}:{name}") if name else None
 
-    def begin_at(self, file: str, name: str) -> str:
-        """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
+    def dvc_file(self, path: str) -> Any:
+        """Return DVC's own object for a dvc.yaml or a `.dvc` file, which is parsed once."""
+        if path not in self._dvc_files:
+            self._dvc_files[path] = load_file(self.repo, path)
+        return self._dvc_files[path]
 
-        From now on its params are those that it reads, not those in dvc.lock.
+    def is_inside(self, path: str | Path) -> bool:
+        """Whether a path of the checkout, or what it links to, is in the repository.
+
+        Anybody can have written the path, or committed the link.
         """
-        with errors_reported():
-            named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
-            for stage in named:
-                if os.path.realpath(stage.path) == os.path.realpath(file):
-                    self._running = stage
-                    for dep in stage.params:
-                        work_tree.check(dep.fs_path, self.top)
-                        dep.hash_info = dep.get_hash()
-                    return self._name(stage)
-        raise ProjectError(f"DVC has no stage {name!r} in {file}")
+        return work_tree.is_inside(path, self.top)
 
-    def holds(self, name: str) -> bool:
-        """Whether DVC would not run a stage again: its command, params and inputs are as locked."""
-        with errors_reported():
-            if (stage := self.dvc_stage(name)) is None:
-                return True  # no stage makes it
-            changed = getattr(stage, "cmd_changed", False) or stage.always_changed
-            return not (changed or any(dep.workspace_status() for dep in stage.deps))
+    def in_git(self, path: str) -> str:
+        """Return the path of a file in the repository, or "" if it is outside."""
+        name = posixpath.normpath(posixpath.join(self.folder, path))
+        return "" if leads_out(name) else name
 
-    def is_busy(self) -> bool:
-        """Whether DVC holds files of the project, as while it runs a stage."""
-        with suppress(OSError):
-            rwlock = self.root / ".dvc/tmp/rwlock"
-            return b'"pid"' in work_tree.read(rwlock, self.root, of_dvc=True, most=1_000_000)
-        return False
+    def name_of(self, stage: Any) -> str:
+        """Return the name of one of DVC's stages: below the root, its folder comes first."""
+        own = getattr(stage, "name", None) or Path(stage.path).stem
+        return posixpath.join(posixpath.dirname(self.relative(stage.path)), own)
 
-    def files_to_keep(self) -> tuple[frozenset[Path], frozenset[Path], list[Path]]:
-        """Return what results need from the checkout beside what git tracks, by absolute paths.
+    def path_of(self, item: Any) -> str:
+        """Return the path of an output or a dependency, or its address if it is elsewhere.
 
-        That is what any stage reads, but for the outputs that DVC keeps, which are second and never
-        in git; then the outputs that DVC leaves to git, and each dvc.lock.
+        DVC itself takes `..` above the repository's root for that root when it reads a commit.
         """
-        outs = self.outs.values()
-        others = {Path(out.fs_path) for out in outs if not out.use_cache}
-        others |= {self.root / lock for _, lock in self.with_locks()}
-        return (
-            frozenset(Path(dep.fs_path) for s in self._repo.index.stages for dep in s.deps),
-            frozenset(Path(out.fs_path) for out in outs if out.use_cache),
-            [path for path in sorted(others) if path.exists() and self.is_inside(path)],
-        )
+        given = str(item.def_path)
+        if "://" in given or posixpath.isabs(given):
+            return given
+        found = posixpath.normpath(posixpath.join(self.relative(item.stage.wdir), given))
+        return "" if found == "." else found
 
-    def is_as_locked(self, name: str) -> bool:
-        """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
+    def beside(self, file: str, path: str) -> str:
+        """Return a path that a dvc.yaml, given by DVC's path of it, has relative to itself."""
+        folder = posixpath.dirname(self.relative(file))
+        return posixpath.normpath(posixpath.join(folder, path))
 
-        DVC has just hashed them, so it does not again.
-        """
-        with errors_reported():
-            outs = self.dvc_stage(name).outs
-            return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
+    def relative(self, path: str) -> str:
+        """Return one of DVC's paths, which are absolute, relative to the root; that itself is ""."""
+        found = os.path.relpath(path, self.repo.root_dir).replace(os.sep, "/")
+        return "" if found == "." else found
 
-    def inputs(self, name: str, began: int) -> dict[str, Seen]:
-        """Return what a stage reads that `began` (in ns) to run, by path.
-
-        DVC remembers the md5s of files, so it does not hash them again. What has changed since then
-        is None if DVC knew it before, and else it is left out, as nobody knows what it was.
-        """
-        found: dict[str, Seen] = {}
-        with errors_reported():
-            for dep in self.dvc_stage(name).deps:
-                if isinstance(dep, ParamsDependency):
-                    work_tree.check(dep.fs_path, self.top)
-                    changed = _changed_since(Path(dep.fs_path), began)
-                    value: object = flatten(dep.get_hash().value or {})
-                    if not changed:
-                        found[self._path(dep)] = Seen(f"{dep.hash_name}", value, {})
-                elif dep.fs.protocol == "local" and dep.exists:
-                    _, now = self.hash(dep)
-                    before = self._known_before(dep, began)
-                    value = now.hash_info.value
-                    if any(md5 and _md5(f, dep, self._repo) != md5 for f, md5 in before.items()):
-                        value = None
-                    if value is None or all(before.values()):
-                        found[self._path(dep)] = Seen(now.hash_info.name, value, _files(now))
-        return found
-
-    def changed(self, name: str, seen: Mapping[str, Seen]) -> list[str]:
-        """Return what has changed of a stage's inputs between a look and the result in dvc.lock."""
-        found = []
-        with errors_reported():
-            for dep in self.dvc_stage(name).deps:
-                path, info = self._path(dep), dep.hash_info
-                if (was := seen.get(path)) is None or not info:
-                    continue
-                if isinstance(dep, ParamsDependency):
-                    has_changed = flatten(info.value or {}) != was.value
-                else:
-                    is_other = info.name == was.algorithm and info.value != was.value
-                    has_changed = is_other and not self._is_written_by_tools(dep, was)
-                found += [path] if has_changed else []
-        return found
-
-    def _is_written_by_tools(self, dep: Any, was: Seen) -> bool:
-        """Whether a folder differs only by what running code leaves beside itself."""
-        now = self.tree(dep) if dep.hash_info.isdir and was.value else None
-        if now is None:
-            return False
-        different = {*_files(now).items()} ^ {*was.files.items()}
-        parts = [path.split("/") for path, _ in different]
-        return all(any(p[0] == "." or p.endswith(_WRITTEN_BY_TOOLS) for p in own) for own in parts)
-
-    def _read_locks(self) -> None:
-        """Give the stages what is in dvc.lock."""
-        stages = [*self.with_locks()]
-        texts = {lock: self._source(self.root / lock) or b"" for _, lock in stages}
-        self.locks = {
-            lock: stages_in(text.decode(errors="replace"), lock) for lock, text in texts.items()
-        }
-        for stage, lock in stages:
-            fill(stage, self.locks[lock].get(stage.name), lock)
-
-    def _known_before(self, dep: Any, began: int) -> dict[str, str]:
-        """Return the files of an input that changed since then, with the md5s that DVC knew."""
-        found, walk = {}, self._repo.dvcignore.walk
-        folders = walk(dep.fs, dep.fs_path) if dep.isdir() else [(dep.fs_path, [], [""])]
-        for folder, _, names in folders:
-            for name in names:
-                if _changed_since(file := Path(folder, name), began):
-                    entry = json.loads(self._repo.state.hashes.get(str(file)) or "{}")
-                    found[str(file)] = entry.get("hash_info", {}).get("md5", "")
-        return found
-
-    def _source(self, file: Path, began: int = 0) -> bytes | None:
-        r"""Return what a file has, None if it cannot be read; b"\0" if it changed after `began`."""
-        if began and _changed_since(file, began):
-            return b"\0"
-        try:
-            return work_tree.read(file, self.top, of_dvc=True)
-        except OSError:
-            return None
-
-    def _files_read(self) -> Iterator[Path]:
-        """Yield the files that decide what the stages are, whether they exist or not."""
-        yield from (self.root / name for name in (".dvcignore", ".dvc/config", ".dvc/config.local"))
-        with errors_reported():
-            index = self._repo.index
-            tops = (index._metrics, index._plots, index._params, index._artifacts)
-            paths = {*(s.path for s in index.stages), *(p for top in tops for p in top)}
-            yield from (Path(path) for path in paths)
-            yield from self.template_files()
+    def absolute(self, path: str) -> str:
+        """Return a path as DVC has it, in the checkout or the commit."""
+        if posixpath.isabs(path):
+            return path
+        joined = self.repo.fs.join(self.repo.root_dir, *path.split("/"))
+        return posixpath.normpath(str(joined))
 
 
-def _changed_since(file: Path, began: int) -> bool:
-    try:
-        return file.stat().st_ctime_ns >= began - _COARSE
-    except OSError:
-        return False
+def _check_own_files(root: str, top: Path) -> None:
+    """Raise `OSError` if DVC's own files of a project are not what DVC should read.
+
+    Nor does DVC write into a folder outside, to which a commit has a link; a user's own may lead
+    there.
+    """
+    folder = folder_of(Path(root), top)
+    for path in (f"{root}/{name}" for name in (".dvc", ".dvc/tmp", ".dvc/cache")):
+        leads_out = not work_tree.is_inside(path, top, of_dvc=True)
+        if leads_out and names("ls-files", "-z", "--", os.path.relpath(path, top), cwd=top):
+            raise work_tree.RefusedError(errno.EPERM, "is a link that git tracks; delete it", path)
+    patterns = (glob(folder, f"**/{name}") for name in ("dvc.yaml", ".dvcignore"))
+    listed = names("ls-files", "-co", "--exclude-standard", "-z", "--", *patterns, cwd=top)
+    found = [f"{root}/{name}" for name in _OWN]
+    for path in (f"{top}/{name}" for name in listed):
+        found += [path, f"{posixpath.dirname(path)}/dvc.lock"]
+    for path in dict.fromkeys(found):
+        work_tree.check(path, top, of_dvc=True)
 
 
-def _md5(file: str, dep: Any, repo: Any) -> str:
-    return str(hash_file(file, dep.fs, dep.hash_name, repo.state)[1].value)
+def _read_by_git(fs: Any, blobs: Blobs) -> None:
+    """Let DVC read a commit's files by git itself.
 
+    Its own library reads them in a thread. If that fails, as with a split index or a file that a
+    partial clone lacks, it waits for ever, and Ctrl-C does not end it.
+    """
+    trie = fs.fs.trie
 
-def _files(found: Any) -> dict[str, str]:
-    """Return the md5s of the files in DVC's list of a folder, by path."""
-    is_folder = found.hash_info.isdir
-    return {"/".join(key): info.value for key, _, info in found} if is_folder else {}
+    def read(key: tuple[str, ...], **_: Any) -> BytesIO:
+        found = trie.trie[key]
+        if found.isdir:
+            raise IsADirectoryError
+        content = blobs.read(found.sha)
+        if content is None:
+            path = "/".join(key)
+            raise OSError(
+                f"git lacks {path}: `git fetch --refetch --no-filter` completes a partial clone"
+            )
+        return BytesIO(content)
+
+    trie.open = read

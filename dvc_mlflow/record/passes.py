@@ -14,6 +14,7 @@ from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
 from ..place import own_folder
 from ..project import Project
+from ..project.files import cache_stamp
 from ..rows.commits import Commits, committed, everything, named_experiments
 from ..rows.result import pipeline_now
 from ..store.store import Store, exists
@@ -81,13 +82,13 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
         # `git fetch --unshallow` brings commits below the same tips.
         "shallow": ask("rev-parse", "--is-shallow-repository", cwd=project.top),
         # While rows lack files, DVC's cache can get them.
-        "lacking": noted.get("lacking") and project.cache_stamp(),
+        "lacking": noted.get("lacking") and cache_stamp(project),
     }
 
 
 def _cache(project: Project, recording: Recording) -> str:
     """Return a stamp of DVC's cache if rows lack files that it may get, else ""."""
-    return project.cache_stamp() if recording.unread else ""
+    return cache_stamp(project) if recording.unread else ""
 
 
 def _noted(project: Project, root: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..pipeline.row_stages import divided
 from ..pipeline.stages import Stage
 from ..pipeline.tags import KEPT, REPRODUCES
 from ..project import Project, ProjectAt
+from ..project.definitions import read_pipeline
 from ..rows import kept_trees
 from ..rows.commits import Commits, Snapshot, committed, has_lock
 from ..rows.content import fetch
@@ -157,7 +158,7 @@ class Recording:
                 continue
             if each.snapshot is None:
                 self._past.leave()
-                self._project.pipeline()  # its files are again those of the checkout
+                read_pipeline(self._project)  # its files are again those of the checkout
             else:
                 self._past.at(each.snapshot.commit, each.snapshot.definitions, each.snapshot.locks)
             self._add(each.result)

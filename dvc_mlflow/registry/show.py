@@ -17,6 +17,7 @@ from ..errors import ModelError, ProjectError
 from ..git import ask
 from ..pipeline.tags import GTO_COMMIT, GTO_STAGE, GTO_TAG, ROW, tagged
 from ..project import Project
+from ..project.definitions import read_pipeline
 from ..store.models import is_alias, registered_name
 from ..store.store import Store, exists
 from .committed_models import logged, models_at, row_of
@@ -82,7 +83,7 @@ class _View:
         """
         every = models_at(self._project, version.commit)
         if not (own := [each for each in every if each.model.name == artifact]):
-            if any(model.name == artifact for model in self._project.pipeline().models):
+            if any(model.name == artifact for model in read_pipeline(self._project).models):
                 raise ModelError("dvc.lock at its commit has no result of the model")
             return ""
         if (row := row_of(self.store, own[0])) is None:

@@ -20,7 +20,18 @@ from ..pipeline.row import Input, Part, Point
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
-from ..project import SMALL, File, Project, parse
+from ..project import Project
+from ..project.dvc_errors import parse
+from ..project.files import (
+    SMALL,
+    File,
+    address_of,
+    content_of,
+    cure_of,
+    fetch_files,
+    files_of,
+    is_outside,
+)
 from .result import Result
 from .served_models import add_models
 
@@ -95,7 +106,7 @@ def fetch(result: Result) -> list[str]:
                 )
 
             if whole or _is_shown(pipeline, out):
-                why = result.project.fetch(out, is_wanted)
+                why = fetch_files(result.project, out, is_wanted)
                 notes += [why] if why else []
     return notes
 
@@ -133,7 +144,7 @@ def _source(project: Project, md5: str) -> tuple[str, str]:
     The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
     of its files.
     """
-    kind, address = project.address(md5)
+    kind, address = address_of(project, md5)
     return kind, json.dumps({"url" if kind == "http" else "uri": address})
 
 
@@ -174,19 +185,19 @@ def _files(
     project, pipeline = result.project, result.pipeline
     for output in stage.outs:
         small = keeps_files and output.size <= SMALL
-        if project.is_outside(output):
+        if is_outside(project, output):
             if _is_shown(pipeline, output):
                 part.notes.append(f"{output.path} is not in the repository; it is left out")
             continue
         try:
             with one_line(f"{output.path} cannot be read"):
-                files = project.files(output) if small or _is_shown(pipeline, output) else []
+                files = files_of(project, output) if small or _is_shown(pipeline, output) else []
         except ProjectError as error:  # of a list of files that anybody can have written
             part.notes.append(f"{error}")
             continue
         if files is None:
             if _is_shown(pipeline, output):
-                part.unread[output.path] = project.cure(output)
+                part.unread[output.path] = cure_of(project, output)
             continue
         for file in files:
             shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
@@ -197,10 +208,10 @@ def _files(
             largest = _LARGEST_YAML if is_yaml else _LARGEST
             if file.size > largest * 1_000_000:
                 part.notes.append(f"{file.path} has more than {largest} MB; it is left out")
-            elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
+            elif (body := content_of(project, output, file, is_shown=bool(shown))) is not None:
                 yield output, file, body
             elif shown:
-                part.unread[file.path] = project.cure(output)
+                part.unread[file.path] = cure_of(project, output)
 
 
 def _add_curves(

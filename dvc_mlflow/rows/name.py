@@ -17,7 +17,9 @@ from ..pipeline.numbers import flatten
 from ..pipeline.row_stages import as_key
 from ..pipeline.stages import Params, Stage, normal
 from ..pipeline.tags import text as as_text
-from ..project import Project, is_generated, stages_in
+from ..project import Project
+from ..project.at_commits import stages_in
+from ..project.experiment_names import is_generated
 from .result import Result
 
 _MOST_PARAMS = 3

@@ -9,6 +9,7 @@ from ..errors import ProjectError
 from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
+from ..project.definitions import read_pipeline
 from .origin import Origin, of_commit, of_workspace
 
 
@@ -94,7 +95,7 @@ def read_state(project: Project, commit: str = "") -> State:
 
     Raises `ProjectError`.
     """
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
     return state_of(project, pipeline, origin)
 
@@ -102,7 +103,7 @@ def read_state(project: Project, commit: str = "") -> State:
 def pipeline_now(project: Project) -> Pipeline | None:
     """Return the pipeline of the checkout, or None if DVC cannot read it."""
     try:
-        return project.pipeline()
+        return read_pipeline(project)
     except ProjectError:
         return None
 
@@ -130,6 +131,6 @@ def chosen_columns(row_stages: RowStages) -> list[str]:
 
 def first_table(project: Project) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result."""
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     found = divided(pipeline, recorded(pipeline))
     return (experiment_of(found[0]), chosen_columns(found[0])) if found else ("", [])

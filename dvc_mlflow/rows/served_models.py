@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..pipeline.row import Part, ServedModel
 from ..pipeline.stages import Model, Output
 from ..project import Project
+from ..project.files import code_below, contents_of, files_of, text_of
 from .result import Result
 
 
@@ -43,14 +44,14 @@ def served(
 
     Without a `loader`, the project has it where it has the model. Raises `ModelError`.
     """
-    files = project.files(output)
+    files = files_of(project, output)
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
     if not (model.loader_module or is_package):
         return None
     own = Loader({}, []) if is_package else loader or loader_of(project, model)
     made_of = [model.loader_module, own.requirements, dict(model.signature)]
     digests = {path: _md5(content) for path, content in own.code.items()}
-    contents = project.contents(output)
+    contents = contents_of(project, output)
     if contents is None:
         raise ModelError("its bytes are neither here nor in DVC's cache")
     return ServedModel(
@@ -75,7 +76,7 @@ def loader_of(project: Project, model: Model) -> Loader:
 def _code(project: Project, model: Model) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for path in model.code_paths:
-        if not (files := project.code(path)):
+        if not (files := code_below(project, path)):
             raise ModelError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
         found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
@@ -87,7 +88,7 @@ def _requirements(project: Project, model: Model) -> list[str]:
     path = model.pip_requirements
     if not isinstance(path, str):
         return list(path)
-    if (text := project.text(path)) is None:
+    if (text := text_of(project, path)) is None:
         raise ModelError(f"pip_requirements: {path!r} is not there")
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]

@@ -8,6 +8,7 @@ from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
 from ..project import Project, ProjectAt
 from ..project.default_remote import Remote, elsewhere
+from ..project.definitions import read_pipeline
 from ..record.recording import Options, Recording
 from ..rows.commits import Commits, snapshots
 from ..rows.result import State, chosen_columns, experiment_of, state_of
@@ -29,7 +30,7 @@ class Results:
         self.metrics: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
         """Of each row of an experiment, its run's id and its metrics."""
         self._recording = Recording(project, root, Options(fetch=True))
-        pipeline = project.pipeline()
+        pipeline = read_pipeline(project)
         for each in divided(pipeline, recorded(pipeline)):
             self._recording.stores.of(experiment_of(each), chosen_columns(each))
 

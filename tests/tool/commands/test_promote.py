@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaml
 
 from dvc_mlflow.pipeline.promotion import Contender
 from dvc_mlflow.project import Project
+from dvc_mlflow.project.definitions import read_pipeline
+from dvc_mlflow.project.files import text_of
 from support import locked
 from support.pipelines import ARTIFACTS, MODEL, Repository, Stages, evaluate, makes, train
 from support.promoting import (
@@ -49,7 +52,7 @@ def contender(project: Repository, **metrics: float) -> Contender:
     (found,) = locked.read(project).rows
     with chdir(project.path), Project() as opened:
         tags = {**found.tags, **({"data": found.data} if found.data else {})}
-        return Contender.of(opened.pipeline(), metrics or found.metrics, tags)
+        return Contender.of(read_pipeline(opened), metrics or found.metrics, tags)
 
 
 DEFEATS: dict[str, tuple[dict[str, float], str, str]] = {
@@ -109,7 +112,7 @@ def lines(path: Path, model: str, files: Mapping[str, str], data: str) -> Any:
     project = locked.locked(path, stages, files=texts, tracked=tracked, artifacts=declared)
     with chdir(project.path), Project() as opened:
         return yaml.safe_load(
-            "\n".join(contender(project).lines_to_add(opened.text, is_loaded=False))
+            "\n".join(contender(project).lines_to_add(partial(text_of, opened), is_loaded=False))
         )
 
 

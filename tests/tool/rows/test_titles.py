@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dvc.repo.experiments.utils import gen_random_name
 
-from dvc_mlflow.project import is_generated
+from dvc_mlflow.project.experiment_names import is_generated
 from support.locked import Table, evaluated, locked, row, trained
 from support.pipelines import PARAMS, TWO_EVALUATIONS, evaluate, train
 
