@@ -33,7 +33,7 @@ class Remote:
 
     def __init__(self, project: Project) -> None:
         self._repo = project.repo
-        if not self._repo.config["core"].get("remote"):
+        if not project.remote:
             raise ProjectError("no DVC remote: `dvc remote add -d NAME URL` first")
         self._remote = self._repo.cloud.get_remote()
         fs, path = self._remote.fs, self._remote.path

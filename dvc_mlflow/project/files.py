@@ -2,25 +2,27 @@
 
 import io
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
-from dvc.fs import LocalFileSystem
 from dvc_data.hashfile.hash import fobj_md5
+from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
 from .. import work_tree
+from ..errors import masked
 from ..git import ask, tree
 from ..pipeline.stages import Output, leads_out
 from .project import Project
-from .remotes import fetch_objects
 
 SMALL = 1_000_000
 """The most bytes of an output that is also kept outside DVC's cache."""
+_NO_REMOTE = "there is no default DVC remote"
 _UNREADABLE = (OSError, ValueError, DvcException)  # a file that is missing, damaged or elsewhere
 
 
@@ -61,16 +63,12 @@ def content_of(
     Git is asked for what DVC keeps only if a row shows it, as each path takes 10 to 100 ms.
     """
     out = project.outs[output.path]
-    with suppress(*_UNREADABLE):
-        content = project.content(file.path, _cached(out, file.md5))
-        if file.md5 in md5s(content, out.hash_name):
-            return content
-    if out.is_in_repo:
-        cache = out.cache if out.use_cache else out.local_cache
+    cached = _cached(out, file.md5)
+    for read in (partial(project.content, file.path, cached), Path(cached).read_bytes):
         with suppress(*_UNREADABLE):
-            content = cache.fs.cat_file(cache.oid_to_path(file.md5))
+            content = read()
             if file.md5 in md5s(content, out.hash_name):
-                return bytes(content)
+                return content
     is_asked = project.is_past and (is_shown or not out.use_cache)  # another commit can have it
     return version_of(project, out, file.path, file.md5) if is_asked else None
 
@@ -81,10 +79,35 @@ def fetch_files(project: Project, output: Output, is_wanted: Callable[[File], bo
     if not (out.use_cache and out.hash_info):
         return ""
     if output.is_folder and tree_of(project, out) is None:
-        fetch_objects(project.repo, out, [output.md5])
+        _fetch(project, out, [output.md5])
     wanted = [file.md5 for file in files_of(project, output) or () if is_wanted(file)]
-    why = fetch_objects(project.repo, out, wanted)
+    why = _fetch(project, out, wanted)
     return f"{output.path} cannot be fetched: {why}" if why else ""
+
+
+def _fetch(project: Project, out: Any, oids: Sequence[str]) -> str:
+    """Fetch those of an output's objects that DVC's cache lacks; return why not all came."""
+    lacking = [HashInfo(out.hash_name, oid) for oid in oids if not out.cache.exists(oid)]
+    if not lacking:
+        return ""
+    name = out.remote or project.remote
+    why = why_not_fetched(name, lambda: name and project.repo.cloud.pull(lacking, remote=name))
+    # DVC calls nothing failed if it has found nothing at all.
+    return "" if all(out.cache.exists(each.value) for each in lacking) else why
+
+
+def why_not_fetched(remote: str, fetch: Callable[[], object]) -> str:
+    """Call DVC to fetch files; return why those that are still missing have not come.
+
+    DVC does the same if a file is not there and if a server does not answer, so no remote is said
+    to lack a file.
+    """
+    why = f"it did not come from the DVC remote {remote!r}" if remote else _NO_REMOTE
+    try:
+        fetch()
+    except Exception as error:  # whatever a remote's library raises
+        return f"{why} ({masked(' '.join(f'{error}'.split()))[:200] or type(error).__name__})"
+    return why
 
 
 def cure_of(project: Project, output: Output) -> str:
@@ -175,8 +198,7 @@ def address_of(project: Project, oid: str) -> tuple[str, str]:
     They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
     only some kinds, none that keeps versions of files, and none with a user in its address.
     """
-    config = project.repo.config
-    remote = config["remote"].get(config["core"].get("remote"), {})
+    remote = project.repo.config["remote"].get(project.remote, {})
     start = str(remote.get("url", ""))
     kind = start.partition("://")[0] if "://" in start else "local"
     known = kind in ("local", "s3", "gs", "hdfs", "http", "https")
@@ -206,7 +228,7 @@ def tree_of(project: Project, out: Any) -> Any:
         if not project.is_inside(out.fs_path):
             return None
         with suppress(*_UNREADABLE):
-            if (tree := hash_of(out, dry=True)[1]).hash_info == out.hash_info:
+            if (tree := hash_of(out, dry=True)).hash_info == out.hash_info:
                 return tree
         if out.use_cache:
             return None
@@ -215,14 +237,11 @@ def tree_of(project: Project, out: Any) -> Any:
     return _listed(files, out.hash_info.value, out.hash_name)
 
 
-def hash_of(item: Any, *, dry: bool = False) -> tuple[Any, Any]:
-    """Return size and hash of a file or a folder, with the list of its files."""
-    odb = item.cache if item.is_in_repo and item.use_cache else item.local_cache
+def hash_of(item: Any, *, dry: bool = False) -> Any:
+    """Return what DVC reads of a file or folder of the checkout: its hash, and a folder's files."""
     options = {"ignore": item.dvcignore, "dry_run": dry or not item.use_cache}
-    _, meta, found = item._build(
-        odb, item.fs_path, item.fs, item.hash_name, no_progress_bar=True, **options
-    )
-    return meta, found
+    where = (item.local_cache, item.fs_path, item.fs, item.hash_name)
+    return item._build(*where, no_progress_bar=True, **options)[2]
 
 
 def _here(project: Project, out: Any, file: File) -> Iterator[Path]:
@@ -236,10 +255,8 @@ def _here(project: Project, out: Any, file: File) -> Iterator[Path]:
 
 
 def _cached(out: Any, md5: str) -> str:
-    """Return where DVC's cache on this machine has a file of an output, or ""."""
-    cache = out.cache if out.use_cache else out.local_cache
-    is_local = out.is_in_repo and isinstance(cache.fs, LocalFileSystem)
-    return str(cache.oid_to_path(md5)) if is_local else ""
+    """Return where DVC's cache has a file of an output, or "" if it keeps none of it."""
+    return str(out.local_cache.oid_to_path(md5)) if out.is_in_repo else ""
 
 
 def differs_in_git(project: Project, commit: str, output: Output) -> bool:

@@ -95,6 +95,11 @@ class Project:
         """Whether it is read from a commit, not from the checkout."""
         return bool(self.commit)
 
+    @property
+    def remote(self) -> str:
+        """The name of the default DVC remote, or ""."""
+        return str(self.repo.config["core"].get("remote") or "")
+
     def __enter__(self) -> Self:
         return self
 
@@ -183,7 +188,7 @@ class Project:
         return posixpath.normpath(posixpath.join(folder, path))
 
     def relative(self, path: str) -> str:
-        """Return one of DVC's paths, which are absolute, relative to the root; that itself is ""."""
+        """Return an absolute path of DVC's relative to the root, which itself is ""."""
         found = os.path.relpath(path, self.repo.root_dir).replace(os.sep, "/")
         return "" if found == "." else found
 

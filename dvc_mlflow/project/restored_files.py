@@ -11,10 +11,10 @@ from dvc.config_schema import RelPath
 from ..git import ask
 from ..pipeline.stages import Stage, is_below, is_inside, overlap
 from .at_commits import as_of_today
+from .definitions import dvc_stage
 from .dvc_errors import errors_reported
-from .files import file_has_md5, md5_of, tree_of, version_of
+from .files import file_has_md5, md5_of, tree_of, version_of, why_not_fetched
 from .project import Project
-from .remotes import fetch
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def restore(
     stay = [] if is_new else [out for out in outs if out.exists and _wrong(project, out)]
     lacking = [out for out in outs if out not in stay and not _bring(project, out)]
     wanted = [out for out in lacking if _may_be_fetched(project, out, main)]
-    why = fetch(project.repo, wanted) if wanted else ""
+    why = _fetch(project, wanted) if wanted else ""
     reasons = dict.fromkeys(stay, "another one is here; delete that, and restore again")
     lacking = [out for out in lacking if out not in wanted or not _bring(project, out)]
     reasons |= {out: _odd(out) or (why if out in wanted else _NOWHERE) for out in lacking}
@@ -78,22 +78,28 @@ def restore(
 _NOWHERE = "neither git nor DVC's cache has it"
 
 
+def _fetch(project: Project, outs: Sequence[Any]) -> str:
+    """Fetch outputs to DVC's cache; return why those that are still missing have not come."""
+    why = why_not_fetched(project.remote, lambda: project.repo.fetch([out.fs_path for out in outs]))
+    return f"{_NOWHERE}, and {why}; `dvc exp pull` or `dvc repro` may help"
+
+
 def _needed(project: Project, stages: Sequence[Stage]) -> tuple[list[Any], list[Any]]:
     """Return the outputs of stages and the data that they read; then other deps that are missing.
 
     What lies elsewhere, by how the commit names it, is not asked for.
     """
-    index, names = project.repo.index, {stage.name for stage in stages}
-    unmade = {out.path for stage in stages if not stage.command for out in stage.outs}
-    own = [stage for stage in index.stages if stage.cmd and project.name_of(stage) in names]
-    deps = {dep.fs_path: dep for stage in own for dep in stage.deps if "://" not in dep.def_path}
-    outs = [out for stage in own for out in stage.outs]
-    for out in (out for stage in index.stages if not stage.cmd for out in stage.outs):
-        is_read = any(overlap(path, out.fs_path) for path in deps)
-        outs += [out] if is_read or project.path_of(out) in unmade else []
+    every, wanted = [*project.repo.index.outs], [out.path for s in stages for out in s.outs]
+    own = (dvc_stage(project, stage.name) for stage in stages if stage.command)
+    deps = {dep.fs_path: dep for s in own for dep in s.deps if "://" not in dep.def_path}
+
+    def is_needed(out: Any) -> bool:
+        is_read = not out.stage.cmd and any(overlap(path, out.fs_path) for path in deps)
+        return is_read or project.path_of(out) in wanted
+
+    outs = [out for out in every if out.hash_info and out.is_in_repo and is_needed(out)]
     gone = [dep for dep in deps.values() if not dep.exists]
-    gone = [dep for dep in gone if not any(overlap(dep.fs_path, o.fs_path) for o in index.outs)]
-    return [out for out in outs if out.hash_info and out.is_in_repo], gone
+    return outs, [d for d in gone if not any(overlap(d.fs_path, out.fs_path) for out in every)]
 
 
 def _may_be_fetched(project: Project, out: Any, main: Path) -> bool:

@@ -93,7 +93,7 @@ def inputs_seen(project: Project, name: str, began: int) -> dict[str, Seen]:
                 if not changed:
                     found[project.path_of(dep)] = Seen(f"{dep.hash_name}", value, {})
             elif dep.fs.protocol == "local" and dep.exists:
-                _, now = hash_of(dep)
+                now = hash_of(dep)
                 before = _known_before(project, dep, began)
                 value = now.hash_info.value
                 if any(md5 and _md5(f, dep, project.repo) != md5 for f, md5 in before.items()):
