@@ -312,7 +312,7 @@ class LiveRows:
             row.withdraw(digest)
             return
         current = state
-        if not state.project.is_past:
+        if not state.project.commit:
             current = without_outdated(state.project, state, name, row.members)
         found = [result for result in current.results() if name in members(result)]
         if name not in current.digests or not found:

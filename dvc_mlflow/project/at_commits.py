@@ -44,7 +44,7 @@ class ProjectAt:
         git objects, by path in the repository.
         """
         project = self._project
-        if definitions != self._definitions or not project.is_past:
+        if definitions != self._definitions or not project.commit:
             self.leave()
             self._opened.enter_context(project.at(commit))
             with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():

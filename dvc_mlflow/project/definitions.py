@@ -47,7 +47,7 @@ def read_pipeline(project: Project) -> Pipeline:
         models: dict[str, list[Model]] = {}
         for file, artifacts in index._artifacts.items():
             name = project.relative(file)
-            models[file], wrong = settings.read_artifacts(
+            models[file], wrong = settings.models_in(
                 artifacts, name, posixpath.dirname(name), project.folder
             )
             problems += wrong
@@ -59,10 +59,8 @@ def read_pipeline(project: Project) -> Pipeline:
             own = {n: stages[n] for n, s in found.items() if s.path == file}
             read = {m for stage in own.values() for dep in stage.deps for m in dep.makers}
             last = [name for name in own if name not in read]
-            each = paths and _unmade(project, file, paths, own_models, last)
-            if each:
-                stages[each[0].name] = each[0]
-                project.outs |= {project.path_of(out): out for out in each[1]}
+            if paths and (rest := _unmade(project, file, paths, own_models, last)):
+                stages[rest.name] = rest
         outs = [out.path for stage in stages.values() for out in stage.outs]
         problems += [
             f"metrics: {path!r} is not there, and no stage makes it"
@@ -74,7 +72,7 @@ def read_pipeline(project: Project) -> Pipeline:
             for model in chain(*models.values())
             if model.loader_module and model.path not in outs
         ]
-        own_plots = [_plot_of(project, o) for s in found.values() for o in s.outs if o.plot]
+        own_plots = [_plot(path, out.plot) for path, out in project.outs.items() if out.plot]
         makers = {n: {m for d in stages[n].deps for m in d.makers} for n in sorted(stages)}
         order = TopologicalSorter({n: sorted(own) for n, own in makers.items()}).static_order()
         return Pipeline(
@@ -120,7 +118,7 @@ def template_files(project: Project) -> Iterator[Path]:
 
 def _check_templates(project: Project) -> None:
     """Raise `ProjectError` if dvc.yaml can insert values of a file outside the repository."""
-    for path in () if project.is_past else {*template_files(project)}:
+    for path in () if project.commit else {*template_files(project)}:
         if path.exists() and not project.is_inside(path):
             name = project.relative(f"{path}")
             raise ProjectError(f"dvc.yaml: {name} is outside the repository, so it is not read")
@@ -160,13 +158,10 @@ def _variables(project: Project, stage: Any, read: set[str]) -> tuple[Params, ..
 
     dvc.lock has only the command: while that is the same as in dvc.yaml, so are the values.
     """
-    found = []
-    if not getattr(stage, "cmd_changed", False):
-        for file, values in getattr(stage, "tracked_vars", {}).items():
-            path = project.relative(project.repo.fs.abspath(file))
-            if path not in read:
-                found.append(Params(path, tuple(values), flatten(values)))
-    return tuple(found)
+    is_same = not getattr(stage, "cmd_changed", False)
+    tracked = getattr(stage, "tracked_vars", {}) if is_same else {}
+    found = ((project.relative(project.repo.fs.abspath(f)), tracked[f]) for f in tracked)
+    return tuple(Params(path, tuple(v), flatten(v)) for path, v in found if path not in read)
 
 
 def _output(project: Project, out: Any) -> Output:
@@ -178,7 +173,7 @@ def _settings(project: Project, stage: Any, own: str, problems: list[str]) -> Se
     """Return a stage's `meta.mlflow`, and report what is wrong with it, once for all items."""
     where = f"{project.relative(stage.path)}: stages.{own}"
     wdir = project.relative(stage.wdir)
-    found, wrong = settings.read(stage.meta, where, wdir, project.folder)
+    found, wrong = settings.settings_of(stage.meta, where, wdir, project.folder)
     read = [project.path_of(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     for path in found.data:
         if not any(is_below(path, dep) for dep in read):
@@ -244,12 +239,6 @@ def _is_outdated(project: Project, dep: Any, md5: str, out: Any) -> bool:
     return part is None or bool(part.hash_info.value != md5)
 
 
-def _plot_of(project: Project, out: Any) -> Plot:
-    """Return the plot that an output of a stage is declared as."""
-    given = out.plot if isinstance(out.plot, Mapping) else {}
-    return _plot(project.path_of(out), given.get("x"), given)
-
-
 def _plots_at_top(project: Project, file: str) -> Iterator[Plot]:
     """Yield the plots at the top of a dvc.yaml."""
     for entry in project.repo.index._plots.get(file, ()):
@@ -257,43 +246,44 @@ def _plots_at_top(project: Project, file: str) -> Iterator[Plot]:
             y, x = (given or {}).get("y"), (given or {}).get("x")
             for path in y if isinstance(y, Mapping) else [name]:
                 axis = x.get(path) if isinstance(x, Mapping) else x
-                yield _plot(project.beside(file, path), axis, given or {})
+                yield _plot(project.beside(file, path), {**(given or {}), "x": axis})
 
 
-def _plot(path: str, x: object, given: Mapping[str, Any]) -> Plot:
-    template, header = str(given.get("template") or ""), given.get("header", True)
-    return Plot(path, str(x or ""), template, bool(header))
+def _plot(path: str, given: object) -> Plot:
+    """Return a plot as it is declared: with settings, or as `true`."""
+    own = given if isinstance(given, Mapping) else {}
+    x, template = (str(own.get(key) or "") for key in ("x", "template"))
+    return Plot(path, x, template, bool(own.get("header", True)))
 
 
 def _unmade(
     project: Project, file: str, paths: Sequence[str], models: Sequence[str], last: Sequence[str]
-) -> tuple[Stage, list[Any]] | None:
-    """Return what one dvc.yaml declares and no stage makes, and DVC's objects for it in git.
+) -> Stage | None:
+    """Return what one dvc.yaml declares and no stage makes; what git has of it joins `outs`.
 
     `paths` are those of its metrics and plots, and `models` of its models. It belongs to the `last`
     stages of the file, as if these had made it. Return None if there is nothing of it.
     """
-    name, fs = project.relative(file), project.repo.fs
-    every = (*paths, *models)
-    tracked = [
-        o for p, o in project.outs.items() if o.hash_info and any(overlap(p, e) for e in every)
-    ]
-    there = [project.path_of(out) for out in tracked]
-    kept, holder = [], DvcStage(project.repo, path=file, wdir=fs.parent(file))
+    name, every = project.relative(file), (*paths, *models)
+    tracked = {
+        p: o for p, o in project.outs.items() if o.hash_info and any(overlap(p, e) for e in every)
+    }
+    kept, holder = [], DvcStage(project.repo, path=file, wdir=project.repo.fs.parent(file))
     files = {path: body for each in paths for path, body in code_below(project, each).items()}
     for path, body in sorted(files.items()):
-        if not any(overlap(path, other) for other in there):
+        if not any(overlap(path, other) for other in tracked):
             own = posixpath.relpath(path, posixpath.dirname(name) or ".")
             out = DvcOutput(holder, own, cache=False)
             out.hash_info = HashInfo(out.hash_name, content_md5(body))
             out.meta = Meta(size=len(body))
             kept.append(out)
-    if not (kept or any(overlap(path, own) for path in there for own in paths)):
+    if not (kept or any(overlap(path, own) for path in tracked for own in paths)):
         return None
-    outs = [_output(project, out) for out in (*kept, *tracked)]
+    project.outs |= {project.path_of(out): out for out in kept}
+    outs = [_output(project, out) for out in (*kept, *tracked.values())]
     deps = [Dependency("", "", (stage,)) for stage in last]
     params, settings = [*_params_at_top(project, file)], Settings(prefix="")
-    return Stage(name, name, "", "", False, True, params, {}, deps, outs, settings), kept
+    return Stage(name, name, "", "", False, True, params, {}, deps, outs, settings)
 
 
 def _params_at_top(project: Project, file: str) -> Iterator[Params]:

@@ -51,7 +51,7 @@ def files_of(project: Project, output: Output) -> list[File] | None:
 
 def is_outside(project: Project, output: Output) -> bool:
     """Whether an output is not in the repository by its path, so that nothing of it is read."""
-    is_here = not project.is_past and project.is_inside(project.absolute(output.path))
+    is_here = not project.commit and project.is_inside(project.absolute(output.path))
     return not (project.in_git(output.path) or is_here)
 
 
@@ -69,7 +69,7 @@ def content_of(
             content = read()
             if file.md5 in md5s(content, out.hash_name):
                 return content
-    is_asked = project.is_past and (is_shown or not out.use_cache)  # another commit can have it
+    is_asked = project.commit and (is_shown or not out.use_cache)  # another commit can have it
     return version_of(project, out, file.path, file.md5) if is_asked else None
 
 
@@ -112,7 +112,7 @@ def why_not_fetched(remote: str, fetch: Callable[[], object]) -> str:
 
 def cure_of(project: Project, output: Output) -> str:
     """Return what brings back the files of an output that are neither here nor in the cache."""
-    if not project.is_past:
+    if not project.commit:
         return "`git checkout`, `dvc pull` or `dvc repro` brings them back"
     return "`--fetch` looks in DVC's remote" if output.cached else "no commit has them"
 
@@ -126,7 +126,7 @@ def contents_of(project: Project, output: Output) -> list[tuple[str, Path | byte
     out, files = project.outs[output.path], files_of(project, output)
     found: list[tuple[str, Path | bytes]] = []
     for file in files or ():
-        place = next((p for p in _here(project, out, file) if _has(p, out, file)), None)
+        place = _place(project, out, file)
         content = place.resolve() if place else content_of(project, output, file)
         if content is None:
             return None
@@ -139,17 +139,14 @@ def code_below(project: Project, path: str) -> dict[str, bytes]:
 
     Files that git or DVC ignores and links that lead elsewhere are left out.
     """
-    if project.is_past:
+    if project.commit:
         return dict(_committed_code(project, path))
     fs, start = project.repo.fs, project.absolute(path)
-    if fs.isfile(start):
-        files = [start]
-    else:
-        files = []
-        for folder, folders, names in project.repo.dvcignore.walk(fs, start):
-            folders[:] = [n for n in folders if not _is_ignored(project, f"{fs.join(folder, n)}/")]
-            own = (fs.join(folder, name) for name in sorted(names))
-            files += [file for file in own if not _is_ignored(project, file)]
+    files = [start] if fs.isfile(start) else []
+    for folder, folders, names in project.repo.dvcignore.walk(fs, start):
+        folders[:] = [n for n in folders if not _is_ignored(project, f"{fs.join(folder, n)}/")]
+        own = (fs.join(folder, name) for name in sorted(names))
+        files += [file for file in own if not _is_ignored(project, file)]
     found = {}
     for file in files:
         with suppress(work_tree.RefusedError):
@@ -224,11 +221,11 @@ def tree_of(project: Project, out: Any) -> Any:
     """
     if out.use_cache and (tree := out.get_obj()) is not None:
         return tree
-    if not project.is_past:
+    if not project.commit:
         if not project.is_inside(out.fs_path):
             return None
         with suppress(*_UNREADABLE):
-            if (tree := hash_of(out, dry=True)).hash_info == out.hash_info:
+            if (tree := hash_of(out)).hash_info == out.hash_info:
                 return tree
         if out.use_cache:
             return None
@@ -237,21 +234,23 @@ def tree_of(project: Project, out: Any) -> Any:
     return _listed(files, out.hash_info.value, out.hash_name)
 
 
-def hash_of(item: Any, *, dry: bool = False) -> Any:
+def hash_of(item: Any) -> Any:
     """Return what DVC reads of a file or folder of the checkout: its hash, and a folder's files."""
-    options = {"ignore": item.dvcignore, "dry_run": dry or not item.use_cache}
     where = (item.local_cache, item.fs_path, item.fs, item.hash_name)
-    return item._build(*where, no_progress_bar=True, **options)[2]
+    return item._build(*where, ignore=item.dvcignore, dry_run=True, no_progress_bar=True)[2]
 
 
-def _here(project: Project, out: Any, file: File) -> Iterator[Path]:
-    """Yield the local files that may have the content of an output's file."""
-    here, cached = project.absolute(file.path), _cached(out, file.md5)
-    if not project.is_past:
+def _place(project: Project, out: Any, file: File) -> Path | None:
+    """Return where the content of an output's file is on this machine, if it is here."""
+    here, cached = Path(project.absolute(file.path)), _cached(out, file.md5)
+    if not project.commit:
         with suppress(OSError), work_tree.opened(here, project.top, cached=cached):
-            yield Path(here)
-    if cached:
-        yield Path(cached)
+            if file_has_md5(here, file.md5, out.hash_name):
+                return here
+    with suppress(OSError):
+        if cached and file_has_md5(Path(cached), file.md5, out.hash_name):
+            return Path(cached)
+    return None
 
 
 def _cached(out: Any, md5: str) -> str:
@@ -325,14 +324,6 @@ def _listed(files: Mapping[str, bytes], wanted: str, name: str) -> Any:
         if tree.hash_info.value == wanted:
             return tree
     return None
-
-
-def _has(path: Path, out: Any, file: File) -> bool:
-    """Whether a local file has the content of an output's file."""
-    try:
-        return file_has_md5(path, file.md5, out.hash_name)
-    except OSError:
-        return False
 
 
 def md5_of(item: Any) -> str:

@@ -91,11 +91,6 @@ class Project:
         self._dvc_files: dict[str, Any] = {}
 
     @property
-    def is_past(self) -> bool:
-        """Whether it is read from a commit, not from the checkout."""
-        return bool(self.commit)
-
-    @property
     def remote(self) -> str:
         """The name of the default DVC remote, or ""."""
         return str(self.repo.config["core"].get("remote") or "")
