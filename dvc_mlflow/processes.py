@@ -11,7 +11,7 @@ from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from .place import own_folder
 
 
-def tags(root: Path, pid: int = 0) -> dict[str, str]:
+def process_tags(root: Path, pid: int = 0) -> dict[str, str]:
     """Return the tags of a run that this or another process makes in the clone at `root`."""
     return {
         HOST: os.uname().nodename,

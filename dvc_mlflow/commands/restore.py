@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from ..errors import ProjectError, ToolError, say, warn
 from ..pipeline.row_stages import locked_digests
-from ..pipeline.stages import is_inside
+from ..pipeline.stages import stays_inside
 from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, REPRODUCES, TREE, tagged
 from ..place import main_repository
-from ..project.definitions import read_pipeline
+from ..project import read_pipeline
 from ..project.restored_files import restore, restored_project
 from ..rows import kept_trees
 from ..rows.origin import KeptTree
@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
     digests = tagged(tags, LOCK)
     if not digests:
         raise ToolError(f"{named}: this row has no result to restore; it is {row.info.status}")
-    if not is_inside(project := tags.get(FOLDER, "")):
+    if not stays_inside(project := tags.get(FOLDER, "")):
         raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
     commit = kept_trees.find(root, KeptTree(tags.get(KEPT, ""), tags.get(TREE, "")))
     path = place(root, row.info.run_name or "", tags.get(FOUND_BY, "").split(), row.info.run_id)

@@ -12,8 +12,7 @@ from .. import processes
 from ..pipeline.row_stages import RowStages, divided, live_key
 from ..pipeline.tags import LIVE, NOTE, PARENT, PROCESS, TOKEN
 from ..place import environment
-from ..project import Project
-from ..project.definitions import read_pipeline
+from ..project import Project, read_pipeline
 from ..project.files import md5_of_text
 from ..project.workspace import holds
 from ..record.changed_inputs import ChangedInputs
@@ -231,7 +230,7 @@ class LiveRow:
         """Return the tags by which the row is found: what it is for, and the `dvc` that runs it."""
         own = {LIVE: live_key(self._result.pipeline.folder, self._result.row_stages)}
         is_here = processes.process(self.pid)
-        return own | processes.tags(store.root, self.pid if is_here else 0)
+        return own | processes.process_tags(store.root, self.pid if is_here else 0)
 
     def _find(self, store: Store) -> bool:
         """Find the run that a follower before this one has opened for the same `dvc`."""

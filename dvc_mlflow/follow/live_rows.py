@@ -9,17 +9,7 @@ from pathlib import Path
 
 from ..errors import ProjectError, masked
 from ..place import address
-from ..project import Project
-from ..project.running import (
-    Seen,
-    Sources,
-    entry_of,
-    inputs_changed,
-    inputs_seen,
-    is_as_locked,
-    read_again,
-    sources_of,
-)
+from ..project import Project, running
 from ..project.workspace import begin_at
 from ..record.changed_inputs import tags as changed_tags
 from ..rows.commits import named_experiments
@@ -54,7 +44,7 @@ class _Stage:
     """The row that it runs for alone; None if there is no one, or none yet."""
     result: Result | None = None
     """What was known of the row, or of the first of several, at its start."""
-    inputs: Mapping[str, Seen] = field(default_factory=dict)
+    inputs: Mapping[str, running.Seen] = field(default_factory=dict)
     """What it read then."""
     entry: object = None
     """What dvc.lock had of it at its start."""
@@ -98,7 +88,7 @@ class LiveRows:
         self._open: list[LiveRow] = []
         self._idle: dict[LiveRow, float] = {}
         """Since when the `dvc` of a row has run nothing."""
-        self._projects: dict[str, tuple[Project, Sources]] = {}
+        self._projects: dict[str, tuple[Project, running.Sources]] = {}
         self._elsewhere: set[str] = set()
         """Other stores that stages have named."""
         self._recommended: set[str] = set()
@@ -204,8 +194,8 @@ class LiveRows:
         if not results:
             return
         stage.open_lock()
-        stage.entry = entry_of(project, name)
-        stage.inputs = inputs_seen(project, name, int(run.began * 1e9))
+        stage.entry = running.entry_of(project, name)
+        stage.inputs = running.inputs_seen(project, name, int(run.began * 1e9))
         result = stage.result = results[0]
         if len(results) > 1:
             return
@@ -277,7 +267,7 @@ class LiveRows:
         """
         try:
             project = self._project(stage.run.home)
-            if entry_of(project, stage.name) == stage.entry and not is_as_locked(
+            if running.entry_of(project, stage.name) == stage.entry and not running.is_as_locked(
                 project, stage.name
             ):
                 return None
@@ -298,7 +288,7 @@ class LiveRows:
         if result is None:
             return
         row = stage.row or LiveRow(self._stores, stage.run, result)
-        if changed := inputs_changed(state.project, name, stage.inputs):
+        if changed := running.inputs_changed(state.project, name, stage.inputs):
             if stage.is_replaced():
                 row.drop()
                 return
@@ -357,14 +347,14 @@ class LiveRows:
         """Return a project as it is now."""
         if home in self._projects:
             project, sources = self._projects[home]
-            if read_again(project, sources):
+            if running.read_again(project, sources):
                 return project
             del self._projects[home]
             project.close()
         for gone in [each for each in self._projects if not Path(each).is_dir()]:
             self._projects.pop(gone)[0].close()
         project = Project(at=Path(home))
-        self._projects[home] = project, sources_of(project)
+        self._projects[home] = project, running.sources_of(project)
         return project
 
 

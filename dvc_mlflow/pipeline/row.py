@@ -223,7 +223,7 @@ def match(wanted: Mapping[str, str], runs: Sequence[StoredRun]) -> Match:
     return Match(joins=max(joins, key=lambda run: len(run.digests), default=None))
 
 
-def digest(of: object) -> str:
+def digest_of(of: object) -> str:
     """Return a digest of plain values."""
     text = json.dumps(of, sort_keys=True, default=repr)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -6,6 +6,7 @@ beside a running `dvc repro`. Tests run with the oldest and the newest DVC that 
 """
 
 from .at_commits import ProjectAt
+from .definitions import read_pipeline
 from .project import Project
 
-__all__ = ["Project", "ProjectAt"]
+__all__ = ["Project", "ProjectAt", "read_pipeline"]

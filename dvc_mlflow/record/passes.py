@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..git import ask, checkout
-from ..pipeline.row import digest
+from ..pipeline.row import digest_of
 from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
 from ..place import own_folder
@@ -77,7 +77,7 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
     stages = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     return {
         "store": _store(project, root),
-        "declared": digest(stages),
+        "declared": digest_of(stages),
         "tips": [*everything(project.top).starts],
         # `git fetch --unshallow` brings commits below the same tips.
         "shallow": ask("rev-parse", "--is-shallow-repository", cwd=project.top),

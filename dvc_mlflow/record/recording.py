@@ -13,8 +13,7 @@ from ..pipeline.row import Match, Row, StoredRun
 from ..pipeline.row_stages import divided
 from ..pipeline.stages import Stage
 from ..pipeline.tags import KEPT, REPRODUCES
-from ..project import Project, ProjectAt
-from ..project.definitions import read_pipeline
+from ..project import Project, ProjectAt, read_pipeline
 from ..rows import kept_trees
 from ..rows.commits import Commits, Snapshot, committed, has_lock
 from ..rows.content import fetch

@@ -10,8 +10,7 @@ from mlflow.entities import Run
 from ..errors import ModelError
 from ..pipeline.keys import md5_tag
 from ..pipeline.stages import Model, Output
-from ..project import Project
-from ..project.definitions import read_pipeline
+from ..project import Project, read_pipeline
 from ..rows.served_models import loader_of, served
 from ..store.models import log_model, logged_model
 from ..store.store import Store
@@ -52,7 +51,7 @@ def models_at(project: Project, commit: str) -> list[CommittedModel]:
     ]
 
 
-def row_of(store: Store, given: CommittedModel) -> Run | None:
+def row_with_model(store: Store, given: CommittedModel) -> Run | None:
     """Return the finished row that has a model, and most of what its commit has, if there is one.
 
     Rows share a model; what its evaluations have written says which row is the commit's.

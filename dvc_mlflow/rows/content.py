@@ -20,18 +20,9 @@ from ..pipeline.row import Input, Part, Point
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
-from ..project import Project
+from ..project import Project, files
 from ..project.dvc_errors import parse
-from ..project.files import (
-    SMALL,
-    File,
-    address_of,
-    content_of,
-    cure_of,
-    fetch_files,
-    files_of,
-    is_outside,
-)
+from ..project.files import SMALL, File
 from .result import Result
 from .served_models import add_models
 
@@ -106,7 +97,7 @@ def fetch(result: Result) -> list[str]:
                 )
 
             if whole or _is_shown(pipeline, out):
-                why = fetch_files(result.project, out, is_wanted)
+                why = files.fetch_files(result.project, out, is_wanted)
                 notes += [why] if why else []
     return notes
 
@@ -144,7 +135,7 @@ def _source(project: Project, md5: str) -> tuple[str, str]:
     The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
     of its files.
     """
-    kind, address = address_of(project, md5)
+    kind, address = files.address_of(project, md5)
     return kind, json.dumps({"url" if kind == "http" else "uri": address})
 
 
@@ -185,22 +176,23 @@ def _files(
     project, pipeline = result.project, result.pipeline
     for output in stage.outs:
         small = keeps_files and output.size <= SMALL
-        if is_outside(project, output):
+        if files.is_outside(project, output):
             if _is_shown(pipeline, output):
                 part.notes.append(f"{output.path} is not in the repository; it is left out")
             continue
         try:
             with one_line(f"{output.path} cannot be read"):
-                files = files_of(project, output) if small or _is_shown(pipeline, output) else []
+                is_read = small or _is_shown(pipeline, output)
+                listed = files.files_of(project, output) if is_read else []
         except ProjectError as error:  # of a list of files that anybody can have written
             part.notes.append(f"{error}")
             continue
-        if files is None:
+        if listed is None:
             if _is_shown(pipeline, output):
-                part.unread[output.path] = cure_of(project, output)
+                part.unread[output.path] = files.cure_of(project, output)
             continue
-        for file in files:
-            shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
+        for file in listed:
+            shown = bool(pipeline.plot(file.path) or pipeline.metrics_path(output, file.path))
             if not (small or shown):
                 continue
             # DVC's parser of YAML takes five seconds for each MB.
@@ -208,10 +200,10 @@ def _files(
             largest = _LARGEST_YAML if is_yaml else _LARGEST
             if file.size > largest * 1_000_000:
                 part.notes.append(f"{file.path} has more than {largest} MB; it is left out")
-            elif (body := content_of(project, output, file, is_shown=bool(shown))) is not None:
+            elif (body := files.content_of(project, output, file, is_shown=shown)) is not None:
                 yield output, file, body
             elif shown:
-                part.unread[file.path] = cure_of(project, output)
+                part.unread[file.path] = files.cure_of(project, output)
 
 
 def _add_curves(

@@ -16,7 +16,7 @@ from ..pipeline.keys import named_params, short_names, tells
 from ..pipeline.numbers import flatten
 from ..pipeline.row_stages import as_key
 from ..pipeline.stages import Params, Stage, normal
-from ..pipeline.tags import text as as_text
+from ..pipeline.tags import as_text
 from ..project import Project
 from ..project.at_commits import stages_in
 from ..project.experiment_names import is_generated

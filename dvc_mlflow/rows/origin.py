@@ -20,8 +20,8 @@ from ..pipeline.tags import (
     REPOSITORY,
     SOURCE_TYPE,
     USER,
+    as_text,
 )
-from ..pipeline.tags import text as as_text
 from ..project import Project
 
 

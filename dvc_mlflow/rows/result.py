@@ -8,8 +8,7 @@ from functools import cached_property
 from ..errors import ProjectError
 from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
-from ..project import Project
-from ..project.definitions import read_pipeline
+from ..project import Project, read_pipeline
 from .origin import Origin, of_commit, of_workspace
 
 

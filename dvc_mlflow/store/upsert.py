@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..errors import ModelError
-from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest
+from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest_of
 from ..pipeline.tags import (
     FOUND_BY,
     LIVE,
@@ -30,7 +30,7 @@ from ..pipeline.tags import (
     WHOLE,
 )
 from .models import log_model
-from .run_data import comparable, log, log_files, log_inputs, metric, stored
+from .run_data import as_metric, comparable, log, log_files, log_inputs, stored
 from .runs import stored_run, whole_text
 from .store import Store
 
@@ -80,7 +80,7 @@ def upsert(store: Store, row: Row, where: Match, live: Live | None = None) -> Wr
     at = int(time.time() * 1000) if is_live else row.time
     points = _lacking(store, None if is_new else run, row)
     has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
-    metrics = [metric(point, has_ended or at) for point in points]
+    metrics = [as_metric(point, has_ended or at) for point in points]
     params = {key: text for key, text in row.params.items() if key not in run.data.params}
     tags = {} if is_new else _tags(store, row, run, live, is_joined=where.has is None)
     log(store, run.info.run_id, metrics, params, tags)
@@ -143,7 +143,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
     It is of this process, unless the tags say which other one it is of.
     """
-    given = {**processes.tags(store.root), **tags, NAMED: name, **noted(note)}
+    given = {**processes.process_tags(store.root), **tags, NAMED: name, **noted(note)}
     run = store.client.create_run(store.experiment_id, start, given, name)
     if not run.info.run_id:  # the client accepts any JSON
         raise MlflowException("the server's answer has no run")
@@ -152,7 +152,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
 def noted(note: str) -> dict[str, str]:
     """Return the tags of a description that is the tool's."""
-    return {NOTE: note, NOTED: digest(note)[:8]}
+    return {NOTE: note, NOTED: digest_of(note)[:8]}
 
 
 def _has_other_points(store: Store, run: Run, row: Row, live: Live) -> bool:
@@ -175,7 +175,7 @@ def _tags(
     if is_better or WHOLE not in has:
         tags |= row.origin
     if is_joined:  # until it is complete, nobody else takes it for what a dead process has left
-        tags |= processes.tags(store.root)
+        tags |= processes.process_tags(store.root)
     is_more = is_better or is_joined or WHOLE not in has
     if is_more and run.info.run_name in (has.get(NAMED), live.name if live else None):
         tags |= {NAME: row.name, NAMED: row.name}
@@ -188,7 +188,7 @@ def _tags(
 def _own_start(note: str, known: str) -> int | None:
     """Return where a person's words begin after the tool's own; None if these have been changed."""
     ends = [len(note), *(found.start() for found in re.finditer("\n\n", note))]
-    return next((end for end in ends if not note or digest(note[:end])[:8] == known), None)
+    return next((end for end in ends if not note or digest_of(note[:end])[:8] == known), None)
 
 
 def _last_tags(row: Row, run: Run, found: StoredRun | None) -> dict[str, str]:
@@ -223,7 +223,7 @@ def written_on(run: Run) -> bool:
     """Whether a run is not only the tool's: somebody has named or noted it, or a script used it."""
     tags = run.data.tags
     is_named = NAMED in tags and tags[NAMED] != run.info.run_name
-    is_noted = NOTED in tags and tags[NOTED] != digest(tags.get(NOTE, ""))[:8]
+    is_noted = NOTED in tags and tags[NOTED] != digest_of(tags.get(NOTE, ""))[:8]
     return bool(tags.get(TOKEN)) or is_named or is_noted
 
 

@@ -17,9 +17,8 @@ from ..pipeline.keys import labels, prefix
 from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import address, folder_of, main_repository
-from ..project import Project
+from ..project import Project, read_pipeline
 from ..project.default_remote import Remote, inputs, untracked
-from ..project.definitions import read_pipeline
 from ..project.experiments import blame
 from ..rows.content import part_of
 from ..rows.origin import user

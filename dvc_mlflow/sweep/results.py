@@ -6,9 +6,8 @@ from pathlib import Path
 from ..git import git
 from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
-from ..project import Project, ProjectAt
+from ..project import Project, ProjectAt, read_pipeline
 from ..project.default_remote import Remote, elsewhere
-from ..project.definitions import read_pipeline
 from ..record.recording import Options, Recording
 from ..rows.commits import Commits, snapshots
 from ..rows.result import State, chosen_columns, experiment_of, state_of
@@ -89,7 +88,7 @@ class Results:
         query = f"tags.`{IN_SWEEP}{self._title}` = '{self._title}'"
         for store in self._recording.stores:
             with store.errors_reported():
-                for key, value in table_view.tags([*shown], self._title, query).items():
+                for key, value in table_view.view_tags([*shown], self._title, query).items():
                     store.tag(key, value)
             where = "" if store.is_served else ", with `dvc-mlflow ui`"
             yield f"In MLflow{where}: {store.url(table=self._title)}"

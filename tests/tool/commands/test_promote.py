@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from dvc_mlflow.pipeline.promotion import Contender
-from dvc_mlflow.project import Project
-from dvc_mlflow.project.definitions import read_pipeline
+from dvc_mlflow.project import Project, read_pipeline
 from dvc_mlflow.project.files import text_of
 from support import locked
 from support.pipelines import ARTIFACTS, MODEL, Repository, Stages, evaluate, makes, train
