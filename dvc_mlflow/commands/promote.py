@@ -9,7 +9,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -21,7 +20,6 @@ from ..pipeline.promotion import Contender
 from ..place import main_repository
 from ..processes import Locked
 from ..project import Project, gto_tags, read_pipeline
-from ..project.files import text_of
 from ..registry.committed_models import CommittedModel, logged, models_at, row_with_model
 from ..registry.show import show
 from ..store.models import is_alias, registered_name
@@ -118,7 +116,7 @@ def _checked(project: Project, store: Store, row: Run, mine: Contender) -> Commi
             logged(project, store, row, each, dry=True)
         except ModelError as error:
             why.append(f"{each.output.path}: {error}")
-    if lines := mine.lines_to_add(partial(text_of, project), is_loaded=bool(own)):
+    if lines := mine.lines_to_add(project.text, is_loaded=bool(own)):
         why += [*mine.pipeline.problems, "dvc.yaml lacks these lines:"]
     if why:
         raise _RefusedError("\n".join(["; ".join(why), *lines]))

@@ -30,7 +30,7 @@ from ..pipeline.stages import (
 )
 from . import settings
 from .dvc_errors import errors_reported, parse
-from .files import code_below, content_md5, md5_of, text_of, tree_of
+from .files import code_below, content_md5, md5_of, tree_of
 from .project import Project
 
 
@@ -289,7 +289,7 @@ def _unmade(
 def _params_at_top(project: Project, file: str) -> Iterator[Params]:
     for own in project.repo.index._params.get(file, ()):
         path = project.beside(file, str(own))
-        if (text := text_of(project, path)) is not None:
+        if (text := project.text(path)) is not None:
             try:
                 yield Params(path, (), flatten(parse(text, path) or {}))
             except ValueError as error:

@@ -21,7 +21,6 @@ from hydra.errors import HydraException
 
 from ..errors import ProjectError, masked
 from .dvc_errors import parse
-from .files import text_of
 from .project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
@@ -72,7 +71,7 @@ def overridden(read: Callable[[str], Any], overrides: Sequence[str]) -> dict[str
 
 def content(project: Project, file: str) -> Any:
     """Return what a params file says; raises `ProjectError`."""
-    if (text := text_of(project, file)) is None:
+    if (text := project.text(file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
         return parse(text, file) or {}

@@ -177,16 +177,8 @@ def _is_ignored(project: Project, path: str) -> bool:
 
 def md5_of_text(project: Project, path: str) -> str:
     """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
-    text = text_of(project, path)
+    text = project.text(path)
     return "" if text is None else content_md5(text.encode())
-
-
-def text_of(project: Project, path: str) -> str | None:
-    """Return the text of a file of the checkout or the commit, if there is one."""
-    try:
-        return project.content(path).decode()
-    except _UNREADABLE:
-        return None
 
 
 def address_of(project: Project, oid: str) -> tuple[str, str]:

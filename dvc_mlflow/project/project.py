@@ -138,6 +138,13 @@ class Project:
             raise FileNotFoundError(path)
         return content
 
+    def text(self, path: str) -> str | None:
+        """Return the text of a file of the checkout or the commit, if there is one."""
+        try:
+            return self.content(path).decode()
+        except (OSError, ValueError):
+            return None
+
     def committed(self, commit: str, path: str) -> bytes | None:
         """Return a file of a commit, or None if there is none."""
         name = self.in_git(path)

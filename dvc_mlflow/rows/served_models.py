@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..pipeline.row import Part, ServedModel
 from ..pipeline.stages import Model, Output
 from ..project import Project
-from ..project.files import code_below, contents_of, files_of, text_of
+from ..project.files import code_below, contents_of, files_of
 from .result import Result
 
 
@@ -88,7 +88,7 @@ def _requirements(project: Project, model: Model) -> list[str]:
     path = model.pip_requirements
     if not isinstance(path, str):
         return list(path)
-    if (text := text_of(project, path)) is None:
+    if (text := project.text(path)) is None:
         raise ModelError(f"pip_requirements: {path!r} is not there")
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from ..pipeline.keys import allowed_key
 from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden
-from ..project.files import text_of
 
 
 class Trial(NamedTuple):
@@ -31,7 +30,7 @@ class Points:
     def __init__(self, project: Project, commit: str) -> None:
         self._folder, self._commit = project.folder, commit
         self.content = cache(partial(content, project))
-        self._has_params = text_of(project, PARAMS) is not None
+        self._has_params = project.text(PARAMS) is not None
 
     def trial(self, overrides: Sequence[str]) -> Trial:
         """Return the trial of one point; raises `ProjectError` if no trial could use it."""

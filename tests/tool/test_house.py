@@ -46,15 +46,15 @@ WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
     "": 687,  # beside the folders
-    "commands": 691,
+    "commands": 689,
     "follow": 1479,
     "pipeline": 1021,
-    "project": 1429,
+    "project": 1428,
     "record": 364,
     "registry": 148,
-    "rows": 1078,
+    "rows": 1076,
     "store": 987,
-    "sweep": 893,
+    "sweep": 892,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import chdir
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import yaml
 
 from dvc_mlflow.pipeline.promotion import Contender
 from dvc_mlflow.project import Project, read_pipeline
-from dvc_mlflow.project.files import text_of
 from support import locked
 from support.pipelines import ARTIFACTS, MODEL, Repository, Stages, evaluate, makes, train
 from support.promoting import (
@@ -111,7 +109,7 @@ def lines(path: Path, model: str, files: Mapping[str, str], data: str) -> Any:
     project = locked.locked(path, stages, files=texts, tracked=tracked, artifacts=declared)
     with chdir(project.path), Project() as opened:
         return yaml.safe_load(
-            "\n".join(contender(project).lines_to_add(partial(text_of, opened), is_loaded=False))
+            "\n".join(contender(project).lines_to_add(opened.text, is_loaded=False))
         )
 
 
