@@ -6,7 +6,7 @@ from typing import Protocol
 from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
-from ..pipeline.row import DIGITS
+from ..pipeline.row import DIGITS, RowKey
 from ..pipeline.stages import Stage
 from ..pipeline.tags import NAME, NAMED, NOTE, SCRIPT_NAME
 from ..rows.content import params_of
@@ -83,7 +83,7 @@ def _params(result: Result, stage: Stage) -> dict[str, str]:
     return params_of(result, [*result.row_stages.members], only=stage)[0]
 
 
-def _names(result: Result, stage: Stage) -> list[str]:
+def _names(result: Result, stage: Stage) -> list[RowKey]:
     """Return what a stage is called in its row; nothing if it is only upstream of it."""
     members = result.row_stages.members.items()
     return [name for name, member in members if member.name == stage.name]

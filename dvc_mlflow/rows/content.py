@@ -16,7 +16,7 @@ from ..pipeline.keys import (
     reads,
 )
 from ..pipeline.numbers import numbers
-from ..pipeline.row import Input, Part, Point
+from ..pipeline.row import Input, Part, Point, RowKey
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
@@ -31,7 +31,7 @@ _LONGEST_VALUE = 6000  # characters, in MLflow
 
 
 def params_of(
-    result: Result, names: Collection[str] | None = None, *, only: Stage | None = None
+    result: Result, names: Collection[RowKey] | None = None, *, only: Stage | None = None
 ) -> tuple[dict[str, str], list[str]]:
     """Return the params of a result by MLflow's key, and what cannot be recorded of them.
 
@@ -64,7 +64,7 @@ def params_of(
 
 
 def item_params(
-    row_stages: RowStages, names: Collection[str]
+    row_stages: RowStages, names: Collection[RowKey]
 ) -> Iterator[tuple[str, Stage, object]]:
     """Yield the values of a foreach or a matrix that these members are items of, with their keys.
 
@@ -102,7 +102,7 @@ def fetch(result: Result) -> list[str]:
     return notes
 
 
-def part_of(result: Result, name: str) -> Part:
+def part_of(result: Result, name: RowKey) -> Part:
     """Return what a row gets from the stage with this name in the row."""
     stages, called = result.row_stages.parts[name], labels(result.row_stages)
     part = Part(inputs=inputs_of(result, stages))

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ProjectError
 from ..pipeline.keys import named_params, short_names, tells
 from ..pipeline.numbers import flatten
+from ..pipeline.row import RowKey
 from ..pipeline.row_stages import as_key
 from ..pipeline.stages import Params, Stage, normal
 from ..pipeline.tags import as_text
@@ -26,7 +27,7 @@ _MOST_PARAMS = 3
 _LONGEST_VALUE, _LONGEST = 30, 92  # characters, of a value and of all but the digits
 
 
-def words(result: Result, names: Collection[str] = ()) -> str:
+def words(result: Result, names: Collection[RowKey] = ()) -> str:
     """Return what a name says before the digits, of these members of the row or of all."""
     row_stages, given = result.row_stages, result.origin.experiment
     parts = [

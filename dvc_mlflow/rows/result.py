@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ProjectError
+from ..pipeline.row import RowKey
 from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project, read_pipeline
@@ -54,7 +55,7 @@ class Result:
 
     state: State
     row_stages: RowStages
-    digests: Mapping[str, str]
+    digests: Mapping[RowKey, str]
     """Of the results that there are, by their names in the row."""
 
     @property
@@ -81,7 +82,9 @@ class Result:
         """Return the stages that made it, each after those that it depends on."""
         return self.row_stages.scope(self.digests)
 
-    def models(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Model, Output]]:
+    def models(
+        self, names: Collection[RowKey] | None = None
+    ) -> Iterator[tuple[RowKey, Model, Output]]:
         """Yield the models of these members, by default of all, each after the member's name."""
         for name in self.digests if names is None else names:
             for stage in self.row_stages.parts[name]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ModelError
-from ..pipeline.row import Part, ServedModel
+from ..pipeline.row import Part, RowKey, ServedModel
 from ..pipeline.stages import Model, Output
 from ..project import Project
 from ..project.files import code_below, contents_of, files_of
@@ -23,7 +23,7 @@ class Loader(NamedTuple):
     requirements: Sequence[str]
 
 
-def add_models(result: Result, name: str, part: Part) -> None:
+def add_models(result: Result, name: RowKey, part: Part) -> None:
     """Add the models of one member of a row, and say which cannot be served.
 
     A model that neither dvc.yaml nor an MLmodel file says how to load is left out.

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..errors import ModelError
-from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest_of
+from ..pipeline.row import NOWHERE, Match, Part, Point, Row, RowKey, StoredRun, digest_of
 from ..pipeline.tags import (
     FOUND_BY,
     LIVE,
@@ -204,7 +204,7 @@ def _last_tags(row: Row, run: Run, found: StoredRun | None) -> dict[str, str]:
     return {key: text for key, text in last.items() if tags.get(key, "") != text}
 
 
-def _log_parts(store: Store, run: Run, parts: Mapping[str, Part]) -> list[str]:
+def _log_parts(store: Store, run: Run, parts: Mapping[RowKey, Part]) -> list[str]:
     """Log data sets, files and models; return notes."""
     log_inputs(store, run, [each for part in parts.values() for each in part.inputs])
     files = {path: body for part in parts.values() for path, body in part.files.items()}

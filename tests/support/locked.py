@@ -208,7 +208,7 @@ class RowContent:
     """With its digits, which no other row has."""
     words: str
     """The name without its digits."""
-    digests: Mapping[str, str]
+    digests: Mapping[Any, str]
     """The digests of its results, by the stages' names in the row."""
     params: Mapping[str, str]
     metrics: Mapping[str, float]

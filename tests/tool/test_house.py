@@ -48,11 +48,11 @@ MOST = {
     "": 687,  # beside the folders
     "commands": 689,
     "follow": 1479,
-    "pipeline": 1021,
+    "pipeline": 1025,
     "project": 1428,
     "record": 364,
     "registry": 148,
-    "rows": 1076,
+    "rows": 1080,
     "store": 987,
     "sweep": 892,
 }
