@@ -89,13 +89,14 @@ def _needed(project: Project, stages: Sequence[Stage]) -> tuple[list[Any], list[
 
     What lies elsewhere, by how the commit names it, is not asked for.
     """
-    every, wanted = [*project.repo.index.outs], [out.path for s in stages for out in s.outs]
-    own = (dvc_stage(project, stage.name) for stage in stages if stage.command)
-    deps = {dep.fs_path: dep for s in own for dep in s.deps if "://" not in dep.def_path}
+    every, own = [*project.repo.index.outs], [dvc_stage(project, stage.name) for stage in stages]
+    unmade = {out.path for stage in stages if not stage.command for out in stage.outs}
+    read = [dep for stage in own if stage for dep in stage.deps]
+    deps = {dep.fs_path: dep for dep in read if "://" not in dep.def_path}
 
     def is_needed(out: Any) -> bool:
         is_read = not out.stage.cmd and any(overlap(path, out.fs_path) for path in deps)
-        return is_read or project.path_of(out) in wanted
+        return is_read or out.stage in own or project.path_of(out) in unmade
 
     outs = [out for out in every if out.hash_info and out.is_in_repo and is_needed(out)]
     gone = [dep for dep in deps.values() if not dep.exists]

@@ -49,7 +49,7 @@ MOST = {
     "commands": 689,
     "follow": 1479,
     "pipeline": 1025,
-    "project": 1428,
+    "project": 1429,
     "record": 364,
     "registry": 148,
     "rows": 1080,
@@ -64,7 +64,7 @@ MOST_OF = {
         "commands/restore.py",
         "project/restored_files.py",
         "rows/restored_folder.py",
-    ): 252,
+    ): 253,
 }
 """The most lines of code of what a few modules do together."""
 METADATA = tomllib.loads((TOOL / "pyproject.toml").read_text())
