@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import psutil  # slow for `run`
 
 
-def tags(root: Path, pid: int = 0) -> dict[str, str]:
+def process_tags(root: Path, pid: int = 0) -> dict[str, str]:
     """Return the tags of a run that this or another process makes in the clone at `root`."""
     return {
         HOST: os.uname().nodename,

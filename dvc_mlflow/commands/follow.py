@@ -21,7 +21,7 @@ from ..place import main_repository
 
 if TYPE_CHECKING:
     from ..follow.worker import Worker
-    from ..project import Project
+    from ..project.project import Project
     from ..store.store import Store
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
@@ -78,7 +78,7 @@ def _has_history(root: Path, ends: Event) -> bool:
     """Record what git has; while the store is away, wait for it. Return False if that is to end."""
     with without_collector():
         from ..follow.worker import RETRY
-        from ..project import Project
+        from ..project.project import Project
         from ..store.store_errors import AWAY
     said = ""
     while not ends.is_set():

@@ -19,8 +19,10 @@ from ..pipeline.keys import md5_tag
 from ..pipeline.promotion import Contender
 from ..place import main_repository
 from ..processes import Locked
-from ..project import Project, gto_tags
-from ..registry.committed_models import CommittedModel, logged, models_at, row_of
+from ..project import gto_tags
+from ..project.definitions import read_pipeline
+from ..project.project import Project
+from ..registry.committed_models import CommittedModel, logged, models_at, row_with_model
 from ..registry.show import show
 from ..store.models import is_alias, registered_name
 from ..store.named_row import read_run
@@ -69,7 +71,7 @@ def _promote(
 ) -> list[str]:
     """Promote a row, and return what was done; raises `_RefusedError`."""
     store, stage = Store.existing(root), given.stage
-    mine = Contender.of(project.pipeline(), row.data.metrics, row.data.tags)
+    mine = Contender.of(read_pipeline(project), row.data.metrics, row.data.tags)
     if not is_alias(stage):
         raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
     with store.errors_reported():
@@ -127,12 +129,12 @@ def _compare(
     project: Project, store: Store, row: Run, mine: Contender, artifact: str, stage: str
 ) -> None:
     """Raise `_RefusedError` unless a row is better than the champion, if git has one."""
-    said = gto_tags.read(project.top).get(artifact)
+    said = gto_tags.read_artifacts(project.top).get(artifact)
     if not (said and stage in said.stages):
         return
     version, tag = said.stages[stage]
     every = models_at(project, version.commit)
-    rows = [row_of(store, each) for each in every if each.model.name == artifact]
+    rows = [row_with_model(store, each) for each in every if each.model.name == artifact]
     if not (champion := next(iter(rows), None)):
         raise _RefusedError(f"MLflow has no row of the {stage}, {tag}; `dvc-mlflow record --all`")
     if champion.info.run_id == row.info.run_id:

@@ -12,7 +12,7 @@ from ..follow.follower_lock import FollowerLock
 from ..git import check_git
 from ..pipeline.row_stages import declares_nothing
 from ..place import main_repository
-from ..project import Project
+from ..project.project import Project
 from ..record.passes import record_everything
 from ..record.recording import Options, Recording
 from ..registry.show import show

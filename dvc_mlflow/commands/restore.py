@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 from ..errors import ProjectError, ToolError, say, warn
 from ..pipeline.row_stages import locked_digests
-from ..pipeline.stages import is_inside
+from ..pipeline.stages import stays_inside
 from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, TREE, tagged
 from ..place import main_repository
-from ..project import restore, restored_project
+from ..project.definitions import read_pipeline
+from ..project.restored_files import restore, restored_project
 from ..rows import kept_trees
 from ..rows.origin import KeptTree
 from ..rows.restored_folder import RestoredFolder, made, place
@@ -23,7 +24,7 @@ def run(given: argparse.Namespace) -> int:
     digests = tagged(tags, LOCK)
     if not digests:
         raise ToolError(f"{named}: this row has no result to restore; it is {row.info.status}")
-    if not is_inside(project := tags.get(FOLDER, "")):
+    if not stays_inside(project := tags.get(FOLDER, "")):
         raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
     commit = kept_trees.find(root, KeptTree(tags.get(KEPT, ""), tags.get(TREE, "")))
     path = place(root, row.info.run_name or "", tags.get(FOUND_BY, "").split(), row.info.run_id)
@@ -51,7 +52,7 @@ def _restore(digests: Mapping[str, str], folder: RestoredFolder) -> dict[str, st
     """Bring the files of a row's results into its folder; return what is missing, and why."""
     try:
         with restored_project(folder.main, folder.project) as project:
-            pipeline = project.pipeline()
+            pipeline = read_pipeline(project)
             locked = locked_digests(pipeline)
             stages = [pipeline.stages[n] for n, each in locked.items() if each in digests.values()]
             scope = pipeline.scope(stages)

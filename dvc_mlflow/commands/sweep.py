@@ -5,7 +5,7 @@ import os
 
 from ..errors import ToolError, masked, warn
 from ..git import check_git
-from ..project import Project
+from ..project.project import Project
 from ..sweep.driver import STOPPED, ended_by_signals, sweep
 
 

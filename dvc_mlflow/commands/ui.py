@@ -18,7 +18,7 @@ from typing import IO
 from .. import processes
 from ..errors import ToolError, say, warn
 from ..place import artifacts_folder, own_folder
-from ..project import Project
+from ..project.project import Project
 from ..store import ui_guard, ui_port
 from ..store.store import Store
 from .follow import add_history, follow, open_store, prepare, stopped

@@ -13,7 +13,7 @@ from mlflow.entities import Metric, Run
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 from .. import processes
-from ..pipeline.row import Match, StoredRun
+from ..pipeline.row import Match, RowKey, StoredRun
 from ..pipeline.row_stages import live_key
 from ..pipeline.run_context import token_of
 from ..pipeline.stages import Stage
@@ -165,7 +165,7 @@ class LiveRow:
         """Let a run be open, and log what is known of a stage."""
         result, stage = self._result, self._curves[run].stage
         pid = self.dvc.pid if processes.is_alive(self.dvc) else 0
-        own = processes.tags(store.root, pid)
+        own = processes.process_tags(store.root, pid)
         own[LIVE] = live_key(result.pipeline.folder, result.row_stages)
         if not self.run_id:
             query = " and ".join(f"tags.`{key}` = '{own[key]}'" for key in (LIVE, PROCESS))
@@ -274,7 +274,7 @@ def _joined(store: Store, result: Result, stage: Stage) -> StoredRun | None:
     return found if found and is_free and found.digests.items() <= before.items() else None
 
 
-def _names(result: Result, stage: Stage) -> list[str]:
+def _names(result: Result, stage: Stage) -> list[RowKey]:
     """Return what a stage is called in its row; nothing if it is only upstream of it."""
     members = result.row_stages.members.items()
     return [name for name, member in members if member.name == stage.name]

@@ -12,7 +12,9 @@ from ..pipeline.row_stages import RowStages, divided
 from ..pipeline.run_context import token_of
 from ..pipeline.stages import Stage
 from ..place import address
-from ..project import Project
+from ..project.definitions import read_pipeline
+from ..project.project import Project
+from ..project.workspace import begin_at, inputs_written, is_as_locked
 from ..record.recording import Recording
 from ..rows.commits import Commits, named_experiments
 from ..rows.origin import of_running
@@ -109,7 +111,7 @@ class LiveRows:
         if not Path(run.home).is_dir():
             return None
         with Project(at=Path(run.home)) as project:
-            name = project.begin_at(run.file, run.name)
+            name = begin_at(project, run.file, run.name)
             results = _results_of(project, run, name)
             if len(results) != 1:
                 return None
@@ -153,9 +155,9 @@ class LiveRows:
             return False
         name = known.stage.name
         with Project(at=Path(run.home)) as project:
-            if not project.is_as_locked(name):  # another stage has been written
+            if not is_as_locked(project, name):  # another stage has been written
                 return not is_young and self._fail(run, known)
-            changed = project.written(name, int(run.began * 1e9), now.time)
+            changed = inputs_written(project, name, int(run.began * 1e9), now.time)
         if name in known.row.members:
             ended = {known.row.run_id: changed}
             self._finish(run, known, self._new.record_checkout(run.home, _is_of(known.row), ended))
@@ -241,7 +243,7 @@ def _results_of(project: Project, run: StageRun, name: str) -> list[Result]:
 
     They are those in which it is recorded; if there are none, those that read its outputs.
     """
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     found = state_of(project, pipeline, of_running(project, run.experiment, int(run.began * 1e9)))
     own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
     results = [found.result(each) for each in own]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import processes
 from ..git import common_folder
-from ..project import Project
+from ..project.project import Project
 from ..record.passes import record_new, tips
 from ..record.recording import Options, Recording
 from ..registry.show import show

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from .numbers import Curve, curves
+from .row import RowKey
 from .row_stages import RowStages
 from .stages import Params, Pipeline, Plot, Stage, is_table
 from .tags import MD5
@@ -15,7 +16,7 @@ _OF_DVCLIVE = {"images", "sklearn", "custom"}
 
 
 def named_params(
-    row_stages: RowStages, names: Sequence[str]
+    row_stages: RowStages, names: Sequence[RowKey]
 ) -> Iterator[tuple[str, Stage, Params, str]]:
     """Yield the params of these members: name in the row, stage, params file, key in the file.
 
@@ -98,7 +99,7 @@ def _told_apart(paths: Sequence[str]) -> dict[str, str]:
 
 def labels(row_stages: RowStages) -> dict[str, str]:
     """Return the names of a row's stages in keys: without the item, if the row has only one."""
-    names = {stage.name: name for name, stage in row_stages.members.items()}
+    names: dict[str, str] = {stage.name: key for key, stage in row_stages.members.items()}
     scope = row_stages.scope()
     groups = [stage.group for stage in scope]
     for stage in scope:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from .row import DIGITS, Part
+from .row import DIGITS, Part, RowKey
 from .row_stages import RowStages, draws_curves, makes_model
 from .stages import Pipeline, Stage
 
@@ -45,7 +45,7 @@ _AVERAGES = {"macro", "micro", "weighted", "avg", "average", "mean", "overall"}
 _OF_A_CLASS = {"class", "classes", "label", "per"}
 
 
-def evaluating(pipeline: Pipeline, row_stages: RowStages) -> list[str]:
+def evaluating(pipeline: Pipeline, row_stages: RowStages) -> list[RowKey]:
     """Return the members of a row that evaluate, by their names in the row, the last one first.
 
     They have metrics, make no model, and depend on a stage that does or that draws curves. In a row
@@ -112,7 +112,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]+[0-9]*|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
 
 
-def measures(pipeline: Pipeline, row_stages: RowStages, parts: Mapping[str, Part]) -> list[str]:
+def measures(pipeline: Pipeline, row_stages: RowStages, parts: Mapping[RowKey, Part]) -> list[str]:
     """Return the metrics of `parts`, the most telling one first, each with a sign.
 
     It is `+` if higher is better, `-` if lower is, and `?` if nothing says it; such a metric tells

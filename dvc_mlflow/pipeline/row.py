@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NewType, Self
 
+RowKey = NewType("RowKey", str)
+"""A stage's name in a row, as keys in MLflow have it: another one than its name in the project."""
 DIGITS = 7
 """Of a digest, by which people know it."""
 FORMAT = 6
@@ -98,7 +100,7 @@ NOWHERE = Standing()
 class Wanted(NamedTuple):
     """What decides a row, known before anything of it is read."""
 
-    digests: Mapping[str, str]
+    digests: Mapping[RowKey, str]
     """Of the results, by the stages' names in the row."""
     standing: Standing
     declared: str
@@ -123,7 +125,7 @@ class Row:
     origin: Mapping[str, str]
     """The tags that say where the results come from: they follow the best standing."""
     params: Mapping[str, str]
-    parts: Mapping[str, Part]
+    parts: Mapping[RowKey, Part]
     """By the stages' names in the row; none if only its standing has changed."""
     measures: Sequence[str]
     """The metrics that say how good the result is, best first, with signs: `pipeline.measures`."""
@@ -178,7 +180,7 @@ class StoredRun:
 
     run_id: str
     name: str
-    digests: Mapping[str, str]
+    digests: Mapping[RowKey, str]
     """Of its results, by the stages' names in the row."""
     is_deleted: bool = False
     is_live: bool = False
@@ -217,7 +219,7 @@ class Match(NamedTuple):
         return None if found and found.is_live else found
 
 
-def match(wanted: Mapping[str, str], runs: Sequence[StoredRun]) -> Match:
+def match(wanted: Mapping[RowKey, str], runs: Sequence[StoredRun]) -> Match:
     """Return where the results of a row go, given the runs in the store, oldest first.
 
     They join a run only if all that it has is among them, so that no run ever mixes results that
@@ -231,7 +233,7 @@ def match(wanted: Mapping[str, str], runs: Sequence[StoredRun]) -> Match:
     return Match(joins=max(joins, key=lambda run: len(run.digests), default=None))
 
 
-def digest(of: object) -> str:
+def digest_of(of: object) -> str:
     """Return a digest of plain values."""
     text = json.dumps(of, sort_keys=True, default=repr)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
+from .row import RowKey
 from .stages import Pipeline, Stage
 
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
@@ -19,14 +20,14 @@ _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 class RowStages(NamedTuple):
     """Stages whose results belong in one row: those of one model, or else of one pipeline."""
 
-    members: dict[str, Stage]
+    members: dict[RowKey, Stage]
     """The recorded stages by their names in the row, each after those that it depends on."""
-    parts: dict[str, Sequence[Stage]]
+    parts: dict[RowKey, Sequence[Stage]]
     """By the same names: the stage, after unrecorded ones upstream that no earlier part has."""
-    scopes: dict[str, Sequence[Stage]]
+    scopes: dict[RowKey, Sequence[Stage]]
     """By the same names: the stage, after all that are upstream; their params are the row's."""
 
-    def scope(self, names: Iterable[str] | None = None) -> list[Stage]:
+    def scope(self, names: Iterable[RowKey] | None = None) -> list[Stage]:
         """Return the stages whose params made the results of these members, by default of all."""
         wanted = self.members if names is None else names
         found = {stage.name: stage for name in wanted for stage in self.scopes[name]}
@@ -39,12 +40,12 @@ def live_key(folder: str, row_stages: RowStages) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def as_key(name: str) -> str:
+def as_key(name: str) -> RowKey:
     """Return a stage's name; if MLflow does not allow it in a key, a similar one with a digest."""
     parts = re.sub(r"[^\w/. -]", "_", name).split("/")
     key = "/".join(part if part.strip(".") else "_" for part in parts)[:150]
     digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-    return name if key == name else f"{key}-{digest[:6]}"
+    return RowKey(name if key == name else f"{key}-{digest[:6]}")
 
 
 def recorded(pipeline: Pipeline, names: Collection[str] = ()) -> list[Stage]:

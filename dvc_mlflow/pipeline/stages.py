@@ -252,7 +252,7 @@ def is_below(folder: str, path: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def is_inside(path: str) -> bool:
+def stays_inside(path: str) -> bool:
     """Whether a path that anybody may have written leads to something in the folder it starts at.
 
     "" is the folder itself.

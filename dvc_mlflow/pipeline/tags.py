@@ -101,7 +101,7 @@ HISTORY = "dvc.history."
 a clone's own store."""
 
 
-def text(given: str) -> str:
+def as_text(given: str) -> str:
     """Return a text as a store can keep it: git allows names and messages that are no UTF-8."""
     return given.encode(errors="replace").decode()
 

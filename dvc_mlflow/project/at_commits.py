@@ -16,14 +16,16 @@ from voluptuous import Schema
 
 from ..errors import ProjectError
 from ..pipeline.stages import Pipeline
-from .definitions import Definitions
-from .dvc_repo import errors_reported, git_at, parse
+from .definitions import read_pipeline, stages_with_locks
+from .dvc_errors import errors_reported, parse
+from .project import git_at
+from .project.project import Project
 
 
 class ProjectAt:
     """The project at any commit; in its block, the project is at the one that was read last."""
 
-    def __init__(self, project: Definitions) -> None:
+    def __init__(self, project: Project) -> None:
         self._project, self._opened = project, ExitStack()
         self._checkout = git_at(project.top)  # at a commit, the project's own does not know it
         self._definitions: object = None
@@ -43,11 +45,11 @@ class ProjectAt:
         git objects, by path in the repository.
         """
         project = self._project
-        if definitions != self._definitions or not project.is_past:
+        if definitions != self._definitions or not project.commit:
             self.leave()
             self._opened.enter_context(project.at(commit))
             with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
-                self._stages = [*project.with_locks()]
+                self._stages = [*stages_with_locks(project)]
             self._definitions = definitions
         found = {}
         for path, blob in locks.items():
@@ -57,7 +59,7 @@ class ProjectAt:
         project.commit, project.locks = commit, found
         for stage, lock in self._stages:
             fill(stage, found.get(lock, {}).get(stage.name), lock)
-        return project.pipeline()
+        return read_pipeline(project)
 
     @contextmanager
     def _as_in_checkout(self) -> Iterator[None]:
@@ -68,7 +70,7 @@ class ProjectAt:
         project, from_file = self._project, Index.from_file
 
         def read(repo: Any, path: str) -> Index:
-            here = project.root / project._relative(path)
+            here = project.root / project.relative(path)
             inside = (each for each in here.parents if project.root in each.parents)
             way = [*(f"{folder}/" for folder in inside), f"{here}"]
             return (

@@ -15,7 +15,7 @@ from dvc.stage.cache import RunCacheNotSupported
 
 from ..errors import ProjectError, masked
 from ..git import names
-from .project import Project
+from .project.project import Project
 
 
 def configure(config: Mapping[str, Any]) -> None:
@@ -32,8 +32,8 @@ class Remote:
     """
 
     def __init__(self, project: Project) -> None:
-        self._repo = project._repo
-        if not self._repo.config["core"].get("remote"):
+        self._repo = project.repo
+        if not project.remote:
             raise ProjectError("no DVC remote: `dvc remote add -d NAME URL` first")
         self._remote = self._repo.cloud.get_remote()
         fs, path = self._remote.fs, self._remote.path
@@ -110,7 +110,7 @@ class _Causes(logging.Handler):
 
 def untracked(project: Project) -> list[str]:
     """Return the deps in the project that neither git nor DVC tracks, so that no clone has them."""
-    index, root = project._repo.index, os.fspath(project.root)
+    index, root = project.repo.index, os.fspath(project.root)
     listed = names("ls-files", "-z", "--recurse-submodules", cwd=project.root)
     files = [PurePath(os.path.relpath(project.top / file, root)) for file in listed]
     tracked, made = {*files, *(up for file in files for up in file.parents)}, index.outs_trie
@@ -129,7 +129,7 @@ def inputs(project: Project) -> dict[str, str]:
 
     What has a remote of its own is not asked for in the default one.
     """
-    repo = project._repo
+    repo = project.repo
     read = [
         s for s in repo.index.graph if not (s.cmd or s.is_import) and repo.index.graph.in_degree(s)
     ]
@@ -139,5 +139,5 @@ def inputs(project: Project) -> dict[str, str]:
 
 def elsewhere(project: Project) -> set[str]:
     """Return the paths of outputs that do not go to the default remote."""
-    outs = project._repo.index.outs
-    return {project._path(out) for out in outs if out.remote or not out.can_push}
+    outs = project.repo.index.outs
+    return {project.path_of(out) for out in outs if out.remote or not out.can_push}

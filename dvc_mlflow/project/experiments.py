@@ -20,8 +20,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, masked
-from .dvc_repo import parse
-from .project import Project
+from .dvc_errors import parse
+from .project.project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
@@ -87,14 +87,14 @@ def _overrides_reported() -> Iterator[None]:
         raise ProjectError(f"{error.__cause__ or error}") from None
 
 
-def run(project: Project, name: str, overrides: Sequence[str]) -> None:
+def run_experiment(project: Project, name: str, overrides: Sequence[str]) -> None:
     """Run an experiment in this clone, with stages from the run cache of its default remote.
 
     Earlier experiments are removed. Raises what DVC raises.
     """
     logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
-    project._repo.experiments.remove(all_commits=True)
-    project._repo.experiments.run(params=[*overrides], name=name, pull=True)
+    project.repo.experiments.remove(all_commits=True)
+    project.repo.experiments.run(params=[*overrides], name=name, pull=True)
 
 
 def blame(error: BaseException, *, at_remote: str = "") -> tuple[str, str]:

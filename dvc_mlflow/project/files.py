@@ -2,25 +2,27 @@
 
 import io
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
-from dvc.fs import LocalFileSystem
 from dvc_data.hashfile.hash import fobj_md5
+from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
 from .. import work_tree
+from ..errors import masked
 from ..git import ask, tree
 from ..pipeline.stages import Output, leads_out
-from .dvc_repo import DvcRepo
-from .remotes import fetch_objects
+from .project.project import Project
 
 SMALL = 1_000_000
 """The most bytes of an output that is also kept outside DVC's cache."""
+_NO_REMOTE = "there is no default DVC remote"
 _UNREADABLE = (OSError, ValueError, DvcException)  # a file that is missing, damaged or elsewhere
 
 
@@ -34,222 +36,245 @@ class File:
     size: int
 
 
-class Files(DvcRepo):
-    """A project's files."""
+def files_of(project: Project, output: Output) -> list[File] | None:
+    """Return the files of an output, or None if their list is neither here nor in the cache."""
+    if not output.is_folder:
+        return [File(output.path, output.md5, output.size)]
+    if (tree := tree_of(project, project.outs[output.path])) is None:
+        return None
+    return [
+        File("/".join((output.path, *key)), info.value, (meta and meta.size) or 0)
+        for key, meta, info in tree
+        if not {"", ".", ".."} & {*key}  # as anybody could write the list
+    ]
 
-    def files(self, output: Output) -> list[File] | None:
-        """Return the files of an output, or None if their list is neither here nor in the cache."""
-        if not output.is_folder:
-            return [File(output.path, output.md5, output.size)]
-        if (tree := self.tree(self.outs[output.path])) is None:
-            return None
-        return [
-            File("/".join((output.path, *key)), info.value, (meta and meta.size) or 0)
-            for key, meta, info in tree
-            if not {"", ".", ".."} & {*key}  # as anybody could write the list
-        ]
 
-    def is_outside(self, output: Output) -> bool:
-        """Whether an output is not in the repository by its path, so that nothing of it is read."""
-        is_here = not self.is_past and self.is_inside(self._absolute(output.path))
-        return not (self._in_git(output.path) or is_here)
+def is_outside(project: Project, output: Output) -> bool:
+    """Whether an output is not in the repository by its path, so that nothing of it is read."""
+    is_here = not project.commit and project.is_inside(project.absolute(output.path))
+    return not (project.in_git(output.path) or is_here)
 
-    def read(self, output: Output, file: File, *, is_shown: bool = True) -> bytes | None:
-        """Return a file's content from the checkout, git or DVC's cache, if its md5 is there.
 
-        Git is asked for what DVC keeps only if a row shows it, as each path takes 10 to 100 ms.
-        """
-        out = self.outs[output.path]
+def content_of(
+    project: Project, output: Output, file: File, *, is_shown: bool = True
+) -> bytes | None:
+    """Return a file's content from the checkout, git or DVC's cache, if its md5 is there.
+
+    Git is asked for what DVC keeps only if a row shows it, as each path takes 10 to 100 ms.
+    """
+    out = project.outs[output.path]
+    cached = _cached(out, file.md5)
+    for read in (partial(project.content, file.path, cached), Path(cached).read_bytes):
         with suppress(*_UNREADABLE):
-            content = self._content(file.path, self._cached(out, file.md5))
+            content = read()
             if file.md5 in md5s(content, out.hash_name):
                 return content
-        if out.is_in_repo:
-            cache = out.cache if out.use_cache else out.local_cache
-            with suppress(*_UNREADABLE):
-                content = cache.fs.cat_file(cache.oid_to_path(file.md5))
-                if file.md5 in md5s(content, out.hash_name):
-                    return bytes(content)
-        is_asked = self.is_past and (is_shown or not out.use_cache)  # another commit can have it
-        return self.version(out, file.path, file.md5) if is_asked else None
+    is_asked = project.commit and (is_shown or not out.use_cache)  # another commit can have it
+    return version_of(project, out, file.path, file.md5) if is_asked else None
 
-    def fetch(self, output: Output, is_wanted: Callable[[File], bool]) -> str:
-        """Fetch the wanted files of an output that are not in DVC's cache; say what failed."""
-        out = self.outs[output.path]
-        if not (out.use_cache and out.hash_info):
-            return ""
-        if output.is_folder and self.tree(out) is None:
-            fetch_objects(self._repo, out, [output.md5])
-        wanted = [file.md5 for file in self.files(output) or () if is_wanted(file)]
-        why = fetch_objects(self._repo, out, wanted)
-        return f"{output.path} cannot be fetched: {why}" if why else ""
 
-    def cure(self, output: Output) -> str:
-        """Return what brings back the files of an output that are neither here nor in the cache."""
-        if not self.is_past:
-            return "`git checkout`, `dvc pull` or `dvc repro` brings them back"
-        return "`--fetch` looks in DVC's remote" if output.cached else "no commit has them"
+def fetch_files(project: Project, output: Output, is_wanted: Callable[[File], bool]) -> str:
+    """Fetch the wanted files of an output that are not in DVC's cache; say what failed."""
+    out = project.outs[output.path]
+    if not (out.use_cache and out.hash_info):
+        return ""
+    if output.is_folder and tree_of(project, out) is None:
+        _fetch(project, out, [output.md5])
+    wanted = [file.md5 for file in files_of(project, output) or () if is_wanted(file)]
+    why = _fetch(project, out, wanted)
+    return f"{output.path} cannot be fetched: {why}" if why else ""
 
-    def contents(self, output: Output) -> list[tuple[str, Path | bytes]] | None:
-        """Return an output's files by their paths in it, or None if one is missing.
 
-        For a file that is here that is where it is: a model can have a few GB. A file that is an
-        output itself has the path "".
-        """
-        out, files = self.outs[output.path], self.files(output)
-        found: list[tuple[str, Path | bytes]] = []
-        for file in files or ():
-            place = next((p for p in self._here(out, file) if _has(p, out, file)), None)
-            content = place.resolve() if place else self.read(output, file)
-            if content is None:
-                return None
-            found.append((file.path[len(output.path) + 1 :], content))
-        return None if files is None else found
+def _fetch(project: Project, out: Any, oids: Sequence[str]) -> str:
+    """Fetch those of an output's objects that DVC's cache lacks; return why not all came."""
+    lacking = [HashInfo(out.hash_name, oid) for oid in oids if not out.cache.exists(oid)]
+    if not lacking:
+        return ""
+    name = out.remote or project.remote
+    why = why_not_fetched(name, lambda: name and project.repo.cloud.pull(lacking, remote=name))
+    # DVC calls nothing failed if it has found nothing at all.
+    return "" if all(out.cache.exists(each.value) for each in lacking) else why
 
-    def code(self, path: str) -> dict[str, bytes]:
-        """Return the files below a folder, or a file, of the checkout or the commit.
 
-        Files that git or DVC ignores and links that lead elsewhere are left out.
-        """
-        if self.is_past:
-            return dict(self._committed_code(path))
-        fs, start = self._repo.fs, self._absolute(path)
-        if fs.isfile(start):
-            files = [start]
-        else:
-            files = []
-            for folder, folders, names in self._repo.dvcignore.walk(fs, start):
-                folders[:] = [n for n in folders if not self._is_ignored(f"{fs.join(folder, n)}/")]
-                own = (fs.join(folder, name) for name in sorted(names))
-                files += [file for file in own if not self._is_ignored(file)]
-        found = {}
-        for file in files:
-            with suppress(work_tree.RefusedError):
-                found[self._relative(file)] = work_tree.read(file, self.top)
-        return found
+def why_not_fetched(remote: str, fetch: Callable[[], object]) -> str:
+    """Call DVC to fetch files; return why those that are still missing have not come.
 
-    def _committed_code(self, path: str) -> Iterator[tuple[str, bytes]]:
-        start = posixpath.normpath(posixpath.join(self.folder, path))
-        is_inside = start != "." and not leads_out(start)
-        # A history asks for thousands of folders that only DVC has, and `git ls-tree` is a process.
-        if is_inside and not self.blobs.has(f"{self.commit}:{start}"):
-            return
-        for file, mode, blob in tree(self.top, self.commit, start):
-            name = posixpath.relpath(file, self.folder or ".")
-            ignored = self._repo.dvcignore.is_ignored_file(self._absolute(name))
-            is_code = mode.startswith("100") and "__pycache__" not in name.split("/")
-            content = self.blobs.read(blob) if is_code and not ignored else None
-            if content is not None:
-                yield name, content
+    DVC does the same if a file is not there and if a server does not answer, so no remote is said
+    to lack a file.
+    """
+    why = f"it did not come from the DVC remote {remote!r}" if remote else _NO_REMOTE
+    try:
+        fetch()
+    except Exception as error:  # whatever a remote's library raises
+        return f"{why} ({masked(' '.join(f'{error}'.split()))[:200] or type(error).__name__})"
+    return why
 
-    def _is_ignored(self, path: str) -> bool:
-        """Whether a path of the checkout is Python's cache, or ignored by git."""
-        is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
-        return is_cache or bool(self._repo.scm.is_ignored(path))
 
-    def md5(self, path: str) -> str:
-        """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
-        text = self.text(path)
-        return "" if text is None else content_md5(text.encode())
+def cure_of(project: Project, output: Output) -> str:
+    """Return what brings back the files of an output that are neither here nor in the cache."""
+    if not project.commit:
+        return "`git checkout`, `dvc pull` or `dvc repro` brings them back"
+    return "`--fetch` looks in DVC's remote" if output.cached else "no commit has them"
 
-    def text(self, path: str) -> str | None:
-        """Return the text of a file of the checkout or the commit, if there is one."""
-        try:
-            return self._content(path).decode()
-        except _UNREADABLE:
+
+def contents_of(project: Project, output: Output) -> list[tuple[str, Path | bytes]] | None:
+    """Return an output's files by their paths in it, or None if one is missing.
+
+    For a file that is here that is where it is: a model can have a few GB. A file that is an
+    output itself has the path "".
+    """
+    out, files = project.outs[output.path], files_of(project, output)
+    found: list[tuple[str, Path | bytes]] = []
+    for file in files or ():
+        place = _place(project, out, file)
+        content = place.resolve() if place else content_of(project, output, file)
+        if content is None:
             return None
+        found.append((file.path[len(output.path) + 1 :], content))
+    return None if files is None else found
 
-    def address(self, oid: str) -> tuple[str, str]:
-        """Return where the bytes with this md5 are: kind and address of a data set's source.
 
-        They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
-        only some kinds, none that keeps versions of files, and none with a user in its address.
-        """
-        config = self._repo.config
-        remote = config["remote"].get(config["core"].get("remote"), {})
-        start = str(remote.get("url", ""))
-        kind = start.partition("://")[0] if "://" in start else "local"
-        known = kind in ("local", "s3", "gs", "hdfs", "http", "https")
-        has_secret = kind != "local" and bool({"@", "?", "#"} & {*start})
-        if not start or not known or has_secret or {"version_aware", "worktree"} & remote.keys():
-            start, kind = str(self._repo.cache.local.path), "local"
-            start = start.removesuffix("/files/md5")
-        kind = "http" if kind.startswith("http") else kind
-        return kind, f"{start.rstrip('/')}/files/md5/{oid[:2]}/{oid[2:]}"
+def code_below(project: Project, path: str) -> dict[str, bytes]:
+    """Return the files below a folder, or a file, of the checkout or the commit.
 
-    def cache_stamp(self) -> str:
-        """Return what changes when DVC's cache gets a file."""
-        path = Path(self._repo.cache.local.path)
-        folders = [entry.stat() for entry in path.glob("*")]
-        return f"{len(folders)} {max((each.st_mtime_ns for each in folders), default=0)}"
+    Files that git or DVC ignores and links that lead elsewhere are left out.
+    """
+    if project.commit:
+        return dict(_committed_code(project, path))
+    fs, start = project.repo.fs, project.absolute(path)
+    files = [start] if fs.isfile(start) else []
+    for folder, folders, names in project.repo.dvcignore.walk(fs, start):
+        folders[:] = [n for n in folders if not _is_ignored(project, f"{fs.join(folder, n)}/")]
+        own = (fs.join(folder, name) for name in sorted(names))
+        files += [file for file in own if not _is_ignored(project, file)]
+    found = {}
+    for file in files:
+        with suppress(work_tree.RefusedError):
+            found[project.relative(file)] = work_tree.read(file, project.top)
+    return found
 
-    def tree(self, out: Any) -> Any:
-        """Return the list of a folder's files as in dvc.lock, or None if it is nowhere.
 
-        It is looked for in DVC's cache, in the checkout or the commit, and in git.
-        """
-        if out.use_cache and (tree := out.get_obj()) is not None:
-            return tree
-        if not self.is_past:
-            if not self.is_inside(out.fs_path):
-                return None
-            with suppress(*_UNREADABLE):
-                if (tree := self.hash(out, dry=True)[1]).hash_info == out.hash_info:
-                    return tree
-            if out.use_cache:
-                return None
-        folder = self._path(out)
-        files = {posixpath.relpath(p, folder): body for p, body in self.code(folder).items()}
-        return _listed(files, out.hash_info.value, out.hash_name)
+def _committed_code(project: Project, path: str) -> Iterator[tuple[str, bytes]]:
+    start = posixpath.normpath(posixpath.join(project.folder, path))
+    is_inside = start != "." and not leads_out(start)
+    # A history asks for thousands of folders that only DVC has, and `git ls-tree` is a process.
+    if is_inside and not project.blobs.has(f"{project.commit}:{start}"):
+        return
+    for file, mode, blob in tree(project.top, project.commit, start):
+        name = posixpath.relpath(file, project.folder or ".")
+        ignored = project.repo.dvcignore.is_ignored_file(project.absolute(name))
+        is_code = mode.startswith("100") and "__pycache__" not in name.split("/")
+        content = project.blobs.read(blob) if is_code and not ignored else None
+        if content is not None:
+            yield name, content
 
-    def hash(self, item: Any, *, dry: bool = False) -> tuple[Any, Any]:
-        """Return size and hash of a file or a folder, with the list of its files."""
-        odb = item.cache if item.is_in_repo and item.use_cache else item.local_cache
-        options = {"ignore": item.dvcignore, "dry_run": dry or not item.use_cache}
-        _, meta, found = item._build(
-            odb, item.fs_path, item.fs, item.hash_name, no_progress_bar=True, **options
-        )
-        return meta, found
 
-    def _here(self, out: Any, file: File) -> Iterator[Path]:
-        """Yield the local files that may have the content of an output's file."""
-        here, cached = self._absolute(file.path), self._cached(out, file.md5)
-        if not self.is_past:
-            with suppress(OSError), work_tree.opened(here, self.top, cached=cached):
-                yield Path(here)
-        if cached:
-            yield Path(cached)
+def _is_ignored(project: Project, path: str) -> bool:
+    """Whether a path of the checkout is Python's cache, or ignored by git."""
+    is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
+    return is_cache or bool(project.repo.scm.is_ignored(path))
 
-    def _cached(self, out: Any, md5: str) -> str:
-        """Return where DVC's cache on this machine has a file of an output, or ""."""
-        cache = out.cache if out.use_cache else out.local_cache
-        is_local = out.is_in_repo and isinstance(cache.fs, LocalFileSystem)
-        return str(cache.oid_to_path(md5)) if is_local else ""
 
-    def differs(self, commit: str, output: Output) -> bool:
-        """Whether git has a file in a commit, but not as in dvc.lock."""
-        content = None if output.is_folder else self.committed(commit, output.path)
-        return content is not None and output.md5 not in md5s(content, "md5")
+def md5_of_text(project: Project, path: str) -> str:
+    """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
+    text = project.text(path)
+    return "" if text is None else content_md5(text.encode())
 
-    def version(self, out: Any, path: str, md5: str) -> bytes | None:
-        """Return the version of a file with the right md5, if any commit has it."""
-        name, key = self._in_git(path), (path, out.hash_name)
-        if not name:
+
+def address_of(project: Project, oid: str) -> tuple[str, str]:
+    """Return where the bytes with this md5 are: kind and address of a data set's source.
+
+    They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
+    only some kinds, none that keeps versions of files, and none with a user in its address.
+    """
+    remote = project.repo.config["remote"].get(project.remote, {})
+    start = str(remote.get("url", ""))
+    kind = start.partition("://")[0] if "://" in start else "local"
+    known = kind in ("local", "s3", "gs", "hdfs", "http", "https")
+    has_secret = kind != "local" and bool({"@", "?", "#"} & {*start})
+    if not start or not known or has_secret or {"version_aware", "worktree"} & remote.keys():
+        start, kind = str(project.repo.cache.local.path), "local"
+        start = start.removesuffix("/files/md5")
+    kind = "http" if kind.startswith("http") else kind
+    return kind, f"{start.rstrip('/')}/files/md5/{oid[:2]}/{oid[2:]}"
+
+
+def cache_stamp(project: Project) -> str:
+    """Return what changes when DVC's cache gets a file."""
+    path = Path(project.repo.cache.local.path)
+    folders = [entry.stat() for entry in path.glob("*")]
+    return f"{len(folders)} {max((each.st_mtime_ns for each in folders), default=0)}"
+
+
+def tree_of(project: Project, out: Any) -> Any:
+    """Return the list of a folder's files as in dvc.lock, or None if it is nowhere.
+
+    It is looked for in DVC's cache, in the checkout or the commit, and in git.
+    """
+    if out.use_cache and (tree := out.get_obj()) is not None:
+        return tree
+    if not project.commit:
+        if not project.is_inside(out.fs_path):
             return None
-        if key not in self._versions:
-            options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
-            # Without all trees, as in some partial clones, git does not know.
-            log = ask("log", *options, "--", f":(top,literal){name}", cwd=self.top)
-            blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
-            found = {blob: self.blobs.read(blob) for blob in sorted(blobs)}
-            self._versions[key] = {
-                oid: blob
-                for blob, content in found.items()
-                if content is not None
-                for oid in md5s(content, out.hash_name)
-            }
-        blob = self._versions[key].get(md5)
-        return self.blobs.read(blob) if blob else None
+        with suppress(*_UNREADABLE):
+            if (tree := hash_of(out)).hash_info == out.hash_info:
+                return tree
+        if out.use_cache:
+            return None
+    folder = project.path_of(out)
+    files = {posixpath.relpath(p, folder): body for p, body in code_below(project, folder).items()}
+    return _listed(files, out.hash_info.value, out.hash_name)
+
+
+def hash_of(item: Any) -> Any:
+    """Return what DVC reads of a file or folder of the checkout: its hash, and a folder's files."""
+    where = (item.local_cache, item.fs_path, item.fs, item.hash_name)
+    return item._build(*where, ignore=item.dvcignore, dry_run=True, no_progress_bar=True)[2]
+
+
+def _place(project: Project, out: Any, file: File) -> Path | None:
+    """Return where the content of an output's file is on this machine, if it is here."""
+    here, cached = Path(project.absolute(file.path)), _cached(out, file.md5)
+    if not project.commit:
+        with suppress(OSError), work_tree.opened(here, project.top, cached=cached):
+            if file_has_md5(here, file.md5, out.hash_name):
+                return here
+    with suppress(OSError):
+        if cached and file_has_md5(Path(cached), file.md5, out.hash_name):
+            return Path(cached)
+    return None
+
+
+def _cached(out: Any, md5: str) -> str:
+    """Return where DVC's cache has a file of an output, or "" if it keeps none of it."""
+    return str(out.local_cache.oid_to_path(md5)) if out.is_in_repo else ""
+
+
+def differs_in_git(project: Project, commit: str, output: Output) -> bool:
+    """Whether git has a file in a commit, but not as in dvc.lock."""
+    content = None if output.is_folder else project.committed(commit, output.path)
+    return content is not None and output.md5 not in md5s(content, "md5")
+
+
+def version_of(project: Project, out: Any, path: str, md5: str) -> bytes | None:
+    """Return the version of a file with the right md5, if any commit has it."""
+    name, key = project.in_git(path), (path, out.hash_name)
+    if not name:
+        return None
+    if key not in project.versions:
+        options = ("--all", "--format=", "--raw", "--no-abbrev", "--no-renames")
+        # Without all trees, as in some partial clones, git does not know.
+        log = ask("log", *options, "--", f":(top,literal){name}", cwd=project.top)
+        blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
+        found = {blob: project.blobs.read(blob) for blob in sorted(blobs)}
+        project.versions[key] = {
+            oid: blob
+            for blob, content in found.items()
+            if content is not None
+            for oid in md5s(content, out.hash_name)
+        }
+    blob = project.versions[key].get(md5)
+    return project.blobs.read(blob) if blob else None
 
 
 def content_md5(content: bytes, name: str = "md5") -> str:
@@ -291,14 +316,6 @@ def _listed(files: Mapping[str, bytes], wanted: str, name: str) -> Any:
         if tree.hash_info.value == wanted:
             return tree
     return None
-
-
-def _has(path: Path, out: Any, file: File) -> bool:
-    """Whether a local file has the content of an output's file."""
-    try:
-        return file_has_md5(path, file.md5, out.hash_name)
-    except OSError:
-        return False
 
 
 def md5_of(item: Any) -> str:

@@ -37,7 +37,7 @@ class Artifact(NamedTuple):
     """Why GTO cannot read its tags."""
 
 
-def read(top: Path) -> dict[str, Artifact]:
+def read_artifacts(top: Path) -> dict[str, Artifact]:
     """Return what the tags of the checkout at `top` say, by artifact; raises `ProjectError`.
 
     An artifact's name begins with the folder of its dvc.yaml in the repository: `folder:name`.
@@ -74,7 +74,7 @@ def promote(top: Path, artifact: str, stage: str, commit: str, message: str) -> 
 
     Return the tags that say so. Raises `ProjectError`.
     """
-    known = read(top).get(artifact, Artifact([], {})).versions
+    known = read_artifacts(top).get(artifact, Artifact([], {})).versions
     tags = [v.tag for v in known if v.commit == commit and not commit.startswith(v.name)]
     newest = ("--count=1", "--sort=-taggerdate", "--format=%(taggerdate:unix)", "refs/tags")
     last = text("for-each-ref", *newest, cwd=top)

@@ -1,109 +1,245 @@
-"""A project in which DVC runs stages: what they read, and what is new of it."""
+"""A DVC project, opened in the checkout or at a commit."""
 
+import errno
+import logging
 import os
+import posixpath
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from dvc.dependency import ParamsDependency
+from dvc.config import Config
+from dvc.dvcfile import load_file
+from dvc.repo import Repo
+from dvc.scm import SCM
 
 from .. import work_tree
 from ..errors import ProjectError
-from ..pipeline.stages import is_below
-from .definitions import Definitions
-from .dvc_repo import errors_reported
-from .rwlock import held_by
+from ..git import Blobs, checkout, glob, names
+from ..pipeline.stages import leads_out
+from ..place import folder_of
+from .dvc_errors import errors_reported
 
-_COARSE = 20_000_000  # ns; file times are no finer
+_OWN = ("dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config")
+"""The files that DVC reads of itself."""
 
 
-class Project(Definitions):
-    """The DVC project around a folder, by default the working directory; raises `ProjectError`."""
+class _Repo(Repo):
+    """DVC's project at a root, with settings that need not be its own."""
 
-    def begin_at(self, file: str, name: str) -> str:
-        """Return the name of the stage that DVC runs, by its dvc.yaml and its name there.
+    def __init__(self, root: str, settings_of: Path | None) -> None:
+        self._settings_of = settings_of
+        # DVC would take a folder that looks like a bare repository for one. And git has commits,
+        # whatever DVC is told.
+        super().__init__(root, scm=git_at(checkout(Path(root))))
 
-        From now on its params are those that it reads, not those in dvc.lock.
-        """
-        with errors_reported():
-            named = [s for s in self._repo.index.stages if getattr(s, "name", None) == name]
-            for stage in named:
-                if os.path.realpath(stage.path) == os.path.realpath(file):
-                    for dep in stage.params:
-                        work_tree.check(dep.fs_path, self.top)
-                        dep.hash_info = dep.get_hash()
-                    return self._name(stage)
-        raise ProjectError(f"DVC has no stage {name!r} in {file}")
-
-    def holds(self, name: str) -> bool:
-        """Whether DVC would not run a stage again: its command, params and inputs are as locked."""
-        with errors_reported():
-            if (stage := self.dvc_stage(name)) is None:
-                return True  # no stage makes it
-            changed = getattr(stage, "cmd_changed", False) or stage.always_changed
-            return not (changed or any(dep.workspace_status() for dep in stage.deps))
-
-    def is_busy(self) -> bool:
-        """Whether DVC holds files of the project, as while it runs a stage."""
-        try:
-            return held_by(self.root) != {}
-        except OSError:
-            return False
-
-    def files_to_keep(self) -> tuple[frozenset[Path], frozenset[Path], list[Path]]:
-        """Return what results need from the checkout beside what git tracks, by absolute paths.
-
-        That is what any stage reads, but for the outputs that DVC keeps, which are second and never
-        in git; then the outputs that DVC leaves to git, and each dvc.lock.
-        """
-        outs = self.outs.values()
-        others = {Path(out.fs_path) for out in outs if not out.use_cache}
-        others |= {self.root / lock for _, lock in self.with_locks()}
-        return (
-            frozenset(Path(dep.fs_path) for s in self._repo.index.stages for dep in s.deps),
-            frozenset(Path(out.fs_path) for out in outs if out.use_cache),
-            [path for path in sorted(others) if path.exists() and self.is_inside(path)],
-        )
-
-    def is_as_locked(self, name: str) -> bool:
-        """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
-
-        DVC has just hashed them, so it does not again.
-        """
-        with errors_reported():
-            outs = self.dvc_stage(name).outs
-            return all(out.hash_info and out.hash_info == out.get_hash() for out in outs)
-
-    def written(self, name: str, since: int, until: int) -> list[str]:
-        """Return the inputs of a stage that were written between two times, in ns since 1970.
-
-        Params are not among them, nor what running code leaves beside itself.
-        """
-        found = []
-        with errors_reported():
-            stage = self.dvc_stage(name)
-            outs = [out.fs_path for out in stage.outs]
-            for dep in stage.deps:
-                is_here = dep.fs.protocol == "local" and not isinstance(dep, ParamsDependency)
-                for file in self._files_below(dep) if is_here else ():
-                    is_own = any(is_below(out, file) for out in outs)
-                    if not is_own and since + _COARSE < _changed_at(file) < until:
-                        found.append(self._relative(file))
+    @cached_property
+    def config(self) -> Config:
+        """The settings, also after DVC has dropped them, as it does whenever it takes its lock."""
+        if self._settings_of is None:
+            return super().config
+        found = Config(f"{self._settings_of}/.dvc")
+        found["cache"].setdefault("dir", f"{self._settings_of}/.dvc/cache")
         return found
 
-    def _files_below(self, dep: Any) -> Iterator[str]:
-        """Yield the files of an input, without Python's caches and names that begin with a dot."""
-        if not dep.isdir():
-            yield dep.fs_path
-            return
-        for folder, folders, names in self._repo.dvcignore.walk(dep.fs, dep.fs_path):
-            folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
-            yield from (dep.fs.join(folder, name) for name in names if not name.startswith("."))
+    def _ignore(self) -> None:
+        """Write no .gitignore."""
 
 
-def _changed_at(file: str) -> int:
-    """Return when a file was written, in ns since 1970; 0 if it is not there."""
-    try:
-        return Path(file).stat().st_mtime_ns
-    except OSError:
-        return 0
+def git_at(top: Path) -> Any:
+    """Return DVC's access to git in a checkout.
+
+    By itself, it takes a git worktree of a submodule for a folder of git's own.
+    """
+    scm = SCM(str(top))
+    scm.dulwich.repo.path = scm._root_dir = str(top)
+    return scm
+
+
+class Project:
+    """The DVC project around a folder, by default the working directory; raises `ProjectError`.
+
+    Its settings and remotes are those of the project `settings_of`, by default its own. Paths and
+    names are the tool's: relative to the project's root, with forward slashes.
+    """
+
+    def __init__(self, settings_of: Path | None = None, at: Path | None = None) -> None:
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise
+        self.top = checkout(at)
+        """The root of the git checkout."""
+        with errors_reported():
+            root = Repo.find_root(at and f"{at}")
+            _check_own_files(root, self.top)
+            self.repo: Repo = _Repo(root, settings_of)
+            """DVC's own object."""
+        self.root = Path(self.repo.root_dir)
+        self.folder = folder_of(self.root, self.top)
+        """The project's folder in the repository, or ""."""
+        self.blobs = Blobs(self.top)
+        self.commit = ""
+        """The commit that is read, or "" for the checkout."""
+        self.locks: dict[str, dict[str, Any]] | None = None
+        """What the locks have, by path and stage, if DVC has not read them."""
+        self.outs: dict[str, Any] = {}
+        """DVC's outputs, by path."""
+        self.versions: dict[tuple[str, str], dict[str, str]] = {}
+        """The blobs of all commits that a file has had, by path and algorithm, then by md5."""
+        self._dvc_files: dict[str, Any] = {}
+
+    @property
+    def remote(self) -> str:
+        """The name of the default DVC remote, or ""."""
+        return str(self.repo.config["core"].get("remote") or "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close DVC's databases, and end `git cat-file`."""
+        self.repo.close()
+        self.blobs.close()
+
+    @contextmanager
+    def at(self, revision: str) -> Iterator[str]:
+        """Read from a commit in the block, or from the checkout if it is ""; yield its hash."""
+        with ExitStack() as switched:
+            now: Any
+            for name, now in {"commit": "", "locks": None, "_dvc_files": {}}.items():
+                switched.callback(setattr, self, name, getattr(self, name))
+                setattr(self, name, now)
+            if revision:
+                config = self.repo.config  # the remotes and the cache of today
+                # Another library for git, once used, would decide what git ignores in the checkout.
+                switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)
+                with errors_reported():
+                    try:
+                        self.commit = switched.enter_context(self.repo.switch(revision))
+                    except ValueError:  # from an older library for git
+                        raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    _read_by_git(self.repo.fs, self.blobs)
+                self.repo.__dict__["config"] = config
+            yield self.commit
+
+    def content(self, path: str, cached: str = "") -> bytes:
+        """Return a file of the checkout or the commit; raises `OSError`.
+
+        In the checkout, it can be a link to the file in DVC's cache that is `cached`.
+        """
+        if not self.commit:
+            return work_tree.read(self.absolute(path), self.top, cached=cached)
+        if (content := self.committed(self.commit, path)) is None:
+            raise FileNotFoundError(path)
+        return content
+
+    def text(self, path: str) -> str | None:
+        """Return the text of a file of the checkout or the commit, if there is one."""
+        try:
+            return self.content(path).decode()
+        except (OSError, ValueError):
+            return None
+
+    def committed(self, commit: str, path: str) -> bytes | None:
+        """Return a file of a commit, or None if there is none."""
+        name = self.in_git(path)
+        return self.blobs.read(f"{commit}:{name}") if name else None
+
+    def dvc_file(self, path: str) -> Any:
+        """Return DVC's own object for a dvc.yaml or a `.dvc` file, which is parsed once."""
+        if path not in self._dvc_files:
+            self._dvc_files[path] = load_file(self.repo, path)
+        return self._dvc_files[path]
+
+    def is_inside(self, path: str | Path) -> bool:
+        """Whether a path of the checkout, or what it links to, is in the repository.
+
+        Anybody can have written the path, or committed the link.
+        """
+        return work_tree.is_inside(path, self.top)
+
+    def in_git(self, path: str) -> str:
+        """Return the path of a file in the repository, or "" if it is outside."""
+        name = posixpath.normpath(posixpath.join(self.folder, path))
+        return "" if leads_out(name) else name
+
+    def name_of(self, stage: Any) -> str:
+        """Return the name of one of DVC's stages: below the root, its folder comes first."""
+        own = getattr(stage, "name", None) or Path(stage.path).stem
+        return posixpath.join(posixpath.dirname(self.relative(stage.path)), own)
+
+    def path_of(self, item: Any) -> str:
+        """Return the path of an output or a dependency, or its address if it is elsewhere.
+
+        DVC itself takes `..` above the repository's root for that root when it reads a commit.
+        """
+        given = str(item.def_path)
+        if "://" in given or posixpath.isabs(given):
+            return given
+        found = posixpath.normpath(posixpath.join(self.relative(item.stage.wdir), given))
+        return "" if found == "." else found
+
+    def beside(self, file: str, path: str) -> str:
+        """Return a path that a dvc.yaml, given by DVC's path of it, has relative to itself."""
+        folder = posixpath.dirname(self.relative(file))
+        return posixpath.normpath(posixpath.join(folder, path))
+
+    def relative(self, path: str) -> str:
+        """Return an absolute path of DVC's relative to the root, which itself is ""."""
+        found = os.path.relpath(path, self.repo.root_dir).replace(os.sep, "/")
+        return "" if found == "." else found
+
+    def absolute(self, path: str) -> str:
+        """Return a path as DVC has it, in the checkout or the commit."""
+        if posixpath.isabs(path):
+            return path
+        joined = self.repo.fs.join(self.repo.root_dir, *path.split("/"))
+        return posixpath.normpath(str(joined))
+
+
+def _check_own_files(root: str, top: Path) -> None:
+    """Raise `OSError` if DVC's own files of a project are not what DVC should read.
+
+    Nor does DVC write into a folder outside, to which a commit has a link; a user's own may lead
+    there.
+    """
+    folder = folder_of(Path(root), top)
+    for path in (f"{root}/{name}" for name in (".dvc", ".dvc/tmp", ".dvc/cache")):
+        leads_out = not work_tree.is_inside(path, top, of_dvc=True)
+        if leads_out and names("ls-files", "-z", "--", os.path.relpath(path, top), cwd=top):
+            raise work_tree.RefusedError(errno.EPERM, "is a link that git tracks; delete it", path)
+    patterns = (glob(folder, f"**/{name}") for name in ("dvc.yaml", ".dvcignore"))
+    listed = names("ls-files", "-co", "--exclude-standard", "-z", "--", *patterns, cwd=top)
+    found = [f"{root}/{name}" for name in _OWN]
+    for path in (f"{top}/{name}" for name in listed):
+        found += [path, f"{posixpath.dirname(path)}/dvc.lock"]
+    for path in dict.fromkeys(found):
+        work_tree.check(path, top, of_dvc=True)
+
+
+def _read_by_git(fs: Any, blobs: Blobs) -> None:
+    """Let DVC read a commit's files by git itself.
+
+    Its own library reads them in a thread. If that fails, as with a split index or a file that a
+    partial clone lacks, it waits for ever, and Ctrl-C does not end it.
+    """
+    trie = fs.fs.trie
+
+    def read(key: tuple[str, ...], **_: Any) -> BytesIO:
+        found = trie.trie[key]
+        if found.isdir:
+            raise IsADirectoryError
+        content = blobs.read(found.sha)
+        if content is None:
+            path = "/".join(key)
+            raise OSError(
+                f"git lacks {path}: `git fetch --refetch --no-filter` completes a partial clone"
+            )
+        return BytesIO(content)
+
+    trie.open = read

@@ -9,12 +9,12 @@ from dvc.config import Config, ConfigError
 from dvc.config_schema import RelPath
 
 from ..git import ask
-from ..pipeline.stages import Stage, is_below, is_inside, overlap
+from ..pipeline.stages import Stage, is_below, overlap, stays_inside
 from .at_commits import as_of_today
-from .dvc_repo import errors_reported
-from .files import file_has_md5, md5_of
-from .project import Project
-from .remotes import fetch
+from .definitions import dvc_stage
+from .dvc_errors import errors_reported
+from .files import file_has_md5, md5_of, tree_of, version_of, why_not_fetched
+from .project.project import Project
 
 
 @contextmanager
@@ -63,13 +63,13 @@ def restore(
     stay = [] if is_new else [out for out in outs if out.exists and _wrong(project, out)]
     lacking = [out for out in outs if out not in stay and not _bring(project, out)]
     wanted = [out for out in lacking if _may_be_fetched(project, out, main)]
-    why = fetch(project._repo, wanted) if wanted else ""
+    why = _fetch(project, wanted) if wanted else ""
     reasons = dict.fromkeys(stay, "another one is here; delete that, and restore again")
     lacking = [out for out in lacking if out not in wanted or not _bring(project, out)]
     reasons |= {out: _odd(out) or (why if out in wanted else _NOWHERE) for out in lacking}
     gone = [dep for dep in deps if not _take_from_git(project, dep, Path(dep.fs_path), md5_of(dep))]
     return {
-        f"{project._relative(f'{path}')}{f' (md5 {md5})' if md5 else ''} is missing": reason
+        f"{project.relative(f'{path}')}{f' (md5 {md5})' if md5 else ''} is missing": reason
         for item, reason in (reasons | dict.fromkeys(gone, _NOWHERE)).items()
         for path, md5 in ((item.exists and _wrong(project, item)) or _whole(item)).items()
     }
@@ -78,27 +78,34 @@ def restore(
 _NOWHERE = "neither git nor DVC's cache has it"
 
 
+def _fetch(project: Project, outs: Sequence[Any]) -> str:
+    """Fetch outputs to DVC's cache; return why those that are still missing have not come."""
+    why = why_not_fetched(project.remote, lambda: project.repo.fetch([out.fs_path for out in outs]))
+    return f"{_NOWHERE}, and {why}; `dvc exp pull` or `dvc repro` may help"
+
+
 def _needed(project: Project, stages: Sequence[Stage]) -> tuple[list[Any], list[Any]]:
     """Return the outputs of stages and the data that they read; then other deps that are missing.
 
     What lies elsewhere, by how the commit names it, is not asked for.
     """
-    index, names = project._repo.index, {stage.name for stage in stages}
+    every, own = [*project.repo.index.outs], [dvc_stage(project, stage.name) for stage in stages]
     unmade = {out.path for stage in stages if not stage.command for out in stage.outs}
-    own = [stage for stage in index.stages if stage.cmd and project._name(stage) in names]
-    deps = {dep.fs_path: dep for stage in own for dep in stage.deps if "://" not in dep.def_path}
-    outs = [out for stage in own for out in stage.outs]
-    for out in (out for stage in index.stages if not stage.cmd for out in stage.outs):
-        is_read = any(overlap(path, out.fs_path) for path in deps)
-        outs += [out] if is_read or project._path(out) in unmade else []
+    read = [dep for stage in own if stage for dep in stage.deps]
+    deps = {dep.fs_path: dep for dep in read if "://" not in dep.def_path}
+
+    def is_needed(out: Any) -> bool:
+        is_read = not out.stage.cmd and any(overlap(path, out.fs_path) for path in deps)
+        return is_read or out.stage in own or project.path_of(out) in unmade
+
+    outs = [out for out in every if out.hash_info and out.is_in_repo and is_needed(out)]
     gone = [dep for dep in deps.values() if not dep.exists]
-    gone = [dep for dep in gone if not any(overlap(dep.fs_path, o.fs_path) for o in index.outs)]
-    return [out for out in outs if out.hash_info and out.is_in_repo], gone
+    return outs, [d for d in gone if not any(overlap(d.fs_path, out.fs_path) for out in every)]
 
 
 def _may_be_fetched(project: Project, out: Any, main: Path) -> bool:
     """Whether DVC keeps an output, and imports it from nowhere that only the commit names."""
-    same = main / project._relative(out.stage.path)
+    same = main / project.relative(out.stage.path)
     is_known = same.exists() and same.read_bytes() == Path(out.stage.path).read_bytes()
     return out.use_cache and not _odd(out) and (is_known or not out.stage.is_import)
 
@@ -112,7 +119,7 @@ def _odd(out: Any) -> str:
         return "dvc.lock has no md5 of it"
     tree = out.get_obj() if out.use_cache and out.hash_info.isdir else None
     files = (("/".join(key), f"{info.value}") for key, _, info in tree or ())
-    odd = [name for name, md5 in files if not (is_inside(name) and md5.isalnum())]
+    odd = [name for name, md5 in files if not (stays_inside(name) and md5.isalnum())]
     return f"its list of files has {odd[0]!r}, which leads out of it" if odd else ""
 
 
@@ -142,7 +149,7 @@ def _take_from_git(project: Project, item: Any, path: Path, md5: str) -> bool:
     """
     content = None
     if not md5.endswith(".dir") and project.is_inside(path.parent):
-        content = project.version(item, project._relative(f"{path}"), md5)
+        content = version_of(project, item, project.relative(f"{path}"), md5)
     if content is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -157,12 +164,12 @@ def _wrong(project: Project, out: Any) -> dict[Path, str]:
     """
     files = _whole(out)
     if md5_of(out).endswith(".dir"):
-        if (tree := project.tree(out)) is not None:
+        if (tree := tree_of(project, out)) is not None:
             listed = (("/".join(key), f"{info.value}") for key, _, info in tree)
-            files = {Path(out.fs_path, name): md5 for name, md5 in listed if is_inside(name)}
+            files = {Path(out.fs_path, name): md5 for name, md5 in listed if stays_inside(name)}
         elif not out.use_cache and out.exists:
             # DVC leaves outputs in a folder out of its md5, so that cannot be computed again.
-            others = (other.fs_path for other in project._repo.index.outs if other is not out)
+            others = (other.fs_path for other in project.repo.index.outs if other is not out)
             files = {} if any(is_below(out.fs_path, other) for other in others) else files
     return {
         path: md5

@@ -15,7 +15,9 @@ from ..pipeline.stages import Model, Settings, leads_out
 _Rules = Mapping[str, vol.Msg]
 
 
-def read(meta: object, where: str, folder: str, project: str = "") -> tuple[Settings, list[str]]:
+def settings_of(
+    meta: object, where: str, folder: str, project: str = ""
+) -> tuple[Settings, list[str]]:
     """Return the settings in a stage's `meta`, and what is wrong with them.
 
     `where` names the stage for messages. Paths are relative to `folder`, the stage's working
@@ -25,13 +27,17 @@ def read(meta: object, where: str, folder: str, project: str = "") -> tuple[Sett
     own = meta if isinstance(meta, Mapping) and meta.get("mlflow") is not None else {}
     given = reader.valid({"mlflow": _MAPPING}, own, f"{where}.meta").get("mlflow", {})
     where = f"{where}.meta.mlflow"
-    reader.refuse_unknown(given, _SETTINGS, where)
+    for key in given:
+        if key not in _SETTINGS:
+            name = key if f"{key}".isprintable() else repr(key)
+            known = ", ".join(_SETTINGS)
+            reader.problems.append(f"{where}.{name}: unknown key; known are {known}")
     values = reader.valid(_SETTINGS, given, where)
     values["data"] = reader.inside(values.get("data", ()), f"{where}.data")
     return Settings(**values), reader.problems
 
 
-def read_artifacts(
+def models_in(
     artifacts: Mapping[str, Any], file: str, folder: str, project: str = ""
 ) -> tuple[list[Model], list[str]]:
     """Return the models among the `artifacts` of a dvc.yaml, and what is wrong with them.
@@ -96,12 +102,6 @@ class _Reader:
             else:
                 found.append(posixpath.relpath(joined, self._project or "."))
         return tuple(found)
-
-    def refuse_unknown(self, given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-        for key in given:
-            if key not in known:
-                name = key if f"{key}".isprintable() else repr(key)
-                self.problems.append(f"{where}.{name}: unknown key; known are {', '.join(known)}")
 
     def report(self, where: str, rule: str, value: object) -> None:
         self.problems.append(f"{where}: {rule}; received {value!r:.100}")

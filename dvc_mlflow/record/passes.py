@@ -9,11 +9,12 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..git import ask, checkout
-from ..pipeline.row import digest
+from ..pipeline.row import digest_of
 from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
 from ..place import own_folder
-from ..project import Project
+from ..project.files import cache_stamp
+from ..project.project import Project
 from ..rows.commits import Commits, committed, everything, named_experiments
 from ..rows.result import pipeline_now
 from ..store.store import Store, exists
@@ -83,12 +84,12 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
     stages = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     return {
         "store": _store(project, root),
-        "declared": digest(stages),
+        "declared": digest_of(stages),
         "tips": [*everything(project.top).starts],
         # `git fetch --unshallow` brings commits below the same tips.
         "shallow": ask("rev-parse", "--is-shallow-repository", cwd=project.top),
         # While rows lack files, DVC's cache can get them.
-        "lacking": noted.get("lacking") and project.cache_stamp(),
+        "lacking": noted.get("lacking") and cache_stamp(project),
     }
 
 
@@ -107,7 +108,7 @@ def _note(
     """Note a whole pass, also in the store: so a backup of the store is another one."""
     if recording.git_lacks:
         return
-    lacking = project.cache_stamp() if recording.unread else ""
+    lacking = cache_stamp(project) if recording.unread else ""
     state = {**state, "lacking": lacking, **more, "store": _store(project, root, is_read=True)}
     with suppress(ProjectError, OSError):  # a server is used without the folder, too
         file, content = own_folder(root) / _FILE, {project.folder: state}

@@ -11,7 +11,9 @@ from tqdm import tqdm
 from ..git import ask
 from ..pipeline.row import Match, Row, StoredRun
 from ..pipeline.tags import KEPT
-from ..project import Project, ProjectAt
+from ..project.at_commits import ProjectAt
+from ..project.definitions import read_pipeline
+from ..project.project import Project
 from ..rows import kept_trees
 from ..rows.commits import Commits, Snapshot, committed, has_lock
 from ..rows.content import fetch
@@ -148,7 +150,7 @@ class Recording:
         for each in found:
             if each.snapshot is None:
                 self._past.leave()
-                self._project.pipeline()  # its files are again those of the checkout
+                read_pipeline(self._project)  # its files are again those of the checkout
             else:
                 self._past.at(each.snapshot.commit, each.snapshot.definitions, each.snapshot.locks)
             self._add(each.result)

@@ -10,7 +10,8 @@ from mlflow.entities import Run
 from ..errors import ModelError
 from ..pipeline.keys import md5_tag
 from ..pipeline.stages import Model, Output
-from ..project import Project
+from ..project.definitions import read_pipeline
+from ..project.project import Project
 from ..rows.served_models import loader_of, served
 from ..store.models import log_model, logged_model
 from ..store.store import Store
@@ -36,9 +37,9 @@ def models_at(project: Project, commit: str) -> list[CommittedModel]:
     A model keeps the name that its commit has given it. Raises `ProjectError`.
     """
     with project.at(commit):
-        then = project.pipeline()
+        then = read_pipeline(project)
     models = {model.path: (model, commit) for model in then.models}
-    for model in project.pipeline().models:
+    for model in read_pipeline(project).models:
         own, at = models.get(model.path, (model, ""))
         models[model.path] = (own, at) if own.loader_module else (replace(model, name=own.name), "")
     outs = {out.path: out for stage in then.stages.values() for out in stage.outs}
@@ -51,7 +52,7 @@ def models_at(project: Project, commit: str) -> list[CommittedModel]:
     ]
 
 
-def row_of(store: Store, given: CommittedModel) -> Run | None:
+def row_with_model(store: Store, given: CommittedModel) -> Run | None:
     """Return the finished row that has a model, and most of what its commit has, if there is one.
 
     Rows share a model; what its evaluations have written says which row is the commit's.
@@ -79,7 +80,7 @@ def logged(
     with project.at(given.declared_at):
         loader = loader_of(project, model) if model.loader_module else None
     with project.at(given.commit):
-        project.pipeline()  # its files are now those of the commit
+        read_pipeline(project)  # its files are now those of the commit
         found = served(project, model, output, loader)
     if found is None:
         key = model.name.rpartition(":")[2]

@@ -16,10 +16,11 @@ import mlflow
 from ..errors import ModelError, ProjectError
 from ..git import ask
 from ..pipeline.tags import GTO_COMMIT, GTO_STAGE, GTO_TAG, ROW, tagged
-from ..project import Project
+from ..project.definitions import read_pipeline
+from ..project.project import Project
 from ..store.models import is_alias, registered_name
 from ..store.store import Store, exists
-from .committed_models import logged, models_at, row_of
+from .committed_models import logged, models_at, row_with_model
 
 if TYPE_CHECKING:
     from ..project.gto_tags import Artifact, Version
@@ -57,7 +58,7 @@ class _View:
         from ..project import gto_tags  # GTO takes a third of a second
 
         start = posixpath.join(self._project.folder, "")
-        for artifact, said in gto_tags.read(self._project.top).items():
+        for artifact, said in gto_tags.read_artifacts(self._project.top).items():
             if said.problem:
                 self.lacking[said.problem].append(artifact)
             elif posixpath.join(artifact.rpartition(":")[0], "").startswith(start):
@@ -82,10 +83,10 @@ class _View:
         """
         every = models_at(self._project, version.commit)
         if not (own := [each for each in every if each.model.name == artifact]):
-            if any(model.name == artifact for model in self._project.pipeline().models):
+            if any(model.name == artifact for model in read_pipeline(self._project).models):
                 raise ModelError("dvc.lock at its commit has no result of the model")
             return ""
-        if (row := row_of(self.store, own[0])) is None:
+        if (row := row_with_model(self.store, own[0])) is None:
             raise ModelError("MLflow has no row of its result; `dvc-mlflow record --all` adds it")
         model_id = logged(self._project, self.store, row, own[0], dry=self._dry)
         self.done.append(f"models:/{name}: {version.name} is registered")

@@ -16,11 +16,14 @@ from ..pipeline.keys import (
     reads,
 )
 from ..pipeline.numbers import numbers
-from ..pipeline.row import Input, Part, Point
+from ..pipeline.row import Input, Part, Point, RowKey
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
-from ..project import SMALL, File, Project, parse
+from ..project import files
+from ..project.dvc_errors import parse
+from ..project.files import SMALL, File
+from ..project.project import Project
 from .result import Result
 from .served_models import add_models
 
@@ -29,7 +32,7 @@ _LONGEST_VALUE = 6000  # characters, in MLflow
 
 
 def params_of(
-    result: Result, names: Collection[str] | None = None, *, only: Stage | None = None
+    result: Result, names: Collection[RowKey] | None = None, *, only: Stage | None = None
 ) -> tuple[dict[str, str], list[str]]:
     """Return the params of a result by MLflow's key, and what cannot be recorded of them.
 
@@ -62,7 +65,7 @@ def params_of(
 
 
 def item_params(
-    row_stages: RowStages, names: Collection[str]
+    row_stages: RowStages, names: Collection[RowKey]
 ) -> Iterator[tuple[str, Stage, object]]:
     """Yield the values of a foreach or a matrix that these members are items of, with their keys.
 
@@ -95,12 +98,12 @@ def fetch(result: Result) -> list[str]:
                 )
 
             if whole or _is_shown(pipeline, out):
-                why = result.project.fetch(out, is_wanted)
+                why = files.fetch_files(result.project, out, is_wanted)
                 notes += [why] if why else []
     return notes
 
 
-def part_of(result: Result, name: str) -> Part:
+def part_of(result: Result, name: RowKey) -> Part:
     """Return what a row gets from the stage with this name in the row."""
     stages, called = result.row_stages.parts[name], labels(result.row_stages)
     part = Part(inputs=inputs_of(result, stages))
@@ -133,7 +136,7 @@ def _source(project: Project, md5: str) -> tuple[str, str]:
     The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
     of its files.
     """
-    kind, address = project.address(md5)
+    kind, address = files.address_of(project, md5)
     return kind, json.dumps({"url" if kind == "http" else "uri": address})
 
 
@@ -174,22 +177,23 @@ def _files(
     project, pipeline = result.project, result.pipeline
     for output in stage.outs:
         small = keeps_files and output.size <= SMALL
-        if project.is_outside(output):
+        if files.is_outside(project, output):
             if _is_shown(pipeline, output):
                 part.notes.append(f"{output.path} is not in the repository; it is left out")
             continue
         try:
             with one_line(f"{output.path} cannot be read"):
-                files = project.files(output) if small or _is_shown(pipeline, output) else []
+                is_read = small or _is_shown(pipeline, output)
+                listed = files.files_of(project, output) if is_read else []
         except ProjectError as error:  # of a list of files that anybody can have written
             part.notes.append(f"{error}")
             continue
-        if files is None:
+        if listed is None:
             if _is_shown(pipeline, output):
-                part.unread[output.path] = project.cure(output)
+                part.unread[output.path] = files.cure_of(project, output)
             continue
-        for file in files:
-            shown = pipeline.plot(file.path) or pipeline.metrics_path(output, file.path)
+        for file in listed:
+            shown = bool(pipeline.plot(file.path) or pipeline.metrics_path(output, file.path))
             if not (small or shown):
                 continue
             # DVC's parser of YAML takes five seconds for each MB.
@@ -197,10 +201,10 @@ def _files(
             largest = _LARGEST_YAML if is_yaml else _LARGEST
             if file.size > largest * 1_000_000:
                 part.notes.append(f"{file.path} has more than {largest} MB; it is left out")
-            elif (body := project.read(output, file, is_shown=bool(shown))) is not None:
+            elif (body := files.content_of(project, output, file, is_shown=shown)) is not None:
                 yield output, file, body
             elif shown:
-                part.unread[file.path] = project.cure(output)
+                part.unread[file.path] = files.cure_of(project, output)
 
 
 def _add_curves(

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from ..errors import ProjectError
 from ..pipeline.row_stages import names_recorded
 from ..pipeline.stages import Pipeline
-from ..project import Project, ProjectAt
+from ..project.at_commits import ProjectAt
+from ..project.files import differs_in_git
+from ..project.project import Project
 from .commits import Commits, Snapshot, snapshots
 from .origin import Origin
 from .result import Result, State, state_of
@@ -114,7 +116,7 @@ def _left_out(state: State) -> Iterator[tuple[str, tuple[str, str]]]:
         if why and has_any:
             yield f"stage {stage.name} is not recorded: {why}", ("", "")
         for out in () if why else (out for out in stage.outs if out.path in paths):
-            if project.differs(commit, out):
+            if differs_in_git(project, commit, out):
                 other = "not as in dvc.lock; the row has dvc.lock's numbers"
                 yield f"{out.path}: {other}", (state.digests[stage.name], out.path)
 

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
 from ..git import ask, git, names, text
-from ..project import Project
+from ..project.project import Project
+from ..project.workspace import files_to_keep, holds, is_busy
 from .origin import KeptTree
 from .result import Result
 
@@ -37,8 +38,8 @@ def of_result(result: Result, root: Path) -> KeptTree:
     project = result.project
     if result.origin.kept:
         return result.origin.kept
-    kept = keep(project, root, result.head.name if project.is_busy() else ALL)
-    changed = [stage.name for stage in result.scope() if not project.holds(stage.name)]
+    kept = keep(project, root, result.head.name if is_busy(project) else ALL)
+    changed = [stage.name for stage in result.scope() if not holds(project, stage.name)]
     lacks = [f"what {', '.join(changed)} ran with: code or inputs have changed since"]
     return kept._replace(lacks=[*kept.lacks, *lacks]) if changed else kept
 
@@ -118,7 +119,7 @@ def _untracked(project: Project, top: Path, own: dict[str, str]) -> tuple[list[s
     What a dep includes belongs to it, and so do scripts, as restored code may import them. What git
     ignores does not, unless it is an output that DVC leaves to git, or a dvc.lock.
     """
-    deps, cached, others = project.files_to_keep()
+    deps, cached, others = files_to_keep(project)
     sizes, new, lacks = dict[str, int](), list[str](), list[str]()
     for name in names("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own):
         path = top / name

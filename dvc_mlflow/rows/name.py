@@ -14,17 +14,20 @@ from typing import Any
 from ..errors import ProjectError
 from ..pipeline.keys import named_params, short_names, tells
 from ..pipeline.numbers import flatten
+from ..pipeline.row import RowKey
 from ..pipeline.row_stages import as_key
 from ..pipeline.stages import Params, Stage, normal
-from ..pipeline.tags import text as as_text
-from ..project import Project, is_generated, stages_in
+from ..pipeline.tags import as_text
+from ..project.at_commits import stages_in
+from ..project.experiment_names import is_generated
+from ..project.project import Project
 from .result import Result
 
 _MOST_PARAMS = 3
 _LONGEST_VALUE, _LONGEST = 30, 92  # characters, of a value and of all but the digits
 
 
-def words(result: Result, names: Collection[str] = ()) -> str:
+def words(result: Result, names: Collection[RowKey] = ()) -> str:
     """Return what a name says before the digits, of these members of the row or of all."""
     row_stages, given = result.row_stages, result.origin.experiment
     parts = [

@@ -20,9 +20,9 @@ from ..pipeline.tags import (
     REPOSITORY,
     SOURCE_TYPE,
     USER,
+    as_text,
 )
-from ..pipeline.tags import text as as_text
-from ..project import Project
+from ..project.project import Project
 
 
 class KeptTree(NamedTuple):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ProjectError
+from ..pipeline.row import RowKey
 from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
-from ..project import Project
+from ..project.definitions import read_pipeline
+from ..project.project import Project
 from .origin import Origin, of_commit, of_workspace
 
 
@@ -54,7 +56,7 @@ class Result:
 
     state: State
     row_stages: RowStages
-    digests: Mapping[str, str]
+    digests: Mapping[RowKey, str]
     """Of the results that there are, by their names in the row."""
 
     @property
@@ -81,7 +83,9 @@ class Result:
         """Return the stages that made it, each after those that it depends on."""
         return self.row_stages.scope(self.digests)
 
-    def models(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Model, Output]]:
+    def models(
+        self, names: Collection[RowKey] | None = None
+    ) -> Iterator[tuple[RowKey, Model, Output]]:
         """Yield the models of these members, by default of all, each after the member's name."""
         for name in self.digests if names is None else names:
             for stage in self.row_stages.parts[name]:
@@ -94,7 +98,7 @@ def read_state(project: Project, commit: str = "") -> State:
 
     Raises `ProjectError`.
     """
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
     return state_of(project, pipeline, origin)
 
@@ -102,7 +106,7 @@ def read_state(project: Project, commit: str = "") -> State:
 def pipeline_now(project: Project) -> Pipeline | None:
     """Return the pipeline of the checkout, or None if DVC cannot read it."""
     try:
-        return project.pipeline()
+        return read_pipeline(project)
     except ProjectError:
         return None
 
@@ -130,6 +134,6 @@ def chosen_columns(row_stages: RowStages) -> list[str]:
 
 def first_table(project: Project) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result."""
-    pipeline = project.pipeline()
+    pipeline = read_pipeline(project)
     found = divided(pipeline, recorded(pipeline))
     return (experiment_of(found[0]), chosen_columns(found[0])) if found else ("", [])

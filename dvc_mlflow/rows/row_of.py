@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..errors import ProjectError
 from ..pipeline.measures import data_of, measures
-from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest
+from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest_of
 from ..pipeline.stages import Pipeline, Stage
-from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, text
+from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, as_text
 from . import kept_trees
 from .content import params_of, part_of
 from .description import description
@@ -23,7 +23,7 @@ def wanted(result: Result) -> Wanted:
     """Return what decides the row of a result."""
     stages = [stage for name in result.digests for stage in result.row_stages.parts[name]]
     declared = [FORMAT, sorted(result.digests.items()), _declared(result.pipeline, stages)]
-    return Wanted(result.digests, result.origin.standing, digest(declared))
+    return Wanted(result.digests, result.origin.standing, digest_of(declared))
 
 
 def _declared(pipeline: Pipeline, stages: Sequence[Stage]) -> list[str]:
@@ -112,5 +112,5 @@ def kept_tags(kept: KeptTree | None) -> Mapping[str, str]:
     """Return the tags that name the tree with a result."""
     if kept is None:
         return {}
-    lacks = text("; ".join(kept.lacks))[:_LONGEST_TAG]
+    lacks = as_text("; ".join(kept.lacks))[:_LONGEST_TAG]
     return {TREE: kept.tree, KEPT: kept.commit} | ({LACKS: lacks} if lacks else {})

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ModelError
-from ..pipeline.row import Part, ServedModel
+from ..pipeline.row import Part, RowKey, ServedModel
 from ..pipeline.stages import Model, Output
-from ..project import Project
+from ..project.files import code_below, contents_of, files_of
+from ..project.project import Project
 from .result import Result
 
 
@@ -22,7 +23,7 @@ class Loader(NamedTuple):
     requirements: Sequence[str]
 
 
-def add_models(result: Result, name: str, part: Part) -> None:
+def add_models(result: Result, name: RowKey, part: Part) -> None:
     """Add the models of one member of a row, and say which cannot be served.
 
     A model that neither dvc.yaml nor an MLmodel file says how to load is left out.
@@ -43,14 +44,14 @@ def served(
 
     Without a `loader`, the project has it where it has the model. Raises `ModelError`.
     """
-    files = project.files(output)
+    files = files_of(project, output)
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
     if not (model.loader_module or is_package):
         return None
     own = Loader({}, []) if is_package else loader or loader_of(project, model)
     made_of = [model.loader_module, own.requirements, dict(model.signature)]
     digests = {path: _md5(content) for path, content in own.code.items()}
-    contents = project.contents(output)
+    contents = contents_of(project, output)
     if contents is None:
         raise ModelError("its bytes are neither here nor in DVC's cache")
     return ServedModel(
@@ -75,7 +76,7 @@ def loader_of(project: Project, model: Model) -> Loader:
 def _code(project: Project, model: Model) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for path in model.code_paths:
-        if not (files := project.code(path)):
+        if not (files := code_below(project, path)):
             raise ModelError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
         found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}

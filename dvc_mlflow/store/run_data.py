@@ -74,7 +74,7 @@ def stored(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:
     return frozenset(comparable(Point(m.key, m.value, m.step)) for m in found)
 
 
-def metric(point: Point, at: int) -> Metric:
+def as_metric(point: Point, at: int) -> Metric:
     """Return a point as MLflow logs it, at a time in milliseconds since 1970."""
     # Of two values at one step, the table shows the later one: the final one.
     return Metric(point.key, point.value, at + point.is_final, point.step)

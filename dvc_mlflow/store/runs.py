@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from mlflow.entities import Run, ViewType
 
 from .. import processes
-from ..pipeline.row import NOWHERE, Match, Standing, StoredRun, match
+from ..pipeline.row import NOWHERE, Match, RowKey, Standing, StoredRun, match
 from ..pipeline.tags import KEPT, LIVE, LOCK, UNREAD, WHOLE, tagged
 from .store import Store
 
 
-def find_run(store: Store, wanted: Mapping[str, str]) -> Match:
+def find_run(store: Store, wanted: Mapping[RowKey, str]) -> Match:
     """Return where results go, given by their digests; raises what the store raises.
 
     A search for any of them finds all runs that have all of them.
@@ -38,7 +38,7 @@ def stored_run(run: Run, store: Store) -> StoredRun:
     return StoredRun(
         run_id=run.info.run_id,
         name=run.info.run_name or "",
-        digests=tagged(tags, LOCK),
+        digests={RowKey(name): each for name, each in tagged(tags, LOCK).items()},
         is_deleted=run.info.lifecycle_stage == "deleted",
         is_live=bool(tags.get(LIVE)),
         is_closed=at_work or bool(store.why_no_files(run)),

@@ -288,7 +288,7 @@ class Store:
 
     def _create(self, columns: Sequence[str]) -> str:
         """Return the experiment's id; create it if it does not exist, or restore it."""
-        experiment, tags = self._find(), table_view.tags(columns)
+        experiment, tags = self._find(), table_view.view_tags(columns)
         if self._default:
             tags[DEFAULT] = self._default
         if experiment is None:

@@ -43,7 +43,7 @@ def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, st
     order: dict[str, object] = {"orderByKey": "attributes.start_time", "orderByAsc": False}
     if best:
         order = {"orderByKey": f"metrics.`{best[1:]}`", "orderByAsc": best[0] == "-"}
-    return tags(columns, more={**order, _MEASURES: [*measures]})
+    return view_tags(columns, more={**order, _MEASURES: [*measures]})
 
 
 def sorted_by(rows: Sequence[RunData], measures: Sequence[str]) -> str:
@@ -119,7 +119,7 @@ def default_measures(tag: str | None) -> list[str] | None:
         return None
 
 
-def tags(
+def view_tags(
     columns: Sequence[str],
     key: str = RESULTS,
     search: str = "",

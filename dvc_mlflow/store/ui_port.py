@@ -13,7 +13,7 @@ _FILE = "ui"
 
 def note(root: Path, address: str, port: int) -> None:
     """Remember that this process serves a store; raises `OSError` and `ProjectError`."""
-    known = {**processes.tags(root), "store": masked(address), "port": port}
+    known = {**processes.process_tags(root), "store": masked(address), "port": port}
     (own_folder(root) / _FILE).write_text(json.dumps(known))
 
 

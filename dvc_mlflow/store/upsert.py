@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..errors import ModelError
-from ..pipeline.row import NOWHERE, Match, Part, Point, Row, StoredRun, digest
+from ..pipeline.row import NOWHERE, Match, Part, Point, Row, RowKey, StoredRun, digest_of
 from ..pipeline.tags import (
     CHANGED,
     CLONE,
@@ -33,7 +33,7 @@ from ..pipeline.tags import (
     WHOLE,
 )
 from .models import log_model
-from .run_data import comparable, log, log_files, log_inputs, metric, stored
+from .run_data import as_metric, comparable, log, log_files, log_inputs, stored
 from .runs import stored_run, whole_text
 from .store import Store
 
@@ -79,7 +79,7 @@ def upsert(store: Store, row: Row, where: Match, begun: Begun | None = None) -> 
     at = int(time.time() * 1000) if begun else row.time
     points = _lacking(store, None if is_new else run, row)
     has_ended = run.info.status == "FINISHED" and run.info.end_time  # else somebody has ended it
-    metrics = [metric(point, has_ended or at) for point in points]
+    metrics = [as_metric(point, has_ended or at) for point in points]
     params = {key: text for key, text in row.params.items() if key not in run.data.params}
     goes_on = begun is not None and begun.goes_on
     tags = {} if is_new else _tags(store, row, run, where, goes_on=goes_on)
@@ -149,7 +149,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
     It is of this process, unless the tags say which other one it is of.
     """
-    given = {**processes.tags(store.root), **tags, NAMED: name, **noted(note)}
+    given = {**processes.process_tags(store.root), **tags, NAMED: name, **noted(note)}
     run = store.client.create_run(store.experiment_id, start, given, name)
     if not run.info.run_id:  # the client accepts any JSON
         raise MlflowException("the server's answer has no run")
@@ -158,7 +158,7 @@ def new_run(store: Store, start: int, tags: Mapping[str, str], name: str, note: 
 
 def noted(note: str) -> dict[str, str]:
     """Return the tags of a description that is the tool's."""
-    return {NOTE: note, NOTED: digest(note)[:8]}
+    return {NOTE: note, NOTED: digest_of(note)[:8]}
 
 
 def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> dict[str, str]:
@@ -170,7 +170,7 @@ def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> d
     if (
         is_joined and not goes_on
     ):  # until it is complete, nobody else takes it for what a dead process has left
-        tags |= processes.tags(store.root)
+        tags |= processes.process_tags(store.root)
     is_more = is_better or is_joined or WHOLE not in has
     if is_more and run.info.run_name == has.get(NAMED):
         tags |= {NAME: row.name, NAMED: row.name}
@@ -183,7 +183,7 @@ def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> d
 def _own_start(note: str, known: str) -> int | None:
     """Return where a person's words begin after the tool's own; None if these have been changed."""
     ends = [len(note), *(found.start() for found in re.finditer("\n\n", note))]
-    return next((end for end in ends if not note or digest(note[:end])[:8] == known), None)
+    return next((end for end in ends if not note or digest_of(note[:end])[:8] == known), None)
 
 
 def _last_tags(row: Row, run: Run, found: StoredRun | None, live: str) -> dict[str, str]:
@@ -199,7 +199,7 @@ def _last_tags(row: Row, run: Run, found: StoredRun | None, live: str) -> dict[s
     return {key: text for key, text in last.items() if tags.get(key, "") != text}
 
 
-def _log_parts(store: Store, run: Run, parts: Mapping[str, Part]) -> list[str]:
+def _log_parts(store: Store, run: Run, parts: Mapping[RowKey, Part]) -> list[str]:
     """Log data sets, files and models; return notes."""
     log_inputs(store, run, [each for part in parts.values() for each in part.inputs])
     files = {path: body for part in parts.values() for path, body in part.files.items()}

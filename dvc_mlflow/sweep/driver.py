@@ -18,9 +18,9 @@ from tqdm import tqdm
 from ..errors import ProjectError, StoreError, ToolError, warn
 from ..git import text
 from ..place import main_repository
-from ..project import Project
 from ..project.default_remote import Remote
 from ..project.experiments import FULL, UNFIT
+from ..project.project import Project
 from . import preflight
 from .cluster import Cluster, Running
 from .node import PUSHING

@@ -8,8 +8,8 @@ from posixpath import basename
 from typing import NamedTuple
 
 from ..pipeline.keys import allowed_key
-from ..project import Project
 from ..project.experiments import PARAMS, content, grid, overridden
+from ..project.project import Project
 
 
 class Trial(NamedTuple):

@@ -17,9 +17,10 @@ from ..pipeline.keys import labels, prefix
 from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import address, folder_of, main_repository
-from ..project import Project
 from ..project.default_remote import Remote, inputs, untracked
+from ..project.definitions import read_pipeline
 from ..project.experiments import blame
+from ..project.project import Project
 from ..rows.content import part_of
 from ..rows.origin import user
 from ..rows.result import read_state
@@ -33,7 +34,7 @@ _OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git 
 
 def metric(project: Project, given: str) -> None:
     """Raise `ToolError` if no stage in dvc.yaml can have this metric, and say which was meant."""
-    name, pipeline = given.removeprefix("-"), project.pipeline()
+    name, pipeline = given.removeprefix("-"), read_pipeline(project)
     parts = [
         part_of(result, each) for result in read_state(project).results() for each in result.digests
     ]

@@ -6,8 +6,10 @@ from pathlib import Path
 from ..git import git
 from ..pipeline.row_stages import divided, recorded
 from ..pipeline.tags import IN_SWEEP, SWEEP
-from ..project import Project, ProjectAt
+from ..project.at_commits import ProjectAt
 from ..project.default_remote import Remote, elsewhere
+from ..project.definitions import read_pipeline
+from ..project.project import Project
 from ..record.recording import Options, Recording
 from ..rows.commits import Commits, snapshots
 from ..rows.result import State, chosen_columns, experiment_of, state_of
@@ -29,7 +31,7 @@ class Results:
         self.metrics: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
         """Of each row of an experiment, its run's id and its metrics."""
         self._recording = Recording(project, root, Options(fetch=True))
-        pipeline = project.pipeline()
+        pipeline = read_pipeline(project)
         for each in divided(pipeline, recorded(pipeline)):
             self._recording.stores.of(experiment_of(each), chosen_columns(each))
 
@@ -88,7 +90,7 @@ class Results:
         query = f"tags.`{IN_SWEEP}{self._title}` = '{self._title}'"
         for store in self._recording.stores:
             with store.errors_reported():
-                for key, value in table_view.tags([*shown], self._title, query).items():
+                for key, value in table_view.view_tags([*shown], self._title, query).items():
                     store.tag(key, value)
             where = "" if store.is_served else ", with `dvc-mlflow ui`"
             yield f"In MLflow{where}: {store.url(table=self._title)}"

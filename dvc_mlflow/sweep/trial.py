@@ -18,9 +18,9 @@ from ..processes import end_with_parent
 from .node import ANSWERING, NOTE, PUSHING
 
 with without_collector():
-    from ..project import Project
     from ..project.default_remote import Remote, configure
-    from ..project.experiments import AGAIN, FAILED, UNFIT, UNPUSHED, blame, run
+    from ..project.experiments import AGAIN, FAILED, UNFIT, UNPUSHED, blame, run_experiment
+    from ..project.project import Project
 
 _PAUSES = (2, 5, 10)  # seconds before each further try to push
 
@@ -45,7 +45,7 @@ def _trial(order: dict[str, Any]) -> None:
         except Exception as error:
             _end(*blame(error, at_remote=remote.place))
         _limit(order["timeout"], FAILED, f"ended after {order['timeout']:g} s (--timeout)")
-        run(project, order["name"], order["overrides"])
+        run_experiment(project, order["name"], order["overrides"])
         for pause in (*_PAUSES, None):
             if not (why := _push(remote, order)):
                 return

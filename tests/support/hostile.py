@@ -7,7 +7,7 @@ from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.project import Project
 from dvc_mlflow.rows.result import read_state
 from support.clone import environment
 from support.pipelines import Repository, Said, finished

@@ -22,7 +22,7 @@ from dvc.utils.serialize import PARSERS
 
 from dvc_mlflow.pipeline.row import StoredRun, match
 from dvc_mlflow.pipeline.tags import DATA
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.project import Project
 from dvc_mlflow.rows.result import Result, chosen_columns, experiment_of, read_state
 from dvc_mlflow.rows.row_of import row_of
 from support.pipelines import PARAMS, Repository, Stages
@@ -208,7 +208,7 @@ class RowContent:
     """With its digits, which no other row has."""
     words: str
     """The name without its digits."""
-    digests: Mapping[str, str]
+    digests: Mapping[Any, str]
     """The digests of its results, by the stages' names in the row."""
     params: Mapping[str, str]
     metrics: Mapping[str, float]

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from dvc_mlflow.pipeline.promotion import Contender
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.definitions import read_pipeline
+from dvc_mlflow.project.project import Project
 from support import locked
 from support.pipelines import ARTIFACTS, MODEL, Repository, Stages, evaluate, makes, train
 from support.promoting import (
@@ -49,7 +50,7 @@ def contender(project: Repository, **metrics: float) -> Contender:
     (found,) = locked.read(project).rows
     with chdir(project.path), Project() as opened:
         tags = {**found.tags, **({"data": found.data} if found.data else {})}
-        return Contender.of(opened.pipeline(), metrics or found.metrics, tags)
+        return Contender.of(read_pipeline(opened), metrics or found.metrics, tags)
 
 
 DEFEATS: dict[str, tuple[dict[str, float], str, str]] = {

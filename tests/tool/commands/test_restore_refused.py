@@ -38,7 +38,10 @@ def test_data_that_is_gone(tmp_path: Path) -> None:
     said = restore(project, run)
     assert said.status == 1
     (line,) = said.error.splitlines()
-    assert f": big (md5 {run.data.tags['md5.big']}) is missing: it is not in git, " in line
+    assert (
+        f": big (md5 {run.data.tags['md5.big']}) is missing: neither git nor DVC's cache has it, "
+        in line
+    )
     assert "and there is no default DVC remote; `dvc exp pull` or `dvc repro` may help" in line
 
 
@@ -84,7 +87,7 @@ def test_damaged_remote(project: Repository) -> None:
     project.git("update-ref", "-d", f"refs/rows/{run.data.tags['dvc-mlflow.kept']}")
     said = restore(project, run)
     assert said.status == 1
-    assert f": model.txt (md5 {md5}) is missing: it is not in git, " in said.error
+    assert f": model.txt (md5 {md5}) is missing: neither git nor DVC's cache has it, " in said.error
     assert not [*project.path.glob("restored/*/model.txt")]
 
 

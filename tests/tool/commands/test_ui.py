@@ -109,7 +109,7 @@ def test_this_machine_only(project: Repository) -> None:
     marks = {"1@1": "KILLED", processes.process(os.getpid()): "RUNNING"}
     ended = {}
     for mark, status_then in marks.items():
-        tags = {**processes.tags(project.path), PROCESS: mark}
+        tags = {**processes.process_tags(project.path), PROCESS: mark}
         ended[client.create_run(row.info.experiment_id, tags=tags).info.run_id] = status_then
     port, before = free_port(), {*Path("/").iterdir()}
     with shown(project.path / "inner", port) as (ui, line, mlflow):

@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvc_mlflow.pipeline.stages import Model, Settings
-from dvc_mlflow.project.settings import read, read_artifacts
+from dvc_mlflow.project.settings import models_in, settings_of
 
 
 def settings(given: object) -> tuple[Settings, list[str]]:
     """Return what the tool reads from a stage's `meta.mlflow`."""
-    return read({"mlflow": given}, "dvc.yaml: stages.train", "")
+    return settings_of({"mlflow": given}, "dvc.yaml: stages.train", "")
 
 
 def artifact(meta: object) -> tuple[Model, list[str]]:
     """Return the model that the tool reads from `artifacts`."""
     artifacts = {"m": {"path": "m.bin", "type": "model", "meta": meta}}
-    (found,), problems = read_artifacts(artifacts, "dvc.yaml", "")
+    (found,), problems = models_in(artifacts, "dvc.yaml", "")
     return found, problems
 
 
@@ -38,7 +38,7 @@ def test_all_settings() -> None:
         },
         "owner": "me",
     }
-    found, problems = read(meta, "dvc.yaml: stages.train", "a")
+    found, problems = settings_of(meta, "dvc.yaml: stages.train", "a")
     assert problems == []
     assert found == Settings(
         "mine",
@@ -52,7 +52,7 @@ def test_all_settings() -> None:
 @pytest.mark.parametrize("meta", [None, {}, {"owner": "me"}, "text", {"mlflow": None}])
 def test_no_settings(meta: object) -> None:
     """All settings are optional, and the rest of `meta` is the user's."""
-    assert read(meta, "dvc.yaml: stages.train", "") == (Settings(), [])
+    assert settings_of(meta, "dvc.yaml: stages.train", "") == (Settings(), [])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_artifacts() -> None:
         "data": {"path": "d.csv", "type": "dataset", "meta": LOADED},
         "plain": {"path": "p.bin"},
     }
-    models, problems = read_artifacts(artifacts, "a/dvc.yaml", "a", "own")
+    models, problems = models_in(artifacts, "a/dvc.yaml", "a", "own")
     assert models == [
         Model("a/m.bin", "load", (), ["numpy"], name="own/a:one"),
         Model("a/n.bin", name="own/a:two"),
@@ -162,7 +162,7 @@ def test_wrong_artifacts() -> None:
         "two": {"path": "../m.bin", "type": "model", "meta": "text"},
         "three": {"path": "n.bin", "type": "model", "meta": {"loader_module": "load"}},
     }
-    models, problems = read_artifacts(artifacts, "dvc.yaml", "")
+    models, problems = models_in(artifacts, "dvc.yaml", "")
     assert models == [Model("m.bin", name="one"), Model("n.bin", name="three")]
     start = "dvc.yaml: artifacts"
     assert problems == [

@@ -9,7 +9,8 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.files import address_of
+from dvc_mlflow.project.project import Project
 from support.pipelines import Repository, Stages, evaluate, makes, repository, train
 from support.row_content import UNCACHED, lines, ran, recorded
 
@@ -120,7 +121,7 @@ def test_address_of_data(tmp_path: Path) -> None:
         remote = f"[core]\n    remote = there\n['remote \"there\"']\n    url = {url}\n"
         project.write({".dvc/config": remote})
         with chdir(project.path), Project() as opened:
-            found[url] = opened.address("b026324c")
+            found[url] = address_of(opened, "b026324c")
     assert found == {
         "s3://bucket/some/": ("s3", f"s3://bucket/some/{file}"),
         "https://example.org/d": ("http", f"https://example.org/d/{file}"),

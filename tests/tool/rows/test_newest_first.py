@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.project import Project
 from dvc_mlflow.record.recording import Options, Recording
 from dvc_mlflow.rows.commits import everything
 from support.locked import Locked, locked

@@ -89,7 +89,7 @@ def test_fetch_inside_a_folder(tmp_path: Path) -> None:
     shutil.rmtree(again.path / ".dvc/cache", ignore_errors=True)
     shutil.rmtree(again.path / "eval", ignore_errors=True)
     said = again.record("--all", "--fetch")
-    assert "eval cannot be fetched: the remote 'there' lacks it" in said.error
+    assert "eval cannot be fetched: it did not come from the DVC remote 'there'" in said.error
     assert "with --fetch" not in said.error
 
 
@@ -103,7 +103,7 @@ def test_fetch_from_nowhere(tmp_path: Path) -> None:
     project.commit("The result")
     shutil.rmtree(project.path / ".dvc/cache")
     said = project.record("--all", "--fetch")
-    assert "a.json cannot be fetched: Cannot connect to host 127.0.0.1:9" in said.error
+    assert "a.json cannot be fetched: it did not come from the DVC remote 'there'" in said.error
     assert "a.json: not as in dvc.lock" in said.error
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from dvc_mlflow.errors import ProjectError
 from dvc_mlflow.git import Blobs
-from dvc_mlflow.project import stages_in
-from dvc_mlflow.project.dvc_repo import parse
+from dvc_mlflow.project.at_commits import stages_in
+from dvc_mlflow.project.dvc_errors import parse
 from dvc_mlflow.rows.commits import Commits, Snapshot, everything, snapshots
 from support.clone import environment
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dvc.repo.experiments.utils import gen_random_name
 
-from dvc_mlflow.project import is_generated
+from dvc_mlflow.project.experiment_names import is_generated
 from support.locked import Table, evaluated, locked, row, trained
 from support.pipelines import PARAMS, TWO_EVALUATIONS, evaluate, train
 
@@ -40,8 +40,8 @@ def test_what_differs(tmp_path: Path) -> None:
 def test_experiments_of_dvc() -> None:
     """A name that DVC has made up is recognized, and none that a person would give."""
     assert all(is_generated(gen_random_name()) for _ in range(2000))
-    assert is_generated("exp-1a2b3")
-    for name in ("", "small-lstm", "quick-test", "exp-tuned", "mine", "stoic-deva-2"):
+    assert is_generated("sweep-0be3c9a71f52")
+    for name in ("", "small-lstm", "quick-test", "sweep-small", "mine", "stoic-deva-2"):
         assert not is_generated(name)
 
 

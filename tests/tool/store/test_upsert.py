@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Metric, Run, ViewType
 
-from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, Standing, Wanted
+from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, RowKey, Standing, Wanted
 from dvc_mlflow.store.runs import find_run
 from dvc_mlflow.store.store import Store
 from dvc_mlflow.store.upsert import Live, Written, upsert
@@ -43,14 +43,14 @@ def row(
     **more: Any,
 ) -> Row:
     """Return a row of a training, or of a training and its evaluation."""
-    digests = digests or {"train": TRAIN}
-    tags = {f"dvc-mlflow.lock.{name}": digest for name, digest in digests.items()}
-    parts = {name: Part() for name in digests}
-    parts["train"] = Part(points=[*points], tags={"md5.model.txt": "1" * 32})
+    results = {RowKey(name): digest for name, digest in (digests or {"train": TRAIN}).items()}
+    tags = {f"dvc-mlflow.lock.{name}": digest for name, digest in results.items()}
+    parts = {name: Part() for name in results}
+    parts[RowKey("train")] = Part(points=[*points], tags={"md5.model.txt": "1" * 32})
     given: dict[str, Any] = {
-        "wanted": Wanted(digests, at, declared),
+        "wanted": Wanted(results, at, declared),
         "words": "rate=2",
-        "digits": [digest[:7] for digest in reversed(digests.values())],
+        "digits": [digest[:7] for digest in reversed(results.values())],
         "note": f"**{at.commit[:7]}**",
         "time": 1_000,
         "tags": tags,
@@ -113,7 +113,7 @@ def test_joined(store: Store) -> None:
     """A further result joins the row whose results are all among its own, and may rename it."""
     bring(store, row())
     both = row({"train": TRAIN, "score": SCORE})
-    both.parts["score"].points.append(Point("score/acc", 0.5, 0, is_final=True))
+    both.parts[RowKey("score")].points.append(Point("score/acc", 0.5, 0, is_final=True))
     done = bring(store, both)
     assert (done.verb, done.stages) == ("completed", ["score"])
     run = only(store)
@@ -166,7 +166,7 @@ def test_standing(store: Store) -> None:
         bring(store, row(at=at))
         assert only(store).data.tags.get("commit", "") == at.commit[:7]
     for at in ways:  # clones that know other commits come to rest
-        has = find_run(store, {"train": TRAIN}).has
+        has = find_run(store, {RowKey("train"): TRAIN}).has
         assert has is not None
         assert not has.lacks(row(at=at).wanted)
     assert only(store).data.tags["mlflow.note.content"] == "**ccccccc**"

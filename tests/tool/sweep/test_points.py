@@ -11,8 +11,8 @@ from dvc.repo import Repo as DvcRepo
 from dvc.stage.exceptions import MissingDataSource, StageCmdFailedError
 
 from dvc_mlflow.errors import ProjectError
-from dvc_mlflow.project import Project
 from dvc_mlflow.project.experiments import blame
+from dvc_mlflow.project.project import Project
 from dvc_mlflow.sweep.points import Grid, Points, column
 from support.clone import ROOT, Clone, make_clone
 from support.imports import imported_names

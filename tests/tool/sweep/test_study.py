@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dvc_mlflow.errors import ProjectError, ToolError
-from dvc_mlflow.project import Project
+from dvc_mlflow.project.project import Project
 from dvc_mlflow.sweep.points import Points
 from support.clone import ROOT
 
