@@ -18,8 +18,7 @@ from ..errors import ProjectError
 from ..pipeline.stages import Pipeline
 from .definitions import read_pipeline, stages_with_locks
 from .dvc_errors import errors_reported, parse
-from .project import git_at
-from .project.project import Project
+from .project import Project, git_at
 
 
 class ProjectAt:

@@ -15,7 +15,7 @@ from dvc.stage.cache import RunCacheNotSupported
 
 from ..errors import ProjectError, masked
 from ..git import names
-from .project.project import Project
+from .project import Project
 
 
 def configure(config: Mapping[str, Any]) -> None:

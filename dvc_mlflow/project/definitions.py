@@ -31,7 +31,7 @@ from ..pipeline.stages import (
 from . import settings
 from .dvc_errors import errors_reported, parse
 from .files import code_below, content_md5, md5_of, tree_of
-from .project.project import Project
+from .project import Project
 
 
 def read_pipeline(project: Project) -> Pipeline:

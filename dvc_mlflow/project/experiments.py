@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 
 from ..errors import ProjectError, masked
 from .dvc_errors import parse
-from .project.project import Project
+from .project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 

@@ -18,7 +18,7 @@ from .. import work_tree
 from ..errors import masked
 from ..git import ask, tree
 from ..pipeline.stages import Output, leads_out
-from .project.project import Project
+from .project import Project
 
 SMALL = 1_000_000
 """The most bytes of an output that is also kept outside DVC's cache."""

@@ -14,7 +14,7 @@ from .at_commits import as_of_today
 from .definitions import dvc_stage
 from .dvc_errors import errors_reported
 from .files import file_has_md5, md5_of, tree_of, version_of, why_not_fetched
-from .project.project import Project
+from .project import Project
 
 
 @contextmanager

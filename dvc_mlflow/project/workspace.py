@@ -12,7 +12,7 @@ from ..errors import ProjectError
 from ..pipeline.stages import is_below
 from .definitions import dvc_stage, stages_with_locks
 from .dvc_errors import errors_reported
-from .project.project import Project
+from .project import Project
 from .rwlock import held_by
 
 _COARSE = 20_000_000  # ns; file times are no finer

@@ -9,9 +9,10 @@ import pytest
 from mlflow.entities import Metric, Run, ViewType
 
 from dvc_mlflow.pipeline.row import NOWHERE, Part, Point, Row, RowKey, Standing, Wanted
+from dvc_mlflow.processes import process_tags
 from dvc_mlflow.store.runs import find_run
 from dvc_mlflow.store.store import Store
-from dvc_mlflow.store.upsert import Live, Written, upsert
+from dvc_mlflow.store.upsert import Begun, Written, upsert
 from support.clone import Clone
 
 pytestmark = [
@@ -63,9 +64,9 @@ def row(
     return Row(**given | more)
 
 
-def bring(store: Store, given: Row, live: Live | None = None) -> Written:
+def bring(store: Store, given: Row, begun: Begun | None = None) -> Written:
     """Bring a row to the store."""
-    return upsert(store, given, find_run(store, given.wanted.digests), live)
+    return upsert(store, given, find_run(store, given.wanted.digests), begun)
 
 
 def only(store: Store) -> Run:
@@ -185,18 +186,20 @@ def test_what_people_wrote(store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grown", "anew", "renamed"])
-def test_live(store: Store, kind: str) -> None:
-    """A live run keeps its points; one whose curve was written anew is made again.
+def test_begun(store: Store, kind: str) -> None:
+    """A begun run keeps its points; one that contradicts its result is made anew.
 
     Its name becomes that of the result, but for one that a person gave it.
     """
-    run = store.client.create_run(store.experiment_id, 1_000, {}, "live")
+    own = {**process_tags(store.root), "dvc-mlflow.name": "live", "dvc-mlflow.live": "1"}
+    run = store.client.create_run(store.experiment_id, 1_000, own, "live")
     sent = [*([Point("train/loss", 17.0, 1)] if kind == "anew" else ()), *CURVE[1:2]]
     store.client.log_batch(run.info.run_id, [Metric(p.key, p.value, 7, p.step) for p in sent])
     if kind == "renamed":
         store.client.update_run(run.info.run_id, name="mine")
         store.client.set_tag(run.info.run_id, "mlflow.note.content", "my words")
-    done = bring(store, row(), Live(run.info.run_id, "live"))
+    begun = Begun(store.client.get_run(run.info.run_id), is_anew=kind == "anew")
+    done = bring(store, row(), begun)
     assert (done.run_id == run.info.run_id) == (kind != "anew")
     name = "mine" if kind == "renamed" else "rate=2 aaaaaaa"
     assert done.name == only(store).info.run_name == name
