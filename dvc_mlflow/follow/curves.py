@@ -25,11 +25,6 @@ class GrowingCurves:
         self._read: dict[str, _Read] = {}
         self._pending: list[Point] = []
 
-    @property
-    def draws(self) -> bool:
-        """Whether the stage has any curves."""
-        return bool(self._plots)
-
     def read(self) -> list[Point]:
         """Return points that have been added since the last call, of very many the first."""
         for path, plot in () if self._pending else self._files():

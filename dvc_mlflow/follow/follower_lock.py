@@ -87,29 +87,23 @@ def start(root: Path) -> None:
         lock.touch()
         if not lock.take():
             return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC
-        log = os.open(own_folder(root) / LOG, flags, 0o666)
         if child := os.fork():
-            os.close(log)
             os.waitpid(child, 0)
             return
-        try:  # a grandchild, which nobody has to wait for
-            os.setsid()
-            if os.fork():
-                os._exit(0)
-            _become(root, os.open(os.devnull, os.O_RDONLY), log, lock.descriptor)
+        import subprocess  # slow for `run`, which seldom starts one
+
+        command = [sys.executable, "-P", "-m", "dvc_mlflow", "follow", "--until-idle"]
+        try:  # its child is a grandchild, which nobody has to wait for
+            with (own_folder(root) / LOG).open("wb") as log:
+                subprocess.Popen(
+                    [*command, "--lock", f"{lock.descriptor}"],
+                    cwd=root,
+                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[lock.descriptor],
+                    start_new_session=True,
+                )
         finally:
-            os._exit(127)
-
-
-def _become(root: Path, null: int, log: int, lock: int) -> None:
-    for descriptor, number in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(descriptor, number)
-    os.closerange(3, lock)
-    os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
-    os.set_inheritable(lock, True)
-    os.chdir(root)
-    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "dvc_mlflow", "follow", "--until-idle"]
-    command += ["--lock", f"{lock}"]
-    os.execve(command[0], command, env)  # noqa: S606  (this program)
+            os._exit(0)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from mlflow.entities import Metric, Run
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 from .. import processes
-from ..pipeline.row import Match, RowKey, StoredRun
+from ..pipeline.row import RowKey
 from ..pipeline.row_stages import live_key
 from ..pipeline.run_context import token_of
 from ..pipeline.stages import Stage
@@ -26,7 +26,6 @@ from ..rows.name import words
 from ..rows.result import Result, chosen_columns, experiment_of
 from ..rows.row_of import origin_tags
 from ..store.run_data import comparable, log, stored
-from ..store.runs import find_run
 from ..store.store import ExperimentStores, Store
 from ..store.upsert import new_run, noted
 from .curves import GrowingCurves
@@ -49,19 +48,17 @@ class LiveRow:
         self.unsaid = ""
         """The line that it is FINISHED, while further stages may run for it."""
         self._stores, self._result = stores, result
-        self._joins: StoredRun | None = None
-        """The row that the result of its stage joins."""
         self._curves: dict[StageRun, GrowingCurves] = {}
         self._sent = frozenset[tuple[str, str, int]]()
         """The points that it had when it was found."""
-        self._monitor: _Monitor | None = None
+        self._monitor: Any = None
+        """What logs the machine's use, in a thread of its own."""
 
     @property
     def line(self) -> str:
         """What a user calls it, with its address if there is one."""
-        found = self._joins or self
         with self._locked() as store:
-            return store.row_line(found.name, found.run_id)
+            return store.row_line(self.name, self.run_id)
 
     def is_of(self, run: StageRun, result: Result, name: str) -> bool:
         """Whether a stage of this name that has begun goes on with it.
@@ -73,17 +70,10 @@ class LiveRow:
         return is_new and own == (run.dvc, run.home, members(result))
 
     def begin(self, run: StageRun, result: Result, stage: Stage) -> None:
-        """Open a run for a stage that has begun, or let the stage go on with the one that is there.
-
-        A stage whose result joins another row has no run of its own, unless it draws curves.
-        """
-        curves, self._result, self._joins = GrowingCurves(result, stage), result, None
-        self._curves[run] = curves
+        """Open a run for a stage that has begun, or let it go on with the one that is there."""
+        self._result, self._curves[run] = result, GrowingCurves(result, stage)
         with self._locked() as store:
-            if not (self.run_id or curves.draws):
-                self._joins = _joined(store, result, stage)
-            if self._joins is None:
-                self._open(store, run)
+            self._open(store, run)
 
     def send_curves(self, run: StageRun) -> None:
         """Send what a stage has added to its curves."""
@@ -180,7 +170,10 @@ class LiveRow:
         new = {key: text for key, text in params.items() if key not in known.data.params}
         log(store, self.run_id, params=new, tags=own)
         if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() and not (self._monitor or self.is_used):
-            self._monitor = _monitor(self.run_id)
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.run_id)
+            self._monitor.start()
 
     def _take(self, store: Store, run: StageRun, script: Run) -> None:
         """Let a script's run be the row's, in place of the one that was opened before.
@@ -227,25 +220,6 @@ class LiveRow:
             yield store
 
 
-class _Monitor(Protocol):
-    """What logs to a run until it is told to finish."""
-
-    def start(self) -> None:
-        """Log in a thread of its own."""
-
-    def finish(self) -> None:
-        """Stop, and log what is left."""
-
-
-def _monitor(run_id: str) -> _Monitor:
-    """Start to log the machine's use to a run."""
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # seldom needed
-
-    started: _Monitor = SystemMetricsMonitor(run_id)
-    started.start()
-    return started
-
-
 def members(result: Result) -> frozenset[str]:
     """Return the names of the stages that are recorded in the row of a result."""
     return frozenset(stage.name for stage in result.row_stages.members.values())
@@ -258,20 +232,6 @@ def _opened(store: Store, result: Result, stage: Stage, own: Mapping[str, str]) 
     run = new_run(store, result.origin.time, tags, name, description(tags, result.row_stages))
     store.show()
     return run
-
-
-def _joined(store: Store, result: Result, stage: Stage) -> StoredRun | None:
-    """Return the row that the result of a stage will join: it has what is there without that."""
-    members, above = result.row_stages.members, result.pipeline.above
-    before = {
-        name: digest
-        for name, digest in result.digests.items()
-        if stage.name not in {members[name].name, *above(members[name].name)}
-    }
-    where = find_run(store, before) if before else Match()
-    found = where.joins or where.has
-    is_free = found and not (found.is_deleted or found.is_closed or found.is_live)
-    return found if found and is_free and found.digests.items() <= before.items() else None
 
 
 def _names(result: Result, stage: Stage) -> list[RowKey]:

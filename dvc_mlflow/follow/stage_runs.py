@@ -141,7 +141,7 @@ class Looker:
         mine = [run for run in self.runs if run.dvc == dvc]
         if any(command.pid in run.commands for run in mine):
             return
-        env, folder, began = command.environ(), command.cwd(), processes.began(command.pid)
+        env, began = command.environ(), processes.began(command.pid)
         address, _, name = env["DVC_STAGE"].rpartition(":")
         file = os.path.normpath(Path(dvc.cwd(), address or "dvc.yaml"))
         if home != f"{project_root(Path(file).parent)}":
@@ -165,7 +165,7 @@ class Looker:
                 file=file,
                 name=name,
                 env=env,
-                folder=folder,
+                folder=command.cwd(),
                 began=began,
                 held=own,
                 written=written.time,
