@@ -119,6 +119,17 @@ def add_history(project: "Project", root: Path) -> None:
     recording = Recording(project, root, Options())
     record_new(project, root, recording)
     report(recording)
+    end_dead_rows(project, root)
+
+
+def end_dead_rows(project: "Project", root: Path) -> None:
+    """End the rows of processes that have ended, unless a follower does, which knows how."""
+    from ..store.store import Store
+
+    with suppress(ProjectError), FollowerLock(root) as lock:
+        if lock.owner:
+            return
+    Store.existing(root, folder=project.folder).end_dead_rows()
 
 
 def follow(root: Path, ends: Callable[[], bool]) -> None:

@@ -4,11 +4,9 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
-from ..follow.follower_lock import FollowerLock
 from ..git import check_git
 from ..pipeline.row_stages import declares_nothing
 from ..place import main_repository
@@ -20,6 +18,7 @@ from ..rows.commits import between
 from ..rows.result import State, read_state
 from ..store.store import Store, exists
 from ..store.upsert import Written
+from .follow import end_dead_rows
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
 
@@ -35,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
         else:
             _record_one(project, root, options, given.rev)
         if not options.dry_run and exists(root):
-            _end_dead_rows(root, project.folder)
+            end_dead_rows(project, root)
         try:
             done, notes = show(project, root, dry=options.dry_run)
         except ProjectError as error:
@@ -45,14 +44,6 @@ def run(given: argparse.Namespace) -> int:
     for line in notes:
         warn(line)
     return 0
-
-
-def _end_dead_rows(root: Path, folder: str) -> None:
-    """End the rows of processes that have ended, unless a follower does."""
-    with suppress(ProjectError), FollowerLock(root) as lock:
-        if lock.owner:
-            return
-    Store.existing(root, folder=folder).end_dead_rows()
 
 
 def _record_one(project: Project, root: Path, options: Options, rev: str) -> None:

@@ -27,6 +27,7 @@ from .stage_runs import Looker, StageRun
 _SHORT = 0.3  # s: a stage that has run for less has no row yet
 _HALF_WRITTEN = 0.2  # s: a dvc.lock that is older is whole
 _UNTIL_FAILED = 1.0  # s after which a stage without a result has failed
+_UNTIL_WRITTEN = 5.0  # s in which a `dvc` that lives writes dvc.lock
 _UNTIL_LEFT = 3.0  # s for which a `dvc` that lives on has run nothing
 _UNTIL_FETCHED = 60.0  # s in which DVC fetches a result that only a temporary copy has
 _FOR_SCRIPTS = 10.0  # s in which a script under `run` opens the row's run
@@ -148,12 +149,18 @@ class LiveRows:
         """
         if run.home != run.main:
             return self._end_copy(run, known)
-        now, is_young = stamp(run.lock), time.time() - run.ended < _UNTIL_FAILED
+        name, now = known.stage.name, stamp(run.lock)
+        goes_on = not processes.is_alive(run.dvc) or run.dvc.pid in self._looker.holding
+        is_young = time.time() - run.ended < (_UNTIL_FAILED if goes_on else _UNTIL_WRITTEN)
         if now is None or not run.has_written:
             return not is_young and self._fail(run, known)
         if now.age < _HALF_WRITTEN:
             return False
-        name = known.stage.name
+        same = (
+            each for each in self._looker.runs if (each.file, each.name) == (run.file, run.name)
+        )
+        if any(run.began < each.began < now.time / 1e9 for each in same):
+            return self._overwritten(known)
         with Project(at=Path(run.home)) as project:
             if not is_as_locked(project, name):  # another stage has been written
                 return not is_young and self._fail(run, known)
@@ -161,6 +168,13 @@ class LiveRows:
         if name in known.row.members:
             ended = {known.row.run_id: changed}
             self._finish(run, known, self._new.record_checkout(run.home, _is_of(known.row), ended))
+        return True
+
+    def _overwritten(self, known: _Begun) -> bool:
+        """Let the row of a stage go that has run again before anybody has looked."""
+        self._open.pop(known.row, None)
+        if known.row.drop():
+            self._say(f"row {known.row.name!r} is in the trash: its stage has run again already")
         return True
 
     def _end_copy(self, run: StageRun, known: _Begun) -> bool:
@@ -189,8 +203,10 @@ class LiveRows:
             what = "its script has opened runs in MLflow itself"
             self._say_once(f"{name}: {what}; under `dvc-mlflow run dvc repro` they are in its row")
         self._note(row, recording)
-        if name not in row.done and row.drop():
-            self._say(f"row {row.name!r} is in the trash: {name} has no result of its own")
+        if why := recording.reasons.get(name):
+            self._fail(run, known, f"stage {name} is not recorded: {why}")
+        elif name not in row.done and row.drop():
+            self._say(f"row {row.name!r} is in the trash: so is what has the result of {name}")
         elif row.members <= row.done:
             self._say(row.unsaid)
             row.unsaid = ""
@@ -208,10 +224,10 @@ class LiveRows:
                         line = store.row_line(has.name, has.run_id)
                         row.done, row.unsaid = done, f"{result.head.name} is FINISHED: {line}"
 
-    def _fail(self, run: StageRun, known: _Begun) -> bool:
+    def _fail(self, run: StageRun, known: _Begun, why: str = "") -> bool:
         """End the row of a stage that has no result; what it has of others is recorded anew."""
         row, status = known.row, "KILLED" if run.was_killed else "FAILED"
-        why = f"stage {known.stage.name} ended without a result"
+        why = why or f"stage {known.stage.name} ended without a result"
         row.end(run, status, why)
         row.end_scripts(status)
         self._open.pop(row, None)

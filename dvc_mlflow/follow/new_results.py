@@ -130,7 +130,7 @@ class NewResults:
         for store, written in recording.written:
             if written.verb in ("", "deleted"):
                 self._said.update(written.notes)
-            elif written.run_id not in (ended or ()):
+            elif ended is None:  # else a live row says it
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
         self._say_once(recording.notes)
         return recording

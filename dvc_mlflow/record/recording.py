@@ -62,6 +62,8 @@ class Recording:
         """What would be written, if nothing is."""
         self.results: list[Result] = []
         """What was found, recorded before or now."""
+        self.reasons: Mapping[str, str] = {}
+        """Why stages of a state have no result, by stage."""
         self.unread: set[tuple[str, str]] = set()
         """The files that rows lack, after the digests of their results; a note says so."""
         self.left_out: dict[str, list[str]] = defaultdict(list)
@@ -103,6 +105,7 @@ class Recording:
         `ToolError`.
         """
         self.results, top = [each for each in state.results() if is_wanted(each)], self._project.top
+        self.reasons = state.reasons
         is_committed = bool(state.commit) or has_lock(top, self._project.folder)
         lacking = [each for each in self.results if self._lacks(each, is_committed=is_committed)]
         if lacking:

@@ -279,18 +279,6 @@ def test_chosen_stages(project: Repository) -> None:
     restored(project, run)
 
 
-def test_reproduced(project: Repository) -> None:
-    """A row with a script's own calls whose result was there restores the row that it names."""
-    project.record()
-    first = last(project)
-    client = project.client
-    other = client.create_run(first.info.experiment_id, tags={"reproduces": first.info.run_id})
-    client.set_terminated(other.info.run_id)
-    said = restore(project, other.info.run_id)
-    assert said.status == 0
-    assert f"has the result of row {first.info.run_name!r}, which is restored" in said.out
-
-
 def test_above_the_project(tmp_path: Path) -> None:
     """`dvc` above a restored nested project does not find the project around restored/."""
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})

@@ -6,7 +6,6 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from support.following import following, started, wait_for_rows
 from support.pipelines import (
     ARTIFACTS,
     LOADER,
@@ -63,20 +62,6 @@ def test_cache_of_links(project: Repository) -> None:
     folder = restored(project, last(project))
     assert (folder.path / "model.txt").is_symlink()
     assert "already exists" in restore(project, last(project)).out
-
-
-def test_environment(project: Repository) -> None:
-    """A row that was followed names its environment."""
-    file = project.path / "dvc.yaml"
-    gate = "until test -e go; do sleep 0.1; done"
-    file.write_text(file.read_text().replace("(cat raw.txt", f"{gate}; (cat raw.txt"))
-    with following(project), started(project, "dvc", "repro", "train"):
-        wait_for_rows(project, "FINISHED", "FINISHED", "RUNNING")
-        project.write({"go": ""})
-        assert project.record().status == 0
-    row = last(project)
-    assert row.data.tags["python"].startswith("3.")
-    assert row.data.tags["requirements.md5"] == "31d36cc84c0a9fae1ca28f5a3ec565a4"
 
 
 def test_registered_model_moves(project: Repository) -> None:

@@ -45,15 +45,19 @@ def pipeline(root: Path) -> Repository:
     return project
 
 
+OWN = {"dvc-mlflow.live", "changed", "git.names"}
+"""What only a row has that was begun while its stage ran, and what later commits say."""
+
+
 def rows(project: Repository) -> list[dict[str, Any]]:
-    """Return what a store has, but for times, and for what a later commit or the machine says."""
+    """Return what a store has, but for ids, processes and times."""
     found = contents(project)
     for row in found:
         row.pop("start")
         row["points"] = {
             key: [point[:2] for point in points] for key, points in row["points"].items()
         }
-        row["tags"] = {key: text for key, text in row["tags"].items() if key.startswith("md5.")}
+        row["tags"] = {key: text for key, text in row["tags"].items() if key not in OWN}
     return sorted(found, key=lambda row: str(row["name"]))
 
 
@@ -61,12 +65,13 @@ def rows(project: Repository) -> list[dict[str, Any]]:
     ("params", "columns"),
     [
         ({"a": 2}, "loss loss"),  # other data than the last result's, which dvc.lock still has
+        ({"rate": 2}, "loss loss"),
         ({"rate": 2}, "warm loss"),  # a curve that is written anew with another column
     ],
-    ids=["data", "columns"],
+    ids=["data", "params", "columns"],
 )
 def test_same_row(tmp_path: Path, params: dict[str, int], columns: str) -> None:
-    """A live row ends with the data sets and the points of its result, and with no other."""
+    """A row that was begun while its stage ran equals the one that is made of its result later."""
     project = pipeline(tmp_path / "project")
     project.write({"columns.txt": columns})
     for name in ("anew", "go"):
@@ -85,6 +90,29 @@ def test_same_row(tmp_path: Path, params: dict[str, int], columns: str) -> None:
     project.remove_store()
     project.add_store()
     project.run("dvc-mlflow", "record", "--all")  # this process has the old store open
+    again = rows(project)
+    for one, two in zip(live, again):
+        print({k: (one[k], two[k]) for k in one if one[k] != two[k]})
     assert live == rows(project)
     assert all(len(row["inputs"]) == 1 for row in live)
     assert all({*row["points"]} == {"train/loss"} for row in live)
+
+
+def test_changed(tmp_path: Path) -> None:
+    """What is written while a stage runs is named in its row, which has what dvc.lock has."""
+    project = pipeline(tmp_path / "project")
+    (project.path / "go").unlink()
+    project.set({"rate": 2})
+    with following(project) as follower, started(project, "dvc", "repro"):
+        wait_for_rows(project, "FINISHED", "RUNNING")
+        wait_for_store(project, lambda: "train/loss" in project.rows()[-1].data.metrics)
+        project.write({"train.py": f"{TRAIN}# later\n", "__pycache__/x.pyc": ""})
+        project.set({"rate": 3})
+        project.write({"go": ""})
+        follower.wait_for("rate, train.py changed while the stage ran")
+        follower.wait_for("train is FINISHED")
+    row = project.rows()[-1]
+    assert (row.info.status, row.data.params["rate"]) == ("FINISHED", "3")
+    assert row.data.tags["changed"] == "rate, train.py"
+    assert project.record().status == 0
+    assert len(project.rows()) == 2

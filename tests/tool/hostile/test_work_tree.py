@@ -78,12 +78,8 @@ def test_size(tree: Path) -> None:
 
 ELSEWHERE = {
     "commands/ui.py": "the tool's own folder",
-    "follow/dvc_processes.py": "/proc",
     "follow/follower_lock.py": "the tool's own folder",
-    "follow/live_rows.py": "nothing: it keeps dvc.lock open, to know it again",
-    "follow/project_homes.py": "git's own files",
-    "follow/rwlock.py": "/proc",
-    "follow/start.py": "the tool's own folder",
+    "follow/stage_runs.py": "/proc",
     "processes.py": "/proc, and the tool's own folder",
     "project/experiment_names.py": "DVC's own module",
     "project/experiments.py": "a file of its own",
