@@ -14,7 +14,7 @@ from ..pipeline.stages import Stage
 from ..place import address
 from ..project.definitions import read_pipeline
 from ..project.project import Project
-from ..project.workspace import begin_at, inputs_written, is_as_locked
+from ..project.workspace import begin_at, entry_of, inputs_written, is_as_locked
 from ..record.recording import Recording
 from ..rows.commits import Commits, named_experiments
 from ..rows.origin import of_running
@@ -42,6 +42,8 @@ class _Begun:
     stage: Stage
     is_under_run: bool
     """Whether its script's runs are the row's."""
+    entry: object
+    """What dvc.lock had of it at its start."""
     looked: float = 0.0
     """When runs of scripts were looked for."""
 
@@ -121,12 +123,13 @@ class LiveRows:
             if row is None:
                 row = LiveRow(run, result, self._new.stores_of(project.folder))
             row.begin(run, result, stage)
+            entry = entry_of(project, name)
         self._open[row] = time.monotonic()
         here = os.environ.get("MLFLOW_TRACKING_URI", "")
         named = run.env.get("MLFLOW_TRACKING_URI", "")
         if named not in ("", here, address(self._root)):
             self._say_once(f"{name} names another store, {masked(named)}; its row is here")
-        return _Begun(row, stage, bool(token_of(run.env)) or stage.is_prefixed)
+        return _Begun(row, stage, bool(token_of(run.env)) or stage.is_prefixed, entry)
 
     def _take_scripts(self, run: StageRun, known: _Begun) -> None:
         """Let the runs of a stage's script be in its row, and say once that it is RUNNING."""
@@ -156,13 +159,12 @@ class LiveRows:
             return not is_young and self._fail(run, known)
         if now.age < _HALF_WRITTEN:
             return False
-        same = (
-            each for each in self._looker.runs if (each.file, each.name) == (run.file, run.name)
-        )
-        if any(run.began < each.began < now.time / 1e9 for each in same):
+        later = (each.began for each in self._looker.runs if each.is_again(run))
+        if any(began < now.time / 1e9 for began in later):
             return self._overwritten(known)
         with Project(at=Path(run.home)) as project:
-            if not is_as_locked(project, name):  # another stage has been written
+            is_old = entry_of(project, name) == known.entry
+            if is_old and not is_as_locked(project, name):  # another stage has been written
                 return not is_young and self._fail(run, known)
             changed = inputs_written(project, name, int(run.began * 1e9), now.time)
         if name in known.row.members:

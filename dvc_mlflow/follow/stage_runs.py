@@ -70,6 +70,10 @@ class StageRun:
         """The path of its dvc.lock."""
         return f"{Path(self.file).with_name('dvc.lock')}"
 
+    def is_again(self, other: "StageRun") -> bool:
+        """Whether it is a later run of the same stage."""
+        return (self.file, self.name) == (other.file, other.name) and self.began > other.began
+
     @property
     def has_written(self) -> bool:
         """Whether DVC has written dvc.lock since it began, as it does at the end, at once."""

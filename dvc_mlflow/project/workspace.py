@@ -10,6 +10,7 @@ from dvc.dependency import ParamsDependency
 from .. import work_tree
 from ..errors import ProjectError
 from ..pipeline.stages import is_below
+from .at_commits import stages_in
 from .definitions import dvc_stage, stages_with_locks
 from .dvc_errors import errors_reported
 from .project import Project
@@ -51,6 +52,13 @@ def is_busy(project: Project) -> bool:
         return False
 
 
+def entry_of(project: Project, name: str) -> object:
+    """Return what dvc.lock has of a stage, or None."""
+    stage = dvc_stage(project, name)
+    lock = next(lock for each, lock in stages_with_locks(project) if each is stage)
+    return stages_in(project.text(lock) or "", lock).get(stage.name)
+
+
 def is_as_locked(project: Project, name: str) -> bool:
     """Whether the outputs of a stage are those that dvc.lock has: its entry can be an old one.
 
@@ -59,7 +67,7 @@ def is_as_locked(project: Project, name: str) -> bool:
     with errors_reported():
         outs = dvc_stage(project, name).outs
         there = (out for out in outs if out.hash_info and out.exists)
-        return sum(out.hash_info == out.get_hash() for out in there) == len(outs)
+        return sum(1 for out in there if out.hash_info == out.get_hash()) == len(outs)
 
 
 def inputs_written(project: Project, name: str, since: int, until: int) -> list[str]:

@@ -130,14 +130,14 @@ def test_this_machine_only(project: Repository) -> None:
         with started(project, "dvc", "repro", **elsewhere):
             ui.wait_for("train names another store")
             project.write({"go": ""})
-        ui.wait_for("train is FINISHED: row ")
+        ui.wait_for("a is FINISHED: row ")
         assert [each.split(": ")[0] for each in ui.lines][:4] == [
             "All results",
-            "train is RUNNING",
             f"train names another store, sqlite:///{project.path}/other.db; its row is here\n",
-            "train is FINISHED",
+            "train is RUNNING",
+            "a is FINISHED",
         ]
-        assert f"http://127.0.0.1:{port}/#/" in ui.lines[1]
+        assert f"http://127.0.0.1:{port}/#/" in ui.lines[2]
         assert f"http://127.0.0.1:{port}/#/" in project.record().out
         assert project.rows()[-1].data.metrics == {"train/loss": 0.25, "a/score": 1}
         # It serves another store than this one.
