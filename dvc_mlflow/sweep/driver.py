@@ -1,69 +1,60 @@
-"""The driver of a sweep: it gives the trials of a grid or a search to a cluster, and collects."""
+"""The driver of a sweep: it gives the trials of a grid or a search to Ray, and collects results.
 
+Ray places trials, counts cores and cards, and runs those of dead nodes on others. What a node fails
+for its own reason is not Ray's to repeat, as that node is free again first: it goes to another one.
+"""
+
+import logging
 import math
 import os
+import re
+import secrets
 import signal
+import socket
 import sys
-import threading
-import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from datetime import timedelta
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, redirect_stdout, suppress
+from io import StringIO
 from typing import Any
 
 from hydra.errors import HydraException
-from tqdm import tqdm
 
-from ..errors import ProjectError, StoreError, ToolError, warn
+from ..errors import ProjectError, StoreError, ToolError
 from ..git import text
-from ..place import main_repository
 from ..project import Project
 from ..project.default_remote import Remote
-from ..project.experiments import FULL, UNFIT
-from . import preflight
-from .cluster import Cluster, Running
-from .node import PUSHING
-from .points import Grid, Points, Trial, column, digest
+from . import node, preflight
 from .results import Results
+from .trials import Grid, Trial, column, digest
 
-STOPPED = "stopped; the same command continues where this one ended"
-_SECONDS = 4.0  # from Ctrl-C to the end, whatever hangs
+_TRIES = 4  # more, of a trial that nodes or services have failed
 
 
 def sweep(project: Project, given: Namespace) -> bool:
-    """Run the trials that the git remote lacks; return whether all have results and rows.
+    """Run the trials that the remotes lack; return whether all have results and rows.
 
     Raises `ToolError` if no trial could run, or its results could not be kept.
     """
     commit, metric = text("rev-parse", "HEAD"), given.metric or ""
-    if metric:
-        preflight.metric(project, metric)
     what = [commit, project.folder, sorted(given.set_param), given.n and metric]
     title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
-    source = _source(given, title, Points(project, commit))
-    order = preflight.order(project, commit, title, given)
-    remote = Remote(project)
-    with preflight.answering(remote):
-        preflight.inputs_are_there(project, remote)
-        remote.sign(order["sign"])
-    try:
-        results = Results(project, main_repository(), commit, title)
-        driver = _Driver({**order, "refs": results.refs}, source, results, remote, metric)
-        return driver.run(given, f"{title}: trials of commit {commit[:7]}")
-    finally:
-        with suppress(ToolError), preflight.answering(remote, 2):
-            remote.unsign(order["sign"])
+    source, remote = _source(project, commit, given, title), Remote(project)
+    order = preflight.order(project, remote, commit, title, given)
+    results = Results(project, remote, order["refs"], title)
+    driver = _Driver(order, source, results, remote.place, metric)
+    return driver.run(given, f"{title}: trials of commit {commit[:7]}")
 
 
-def _source(given: Namespace, title: str, points: Points) -> Any:
+def _source(project: Project, commit: str, given: Namespace, title: str) -> Any:
     """Return the grid or the search; raises `ToolError`, which quotes the options."""
     try:
         if not given.n:
-            return Grid(given.set_param, points)
+            return Grid(commit, project.folder, given.set_param)
         from .study import Search  # Optuna is slow
 
-        return Search(given, title, points)
+        return Search(project, commit, given, title)
     except (ProjectError, HydraException, ValueError) as error:
         shown = " ".join(f"'{override}'" for override in given.set_param)
         raise ToolError(f"{shown}: {error}") from None
@@ -73,65 +64,86 @@ class _Driver:
     """Runs the trials of a grid or a search, and says what becomes of them."""
 
     def __init__(
-        self, order: Mapping[str, Any], source: Any, results: Results, remote: Remote, metric: str
+        self, order: Mapping[str, Any], source: Any, results: Results, place: str, metric: str
     ) -> None:
-        self._order, self._source, self._results = order, source, results
-        self._remote, self._key, self._is_low = remote, metric.lstrip("-"), metric.startswith("-")
+        self._order, self._source, self._results, self._place = order, source, results, place
+        self._key, self._is_low = metric.lstrip("-"), metric.startswith("-")
+        self._best_of: Callable[..., Any] = min if self._is_low else max
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
-        self._bar = tqdm(unit=" trials", disable=None, leave=False)
 
     def run(self, given: Namespace, title: str) -> bool:
         """Run what is missing, and return whether nothing is."""
         source, results = self._source, self._results
         self._collect([*source.trials])
-        todo = [t for name, t in source.trials.items() if name not in results.commits]
-        n, new = len(source.trials) - len(todo), len(todo) + source.left
-        self._say(f"{title}, {n} found, {new} new")
-        self._bar.total = n + new
-        with self._bar:
-            if new:
-                with closing(Cluster(given)) as cluster:
-                    self._loop(cluster, todo)
-        # A server that restarts just now is worth minutes; while trials run, it is not.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
+        todo = [each for name, each in source.trials.items() if name not in results.complete]
+        new = len(todo) + source.left
+        self._say(f"{title}, {len(source.trials) - len(todo)} found, {new} new")
+        if new:
+            with ExitStack() as left:
+                self._loop(_started(given, left), given, todo)
         try:
             self._collect([*source.trials])
         except StoreError as error:
             raise ToolError(f"{error}; then the same command makes the rows") from None
         return self._end()
 
-    def _loop(self, cluster: Cluster, todo: list[Trial]) -> None:
+    def _loop(self, ray: Any, given: Namespace, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
+        needs = {kind: n for kind, n in (("CPU", given.cpus), ("GPU", given.gpus)) if n}
+        own = {"num_cpus": given.cpus, "num_gpus": given.gpus, "max_retries": _TRIES}
+        task = ray.remote(scheduling_strategy="SPREAD", **own)(node.run)
+        running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
+
+        def begin(trial: Trial) -> None:
+            order = {**self._order, "name": trial.name, "overrides": trial.overrides}
+            order["incomplete"] = self._results.incomplete.get(trial.name, "")
+            nodes = {
+                one["NodeID"] for one in ray.nodes() if one["Alive"] and "CPU" in one["Resources"]
+            }
+            bad = nodes & {*faults[trial.name]}
+            how = (
+                {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
+                if bad and bad != nodes
+                else None
+            )
+            running[task.options(label_selector=how).remote(order)] = trial
+
         while True:
-            while cluster.room > 0 and (trial := todo.pop(0) if todo else self._source.ask()):
-                own = {"name": trial.name, "overrides": trial.overrides}
-                own["incomplete"] = self._results.incomplete.get(trial.name, "")
-                cluster.begin({**self._order, **own})
-            if cluster.is_idle:
+            there = ray.cluster_resources()
+            room = max(1, min(int(there.get(kind, 0) // n) for kind, n in needs.items()))
+            while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
+                begin(trial)
+            if not running:
                 return
-            done = [
-                running.name for running, how in cluster.events() if self._is_done(running, how)
-            ]
+            ray.wait([*running], timeout=1)
+            done = []
+            for ref in ray.wait([*running], num_returns=len(running), timeout=0)[0]:
+                trial = running.pop(ref)
+                outcome = _outcome(ray, ref)
+                where = f"on {outcome['host']} in {outcome['seconds']:.1f} s"
+                if not outcome["why"]:
+                    done.append(trial.name)
+                    self._say(f"{trial} done {where}")
+                elif outcome["again"] and len(faults[trial.name]) < _TRIES:
+                    faults[trial.name].append(outcome["node"])
+                    self._say(f"{trial} failed {where}, and is tried again: {outcome['why']}")
+                    begin(trial)
+                else:
+                    self._failed[trial.name] = outcome["why"]
+                    self._source.tell(trial.name, None)
+                    self._say(f"{trial} failed {where}: {outcome['why']}")
             if done:
                 with suppress(ProjectError, StoreError):  # repeated in the end
                     self._collect(done)
-            if running := [each for each in cluster.running.values() if each.node]:
-                first = min(running, key=lambda each: each.since)
-                age = timedelta(seconds=round(time.monotonic() - first.since))
-                self._bar.set_postfix_str(f"longest {first.name} on {first.host} {age}")
-            self._bar.n = len(self._results.commits) + len(self._failed)
 
     def _collect(self, names: list[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
-        with preflight.answering(self._remote, PUSHING):
-            self._results.collect(names, self._remote)
-        there = {
-            name: self._results.metrics[name] for name in names if name in self._results.metrics
-        }
+        self._results.collect(names)
+        there = [name for name in names if name in self._results.metrics]
         for name in there:
             self._source.tell(name, self._value(name))
-        known = {key for rows in there.values() for _, row in rows for key in row}
+        known = {key for name in there for _, row in self._results.metrics[name] for key in row}
         if self._key and known and self._key not in known:
             rule = f"must be one of {', '.join(sorted(known))}"
             raise ToolError(f"--metric: {rule}; received '{self._key}'")
@@ -140,95 +152,77 @@ class _Driver:
         """Return the best value of the metric among the rows of a trial."""
         rows = self._results.metrics.get(name, ())
         values = [row[self._key] for _, row in rows if math.isfinite(row.get(self._key, math.nan))]
-        return (min if self._is_low else max)(values, default=None)
-
-    def _is_done(self, running: Running, event: Mapping[str, Any]) -> bool:
-        """Say what has happened to a trial, and return whether it is done.
-
-        Raises `ToolError` if the DVC remote is full: no other trial could keep its results.
-        """
-        trial, on = self._source.trials[running.name], running.host
-        if "note" in event:
-            self._say(f"{trial} on {on}: {event['note']}")
-            return False
-        status, why, took = (
-            event["status"],
-            event["message"],
-            f"on {on} in {event['seconds']:.1f} s",
-        )
-        log = f" (its log: {on}:{event['log']})" if event["log"] else ""
-        if status == FULL:
-            raise ToolError(f"{why}; make room, and the same command continues")
-        if status == "done":
-            self._say(f"{trial} done {took}")
-        elif event.get("is_new"):
-            self._say(f"{on} gets no more trials: {why}")
-        elif "retry" in event:
-            self._say(f"{trial} will be retried in {event['retry']} s; {on}: {why}{log}")
-        elif status != UNFIT:
-            self._failed[trial.name] = why
-            self._source.tell(trial.name, None)
-            self._say(f"{trial} failed {took}: {why}{log}")
-        return bool(status == "done")
+        return self._best_of(values, default=None)  # type: ignore[no-any-return]
 
     def _end(self) -> bool:
         """Say what the sweep has brought, and where it is; return whether nothing is missing."""
         results, trials = self._results, self._source.trials
-        lacking = {n: "the git remote lacks it" for n in trials if n not in results.commits}
-        lacking |= dict.fromkeys(results.incomplete, f"{self._remote.place} lacks outputs of it")
-        lacking |= {
-            n: "MLflow has no row of it" for n in results.commits if n not in results.metrics
+        missing = {n: "the git remote lacks it" for n in trials if n not in results.complete}
+        missing |= dict.fromkeys(results.incomplete, f"{self._place} lacks outputs of it")
+        missing |= {
+            n: "MLflow has no row of it" for n in results.complete if n not in results.metrics
         }
-        for note, commits in results.notes.items():
-            warn(f"{commits[0][:7]}: {note}")
-        for name, why in {**lacking, **self._failed}.items():
+        missing |= self._failed
+        for name, why in missing.items():
             self._say(f"failed: {trials[name]}: {why}")
-        self._say(
-            f"{len(trials) - len({*lacking, *self._failed})} done, {len(self._failed)} failed"
-        )
-        sign = "-" if self._is_low else ""
-        metric = [f"{sign}metrics.{self._key}"] if self._key else []
-        for line in results.tables(
-            [*metric, *(f"params.{column(k)}" for k in self._source.varied)]
-        ):
+        self._say(f"{len(trials) - len(missing)} done, {len(missing)} failed")
+        shown = [f"{'-' if self._is_low else ''}metrics.{self._key}"] if self._key else []
+        for line in results.tables([*shown, *(f"params.{column(k)}" for k in self._source.varied)]):
             self._say(line)
         values = {name: value for name in trials if (value := self._value(name)) is not None}
         if values:
-            best = (min if self._is_low else max)(values, key=lambda name: values[name])
-            run_id = next(
-                i for i, row in results.metrics[best] if row.get(self._key) == values[best]
-            )
+            best = self._best_of(values, key=lambda name: values[name])
+            rows = results.metrics[best]
+            run_id = next(run_id for run_id, row in rows if row.get(self._key) == values[best])
             self._say(f"The best: {values[best]:.4g} {trials[best]}: dvc-mlflow restore {run_id}")
         self._say("All of them: dvc exp show")
-        return not (lacking or self._failed)
+        return not missing
 
     def _say(self, line: str) -> None:
-        with tqdm.external_write_mode():
-            print(line, file=self._out, flush=True)
+        print(line, file=self._out, flush=True)
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM interrupt the block, and end the process soon, whatever it waits for.
-
-    A signal reaches Python only between two of its steps, but a pipe of its own at once.
-    """
-
-    def watch() -> None:
-        while got := os.read(reading, 1):
-            if got[0] in {signal.SIGINT, signal.SIGTERM}:
-                time.sleep(_SECONDS)
-                warn(STOPPED)
-                os._exit(130)
-
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=watch, daemon=True).start()
+def _outcome(ray: Any, ref: Any) -> dict[str, Any]:
+    """Return what has become of a trial."""
     try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, before)
-        os.close(writing)
+        found: dict[str, Any] = ray.get(ref)
+    except ray.exceptions.RayError as error:
+        said = re.split(r"\n|\. ", f"{getattr(error, 'cause', error)}".strip())[0]
+        return {"host": "?", "seconds": math.nan, "why": said, "again": False}
+    return found
+
+
+def _started(given: Namespace, left: ExitStack) -> Any:
+    """Return Ray, connected to a cluster, or to one started on this machine, until it is `left`.
+
+    Raises `ToolError` if there is none, or no node that could run a trial.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's future default; today's comes with a warning.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not given.address:  # nobody else reaches the cluster, nor reads its token in a file
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there: loopback
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    # Ray prints 20 lines on the state of each node that is lost, and has no setting for it.
+    left.enter_context(redirect_stdout(StringIO()))
+    where = given.address or "local"
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    term = signal.getsignal(signal.SIGTERM)
+    try:
+        if port.isdecimal():  # Ray would wait for minutes if nothing listens there
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(where, include_dashboard=None if given.address else False, **quiet)
+    except Exception as error:  # that is what Ray raises if a node does not start in time
+        raise ToolError(f"Ray at {where}: {' '.join(f'{error}'.split())}") from None
+    left.callback(ray.shutdown)
+    signal.signal(signal.SIGTERM, term)  # Ray's own would abort
+    for option, kind, wanted in (("cpus", "CPU", given.cpus), ("gpus", "GPU", given.gpus)):
+        most = max(one["Resources"].get(kind, 0) for one in ray.nodes() if one["Alive"])
+        if wanted > most:  # Ray would wait for such a node
+            rule = f"the largest node has {most:g}; received {wanted:g}"
+            raise ToolError(f"--{option}: {rule}")
+    ray.cloudpickle.register_pickle_by_value(node)
+    return ray
