@@ -7,29 +7,36 @@ for its own reason is not Ray's to repeat, as that node is free again first: it 
 import logging
 import math
 import os
-import re
 import secrets
 import signal
 import socket
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Collection, Mapping
+from contextlib import redirect_stdout, suppress
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, StoreError, ToolError
-from ..git import text
+from ..git import git, glob, text
+from ..pipeline.tags import SWEEP_VARIABLE
+from ..place import address, artifacts_folder, folder_of, main_repository
 from ..project import Project
 from ..project.default_remote import Remote
-from . import node, preflight
+from ..project.experiments import uses_run_cache
+from . import node
 from .results import Results
-from .trials import Grid, Trial, column, digest
+from .trials import CLONING, Grid, Trial, column, digest
 
+_SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
+_PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
+_OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git may not ignore
 _TRIES = 4  # more, of a trial that nodes or services have failed
+_LOST = {"host": "?", "seconds": math.nan, "again": False}
 
 
 def sweep(project: Project, given: Namespace) -> bool:
@@ -37,14 +44,12 @@ def sweep(project: Project, given: Namespace) -> bool:
 
     Raises `ToolError` if no trial could run, or its results could not be kept.
     """
-    commit, metric = text("rev-parse", "HEAD"), given.metric or ""
-    what = [commit, project.folder, sorted(given.set_param), given.n and metric]
+    commit = text("rev-parse", "HEAD")
+    what = [commit, project.folder, sorted(given.set_param), given.n and given.metric]
     title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
     source, remote = _source(project, commit, given, title), Remote(project)
-    order = preflight.order(project, remote, commit, title, given)
-    results = Results(project, remote, order["refs"], title)
-    driver = _Driver(order, source, results, remote.place, metric)
-    return driver.run(given, f"{title}: trials of commit {commit[:7]}")
+    order = _order(project, remote, commit, title, given)
+    return _Driver(given, order, source, Results(project, remote, order["refs"], title)).run(title)
 
 
 def _source(project: Project, commit: str, given: Namespace, title: str) -> Any:
@@ -55,126 +60,164 @@ def _source(project: Project, commit: str, given: Namespace, title: str) -> Any:
         from .study import Search  # Optuna is slow
 
         return Search(project, commit, given, title)
-    except (ProjectError, HydraException, ValueError) as error:
+    except (ProjectError, HydraException, ValueError, AttributeError, TypeError) as error:
         shown = " ".join(f"'{override}'" for override in given.set_param)
         raise ToolError(f"{shown}: {error}") from None
+
+
+def _order(
+    project: Project, remote: Remote, commit: str, title: str, given: Namespace
+) -> dict[str, Any]:
+    """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
+    root = main_repository()
+    own = [glob(folder_of(root, project.top), name).replace("(", "(exclude,", 1) for name in _OWN]
+    if changed := text("status", "--porcelain", "--", ":/", *own).splitlines():
+        raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
+    url = text("remote", "get-url", "origin")
+    git("fetch", "-q", "origin", seconds=CLONING)
+    if not text("branch", "-r", "--contains", commit, "--list", "origin/*"):
+        raise ProjectError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
+    environment = _environment(root, shared=bool(given.address))
+    remote.sign(sign := f"dvc-mlflow-{digest(url)}")
+    return {
+        "commit": commit,
+        "folder": project.folder,
+        "refs": f"refs/exps/{commit[:2]}/{commit[2:]}/",  # where DVC keeps them
+        "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
+        "dvc": remote.config(),
+        "place": remote.place,
+        "sign": sign,
+        "run_cache": uses_run_cache(given.set_param),
+        "environment": {**environment, SWEEP_VARIABLE: title},
+        "timeout": given.timeout,
+        "clones": f"{given.clones}/dvc-sweep-{digest(url)}",
+    }
+
+
+def _environment(root: Path, *, shared: bool) -> dict[str, str]:
+    """Return the variables that a trial needs: for the tracking server, the user and git."""
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if shared and not given.startswith(_SHARED):
+        must = "must name a server or database that every node reaches"
+        raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
+    passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
+    passed["MLFLOW_TRACKING_URI"] = address(root)  # the driver's own store, not one in each clone
+    if not given.startswith("http"):
+        # Where an experiment that a script creates has its files; MLflow would choose the clone.
+        passed["_MLFLOW_SERVER_ARTIFACT_ROOT"] = artifacts_folder(root).as_uri()
+    name, email = text("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
+    for role in ("AUTHOR", "COMMITTER"):
+        passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}
+    return passed
 
 
 class _Driver:
     """Runs the trials of a grid or a search, and says what becomes of them."""
 
     def __init__(
-        self, order: Mapping[str, Any], source: Any, results: Results, place: str, metric: str
+        self, given: Namespace, order: dict[str, Any], source: Any, results: Results
     ) -> None:
-        self._order, self._source, self._results, self._place = order, source, results, place
-        self._key, self._is_low = metric.lstrip("-"), metric.startswith("-")
-        self._best_of: Callable[..., Any] = min if self._is_low else max
+        self._order, self._source, self._results = order, source, results
+        self._address, self._needs = given.address, {"CPU": given.cpus, "GPU": given.gpus}
+        metric = given.metric or ""
+        self._key, self._sign = metric.removeprefix("-"), metric[:1] if metric[:1] == "-" else ""
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
 
-    def run(self, given: Namespace, title: str) -> bool:
+    def run(self, title: str) -> bool:
         """Run what is missing, and return whether nothing is."""
-        source, results = self._source, self._results
-        self._collect([*source.trials])
-        todo = [each for name, each in source.trials.items() if name not in results.complete]
-        new = len(todo) + source.left
-        self._say(f"{title}, {len(source.trials) - len(todo)} found, {new} new")
+        trials, results = self._source.trials, self._results
+        self._collect(trials)
+        found = results.there.keys() - results.incomplete
+        todo = [each for name, each in trials.items() if name not in found]
+        n, new = len(trials) - len(todo), len(todo) + self._source.left
+        self._say(f"{title}: trials of commit {self._order['commit'][:7]}, {n} found, {new} new")
         if new:
-            with ExitStack() as left:
-                self._loop(_started(given, left), given, todo)
-        try:
-            self._collect([*source.trials])
-        except StoreError as error:
-            raise ToolError(f"{error}; then the same command makes the rows") from None
+            # Ray prints 20 lines on the state of each node that is lost, and has no setting for it.
+            with redirect_stdout(StringIO()):
+                ray = _started(self._address, self._needs)
+                try:
+                    self._loop(ray, todo)
+                finally:
+                    ray.shutdown()
+        self._collect(trials)
         return self._end()
 
-    def _loop(self, ray: Any, given: Namespace, todo: list[Trial]) -> None:
+    def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
-        needs = {kind: n for kind, n in (("CPU", given.cpus), ("GPU", given.gpus)) if n}
-        own = {"num_cpus": given.cpus, "num_gpus": given.gpus, "max_retries": _TRIES}
-        task = ray.remote(scheduling_strategy="SPREAD", **own)(node.run)
+        own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
+        task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
         running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
-
-        def begin(trial: Trial) -> None:
-            order = {**self._order, "name": trial.name, "overrides": trial.overrides}
-            order["incomplete"] = self._results.incomplete.get(trial.name, "")
-            nodes = {
-                one["NodeID"] for one in ray.nodes() if one["Alive"] and "CPU" in one["Resources"]
-            }
-            bad = nodes & {*faults[trial.name]}
-            how = (
-                {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
-                if bad and bad != nodes
-                else None
-            )
-            running[task.options(label_selector=how).remote(order)] = trial
-
         while True:
             there = ray.cluster_resources()
-            room = max(1, min(int(there.get(kind, 0) // n) for kind, n in needs.items()))
+            room = max(1, min(there.get(kind, 0) / n for kind, n in self._needs.items() if n))
             while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
-                begin(trial)
+                order = {**self._order, "name": trial.name, "overrides": trial.overrides}
+                order["there"] = self._results.there.get(trial.name, "")
+                where = _elsewhere(ray, {*faults[trial.name]})
+                running[task.options(label_selector=where).remote(order)] = trial
             if not running:
                 return
             ray.wait([*running], timeout=1)
             done = []
             for ref in ray.wait([*running], num_returns=len(running), timeout=0)[0]:
                 trial = running.pop(ref)
-                outcome = _outcome(ray, ref)
-                where = f"on {outcome['host']} in {outcome['seconds']:.1f} s"
-                if not outcome["why"]:
+                try:
+                    outcome = ray.get(ref)
+                except ray.exceptions.RayError as error:  # its nodes have died, each time
+                    outcome = {**_LOST, "why": f"{error}".strip().partition("\n")[0]}
+                why, on = outcome["why"], f"on {outcome['host']} in {outcome['seconds']:.1f} s"
+                if not why:
                     done.append(trial.name)
-                    self._say(f"{trial} done {where}")
+                    self._say(f"{trial} done {on}")
                 elif outcome["again"] and len(faults[trial.name]) < _TRIES:
                     faults[trial.name].append(outcome["node"])
-                    self._say(f"{trial} failed {where}, and is tried again: {outcome['why']}")
-                    begin(trial)
+                    todo.insert(0, trial)
+                    self._say(f"{trial} failed {on}, and is tried again: {why}")
                 else:
-                    self._failed[trial.name] = outcome["why"]
+                    self._failed[trial.name] = why
                     self._source.tell(trial.name, None)
-                    self._say(f"{trial} failed {where}: {outcome['why']}")
-            if done:
-                with suppress(ProjectError, StoreError):  # repeated in the end
-                    self._collect(done)
+                    self._say(f"{trial} failed {on}: {why}")
+            with suppress(ProjectError, StoreError):  # repeated in the end
+                self._collect(done)
 
-    def _collect(self, names: list[str]) -> None:
+    def _collect(self, names: Collection[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
         self._results.collect(names)
         there = [name for name in names if name in self._results.metrics]
         for name in there:
-            self._source.tell(name, self._value(name))
+            self._source.tell(name, self._best([name])[0])
         known = {key for name in there for _, row in self._results.metrics[name] for key in row}
         if self._key and known and self._key not in known:
             rule = f"must be one of {', '.join(sorted(known))}"
             raise ToolError(f"--metric: {rule}; received '{self._key}'")
 
-    def _value(self, name: str) -> float | None:
-        """Return the best value of the metric among the rows of a trial."""
-        rows = self._results.metrics.get(name, ())
-        values = [row[self._key] for _, row in rows if math.isfinite(row.get(self._key, math.nan))]
-        return self._best_of(values, default=None)  # type: ignore[no-any-return]
+    def _best(self, names: Collection[str]) -> tuple[float | None, str, str]:
+        """Return the best value of the metric in these trials, its run's id, and its trial."""
+        rows = [(row, i, name) for name in names for i, row in self._results.metrics.get(name, ())]
+        found = [(row.get(self._key, math.nan), run_id, name) for row, run_id, name in rows]
+        finite = [each for each in found if math.isfinite(each[0])]
+        return (min if self._sign else max)(finite, default=(None, "", ""))
 
     def _end(self) -> bool:
         """Say what the sweep has brought, and where it is; return whether nothing is missing."""
         results, trials = self._results, self._source.trials
-        missing = {n: "the git remote lacks it" for n in trials if n not in results.complete}
-        missing |= dict.fromkeys(results.incomplete, f"{self._place} lacks outputs of it")
-        missing |= {
-            n: "MLflow has no row of it" for n in results.complete if n not in results.metrics
-        }
+        missing = dict.fromkeys(trials.keys() - results.metrics, "MLflow has no row of it")
+        missing |= dict.fromkeys(
+            results.incomplete, f"the {self._order['place']} lacks outputs of it"
+        )
+        missing |= dict.fromkeys(trials.keys() - results.there, "the git remote lacks it")
         missing |= self._failed
         for name, why in missing.items():
             self._say(f"failed: {trials[name]}: {why}")
         self._say(f"{len(trials) - len(missing)} done, {len(missing)} failed")
-        shown = [f"{'-' if self._is_low else ''}metrics.{self._key}"] if self._key else []
-        for line in results.tables([*shown, *(f"params.{column(k)}" for k in self._source.varied)]):
+        columns = [f"params.{column(key)}" for key in self._source.varied]
+        columns[:0] = [f"{self._sign}metrics.{self._key}"] if self._key else []
+        for line in results.tables(columns):
             self._say(line)
-        values = {name: value for name in trials if (value := self._value(name)) is not None}
-        if values:
-            best = self._best_of(values, key=lambda name: values[name])
-            rows = results.metrics[best]
-            run_id = next(run_id for run_id, row in rows if row.get(self._key) == values[best])
-            self._say(f"The best: {values[best]:.4g} {trials[best]}: dvc-mlflow restore {run_id}")
+        value, run_id, name = self._best(trials)
+        if value is not None:
+            self._say(f"The best: {value:.4g} {trials[name]}: dvc-mlflow restore {run_id}")
         self._say("All of them: dvc exp show")
         return not missing
 
@@ -182,47 +225,40 @@ class _Driver:
         print(line, file=self._out, flush=True)
 
 
-def _outcome(ray: Any, ref: Any) -> dict[str, Any]:
-    """Return what has become of a trial."""
-    try:
-        found: dict[str, Any] = ray.get(ref)
-    except ray.exceptions.RayError as error:
-        said = re.split(r"\n|\. ", f"{getattr(error, 'cause', error)}".strip())[0]
-        return {"host": "?", "seconds": math.nan, "why": said, "again": False}
-    return found
+def _elsewhere(ray: Any, bad: set[str]) -> dict[str, str]:
+    """Return the labels of the nodes that have not failed a trial, if there are any."""
+    nodes = {one["NodeID"] for one in ray.nodes() if one["Alive"] and one["Resources"].get("CPU")}
+    return {"ray.io/node-id": f"!in({','.join(sorted(bad))})"} if bad and nodes - bad else {}
 
 
-def _started(given: Namespace, left: ExitStack) -> Any:
-    """Return Ray, connected to a cluster, or to one started on this machine, until it is `left`.
+def _started(where: str | None, needs: Mapping[str, float]) -> Any:
+    """Return Ray, connected to a cluster, or to one started on this machine.
 
     Raises `ToolError` if there is none, or no node that could run a trial.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's future default; today's comes with a warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not given.address:  # nobody else reaches the cluster, nor reads its token in a file
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not where:  # nobody else reaches the cluster, nor reads its token in a file
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there: loopback
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        where, quiet = "local", {**quiet, "include_dashboard": False}
     import ray
 
-    # Ray prints 20 lines on the state of each node that is lost, and has no setting for it.
-    left.enter_context(redirect_stdout(StringIO()))
-    where = given.address or "local"
     host, _, port = where.rpartition("://")[2].rpartition(":")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     term = signal.getsignal(signal.SIGTERM)
     try:
         if port.isdecimal():  # Ray would wait for minutes if nothing listens there
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(where, include_dashboard=None if given.address else False, **quiet)
+        ray.init(where, **quiet)
     except Exception as error:  # that is what Ray raises if a node does not start in time
         raise ToolError(f"Ray at {where}: {' '.join(f'{error}'.split())}") from None
-    left.callback(ray.shutdown)
     signal.signal(signal.SIGTERM, term)  # Ray's own would abort
-    for option, kind, wanted in (("cpus", "CPU", given.cpus), ("gpus", "GPU", given.gpus)):
+    for kind, n in needs.items():
         most = max(one["Resources"].get(kind, 0) for one in ray.nodes() if one["Alive"])
-        if wanted > most:  # Ray would wait for such a node
-            rule = f"the largest node has {most:g}; received {wanted:g}"
-            raise ToolError(f"--{option}: {rule}")
+        if n > most:  # Ray would wait for such a node
+            rule = f"the largest node has {most:g}; received {n:g}"
+            raise ToolError(f"--{kind.lower()}s: {rule}")
     ray.cloudpickle.register_pickle_by_value(node)
     return ray

@@ -1,11 +1,9 @@
 """An adaptive search: a study of Optuna's, which suggests the points and stores them."""
 
-import inspect
 import os
 import re
 from argparse import Namespace
-from collections import defaultdict
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -35,54 +33,48 @@ class Search:
             raise ToolError("nothing in -S varies, so there is nothing to search")
         self.varied = [*self._space]
         """The keys of the params that differ between trials."""
-        own = f"sqlite:///{own_folder(main_repository())}/sweeps.db"
+        here = f"sqlite:///{own_folder(main_repository())}/sweeps.db"
         self._study = optuna.create_study(
-            storage=os.environ.get("OPTUNA_STORAGE") or own,
+            storage=os.environ.get("OPTUNA_STORAGE") or here,
             study_name=title,
             direction="minimize" if given.metric.startswith("-") else "maximize",
             load_if_exists=True,
         )
         known = self._study.get_trials(deepcopy=False)
-        # A study that goes on must not draw the same numbers again.
-        self._study.sampler = _sampler(given.sampler, int(digest([title, len(known)])[:8], 16))
-        self.trials: dict[str, Trial] = {}
+        # A study that goes on must not draw the same numbers again. Points that are still running
+        # count as bad ones, so that parallel trials differ.
+        own: dict[str, Any] = {"seed": int(digest([title, len(known)])[:8], 16)}
+        own |= {"constant_liar": True} if given.sampler == "TPESampler" else {}
+        self._study.sampler = getattr(optuna.samplers, given.sampler)(**own)
+        begun = [t for t in known if t.state in {TrialState.COMPLETE, TrialState.RUNNING}]
+        self.trials = {found.name: found for found in map(self._trial, begun)}
         """Those that were asked for, by name."""
-        self._numbers: dict[str, list[int]] = defaultdict(list)  # of its points, by trial
-        self._told: dict[str, float | None] = {}
-        for each in known:
-            if each.state in {TrialState.COMPLETE, TrialState.RUNNING}:
-                self._add(each.number, each.params)
         self.left = max(given.n - len(self.trials), 0)
         """How many points may be asked for beside `trials`."""
 
     def ask(self) -> Trial | None:
         """Return the trial of a point that was not known, if Optuna suggests one."""
         for _ in range(_REPEATS if self.left else 0):
-            asked, n = self._study.ask(self._space), len(self.trials)
-            found = self._add(asked.number, asked.params)
-            if len(self.trials) > n:
+            found = self._trial(self._study.ask(self._space))
+            if found.name not in self.trials:  # else its value is told with the other's
+                self.trials[found.name] = found
                 self.left -= 1
                 return found
-            if found.name in self._told:  # else it is told with the one that runs
-                self.tell(found.name, self._told[found.name])
         self.left = 0
         return None
 
     def tell(self, name: str, value: float | None) -> None:
         """Store the value of a trial's points, or that they have none."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        self._told[name] = value
-        for number in self._numbers.pop(name, ()):
-            try:  # another driver of this study can have been quicker
-                self._study.tell(number, value, state, skip_if_finished=True)
-            except RuntimeError:  # so a sampler ends a study of which it knows all points
-                self.left = 0
+        for each in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if self._trial(each).name == name:
+                # So a sampler ends a study of which it knows all points.
+                with suppress(RuntimeError):
+                    self._study.tell(each.number, value, state, skip_if_finished=True)
 
-    def _add(self, number: int, params: Mapping[str, Any]) -> Trial:
-        point = [f"{key}={each}" for key, each in params.items()]
-        found = trial(self._commit, self._folder, [*self._fixed, *point])
-        self._numbers[found.name].append(number)
-        return self.trials.setdefault(found.name, found)
+    def _trial(self, point: Any) -> Trial:
+        own = [f"{key}={value}" for key, value in point.params.items()]
+        return trial(self._commit, self._folder, [*self._fixed, *own])
 
 
 def space(project: Project, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -112,17 +104,3 @@ def space(project: Project, overrides: list[str]) -> tuple[dict[str, Any], list[
         else:
             fixed.append(text)
     return found, fixed
-
-
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    known = [each for each in optuna.samplers.__all__ if each.endswith("Sampler")]
-    if name not in known:
-        raise ToolError(f"--sampler: must be one of {', '.join(known)}; received '{name}'")
-    kind = getattr(optuna.samplers, name)
-    # Points that are still running count as bad ones, so that parallel trials differ.
-    own = {"seed": seed, "constant_liar": True}
-    takes = inspect.signature(kind).parameters
-    try:
-        return kind(**{key: own[key] for key in own if key in takes})
-    except (TypeError, ImportError) as error:  # it needs more than a seed, or another package
-        raise ToolError(f"--sampler: {name}: {error}") from None

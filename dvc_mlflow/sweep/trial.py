@@ -1,24 +1,25 @@
-"""The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
+"""The trial that stdin describes, in a node's folder: `python -m dvc_mlflow.sweep.trial`.
 
-It runs `dvc exp run`, pushes the files, and only then the experiment, so that each in the git
-remote is complete. The last line that it prints says why it has failed.
+It runs `dvc exp run` in a clone, pushes the files, and only then the experiment, so that each in
+the git remote is complete. The last line that it prints says why it has failed.
 """
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-from ..fast_imports import without_collector
 from ..git import git
 from ..processes import end_with_parent
-from .node import ANSWERING, FAILED
-
-with without_collector():
-    from ..project import Project
-    from ..project.default_remote import Remote, configure
-    from ..project.experiments import blame, run
+from ..project import Project
+from ..project.default_remote import Remote, configure
+from ..project.experiments import blame, run
+from .node import FAILED
+from .trials import ANSWERING, CLONING
 
 
 def main() -> None:
@@ -35,18 +36,39 @@ def main() -> None:
 
 
 def _trial(order: dict[str, Any]) -> None:
-    configure(order["dvc"])
-    with Project() as project:
-        remote = Remote(project)
-        remote.check_sign(order["sign"])
-        run(project, order["name"], order["overrides"], run_cache=order["run_cache"])
-        remote.push(run_cache=order["run_cache"])
-    ref = order["refs"] + order["name"]
-    there = git("ls-remote", "origin", ref, seconds=ANSWERING).decode().split("\t")[0]
-    if there in {"", order["incomplete"]}:
-        # Refused if the ref is another by now: the first one counts.
-        lease = f"--force-with-lease={ref}:{order['incomplete']}"
-        git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
+    place, ref = Path.cwd(), order["refs"] + order["name"]
+    # One cache for all clones, but for runs that other sweeps must not take for theirs.
+    order["dvc"]["cache"] = {"dir": f"{place.parent if order['run_cache'] else place}/cache"}
+    # A trial that did not end well may have left anything in its clone.
+    if not (clean := place / "clean").exists():
+        shutil.rmtree(place / "clone", ignore_errors=True)
+        subprocess.run(["git", "init", "-q", "clone"], check=True)
+        git("remote", "add", "origin", order["url"], cwd=place / "clone")
+    clean.unlink(missing_ok=True)
+    os.chdir("clone")
+    git("fetch", "-q", "origin", seconds=CLONING)
+    git("checkout", "-q", "--force", "--detach", order["commit"])
+    git("clean", "-ffdq")
+    if Path(".gitmodules").exists():
+        git("submodule", "-q", "update", "--init", "--recursive", "--force", seconds=CLONING)
+        git("submodule", "-q", "foreach", "--recursive", "git clean -ffdq")
+    os.chdir(order["folder"] or ".")
+    if _there(ref) == order["there"]:  # else another node was quicker
+        configure(order["dvc"])
+        with Project() as project:
+            remote = Remote(project)
+            remote.check_sign(order["sign"])
+            run(project, order["name"], order["overrides"], run_cache=order["run_cache"])
+            remote.push(run_cache=order["run_cache"])
+        if _there(ref) == order["there"]:
+            lease = f"--force-with-lease={ref}:{order['there']}"
+            git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
+    clean.touch()
+
+
+def _there(ref: str) -> str:
+    """Return the commit of a ref in the git remote, or ""."""
+    return git("ls-remote", "origin", ref, seconds=ANSWERING).decode().partition("\t")[0]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ from typing import NamedTuple
 from ..pipeline.keys import allowed_key
 from ..project.experiments import grid
 
+ANSWERING = 15.0
+"""Seconds that a git remote may take for an answer."""
+CLONING = 1800.0
+"""The same for all that it has."""
+
 
 class Trial(NamedTuple):
     """One point of a sweep."""
