@@ -13,7 +13,7 @@ import socket
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -135,7 +135,7 @@ class _Driver:
         if new:
             # Ray prints 20 lines on the state of each node that is lost, and has no setting for it.
             with redirect_stdout(StringIO()):
-                ray = _started(self._address, self._needs)
+                ray = _started(self._address)
                 try:
                     self._loop(ray, todo)
                 finally:
@@ -145,6 +145,11 @@ class _Driver:
 
     def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
+        for kind, n in self._needs.items():
+            most = max(one["Resources"].get(kind, 0) for one in ray.nodes() if one["Alive"])
+            if n > most:  # Ray would wait for such a node
+                rule = f"the largest node has {most:g}; received {n:g}"
+                raise ToolError(f"--{kind.lower()}s: {rule}")
         own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
         running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
@@ -231,11 +236,8 @@ def _elsewhere(ray: Any, bad: set[str]) -> dict[str, str]:
     return {"ray.io/node-id": f"!in({','.join(sorted(bad))})"} if bad and nodes - bad else {}
 
 
-def _started(where: str | None, needs: Mapping[str, float]) -> Any:
-    """Return Ray, connected to a cluster, or to one started on this machine.
-
-    Raises `ToolError` if there is none, or no node that could run a trial.
-    """
+def _started(where: str | None) -> Any:
+    """Return Ray, connected to a cluster, or to one started on this machine; raises `ToolError`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's future default; today's comes with a warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -255,10 +257,5 @@ def _started(where: str | None, needs: Mapping[str, float]) -> Any:
     except Exception as error:  # that is what Ray raises if a node does not start in time
         raise ToolError(f"Ray at {where}: {' '.join(f'{error}'.split())}") from None
     signal.signal(signal.SIGTERM, term)  # Ray's own would abort
-    for kind, n in needs.items():
-        most = max(one["Resources"].get(kind, 0) for one in ray.nodes() if one["Alive"])
-        if n > most:  # Ray would wait for such a node
-            rule = f"the largest node has {most:g}; received {n:g}"
-            raise ToolError(f"--{kind.lower()}s: {rule}")
     ray.cloudpickle.register_pickle_by_value(node)
     return ray

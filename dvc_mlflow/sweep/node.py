@@ -58,15 +58,17 @@ def _trial(order: dict[str, Any]) -> str:
             # A trial that outlives this worker keeps the folder locked.
             how: dict[str, Any] = {"start_new_session": True, "pass_fds": [lock.fileno()]}
             how |= {"stdin": subprocess.PIPE, "stdout": out, "stderr": out, "text": True}
-            process = subprocess.Popen(command, cwd=place, env=environment, **how)
+            process: Any = subprocess.Popen(command, cwd=place, env=environment, **how)
+        with process:
             try:  # `ps` would show an argument
-                process.communicate(json.dumps(order), timeout=order["timeout"])
+                process.stdin.write(f"{json.dumps(order)}\n")
+                process.stdin.flush()
+                process.wait(order["timeout"])
             except subprocess.TimeoutExpired:
                 return f"ended after {order['timeout']:g} s (--timeout) (its log: {log})"
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
         if process.returncode == 0:
             return ""
         if shutil.disk_usage(place).free < _LEAST:

@@ -7,14 +7,12 @@ the git remote is complete. The last line that it prints says why it has failed.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..git import git
-from ..processes import end_with_parent
 from ..project import Project
 from ..project.default_remote import Remote, configure
 from ..project.experiments import blame, run
@@ -24,11 +22,12 @@ from .trials import ANSWERING, CLONING
 
 def main() -> None:
     """Do the trial."""
-    # If Ray's worker dies, so do the stages: they are in the group that this process leads.
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
-    end_with_parent(signal.SIGTERM)
+    order = sys.stdin.readline()
+    # Ray's worker holds the other end. If it dies, so does this group, with the stages.
+    subprocess.Popen(["sh", "-c", "cat > /dev/null; kill -KILL 0"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     try:
-        _trial(json.load(sys.stdin))  # incomplete if the worker has died already
+        _trial(json.loads(order))
     except Exception as error:
         is_own, why = blame(error)
         print(why, file=sys.stderr, flush=True)

@@ -417,7 +417,9 @@ def test_node(how: str, shared: Shared, tmp_path: Path) -> None:
     With its worker, a stage ends.
     """
     project = waiting(tmp_path, shared)
-    process = project.start("-S", "x=1,2")
+    # Ray itself asks workers each five minutes whether they are there; asked more often, they fail.
+    often = {f"RAY_grpc_client_keepalive_{each}_ms": "10000" for each in ("time", "timeout")}
+    process = project.start("-S", "x=1,2", **often)
     first, _ = wait_until(lambda: (found := project.stages())[1:] and found, process)
     node = shared.node_of(first)
     own = [psutil.Process(p.pid) for _, p in node.live_processes()]
