@@ -22,9 +22,9 @@ from typing import Any
 from hydra.errors import HydraException
 
 from ..errors import ProjectError, StoreError, ToolError
-from ..git import git, glob, text
+from ..git import git, text
 from ..pipeline.tags import SWEEP_VARIABLE
-from ..place import address, artifacts_folder, folder_of, main_repository
+from ..place import address, artifacts_folder, main_repository
 from ..project import Project
 from ..project.default_remote import Remote
 from ..project.experiments import uses_run_cache
@@ -34,7 +34,6 @@ from .trials import CLONING, Grid, Trial, column, digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
-_OWN = ("mlflow.db*", "mlartifacts", "restored")  # the tool's files, which git may not ignore
 _TRIES = 4  # more, of a trial that nodes or services have failed
 _LOST = {"host": "?", "seconds": math.nan, "again": False}
 
@@ -47,22 +46,19 @@ def sweep(project: Project, given: Namespace) -> bool:
     commit = text("rev-parse", "HEAD")
     what = [commit, project.folder, sorted(given.set_param), given.n and given.metric]
     title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
-    source, remote = _source(project, commit, given, title), Remote(project)
-    order = _order(project, remote, commit, title, given)
-    return _Driver(given, order, source, Results(project, remote, order["refs"], title)).run(title)
-
-
-def _source(project: Project, commit: str, given: Namespace, title: str) -> Any:
-    """Return the grid or the search; raises `ToolError`, which quotes the options."""
     try:
-        if not given.n:
-            return Grid(commit, project.folder, given.set_param)
-        from .study import Search  # Optuna is slow
+        if given.n:
+            from .study import Search  # Optuna is slow
 
-        return Search(project, commit, given, title)
+            source: Any = Search(project, commit, given, title)
+        else:
+            source = Grid(commit, project.folder, given.set_param)
     except (ProjectError, HydraException, ValueError, AttributeError, TypeError) as error:
         shown = " ".join(f"'{override}'" for override in given.set_param)
         raise ToolError(f"{shown}: {error}") from None
+    remote = Remote(project)
+    order = _order(project, remote, commit, title, given)
+    return _Driver(given, order, source, Results(project, remote, order["refs"], title)).run(title)
 
 
 def _order(
@@ -70,8 +66,7 @@ def _order(
 ) -> dict[str, Any]:
     """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
     root = main_repository()
-    own = [glob(folder_of(root, project.top), name).replace("(", "(exclude,", 1) for name in _OWN]
-    if changed := text("status", "--porcelain", "--", ":/", *own).splitlines():
+    if changed := text("status", "--porcelain").splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
     url = text("remote", "get-url", "origin")
     git("fetch", "-q", "origin", seconds=CLONING)
@@ -176,13 +171,13 @@ class _Driver:
                     done.append(trial.name)
                     self._say(f"{trial} done {on}")
                 elif outcome["again"] and len(faults[trial.name]) < _TRIES:
+                    self._say(f"{trial} failed {on}, and is tried again: {why}")
                     faults[trial.name].append(outcome["node"])
                     todo.insert(0, trial)
-                    self._say(f"{trial} failed {on}, and is tried again: {why}")
                 else:
-                    self._failed[trial.name] = why
-                    self._source.tell(trial.name, None)
                     self._say(f"{trial} failed {on}: {why}")
+                    self._source.tell(trial.name, None)
+                    self._failed[trial.name] = why
             with suppress(ProjectError, StoreError):  # repeated in the end
                 self._collect(done)
 
@@ -239,8 +234,6 @@ def _elsewhere(ray: Any, bad: set[str]) -> dict[str, str]:
 def _started(where: str | None) -> Any:
     """Return Ray, connected to a cluster, or to one started on this machine; raises `ToolError`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's future default; today's comes with a warning.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not where:  # nobody else reaches the cluster, nor reads its token in a file
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there: loopback

@@ -37,7 +37,7 @@ class Shared:
             self.add_node()
 
     def add_node(self, **resources: int) -> Any:
-        """Add a node with one core and a folder of its own for clones, `$SCRATCH`, and return it."""
+        """Return a new node with one core, and a folder of its own for clones, `$SCRATCH`."""
         own = {"SCRATCH": f"{self.folder}/node-{next(self._numbers)}"}
         return self.cluster.add_node(env_vars=own, **{"num_cpus": 1, **resources})
 
@@ -125,7 +125,9 @@ class Project(Clone):
     def stages(self) -> list[psutil.Process]:
         """Return the processes of stages that run in its clones."""
         found = psutil.process_iter(["cwd", "cmdline"])
-        own = [p for p in found if self._name in (p.info["cwd"] or "").split("/")]
+        place = f"{self._on.folder if self._on else self.top.path.parent}/"
+        own = [p for p in found if (p.info["cwd"] or "").startswith(place)]
+        own = [p for p in own if self._name in p.info["cwd"].split("/")]
         return [p for p in own if {"score.py", "sleep"} & {*(p.info["cmdline"] or ())}]
 
     def experiments(self) -> list[str]:
@@ -135,8 +137,8 @@ class Project(Clone):
 
     def rows(self) -> list[Run]:
         """Return the rows that its sweeps have left, in a store of its own in any experiment."""
-        own = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.path}/mlflow.db", **self._client}
-        client = MlflowClient(own["MLFLOW_TRACKING_URI"])
+        here = f"sqlite:///{self.path}/mlflow.db"
+        client = MlflowClient(self._client.get("MLFLOW_TRACKING_URI", here))
         every = client.search_experiments()
         own = [one for one in every if not self._on or one.name == self.top.path.name]
         return list(client.search_runs([one.experiment_id for one in own]))
@@ -178,12 +180,12 @@ def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
     return rows
 
 
-def wait_until(met: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
+def wait_until(met: Callable[[], Any], process: "subprocess.Popen[Any] | None" = None) -> Any:
     """Wait for a condition, as long as the process lives; return its true value."""
 
     def is_met() -> Any:
         value = met()
-        if not value and process.poll() is not None:
+        if not value and process and process.poll() is not None:
             raise AssertionError(process.communicate()[0])
         return value
 

@@ -16,7 +16,8 @@ import pytest
 
 from dvc_mlflow.sweep import node as node_of_sweep
 from support.clone import Clone, environment
-from support.disks import mounted, small_disk
+from support.disks import small_disk
+from support.pipelines import Repository
 from support.projects import (
     HANGING,
     SCORE,
@@ -104,7 +105,7 @@ def test_two_nodes(shared: Shared, tmp_path: Path) -> None:
         said = project.sweep("-S", "x=1,2", "--metric=-a/score")
         again = project.sweep("-S", "x=3,2,1", "--metric=-a/score", "--name", "larger")
         (best,) = re.findall(r"^The best: 0 sweep-\w+ \(x=2\): (.*)$", again, re.M)
-        restored = project.run(*best.split(), **shared.client).stdout
+        restored = Repository(project.path).tool(*best.split()[1:]).out
     assert re.search(r"^grid-\w{12}: trials of commit \w{7}, 0 found, 2 new$", said, re.M)
     assert len(re.findall(r"^sweep-\w+ \(x=[12]\) done on \S+ in [\d.]+ s$", said, re.M)) == 2
     assert re.search(r"^larger-\w{12}: trials of commit \w{7}, 2 found, 1 new$", again, re.M)
@@ -377,6 +378,9 @@ def test_cards(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             said = project.sweep("-S", "x=3", option, "3", check=False)
             line = f"dvc-mlflow: {option}: the largest node has 2; received 3"
             assert said.splitlines()[-1] == line
+        nowhere = ("sweep", "-S", "x=3", "--address", "127.0.0.1:1")
+        line = Repository(project.path).tool(*nowhere).error
+        assert line.startswith("dvc-mlflow: Ray at 127.0.0.1:1: [Errno 111] Connection refused")
     finally:
         shared.cluster.remove_node(node)
     assert sorted(row.data.metrics["a/first"] for row in project.rows()) == [0, 1]
