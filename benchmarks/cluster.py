@@ -33,8 +33,6 @@ SLEEPING = """
 import os, sys, time
 if "dvc_mlflow.sweep.trial" in sys.orig_argv:
     time.sleep(0.1)
-    sys.stderr.write("done\\n")
-    sys.stderr.flush()
     os._exit(0)
 """
 """sitecustomize.py, which Python runs first: with it a thousand trials end within minutes."""

@@ -18,7 +18,8 @@ def run(given: argparse.Namespace) -> int:
     if given.n and not given.metric:
         raise ToolError("-n: a search needs --metric, such as --metric=-evaluate/loss")
     check_git()
-    before = [signal.signal(each, _interrupted) for each in (signal.SIGINT, signal.SIGTERM)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         with Project() as project:
             os.chdir(project.root)
@@ -32,9 +33,6 @@ def run(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         warn("stopped; the same command continues where this one ended")
         return 130
-    finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-            signal.signal(number, handler)
 
 
 def _interrupted(*_: object) -> None:

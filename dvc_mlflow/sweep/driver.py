@@ -13,7 +13,7 @@ import socket
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -53,7 +53,7 @@ def sweep(project: Project, given: Namespace) -> bool:
             source: Any = Search(project, commit, given, title)
         else:
             source = Grid(commit, project.folder, given.set_param)
-    except (ProjectError, HydraException, ValueError, AttributeError, TypeError) as error:
+    except (ProjectError, HydraException, ValueError) as error:
         shown = " ".join(f"'{override}'" for override in given.set_param)
         raise ToolError(f"{shown}: {error}") from None
     remote = Remote(project)
@@ -114,8 +114,8 @@ class _Driver:
     ) -> None:
         self._order, self._source, self._results = order, source, results
         self._address, self._needs = given.address, {"CPU": given.cpus, "GPU": given.gpus}
-        metric = given.metric or ""
-        self._key, self._sign = metric.removeprefix("-"), metric[:1] if metric[:1] == "-" else ""
+        self._key = (given.metric or "").removeprefix("-")
+        self._sign = "-" if self._key != (given.metric or "") else ""
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
 
@@ -140,11 +140,9 @@ class _Driver:
 
     def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
-        for kind, n in self._needs.items():
-            most = max(one["Resources"].get(kind, 0) for one in ray.nodes() if one["Alive"])
-            if n > most:  # Ray would wait for such a node
-                rule = f"the largest node has {most:g}; received {n:g}"
-                raise ToolError(f"--{kind.lower()}s: {rule}")
+        if not _fit(ray, self._needs):  # Ray would wait for one
+            wanted = ", ".join(f"{n:g} {kind}" for kind, n in self._needs.items())
+            raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
         own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
         running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
@@ -154,7 +152,9 @@ class _Driver:
             while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
                 order = {**self._order, "name": trial.name, "overrides": trial.overrides}
                 order["there"] = self._results.there.get(trial.name, "")
-                where = _elsewhere(ray, {*faults[trial.name]})
+                bad, where = {*faults[trial.name]}, dict[str, str]()
+                if bad and _fit(ray, self._needs) - bad:
+                    where = {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
                 running[task.options(label_selector=where).remote(order)] = trial
             if not running:
                 return
@@ -203,13 +203,11 @@ class _Driver:
         """Say what the sweep has brought, and where it is; return whether nothing is missing."""
         results, trials = self._results, self._source.trials
         missing = dict.fromkeys(trials.keys() - results.metrics, "MLflow has no row of it")
-        missing |= dict.fromkeys(
-            results.incomplete, f"the {self._order['place']} lacks outputs of it"
-        )
+        missing |= dict.fromkeys(results.incomplete, f"{self._order['place']} lacks outputs of it")
         missing |= dict.fromkeys(trials.keys() - results.there, "the git remote lacks it")
         missing |= self._failed
-        for name, why in missing.items():
-            self._say(f"failed: {trials[name]}: {why}")
+        for name in (name for name in trials if name in missing):
+            self._say(f"failed: {trials[name]}: {missing[name]}")
         self._say(f"{len(trials) - len(missing)} done, {len(missing)} failed")
         columns = [f"params.{column(key)}" for key in self._source.varied]
         columns[:0] = [f"{self._sign}metrics.{self._key}"] if self._key else []
@@ -225,10 +223,10 @@ class _Driver:
         print(line, file=self._out, flush=True)
 
 
-def _elsewhere(ray: Any, bad: set[str]) -> dict[str, str]:
-    """Return the labels of the nodes that have not failed a trial, if there are any."""
-    nodes = {one["NodeID"] for one in ray.nodes() if one["Alive"] and one["Resources"].get("CPU")}
-    return {"ray.io/node-id": f"!in({','.join(sorted(bad))})"} if bad and nodes - bad else {}
+def _fit(ray: Any, needs: Mapping[str, float]) -> set[str]:
+    """Return the ids of the nodes that are large enough for a trial."""
+    alive = {one["NodeID"]: one["Resources"] for one in ray.nodes() if one["Alive"]}
+    return {i for i, has in alive.items() if all(has.get(k, 0) >= n for k, n in needs.items())}
 
 
 def _started(where: str | None) -> Any:

@@ -45,7 +45,10 @@ class Search:
         # count as bad ones, so that parallel trials differ.
         own: dict[str, Any] = {"seed": int(digest([title, len(known)])[:8], 16)}
         own |= {"constant_liar": True} if given.sampler == "TPESampler" else {}
-        self._study.sampler = getattr(optuna.samplers, given.sampler)(**own)
+        try:
+            self._study.sampler = getattr(optuna.samplers, given.sampler)(**own)
+        except (AttributeError, TypeError) as error:
+            raise ToolError(f"--sampler: {error}") from None
         begun = [t for t in known if t.state in {TrialState.COMPLETE, TrialState.RUNNING}]
         self.trials = {found.name: found for found in map(self._trial, begun)}
         """Those that were asked for, by name."""

@@ -157,6 +157,29 @@ def small(path: Path, files: Mapping[str, object] = {}, on: Shared | None = None
     return Project(path, own, on=on)
 
 
+TOGETHER = """
+import os, time
+open(f"{folder}/{{os.getpid()}}", "w").close()
+while len(os.listdir("{folder}")) < 2:
+    time.sleep(0.1)
+"""
+"""The begin of a script that waits until two trials run."""
+
+WRITES = """
+import json, os, sys
+open("{0}/ran", "a").write(".")
+open("out.bin", "wb").write(os.urandom(3_000_000))
+json.dump({{"score": float(sys.argv[2])}}, open("a.json", "w"))
+"""
+
+
+def writing(path: Path, on: Shared) -> Project:
+    """Return a project whose stage writes an output of 3 MB, and notes that it ran."""
+    own = stage("exec python score.py a.json ${x} 0", "a", "x", outs=["out.bin"])
+    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": WRITES.format(path)}
+    return small(path, files, on)
+
+
 STUBBORN = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
 HANGING = {"dvc.yaml": {"stages": {"a": stage(STUBBORN, "a", "x")}}}
 """A stage that does not end, nor at SIGTERM."""

@@ -54,7 +54,7 @@ MOST = {
     "registry": 150,
     "rows": 1080,
     "store": 987,
-    "sweep": 892,
+    "sweep": 514,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {

@@ -87,7 +87,6 @@ ELSEWHERE = {
     "processes.py": "/proc, and the tool's own folder",
     "project/definitions.py": "a dvc.yaml that was looked at before DVC opened the project",
     "project/experiment_names.py": "DVC's own module",
-    "project/experiments.py": "a file of its own",
     "project/files.py": "DVC's cache",
     "project/restored_files.py": "a worktree that the tool has made",
     "record/passes.py": "the tool's own folder",
@@ -97,7 +96,8 @@ ELSEWHERE = {
     "store/models.py": "what MLflow has packed",
     "store/ui_guard.py": "/proc",
     "store/ui_port.py": "the tool's own folder",
-    "sweep/node.py": "a clone that the tool has made",
+    "sweep/node.py": "a folder that the tool has made",
+    "sweep/trial.py": "the null device",
     "work_tree.py": "the work tree",
 }
 """What the modules read that open a file."""

@@ -111,12 +111,11 @@ def test_samplers(sampler: str, begin: Begin) -> None:
         ("model.units=log(0,3)", "TPESampler", "low"),
         ("model.units=cos(0,3)", "TPESampler", "Unknown function 'cos'"),
         ("nowhere.yaml:units=interval(0,3)", "TPESampler", "nowhere.yaml: there is no such params"),
-        (RATE, "Nope", "Nope"),
-        (RATE, "GridSampler", "GridSampler.*search_space"),
+        (RATE, "Nope", "--sampler: .*Nope"),
+        (RATE, "GridSampler", "--sampler: GridSampler.*search_space"),
     ],
 )
 def test_bad_search(space: str, sampler: str, words: str, begin: Begin) -> None:
     """What Optuna or DVC cannot use is refused."""
-    refused = (ProjectError, ToolError, ValueError, AttributeError, TypeError)
-    with pytest.raises(refused, match=words):
+    with pytest.raises((ProjectError, ToolError, ValueError), match=words):
         begin(space, sampler=sampler).ask()
