@@ -84,11 +84,11 @@ def _trial(order: dict[str, Any]) -> str:
 def _free_folder(order: dict[str, Any]) -> IO[str]:
     """Return a file in a free folder, locked until the last process that has it open ends."""
     folder = Path(f"{os.path.expandvars(order['clones'])}-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # git stores a URL's password there
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder}: belongs to another user")
     for number in itertools.count():
-        place = folder / f"{number}"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder}: belongs to another user")
+        (place := folder / f"{number}").mkdir(exist_ok=True)
         lock = (place / "lock").open("w")
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

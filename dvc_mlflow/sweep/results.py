@@ -34,6 +34,8 @@ class Results:
         Raises `ToolError`.
         """
         refs, project, missing = self._refs, self._project, [*{*names} - self.metrics.keys()]
+        if not missing:
+            return
         asked = [refs + name for name in missing] if len(missing) < 20 else [f"{refs}*"]
         lines = git("ls-remote", "origin", *asked, seconds=ANSWERING).decode().splitlines()
         there = {ref.removeprefix(refs): sha for sha, ref in map(str.split, lines)}
@@ -51,10 +53,11 @@ class Results:
         incomplete = {name for name in new if outputs[name] & lacking}
         self.there |= new
         self.incomplete = self.incomplete - new.keys() | incomplete
-        commits = [new[name] for name in new if name not in incomplete]
-        self._recording = record_experiments(project, main_repository(), commits)
-        for name in new.keys() - incomplete:
-            self._take(name, results[name])
+        if complete := [name for name in new if name not in incomplete]:
+            commits = [new[name] for name in complete]
+            self._recording = record_experiments(project, main_repository(), commits)
+            for name in complete:
+                self._take(name, results[name])
 
     def _take(self, name: str, results: Sequence[Result]) -> None:
         """Take note of the rows of an experiment, and tag them as the sweep's."""
