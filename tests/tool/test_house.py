@@ -46,15 +46,15 @@ WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
     "": 687,  # beside the folders
-    "commands": 688,
+    "commands": 698,
     "follow": 1474,
     "pipeline": 1021,
     "project": 1480,
-    "record": 363,
+    "record": 369,
     "registry": 150,
     "rows": 1080,
     "store": 987,
-    "sweep": 514,
+    "sweep": 517,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {
