@@ -100,12 +100,8 @@ class Remote:
         except FileNotFoundError:
             raise ProjectError(f"{self.place}: it is not there: mount it, or make it") from None
         except Exception as error:
-            raise ProjectError(f"{self.place}: {_without_files(error)}") from None
-
-
-def _without_files(error: Exception) -> str:
-    """Return what an error says; of the operating system's, the reason alone."""
-    return getattr(error, "strerror", None) or blame(error)[1]
+            said = getattr(error, "strerror", None) or blame(error)[1]  # without its files
+            raise ProjectError(f"{self.place}: {said}") from None
 
 
 class _Causes(logging.Handler):

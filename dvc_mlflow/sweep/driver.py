@@ -30,7 +30,7 @@ from ..project.default_remote import Remote
 from ..project.experiments import uses_run_cache
 from . import node
 from .results import Results
-from .trials import CLONING, Grid, Trial, column, digest
+from .trials import Grid, Trial, column, digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
@@ -69,7 +69,7 @@ def _order(
     if changed := text("status", "--porcelain").splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
     url = text("remote", "get-url", "origin")
-    git("fetch", "-q", "origin", seconds=CLONING)
+    git("fetch", "-q", "origin", seconds=60)
     if not text("branch", "-r", "--contains", commit, "--list", "origin/*"):
         raise ProjectError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
     environment = _environment(root, shared=bool(given.address))
