@@ -24,22 +24,33 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "stages")]
 
-from support.clone import environment  # noqa: E402
+from support.clone import environment, make_clone  # noqa: E402
+from support.pipelines import Repository  # noqa: E402
 from support.processor import processor  # noqa: E402
 from support.servers import serving  # noqa: E402
-from support.services import repository  # noqa: E402
 
 SLEEPING = """
 import os, sys, time
 if "dvc_mlflow.sweep.trial" in sys.orig_argv:
     time.sleep(0.1)
-    sys.stderr.write("done\\n")
-    sys.stderr.flush()
     os._exit(0)
 """
 """sitecustomize.py, which Python runs first: with it a thousand trials end within minutes."""
 
 SECONDS = re.compile(r"^sweep-\S+ .* done on \S+ in ([\d.]+) s", re.M)
+
+
+def repository(folder: Path) -> Repository:
+    """Make a repository with a git remote, which has its commit, and a DVC remote for results."""
+    subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
+    (folder / "files").mkdir()
+    clone = Repository(make_clone(folder / "repository").path)
+    clone.git("remote", "set-url", "origin", f"{folder}/git")
+    clone.dvc("remote", "add", "-d", "team", f"{folder}/files")
+    clone.commit("A remote")
+    clone.git("checkout", "-q", "-B", "main")
+    clone.git("push", "-q", "origin", "main")
+    return clone
 
 
 class Bench:
@@ -51,7 +62,7 @@ class Bench:
         self.store: dict[str, Any] = {}
         self._seeds = itertools.count(1)
         self.megabytes = 0.0
-        self.clone = repository(folder, f"{folder}/files")
+        self.clone = repository(folder)
 
     def row(self, what: str, value: str, target: str = "") -> None:
         """Add a row to the table and print it."""

@@ -153,8 +153,6 @@ def _add_sweep(commands: Any) -> None:
     timeout, seconds = "seconds per trial (default: 86400, a day)", _number(float, 1, 2e6)
     add("--timeout", type=seconds, default=86400, help=timeout)
     add("--clones", default="/tmp", help="each node's folder, e.g. '$SCRATCH' (default: /tmp)")  # noqa: S108
-    versions = "let nodes have other versions of packages than this machine"
-    add("--any-versions", action="store_true", help=versions)
 
 
 def _number(kind: type[int | float], least: float, most: float = 1e9) -> Callable[[str], float]:

@@ -2,20 +2,26 @@
 
 import argparse
 import os
+import signal
+import threading
 
 from ..errors import ToolError, masked, warn
 from ..git import check_git
 from ..project.project import Project
-from ..sweep.driver import STOPPED, ended_by_signals, sweep
+from ..sweep.driver import sweep
+
+_SECONDS = 5.0  # from Ctrl-C to the end, whatever hangs
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run the trials that the git remote lacks; return 1 if a trial failed or has no row."""
+    """Run the trials that the remotes lack; return 1 if a trial failed or has no row."""
     if given.n and not given.metric:
         raise ToolError("-n: a search needs --metric, such as --metric=-evaluate/loss")
     check_git()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
-        with ended_by_signals(), Project() as project:
+        with Project() as project:
             os.chdir(project.root)
             return int(not sweep(project, given))
     except ToolError as error:
@@ -25,5 +31,13 @@ def run(given: argparse.Namespace) -> int:
             raise
         raise ToolError(f"{error.name} is missing: pip install 'dvc-mlflow[sweep]'") from None
     except KeyboardInterrupt:
-        warn(STOPPED)
+        warn("stopped; the same command continues where this one ended")
         return 130
+
+
+def _interrupted(*_: object) -> None:
+    """Interrupt the sweep, and end it soon if something hangs meanwhile."""
+    timer = threading.Timer(_SECONDS, os._exit, [130])
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt

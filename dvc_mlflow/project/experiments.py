@@ -1,21 +1,17 @@
-"""DVC's experiments: the points of overrides, a run of one of them, and whom an error blames."""
+"""DVC's experiments: the points of overrides, a run of one of them, and what an error says."""
 
-import errno
-import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from posixpath import normpath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.dependency import ParamsDependency
-from dvc.exceptions import CheckoutError, DvcException, FileTransferError
+from dvc.exceptions import DvcException, FileTransferError
 from dvc.lock import LockError
 from dvc.utils.cli_parse import to_path_overrides
-from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
+from dvc.utils.hydra import get_hydra_sweeps, to_hydra_overrides
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
@@ -25,13 +21,10 @@ from .project import Project
 
 PARAMS = str(ParamsDependency.DEFAULT_PARAMS_FILE)
 
-FAILED, UNFIT, FULL, AGAIN, UNPUSHED = "failed", "unfit", "full", "again", "unpushed"
-"""What an error says of a trial: it would fail again, its node cannot run trials, the DVC remote is
-full, or another try may succeed, for which the node has its results if they are only unpushed."""
-
 # Ended by a signal: Popen reports -number, a shell reports 128 + number.
 _SIGNALLED = re.compile(r" exited with (-\d+|129|1[3-8]\d|19[0-2])$")
-_MAY_PASS = (FileTransferError, CheckoutError, LockError)  # of DVC's own errors
+# What the run cache leaves out of its key, at any depth of a param (treeverse/dvc#10296).
+_NOT_IN_KEY = re.compile(r"\b(size|nfiles)\b")
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:
@@ -47,36 +40,24 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def parsed(overrides: Sequence[str]) -> list[tuple[str, Override]]:
-    """Return overrides as Hydra reads them, each after its params file; raises `ProjectError`."""
+def parsed(override: str) -> tuple[str, Override]:
+    """Return the params file of an override, and how Hydra reads it; raises `ProjectError`."""
     with _overrides_reported():
-        found = to_path_overrides(overrides).items()
-        return [(normpath(file), o) for file, texts in found for o in to_hydra_overrides(texts)]
+        ((file, texts),) = to_path_overrides([override]).items()
+        return normpath(file), to_hydra_overrides(texts)[0]
 
 
-def overridden(read: Callable[[str], Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the content that these overrides give each params file that they name.
-
-    `read` returns a file's content without them; nothing is written. Raises `ProjectError`.
-    """
-    found = {}
-    with _overrides_reported(), TemporaryDirectory() as folder:
-        copy = Path(folder, "params.json")  # read faster than YAML, whatever the file itself is
-        for file, texts in to_path_overrides(overrides).items():
-            copy.write_text(json.dumps(read(normpath(file)), default=str))
-            apply_overrides(copy, texts)
-            found[normpath(file)] = json.loads(copy.read_text())
-    return found
-
-
-def content(project: Project, file: str) -> Any:
-    """Return what a params file says; raises `ProjectError`."""
+def value(project: Project, file: str, key: str) -> Any:
+    """Return a param's value in a params file, or None if it has none; raises `ProjectError`."""
     if (text := project.text(file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
-        return parse(text, file) or {}
+        found = parse(text, file)
     except ValueError as error:
         raise ProjectError(f"{file}: {error}") from None
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 @contextmanager
@@ -87,35 +68,35 @@ def _overrides_reported() -> Iterator[None]:
         raise ProjectError(f"{error.__cause__ or error}") from None
 
 
-def run_experiment(project: Project, name: str, overrides: Sequence[str]) -> None:
-    """Run an experiment in this clone, with stages from the run cache of its default remote.
+def uses_run_cache(overrides: Sequence[str]) -> bool:
+    """Whether DVC's run cache can be used: it would take trials that differ in some params for one.
+
+    These are the params called `size` or `nfiles`, or below such a name.
+    """
+    return not any(map(_NOT_IN_KEY.search, overrides))
+
+
+def run(project: Project, name: str, overrides: Sequence[str], *, run_cache: bool) -> None:
+    """Run an experiment in this clone, with stages from the run cache of its default remote or not.
 
     Earlier experiments are removed. Raises what DVC raises.
     """
     logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
-    project.repo.experiments.remove(all_commits=True)
-    project.repo.experiments.run(params=[*overrides], name=name, pull=True)
+    experiments = project.repo.experiments
+    experiments.remove(all_commits=True)
+    experiments.run(params=[*overrides], name=name, pull=True, run_cache=run_cache)
 
 
-def blame(error: BaseException, *, at_remote: str = "") -> tuple[str, str]:
-    """Return what an error says of a trial, and the messages of its causes as one line.
+def blame(error: BaseException) -> tuple[bool, str]:
+    """Return whether an error is the trial's own, and the messages of its causes as one line.
 
-    What DVC itself decides is final. What comes from below it, such as a remote's library or the
-    operating system, may pass. `at_remote` names the DVC remote if the error is one of its.
+    What DVC itself decides would happen anywhere. What comes from below it, such as a remote's
+    library, the operating system or a signal, is the node's, or may pass.
     """
     causes = [error]
     while cause := causes[-1].__cause__:
         causes.append(cause)
-    texts = [getattr(c, "strerror", "") if at_remote else "" for c in causes]  # without its files
-    said = [
-        " ".join(f"{text or cause}".split()) or type(cause).__name__
-        for text, cause in zip(texts, causes, strict=True)
-    ]
-    line = masked(": ".join(filter(None, [at_remote, *said])))
-    refused = any(re.search("Auth|Credentials|PermissionDenied", type(c).__name__) for c in causes)
-    if any(isinstance(c, OSError) and c.errno in {errno.ENOSPC, errno.EDQUOT} for c in causes):
-        return (FULL if at_remote else UNFIT), line
-    if refused or any(isinstance(cause, ImportError | PermissionError) for cause in causes):
-        return UNFIT, line
-    is_own = all(isinstance(c, DvcException) and not isinstance(c, _MAY_PASS) for c in causes)
-    return (FAILED if is_own and not _SIGNALLED.search(said[-1]) else AGAIN), line
+    said = [" ".join(f"{cause}".split()) or type(cause).__name__ for cause in causes]
+    below = (FileTransferError, LockError)  # of DVC's own errors
+    is_own = all(isinstance(c, DvcException) and not isinstance(c, below) for c in causes)
+    return is_own and not _SIGNALLED.search(said[-1]), masked(": ".join(said))

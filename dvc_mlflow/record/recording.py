@@ -214,6 +214,15 @@ class Recording:
             self.notes[text].append(commit)
 
 
+def record_experiments(project: Project, root: Path, commits: Sequence[str]) -> Recording:
+    """Record the results of DVC's experiments, and fetch what rows show; raises `ToolError`."""
+    recording = Recording(project, root, Options(fetch=True))
+    if commits:
+        starts = [*commits, *(f"^{commit}^" for commit in commits)]
+        recording.record_commits(Commits(starts, frozenset(commits)))
+    return recording
+
+
 def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
     """Pass on states, and show on a terminal how many are read."""
     yield from tqdm(states, unit=" commits", leave=False, disable=None)

@@ -1,234 +1,252 @@
-"""The driver of a sweep: it gives the trials of a grid or a search to a cluster, and collects."""
+"""The driver of a sweep: it gives the trials of a grid or a search to Ray, and collects results.
 
+Ray places trials, counts cores and cards, and runs those of dead nodes on others. What a node fails
+for its own reason is not Ray's to repeat, as that node is free again first: it goes to another one.
+"""
+
+import logging
 import math
 import os
+import secrets
 import signal
+import socket
 import sys
-import threading
-import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from datetime import timedelta
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from tqdm import tqdm
 
-from ..errors import ProjectError, StoreError, ToolError, warn
-from ..git import text
-from ..place import main_repository
+from ..errors import ProjectError, StoreError, ToolError
+from ..git import git, text
+from ..pipeline.tags import SWEEP_VARIABLE
+from ..place import address, artifacts_folder, main_repository
 from ..project.default_remote import Remote
-from ..project.experiments import FULL, UNFIT
+from ..project.experiments import uses_run_cache
 from ..project.project import Project
-from . import preflight
-from .cluster import Cluster, Running
-from .node import PUSHING
-from .points import Grid, Points, Trial, column, digest
+from . import node
 from .results import Results
+from .trials import Grid, Trial, column, digest
 
-STOPPED = "stopped; the same command continues where this one ended"
-_SECONDS = 4.0  # from Ctrl-C to the end, whatever hangs
+_SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
+_PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
+_TRIES = 4  # more, of a trial that nodes or services have failed
+_LOST = {"host": "?", "seconds": math.nan, "again": False}
 
 
 def sweep(project: Project, given: Namespace) -> bool:
-    """Run the trials that the git remote lacks; return whether all have results and rows.
+    """Run the trials that the remotes lack; return whether all have results and rows.
 
     Raises `ToolError` if no trial could run, or its results could not be kept.
     """
-    commit, metric = text("rev-parse", "HEAD"), given.metric or ""
-    if metric:
-        preflight.metric(project, metric)
-    what = [commit, project.folder, sorted(given.set_param), given.n and metric]
+    commit = text("rev-parse", "HEAD")
+    what = [commit, project.folder, sorted(given.set_param), given.n and given.metric]
     title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
-    source = _source(given, title, Points(project, commit))
-    order = preflight.order(project, commit, title, given)
-    remote = Remote(project)
-    with preflight.answering(remote):
-        preflight.inputs_are_there(project, remote)
-        remote.sign(order["sign"])
     try:
-        results = Results(project, main_repository(), commit, title)
-        driver = _Driver({**order, "refs": results.refs}, source, results, remote, metric)
-        return driver.run(given, f"{title}: trials of commit {commit[:7]}")
-    finally:
-        with suppress(ToolError), preflight.answering(remote, 2):
-            remote.unsign(order["sign"])
+        if given.n:
+            from .study import Search  # Optuna is slow
 
-
-def _source(given: Namespace, title: str, points: Points) -> Any:
-    """Return the grid or the search; raises `ToolError`, which quotes the options."""
-    try:
-        if not given.n:
-            return Grid(given.set_param, points)
-        from .study import Search  # Optuna is slow
-
-        return Search(given, title, points)
+            source: Any = Search(project, commit, given, title)
+        else:
+            source = Grid(commit, project.folder, given.set_param)
     except (ProjectError, HydraException, ValueError) as error:
         shown = " ".join(f"'{override}'" for override in given.set_param)
         raise ToolError(f"{shown}: {error}") from None
+    remote = Remote(project)
+    order = _order(project, remote, commit, title, given)
+    return _Driver(given, order, source, Results(project, remote, order["refs"], title)).run(title)
+
+
+def _order(
+    project: Project, remote: Remote, commit: str, title: str, given: Namespace
+) -> dict[str, Any]:
+    """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
+    root = main_repository()
+    if changed := text("status", "--porcelain").splitlines():
+        raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
+    url = text("remote", "get-url", "origin")
+    git("fetch", "-q", "origin", seconds=60)
+    if not text("branch", "-r", "--contains", commit, "--list", "origin/*"):
+        raise ProjectError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
+    environment = _environment(root, shared=bool(given.address))
+    remote.sign(sign := f"dvc-mlflow-{digest(url)}")
+    return {
+        "commit": commit,
+        "folder": project.folder,
+        "refs": f"refs/exps/{commit[:2]}/{commit[2:]}/",  # where DVC keeps them
+        "url": f"{Path(url).resolve()}" if Path(url).exists() else url,
+        "dvc": remote.config(),
+        "place": remote.place,
+        "sign": sign,
+        "run_cache": uses_run_cache(given.set_param),
+        "environment": {**environment, SWEEP_VARIABLE: title},
+        "timeout": given.timeout,
+        "clones": f"{given.clones}/dvc-sweep-{digest(url)}",
+    }
+
+
+def _environment(root: Path, *, shared: bool) -> dict[str, str]:
+    """Return the variables that a trial needs: for the tracking server, the user and git."""
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if shared and not given.startswith(_SHARED):
+        must = "must name a server or database that every node reaches"
+        raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
+    passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
+    passed["MLFLOW_TRACKING_URI"] = address(root)  # the driver's own store, not one in each clone
+    if not given.startswith("http"):
+        # Where an experiment that a script creates has its files; MLflow would choose the clone.
+        passed["_MLFLOW_SERVER_ARTIFACT_ROOT"] = artifacts_folder(root).as_uri()
+    name, email = text("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
+    for role in ("AUTHOR", "COMMITTER"):
+        passed |= {f"GIT_{role}_NAME": name, f"GIT_{role}_EMAIL": email}
+    return passed
 
 
 class _Driver:
     """Runs the trials of a grid or a search, and says what becomes of them."""
 
     def __init__(
-        self, order: Mapping[str, Any], source: Any, results: Results, remote: Remote, metric: str
+        self, given: Namespace, order: dict[str, Any], source: Any, results: Results
     ) -> None:
         self._order, self._source, self._results = order, source, results
-        self._remote, self._key, self._is_low = remote, metric.lstrip("-"), metric.startswith("-")
+        self._address, self._needs = given.address, {"CPU": given.cpus, "GPU": given.gpus}
+        self._key = (given.metric or "").removeprefix("-")
+        self._sign = "-" if self._key != (given.metric or "") else ""
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
-        self._bar = tqdm(unit=" trials", disable=None, leave=False)
 
-    def run(self, given: Namespace, title: str) -> bool:
+    def run(self, title: str) -> bool:
         """Run what is missing, and return whether nothing is."""
-        source, results = self._source, self._results
-        self._collect([*source.trials])
-        todo = [t for name, t in source.trials.items() if name not in results.commits]
-        n, new = len(source.trials) - len(todo), len(todo) + source.left
-        self._say(f"{title}, {n} found, {new} new")
-        self._bar.total = n + new
-        with self._bar:
-            if new:
-                with closing(Cluster(given)) as cluster:
-                    self._loop(cluster, todo)
-        # A server that restarts just now is worth minutes; while trials run, it is not.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "7"
-        try:
-            self._collect([*source.trials])
-        except StoreError as error:
-            raise ToolError(f"{error}; then the same command makes the rows") from None
+        trials, results = self._source.trials, self._results
+        self._collect(trials)
+        found = results.there.keys() - results.incomplete
+        todo = [each for name, each in trials.items() if name not in found]
+        n, new = len(trials) - len(todo), len(todo) + self._source.left
+        self._say(f"{title}: trials of commit {self._order['commit'][:7]}, {n} found, {new} new")
+        if new:
+            # Ray prints 20 lines on the state of each node that is lost, and has no setting for it.
+            with redirect_stdout(StringIO()):
+                ray = _started(self._address)
+                try:
+                    self._loop(ray, todo)
+                finally:
+                    ray.shutdown()
+        self._collect(trials)
         return self._end()
 
-    def _loop(self, cluster: Cluster, todo: list[Trial]) -> None:
+    def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
+        if not _fit(ray, self._needs):  # Ray would wait for one
+            wanted = ", ".join(f"{n:g} {kind}" for kind, n in self._needs.items())
+            raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
+        own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
+        task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
+        running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
         while True:
-            while cluster.room > 0 and (trial := todo.pop(0) if todo else self._source.ask()):
-                own = {"name": trial.name, "overrides": trial.overrides}
-                own["incomplete"] = self._results.incomplete.get(trial.name, "")
-                cluster.begin({**self._order, **own})
-            if cluster.is_idle:
+            there = ray.cluster_resources()
+            room = max(1, min(there.get(kind, 0) / n for kind, n in self._needs.items() if n))
+            while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
+                order = {**self._order, "name": trial.name, "overrides": trial.overrides}
+                order["there"] = self._results.there.get(trial.name, "")
+                bad, where = {*faults[trial.name]}, dict[str, str]()
+                if bad and _fit(ray, self._needs) - bad:
+                    where = {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
+                running[task.options(label_selector=where).remote(order)] = trial
+            if not running:
                 return
-            done = [
-                running.name for running, how in cluster.events() if self._is_done(running, how)
-            ]
-            if done:
-                with suppress(ProjectError, StoreError):  # repeated in the end
-                    self._collect(done)
-            if running := [each for each in cluster.running.values() if each.node]:
-                first = min(running, key=lambda each: each.since)
-                age = timedelta(seconds=round(time.monotonic() - first.since))
-                self._bar.set_postfix_str(f"longest {first.name} on {first.host} {age}")
-            self._bar.n = len(self._results.commits) + len(self._failed)
+            ray.wait([*running], timeout=1)
+            done = []
+            for ref in ray.wait([*running], num_returns=len(running), timeout=0)[0]:
+                trial = running.pop(ref)
+                try:
+                    outcome = ray.get(ref)
+                except ray.exceptions.RayError as error:  # its nodes have died, each time
+                    outcome = {**_LOST, "why": f"{error}".strip().partition("\n")[0]}
+                why, on = outcome["why"], f"on {outcome['host']} in {outcome['seconds']:.1f} s"
+                if not why:
+                    done.append(trial.name)
+                    self._say(f"{trial} done {on}")
+                elif outcome["again"] and len(faults[trial.name]) < _TRIES:
+                    self._say(f"{trial} failed {on}, and is tried again: {why}")
+                    faults[trial.name].append(outcome["node"])
+                    todo.insert(0, trial)
+                else:
+                    self._say(f"{trial} failed {on}: {why}")
+                    self._source.tell(trial.name, None)
+                    self._failed[trial.name] = why
+            with suppress(ProjectError, StoreError):  # repeated in the end
+                self._collect(done)
 
-    def _collect(self, names: list[str]) -> None:
+    def _collect(self, names: Collection[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
-        with preflight.answering(self._remote, PUSHING):
-            self._results.collect(names, self._remote)
-        there = {
-            name: self._results.metrics[name] for name in names if name in self._results.metrics
-        }
+        self._results.collect(names)
+        there = [name for name in names if name in self._results.metrics]
         for name in there:
-            self._source.tell(name, self._value(name))
-        known = {key for rows in there.values() for _, row in rows for key in row}
+            self._source.tell(name, self._best([name])[0])
+        known = {key for name in there for _, row in self._results.metrics[name] for key in row}
         if self._key and known and self._key not in known:
             rule = f"must be one of {', '.join(sorted(known))}"
             raise ToolError(f"--metric: {rule}; received '{self._key}'")
 
-    def _value(self, name: str) -> float | None:
-        """Return the best value of the metric among the rows of a trial."""
-        rows = self._results.metrics.get(name, ())
-        values = [row[self._key] for _, row in rows if math.isfinite(row.get(self._key, math.nan))]
-        return (min if self._is_low else max)(values, default=None)
-
-    def _is_done(self, running: Running, event: Mapping[str, Any]) -> bool:
-        """Say what has happened to a trial, and return whether it is done.
-
-        Raises `ToolError` if the DVC remote is full: no other trial could keep its results.
-        """
-        trial, on = self._source.trials[running.name], running.host
-        if "note" in event:
-            self._say(f"{trial} on {on}: {event['note']}")
-            return False
-        status, why, took = (
-            event["status"],
-            event["message"],
-            f"on {on} in {event['seconds']:.1f} s",
-        )
-        log = f" (its log: {on}:{event['log']})" if event["log"] else ""
-        if status == FULL:
-            raise ToolError(f"{why}; make room, and the same command continues")
-        if status == "done":
-            self._say(f"{trial} done {took}")
-        elif event.get("is_new"):
-            self._say(f"{on} gets no more trials: {why}")
-        elif "retry" in event:
-            self._say(f"{trial} will be retried in {event['retry']} s; {on}: {why}{log}")
-        elif status != UNFIT:
-            self._failed[trial.name] = why
-            self._source.tell(trial.name, None)
-            self._say(f"{trial} failed {took}: {why}{log}")
-        return bool(status == "done")
+    def _best(self, names: Collection[str]) -> tuple[float | None, str, str]:
+        """Return the best value of the metric in these trials, its run's id, and its trial."""
+        rows = [(row, i, name) for name in names for i, row in self._results.metrics.get(name, ())]
+        found = [(row.get(self._key, math.nan), run_id, name) for row, run_id, name in rows]
+        finite = [each for each in found if math.isfinite(each[0])]
+        return (min if self._sign else max)(finite, default=(None, "", ""))
 
     def _end(self) -> bool:
         """Say what the sweep has brought, and where it is; return whether nothing is missing."""
         results, trials = self._results, self._source.trials
-        lacking = {n: "the git remote lacks it" for n in trials if n not in results.commits}
-        lacking |= dict.fromkeys(results.incomplete, f"{self._remote.place} lacks outputs of it")
-        lacking |= {
-            n: "MLflow has no row of it" for n in results.commits if n not in results.metrics
-        }
-        for note, commits in results.notes.items():
-            warn(f"{commits[0][:7]}: {note}")
-        for name, why in {**lacking, **self._failed}.items():
-            self._say(f"failed: {trials[name]}: {why}")
-        self._say(
-            f"{len(trials) - len({*lacking, *self._failed})} done, {len(self._failed)} failed"
-        )
-        sign = "-" if self._is_low else ""
-        metric = [f"{sign}metrics.{self._key}"] if self._key else []
-        for line in results.tables(
-            [*metric, *(f"params.{column(k)}" for k in self._source.varied)]
-        ):
+        missing = dict.fromkeys(trials.keys() - results.metrics, "MLflow has no row of it")
+        missing |= dict.fromkeys(results.incomplete, f"{self._order['place']} lacks outputs of it")
+        missing |= dict.fromkeys(trials.keys() - results.there, "the git remote lacks it")
+        missing |= self._failed
+        for name in (name for name in trials if name in missing):
+            self._say(f"failed: {trials[name]}: {missing[name]}")
+        self._say(f"{len(trials) - len(missing)} done, {len(missing)} failed")
+        columns = [f"params.{column(key)}" for key in self._source.varied]
+        columns[:0] = [f"{self._sign}metrics.{self._key}"] if self._key else []
+        for line in results.tables(columns):
             self._say(line)
-        values = {name: value for name in trials if (value := self._value(name)) is not None}
-        if values:
-            best = (min if self._is_low else max)(values, key=lambda name: values[name])
-            run_id = next(
-                i for i, row in results.metrics[best] if row.get(self._key) == values[best]
-            )
-            self._say(f"The best: {values[best]:.4g} {trials[best]}: dvc-mlflow restore {run_id}")
+        value, run_id, name = self._best(trials)
+        if value is not None:
+            self._say(f"The best: {value:.4g} {trials[name]}: dvc-mlflow restore {run_id}")
         self._say("All of them: dvc exp show")
-        return not (lacking or self._failed)
+        return not missing
 
     def _say(self, line: str) -> None:
-        with tqdm.external_write_mode():
-            print(line, file=self._out, flush=True)
+        print(line, file=self._out, flush=True)
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM interrupt the block, and end the process soon, whatever it waits for.
+def _fit(ray: Any, needs: Mapping[str, float]) -> set[str]:
+    """Return the ids of the nodes that are large enough for a trial."""
+    alive = {one["NodeID"]: one["Resources"] for one in ray.nodes() if one["Alive"]}
+    return {i for i, has in alive.items() if all(has.get(k, 0) >= n for k, n in needs.items())}
 
-    A signal reaches Python only between two of its steps, but a pipe of its own at once.
-    """
 
-    def watch() -> None:
-        while got := os.read(reading, 1):
-            if got[0] in {signal.SIGINT, signal.SIGTERM}:
-                time.sleep(_SECONDS)
-                warn(STOPPED)
-                os._exit(130)
+def _started(where: str | None) -> Any:
+    """Return Ray, connected to a cluster, or to one started on this machine; raises `ToolError`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not where:  # nobody else reaches the cluster, nor reads its token in a file
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there: loopback
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        where, quiet = "local", {**quiet, "include_dashboard": False}
+    import ray
 
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=watch, daemon=True).start()
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    term = signal.getsignal(signal.SIGTERM)
     try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, before)
-        os.close(writing)
+        if port.isdecimal():  # Ray would wait for minutes if nothing listens there
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(where, **quiet)
+    except Exception as error:  # that is what Ray raises if a node does not start in time
+        raise ToolError(f"Ray at {where}: {' '.join(f'{error}'.split())}") from None
+    signal.signal(signal.SIGTERM, term)  # Ray's own would abort
+    ray.cloudpickle.register_pickle_by_value(node)
+    return ray

@@ -1,102 +1,73 @@
-"""The trial that stdin describes, in a node's clone: `python -m dvc_mlflow.sweep.trial`.
+"""The trial that stdin describes, in a node's folder: `python -m dvc_mlflow.sweep.trial`.
 
-It runs `dvc exp run`, pushes the files, looks whether the DVC remote has them, and only then pushes
-the experiment. The last line on stderr is its outcome: what `blame` says, and the message.
+It runs `dvc exp run` in a clone, pushes the files, and only then the experiment, so that each in
+the git remote is complete. The last line that it prints says why it has failed.
 """
 
 import json
 import os
-import signal
+import shutil
+import subprocess
 import sys
-import time
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
-from ..errors import ProjectError
-from ..fast_imports import without_collector
 from ..git import git
-from ..processes import end_with_parent
-from .node import ANSWERING, NOTE, PUSHING
-
-with without_collector():
-    from ..project.default_remote import Remote, configure
-    from ..project.experiments import AGAIN, FAILED, UNFIT, UNPUSHED, blame, run_experiment
-    from ..project.project import Project
-
-_PAUSES = (2, 5, 10)  # seconds before each further try to push
+from ..project.default_remote import Remote, configure
+from ..project.experiments import blame, run
+from ..project.project import Project
+from .node import FAILED
+from .trials import ANSWERING, CLONING
 
 
 def main() -> None:
     """Do the trial."""
-    if sys.platform == "linux":
-        end_with_parent(signal.SIGKILL)
+    order = sys.stdin.readline()
+    # Ray's worker holds the other end. If it dies, so does this group, with the stages.
+    subprocess.Popen(["sh", "-c", "cat > /dev/null; kill -KILL 0"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     try:
-        _trial(json.load(sys.stdin))  # incomplete if the worker has died already
+        _trial(json.loads(order))
     except Exception as error:
-        _end(*blame(error))
-    _end("done")
+        is_own, why = blame(error)
+        print(why, file=sys.stderr, flush=True)
+        os._exit(FAILED if is_own else 1)  # without waiting for threads that push files
 
 
 def _trial(order: dict[str, Any]) -> None:
-    configure(order["dvc"])
-    with Project() as project:
-        remote = Remote(project)
-        try:
-            _look(remote, order, AGAIN)
-        except Exception as error:
-            _end(*blame(error, at_remote=remote.place))
-        _limit(order["timeout"], FAILED, f"ended after {order['timeout']:g} s (--timeout)")
-        run_experiment(project, order["name"], order["overrides"])
-        for pause in (*_PAUSES, None):
-            if not (why := _push(remote, order)):
-                return
-            if pause is None:
-                _end(UNPUSHED, why)
-            print(f"{NOTE}{why}; next try in {pause} s", file=sys.stderr, flush=True)
-            _limit(ANSWERING + pause, UNPUSHED, why)
-            time.sleep(pause)  # the stages would take longer
-
-
-def _look(remote: Remote, order: dict[str, Any], status: str) -> None:
-    """End with this status if the remote is silent, and this node if it is not the driver's."""
-    _limit(ANSWERING, status, f"{remote.place}: no answer within {ANSWERING} s")
-    if not remote.is_signed(order["sign"]):
-        _end(UNFIT, f"{remote.place}: not that of the driver; is its disk mounted here?")
-
-
-def _push(remote: Remote, order: dict[str, Any]) -> str:
-    """Push the files, and then the experiment: every one in the git remote is complete.
-
-    Return why that may succeed later, or "" if it is done.
-    """
-    ref = order["refs"] + order["name"]
-    try:
-        _look(remote, order, UNPUSHED)
-        _limit(PUSHING, UNPUSHED, f"{remote.place}: the results were not pushed within {PUSHING} s")
-        remote.push()
-    except Exception as error:
-        status, why = blame(error, at_remote=remote.place)
-        return why if status == AGAIN else _end(status, why)
-    try:
-        there = git("ls-remote", "origin", ref, seconds=ANSWERING).decode().split("\t")[0]
-        if there in {"", order["incomplete"]}:
-            # Refused if the ref is another by now: the first one counts.
-            lease = f"--force-with-lease={ref}:{order['incomplete']}"
+    place, ref = Path.cwd(), order["refs"] + order["name"]
+    # One cache for all clones, but for runs that other sweeps must not take for theirs.
+    order["dvc"]["cache"] = {"dir": f"{place.parent if order['run_cache'] else place}/cache"}
+    # A trial that did not end well may have left anything in its clone.
+    if not (clean := place / "clean").exists():
+        shutil.rmtree(place / "clone", ignore_errors=True)
+        subprocess.run(["git", "init", "-q", "clone"], check=True)
+        git("remote", "add", "origin", order["url"], cwd=place / "clone")
+    clean.unlink(missing_ok=True)
+    os.chdir("clone")
+    git("fetch", "-q", "origin", seconds=CLONING)
+    git("checkout", "-q", "--force", "--detach", order["commit"])
+    git("clean", "-ffdq")
+    if Path(".gitmodules").exists():
+        git("submodule", "-q", "update", "--init", "--recursive", "--force", seconds=CLONING)
+        git("submodule", "-q", "foreach", "--recursive", "git clean -ffdq")
+    os.chdir(order["folder"] or ".")
+    if _there(ref) == order["there"]:  # else another node was quicker
+        configure(order["dvc"])
+        with Project() as project:
+            remote = Remote(project)
+            remote.check_sign(order["sign"])
+            run(project, order["name"], order["overrides"], run_cache=order["run_cache"])
+            remote.push(run_cache=order["run_cache"])
+        if _there(ref) == order["there"]:
+            lease = f"--force-with-lease={ref}:{order['there']}"
             git("push", "-q", lease, "origin", ref, seconds=ANSWERING)
-    except ProjectError as error:
-        return f"{error}"
-    return ""
+    clean.touch()
 
 
-def _limit(seconds: float, status: str, why: str) -> None:
-    """End this process after so many seconds from now, whatever it waits for."""
-    signal.signal(signal.SIGALRM, lambda *_: _end(status, why))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _end(status: str, why: str = "") -> NoReturn:
-    """End at once, without waiting for threads that push files."""
-    print(f"{status} {' '.join(why.split())}", file=sys.stderr, flush=True)
-    os._exit(0)
+def _there(ref: str) -> str:
+    """Return the commit of a ref in the git remote, or ""."""
+    return git("ls-remote", "origin", ref, seconds=ANSWERING).decode().partition("\t")[0]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """DVC projects with remotes that are folders, to sweep over."""
 
+import itertools
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from support.clone import Clone, Done, environment
 from support.pipelines import Repository
+from support.waiting import wait
 
 SCORE = """
 import json, sys
@@ -21,11 +24,38 @@ with open(sys.argv[1], "w") as file:
 """score.py FILE X Y."""
 
 
-class Shared(NamedTuple):
-    """A running Ray cluster, and a tracking server that its nodes reach."""
+class Shared:
+    """A Ray cluster whose head runs no trials, with two nodes, and a server that they reach."""
 
-    cluster: Any
-    server: str
+    def __init__(self, folder: Path, client: Mapping[str, str]) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder, self.client, self._numbers = folder, {**client}, itertools.count()
+        self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.logs = Path(self.cluster.head_node.get_logs_dir_path())
+        for _ in range(2):
+            self.add_node()
+
+    def add_node(self, **resources: int) -> Any:
+        """Return a new node with one core, and a folder of its own for clones, `$SCRATCH`."""
+        own = {"SCRATCH": f"{self.folder}/node-{next(self._numbers)}"}
+        return self.cluster.add_node(env_vars=own, **{"num_cpus": 1, **resources})
+
+    def n_cpus(self) -> float:
+        """Return how many trials of one core it can run at once."""
+        import ray
+
+        ray.init(self.cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            return float(ray.cluster_resources()["CPU"])
+        finally:
+            ray.shutdown()
+
+    def node_of(self, process: psutil.Process) -> Any:
+        """Return the node whose trial has started a process."""
+        above = {parent.pid for parent in process.parents()}
+        nodes = self.cluster.worker_nodes
+        return next(n for n in nodes if above & {p.pid for _, p in n.live_processes()})
 
 
 class Project(Clone):
@@ -38,7 +68,7 @@ class Project(Clone):
     def __init__(
         self, path: Path, files: Mapping[str, object], folder: str = "", on: Shared | None = None
     ) -> None:
-        self._on, name = on, path.name if on else "flowers"
+        self._on, self._name, name = on, path.name, path.name if on else "flowers"
         super().__init__(path / name / folder)
         self.path.mkdir(parents=True)
         (path / "files").mkdir()
@@ -55,7 +85,7 @@ class Project(Clone):
         self.top.git("remote", "add", "origin", f"{self.remote}")
         self.top.commit("A project")
         self.top.git("push", "-q", "origin", "main")
-        self.clones = path / "clones"
+        self.clones = f"$SCRATCH/{path.name}" if on else f"{path}/clones"
 
     def dvc(self, *arguments: str, check: bool = True, **more: str) -> Done:
         """Run `dvc` in this process."""
@@ -64,12 +94,12 @@ class Project(Clone):
     def command(self, *words: str) -> list[str]:
         """Return the command of a sweep."""
         at = ["--address", self._on.cluster.address] if self._on else []
-        return ["dvc-mlflow", "sweep", *words, *at, "--clones", f"{self.clones}"]
+        return ["dvc-mlflow", "sweep", *words, *at, "--clones", self.clones]
 
     @property
     def _client(self) -> dict[str, str]:
         """The variables of a sweep: without any, its rows are in the repository's own store."""
-        return {"MLFLOW_TRACKING_URI": self._on.server} if self._on else {}
+        return self._on.client if self._on else {}
 
     def sweep(self, *words: str, check: bool = True) -> str:
         """Run a sweep, over a shared cluster in this process, and return what was printed."""
@@ -92,6 +122,14 @@ class Project(Clone):
             text=True,
         )
 
+    def stages(self) -> list[psutil.Process]:
+        """Return the processes of stages that run in its clones."""
+        found = psutil.process_iter(["cwd", "cmdline"])
+        place = f"{self._on.folder if self._on else self.top.path.parent}/"
+        own = [p for p in found if (p.info["cwd"] or "").startswith(place)]
+        own = [p for p in own if self._name in p.info["cwd"].split("/")]
+        return [p for p in own if {"score.py", "sleep"} & {*(p.info["cmdline"] or ())}]
+
     def experiments(self) -> list[str]:
         """Return the names of the experiments in the git remote."""
         lines = self.git("ls-remote", "origin", "refs/exps/*").splitlines()
@@ -99,7 +137,8 @@ class Project(Clone):
 
     def rows(self) -> list[Run]:
         """Return the rows that its sweeps have left, in a store of its own in any experiment."""
-        client = MlflowClient(self._on.server if self._on else f"sqlite:///{self.path}/mlflow.db")
+        here = f"sqlite:///{self.path}/mlflow.db"
+        client = MlflowClient(self._client.get("MLFLOW_TRACKING_URI", here))
         every = client.search_experiments()
         own = [one for one in every if not self._on or one.name == self.top.path.name]
         return list(client.search_runs([one.experiment_id for one in own]))
@@ -118,6 +157,29 @@ def small(path: Path, files: Mapping[str, object] = {}, on: Shared | None = None
     return Project(path, own, on=on)
 
 
+TOGETHER = """
+import os, time
+open(f"{folder}/{{os.getpid()}}", "w").close()
+while len(os.listdir("{folder}")) < 2:
+    time.sleep(0.1)
+"""
+"""The begin of a script that waits until two trials run."""
+
+WRITES = """
+import json, os, sys
+open("{0}/ran", "a").write(".")
+open("out.bin", "wb").write(os.urandom(3_000_000))
+json.dump({{"score": float(sys.argv[2])}}, open("a.json", "w"))
+"""
+
+
+def writing(path: Path, on: Shared) -> Project:
+    """Return a project whose stage writes an output of 3 MB, and notes that it ran."""
+    own = stage("exec python score.py a.json ${x} 0", "a", "x", outs=["out.bin"])
+    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": WRITES.format(path)}
+    return small(path, files, on)
+
+
 STUBBORN = "sh -c 'trap \"\" TERM; python score.py a.json ${x} 0; sleep 600; true'"
 HANGING = {"dvc.yaml": {"stages": {"a": stage(STUBBORN, "a", "x")}}}
 """A stage that does not end, nor at SIGTERM."""
@@ -134,8 +196,20 @@ def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
     title = said.lstrip().partition(":")[0]
     rows = project.rows()
     assert [row.info.status for row in rows] == ["FINISHED"] * n
-    assert {row.data.tags["sweep"] for row in rows} == {title}
+    assert all(f"dvc-mlflow.sweep.{title}" in row.data.tags for row in rows)
     names = [row.data.tags["dvc.exp_name"] for row in rows]
     assert {*project.experiments()} == {*names}
     assert len({*names}) == trials
     return rows
+
+
+def wait_until(met: Callable[[], Any], process: "subprocess.Popen[Any] | None" = None) -> Any:
+    """Wait for a condition, as long as the process lives; return its true value."""
+
+    def is_met() -> Any:
+        value = met()
+        if not value and process and process.poll() is not None:
+            raise AssertionError(process.communicate()[0])
+        return value
+
+    return wait(is_met, 300)

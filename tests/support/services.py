@@ -5,14 +5,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from support.clone import environment, make_clone
-from support.pipelines import Repository
+from support.clone import environment
 from support.servers import answers, free_port, running, server_environment
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or ""
@@ -27,28 +26,6 @@ MISSING = [
     if not there
 ]
 PASSWORD = "correct-horse-battery"  # noqa: S105
-
-
-def repository(
-    folder: Path, remote: str, files: Mapping[str, str] = {}, **options: str
-) -> Repository:
-    """Make a repository with a git remote, which has its commit, and a DVC remote for results.
-
-    `files` are texts, by path, that replace those of this repository.
-    """
-    subprocess.run(["git", "init", "-q", "--bare", folder / "git"], check=True)
-    (folder / "files").mkdir()
-    clone = Repository(make_clone(folder / "repository").path)
-    for path, text in files.items():
-        (clone.path / path).write_text(text)
-    clone.git("remote", "set-url", "origin", f"{folder}/git")
-    clone.dvc("remote", "add", "-d", "team", remote)
-    for key, value in options.items():
-        clone.dvc("remote", "modify", "--local", "team", key, value)
-    clone.commit("A remote")
-    clone.git("checkout", "-q", "-B", "main")
-    clone.git("push", "-q", "origin", "main")
-    return clone
 
 
 @contextmanager

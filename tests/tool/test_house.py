@@ -54,7 +54,7 @@ MOST = {
     "registry": 148,
     "rows": 1080,
     "store": 987,
-    "sweep": 892,
+    "sweep": 517,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {

@@ -82,7 +82,6 @@ ELSEWHERE = {
     "follow/stage_runs.py": "/proc",
     "processes.py": "/proc, and the tool's own folder",
     "project/experiment_names.py": "DVC's own module",
-    "project/experiments.py": "a file of its own",
     "project/files.py": "DVC's cache",
     "project/project.py": "a dvc.yaml that was looked at before DVC opened the project",
     "project/restored_files.py": "a worktree that the tool has made",
@@ -93,7 +92,8 @@ ELSEWHERE = {
     "store/models.py": "what MLflow has packed",
     "store/ui_guard.py": "/proc",
     "store/ui_port.py": "the tool's own folder",
-    "sweep/node.py": "a clone that the tool has made",
+    "sweep/node.py": "a folder that the tool has made",
+    "sweep/trial.py": "the null device",
     "work_tree.py": "the work tree",
 }
 """What the modules read that open a file."""

@@ -13,8 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
-from support.projects import HANGING, SCORE, Project, check, small, stage, values
-from support.team import wait_until
+from support.projects import HANGING, SCORE, Project, check, small, stage, values, wait_until
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -42,9 +41,6 @@ def test_project_below_git_root(tmp_path: Path) -> None:
     assert f"runs?viewStateShareKey={title}&" in said
     assert "restored, with the md5s" in project.run(*best.split()).stdout
     assert all(row.data.tags["dvc.exp_name"] in project.dvc("exp", "show").stdout for row in rows)
-    # Nothing runs again, though git ignores neither mlflow.db nor mlartifacts.
-    shutil.rmtree(project.path / "restored")
-    (project.top.path / ".git/info/exclude").unlink()
     assert re.search(r" 4 found, 0 new$", project.sweep(*options), re.M)
     assert {row.info.run_id for row in project.rows()} == {row.info.run_id for row in rows}
 
@@ -72,10 +68,10 @@ def test_failing_trials(tmp_path: Path) -> None:
     project = Project(tmp_path, files)
     said = project.sweep("-S", "x=2,3", check=False)
     assert "1 done, 1 failed" in said
-    assert "will be retried" not in said
+    assert "is tried again" not in said
     assert "Traceback" not in said
     line = r"sweep-\w+ \(x=3\) failed on \S+ in .* s: .*too large; failed to reproduce 'train': "
-    ((log,),) = [re.findall(rf"^{line}.* \(its log: \S+:(\S+)\)$", said, re.M)]
+    ((log,),) = [re.findall(rf"^{line}.* \(its log: (\S+)\)$", said, re.M)]
     assert "too large" in Path(log).read_text()
     assert len(re.findall(r"^failed: sweep-\w+ \(x=3\): .*too large", said, re.M)) == 1
     shutil.rmtree(project.clones)
@@ -89,7 +85,7 @@ def test_interrupted(tmp_path: Path) -> None:
     """A local sweep listens on this machine only; SIGTERM ends it, and all its stages."""
     project = small(tmp_path, HANGING)
     process = project.start("-S", "x=1,2", HOME=f"{tmp_path}")
-    wait_until(lambda: [*project.clones.glob("*/*/*/a.json")], process)
+    wait_until(lambda: [*Path(project.clones).glob("*/*/clone/a.json")], process)
     children = psutil.Process(process.pid).children(recursive=True)
     pids = {process.pid, *(child.pid for child in children)}
     listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in pids]

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dvc_mlflow.sweep import preflight
+from dvc_mlflow.arguments import parser
 from support.clone import Clone
 from support.disks import small_disk
 from support.pipelines import Repository, Said
-from support.projects import Project, small, stage
+from support.projects import Project, small
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -35,14 +34,6 @@ def refused(project: Clone, *arguments: str, **more: str) -> str:
 def push(project: Project) -> None:
     project.commit()
     project.git("push", "-q", "origin", "main")
-
-
-def reading(path: Path, *deps: str, **files: str) -> Project:
-    """Return a project with a stage that reads these files too."""
-    own = stage("exec python score.py a.json ${x} 0", "a", "x")
-    own["deps"] += deps
-    named = {name.replace("__", "/").replace("_", "."): text for name, text in files.items()}
-    return small(path, {"dvc.yaml": {"stages": {"a": own}}, **named})
 
 
 def uncommitted(path: Path) -> tuple[Project, str]:
@@ -77,42 +68,14 @@ def not_mounted(path: Path) -> tuple[Project, str]:
     return project, f"DVC remote 'files' ({path}/files): it is not there: mount it, or make it"
 
 
-def forgotten(path: Path) -> tuple[Project, str]:
-    project = reading(path, "raw.csv", raw_csv="1")
-    project.git("rm", "-q", "--cached", "raw.csv")
-    project.dvc("add", "raw.csv")
-    push(project)
-    return project, f"raw.csv: not in the DVC remote 'files' ({path}/files): `dvc push` it first"
-
-
-def half_pushed(path: Path) -> tuple[Project, str]:
-    project = reading(path, "raw", raw__a_csv="1")
-    project.git("rm", "-q", "-r", "--cached", "raw")
-    project.dvc("add", "raw")
-    project.dvc("push")
-    (project.path / "raw/b.csv").write_text("2")
-    project.dvc("add", "raw")
-    push(project)
-    return project, f"raw: not in the DVC remote 'files' ({path}/files): `dvc push` it first"
-
-
-def ignored(path: Path) -> tuple[Project, str]:
-    project = reading(path, "more/a.csv", _gitignore="more\n", more__a_csv="1")
-    return project, "more/a.csv: neither git nor DVC tracks it, so no node would have it"
-
-
 @pytest.mark.parametrize(
-    "spoilt",
-    [
-        *(uncommitted, not_pushed, no_git_remote, no_dvc_remote),
-        *(not_mounted, forgotten, half_pushed, ignored),
-    ],
+    "spoilt", [uncommitted, not_pushed, no_git_remote, no_dvc_remote, not_mounted]
 )
 def test_not_ready(spoilt: Callable[[Path], tuple[Project, str]], tmp_path: Path) -> None:
-    """If a node could not have what a trial needs, or not keep its results, no trial starts."""
+    """If a node could not clone what is here, or not keep its results, no trial starts."""
     project, line = spoilt(tmp_path)
     assert refused(project, "-S", "x=1") == line
-    assert not [*tmp_path.glob("files/*")] or spoilt is half_pushed
+    assert not [*tmp_path.glob("files/*")]
 
 
 def test_full_remote(tmp_path: Path) -> None:
@@ -126,58 +89,28 @@ def test_full_remote(tmp_path: Path) -> None:
     assert line == f"DVC remote 'files' ({disk}): No space left on device"
 
 
-def test_silent_git_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A git remote that does not answer in time is told."""
-    monkeypatch.setattr(preflight, "ANSWERING", 0.5)
+def test_refused(tmp_path: Path) -> None:
+    """What is wrong in the command is named: a search without a metric, an override, a store."""
     project = small(tmp_path)
-    project.git("remote", "set-url", "origin", "ext::sleep 600")
-    allow = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.ext.allow"}
-    line = refused(project, "-S", "x=1", **allow, GIT_CONFIG_VALUE_0="always")
-    assert line == "git ls-remote: no answer within 0.5 s"
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a result at HEAD, and a stage without one."""
-    later = {"cmd": "exec python score.py b.json 1 2", "metrics": ["b.json"], "deps": ["a.json"]}
-    stages: dict[str, Any] = {"a": stage("exec python score.py a.json ${x} 0", "a", "x")}
-    dvc = {"stages": {**stages, "b": later}}
-    project = small(tmp_path_factory.mktemp("measured"), {"dvc.yaml": dvc})
-    project.dvc("repro", "a")
-    project.commit()
-    project.git("push", "-q", "origin", "main")
-    return project
-
-
-def test_metric(measured: Project) -> None:
-    """A metric that no stage has is refused, with the name that was meant; a search needs one."""
-    meant = {"-a/scroe": "a/score", "score": "a/score", "-rmse": "a/rmse", "c/score": "a/score"}
-    for metric, name in meant.items():
-        line = refused(measured, "-S", "x=1", f"--metric={metric}")
-        rule = f"no stage in dvc.yaml has '{metric.removeprefix('-')}'"
-        assert line == f"--metric: {rule}; is it '{name}'?"
-    line = refused(measured, "-S", "x=1,2", "-n", "3")
+    line = refused(project, "-S", "x=1,2", "-n", "3")
     assert line == "-n: a search needs --metric, such as --metric=-evaluate/loss"
-
-
-def test_store_that_nodes_do_not_reach(measured: Project) -> None:
-    """On a cluster, a store that not every node reaches is refused."""
+    assert refused(project, "-S", "x=1,2,").startswith("'x=1,2,': mismatched input")
     for address in ("", "sqlite:///mlflow.db", "/tmp/store"):  # noqa: S108
-        line = refused(measured, "-S", "x=1", "--address", "auto", MLFLOW_TRACKING_URI=address)
+        line = refused(project, "-S", "x=1", "--address", "auto", MLFLOW_TRACKING_URI=address)
         assert line.startswith("MLFLOW_TRACKING_URI: must name a server or database")
         assert line.endswith(f"received '{address}'")
 
 
 @pytest.mark.parametrize("option", ["-n=0", "--timeout=nan", "--cpus=0", "--gpus=-1", "-n=few"])
-def test_bad_number(option: str, measured: Project) -> None:
+def test_bad_number(option: str) -> None:
     """A number that no trial could use is refused."""
     with pytest.raises(SystemExit):
-        sweep(measured, "-S", "x=1", option)
+        parser().parse_args(["sweep", "-S", "x=1", option])
 
 
-def test_one_line_of_help(measured: Project) -> None:
+def test_one_line_of_help() -> None:
     """Without the extra, `--help` has one line of it."""
-    said = measured.run("dvc-mlflow", "--help").stdout
+    said = parser().format_help()
     (line,) = [line for line in said.splitlines() if "sweep" in line and "{" not in line]
     assert "dvc-mlflow[sweep]" in line
     assert "optuna" not in said.lower()
