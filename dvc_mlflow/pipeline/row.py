@@ -111,9 +111,9 @@ class Row:
 
     wanted: Wanted
     words: str
-    """The name without its digits."""
+    """The name without its digits: `rows.name`."""
     digits: Sequence[str]
-    """The digits that end the name, then those of each result by which it is found as well."""
+    """Those that the name begins with, then those of each result by which it is found as well."""
     note: str
     """The description."""
     time: int
@@ -133,7 +133,7 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.words} {self.digits[0]}".strip()
+        return f"{self.digits[0]} {self.words}".strip()
 
     @property
     def points(self) -> list[Point]:
