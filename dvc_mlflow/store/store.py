@@ -266,9 +266,9 @@ class Store:
         ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
         if value != shown:
             self.tag(key, value)
-        if not every or table_view.sorted_by(rows, [*every.values()]):
+        name = next(iter(every), "")
+        if not name or any(measure[0] != "?" for measure in every.values()):
             return ""
-        name = next(iter(every))
         why = "no metric's name says whether higher or lower is better"
         return f"the table is sorted by time, as {why}; `promote: [{name}]`, or [-{name}], says it"
 
