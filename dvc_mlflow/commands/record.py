@@ -156,6 +156,11 @@ def _problems(state: State) -> Iterator[str]:
     yield from pipeline.problems
     if not pipeline.stages:
         yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
+    elif pipeline.are_likely:
+        yield (
+            f"dvc.yaml declares no metrics, so the numbers in {', '.join(sorted(pipeline.metrics))}"
+            " count as such; list files of numbers under `metrics:` of their stage"
+        )
     elif declares_nothing(pipeline):
         yield (
             "dvc.yaml declares no metrics, curves or models, so the last stages are recorded; list "

@@ -179,6 +179,8 @@ class Pipeline:
     models: Sequence[Model] = ()
     problems: Sequence[str] = ()
     """What is wrong in dvc.yaml, one line each; the rest is recorded."""
+    are_likely: bool = False
+    """Whether no metrics are declared, and `metrics` are outputs whose names say that they are."""
 
     @cached_property
     def _above(self) -> Mapping[str, frozenset[str]]:

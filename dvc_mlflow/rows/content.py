@@ -152,7 +152,9 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
                 if declared := pipeline.metrics_path(output, file.path):
                     inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
                     before = f"{start}{stems.get(declared, '')}{inner}"
-                    _add_metrics(file, body, before, part, metrics)
+                    others = _add_metrics(file, body, before, part, metrics)
+                    if others and not pipeline.are_likely:
+                        part.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
         except ProjectError as error:
             part.notes.append(f"{error}")
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
@@ -226,7 +228,8 @@ def _add_curves(
 
 def _add_metrics(
     file: File, body: bytes, start: str, part: Part, metrics: dict[str, float]
-) -> None:
+) -> list[str]:
+    """Add the numbers of a file of metrics, and return the keys of what is none."""
     found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
@@ -236,8 +239,7 @@ def _add_metrics(
         metrics.setdefault(allowed, value)
         if value in (float("inf"), float("-inf")):
             part.notes.append(f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308")
-    if others:
-        part.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
+    return others
 
 
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ProjectError
-from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
+from ..pipeline.row_stages import (
+    RowStages,
+    divided,
+    locked_digests,
+    recorded,
+    result_digests,
+    with_likely_metrics,
+)
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
 from .origin import Origin, of_commit, of_workspace
@@ -112,7 +119,9 @@ def state_of(
 ) -> State:
     """Return the state of a pipeline; the recorded stages have these names, if any are given."""
     digests, reasons = result_digests(pipeline)
-    return State(project, pipeline, recorded(pipeline, names), digests, reasons, origin)
+    stages = recorded(pipeline, names)
+    pipeline = with_likely_metrics(pipeline, stages)
+    return State(project, pipeline, stages, digests, reasons, origin)
 
 
 def experiment_of(row_stages: RowStages) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from support.locked import evaluated, locked, row, trained
-from support.pipelines import evaluate, prepare, train
+from support.locked import evaluated, locked, read, row, trained
+from support.pipelines import Stages, evaluate, makes, prepare, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -17,8 +17,8 @@ pytestmark = [
 def test_last_stages(tmp_path: Path) -> None:
     """They have params, md5s and files; a line says how to declare metrics, which then helps."""
     score = {"cmd": "run", "deps": ["data.txt"], "params": ["rate"]}
-    stages = {"prepare": prepare(), "train": {**score, "outs": ["score.json"]}}
-    files = {"data.txt": "1\n", "score.json": '{"score": 3}'}
+    stages = {"prepare": prepare(), "train": {**score, "outs": ["out.json"]}}
+    files = {"data.txt": "1\n", "out.json": '{"score": 3}'}
     project = locked(tmp_path / "project", stages, files=files)
     project.commit("The results")
     project.add_store()
@@ -29,14 +29,52 @@ def test_last_stages(tmp_path: Path) -> None:
     (found,) = project.rows()
     assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {})
     assert found.data.tags["dvc.stage"] == "train"
-    assert {"md5.data.txt", "md5.score.json"} <= found.data.tags.keys()
-    assert project.artifacts(found) == ["score.json"]
-    stages["train"] = {**score, "metrics": ["score.json"]}
+    assert {"md5.data.txt", "md5.out.json"} <= found.data.tags.keys()
+    assert project.artifacts(found) == ["out.json"]
+    stages["train"] = {**score, "metrics": ["out.json"]}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     said = project.record()
     assert (said.error, "completed" in said.out) == ("", True)
     (found,) = project.rows()
     assert found.data.metrics == {"train/score": 3}
+
+
+LIKELY = {
+    "scores.json": '{"f1": 1}',
+    "out/Model-Report.yml": "f1: 1",
+    "eval_1.yaml": "f1: 1",
+}
+UNLIKELY = {
+    "retrieval.json": '{"f1": 1}',
+    "scores.csv": "f1\n1",
+    "out.json": '{"f1": 1}',
+    "report.json": f'{{"f1": 1, "text": "{64_000 * "x"}"}}',
+}
+
+
+@pytest.mark.parametrize("name", [*LIKELY, *UNLIKELY])
+def test_likely_metrics(tmp_path: Path, name: str) -> None:
+    """Where no metrics are declared, a file whose name says that it has some counts as one."""
+    files = {"data.txt": "1\n", "b.txt": "1\n", **LIKELY, **UNLIKELY}
+    stages: Stages = {
+        "prepare": {"cmd": "run", "outs": ["data.txt", "results.json"]},
+        "train": {"cmd": "run", "deps": ["data.txt"], "outs": [name]},
+        "other": {"cmd": "run", "deps": ["data.txt"], "outs": ["b.txt"]},
+    }
+    project = locked(tmp_path / "project", stages, files={**files, "results.json": '{"a": 1}'})
+    found = {each.tags["dvc.stage"]: each.metrics for each in read(project).rows}
+    assert found == {"train": {"train/f1": 1} if name in LIKELY else {}, "other": {}}
+
+
+def test_likely_metrics_are_said(tmp_path: Path) -> None:
+    """A line names them, and says how to declare them."""
+    stages = {"train": makes({"scores.json": '{"f1": 1}'}, outs=["scores.json"])}
+    project = locked(tmp_path / "project", stages, files={"scores.json": '{"f1": 1}'})
+    project.add_store()
+    why = "dvc.yaml declares no metrics, so the numbers in scores.json count as such; list files"
+    assert f"{why} of numbers under `metrics:` of their stage" in project.record().error
+    (found,) = project.rows()
+    assert found.data.metrics == {"train/f1": 1}
 
 
 def test_declared_elsewhere(tmp_path: Path) -> None:
