@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 from ..errors import ProjectError, say, say_lines, warn
 from ..follow.barrier import wait_for_follower
 from ..git import check_git
+from ..pipeline.row import DIGITS, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
+from ..pipeline.tags import UNREAD
 from ..place import main_repository
 from ..project import Project
 from ..record.passes import record_everything
@@ -21,6 +24,10 @@ from ..store.store import Store, exists
 from ..store.upsert import Written
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
+_NAMES = re.compile(
+    rf".*(?=: {NOT_HERE})|'[^']*'|(?<=stage )[^\s:,]+|(?<=different )\S+|(?<=than )\S+|\S*[/.]\S*\w"
+)
+"""The names in a line, without which it is of a kind."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -60,20 +67,16 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Seq
         say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
-    for hint in filter(None, recording.hints.values()):
-        say(hint)
-    results = state.results()
-    left = [written for _, written in recording.written if written.verb == "deleted"]
-    n = len(results) - len(left) - len(recording.changed)
-    if not n and not options.dry_run and exists(root):
+    _report_hints(recording, state, options)
+    rows = [*recording.rows_of(state.results())]
+    if not (rows or options.dry_run) and exists(root):
         Store.open(root, folder=project.folder)  # it ends the rows of dead processes
-    if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
-        say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
-    if not options.dry_run:
-        said = {written.run_id for _, written in recording.written if written.verb}
-        for store, row in recording.rows_of(results):
-            if row.run_id not in said:
-                say(f"{store.experiment}: {store.row_line(row.name, row.run_id)}")
+    said, start = {written.run_id for _, written in recording.written if written.verb}, ""
+    if not any(written.verb or written.notes for _, written in recording.written):
+        start = "nothing to do: MLflow has this result: "
+    for store, row in rows:
+        if row.run_id not in said:
+            say(f"{start or f'{store.experiment}: '}{store.row_line(row.name, row.run_id)}")
     return [*recording.changed]
 
 
@@ -81,35 +84,41 @@ def _record_many(
     project: Project, root: Path, options: Options, given: argparse.Namespace
 ) -> Sequence[str]:
     """Record the results of many commits."""
-    if given.all:
-        recording = record_everything(project, root, options)
-        if recording is None:
-            say(_NOTHING)
-            _report_checkout(project, Recording(project, root, options), is_known=True)
-            return []
-    else:
-        recording = Recording(project, root, options)
+    recording = Recording(project, root, options)
+    if not given.all:
         recording.record_commits(between(project.top, given.rev))
+    elif found := record_everything(project, root, options):
+        recording = found
+    else:
+        say(_NOTHING)
+        _report_unread(project, root)
+        _report_checkout(project, recording, options, is_known=True)
+        return []
     _report_notes(recording.left_out)
-    report(recording, dry=options.dry_run)
+    report(recording, dry=options.dry_run, lists_unread=True)
     written = [store for store, done in recording.written if done.verb not in ("", "deleted")]
     if not recording.digests:
         warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not written:
         say(_NOTHING)
     if given.all:
-        _report_checkout(project, recording)
-    for hint in filter(None, recording.hints.values()):
-        say(hint)
+        _report_checkout(project, recording, options)
     for store in dict.fromkeys(written):
         if not options.dry_run:
             say(store.table_line())
     return [*recording.changed]
 
 
-def report(recording: Recording, *, dry: bool = False) -> None:
-    """Say what could not be read, and how many rows were written in each experiment."""
-    _report_notes(recording.notes)
+def report(recording: Recording, *, dry: bool = False, lists_unread: bool = False) -> None:
+    """Say what could not be read, and how many rows were written in each experiment.
+
+    If files are not here, it says of which, or only how many rows lack some.
+    """
+    notes = {t: at for t, at in recording.notes.items() if lists_unread or NOT_HERE not in t}
+    _report_notes(notes)
+    lacking = [w for _, w in recording.written if any(NOT_HERE in note for note in w.notes)]
+    if lacking and not lists_unread:
+        warn(f"rows that lack files: {len(lacking)}; `dvc-mlflow record --all` lists them")
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for store, done in recording.written:
         if done.verb == "deleted":
@@ -122,12 +131,45 @@ def report(recording: Recording, *, dry: bool = False) -> None:
 
 
 def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
-    for text, commits in notes.items():
-        others = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
-        warn(f"{commits[0][:7]}{others}: {text}")
+    """Say of each kind of line the first one, in how many commits it is so, and the other names."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for text in notes:
+        kinds[_NAMES.sub("", text)].append(text)
+    for first, *others in kinds.values():
+        commits = [*dict.fromkeys(commit for text in (first, *others) for commit in notes[text])]
+        where = f"{commits[0][:DIGITS]}{f' and {len(commits) - 1} more' if commits[1:] else ''}"
+        names = dict.fromkeys(name[0] for text in others if (name := _NAMES.search(text)))
+        more = f" (and {len(others)} more: {', '.join(names)})" if others else ""
+        warn(f"{where}: {first}{more}")
 
 
-def _report_checkout(project: Project, recording: Recording, *, is_known: bool = False) -> None:
+def _report_unread(project: Project, root: Path) -> None:
+    """Say which files rows lack, by the digits of the rows."""
+    store, notes = Store.existing(root, folder=project.folder), defaultdict[str, list[str]](list)
+    with store.errors_reported():
+        for run in store.runs(f"tags.`{UNREAD}` != ''"):
+            notes[f"{run.data.tags[UNREAD]}: {NOT_HERE}"].append(run.info.run_name or "")
+    _report_notes(notes)
+
+
+def _report_hints(recording: Recording, state: State, options: Options) -> None:
+    """Say what would make a table say more: what dvc.yaml could declare, with the first rows."""
+    for hint in filter(None, recording.hints.values()):
+        say(hint)
+    pipeline, way = state.pipeline, "list files of numbers under `metrics:` of their stage"
+    files = ", ".join(sorted(pipeline.metrics))
+    if not (options.dry_run or any(store.has_new_table for store in recording.stores)):
+        return
+    if pipeline.are_likely:
+        warn(f"dvc.yaml declares no metrics, so the numbers in {files} count as such; {way}")
+    elif pipeline.stages and declares_nothing(pipeline):
+        why = "dvc.yaml declares no metrics, curves or models, so the last stages are recorded"
+        warn(f"{why}; {way}, or choose stages by `meta: {{mlflow: {{record: true}}}}`")
+
+
+def _report_checkout(
+    project: Project, recording: Recording, options: Options, *, is_known: bool = False
+) -> None:
     """Say of the checkout what `record` says of it, once all commits are recorded."""
     try:
         state = read_state(project)
@@ -139,6 +181,7 @@ def _report_checkout(project: Project, recording: Recording, *, is_known: bool =
     lacking = [] if recording.left_out or results else [*_without_result(state)]
     for line in (*_problems(state), *lacking):
         warn(line)
+    _report_hints(recording, state, options)
     new = [each for each in results if not {*each.digests.values()} <= recording.digests]
     if any(recording.is_new(each) for each in new):
         say("the result in dvc.lock is not committed; `dvc-mlflow record` adds its row")
@@ -152,21 +195,9 @@ def _without_result(state: State) -> Iterator[str]:
 
 def _problems(state: State) -> Iterator[str]:
     """Yield what is wrong in dvc.yaml."""
-    pipeline = state.pipeline
-    yield from pipeline.problems
-    if not pipeline.stages:
+    yield from state.pipeline.problems
+    if not state.pipeline.stages:
         yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
-    elif pipeline.are_likely:
-        yield (
-            f"dvc.yaml declares no metrics, so the numbers in {', '.join(sorted(pipeline.metrics))}"
-            " count as such; list files of numbers under `metrics:` of their stage"
-        )
-    elif declares_nothing(pipeline):
-        yield (
-            "dvc.yaml declares no metrics, curves or models, so the last stages are recorded; list "
-            "files of numbers under `metrics:` of their stage, or choose stages by "
-            "`meta: {mlflow: {record: true}}`"
-        )
 
 
 def _report(written: Written, store: Store, *, dry: bool) -> None:

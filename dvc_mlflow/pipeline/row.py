@@ -14,6 +14,9 @@ FORMAT = 6
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
 
+NOT_HERE = "not as in dvc.lock"
+"""What a note says of files whose bytes are not here."""
+
 
 class Point(NamedTuple):
     """A value of a metric."""
@@ -73,7 +76,7 @@ class Part:
         """Yield which files are not as in dvc.lock, and how they are brought back."""
         for cure in dict.fromkeys(self.unread.values()):
             own = [path for path, each in self.unread.items() if each == cure]
-            yield f"{', '.join(own[:5])}: not as in dvc.lock; {cure}"
+            yield f"{', '.join(own[:5])}: {NOT_HERE}; {cure}"
 
 
 class Standing(NamedTuple):

@@ -50,6 +50,8 @@ class Store:
         """Where experiments keep their files, by id."""
         self.experiment_id = ""
         """It stays "" if `existing` finds no such experiment."""
+        self.has_new_table = False
+        """Whether `show` has shown the first rows of its table."""
         self.client: mlflow.MlflowClient
 
     @classmethod
@@ -254,6 +256,7 @@ class Store:
         that it was given before. Returns what a user can do if none says which row is best, or "".
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
+        self.has_new_table = self.has_new_table or shown is None
         known = table_view.default_measures(shown)
         if known is None:
             return ""

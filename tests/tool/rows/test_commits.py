@@ -54,7 +54,7 @@ def test_committed_later(tmp_path: Path) -> None:
     project.client.set_tag(row.info.run_id, NOTE, f"{row.data.tags[NOTE]}\n\nMy own words.")
     before = short(project)
     project.commit("Raise *the* rate to `2`")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
     tags, commit = only(project).data.tags, project.git("rev-parse", "HEAD")
     assert tags["commit"] == f"{commit[:7]} Raise *the* rate to `2`"
     assert tags["mlflow.source.git.commit"] == commit

@@ -1,10 +1,13 @@
 """A pipeline that declares no metrics, curves or models has rows of its last stages."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from support.following import following
 from support.locked import evaluated, locked, read, row, trained
 from support.pipelines import Stages, evaluate, makes, prepare, train
 
@@ -15,17 +18,16 @@ pytestmark = [
 
 
 def test_last_stages(tmp_path: Path) -> None:
-    """They have params, md5s and files; a line says how to declare metrics, which then helps."""
+    """They have params, md5s and files; a line says once how to declare metrics, which helps."""
     score = {"cmd": "run", "deps": ["data.txt"], "params": ["rate"]}
     stages = {"prepare": prepare(), "train": {**score, "outs": ["out.json"]}}
     files = {"data.txt": "1\n", "out.json": '{"score": 3}'}
     project = locked(tmp_path / "project", stages, files=files)
     project.commit("The results")
     project.add_store()
-    for words in ([], ["--all"]):
-        said = project.record(*words)
-        why = "declares no metrics, curves or models, so the last stages are recorded"
-        assert why in said.error
+    why = "declares no metrics, curves or models, so the last stages are recorded"
+    said = [project.record(*words).error for words in (["--dry-run"], [], [], ["--all"])]
+    assert [why in error for error in said] == [True, True, False, False]
     (found,) = project.rows()
     assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {})
     assert found.data.tags["dvc.stage"] == "train"
@@ -39,6 +41,7 @@ def test_last_stages(tmp_path: Path) -> None:
     assert found.data.metrics == {"train/score": 3}
 
 
+SCORE = {"raw.txt": "1\n", "a.json": '{"score": 1}'}
 LIKELY = {
     "scores.json": '{"f1": 1}',
     "out/Model-Report.yml": "f1: 1",
@@ -125,3 +128,34 @@ def test_outdated(tmp_path: Path) -> None:
     why = "stage a is not recorded: it has read a different model.txt than train has written"
     assert f"dvc-mlflow: {head}: {why}\n" in said.error
     assert {run.data.metrics.get("a/score") for run in project.rows()} == {1, None}
+
+
+def test_said_once(tmp_path: Path) -> None:
+    """Lines that differ in names only are one, with the first commit, a count and the names."""
+    stages = {name: evaluate(name, "raw.txt", cache=True) for name in "abc"}
+    files = {"raw.txt": "1\n", **{f"{name}.json": '{"score": 1}' for name in stages}}
+    project = locked(tmp_path / "project", stages, dict.fromkeys(stages, 1), files)
+    project.add_store()
+    for n in (1, 2):
+        project.again({f"{name}.json": f'{{"score": {n}}}' for name in stages})
+        project.commit(f"{n}")
+    shutil.rmtree(project.path / ".dvc/cache")
+    for name in stages:
+        (project.path / f"{name}.json").unlink()
+    (line,) = project.record("--all").error.splitlines()
+    head = project.git("rev-parse", "--short=7", "HEAD")
+    files_of = "[abc].json: not as in dvc.lock; .*"
+    assert re.fullmatch(f"dvc-mlflow: {head} and 1 more: {files_of} .and 2 more: .*", line)
+    assert all(f"{name}.json" in line for name in stages)
+
+
+def test_lost_files_are_counted(tmp_path: Path) -> None:
+    """In a fresh clone, `follow` says only how many rows lack files."""
+    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt", cache=True)}, files=SCORE)
+    project.commit("The result")
+    clone = project.copy(tmp_path / "clone")
+    shutil.rmtree(clone.path / ".dvc/cache", ignore_errors=True)
+    with following(clone) as follower:
+        follower.wait_for("rows that lack files: 1; `dvc-mlflow record --all` lists them")
+    assert not any("a.json" in line for line in follower.lines)
+    assert "a.json: not as in dvc.lock" in clone.record("--all").error

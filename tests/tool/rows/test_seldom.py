@@ -108,7 +108,7 @@ def test_fetch_from_nowhere(tmp_path: Path) -> None:
 
 
 def test_nothing_new(tmp_path: Path) -> None:
-    """A second `record --all` reads nothing, until DVC's cache has what was missing."""
+    """A second `record --all` reads nothing but what the rows lack, until DVC's cache has it."""
     stages = {"a": evaluate("a", "raw.txt", cache=True)}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")
@@ -120,7 +120,9 @@ def test_nothing_new(tmp_path: Path) -> None:
     assert "a.json: not as in dvc.lock; `--fetch` looks in DVC's remote" in first.error
     second = project.record("--all")
     nothing = "nothing to do: MLflow has all results that can be read\n"
-    assert (second.error, second.out) == ("", nothing)
+    (row,) = project.rows()
+    lacking = f"dvc-mlflow: {row.info.run_name[:7]}: a.json: not as in dvc.lock\n"
+    assert (second.error, second.out) == (lacking, nothing)
     project.dvc("fetch", "-q")
     third = project.record("--all")
     assert (third.error, third.out.partition("\n")[0]) == ("", "project: 1 row completed")

@@ -68,7 +68,7 @@ def test_rows(notebook: Repository, tmp_path: Path) -> None:
     assert second.data.tags["git.names"] == "main"
     assert third.data.tags["dvc.exp_name"] == "wise-wolf"
     assert project.record("--all").out.startswith("nothing to do")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
 
 
 def test_checkout(notebook: Repository, tmp_path: Path) -> None:
