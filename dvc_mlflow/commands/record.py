@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
 from ..follow.barrier import wait_for_follower
-from ..git import check_git
+from ..git import ask, check_git, glob
 from ..pipeline.row import DIGITS, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
 from ..pipeline.tags import UNREAD
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
     options = Options(given.dry_run, given.fetch)
     check_git()
     root = main_repository()
-    with Project() as project:
+    with _project(root) as project:
         if not options.dry_run and (why := wait_for_follower(root)):
             warn(why)
         if given.all or ".." in given.rev:
@@ -51,6 +51,22 @@ def run(given: argparse.Namespace) -> int:
     for line in (*notes, *changed):
         warn(line)
     return 1 if changed else 0
+
+
+def _project(root: Path) -> Project:
+    """Return the project that is here; if none is, the error names the newest commit with one."""
+    try:
+        return Project()
+    except ProjectError as error:
+        options = (
+            "log",
+            "--all",
+            "-1",
+            "--diff-filter=AM",
+            "--format=; commit %h of %S has results",
+        )
+        there = ask(*options, "--", glob("", "**/dvc.lock"), cwd=root)
+        raise ProjectError(f"{error}{there}") from None
 
 
 def _record_one(project: Project, root: Path, options: Options, rev: str) -> Sequence[str]:

@@ -115,6 +115,25 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     assert project.record("--all").out.startswith(trash)
 
 
+def test_results_of_other_branches(tmp_path: Path) -> None:
+    """From a commit without dvc.lock `record --all` reads them; without .dvc, it says which has."""
+    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=SCORE)
+    project.add_store()
+    project.commit("The result")
+    has = project.git("rev-parse", "--short", "HEAD")
+    project.git("rm", "-q", "dvc.lock", "dvc.yaml")
+    project.commit("Nothing")
+    assert "1 row added" in project.record("--all").out
+    project.git("branch", "-m", "without")
+    project.git("branch", "main", has)
+    project.git("rm", "-qr", ".dvc")
+    project.git("commit", "-qm", "No project")
+    clone = project.path.parent / "clone"
+    project.git("clone", "-q", str(project.path), str(clone))
+    said = project.tool("record", "--all", folder="../clone")
+    assert said.error.endswith(f"; commit {has} of refs/remotes/origin/main has results\n")
+
+
 def test_outdated(tmp_path: Path) -> None:
     """Numbers that are not of the data beside them are in no row, and a line names the commit."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
