@@ -15,8 +15,8 @@ from ..git import ask
 from ..pipeline.keys import named_params, short_names, tells
 from ..pipeline.numbers import flatten
 from ..pipeline.row import DIGITS, UNCOMMITTED
-from ..pipeline.row_stages import RowStages, divided
-from ..pipeline.stages import Stage, normal
+from ..pipeline.row_stages import divided
+from ..pipeline.stages import normal
 from ..pipeline.tags import text as as_text
 from ..project import is_generated, stages_in
 from .commits import EXPERIMENTS
@@ -36,17 +36,11 @@ def words(result: Result, names: Collection[str] = ()) -> str:
 
 def _place(result: Result) -> str:
     """Return the item or stage of a row, by its label if others have the same; "" if alone."""
-    rows = [_last(each) for each in divided(result.pipeline, result.state.stages)]
+    rows = [each.last() for each in divided(result.pipeline, result.state.stages)]
     names = [stage.item or posixpath.basename(stage.group) for stage in rows]
     labels = [stage.label for stage in rows]
-    i = labels.index(_last(result.row_stages).label)
+    i = labels.index(result.row_stages.last().label)
     return "" if len(rows) == 1 else names[i] if names.count(names[i]) == 1 else labels[i]
-
-
-def _last(row_stages: RowStages) -> Stage:
-    """Return the last stage of a row, which is in no other."""
-    members = [*row_stages.members.values()]
-    return ([stage for stage in members if stage.command] or members)[-1]
 
 
 def _before(result: Result) -> Mapping[str, Mapping[str, Any]]:

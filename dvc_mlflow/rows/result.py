@@ -82,7 +82,7 @@ class Result:
     @property
     def head(self) -> Stage:
         """The last stage that has a result."""
-        return self.row_stages.members[[*self.digests][-1]]
+        return self.row_stages.last(self.digests)
 
     def scope(self) -> list[Stage]:
         """Return the stages that made it, each after those that it depends on."""

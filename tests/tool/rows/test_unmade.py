@@ -116,6 +116,35 @@ def test_beside_stages(tmp_path: Path) -> None:
     assert (folder / "model.pkl").read_text() == "model\n"
 
 
+def test_dvclive_2(tmp_path: Path) -> None:
+    """What DVCLive declares in its own dvc.yaml is in the row of the stage that makes its metrics.
+
+    A param of both is there once, by its own name, and the description has the stage's command.
+    """
+    stage = {
+        "cmd": "python train.py",
+        "params": ["rate"],
+        "metrics": [{"dvclive/metrics.json": {"cache": False}}],
+    }
+    of_its_own = {"params": ["own.yaml"], "metrics": ["metrics.json"], "plots": [{"plots": {}}]}
+    project = locked(
+        tmp_path / "project",
+        {"train": stage},
+        {"rate": 1},
+        {
+            "dvclive/dvc.yaml": json.dumps(of_its_own),
+            "dvclive/own.yaml": "rate: 1\nunits: 2\n",
+            "dvclive/metrics.json": '{"loss": 3}',
+            "dvclive/plots/loss.tsv": "step \t loss\n0\t9\n1\t3\n",
+        },
+    )
+    found = row(project)
+    assert {*found.digests} == {"train", "dvclive/dvc.yaml"}
+    assert found.params == {"rate": "1", "units": "2"}
+    assert (found.metrics["train/loss"], found.curves["loss"]) == (3, [(0, 9), (1, 3)])
+    assert found.tags["dvc.stage"] == "train"
+
+
 def test_stages_without_result(tmp_path: Path) -> None:
     """What no stage makes has a row of its own while the last stages have no result."""
     files = {"live/metrics.json": '{"acc": 0.9}', "data.txt": "1\n"}
