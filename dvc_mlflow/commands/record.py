@@ -19,7 +19,7 @@ from ..record.passes import record_everything
 from ..record.recording import Options, Recording
 from ..registry.show import show
 from ..rows.commits import between
-from ..rows.result import State, read_state
+from ..rows.result import State, pipeline_now, read_state
 from ..store.store import Store, exists
 from ..store.upsert import Written
 
@@ -71,8 +71,9 @@ def _project(root: Path) -> Project:
 
 def _record_one(project: Project, root: Path, options: Options, rev: str) -> Sequence[str]:
     """Record the results of the workspace or of a commit, and say which rows they have."""
+    now = pipeline_now(project)
     with project.at(rev) as commit:
-        state = read_state(project, commit)
+        state = read_state(project, commit, now)
     for problem in (*_problems(state), *_without_result(state)):
         warn(problem)
     recording = Recording(project, root, options)

@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -181,6 +181,13 @@ class Pipeline:
     """What is wrong in dvc.yaml, one line each; the rest is recorded."""
     are_likely: bool = False
     """Whether no metrics are declared, and `metrics` are outputs whose names say that they are."""
+
+    def set_as(self, now: "Pipeline | None") -> "Pipeline":
+        """Return it with the settings that today's stages of the same names have, if there are."""
+        today = {stage.group: stage.settings for stage in (now.stages.values() if now else ())}
+        stages = self.stages.items()
+        own = {n: replace(s, settings=today.get(s.group, s.settings)) for n, s in stages}
+        return replace(self, stages=own)
 
     @cached_property
     def _above(self) -> Mapping[str, frozenset[str]]:

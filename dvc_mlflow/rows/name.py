@@ -88,7 +88,7 @@ def _subject(result: Result, before: Mapping[str, Mapping[str, Any]]) -> str:
         text = f"{UNCOMMITTED}{origin.base[:DIGITS]}" if origin.base else ""
         parents = ask("for-each-ref", "--format=%(parent)", EXPERIMENTS, REFS, cwd=top).split()
         is_alike = parents.count(origin.base) > 1
-    elif text.startswith("dvc: ") or is_generated(text):  # DVC has made it up
+    elif text.startswith("dvc: "):  # DVC has made it up
         text, is_alike = "", True
     inputs = _fitting(_inputs(result, before)) if is_alike else ""
     return f"{_cut(text)} {inputs}".strip()

@@ -96,12 +96,12 @@ class Result:
                     yield name, model, output
 
 
-def read_state(project: Project, commit: str = "") -> State:
+def read_state(project: Project, commit: str = "", now: Pipeline | None = None) -> State:
     """Return the state of the workspace, or of the commit that the project is at.
 
-    Raises `ProjectError`.
+    `now` is today's pipeline, whose settings count. Raises `ProjectError`.
     """
-    pipeline = project.pipeline()
+    pipeline = project.pipeline().set_as(now)
     origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
     return state_of(project, pipeline, origin)
 

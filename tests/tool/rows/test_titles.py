@@ -47,7 +47,6 @@ SUBJECTS = {
     "Train on all data": "Train on all data",
     f"Train {'on all data ' * 5}": "Train on all data on all data on all data on al…",
     "dvc: commit experiment 1a2b3c": "raw.txt",
-    "sudsy-jato": "raw.txt",
 }
 
 
