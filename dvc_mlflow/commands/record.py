@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
@@ -58,14 +58,8 @@ def _project(root: Path) -> Project:
     try:
         return Project()
     except ProjectError as error:
-        options = (
-            "log",
-            "--all",
-            "-1",
-            "--diff-filter=AM",
-            "--format=; commit %h of %S has results",
-        )
-        there = ask(*options, "--", glob("", "**/dvc.lock"), cwd=root)
+        form, lock = "--format=; commit %h of %S has results", glob("", "**/dvc.lock")
+        there = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
         raise ProjectError(f"{error}{there}") from None
 
 
@@ -74,8 +68,7 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Seq
     now = pipeline_now(project)
     with project.at(rev) as commit:
         state = read_state(project, commit, now)
-    for problem in (*_problems(state), *_without_result(state)):
-        warn(problem)
+    _report_problems(state)
     recording = Recording(project, root, options)
     recording.record_state(state)
     for store, written in recording.written:
@@ -101,15 +94,15 @@ def _record_many(
     project: Project, root: Path, options: Options, given: argparse.Namespace
 ) -> Sequence[str]:
     """Record the results of many commits."""
-    recording = Recording(project, root, options)
-    if not given.all:
-        recording.record_commits(between(project.top, given.rev))
-    elif found := record_everything(project, root, options):
-        recording = found
+    if given.all:
+        recording = record_everything(project, root, options)
     else:
+        recording = Recording(project, root, options)
+        recording.record_commits(between(project.top, given.rev))
+    if recording is None:
         say(_NOTHING)
         _report_unread(project, root)
-        _report_checkout(project, recording, options, is_known=True)
+        _report_checkout(project, Recording(project, root, options), options)
         return []
     _report_notes(recording.left_out)
     report(recording, dry=options.dry_run, lists_unread=True)
@@ -173,48 +166,41 @@ def _report_hints(recording: Recording, state: State, options: Options) -> None:
     """Say what would make a table say more: what dvc.yaml could declare, with the first rows."""
     for hint in filter(None, recording.hints.values()):
         say(hint)
-    pipeline, way = state.pipeline, "list files of numbers under `metrics:` of their stage"
-    files = ", ".join(sorted(pipeline.metrics))
-    if not (options.dry_run or any(store.has_new_table for store in recording.stores)):
-        return
+    why, pipeline = "", state.pipeline
     if pipeline.are_likely:
-        warn(f"dvc.yaml declares no metrics, so the numbers in {files} count as such; {way}")
+        files = ", ".join(sorted(pipeline.metrics))
+        why = f"dvc.yaml declares no metrics, so the numbers in {files} count as such"
     elif pipeline.stages and declares_nothing(pipeline):
         why = "dvc.yaml declares no metrics, curves or models, so the last stages are recorded"
-        warn(f"{why}; {way}, or choose stages by `meta: {{mlflow: {{record: true}}}}`")
+    if why and (options.dry_run or any(store.has_new_table for store in recording.stores)):
+        warn(f"{why}; list files of numbers under `metrics:` of their stage")
 
 
-def _report_checkout(
-    project: Project, recording: Recording, options: Options, *, is_known: bool = False
-) -> None:
+def _report_checkout(project: Project, recording: Recording, options: Options) -> None:
     """Say of the checkout what `record` says of it, once all commits are recorded."""
     try:
         state = read_state(project)
     except ProjectError as error:
-        if not (recording.digests or is_known):
+        if not recording.digests:
             warn(f"{error}")
         return
     results = state.results()
-    lacking = [] if recording.left_out or results else [*_without_result(state)]
-    for line in (*_problems(state), *lacking):
-        warn(line)
+    _report_problems(state, has_rows=bool(recording.left_out or results))
     _report_hints(recording, state, options)
     new = [each for each in results if not {*each.digests.values()} <= recording.digests]
     if any(recording.is_new(each) for each in new):
         say("the result in dvc.lock is not committed; `dvc-mlflow record` adds its row")
 
 
-def _without_result(state: State) -> Iterator[str]:
-    for stage in state.stages:
-        if reason := state.reasons.get(stage.name):
-            yield f"stage {stage.name} is not recorded: {reason}; run `dvc repro`"
-
-
-def _problems(state: State) -> Iterator[str]:
-    """Yield what is wrong in dvc.yaml."""
-    yield from state.pipeline.problems
+def _report_problems(state: State, *, has_rows: bool = False) -> None:
+    """Say what is wrong in dvc.yaml, and unless it `has_rows` why stages have no result."""
+    for line in state.pipeline.problems:
+        warn(line)
     if not state.pipeline.stages:
-        yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
+        warn("no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`")
+    for stage in () if has_rows else state.stages:
+        if reason := state.reasons.get(stage.name):
+            warn(f"stage {stage.name} is not recorded: {reason}; run `dvc repro`")
 
 
 def _report(written: Written, store: Store, *, dry: bool) -> None:

@@ -9,13 +9,10 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
-from dataclasses import replace
 from typing import NamedTuple
 
 from .stages import Pipeline, Stage
 
-_METRICS = re.compile(r"(?i)(?<![a-z])(metric|score|eval|report|result).*\.(json|yaml|yml)$")
-_LARGEST = 64_000  # bytes of such a file
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
 
 
@@ -94,15 +91,6 @@ def declares_nothing(pipeline: Pipeline) -> bool:
     """Whether no stage is chosen, or has metrics, curves or a model."""
     stages = pipeline.stages.values()
     return not any(stage.is_chosen or _is_shown(pipeline, stage) for stage in stages)
-
-
-def with_likely_metrics(pipeline: Pipeline, stages: Sequence[Stage]) -> Pipeline:
-    """Return a pipeline that declares no metrics at all with those that these stages may have."""
-    if any(map(pipeline.metrics_of, pipeline.stages.values())):
-        return pipeline
-    outs = [out for stage in stages for out in stage.outs if 0 < out.size <= _LARGEST]
-    found = frozenset(out.path for out in outs if _METRICS.search(posixpath.basename(out.path)))
-    return replace(pipeline, metrics=found, are_likely=bool(found))
 
 
 def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:

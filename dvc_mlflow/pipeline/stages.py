@@ -13,6 +13,9 @@ from typing import Any
 
 _TEMPLATES_WITH_LINES = ("", "linear", "simple", "smooth")
 """Those of DVC's that draw lines; a plot need not name one."""
+_METRICS = re.compile(r"(?i)(?<![a-z])(metric|score|eval|report|result).*\.(json|yaml|yml)$")
+_LARGEST = 64_000
+"""What files that may be metrics are called where none are declared, and their most bytes."""
 _PREFIX = re.compile(r"(^|[\s;&|(/])dvc-mlflow\s+run\s")
 """What is before a command that records its stage, or before one of its parts."""
 
@@ -188,6 +191,14 @@ class Pipeline:
         stages = self.stages.items()
         own = {n: replace(s, settings=today.get(s.group, s.settings)) for n, s in stages}
         return replace(self, stages=own)
+
+    def with_likely_metrics(self, stages: Sequence[Stage]) -> "Pipeline":
+        """Return it with metrics that these stages are likely to have, if it declares none."""
+        if any(map(self.metrics_of, self.stages.values())):
+            return self
+        outs = [out for stage in stages for out in stage.outs if 0 < out.size <= _LARGEST]
+        found = frozenset(out.path for out in outs if _METRICS.search(posixpath.basename(out.path)))
+        return replace(self, metrics=found, are_likely=bool(found))
 
     @cached_property
     def _above(self) -> Mapping[str, frozenset[str]]:

@@ -36,28 +36,21 @@ def params_of(
     They are those of these members of the row, by default of all that have a result, or of `only`
     one of their stages. Keys are decided by dvc.yaml, so that no column moves when a value changes.
     """
-    row_stages = result.row_stages
-    names = [*result.digests] if names is None else [*names]
-    called = labels(row_stages)
-    found: dict[str, str] = {}
-    notes: list[str] = []
-
-    def add(key: str, stage: Stage, value: object) -> None:
-        key, text = allowed_key(key), str(normal(value))
-        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+    row_stages, found, notes = result.row_stages, dict[str, str](), list[str]()
+    names, called = [*(result.digests if names is None else names)], labels(row_stages)
+    named = named_params(row_stages, names)
+    every = [(name, stage, params.values[key]) for name, stage, params, key in named]
+    for name, stage, value in (*every, *item_params(row_stages, names)):
+        key, whole = allowed_key(name), str(normal(value))
+        text = whole[:_LONGEST_VALUE]
+        if only not in (None, stage):
+            continue
+        if found.get(key, text) != text:
             key = allowed_key(f"{called[stage.name]}.{key}")
-        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+        if found.setdefault(key, text) != text:
             notes.append(f"param {key!r} has two values; one is left out")
-        elif len(text) > _LONGEST_VALUE:
-            notes.append(f"param {key!r} has {len(text)} characters, cut to {_LONGEST_VALUE}")
-        found.setdefault(key, text[:_LONGEST_VALUE])
-
-    for name, stage, params, key in named_params(row_stages, names):
-        if only in (None, stage):
-            add(name, stage, params.values[key])
-    for key, stage, value in item_params(row_stages, names):
-        if only in (None, stage):
-            add(key, stage, value)
+        elif text != whole:
+            notes.append(f"param {key!r} has {len(whole)} characters, cut to {_LONGEST_VALUE}")
     return found, notes
 
 

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ProjectError
-from ..pipeline.row_stages import (
-    RowStages,
-    divided,
-    locked_digests,
-    recorded,
-    result_digests,
-    with_likely_metrics,
-)
+from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project import Project
 from .origin import Origin, of_commit, of_workspace
@@ -120,7 +113,7 @@ def state_of(
     """Return the state of a pipeline; the recorded stages have these names, if any are given."""
     digests, reasons = result_digests(pipeline)
     stages = recorded(pipeline, names)
-    pipeline = with_likely_metrics(pipeline, stages)
+    pipeline = pipeline.with_likely_metrics(stages)
     return State(project, pipeline, stages, digests, reasons, origin)
 
 

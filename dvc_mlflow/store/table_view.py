@@ -18,7 +18,7 @@ from ..pipeline.tags import CHANGE, DATA, STAGE
 
 RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
-_WIDE = 4
+_WIDE = 3
 """Columns of metrics and params that a browser of 1,440 px shows beside MLflow's panels."""
 _MOST_PARAMS = 8
 _MEASURES = "measures"
