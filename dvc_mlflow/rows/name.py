@@ -7,7 +7,7 @@ or else the commit's subject. It is the same whether the row is made live or fro
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ProjectError
@@ -24,6 +24,8 @@ from .kept_trees import REFS
 from .result import Result
 
 _LONGEST, _LONGEST_VALUE = 48, 30  # characters, of a part and of a value in it
+_Before = Mapping[str, tuple[Sequence[Mapping[str, Any]], str]]
+"""Of stages the values of params by dotted key, one for each file, and the text of their deps."""
 
 
 def words(result: Result, names: Collection[str] = ()) -> str:
@@ -43,41 +45,34 @@ def _place(result: Result) -> str:
     return "" if len(rows) == 1 else names[i] if names.count(names[i]) == 1 else labels[i]
 
 
-def _before(result: Result) -> Mapping[str, Mapping[str, Any]]:
-    """Return what the parent commit's dvc.lock has of each stage that made the row."""
-    found, base = dict[str, Mapping[str, Any]](), result.origin.base
+def _before(result: Result) -> _Before:
+    """Return what the parent commit's dvc.lock has of the stages that made the row."""
+    found, base = dict[str, tuple[Sequence[Mapping[str, Any]], str]](), result.origin.base
     for stage in result.row_stages.scope():
         lock = posixpath.join(folder := posixpath.dirname(stage.group), "dvc.lock")
         text = (result.project.committed(base, lock) if base else None) or b""
         try:
             entry = stages_in(text.decode(errors="replace"))[stage.name.removeprefix(f"{folder}/")]
-            found[stage.name] = dict(entry)
-        except (ProjectError, LookupError, TypeError, ValueError):
-            found[stage.name] = {}
+            params = [flatten(each) for each in entry.get("params", {}).values()]
+            found[stage.name] = params, f"{entry.get('deps', '')}"
+        except (ProjectError, LookupError, AttributeError, TypeError, ValueError):
+            found[stage.name] = [], ""  # none, or anybody's
     return found
 
 
-def _params(
-    result: Result, names: Collection[str], before: Mapping[str, Mapping[str, Any]]
-) -> Iterator[str]:
+def _params(result: Result, names: Collection[str], before: _Before) -> Iterator[str]:
     """Yield the params that differ from those `before`, by their last part."""
     row_stages = result.row_stages
     every = {each[0]: each for each in named_params(row_stages, [*(names or result.digests)])}
     short = short_names([*every])
-    locked = {name: entry.get("params") for name, entry in before.items()}
-    known = {
-        name: [*map(flatten, files.values())]  # of which a path can be as from another folder
-        for name, files in locked.items()
-        if isinstance(files, dict) and all(isinstance(each, dict) for each in files.values())
-    }
     for name, stage, params, key in every.values():
         value = normal(params.values[key])
-        had = [normal(values[key]) for values in known.get(stage.name, ()) if key in values]
+        had = [normal(values[key]) for values in before[stage.name][0] if key in values]
         if had and value not in had and tells(name, value):
             yield f"{short[name]}={_cut(f'{value}', _LONGEST_VALUE)}"
 
 
-def _subject(result: Result, before: Mapping[str, Mapping[str, Any]]) -> str:
+def _subject(result: Result, before: _Before) -> str:
     """Return the commit's subject, or after which one nobody has committed the result.
 
     If that says the same of others, there is also which inputs differ from those `before`.
@@ -94,13 +89,12 @@ def _subject(result: Result, before: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{_cut(text)} {inputs}".strip()
 
 
-def _inputs(result: Result, before: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _inputs(result: Result, before: _Before) -> Iterator[str]:
     """Yield the names of files that no stage makes and that were others `before`."""
     for stage in result.scope():
-        known = {str(dep) for dep in before[stage.name].get("deps") or ()}
-        for dep in stage.deps if known else ():
-            if not (dep.makers or any(dep.md5 in each for each in known)):
-                yield posixpath.basename(dep.path)
+        known = before[stage.name][1]
+        changed = (dep for dep in stage.deps if not dep.makers and dep.md5 not in known)
+        yield from (posixpath.basename(dep.path) for dep in changed if known)
 
 
 def _fitting(parts: Iterable[str]) -> str:
