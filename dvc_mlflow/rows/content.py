@@ -1,7 +1,7 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
@@ -15,10 +15,10 @@ from ..pipeline.keys import (
     prefix,
     reads,
 )
-from ..pipeline.numbers import numbers
+from ..pipeline.numbers import Curve, numbers
 from ..pipeline.row import Input, Part, Point
 from ..pipeline.row_stages import RowStages, as_key
-from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
+from ..pipeline.stages import Output, Pipeline, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
 from ..project import SMALL, File, Project, parse
 from .result import Result
@@ -137,11 +137,13 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
     metrics: dict[str, float] = {}
     last: dict[str, int] = {}  # where in part.points each curve ends
     for output, file, body in _files(result, stage, keeps_files, part):
-        plot, drawn = pipeline.plot(file.path), False
+        plot, drawn = pipeline.plot(file.path), list[tuple[str, Curve]]()
         try:
             with one_line(f"{file.path} cannot be read"):
                 if plot is not None:
-                    drawn = _add_curves(plot, file, body, start, stems, part, last)
+                    text = body.decode("utf-8-sig", errors="replace")
+                    drawn = keyed_curves(plot, file.path, text, start, stems)
+                    _add_curves(drawn, file.path, part, last)
                 if declared := pipeline.metrics_path(output, file.path):
                     inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
                     before = f"{start}{stems.get(declared, '')}{inner}"
@@ -199,24 +201,15 @@ def _files(
 
 
 def _add_curves(
-    plot: Plot,
-    file: File,
-    body: bytes,
-    start: str,
-    stems: Mapping[str, str],
-    part: Part,
-    last: dict[str, int],
-) -> bool:
-    """Add the curves in a file of plots; return whether it has any."""
-    text = body.decode("utf-8-sig", errors="replace")
-    found = keyed_curves(plot, file.path, text, start, stems)
+    found: Sequence[tuple[str, Curve]], path: str, part: Part, last: dict[str, int]
+) -> None:
+    """Add the curves in a file of plots."""
     for key, curve in found:
         if key in last:
-            part.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
+            part.notes.append(f"curve {key!r} of {path} is there twice; one is left out")
             continue
         part.points += [Point(key, value, step) for step, value in curve.points]
         last[key] = len(part.points) - 1
-    return bool(found)
 
 
 def _add_metrics(

@@ -85,8 +85,7 @@ def _subject(result: Result, before: _Before) -> str:
         is_alike = parents.count(origin.base) > 1
     elif text.startswith("dvc: "):  # DVC has made it up
         text, is_alike = "", True
-    inputs = _fitting(_inputs(result, before)) if is_alike else ""
-    return f"{_cut(text)} {inputs}".strip()
+    return f"{_cut(text)} {_fitting(_inputs(result, before)) if is_alike else ''}".strip()
 
 
 def _inputs(result: Result, before: _Before) -> Iterator[str]:

@@ -12,15 +12,7 @@ from ..errors import masked
 from ..git import ask, remote_url
 from ..pipeline.row import NOWHERE, UNCOMMITTED, Standing
 from ..pipeline.stages import Pipeline
-from ..pipeline.tags import (
-    CHANGE,
-    COMMIT,
-    EXPERIMENT,
-    NAMES,
-    REPOSITORY,
-    SOURCE_TYPE,
-    USER,
-)
+from ..pipeline.tags import CHANGE, COMMIT, EXPERIMENT, NAMES, REPOSITORY, SOURCE_TYPE, USER
 from ..pipeline.tags import text as as_text
 from ..project import Project
 

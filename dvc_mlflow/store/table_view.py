@@ -93,10 +93,7 @@ def default_measures(tag: str | None) -> list[str] | None:
 
 
 def tags(
-    columns: Sequence[str],
-    key: str = RESULTS,
-    search: str = "",
-    more: Mapping[str, object] = {},
+    columns: Sequence[str], key: str = RESULTS, search: str = "", more: Mapping[str, object] = {}
 ) -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 
