@@ -60,8 +60,8 @@ class Definitions(Files):
                 paths = [p for p in shown if not any(overlap(p, out) for out in made)]
                 own_models = [m.path for m in models.get(file, ()) if m.path not in made]
                 own = {n: stages[n] for n, s in found.items() if s.path == file}
-                if not own:  # as in DVCLive's own dvc.yaml: those that make some of it
-                    own = {n: stages[n] for n in found if _makes(stages[n], shown)}
+                # In DVCLive's own dvc.yaml is no stage: then those that make some of it.
+                own = own or {n: stages[n] for n in found if _makes(stages[n], shown)}
                 read = {m for stage in own.values() for dep in stage.deps for m in dep.makers}
                 last = [name for name in own if name not in read]
                 each = paths and unmade(self, file, paths, own_models, last, self._output)

@@ -39,9 +39,9 @@ def words(result: Result, names: Collection[str] = ()) -> str:
 def _place(result: Result) -> str:
     """Return the item or stage of a row, by its label if others have the same; "" if alone."""
     rows = [each.last() for each in divided(result.pipeline, result.state.stages)]
-    names = [stage.item or posixpath.basename(stage.group) for stage in rows]
-    labels = [stage.label for stage in rows]
-    i = labels.index(result.row_stages.last().label)
+    labels = [stage.label.removesuffix("/dvc.yaml") for stage in rows]  # of what no stage makes
+    names = [stage.item or posixpath.basename(n) for stage, n in zip(rows, labels, strict=True)]
+    i = [stage.name for stage in rows].index(result.row_stages.last().name)
     return "" if len(rows) == 1 else names[i] if names.count(names[i]) == 1 else labels[i]
 
 

@@ -131,9 +131,9 @@ def test_kinds_of_rows() -> None:
 
 
 def test_what_has_room() -> None:
-    """A browser shows four columns; the first metric and eight params are there in any case."""
+    """A browser shows three columns; the first metric and eight params are there in any case."""
     measures = [f"-m{i}" for i in range(9)]
-    for n, metrics, params in ((0, 4, 0), (2, 2, 2), (3, 1, 3), (9, 1, 8)):
+    for n, metrics, params in ((0, 3, 0), (1, 2, 1), (3, 1, 3), (9, 1, 8)):
         rows = [
             data({f"m{i}": float(row) for i in range(9)}, {f"p{k}": k == row for k in range(n)})
             for row in range(max(n, 2))
@@ -239,7 +239,6 @@ def test_in_the_store(tmp_path: Path) -> None:
     assert columns(project, row) == {
         "selectedColumns": [
             "metrics.`b/score`",
-            "metrics.`a/score`",
             "params.`b`",
             "params.`a`",
             "tags.`commit`",
