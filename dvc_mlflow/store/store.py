@@ -17,14 +17,14 @@ from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
 from ..errors import ProjectError, StoreError, masked, warn
-from ..pipeline.tags import CLONE, DEFAULT, STAGE
+from ..pipeline.tags import CLONE, DEFAULT
 from ..place import address, artifacts_folder, default_experiment, file_of, own_address, own_folder
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
 from .store_errors import is_of_store, retried, store_error
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
-_ROWS = f"tags.`{STAGE}` != '' and status != 'FAILED' and status != 'KILLED'"
+_ROWS = f"{table_view.ROWS} and status != 'FAILED' and status != 'KILLED'"
 
 
 class Store:

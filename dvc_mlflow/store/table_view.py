@@ -18,6 +18,8 @@ from ..pipeline.tags import CHANGE, DATA, STAGE
 
 RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
+ROWS = f"tags.`{STAGE}` != ''"
+"""What a view shows: what scripts have opened beside the rows is on their pages."""
 _WIDE = 3
 """Columns of metrics and params that a browser of 1,440 px shows beside MLflow's panels."""
 _MOST_PARAMS = 8
@@ -39,14 +41,9 @@ def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, st
         f"tags.{key}" for key in (STAGE, DATA, CHANGE) if len(_values(rows, "tags", key)) > 1
     ]
     order: dict[str, object] = {"orderByKey": "attributes.start_time", "orderByAsc": False}
-    if best := sorted_by(rows, measures):
-        order = {"orderByKey": f"metrics.`{best[1:]}`", "orderByAsc": best[0] == "-"}
+    if metrics and metrics[0][0] != "?":
+        order = {"orderByKey": f"metrics.`{metrics[0][1:]}`", "orderByAsc": metrics[0][0] == "-"}
     return tags(columns or [f"tags.{CHANGE}"], more={**order, _MEASURES: [*measures]})
-
-
-def sorted_by(rows: Sequence[RunData], measures: Sequence[str]) -> str:
-    """Return the metric that says which row is best, with its sign, or "" if none does."""
-    return next((measure for measure in _metrics(rows, measures) if measure[0] != "?"), "")
 
 
 def _metrics(rows: Sequence[RunData], measures: Sequence[str]) -> list[str]:
@@ -57,7 +54,7 @@ def _metrics(rows: Sequence[RunData], measures: Sequence[str]) -> list[str]:
     found, firsts = list[str](), list[str]()
     for measure in sorted(measures, key=lambda measure: measure[0] == "?"):
         values = _values(rows, "metrics", key := measure[1:])
-        if len(values) > 1 or 0 < values.total() < len(rows) or len(rows) == 1:
+        if len(values) > 1 or (values and (values.total() < len(rows) or len(rows) == 1)):
             found.append(measure)
             if any(key in row.metrics and row.metrics.keys().isdisjoint(firsts) for row in rows):
                 firsts.append(key)
@@ -93,7 +90,7 @@ def default_measures(tag: str | None) -> list[str] | None:
 
 
 def tags(
-    columns: Sequence[str], key: str = RESULTS, search: str = "", more: Mapping[str, object] = {}
+    columns: Sequence[str], key: str = RESULTS, search: str = ROWS, more: Mapping[str, object] = {}
 ) -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 

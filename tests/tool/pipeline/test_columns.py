@@ -115,7 +115,7 @@ def test_what_is_the_same() -> None:
     assert view(rows, "+acc", "-loss") == (["metrics.loss"], "-loss")
     by_time = "attributes.start_time"
     assert view([rows[0], rows[0]], "+acc", "-loss") == (["tags.commit"], by_time)
-    assert view(rows[:1], "+acc", "-loss") == (["metrics.acc", "metrics.loss"], "acc")
+    assert view(rows[:1], "+acc", "-loss", "-old") == (["metrics.acc", "metrics.loss"], "acc")
     assert view([*rows, data()], "+acc")[0] == ["metrics.acc"]  # one has none
 
 
@@ -243,7 +243,7 @@ def test_in_the_store(tmp_path: Path) -> None:
             "params.`a`",
             "tags.`commit`",
         ],
-        "searchFilter": "",
+        "searchFilter": "tags.`dvc.stage` != ''",
         "orderByKey": "metrics.`b/score`",
         "orderByAsc": False,
     }

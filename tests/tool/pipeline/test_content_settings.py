@@ -32,7 +32,7 @@ def test_settings(tmp_path: Path) -> None:
     assert project.client.get_experiment(row.info.experiment_id).name == "mine"
     assert columns(project, row) == {
         "selectedColumns": ["metrics.`train/loss`", "params.`rate`", "metrics.`a/score`"],
-        "searchFilter": "",
+        "searchFilter": "tags.`dvc.stage` != ''",
         "orderByKey": "metrics.`train/loss`",
         "orderByAsc": True,
     }

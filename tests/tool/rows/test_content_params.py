@@ -150,8 +150,8 @@ def test_items(tmp_path: Path) -> None:
     }
     for name, each in found.items():
         digits = each.digests[name.partition("@")[0]][:7]
-        item = name.partition("@")[2]
-        place = name.replace("@", "/") if item == "1" else item  # two have that one
+        own = name.partition("@")[2]
+        place = name.replace("@", "/") if own == "1" else own  # two have that one
         assert each.name == f"{digits} {place} The results"
     assert {each.time for each in found.values()} == {committed}
 

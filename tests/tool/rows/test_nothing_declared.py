@@ -26,8 +26,8 @@ def test_last_stages(tmp_path: Path) -> None:
     project.commit("The results")
     project.add_store()
     why = "declares no metrics, curves or models, so the last stages are recorded"
-    said = [project.record(*words).error for words in (["--dry-run"], [], [], ["--all"])]
-    assert [why in error for error in said] == [True, True, False, False]
+    errors = [project.record(*words).error for words in (["--dry-run"], [], [], ["--all"])]
+    assert [why in error for error in errors] == [True, True, False, False]
     (found,) = project.rows()
     assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {})
     assert found.data.tags["dvc.stage"] == "train"
