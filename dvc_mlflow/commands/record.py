@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ProjectError, say, say_lines, warn
 from ..follow.barrier import wait_for_follower
 from ..git import ask, check_git, glob
-from ..pipeline.row import DIGITS, NOT_HERE
+from ..pipeline.row import DIGITS, NO_MODEL, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
 from ..pipeline.tags import UNREAD
 from ..place import main_repository
@@ -124,10 +124,9 @@ def report(recording: Recording, *, dry: bool = False, lists_unread: bool = Fals
 
     If files are not here, it says of which, or only how many rows lack some.
     """
-    notes = {t: at for t, at in recording.notes.items() if lists_unread or NOT_HERE not in t}
-    _report_notes(notes)
-    lacking = [w for _, w in recording.written if any(NOT_HERE in note for note in w.notes)]
-    if lacking and not lists_unread:
+    lost = {t for t in recording.notes if (NOT_HERE in t or NO_MODEL in t) and not lists_unread}
+    _report_notes({t: at for t, at in recording.notes.items() if t not in lost})
+    if lacking := [done for _, done in recording.written if lost.intersection(done.notes)]:
         warn(f"rows that lack files: {len(lacking)}; `dvc-mlflow record --all` lists them")
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for store, done in recording.written:

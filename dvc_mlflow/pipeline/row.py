@@ -14,8 +14,8 @@ FORMAT = 6
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
 
-NOT_HERE = "not as in dvc.lock"
-"""What a note says of files whose bytes are not here."""
+NOT_HERE, NO_MODEL = "not as in dvc.lock", "its bytes are neither here nor in DVC's cache"
+"""What notes say of files, and of a model, that are not here."""
 
 
 class Point(NamedTuple):
