@@ -156,7 +156,8 @@ def _report_unread(project: Project, root: Path) -> None:
     """Say which files rows lack, by the digits of the rows."""
     store, notes = Store.existing(root, folder=project.folder), defaultdict[str, list[str]](list)
     with store.errors_reported():
-        for run in store.runs(f"tags.`{UNREAD}` != ''"):
+        every = store.experiments() if store.is_shared else store.all_experiments()
+        for run in store.runs(f"tags.`{UNREAD}` != ''", experiments=every):
             notes[f"{run.data.tags[UNREAD]}: {NOT_HERE}"].append(run.info.run_name or "")
     _report_notes(notes)
 

@@ -109,7 +109,8 @@ def test_fetch_from_nowhere(tmp_path: Path) -> None:
 
 def test_nothing_new(tmp_path: Path) -> None:
     """A second `record --all` reads nothing but what the rows lack, until DVC's cache has it."""
-    stages = {"a": evaluate("a", "raw.txt", cache=True)}
+    meta = {"mlflow": {"experiment": "mine"}}
+    stages = {"a": {**evaluate("a", "raw.txt", cache=True), "meta": meta}}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")
     project.commit("The result")
@@ -125,6 +126,6 @@ def test_nothing_new(tmp_path: Path) -> None:
     assert (second.error, second.out) == (lacking, nothing)
     project.dvc("fetch", "-q")
     third = project.record("--all")
-    assert (third.error, third.out.partition("\n")[0]) == ("", "project: 1 row completed")
+    assert (third.error, third.out.partition("\n")[0]) == ("", "mine: 1 row completed")
     (row,) = project.rows()
     assert row.data.metrics == {"a/score": 1}
