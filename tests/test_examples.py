@@ -93,7 +93,7 @@ def test_experiment(project: Repository) -> None:
     _, run = project.rows()
     assert run.info.status == "FINISHED"
     digits = run.data.tags["dvc-mlflow.lock.evaluate"][:7]
-    assert run.info.run_name == f"passes=60 {digits}"
+    assert run.info.run_name == f"{digits} passes=60"
     assert run.data.metrics["train/loss"] < 0.4
     assert "evaluate/test/accuracy" in run.data.metrics
     for revision in ("HEAD", run.data.tags["dvc.exp_name"]):

@@ -87,7 +87,7 @@ def newest(clone: Clone) -> dict[str, str]:
     script = (
         "import mlflow; "
         "run = mlflow.search_runs(experiment_names=['vanilla-lstm'], output_format='list')[0]; "
-        "print(run.info.run_name[-7:])"
+        "print(run.info.run_name[:7])"
     )
     return {"row": clone.run("python", "-c", script).stdout.split()[-1]}
 

@@ -2,25 +2,32 @@
 
 import argparse
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError, say, say_lines, warn
-from ..git import check_git
+from ..git import ask, check_git, glob
+from ..pipeline.row import DIGITS, NO_MODEL, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
+from ..pipeline.tags import UNREAD
 from ..place import main_repository
 from ..project.project import Project
 from ..record.passes import record_everything
 from ..record.recording import Options, Recording
 from ..registry.show import show
 from ..rows.commits import between
-from ..rows.result import State, read_state
+from ..rows.result import State, pipeline_now, read_state
 from ..store.store import Store, exists
 from ..store.upsert import Written
 from .follow import end_dead_rows
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
+_NAMES = re.compile(
+    rf".*(?=: {NOT_HERE})|'[^']*'|(?<=stage )[^\s:,]+|(?<=different )\S+|(?<=than )\S+|\S*[/.]\S*\w"
+)
+"""The names in a line, without which it is of a kind."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -28,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
     options = Options(given.dry_run, given.fetch)
     check_git()
     root = main_repository()
-    with Project() as project:
+    with _project(root) as project:
         if given.all or ".." in given.rev:
             _record_many(project, root, options, given)
         else:
@@ -46,12 +53,22 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
+def _project(root: Path) -> Project:
+    """Return the project that is here; if none is, the error names the newest commit with one."""
+    try:
+        return Project()
+    except ProjectError as error:
+        form, lock = "--format=; commit %h of %S has results", glob("", "**/dvc.lock")
+        there = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
+        raise ProjectError(f"{error}{there}") from None
+
+
 def _record_one(project: Project, root: Path, options: Options, rev: str) -> None:
     """Record the results of the workspace or of a commit, and say which rows they have."""
+    now = pipeline_now(project)
     with project.at(rev) as commit:
-        state = read_state(project, commit)
-    for problem in (*_problems(state), *_without_result(state)):
-        warn(problem)
+        state = read_state(project, commit, now)
+    _report_problems(state)
     recording = Recording(project, root, options)
     recording.record_state(state)
     for store, written in recording.written:
@@ -60,50 +77,51 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
         say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
-    for hint in filter(None, recording.hints.values()):
-        say(hint)
-    results = state.results()
-    left = [written for _, written in recording.written if written.verb == "deleted"]
-    n = len(results) - len(left)
-    if n > 0 and not any(written.verb or written.notes for _, written in recording.written):
-        say(f"nothing to do: MLflow has {'this result' if n == 1 else f'these {n} results'}")
-    if not options.dry_run:
-        said = {written.run_id for _, written in recording.written if written.verb}
-        for store, row in recording.rows_of(results):
-            if row.run_id not in said:
-                say(f"{store.experiment}: {store.row_line(row.name, row.run_id)}")
+    _report_hints(recording, state, options)
+    rows = [*recording.rows_of(state.results())]
+    said, start = {written.run_id for _, written in recording.written if written.verb}, ""
+    if not any(written.verb or written.notes for _, written in recording.written):
+        start = "nothing to do: MLflow has this result: "
+    for store, row in rows:
+        if row.run_id not in said:
+            say(f"{start or f'{store.experiment}: '}{store.row_line(row.name, row.run_id)}")
 
 
 def _record_many(project: Project, root: Path, options: Options, given: argparse.Namespace) -> None:
     """Record the results of many commits."""
     if given.all:
         recording = record_everything(project, root, options)
-        if recording is None:
-            say(_NOTHING)
-            _report_checkout(project, Recording(project, root, options), is_known=True)
-            return
     else:
         recording = Recording(project, root, options)
         recording.record_commits(between(project.top, given.rev))
+    if recording is None:
+        say(_NOTHING)
+        _report_unread(project, root)
+        _report_checkout(project, Recording(project, root, options), options)
+        return
     _report_notes(recording.left_out)
-    report(recording, dry=options.dry_run)
+    report(recording, dry=options.dry_run, lists_unread=True)
     written = [store for store, done in recording.written if done.verb not in ("", "deleted")]
     if not recording.digests:
         warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not written:
         say(_NOTHING)
     if given.all:
-        _report_checkout(project, recording)
-    for hint in filter(None, recording.hints.values()):
-        say(hint)
+        _report_checkout(project, recording, options)
     for store in dict.fromkeys(written):
         if not options.dry_run:
             say(store.table_line())
 
 
-def report(recording: Recording, *, dry: bool = False) -> None:
-    """Say what could not be read, and how many rows were written in each experiment."""
-    _report_notes(recording.notes)
+def report(recording: Recording, *, dry: bool = False, lists_unread: bool = False) -> None:
+    """Say what could not be read, and how many rows were written in each experiment.
+
+    If files are not here, it says of which, or only how many rows lack some.
+    """
+    lost = {t for t in recording.notes if (NOT_HERE in t or NO_MODEL in t) and not lists_unread}
+    _report_notes({t: at for t, at in recording.notes.items() if t not in lost})
+    if lacking := [done for _, done in recording.written if lost.intersection(done.notes)]:
+        warn(f"rows that lack files: {len(lacking)}; `dvc-mlflow record --all` lists them")
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for store, done in recording.written:
         if done.verb == "deleted":
@@ -116,46 +134,67 @@ def report(recording: Recording, *, dry: bool = False) -> None:
 
 
 def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
-    for text, commits in notes.items():
-        others = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
-        warn(f"{commits[0][:7]}{others}: {text}")
+    """Say of each kind of line the first one, in how many commits it is so, and the other names."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for text in notes:
+        kinds[_NAMES.sub("", text)].append(text)
+    for first, *others in kinds.values():
+        commits = [*dict.fromkeys(commit for text in (first, *others) for commit in notes[text])]
+        where = f"{commits[0][:DIGITS]}{f' and {len(commits) - 1} more' if commits[1:] else ''}"
+        names = dict.fromkeys(name[0] for text in others if (name := _NAMES.search(text)))
+        more = f" (and {len(others)} more: {', '.join(names)})" if others else ""
+        warn(f"{where}: {first}{more}")
 
 
-def _report_checkout(project: Project, recording: Recording, *, is_known: bool = False) -> None:
+def _report_unread(project: Project, root: Path) -> None:
+    """Say which files rows lack, by the digits of the rows."""
+    store, notes = Store.existing(root, folder=project.folder), defaultdict[str, list[str]](list)
+    with store.errors_reported():
+        every = store.experiments() if store.is_shared else store.all_experiments()
+        for run in store.runs(f"tags.`{UNREAD}` != ''", experiments=every):
+            notes[f"{run.data.tags[UNREAD]}: {NOT_HERE}"].append(run.info.run_name or "")
+    _report_notes(notes)
+
+
+def _report_hints(recording: Recording, state: State, options: Options) -> None:
+    """Say what would make a table say more: what dvc.yaml could declare, with the first rows."""
+    for hint in filter(None, recording.hints.values()):
+        say(hint)
+    why, pipeline = "", state.pipeline
+    if pipeline.are_likely:
+        files = ", ".join(sorted(pipeline.metrics))
+        why = f"dvc.yaml declares no metrics, so the numbers in {files} count as such"
+    elif pipeline.stages and declares_nothing(pipeline):
+        why = "dvc.yaml declares no metrics, curves or models, so the last stages are recorded"
+    if why and (options.dry_run or any(store.has_new_table for store in recording.stores)):
+        warn(f"{why}; list files of numbers under `metrics:` of their stage")
+
+
+def _report_checkout(project: Project, recording: Recording, options: Options) -> None:
     """Say of the checkout what `record` says of it, once all commits are recorded."""
     try:
         state = read_state(project)
     except ProjectError as error:
-        if not (recording.digests or is_known):
+        if not recording.digests:
             warn(f"{error}")
         return
     results = state.results()
-    lacking = [] if recording.left_out or results else [*_without_result(state)]
-    for line in (*_problems(state), *lacking):
-        warn(line)
+    _report_problems(state, has_rows=bool(recording.left_out or results))
+    _report_hints(recording, state, options)
     new = [each for each in results if not {*each.digests.values()} <= recording.digests]
     if any(recording.is_new(each) for each in new):
         say("the result in dvc.lock is not committed; `dvc-mlflow record` adds its row")
 
 
-def _without_result(state: State) -> Iterator[str]:
-    for stage in state.stages:
+def _report_problems(state: State, *, has_rows: bool = False) -> None:
+    """Say what is wrong in dvc.yaml, and unless it `has_rows` why stages have no result."""
+    for line in state.pipeline.problems:
+        warn(line)
+    if not state.pipeline.stages:
+        warn("no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`")
+    for stage in () if has_rows else state.stages:
         if reason := state.reasons.get(stage.name):
-            yield f"stage {stage.name} is not recorded: {reason}; run `dvc repro`"
-
-
-def _problems(state: State) -> Iterator[str]:
-    """Yield what is wrong in dvc.yaml."""
-    pipeline = state.pipeline
-    yield from pipeline.problems
-    if not pipeline.stages:
-        yield "no dvc.yaml has a stage, nor metrics or plots that are there; see `dvc stage add`"
-    elif declares_nothing(pipeline):
-        yield (
-            "dvc.yaml declares no metrics, curves or models, so the last stages are recorded; list "
-            "files of numbers under `metrics:` of their stage, or choose stages by "
-            "`meta: {mlflow: {record: true}}`"
-        )
+            warn(f"stage {stage.name} is not recorded: {reason}; run `dvc repro`")
 
 
 def _report(written: Written, store: Store, *, dry: bool) -> None:

@@ -20,19 +20,18 @@ def named_params(
 ) -> Iterator[tuple[str, Stage, Params, str]]:
     """Yield the params of these members: name in the row, stage, params file, key in the file.
 
-    A key of params.yaml is its own name. A key of another file has the file's stem before it, or
-    the file's path if the stage reads this key from two files. A key that two stages read from
-    different files has the stage's name before it; what no stage makes lets no stage's key have it.
+    A key of params.yaml is its own name, as is one of what no stage makes. A key of another file
+    has the file's stem before it, or the file's path if the stage reads this key from two files. A
+    key that two stages read from different files has the stage's name before it.
     """
     called = labels(row_stages)
-    scope = [stage for stage in row_stages.scope() if stage.command] or row_stages.scope()
-    declared = [(s, p) for s in scope for p in (*s.params, *s.variables)]
+    declared = [(s, p) for s in row_stages.scope() if s.command for p in (*s.params, *s.variables)]
     for stage, params in (
         (s, p) for s in row_stages.scope(names) for p in (*s.params, *s.variables)
     ):
-        others = [(s, p) for s, p in declared if p.file != params.file]
+        others = [(s, p) for s, p in declared if p.file != params.file and stage.command]
         for key in params.values:
-            name = f"{_start(params)}{key}"
+            name = f"{_start(params) if stage.command else ''}{key}"
             readers = [s for s, p in others if reads(p, name)]
             if stage in readers:
                 name = f"{params.file}.{key}"

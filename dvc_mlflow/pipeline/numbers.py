@@ -108,7 +108,7 @@ def _rows(path: str, text: str, header: bool) -> Iterable[Mapping[str, Any]]:
         line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if line
     ]
     first = lines[0] if lines else []
-    names = first if header else [str(i) for i in range(len(first))]
+    names = [name.strip() for name in first] if header else [str(i) for i in range(len(first))]
     return [dict(zip(names, line, strict=False)) for line in lines[header:]]
 
 

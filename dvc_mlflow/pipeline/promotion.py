@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from .keys import labels, md5_tag, prefix
-from .measures import after_model, evaluating, rank, way
+from .measures import after_model, evaluating, way
 from .row import UNCOMMITTED
 from .row_stages import RowStages, divided, recorded
 from .stages import Model, Pipeline
@@ -113,7 +113,7 @@ class Contender:
         if not self.promote:
             start = prefix(stage, labels(self.row_stages)[stage.name])
             own = [key for key in self.metrics if key.startswith(start)] or [*self.metrics]
-            best = min(own, key=lambda k: (not way(k), rank(k), way(k) == "-"), default="score")
+            best = min(own, key=lambda key: way(key) or "?", default="score")
             metric = f"-{best}" if way(best) == "-" else best
             yield f"        promote: [{_text(metric)}]  # with a -, lower is better"
         if not self.data(self.tags):

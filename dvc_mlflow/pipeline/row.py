@@ -16,6 +16,9 @@ FORMAT = 6
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
 
+NOT_HERE, NO_MODEL = "not as in dvc.lock", "its bytes are neither here nor in DVC's cache"
+"""What notes say of files, and of a model, that are not here."""
+
 
 class Point(NamedTuple):
     """A value of a metric."""
@@ -75,7 +78,7 @@ class Part:
         """Yield which files are not as in dvc.lock, and how they are brought back."""
         for cure in dict.fromkeys(self.unread.values()):
             own = [path for path, each in self.unread.items() if each == cure]
-            yield f"{', '.join(own[:5])}: not as in dvc.lock; {cure}"
+            yield f"{', '.join(own[:5])}: {NOT_HERE}; {cure}"
 
 
 class Standing(NamedTuple):
@@ -113,9 +116,9 @@ class Row:
 
     wanted: Wanted
     words: str
-    """The name without its digits."""
+    """The name without its digits: `rows.name`."""
     digits: Sequence[str]
-    """The digits that end the name, then those of each result by which it is found as well."""
+    """Those that the name begins with, then those of each result by which it is found as well."""
     note: str
     """The description."""
     time: int
@@ -135,7 +138,7 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.words} {self.digits[0]}".strip()
+        return f"{self.digits[0]} {self.words}".strip()
 
     @property
     def points(self) -> list[Point]:

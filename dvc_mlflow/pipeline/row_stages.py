@@ -33,6 +33,11 @@ class RowStages(NamedTuple):
         found = {stage.name: stage for name in wanted for stage in self.scopes[name]}
         return list(found.values())
 
+    def last(self, names: Iterable[RowKey] | None = None) -> Stage:
+        """Return the last of these members, by default of all: one with a command, if any has."""
+        found = [self.members[name] for name in (self.members if names is None else names)]
+        return ([stage for stage in found if stage.command] or found)[-1]
+
 
 def live_key(folder: str, row_stages: RowStages) -> str:
     """Return a digest of what a row is for, before it has a result; `folder` is the project's."""
@@ -91,7 +96,7 @@ def declares_nothing(pipeline: Pipeline) -> bool:
 
 def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     return (
-        bool(pipeline.metrics_of(stage))
+        bool(pipeline.metrics_of(stage) and not pipeline.are_likely)
         or draws_curves(pipeline, stage)
         or _declares(pipeline, stage)
     )

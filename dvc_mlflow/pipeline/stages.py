@@ -7,12 +7,15 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 _TEMPLATES_WITH_LINES = ("", "linear", "simple", "smooth")
 """Those of DVC's that draw lines; a plot need not name one."""
+_METRICS = re.compile(r"(?i)(?<![a-z])(metric|score|eval|report|result).*\.(json|yaml|yml)$")
+_LARGEST = 64_000
+"""What files that may be metrics are called where none are declared, and their most bytes."""
 _PREFIX = re.compile(r"(^|[\s;&|(/])dvc-mlflow\s+run\s")
 """What is before a command that records its stage, or before one of its parts."""
 
@@ -179,6 +182,23 @@ class Pipeline:
     models: Sequence[Model] = ()
     problems: Sequence[str] = ()
     """What is wrong in dvc.yaml, one line each; the rest is recorded."""
+    are_likely: bool = False
+    """Whether no metrics are declared, and `metrics` are outputs whose names say that they are."""
+
+    def set_as(self, now: "Pipeline | None") -> "Pipeline":
+        """Return it with the settings that today's stages of the same names have, if there are."""
+        today = {stage.group: stage.settings for stage in (now.stages.values() if now else ())}
+        stages = self.stages.items()
+        own = {n: replace(s, settings=today.get(s.group, s.settings)) for n, s in stages}
+        return replace(self, stages=own)
+
+    def with_likely_metrics(self, stages: Sequence[Stage]) -> "Pipeline":
+        """Return it with metrics that these stages are likely to have, if it declares none."""
+        if any(map(self.metrics_of, self.stages.values())):
+            return self
+        outs = [out for stage in stages for out in stage.outs if 0 < out.size <= _LARGEST]
+        found = frozenset(out.path for out in outs if _METRICS.search(posixpath.basename(out.path)))
+        return replace(self, metrics=found, are_likely=bool(found))
 
     @cached_property
     def _above(self) -> Mapping[str, frozenset[str]]:

@@ -57,6 +57,8 @@ def read_pipeline(project: Project) -> Pipeline:
             paths = [p for p in shown if not any(overlap(p, out) for out in made)]
             own_models = [m.path for m in models.get(file, ()) if m.path not in made]
             own = {n: stages[n] for n, s in found.items() if s.path == file}
+            # In DVCLive's own dvc.yaml is no stage: then those that make some of it.
+            own = own or {n: stages[n] for n in found if _makes(stages[n], shown)}
             read = {m for stage in own.values() for dep in stage.deps for m in dep.makers}
             last = [name for name in own if name not in read]
             if paths and (rest := _unmade(project, file, paths, own_models, last)):
@@ -237,6 +239,11 @@ def _is_outdated(project: Project, dep: Any, md5: str, out: Any) -> bool:
         return False  # a folder with outputs in it, or a list that is not here
     part = tree.get_obj(out.local_cache, dep.fs.relparts(dep.fs_path, out.fs_path))
     return part is None or bool(part.hash_info.value != md5)
+
+
+def _makes(stage: Stage, paths: Sequence[str]) -> bool:
+    """Whether a stage makes one of these paths, a part of it or what holds it."""
+    return any(overlap(out.path, path) for out in stage.outs for path in paths)
 
 
 def _plots_at_top(project: Project, file: str) -> Iterator[Plot]:

@@ -6,7 +6,7 @@ besides. Git says which versions of them all commits have, in one answer.
 
 import os
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -117,14 +117,16 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         names[state] += filter(None, map(_short_name, tips.get(commit, ())))
         if any(state) and (of.only is None or commit in of.only):
             having[state].append(commit)
+    subjects = Counter(commit.subject for commit in commits.values())
     found = []
     for state, those in having.items():
         definitions, locks = state
         # An experiment's commit names nobody's own, even if it is older.
         first = min(those, key=lambda commit: (commit in rows, commit not in on_branch))
         origin = _origin(commits[first], commits, tips, on_branch, rows)
-        subjects = {commits[c].subject for c in those} if first in rows else {ALL}
-        kept_for = frozenset(() if ALL in subjects else subjects)
+        origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
+        kept = {commits[c].subject for c in those} if first in rows else {ALL}
+        kept_for = frozenset(() if ALL in kept else kept)
         found.append(Snapshot(first, definitions, dict(locks), origin, names[state], kept_for))
     place = {commit: i for i, commit in enumerate(commits)}
     return sorted(found, key=lambda each: (each.origin.is_row, place[each.commit]))

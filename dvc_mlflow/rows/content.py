@@ -1,7 +1,7 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
@@ -15,10 +15,10 @@ from ..pipeline.keys import (
     prefix,
     reads,
 )
-from ..pipeline.numbers import numbers
+from ..pipeline.numbers import Curve, numbers
 from ..pipeline.row import Input, Part, Point, RowKey
 from ..pipeline.row_stages import RowStages, as_key
-from ..pipeline.stages import Output, Pipeline, Plot, Stage, leads_out, normal, overlap
+from ..pipeline.stages import Output, Pipeline, Stage, leads_out, normal, overlap
 from ..pipeline.tags import MD5
 from ..project import files
 from ..project.dvc_errors import parse
@@ -39,28 +39,21 @@ def params_of(
     They are those of these members of the row, by default of all that have a result, or of `only`
     one of their stages. Keys are decided by dvc.yaml, so that no column moves when a value changes.
     """
-    row_stages = result.row_stages
-    names = [*result.digests] if names is None else [*names]
-    called = labels(row_stages)
-    found: dict[str, str] = {}
-    notes: list[str] = []
-
-    def add(key: str, stage: Stage, value: object) -> None:
-        key, text = allowed_key(key), str(normal(value))
-        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+    row_stages, found, notes = result.row_stages, dict[str, str](), list[str]()
+    names, called = [*(result.digests if names is None else names)], labels(row_stages)
+    named = named_params(row_stages, names)
+    every = [(name, stage, params.values[key]) for name, stage, params, key in named]
+    for name, stage, value in (*every, *item_params(row_stages, names)):
+        key, whole = allowed_key(name), str(normal(value))
+        text = whole[:_LONGEST_VALUE]
+        if only not in (None, stage):
+            continue
+        if found.get(key, text) != text:
             key = allowed_key(f"{called[stage.name]}.{key}")
-        if found.get(key, text[:_LONGEST_VALUE]) != text[:_LONGEST_VALUE]:
+        if found.setdefault(key, text) != text:
             notes.append(f"param {key!r} has two values; one is left out")
-        elif len(text) > _LONGEST_VALUE:
-            notes.append(f"param {key!r} has {len(text)} characters, cut to {_LONGEST_VALUE}")
-        found.setdefault(key, text[:_LONGEST_VALUE])
-
-    for name, stage, params, key in named_params(row_stages, names):
-        if only in (None, stage):
-            add(name, stage, params.values[key])
-    for key, stage, value in item_params(row_stages, names):
-        if only in (None, stage):
-            add(key, stage, value)
+        elif text != whole:
+            notes.append(f"param {key!r} has {len(whole)} characters, cut to {_LONGEST_VALUE}")
     return found, notes
 
 
@@ -147,15 +140,19 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
     metrics: dict[str, float] = {}
     last: dict[str, int] = {}  # where in part.points each curve ends
     for output, file, body in _files(result, stage, keeps_files, part):
-        plot, drawn = pipeline.plot(file.path), False
+        plot, drawn = pipeline.plot(file.path), list[tuple[str, Curve]]()
         try:
             with one_line(f"{file.path} cannot be read"):
                 if plot is not None:
-                    drawn = _add_curves(plot, file, body, start, stems, part, last)
+                    text = body.decode("utf-8-sig", errors="replace")
+                    drawn = keyed_curves(plot, file.path, text, start, stems)
+                    _add_curves(drawn, file.path, part, last)
                 if declared := pipeline.metrics_path(output, file.path):
                     inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
                     before = f"{start}{stems.get(declared, '')}{inner}"
-                    _add_metrics(file, body, before, part, metrics)
+                    others = _add_metrics(file, body, before, part, metrics)
+                    if others and not pipeline.are_likely:
+                        part.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
         except ProjectError as error:
             part.notes.append(f"{error}")
         small = keeps_files and output.size <= SMALL and len(body) <= SMALL
@@ -208,29 +205,21 @@ def _files(
 
 
 def _add_curves(
-    plot: Plot,
-    file: File,
-    body: bytes,
-    start: str,
-    stems: Mapping[str, str],
-    part: Part,
-    last: dict[str, int],
-) -> bool:
-    """Add the curves in a file of plots; return whether it has any."""
-    text = body.decode("utf-8-sig", errors="replace")
-    found = keyed_curves(plot, file.path, text, start, stems)
+    found: Sequence[tuple[str, Curve]], path: str, part: Part, last: dict[str, int]
+) -> None:
+    """Add the curves in a file of plots."""
     for key, curve in found:
         if key in last:
-            part.notes.append(f"curve {key!r} of {file.path} is there twice; one is left out")
+            part.notes.append(f"curve {key!r} of {path} is there twice; one is left out")
             continue
         part.points += [Point(key, value, step) for step, value in curve.points]
         last[key] = len(part.points) - 1
-    return bool(found)
 
 
 def _add_metrics(
     file: File, body: bytes, start: str, part: Part, metrics: dict[str, float]
-) -> None:
+) -> list[str]:
+    """Add the numbers of a file of metrics, and return the keys of what is none."""
     found, others = numbers(parse(body.decode("utf-8-sig"), file.path), file.path)
     for key, value in found:
         allowed = allowed_key(f"{start}{key}")
@@ -240,8 +229,7 @@ def _add_metrics(
         metrics.setdefault(allowed, value)
         if value in (float("inf"), float("-inf")):
             part.notes.append(f"metric {key!r} of {file.path} is infinite; MLflow shows ±1.8e308")
-    if others:
-        part.notes.append(f"metrics {others[:5]} of {file.path} are not numbers")
+    return others
 
 
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:

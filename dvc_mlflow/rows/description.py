@@ -13,7 +13,8 @@ _LONGEST, _MOST = 300, 10  # characters of a command; commands
 
 def description(tags: Mapping[str, str], row_stages: RowStages, digits: str = "") -> str:
     """Return the description of a row with these tags, which can be restored by these digits."""
-    commands = [f"- {_code(n)}: {_code(s.command)}" for n, s in row_stages.members.items()]
+    stages = ((name, s.command) for name, s in row_stages.members.items() if s.command)
+    commands = [f"- {_code(name)}: {_code(command)}" for name, command in stages]
     more = [f"- and {len(commands) - _MOST} more"] if len(commands) > _MOST else []
     way = f"`dvc-mlflow restore {digits}` brings back its code, params and files." if digits else ""
     return "\n\n".join(filter(None, [lead(tags), "\n".join(commands[:_MOST] + more), way]))

@@ -76,8 +76,8 @@ def history_of(
 ) -> History:
     """Return what commits have, or only what they have of the results `of` a state.
 
-    Today's pipeline decides what is recorded of earlier ones. `progress` passes on the states that
-    are read. Raises `ProjectError`.
+    Today's pipeline decides what is recorded of earlier ones, and its settings count. `progress`
+    passes on the states that are read. Raises `ProjectError`.
     """
     found = History()
     states = snapshots(project.top, project.folder, project.blobs, commits)
@@ -85,7 +85,7 @@ def history_of(
         states = [each for each in states if _can_have(project, each, of)]
     for snapshot in progress(states):
         try:
-            pipeline = past.at(snapshot.commit, snapshot.definitions, snapshot.locks)
+            pipeline = past.at(snapshot.commit, snapshot.definitions, snapshot.locks).set_as(now)
         except ProjectError as error:
             # The same text for all commits with this error.
             why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")

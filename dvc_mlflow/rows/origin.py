@@ -55,6 +55,8 @@ class Origin(NamedTuple):
     """The commit that the work started from: HEAD, or the first parent of `commit`."""
     subject: str = ""
     """Of `commit` if somebody has committed the results there, else of `base`."""
+    is_repeated: bool = False
+    """Whether other commits have the same subject."""
 
     @property
     def rank(self) -> int:

@@ -77,7 +77,7 @@ class Result:
     @property
     def head(self) -> Stage:
         """The last stage that has a result."""
-        return self.row_stages.members[[*self.digests][-1]]
+        return self.row_stages.last(self.digests)
 
     def scope(self) -> list[Stage]:
         """Return the stages that made it, each after those that it depends on."""
@@ -93,12 +93,12 @@ class Result:
                     yield name, model, output
 
 
-def read_state(project: Project, commit: str = "") -> State:
+def read_state(project: Project, commit: str = "", now: Pipeline | None = None) -> State:
     """Return the state of the workspace, or of the commit that the project is at.
 
-    Raises `ProjectError`.
+    `now` is today's pipeline, whose settings count. Raises `ProjectError`.
     """
-    pipeline = read_pipeline(project)
+    pipeline = read_pipeline(project).set_as(now)
     origin = of_commit(project.top, commit) if commit else of_workspace(project, pipeline)
     return state_of(project, pipeline, origin)
 
@@ -116,7 +116,9 @@ def state_of(
 ) -> State:
     """Return the state of a pipeline; the recorded stages have these names, if any are given."""
     digests, reasons = result_digests(pipeline)
-    return State(project, pipeline, recorded(pipeline, names), digests, reasons, origin)
+    stages = recorded(pipeline, names)
+    pipeline = pipeline.with_likely_metrics(stages)
+    return State(project, pipeline, stages, digests, reasons, origin)
 
 
 def experiment_of(row_stages: RowStages) -> str:

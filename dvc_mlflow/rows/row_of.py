@@ -72,7 +72,7 @@ def row_of(result: Result, has: StoredRun | None = None, root: Path | None = Non
 
 
 def digits(result: Result) -> list[str]:
-    """Return the seven digits that end a row's name, then those by which it is found as well.
+    """Return the seven digits that begin a row's name, then those by which it is found as well.
 
     They are those of its last result. If several results are last, as of two evaluations, or what
     no stage makes beside a stage's, they are of all of these, so that no two rows have the same.

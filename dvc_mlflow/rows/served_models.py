@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ModelError
-from ..pipeline.row import Part, RowKey, ServedModel
+from ..pipeline.row import NO_MODEL, Part, RowKey, ServedModel
 from ..pipeline.stages import Model, Output
 from ..project.files import code_below, contents_of, files_of
 from ..project.project import Project
@@ -53,7 +53,7 @@ def served(
     digests = {path: _md5(content) for path, content in own.code.items()}
     contents = contents_of(project, output)
     if contents is None:
-        raise ModelError("its bytes are neither here nor in DVC's cache")
+        raise ModelError(NO_MODEL)
     return ServedModel(
         name=model.name,
         path=output.path,

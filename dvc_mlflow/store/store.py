@@ -17,21 +17,14 @@ from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
 from ..errors import ProjectError, StoreError, masked, warn
-from ..pipeline.tags import CLONE, DEFAULT, STAGE
-from ..place import (
-    address,
-    artifacts_folder,
-    default_experiment,
-    file_of,
-    own_address,
-    own_folder,
-)
+from ..pipeline.tags import CLONE, DEFAULT
+from ..place import address, artifacts_folder, default_experiment, file_of, own_address, own_folder
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
 from .store_errors import is_of_store, retried, store_error
 
 _UI = 5000  # where `ui` listens, unless it is told otherwise
-_ROWS = f"tags.`{STAGE}` != '' and status != 'FAILED' and status != 'KILLED'"
+_ROWS = f"{table_view.ROWS} and status != 'FAILED' and status != 'KILLED'"
 
 
 class Store:
@@ -50,6 +43,8 @@ class Store:
         """Where experiments keep their files, by id."""
         self.experiment_id = ""
         """It stays "" if `existing` finds no such experiment."""
+        self.has_new_table = False
+        """Whether `show` has shown the first rows of its table."""
         self.client: mlflow.MlflowClient
 
     @classmethod
@@ -256,6 +251,7 @@ class Store:
         that it was given before. Returns what a user can do if none says which row is best, or "".
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
+        self.has_new_table = self.has_new_table or shown is None
         known = table_view.default_measures(shown)
         if known is None:
             return ""
@@ -268,9 +264,9 @@ class Store:
         ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
         if value != shown:
             self.tag(key, value)
-        if not every or table_view.sorted_by(rows, [*every.values()]):
+        name = next(iter(every), "")
+        if not name or any(measure[0] != "?" for measure in every.values()):
             return ""
-        name = next(iter(every))
         why = "no metric's name says whether higher or lower is better"
         return f"the table is sorted by time, as {why}; `promote: [{name}]`, or [-{name}], says it"
 

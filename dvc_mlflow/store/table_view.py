@@ -9,20 +9,21 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mlflow.entities import RunData
 
 from ..pipeline.keys import tells
-from ..pipeline.tags import CHANGE, DATA
+from ..pipeline.tags import CHANGE, DATA, STAGE
 
 RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
-_WIDE = 4
+ROWS = f"tags.`{STAGE}` != ''"
+"""What a view shows: what scripts have opened beside the rows is on their pages."""
+_WIDE = 3
 """Columns of metrics and params that a browser of 1,440 px shows beside MLflow's panels."""
 _MOST_PARAMS = 8
-_WORD = 3  # characters that are not in a longer value by chance
-_MEASURES, _OF_3_0 = "measures", "default"
+_MEASURES = "measures"
 """What a view that nobody has chosen has besides, which MLflow skips: the metrics, with signs."""
 
 
@@ -30,81 +31,50 @@ def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, st
     """Return the tags for a view of these rows, newest first, that nobody has chosen.
 
     `measures` are the metrics of such rows, best first, with signs (`pipeline.measures`). The table
-    is sorted by the first one of which the direction is known and that half of the rows with
-    metrics have; else the newest row is first.
+    is sorted by the first one of which the direction is known; else the newest row is first. What
+    is the same in all rows is no column.
     """
-    best, params = sorted_by(rows, measures), _params(rows)
-    room = max(_WIDE - len(params), 1)  # metrics stand before params
-    columns = [f"metrics.{key}" for key in _metrics(rows, measures, best)[:room]]
+    metrics, params = _metrics(rows, measures), _params(rows)
+    columns = [f"metrics.{measure[1:]}" for measure in metrics[: max(_WIDE - len(params), 1)]]
     columns += [f"params.{key}" for key in params[:_MOST_PARAMS]]
-    if len({row.tags[DATA] for row in rows if DATA in row.tags}) > 1:
-        columns.append(f"tags.{DATA}")
-    columns.append(f"tags.{CHANGE}")
+    columns += [
+        f"tags.{key}" for key in (STAGE, DATA, CHANGE) if len(_values(rows, "tags", key)) > 1
+    ]
     order: dict[str, object] = {"orderByKey": "attributes.start_time", "orderByAsc": False}
-    if best:
-        order = {"orderByKey": f"metrics.`{best[1:]}`", "orderByAsc": best[0] == "-"}
-    return view_tags(columns, more={**order, _MEASURES: [*measures]})
+    if metrics and metrics[0][0] != "?":
+        order = {"orderByKey": f"metrics.`{metrics[0][1:]}`", "orderByAsc": metrics[0][0] == "-"}
+    return view_tags(columns or [f"tags.{CHANGE}"], more={**order, _MEASURES: [*measures]})
 
 
-def sorted_by(rows: Sequence[RunData], measures: Sequence[str]) -> str:
-    """Return the metric that says which row is best, with its sign, or "" if none does."""
-    measured = [row for row in rows if any(_has(row, measure[1:]) for measure in measures)]
-    known = (measure for measure in measures if measure[0] != "?")
-    return next(
-        (m for m in known if 2 * sum(_has(r, m[1:]) for r in measured) >= len(measured)), ""
-    )
+def _metrics(rows: Sequence[RunData], measures: Sequence[str]) -> list[str]:
+    """Return the metrics that differ, or those of an only row: those of a known direction first.
 
-
-def _metrics(rows: Sequence[RunData], measures: Sequence[str], best: str) -> list[str]:
-    """Return the metrics: `best`, then the best one of rows that lack it, as of a comparison's."""
-    found = [best[1:]] if best else []
-    for key in (measure[1:] for measure in measures):
-        if any(_has(row, key) and not any(_has(row, each) for each in found) for row in rows):
-            found.append(key)
-    others = (measure[1:] for measure in measures if any(_has(row, measure[1:]) for row in rows))
-    return [*dict.fromkeys([*found, *others])]
+    Best of all is followed by the best one of rows that lack it, such as those of another stage.
+    """
+    found, firsts = list[str](), list[str]()
+    for measure in sorted(measures, key=lambda measure: measure[0] == "?"):
+        values = _values(rows, "metrics", key := measure[1:])
+        if len(values) > 1 or (values and (values.total() < len(rows) or len(rows) == 1)):
+            found.append(measure)
+            if any(key in row.metrics and row.metrics.keys().isdisjoint(firsts) for row in rows):
+                firsts.append(key)
+    return sorted(found, key=lambda measure: measure[1:] not in firsts)
 
 
 def _params(rows: Sequence[RunData]) -> list[str]:
-    """Return the params that differ, first those by which most rows differ, then the last changed.
-
-    What says the same as another in each row, as the name of an item and its path, is there once.
-    """
-    found: dict[str, list[str]] = {}
+    """Return the params that differ, first those by which most rows differ."""
+    found: dict[str, int] = {}
     for key in sorted({key for row in rows for key in row.params}):
-        own = [row.params[key] for row in rows if key in row.params]
-        if len({*own}) > 1 and all(tells(key, value) for value in own):
-            found[key] = own
-    if _is_joined(rows, "key", [key for key in found if key.startswith("item.")]):
-        found.pop("key", None)
-
-    def place(key: str) -> tuple[int, int]:
-        own = found[key]
-        ((_, most),) = Counter(own).most_common(1)
-        return most - len(own), next(i for i, value in enumerate(own) if value != own[0])
-
-    once: list[str] = []
-    for key in sorted(found, key=place):
-        if not any(_says_same(rows, key, other) for other in once):
-            once.append(key)
-    return once
+        values = _values(rows, "params", key)
+        if len(values) > 1 and all(tells(key, value) for value in values):
+            found[key] = max(values.values()) - values.total()
+    return sorted(found, key=lambda key: found[key])
 
 
-def _is_joined(rows: Sequence[RunData], key: str, others: Sequence[str]) -> bool:
-    """Whether a param has the values of others in each row, as the name of a matrix's item."""
-    return len(others) > 1 and all(
-        row.params.get(other, "") in row.params.get(key, "") for row in rows for other in others
-    )
-
-
-def _says_same(rows: Sequence[RunData], key: str, other: str) -> bool:
-    """Whether two params have the same value in each row, or the longer one contains the other."""
-    pairs = [sorted((row.params.get(key, ""), row.params.get(other, "")), key=len) for row in rows]
-    return all(one == two or (len(one) >= _WORD and one in two) for one, two in pairs)
-
-
-def _has(row: RunData, metric: str) -> bool:
-    return metric in row.metrics
+def _values(rows: Sequence[RunData], kind: str, key: str) -> Counter[str]:
+    """Count the values of a metric, a param or a tag in the rows that have it."""
+    own: Iterable[Mapping[str, object]] = (getattr(row, kind) for row in rows)
+    return Counter(f"{each[key]}" for each in own if key in each)
 
 
 def default_measures(tag: str | None) -> list[str] | None:
@@ -114,16 +84,13 @@ def default_measures(tag: str | None) -> list[str] | None:
     try:
         packed = json.loads(tag)["state"].removeprefix("deflate;")
         state = json.loads(zlib.decompress(base64.b64decode(packed)))
-        return [] if _OF_3_0 in state else [str(measure) for measure in state[_MEASURES]]
+        return [str(measure) for measure in state[_MEASURES]]
     except (ValueError, LookupError, TypeError, AttributeError, zlib.error):
         return None
 
 
 def view_tags(
-    columns: Sequence[str],
-    key: str = RESULTS,
-    search: str = "",
-    more: Mapping[str, object] = {},
+    columns: Sequence[str], key: str = RESULTS, search: str = ROWS, more: Mapping[str, object] = {}
 ) -> dict[str, str]:
     """Return the tags for a view with these columns, of the runs that `search` finds.
 

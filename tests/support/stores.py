@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from support.pipelines import Repository
 
-NOTHING = "nothing to do: MLflow has this result\n"
+NOTHING = "nothing to do: MLflow has this result"
 
 
 def rows_of(address: str) -> list[Run]:

@@ -36,7 +36,7 @@ def test_by_name_and_digits(project: Repository) -> None:
         assert said.out.startswith("restored/")
         assert (project.path / "restored" / name.replace(" ", "-")).is_dir()
     (own,) = [row for row in project.rows() if "dvc-mlflow.lock.own" in row.data.tags]
-    assert own.info.run_name == own.data.tags["dvc-mlflow.lock.own"][:7]
+    assert (own.info.run_name or "")[:7] == own.data.tags["dvc-mlflow.lock.own"][:7]
     project.client.update_run(own.info.run_id, name=f'it\'s "mine" 100% {own.info.run_name}')
     for called in (own.info.run_name, f'it\'s "mine" 100% {own.info.run_name}', own.info.run_id):
         assert project.tool("restore", called or "").out.startswith("restored/")
@@ -45,7 +45,7 @@ def test_by_name_and_digits(project: Repository) -> None:
 def test_by_the_first_digits(project: Repository) -> None:
     """Four or more of a row's digits are enough, unless several rows have them: they are named."""
     first, second = (row for row in project.rows() if "dvc-mlflow.lock.train" in row.data.tags)
-    own = [(row.info.run_name or "").split()[-1] for row in (first, second)]
+    own = [(row.info.run_name or "").split()[0] for row in (first, second)]
     for digits in own:
         for n in (4, 5, 6):
             said = project.tool("restore", digits[:n])

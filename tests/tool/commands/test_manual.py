@@ -66,7 +66,7 @@ def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
         for command in [*commands(README), *commands(MANUAL)]:
             values = {"this repository": address, "row": ""}
             if (pipeline.path / "mlflow.db").exists():
-                values["row"] = (pipeline.rows()[-1].info.run_name or "")[-7:]
+                values["row"] = (pipeline.rows()[-1].info.run_name or "")[:7]
             for name, value in values.items():
                 command = command.replace(f"<{name}>", value)  # noqa: PLW2901
             if command.startswith("dvc-mlflow ui"):

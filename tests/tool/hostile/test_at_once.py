@@ -152,8 +152,9 @@ def test_killed_restore(made: Repository, tmp_path: Path, slow: bool) -> None:
         said = project.tool("restore", run.info.run_id, **environment())
         folders = [p for p in (project.path / "restored").iterdir() if p.is_dir()]
         assert (said.status, said.error) == (0, ""), (n, said)
-        assert {path.name for path in folders} - {".dvc"} == {run.info.run_name}, n
-        folder = project.path / "restored" / str(run.info.run_name)
+        name = str(run.info.run_name).replace(" ", "-")
+        assert {path.name for path in folders} - {".dvc"} == {name}, n
+        folder = project.path / "restored" / name
         assert (folder / "d/x").read_text() == "1\n"
         assert "up to date" in Repository(folder).dvc("status").stdout
 

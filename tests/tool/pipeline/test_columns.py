@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunData, RunTag
 
 from dvc_mlflow.pipeline.keys import tells
-from dvc_mlflow.pipeline.measures import rank, way
+from dvc_mlflow.pipeline.measures import way
 from dvc_mlflow.store.table_view import by_default
 from support.locked import evaluated, locked, read, row, trained
 from support.pipelines import Stages, evaluate, makes, train
@@ -29,7 +29,7 @@ def measured(*deps: str, file: str, **values: float) -> dict[str, Any]:
 
 
 def test_measures(tmp_path: Path) -> None:
-    """Metrics of evaluations come before those of training; what says nothing comes last."""
+    """Scores of the last evaluation are first, training's are late; what says nothing is last."""
     test = {"loss": 1, "acc": 0.5, "n": 3, "f1": {"cat": 1, "class_1": 1, "macro": 1}}
     stages: Stages = {
         "train": {**train("raw.txt"), "metrics": [{"m.json": {"cache": False}}]},
@@ -39,12 +39,12 @@ def test_measures(tmp_path: Path) -> None:
     files = {"m.json": '{"acc": 1}', "test.json": json.dumps(test), "valid.json": '{"acc": 0.6}'}
     project = locked(tmp_path / "project", stages, {"rate": 1}, {**trained(), **files})
     assert row(project).measures == [
-        "-test/loss",
+        "+valid/acc",
         "+test/acc",
         "+test/f1/cat",
-        "+test/f1/macro",
         "+test/f1/class_1",
-        "+valid/acc",
+        "+test/f1/macro",
+        "-test/loss",
         "+train/acc",
         "?test/n",
     ]
@@ -77,14 +77,6 @@ def test_ways(sign: str, keys: str) -> None:
     assert {key: way(key) for key in keys.split()} == dict.fromkeys(keys.split(), sign)
 
 
-def test_ranks() -> None:
-    """Test, validation, what names no data, training; averages before classes."""
-    keys = ["test/f1", "test/class_1/f1", "eval/f1", "f1", "train/f1", "train/val_f1"]
-    expected = ["test/f1", "test/class_1/f1", "eval/f1", "train/val_f1", "f1", "train/f1"]
-    assert sorted(keys, key=rank) == expected
-    assert rank("f1/macro_avg_2") < rank("f1/2")
-
-
 def data(
     metrics: Mapping[str, float] = {},
     params: Mapping[str, object] = {},
@@ -110,46 +102,61 @@ def view(rows: list[RunData], *measures: str) -> tuple[list[str], str]:
 
 
 def test_what_differs() -> None:
-    """Params that differ are columns: those that tell most rows apart, then the last changed."""
+    """Params that differ are columns, those that tell most rows apart first."""
     given = [("cat", 5), ("dog", 4), ("cow", 4), ("cow", 4)]
-    rows = [data({"acc": 1}, {"a": a, "b": b, "path": f"{a}.csv", "same": 1}) for a, b in given]
-    shown = ["metrics.acc", "params.a", "params.b", "tags.commit"]
-    assert view(rows, "+acc") == (shown, "acc")
-    assert view(rows[2:], "+acc", "-loss") == (["metrics.acc", "tags.commit"], "acc")
+    rows = [data({"acc": n}, {"b": b, "c": c, "same": 1}) for n, (c, b) in enumerate(given)]
+    assert view(rows, "+acc") == (["metrics.acc", "params.c", "params.b"], "acc")
+    assert view(rows[2:], "+acc", "-loss") == (["metrics.acc"], "acc")
+
+
+def test_what_is_the_same() -> None:
+    """What all rows have alike is no column and sorts nothing, unless there is one row only."""
+    rows = [data({"acc": 1, "loss": n}, {"a": 1}, {"commit": "1234567"}) for n in (1, 2)]
+    assert view(rows, "+acc", "-loss") == (["metrics.loss"], "-loss")
+    by_time = "attributes.start_time"
+    assert view([rows[0], rows[0]], "+acc", "-loss") == (["tags.commit"], by_time)
+    assert view(rows[:1], "+acc", "-loss", "-old") == (["metrics.acc", "metrics.loss"], "acc")
+    assert view([*rows, data()], "+acc")[0] == ["metrics.acc"]  # one has none
+
+
+def test_kinds_of_rows() -> None:
+    """Rows of several stages, measured on several data, have columns that name these."""
+    tags = [{"dvc.stage": a, "data": b, "commit": c} for a, b, c in ("123", "456")]
+    assert view([data(tags=each) for each in tags])[0] == [
+        "tags.dvc.stage",
+        "tags.data",
+        "tags.commit",
+    ]
+    assert view([data(tags=tags[0]), data(tags=tags[0]), data()])[0] == ["tags.commit"]
 
 
 def test_what_has_room() -> None:
-    """A browser shows four columns; the first metric and eight params are there in any case."""
-    values = {f"m{i}": 1.0 for i in range(9)}
-    measures = [f"-{key}" for key in values]
-    for n, metrics, params in ((0, 4, 0), (2, 2, 2), (3, 1, 3), (9, 1, 8)):
-        rows = [data(values, {f"p{k}": k == i for k in range(n)}) for i in range(max(n, 1))]
+    """A browser shows three columns; the first metric and eight params are there in any case."""
+    measures = [f"-m{i}" for i in range(9)]
+    for n, metrics, params in ((0, 3, 0), (1, 2, 1), (3, 1, 3), (9, 1, 8)):
+        rows = [
+            data({f"m{i}": float(row) for i in range(9)}, {f"p{k}": k == row for k in range(n)})
+            for row in range(max(n, 2))
+        ]
         found, best = view(rows, *measures)
         assert [name.partition(".")[0] for name in found] == (
-            ["metrics"] * metrics + ["params"] * params + ["tags"]
+            ["metrics"] * metrics + ["params"] * params
         )
         assert (found[0], best) == ("metrics.m0", "-m0")
 
 
 def test_what_sorts() -> None:
-    """The table is sorted by a metric of a known direction that half of the rows have, or by time.
+    """The table is sorted by the first metric of a known direction, or by time.
 
     Rows that have none of its metrics, such as those that compare others, show their own.
     """
     rows = [data({"compare/acc": 1}), data({"a/acc": 1}), data({"a/acc": 2, "old/f1": 1}), data()]
-    measures = ("+old/f1", "+compare/acc", "+a/acc", "?a/x")
-    shown = ["metrics.a/acc", "metrics.compare/acc", "metrics.old/f1", "tags.commit"]
+    measures = ("?a/x", "+a/acc", "+old/f1", "+compare/acc")
+    shown = ["metrics.a/acc", "metrics.compare/acc", "metrics.old/f1"]
     assert view(rows, *measures) == (shown, "a/acc")
     by_time = "attributes.start_time"
-    assert view([data({"a/x": 1})], "?a/x") == (["metrics.a/x", "tags.commit"], by_time)
+    assert view([data({"a/x": 1})], "?a/x") == (["metrics.a/x"], by_time)
     assert view([data()]) == (["tags.commit"], by_time)
-
-
-def test_data() -> None:
-    """Where rows were measured on different data, a column names them."""
-    rows = [data(tags={"data": each}) for each in ("x.csv 1234567", "x.csv 1234568")]
-    assert view(rows)[0] == ["tags.data", "tags.commit"]
-    assert view(rows[:1] * 2)[0] == ["tags.commit"]
 
 
 def test_data_of_an_evaluation(tmp_path: Path) -> None:
@@ -179,19 +186,6 @@ def test_data_of_predictions(tmp_path: Path) -> None:
     tracked = ["raw.txt", "test.txt", "labels.txt"]
     project = locked(tmp_path / "project", stages, {"rate": 1, "a": 1}, files, tracked=tracked)
     assert {each[8:] for each in row(project).data.split(", ")} == {"test.txt", "labels.txt"}
-
-
-def test_matrix() -> None:
-    """The values of a matrix are columns; the item's name, which joins them, is none."""
-    values = [("tree", "3"), ("tree", "5"), ("boost", "3")]
-    rows = [
-        data(params={"item.model": model, "item.depth": depth, "key": f"{model}-{depth}"})
-        for model, depth in values
-    ]
-    shown = {name for name in view(rows)[0] if name.startswith("params.")}
-    assert shown == {"params.item.depth", "params.item.model"}
-    named = [data(params={"item.lr": lr, "item.n": n, "key": k}) for lr, n, k in ("123", "456")]
-    assert "params.key" in view(named)[0]  # of a foreach of mappings, it says something else
 
 
 @pytest.mark.parametrize(
@@ -245,12 +239,11 @@ def test_in_the_store(tmp_path: Path) -> None:
     assert columns(project, row) == {
         "selectedColumns": [
             "metrics.`b/score`",
-            "metrics.`a/score`",
             "params.`b`",
             "params.`a`",
             "tags.`commit`",
         ],
-        "searchFilter": "",
+        "searchFilter": "tags.`dvc.stage` != ''",
         "orderByKey": "metrics.`b/score`",
         "orderByAsc": False,
     }

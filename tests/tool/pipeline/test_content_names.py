@@ -26,7 +26,7 @@ FILES = {**trained(), "other.yaml": "n:\n  rate: 1\n  m: 1\n"}
 
 
 def test_names(tmp_path: Path) -> None:
-    """A committed result's row is named by its digits; its git tags are those of that commit."""
+    """A committed result's row has its digits and subject, and git tags of that commit."""
     project = locked(tmp_path / "project", STAGES, PARAMS, FILES)
     project.add_store()
     project.commit("The results")
@@ -36,7 +36,7 @@ def test_names(tmp_path: Path) -> None:
     commit = project.git("rev-parse", "HEAD^")
     project.write({"raw.txt": "1\n\n"})  # it does not change which commit has the result
     found, _ = recorded(project)
-    assert found.info.run_name == digits(found)
+    assert found.info.run_name == f"{digits(found)} The results"
     assert {key: found.data.tags.get(f"mlflow.source.{key}") for key in GIT} == {
         "git.commit": commit,
         "git.repoURL": "https://***@example.org/repository",
@@ -58,7 +58,7 @@ def test_names_before_a_commit(tmp_path: Path) -> None:
     found = row(project)
     start = "rate=2 units=3 other.n.rate=5"
     assert found.words == start
-    assert found.name == f"{start} {found.digests['train'][:7]}"
+    assert found.name == f"{found.digests['train'][:7]} {start}"
     assert found.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
     assert found.tags["mlflow.user"] == getpass.getuser()
     written = (project.path / "dvc.lock").stat().st_mtime
@@ -76,7 +76,7 @@ def test_experiment(tmp_path: Path) -> None:
     (row,) = project.rows()
     commit = project.git("for-each-ref", "--format=%(objectname)", "refs/exps/*/*/mild-trial")
     assert row.data.params == {"rate": "7"}
-    assert row.info.run_name == f"mild-trial rate=7 {digits(row)}"
+    assert row.info.run_name == f"{digits(row)} mild-trial"
     tags = row.data.tags
     assert (tags["dvc.exp_name"], tags["mlflow.source.git.commit"]) == ("mild-trial", commit)
     time = int(project.git("log", "-1", "--format=%ct", commit)) * 1000
@@ -85,7 +85,7 @@ def test_experiment(tmp_path: Path) -> None:
     for name in ("main", "v1", "HEAD"):
         project.record("--rev", name)
         (head,) = [each for each in project.rows() if each.data.params == {"rate": "1"}]
-        assert head.info.run_name == digits(head)
+        assert head.info.run_name == f"{digits(head)} The results"
     assert len(project.rows()) == 2
 
 
@@ -99,6 +99,7 @@ def test_names_without_history(tmp_path: Path, history: str) -> None:
         project.git("checkout", "-q", "--detach")
     every = read(project)
     (found,) = every.rows
-    assert found.name == found.digests["train"][:7]
+    after = f" after {project.git('rev-parse', 'HEAD')[:7]}" if history == "no branch" else ""
+    assert found.name == f"{found.digests['train'][:7]}{after}"
     assert (found.notes, every.problems, every.reasons) == ([], [], {})
     assert ("mlflow.source.git.commit" in found.tags) == (history == "no branch")

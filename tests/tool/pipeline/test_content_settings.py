@@ -1,12 +1,14 @@
 """`meta.mlflow` in dvc.yaml chooses the experiment and the table's columns."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from support.locked import evaluated, locked, read
+from support.locked import evaluated, locked, read, trained
 from support.pipelines import evaluate, train
 from support.row_content import columns, lines, recorded
+from support.stores import experiments
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
@@ -30,7 +32,7 @@ def test_settings(tmp_path: Path) -> None:
     assert project.client.get_experiment(row.info.experiment_id).name == "mine"
     assert columns(project, row) == {
         "selectedColumns": ["metrics.`train/loss`", "params.`rate`", "metrics.`a/score`"],
-        "searchFilter": "",
+        "searchFilter": "tags.`dvc.stage` != ''",
         "orderByKey": "metrics.`train/loss`",
         "orderByAsc": True,
     }
@@ -60,3 +62,18 @@ def test_wrong_settings(tmp_path: Path) -> None:
         "dvc.yaml: artifacts.m.meta.loader_modul: unknown key; did you mean loader_module?",
     }
     assert (len(found.problems), row.notes) == (5, [])
+
+
+def test_of_today(tmp_path: Path) -> None:
+    """What today's dvc.yaml says of a stage counts for its older results, too."""
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, {"rate": 1}, trained())
+    project.add_store()
+    project.commit("Without settings")
+    meta = {"mlflow": {"experiment": "mine", "prefix": ""}}
+    stages = {"train": {**train("raw.txt"), "meta": meta}}
+    project.again(trained(2) | {"dvc.yaml": json.dumps({"stages": stages})}, {"rate": 2})
+    project.commit("With settings")
+    assert project.record("--rev", "HEAD^").out.startswith("mine: added")
+    assert project.record("--all").out.startswith("mine: 1 row added")
+    assert experiments(project) == ["mine"]
+    assert {key for row in project.rows() for key in row.data.metrics} == {"loss"}

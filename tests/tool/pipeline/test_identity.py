@@ -64,7 +64,7 @@ def test_one_row(tmp_path: Path) -> None:
     assert "added" in said.out
     before = project.lock
     project.dvc("repro", "-q", "-f")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
     assert project.lock == before
 
     project.set({"rate": 2})
@@ -187,7 +187,7 @@ def test_deleted_row(stored: Locked) -> None:
     assert "would add" in stored.record("--dry-run").out
     assert stored.rows() == []
     stored.record()
-    assert stored.record("--dry-run").out.startswith("nothing to do: MLflow has this result\n")
+    assert stored.record("--dry-run").out.startswith("nothing to do: MLflow has this result")
     (row,) = stored.rows()
     stored.client.delete_run(row.info.run_id)
     said = stored.record()
@@ -196,7 +196,7 @@ def test_deleted_row(stored: Locked) -> None:
         [],
     )
     stored.client.restore_run(row.info.run_id)
-    assert stored.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert stored.record().out.startswith("nothing to do: MLflow has this result")
     assert [r.info.run_id for r in stored.rows()] == [row.info.run_id]
 
 

@@ -52,19 +52,23 @@ def test_committed_later(tmp_path: Path) -> None:
     start = f"Not committed, made after **{short(project)}** My pipeline, by "
     assert row.data.tags[NOTE].startswith(start)
     project.client.set_tag(row.info.run_id, NOTE, f"{row.data.tags[NOTE]}\n\nMy own words.")
+    before = short(project)
     project.commit("Raise *the* rate to `2`")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
     tags, commit = only(project).data.tags, project.git("rev-parse", "HEAD")
     assert tags["commit"] == f"{commit[:7]} Raise *the* rate to `2`"
     assert tags["mlflow.source.git.commit"] == commit
-    assert only(project).info.run_name == row.info.run_name
+    assert row.info.run_name[8:] == f"after {before}"
+    name = f"{row.info.run_name[:7]} Raise *the* rate to `2`"
+    assert only(project).info.run_name == name
     lead, commands, way, own = tags[NOTE].split("\n\n")
     assert lead == f"**{commit[:7]}** `` Raise *the* rate to `2` ``, by Tester"
     assert commands == f"- `train`: `{STAGES['train']['cmd']}`"
     assert own == "My own words."
     program, *words = shlex.split(way.split("`")[1])
     assert (program, project.tool(*words).status) == ("dvc-mlflow", 0)
-    assert (project.path / "restored" / f"{row.info.run_name}" / "model.txt").exists()
+    (folder,) = (project.path / "restored").glob(f"{name[:7]}-Raise-*")
+    assert (folder / "model.txt").exists()
 
 
 def test_experiment(tmp_path: Path) -> None:

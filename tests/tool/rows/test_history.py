@@ -68,8 +68,8 @@ def test_nothing_is_recorded_twice(long: Repository) -> None:
     """A second import adds nothing, nor does `record` of a commit or of the workspace."""
     assert long.record("--all").out == NOTHING
     assert long.record("--rev", "v1..v2").out == NOTHING
-    assert long.record("--rev", "v1").out.startswith("nothing to do: MLflow has this result\n")
-    assert long.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert long.record("--rev", "v1").out.startswith("nothing to do: MLflow has this result")
+    assert long.record().out.startswith("nothing to do: MLflow has this result")
     assert len(long.rows()) == 30
 
 

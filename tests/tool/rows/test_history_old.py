@@ -74,7 +74,7 @@ def test_ignored_dvc_file(tmp_path: Path, ignores: str) -> None:
     project.dvc("repro", "-q")
     project.commit("A result")
     assert project.record("--all").out.startswith("project: 1 row added\nall rows: ")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
     assert len(project.rows()) == 1
 
 

@@ -176,7 +176,7 @@ def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
             said = [record.communicate() for record in records]
         assert [record.returncode for record in records] == [0] * 2, said
         assert [error for _, error in said] == [""] * 2
-        nothing = "nothing to do: MLflow has this result\n"
+        nothing = "nothing to do: MLflow has this result"
         assert sorted(out.startswith(nothing) for out, _ in said) == [False, True]
         assert contents(project, address) == expected
 

@@ -108,8 +108,9 @@ def test_fetch_from_nowhere(tmp_path: Path) -> None:
 
 
 def test_nothing_new(tmp_path: Path) -> None:
-    """A second `record --all` reads nothing, until DVC's cache has what was missing."""
-    stages = {"a": evaluate("a", "raw.txt", cache=True)}
+    """A second `record --all` reads nothing but what the rows lack, until DVC's cache has it."""
+    meta = {"mlflow": {"experiment": "mine"}}
+    stages = {"a": {**evaluate("a", "raw.txt", cache=True), "meta": meta}}
     project = repository(tmp_path / "project", stages)
     project.dvc("repro", "-q")
     project.commit("The result")
@@ -120,9 +121,11 @@ def test_nothing_new(tmp_path: Path) -> None:
     assert "a.json: not as in dvc.lock; `--fetch` looks in DVC's remote" in first.error
     second = project.record("--all")
     nothing = "nothing to do: MLflow has all results that can be read\n"
-    assert (second.error, second.out) == ("", nothing)
+    (row,) = project.rows()
+    lacking = f"dvc-mlflow: {row.info.run_name[:7]}: a.json: not as in dvc.lock\n"
+    assert (second.error, second.out) == (lacking, nothing)
     project.dvc("fetch", "-q")
     third = project.record("--all")
-    assert (third.error, third.out.partition("\n")[0]) == ("", "project: 1 row completed")
+    assert (third.error, third.out.partition("\n")[0]) == ("", "mine: 1 row completed")
     (row,) = project.rows()
     assert row.data.metrics == {"a/score": 1}

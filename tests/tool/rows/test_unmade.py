@@ -68,7 +68,7 @@ def test_rows(notebook: Repository, tmp_path: Path) -> None:
     assert second.data.tags["git.names"] == "main"
     assert third.data.tags["dvc.exp_name"] == "wise-wolf"
     assert project.record("--all").out.startswith("nothing to do")
-    assert project.record().out.startswith("nothing to do: MLflow has this result\n")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
 
 
 def test_checkout(notebook: Repository, tmp_path: Path) -> None:
@@ -114,6 +114,35 @@ def test_beside_stages(tmp_path: Path) -> None:
     assert (said.status, said.error) == (0, ""), said
     (folder,) = (path for path in (project.path / "restored").iterdir() if (path / ".git").exists())
     assert (folder / "model.pkl").read_text() == "model\n"
+
+
+def test_dvclive_2(tmp_path: Path) -> None:
+    """What DVCLive declares in its own dvc.yaml is in the row of the stage that makes its metrics.
+
+    A param of both is there once, by its own name, and the description has the stage's command.
+    """
+    stage = {
+        "cmd": "python train.py",
+        "params": ["rate"],
+        "metrics": [{"dvclive/metrics.json": {"cache": False}}],
+    }
+    of_its_own = {"params": ["own.yaml"], "metrics": ["metrics.json"], "plots": [{"plots": {}}]}
+    project = locked(
+        tmp_path / "project",
+        {"train": stage},
+        {"rate": 1},
+        {
+            "dvclive/dvc.yaml": json.dumps(of_its_own),
+            "dvclive/own.yaml": "rate: 1\nunits: 2\n",
+            "dvclive/metrics.json": '{"loss": 3}',
+            "dvclive/plots/loss.tsv": "step \t loss\n0\t9\n1\t3\n",
+        },
+    )
+    found = row(project)
+    assert {*found.digests} == {"train", "dvclive/dvc.yaml"}
+    assert found.params == {"rate": "1", "units": "2"}
+    assert (found.metrics["train/loss"], found.curves["loss"]) == (3, [(0, 9), (1, 3)])
+    assert found.tags["dvc.stage"] == "train"
 
 
 def test_stages_without_result(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_new(store: Store) -> None:
     given = row(at=Standing(2, 1, "c" * 40))
     assert bring(store, given).verb == "added"
     run = only(store)
-    assert (run.info.run_name, run.info.status) == ("rate=2 aaaaaaa", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("aaaaaaa rate=2", "FINISHED")
     assert run.data.params == {"rate": "2"}
     assert len(points(store, run)) == len(CURVE)
     has = find_run(store, given.wanted.digests).has
@@ -118,7 +118,7 @@ def test_joined(store: Store) -> None:
     done = bring(store, both)
     assert (done.verb, done.stages) == ("completed", ["score"])
     run = only(store)
-    assert run.info.run_name == "rate=2 bbbbbbb"
+    assert run.info.run_name == "bbbbbbb rate=2"
     assert len(points(store, run)) == len(CURVE) + 1
     assert run.data.tags["dvc-mlflow.found-by"].split() == ["aaaaaaa", "bbbbbbb"]
 
@@ -201,7 +201,7 @@ def test_begun(store: Store, kind: str) -> None:
     begun = Begun(store.client.get_run(run.info.run_id), is_anew=kind == "anew")
     done = bring(store, row(), begun)
     assert (done.run_id == run.info.run_id) == (kind != "anew")
-    name = "mine" if kind == "renamed" else "rate=2 aaaaaaa"
+    name = "mine" if kind == "renamed" else "aaaaaaa rate=2"
     assert done.name == only(store).info.run_name == name
     note = only(store).data.tags["mlflow.note.content"]
     assert (note == "my words") == (kind == "renamed")
