@@ -45,20 +45,20 @@ PLACES = {
 WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
-    "": 687,  # beside the folders
-    "commands": 689,
-    "follow": 1479,
-    "pipeline": 1025,
-    "project": 1429,
-    "record": 364,
-    "registry": 148,
-    "rows": 1080,
-    "store": 987,
+    "": 698,  # beside the folders
+    "commands": 734,
+    "follow": 907,
+    "pipeline": 1003,
+    "project": 1340,
+    "record": 373,
+    "registry": 150,
+    "rows": 1101,
+    "store": 949,
     "sweep": 517,
 }
 """The most lines of code of each folder: it may get fewer."""
 MOST_OF = {
-    ("commands/promote.py",): 110,
+    ("commands/promote.py",): 112,
     ("rows/kept_trees.py",): 110,
     (
         "commands/restore.py",
