@@ -61,7 +61,10 @@ def test_stages_are_those_of_the_main_job(name: str) -> None:
     model = stage.get("meta", {}).get("mlflow", {}).pop("model", None)
     moved = json.dumps([stage, model]).replace("${item}: ", "").replace("-claims", "")
     stage, model = json.loads(re.sub(r"(\.\./)+(stages|requirements)", r"\2", moved))
-    assert stage == MAIN[name]
+    main = json.loads(json.dumps(MAIN[name]))
+    for each in (stage, main):  # the claims compare other params
+        each.get("meta", {}).get("mlflow", {}).pop("columns", None)
+    assert stage == main
     if name == "train":
         artifact = YAML(typ="safe").load(ROOT / "dvc.yaml")["artifacts"]["vanilla-lstm"]
         assert model == {"path": artifact["path"], **artifact["meta"]}

@@ -12,7 +12,7 @@ from ..git import ask, check_git, glob
 from ..pipeline.row import DIGITS, NO_MODEL, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
 from ..pipeline.tags import UNREAD
-from ..place import main_repository
+from ..place import main_repository, project_root
 from ..project.project import Project
 from ..record.passes import record_everything
 from ..record.recording import Options, Recording
@@ -58,6 +58,8 @@ def _project(root: Path) -> Project:
     try:
         return Project()
     except ProjectError as error:
+        if project_root():
+            raise
         form, lock = "--format=; commit %h of %S has results", glob("", "**/dvc.lock")
         there = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
         raise ProjectError(f"{error}{there}") from None

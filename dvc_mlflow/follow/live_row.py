@@ -101,21 +101,25 @@ class LiveRow:
                     self._take(store, run, script)
         return [*elsewhere]
 
-    def end(self, run: StageRun, status: str, why: str) -> None:
-        """Mark it as FAILED or KILLED, as a stage has no result.
+    def end(self, run: StageRun, status: str, why: str) -> bool:
+        """Mark it as FAILED or KILLED, as a stage has no result, unless somebody has completed it.
 
         The results that it has of earlier stages get a row of their own, like any without one.
+        Return whether it was marked.
         """
         self._stop()
         with self._locked() as store:
-            self._open(store, run)
-            if self._is_live(store):
-                tags = self._tags(store)
-                for key in (k for k in tags if k.startswith(LOCK) or k in (WHOLE, KEPT)):
-                    store.client.delete_tag(self.run_id, key)
-                text = f"{ended(status, why)}\n\n{tags.get(NOTE, '')}"
-                log(store, self.run_id, tags={NOTE: text, LIVE: ""})
-                store.client.set_terminated(self.run_id, status)
+            if not self.run_id:
+                self._open(store, run)
+            if not self._is_live(store):
+                return False
+            tags = self._tags(store)
+            for key in (k for k in tags if k.startswith(LOCK) or k in (WHOLE, KEPT)):
+                store.client.delete_tag(self.run_id, key)
+            text = f"{ended(status, why)}\n\n{tags.get(NOTE, '')}"
+            log(store, self.run_id, tags={NOTE: text, LIVE: ""})
+            store.client.set_terminated(self.run_id, status)
+        return True
 
     def end_scripts(self, status: str) -> None:
         """End the runs below it that a script has left RUNNING, as its stage has ended."""

@@ -230,11 +230,12 @@ class LiveRows:
         """End the row of a stage that has no result; what it has of others is recorded anew."""
         row, status = known.row, "KILLED" if run.was_killed else "FAILED"
         why = why or f"stage {known.stage.name} ended without a result"
-        row.end(run, status, why)
+        is_ended = row.end(run, status, why)
         row.end_scripts(status)
         self._open.pop(row, None)
         self._new.look_again(run.home)
-        self._say(f"{why}{', as its `dvc` was killed' if run.was_killed else ''}: {row.line}")
+        if is_ended:
+            self._say(f"{why}{', as its `dvc` was killed' if run.was_killed else ''}: {row.line}")
         return True
 
     def _say_once(self, line: str) -> None:

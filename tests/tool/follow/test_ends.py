@@ -138,13 +138,13 @@ def test_replaced_lock(tmp_path: Path) -> None:
         project.commit("2")
         project.git("switch", "-q", "-c", "other", "HEAD~1")
         follower.process.send_signal(signal.SIGCONT)
-        follower.wait_for("added: row 'rate=2")
+        follower.wait_for("rate=2'", 2)
     rows = [(row.data.params["rate"], row.info.status) for row in project.rows()]
     assert sorted(rows) == [("1", "FINISHED"), ("2", "FINISHED")], follower.lines
 
 
 def test_lost_file(tmp_path: Path) -> None:
-    """What a row lacks is said once, and not again with each commit that has the result."""
+    """That a row lacks a file is said once, and not again with each commit that has the result."""
     stage = {"cmd": "echo '{\"n\": 1}' > a.json", "metrics": ["a.json"]}
     project = repository(tmp_path / "project", {"a": stage})
     project.dvc("repro", "-q")
@@ -156,7 +156,8 @@ def test_lost_file(tmp_path: Path) -> None:
             project.write({"note": message})
             project.commit(message)
             assert "a.json" in project.record().error
-        assert len([line for line in follower.lines if "a.json: not as in" in line]) == 1
+        assert [line for line in follower.lines if "a.json: not as in" in line] == []
+        assert len([line for line in follower.lines if "rows that lack files: 1;" in line]) == 1
 
 
 def test_one_row(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_folder_of_the_users(place: Place) -> None:
     project = place.project
     above, run = project.path / "restored", project.rows()[-1]
     project.write({"restored/.gitignore": "mine\n", "restored/.dvc/config": "['core']\n"})
-    theirs = above / (run.info.run_name or "")
+    theirs = above / (run.info.run_name or "").replace(" ", "-")
     theirs.symlink_to(place.outside / "nowhere")
     said = restore(project, run)
     assert (said.status, said.error) == (1, no_worktree(theirs))
