@@ -21,10 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .commands.run import run  # without argparse, to start the command sooner
 
             return run(command)
-        if words[:1] == ["dvc"]:
-            text = " ".join(["dvc", *words[1:]])
-            warn(f"`dvc-mlflow dvc` is gone; type `{text}`, or `dvc-mlflow run {text}`")
-            return 2
         return _run_parsed(words)
     except (ToolError, OSError) as error:  # of the system, such as a full disk
         where = getattr(error, "filename", None)

@@ -8,7 +8,7 @@ also those that the environment adds (`GIT_CONFIG_COUNT`).
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -200,7 +200,7 @@ class Blobs:
                 return git("cat-file", "blob", name, cwd=self._top, env=_NO_SERVER)
             except ProjectError:
                 return None
-        self._ask([name])
+        self._ask(name)
         kind, content = self._answer()
         return content if kind == b"blob" else None  # a link can lead out, or nowhere
 
@@ -208,31 +208,15 @@ class Blobs:
         """Whether git has a file or a folder, named as `<commit>:<path>`."""
         if "\n" in name:
             return bool(ask("rev-parse", "-q", "--verify", name, cwd=self._top))
-        self._ask([name])
+        self._ask(name)
         kind, _ = self._answer()
         return bool(kind)
 
-    def trees(self, names: Sequence[str]) -> Iterator[list[tuple[bytes, bytes, bytes]]]:
-        """Yield mode, name and object of all that each of these trees has; raises `ProjectError`.
-
-        They are git objects, not those of commits. Many at once are faster than one by one.
-        """
-        for start in range(0, len(names), _AT_ONCE):
-            own = names[start : start + _AT_ONCE]
-            self._ask(own)
-            answers = [self._answer() for _ in own]
-            for name, (kind, content) in zip(own, answers, strict=True):
-                # A partial clone can lack it, and has a server to ask.
-                is_here = kind == b"tree"
-                tree = content if is_here else git("cat-file", "tree", name, cwd=self._top)
-                form = rb"(\d+) ([^\0]+)\0(.{%d})" % (len(name) // 2)
-                yield re.findall(form, tree, re.DOTALL)
-
-    def _ask(self, names: Sequence[str]) -> None:
+    def _ask(self, name: str) -> None:
         if self._process is None:
             self._start()
         with suppress(BrokenPipeError):  # git refuses this repository
-            self._input.write(os.fsencode("".join(f"{name}\n" for name in names)))
+            self._input.write(os.fsencode(f"{name}\n"))
             self._input.flush()
 
     def _answer(self) -> tuple[bytes, bytes]:
@@ -267,8 +251,6 @@ class Blobs:
 
 
 _NO_SERVER = {"GIT_NO_LAZY_FETCH": "1"}
-_AT_ONCE = 50
-"""So many names of objects fit into the smallest pipe: git may not read while nobody reads it."""
 
 
 def _command(*arguments: str) -> list[str]:

@@ -36,10 +36,6 @@ class Input(NamedTuple):
     path: str
     md5: str
     stage: str
-    kind: str = ""
-    """Of its source, which never has other bytes: MLflow's name for it."""
-    source: str = ""
-    """The source, as JSON."""
 
 
 class ServedModel(NamedTuple):

@@ -175,30 +175,6 @@ def _is_ignored(project: Project, path: str) -> bool:
     return is_cache or bool(project.repo.scm.is_ignored(path))
 
 
-def md5_of_text(project: Project, path: str) -> str:
-    """Return the md5 of a file of the checkout or the commit, or "" if there is none."""
-    text = project.text(path)
-    return "" if text is None else content_md5(text.encode())
-
-
-def address_of(project: Project, oid: str) -> tuple[str, str]:
-    """Return where the bytes with this md5 are: kind and address of a data set's source.
-
-    They are in DVC's default remote, or in its cache if MLflow cannot read the remote: it reads
-    only some kinds, none that keeps versions of files, and none with a user in its address.
-    """
-    remote = project.repo.config["remote"].get(project.remote, {})
-    start = str(remote.get("url", ""))
-    kind = start.partition("://")[0] if "://" in start else "local"
-    known = kind in ("local", "s3", "gs", "hdfs", "http", "https")
-    has_secret = kind != "local" and bool({"@", "?", "#"} & {*start})
-    if not start or not known or has_secret or {"version_aware", "worktree"} & remote.keys():
-        start, kind = str(project.repo.cache.local.path), "local"
-        start = start.removesuffix("/files/md5")
-    kind = "http" if kind.startswith("http") else kind
-    return kind, f"{start.rstrip('/')}/files/md5/{oid[:2]}/{oid[2:]}"
-
-
 def cache_stamp(project: Project) -> str:
     """Return what changes when DVC's cache gets a file."""
     path = Path(project.repo.cache.local.path)

@@ -1,6 +1,5 @@
 """What a row holds of a stage: params, metrics, curves, files and data sets, from DVC alone."""
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import ProjectError, one_line
@@ -23,7 +22,6 @@ from ..pipeline.tags import MD5
 from ..project import files
 from ..project.dvc_errors import parse
 from ..project.files import SMALL, File
-from ..project.project import Project
 from .result import Result
 from .served_models import add_models
 
@@ -116,21 +114,11 @@ def inputs_of(result: Result, stages: Sequence[Stage]) -> list[Input]:
     """Return the data sets that these stages of a row read."""
     called = labels(result.row_stages)
     return [
-        Input(dep.path, dep.md5, called[stage.name], *_source(result.project, dep.md5))
+        Input(dep.path, dep.md5, called[stage.name])
         for stage in stages
         for dep in stage.deps
         if dep.md5 and (dep.makers or dep.is_data)
     ]
-
-
-def _source(project: Project, md5: str) -> tuple[str, str]:
-    """Return the kind of a data set's source, and the source as JSON.
-
-    The source is DVC's file of this md5, so it never has other bytes. For a folder, it is the list
-    of its files.
-    """
-    kind, address = files.address_of(project, md5)
-    return kind, json.dumps({"url" if kind == "http" else "uri": address})
 
 
 def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Part) -> None:

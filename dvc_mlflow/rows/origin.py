@@ -92,12 +92,6 @@ def of_commit(top: Path, commit: str) -> Origin:
     return Origin(commit, "", author, int(at) * 1000, False, True, kept, (), base, subject)
 
 
-def of_experiment(top: Path, of: Origin, name: str) -> Origin:
-    """Return the origin `of` a commit as that of one of DVC's experiments."""
-    subject = _subject(top, of.base) if of.base else ""
-    return of._replace(experiment=name, names=[name], subject=subject, is_committed=False)
-
-
 def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
     """Return the origin of results of the workspace that no commit has: they are this user's."""
     folders = {posixpath.dirname(stage.group) for stage in pipeline.stages.values()}

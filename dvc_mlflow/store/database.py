@@ -1,6 +1,5 @@
 """The database behind a store that is not a server: its file and its schema."""
 
-import json
 import os
 import re
 import sqlite3
@@ -22,14 +21,13 @@ mlflow.store.db.utils._get_latest_schema_revision = cache(
     mlflow.store.db.utils._get_latest_schema_revision
 )
 
-_PLACES = {
-    "experiments": ["artifact_location"],
-    "runs": ["artifact_uri"],
-    "logged_models": ["artifact_location"],
-    "model_versions": ["source", "storage_location"],
-    "datasets": ["dataset_source"],
-}
-"""The columns of MLflow's tables with absolute addresses."""
+_ADDRESSES = [
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+]
+"""The tables and columns of MLflow's database that say where files are."""
 
 
 def check_schema(address: str) -> None:
@@ -80,19 +78,10 @@ def follow_move(path: Path, root: Path) -> None:
     Git's folder knows where it was. Raises what SQLite raises.
     """
     known = own_folder(root) / "place"
-    was, now = Path(known.read_text()) if known.exists() else root, root
-    if was != now and (path.parent / "mlartifacts").is_dir():  # else only the database was copied
+    was = Path(known.read_text()) if known.exists() else root
+    if was != root and (path.parent / "mlartifacts").is_dir():  # else only the database was copied
         with closing(sqlite3.connect(path)) as store, store:
-            for form in (lambda p: f"{p.as_uri()}/", lambda p: f"{p}/", _as_source):
-                for table, columns in _PLACES.items():
-                    for column in columns:
-                        start, length = f"substr({column}, 1, ?) = ?", len(form(was))
-                        rest = f"? || substr({column}, {length + 1})"
-                        update = f"UPDATE {table} SET {column} = {rest} WHERE {start}"  # noqa: S608
-                        store.execute(update, [form(now), length, form(was)])
+            for table, column in _ADDRESSES:
+                moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608
+                store.execute(moved, [f"{was.as_uri()}/", f"{root.as_uri()}/"])
     known.write_text(f"{root}")
-
-
-def _as_source(place: Path) -> str:
-    """Return the start of a data set's source, a file in DVC's cache, as MLflow keeps it."""
-    return json.dumps({"uri": f"{place}/"})[:-2]

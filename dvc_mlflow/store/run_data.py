@@ -1,5 +1,6 @@
 """Send parts of a row to MLflow in few requests, so that a killed recording can be resumed."""
 
+import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +64,8 @@ def log_inputs(store: Store, run: Run, inputs: Iterable[Input]) -> None:
 
 
 def _input(given: Input) -> DatasetInput:
-    dataset = Dataset(given.path[-250:], given.md5[:36], given.kind, given.source)
+    source = json.dumps({"uri": given.path})  # in the repository: the digest says which bytes
+    dataset = Dataset(given.path[-250:], given.md5[:36], "local", source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
 
 

@@ -233,9 +233,3 @@ def test_how_it_is_called(project: Repository) -> None:
     assert project.run(*run, "--", "echo", "--", "x").stdout == "-- x\n"
     assert "usage: dvc-mlflow run COMMAND" in project.run(*run, "--help").stdout
     assert project.run(*run, check=False).stderr.endswith("run: the command is missing\n")
-    done = project.run("dvc-mlflow", "dvc", "repro", "-q", check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "dvc-mlflow: `dvc-mlflow dvc` is gone; type `dvc repro -q`, or `dvc-mlflow run dvc "
-        "repro -q`\n"
-    )
