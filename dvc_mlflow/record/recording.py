@@ -243,12 +243,12 @@ def _bring(store: Store, result: Result, row: Row, ended: Mapping[str, Sequence[
     known = where.complete.digests.keys() if where.complete else set()
     if not ({*names} - known <= row.parts.keys()):
         return Written("", row.name, "", names, [_GONE])  # the row has only what that run lacked
-    if had and wants.standing.rank == 1 and wants.standing.is_better(had.standing):
-        release(store, had.run_id, had.kept)  # killed in between, both are done again
-    written = upsert(store, row, where, begun)
-    if had and row.tags.get(KEPT, had.kept) != had.kept:  # the new tree has all of the former one
-        release(store, had.run_id, had.kept)
-    return written
+    run_id, kept = (had.run_id, had.kept) if had else ("", "")
+    if begun:
+        run_id, kept = begun.run.info.run_id, begun.run.data.tags.get(KEPT, "")
+    if row.tags.get(KEPT, kept) != kept:  # the new tree has all of the former one
+        release(store, run_id, kept)  # killed in between, both are done again
+    return upsert(store, row, where, begun)
 
 
 def release(store: Store, run_id: str, kept: str) -> bool:

@@ -102,7 +102,8 @@ def test_experiment_that_was_followed(project: Repository, where: list[str]) -> 
         running = subprocess.Popen(command, cwd=project.path, env=environment())
         wait(lambda: len(project.rows()) > n)
         (gates / "train").touch()
-        wait(lambda: project.git("for-each-ref", "refs/rows") != before)
+        if not where:  # of a copy, only DVC's own commit has results
+            wait(lambda: project.git("for-each-ref", "refs/rows") != before)
         (gates / "a").touch()
         assert running.wait(60) == 0
         project.record("--all")
