@@ -74,8 +74,10 @@ def tips(root: Path, before: float) -> Sequence[str]:
 
     All its others from that time can be reached from them.
     """
-    starts, options = committed(checkout(root)).starts, ("--no-walk", f"--before={before:.0f}")
-    return ask("rev-list", *options, "--stdin", cwd=root, text="\n".join(starts)).split()
+    starts, options = committed(checkout(root)).starts, (f"--since={before:.0f}", "--boundary")
+    listed = ask("rev-list", *options, "--stdin", cwd=root, text="\n".join(starts)).split()
+    parents = [commit[1:] for commit in listed if commit.startswith("-")]  # of newer ones
+    return [*parents, *(commit for commit in starts if commit not in listed)]
 
 
 def _state(project: Project, root: Path) -> dict[str, Any]:
