@@ -77,7 +77,7 @@ def test_table(compared: Repository, table: str) -> None:
     """The address that `ui` prints opens the table with our columns, lowest loss first."""
     with browser(2600, 900) as driver:
         driver.get(table)
-        wait_for(driver, "matching runs", "test/loss", "train.epochs", "epochs=2")
+        wait_for(driver, "matching runs", "test/loss", "train.epochs", " two")
         heads, rows = driver.execute_script(TABLE)
     assert set(heads.values()) == {"Duration", "test/loss", "model.units", "train.epochs"}
     found = [{heads[column]: text for column, text in row.items()} for row in rows]

@@ -102,7 +102,7 @@ NONE = ["", "nothing", "0000000", "%", "' or '1' = '1", "\\", "x" * 9000, "../x"
 
 def test_none(project: Repository) -> None:
     """If no row is called so, one line says what names a row."""
-    rule = "RUN must be a row's name, four or more of its digits, its run id or its experiment"
+    rule = "ROW must be a row's name, four or more of its digits, its run id or its experiment"
     for name in [*NONE, "\x1b[31m"]:
         said = project.tool("restore", name)
         assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)

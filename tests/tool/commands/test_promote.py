@@ -333,7 +333,7 @@ def test_rows_without_a_result(project: Repository) -> None:
     (good,) = project.rows()
     client, experiment = project.client, good.info.experiment_id
     for wrong in ("0" * 32, "x; touch file", "../x", "", "\x1b[31m"):
-        assert refused(project, wrong).startswith("RUN must be a row's name")
+        assert refused(project, wrong).startswith("ROW must be a row's name")
     started = client.create_run(experiment).info.run_id
     why, *_ = refused(project, started).splitlines()
     assert why.startswith(
