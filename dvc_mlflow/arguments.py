@@ -86,8 +86,8 @@ def _add_those_of_one_row(commands: Any) -> None:
     for command in (restore, forget, promote):
         command.add_argument(
             "run",
-            metavar="RUN",
-            help="name, four or more digits, DVC experiment or run id of a row",
+            metavar="ROW",
+            help="a row of the table: its name, four or more digits, DVC experiment or run id",
         )
     promote.add_argument(
         "--stage", metavar="NAME", default="champion", help="another stage (default: champion)"

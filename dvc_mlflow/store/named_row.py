@@ -23,7 +23,7 @@ def read_run(root: Path, named: str) -> Run:
         else:
             found = _called(store, named)
     if not found:
-        rule = "RUN must be a row's name, four or more of its digits, its run id or its experiment"
+        rule = "ROW must be a row's name, four or more of its digits, its run id or its experiment"
         raise ToolError(f"{rule}; there is none for {named!r:.200}")
     if len(found) > 1:
         some = ", ".join(f"{run.info.run_name!r} ({run.info.run_id})" for run in found[:5])
