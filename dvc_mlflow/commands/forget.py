@@ -1,4 +1,4 @@
-"""`dvc-mlflow forget RUN`: delete a row, and the ref that keeps its files in git for it alone."""
+"""`dvc-mlflow forget ROW`: delete a row, and the ref that keeps its files in git for it alone."""
 
 import argparse
 

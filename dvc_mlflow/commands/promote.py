@@ -1,4 +1,4 @@
-"""`dvc-mlflow promote RUN`: make a row's model the champion, if it is better on the same data.
+"""`dvc-mlflow promote ROW`: make a row's model the champion, if it is better on the same data.
 
 The registry is git's tags, made by GTO: a version at the commit that has the row's result, and a
 stage, such as `champion`. MLflow shows them.

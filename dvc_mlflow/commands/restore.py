@@ -1,4 +1,4 @@
-"""`dvc-mlflow restore RUN`: a row's code, params and files in a folder of their own."""
+"""`dvc-mlflow restore ROW`: a row's code, params and files in a folder of their own."""
 
 import argparse
 from collections.abc import Mapping
