@@ -192,8 +192,8 @@ def test_before_dvc(tmp_path: Path) -> None:
 
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "-f", "one")
     assert project.record().status == 0
-    wait_for_store(project, lambda: "RUNNING" not in statuses(project))
-    assert {run.info.run_id for run in tops(project)} == {*rows}
+    wait_for_store(project, lambda: {run.info.run_id for run in tops(project)} == {*rows})
+    assert "RUNNING" not in statuses(project)
     again = [r for r in project.rows() if r.info.run_name == "training"]
     assert [r.data.tags.get("mlflow.parentRunId") for r in again] == [None, first.info.run_id]
     assert again[1].data.metrics == {"score": 0.5}
