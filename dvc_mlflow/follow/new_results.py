@@ -29,7 +29,7 @@ class NewResults:
     """Records what is new in a repository's projects, once; `say` gets lines for a user.
 
     Without `history`, commits that were there before this process began are not read, if they never
-    were, nor are projects in which no `dvc` has run since.
+    were, nor are projects in which nothing was written since.
     """
 
     def __init__(self, root: Path, say: Callable[[str], object], *, history: bool) -> None:
@@ -41,13 +41,9 @@ class NewResults:
         self._listed, self._signs, self._refs = 0.0, list[Stamp | None](), dict[str, Stamp | None]()
         self._stores: dict[str, ExperimentStores] = {}
         self._said: set[str] = set()
-        began = 0.0 if history else processes.began(os.getpid())
-        self._old = None if history else tips(root, began + 1)
+        self._began = 0.0 if history else processes.began(os.getpid())
+        self._old = None if history else tips(root, self._began + 1)
         self._list()
-        for home in [] if history else self.homes:
-            now = self._stamps(home.folder)
-            if all(each.time < began * 1e9 for each in now.values() if each):
-                self._seen[home.folder] = now
 
     def record(self, is_new: Callable[[str, Result], bool], running: Set[str]) -> None:
         """Record what is new in projects and commits; raises `ToolError`.
@@ -56,7 +52,7 @@ class NewResults:
         live rows.
         """
         self._list()
-        for folder in [home.folder for home in self.homes]:
+        for folder in [home.folder for home in self.homes if self._is_used(home)]:
             now = self._stamps(folder)
             is_whole = all(each.age > _YOUNG for each in now.values() if each)
             if is_whole and now != self._seen.get(folder):
@@ -96,7 +92,9 @@ class NewResults:
         if now == self._refs:
             return
         self._refs = now  # an error is said once
-        for folder in {home.inner: home.folder for home in reversed(self.homes)}.values():
+        # The queue and `--temp` lock the main project, and write nothing else in it.
+        used = [home for home in self.homes if self._is_used(home, ".dvc/tmp/lock")]
+        for folder in {home.inner: home.folder for home in reversed(used)}.values():
             with Project(at=Path(folder)) as project:
                 recording = self._recording(project)
                 record_new(project, self._root, recording, running, self._old)
@@ -121,6 +119,12 @@ class NewResults:
             self.homes = [*homes(self._root)]
             self._files = {home.folder: files_watched(home.folder) for home in self.homes}
             self._listed, self._signs = time.monotonic(), signs
+
+    def _is_used(self, home: ProjectHome, *more: str) -> bool:
+        """Whether one of a project's files was written since this process began."""
+        since, files = self._began * 1e9, [f"{home.folder}/{name}" for name in more]
+        found = map(stamp, (*files, *self._files[home.folder]))
+        return not since or any(each.time >= since for each in found if each)
 
     def _stamps(self, home: str) -> _Stamps:
         return {path: stamp(path) for path in self._files[home]}

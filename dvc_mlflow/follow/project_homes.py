@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..git import ask, checkout, glob, names, text
+from ..git import ask, checkout, glob, names
 from ..place import folder_of
 
 
@@ -55,12 +55,10 @@ def homes(root: Path) -> Iterator[ProjectHome]:
 
 
 def files_watched(home: str) -> list[str]:
-    """Return the files that decide a project's results: dvc.yaml, dvc.lock, and git's HEAD."""
+    """Return the files that decide a project's results: each dvc.yaml and dvc.lock."""
     top = checkout(Path(home))
-    folder, git = folder_of(Path(home), top), text("rev-parse", "--absolute-git-dir", cwd=top)
-    patterns = [glob(folder, f"**/{name}") for name in ("dvc.lock", "dvc.yaml")]
-    found = [f"{top}/{name}" for name in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
-    return [*found, f"{git}/HEAD", f"{git}/logs/HEAD"]
+    patterns = [glob(folder_of(Path(home), top), f"**/{name}") for name in ("dvc.lock", "dvc.yaml")]
+    return [f"{top}/{name}" for name in names("ls-files", "-co", "-z", "--", *patterns, cwd=top)]
 
 
 def refs_watched(git: Path) -> dict[str, Stamp | None]:
