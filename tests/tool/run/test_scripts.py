@@ -99,7 +99,8 @@ def ran(project: Repository, gates: Sequence[Path], *command: str) -> list[Run]:
             old.add(begun[-1].info.run_id)
             gate.touch()
         assert process.wait(60) == 0
-    assert project.record("--all").status == 0
+    for which in ([], ["--all"]):  # the checkout's, and an experiment's
+        assert project.record(*which).status == 0
     return begun
 
 
