@@ -47,7 +47,7 @@ WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 MOST = {
     "": 682,  # beside the folders
     "commands": 736,
-    "follow": 911,
+    "follow": 910,
     "pipeline": 999,
     "project": 1326,
     "record": 375,
