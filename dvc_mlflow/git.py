@@ -197,30 +197,25 @@ class Blobs:
         """
         if "\n" in name:  # the input of older versions of git ends at a line's end
             try:
-                return git("cat-file", "blob", name, cwd=self._top, env=_NO_SERVER)
+                return git("cat-file", "blob", name, cwd=self._top, env=NO_SERVER)
             except ProjectError:
                 return None
-        self._ask(name)
-        kind, content = self._answer()
+        kind, content = self._object(name)
         return content if kind == b"blob" else None  # a link can lead out, or nowhere
 
     def has(self, name: str) -> bool:
         """Whether git has a file or a folder, named as `<commit>:<path>`."""
         if "\n" in name:
             return bool(ask("rev-parse", "-q", "--verify", name, cwd=self._top))
-        self._ask(name)
-        kind, _ = self._answer()
-        return bool(kind)
+        return bool(self._object(name)[0])
 
-    def _ask(self, name: str) -> None:
+    def _object(self, name: str) -> tuple[bytes, bytes]:
+        """Return kind and content of an object, or nothing twice if git lacks it."""
         if self._process is None:
             self._start()
         with suppress(BrokenPipeError):  # git refuses this repository
             self._input.write(os.fsencode(f"{name}\n"))
             self._input.flush()
-
-    def _answer(self) -> tuple[bytes, bytes]:
-        """Return kind and content of the next object that was asked for, or nothing twice."""
         head = self._output.readline().split()
         if head[-1:] in ([], [b"missing"], [b"ambiguous"]):
             return b"", b""
@@ -235,7 +230,7 @@ class Blobs:
         self._process = subprocess.Popen(
             _command("cat-file", "--batch", "--follow-symlinks"),
             cwd=self._top,
-            env={**_environment(), **_NO_SERVER},
+            env={**_environment(), **NO_SERVER},
             stdin=pipe,
             stdout=pipe,
             stderr=subprocess.DEVNULL,
@@ -250,7 +245,8 @@ class Blobs:
             self._process = None
 
 
-_NO_SERVER = {"GIT_NO_LAZY_FETCH": "1"}
+NO_SERVER = {"GIT_NO_LAZY_FETCH": "1"}
+"""In a partial clone, git waits for no server to send what it lacks."""
 
 
 def _command(*arguments: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ProjectError
-from ..git import ask, checkout, git, names, text
+from ..git import NO_SERVER, ask, checkout, git, names, text
 from ..pipeline.stages import stays_inside
 from ..place import why_not_own
 from ..processes import Locked
@@ -42,7 +42,7 @@ class RestoredFolder(NamedTuple):
             git(*words, cwd=self.path)
         except ProjectError:
             with suppress(ProjectError):  # without the server, git goes on to the next file
-                git(*words, cwd=self.path, env={"GIT_NO_LAZY_FETCH": "1"})
+                git(*words, cwd=self.path, env=NO_SERVER)
             lacks = names("ls-files", "--deleted", "-z", cwd=self.path)
             if not (self.is_new and lacks):
                 raise
