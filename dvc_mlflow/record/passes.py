@@ -33,7 +33,7 @@ def record_everything(project: Project, root: Path, options: Options) -> Recordi
     recording, state = Recording(project, root, options), _state(project, root)
     if not (options.dry_run or options.fetch) and _noted(project, root) == state:
         return None
-    recording.record_commits(everything(project.top))
+    recording.record_commits(Commits(state["tips"]))
     if not options.dry_run:
         _note(project, root, recording, state)
     return recording
@@ -55,8 +55,8 @@ def record_new(
     is_known = all(noted.get(key) == now[key] for key in _DECIDE)
     known = noted["tips"] if is_known else old
     experiments = named_experiments(project.top)
-    found = everything(project.top) if known is None else committed(project.top)
-    starts = [start for start in found.starts if experiments.get(start) not in running]
+    found = now["tips"] if known is None else committed(project.top).starts
+    starts = [start for start in found if experiments.get(start) not in running]
     commits = Commits(starts)
     if known is not None:
         wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
