@@ -97,10 +97,11 @@ def stages_with_locks(project: Project) -> Iterator[tuple[Any, str]]:
     """Yield DVC's stages in a dvc.yaml, each with the path of its lock."""
     for stage in project.repo.index.stages:
         if stage.cmd and hasattr(stage, "name"):
-            yield stage, _lock_of(project, stage)
+            yield stage, lock_of(project, stage)
 
 
-def _lock_of(project: Project, stage: Any) -> str:
+def lock_of(project: Project, stage: Any) -> str:
+    """Return the path of the lock beside the dvc.yaml of one of DVC's stages."""
     return f"{posixpath.splitext(project.relative(stage.path))[0]}.lock"
 
 
@@ -191,7 +192,7 @@ def _is_locked(project: Project, stage: Any, outs: Sequence[Output]) -> bool:
     if not hasattr(stage, "name"):  # a .dvc file is its own lock
         return True
     if project.locks is not None:
-        return stage.name in project.locks.get(_lock_of(project, stage), {})
+        return stage.name in project.locks.get(lock_of(project, stage), {})
     return stage.name in (project.dvc_file(stage.path).lockfile_contents or {}).get("stages", {})
 
 

@@ -97,7 +97,14 @@ def fetch(result: Result) -> list[str]:
 def part_of(result: Result, name: RowKey) -> Part:
     """Return what a row gets from the stage with this name in the row."""
     stages, called = result.row_stages.parts[name], labels(result.row_stages)
-    part = Part(inputs=inputs_of(result, stages))
+    part = Part(
+        inputs=[
+            Input(dep.path, dep.md5, called[stage.name])
+            for stage in stages
+            for dep in stage.deps
+            if dep.md5 and (dep.makers or dep.is_data)
+        ]
+    )
     for stage in stages:
         label = called[stage.name]
         part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
@@ -108,17 +115,6 @@ def part_of(result: Result, name: RowKey) -> Part:
         part.notes.append(f"tag {key[:60]!r} is too long")
     part.tags = {allowed_key(key): value for key, value in part.tags.items()}
     return part
-
-
-def inputs_of(result: Result, stages: Sequence[Stage]) -> list[Input]:
-    """Return the data sets that these stages of a row read."""
-    called = labels(result.row_stages)
-    return [
-        Input(dep.path, dep.md5, called[stage.name])
-        for stage in stages
-        for dep in stage.deps
-        if dep.md5 and (dep.makers or dep.is_data)
-    ]
 
 
 def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Part) -> None:
