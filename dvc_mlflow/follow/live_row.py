@@ -148,7 +148,7 @@ class LiveRow:
         """Whether a script has opened runs by plain MLflow while its stage ran."""
         own = store_folder(self._stores.root) / "mlflow.db"
         places = [Path(f, n) for f in (run.folder, run.home) for n in ("mlruns", "mlflow.db")]
-        if any(_is_written(each, run) for each in places if each != own):
+        if any(run.is_older(f"{each}") for each in places if each != own):
             return True
         times = f"attributes.start_time >= {int(run.began * 1000)}"
         times += f" and attributes.start_time <= {int(run.ended * 1000)}"
@@ -255,13 +255,6 @@ def _scripts(store: Store, run: StageRun) -> list[Run]:
     token = token_of(run.env)
     marks = {run.mark, token.process if token else ""} - {""}
     return opened_by_script(store, marks, run.address, run.began, run.ended or time.time())
-
-
-def _is_written(store: Path, run: StageRun) -> bool:
-    try:
-        return store.stat().st_mtime >= run.began
-    except OSError:
-        return False
 
 
 def _delete(store: Store, run_id: str) -> None:

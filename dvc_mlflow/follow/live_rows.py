@@ -25,7 +25,6 @@ from .project_homes import stamp
 from .stage_runs import Looker, StageRun
 
 _SHORT = 0.3  # s: a stage that has run for less has no row yet
-_HALF_WRITTEN = 0.2  # s: a dvc.lock that is older is whole
 _UNTIL_FAILED = 1.0  # s after which a stage without a result has failed
 _UNTIL_WRITTEN = 5.0  # s in which a `dvc` that lives writes dvc.lock
 _UNTIL_LEFT = 3.0  # s for which a `dvc` that lives on has run nothing
@@ -59,8 +58,6 @@ class LiveRows:
         """What was seen to run; None if it is for no row alone."""
         self._open: dict[LiveRow, float] = {}
         """The rows of what runs or goes on, and when their `dvc` was at work last."""
-        self._said = set[str]()
-        """Other stores that stages have named, and stages of which `_recommend` has said it."""
 
     @property
     def are_open(self) -> bool:
@@ -128,7 +125,7 @@ class LiveRows:
         here = os.environ.get("MLFLOW_TRACKING_URI", "")
         named = run.env.get("MLFLOW_TRACKING_URI", "")
         if named not in ("", here, address(self._root)):
-            self._say_once(f"{name} names another store, {masked(named)}; its row is here")
+            self._new.say_once([f"{name} names another store, {masked(named)}; its row is here"])
         return _Begun(row, stage, bool(token_of(run.env)) or stage.is_prefixed, entry)
 
     def _take_scripts(self, run: StageRun, known: _Begun) -> None:
@@ -139,7 +136,7 @@ class LiveRows:
             for experiment in row.take_scripts(run):
                 why = f"its script has chosen experiment {experiment!r}, and its runs stay there"
                 cure = f"`meta: {{mlflow: {{experiment: {experiment}}}}}` puts the row there"
-                self._say_once(f"{name}: {why}; in dvc.yaml, {cure}")
+                self._new.say_once([f"{name}: {why}; in dvc.yaml, {cure}"])
         is_waiting = known.is_under_run and time.time() - run.began < _FOR_SCRIPTS
         if row.said != row.run_id and not run.ended and (row.is_used or not is_waiting):
             self._say(f"{name} is RUNNING: {row.line}")
@@ -157,7 +154,7 @@ class LiveRows:
         is_young = time.time() - run.ended < (_UNTIL_FAILED if goes_on else _UNTIL_WRITTEN)
         if now is None or not run.has_written:
             return not is_young and self._fail(run, known)
-        if now.age < _HALF_WRITTEN:
+        if not now.is_whole:
             return False
         later = (each.began for each in self._looker.runs if each.is_again(run))
         if any(began < now.time / 1e9 for began in later):
@@ -202,8 +199,8 @@ class LiveRows:
         row, name = known.row, known.stage.name
         row.end_scripts("FINISHED")
         if not known.is_under_run and run.ended - run.began > _OFTEN and row.is_elsewhere(run):
-            what = "its script has opened runs in MLflow itself"
-            self._say_once(f"{name}: {what}; under `dvc-mlflow run dvc repro` they are in its row")
+            what = f"{name}: its script has opened runs in MLflow itself"
+            self._new.say_once([f"{what}; under `dvc-mlflow run dvc repro` they are in its row"])
         self._note(row, recording)
         if why := recording.reasons.get(name):
             self._fail(run, known, f"stage {name} is not recorded: {why}")
@@ -237,11 +234,6 @@ class LiveRows:
         if is_ended:
             self._say(f"{why}{', as its `dvc` was killed' if run.was_killed else ''}: {row.line}")
         return True
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self._say(line)
 
 
 def _is_of(row: LiveRow) -> Callable[[Result], bool]:

@@ -17,7 +17,6 @@ from ..rows.result import Result, read_state
 from ..store.store import ExperimentStores
 from .project_homes import ProjectHome, Stamp, files_watched, homes, refs_watched, stamp
 
-_YOUNG = 0.2  # s: a file of that age may be half written
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
 _LINES = 4  # on what rows lack, at once
 
@@ -54,7 +53,7 @@ class NewResults:
         self._list()
         for folder in [home.folder for home in self.homes if self._is_used(home)]:
             now = self._stamps(folder)
-            is_whole = all(each.age > _YOUNG for each in now.values() if each)
+            is_whole = all(each.is_whole for each in now.values() if each)
             if is_whole and now != self._seen.get(folder):
                 self._seen[folder] = now  # an error is said once
                 self.record_checkout(folder, partial(is_new, folder))
@@ -102,7 +101,7 @@ class NewResults:
             self._reported(recording)
             for line in done:
                 self._say(line)
-            self._say_once(notes)
+            self.say_once(notes)
         if not running.isdisjoint(named_experiments(self._root).values()):
             self._refs = {}
 
@@ -136,10 +135,11 @@ class NewResults:
                 self._said.update(written.notes)
             elif ended is None:  # else a live row says it
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
-        self._say_once(recording.notes)
+        self.say_once(recording.notes)
         return recording
 
-    def _say_once(self, lines: Iterable[str]) -> None:
+    def say_once(self, lines: Iterable[str]) -> None:
+        """Say lines that were not said before, of very many the first."""
         new = [line for line in lines if line not in self._said]
         self._said.update(new)
         for line in new[:_LINES]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from ..git import ask, checkout, glob, names
 from ..place import folder_of
 
+_HALF_WRITTEN = 0.2  # s: a file of that age can be
+
 
 class Stamp(NamedTuple):
     """What tells one content of a file from the next."""
@@ -21,6 +23,11 @@ class Stamp(NamedTuple):
     def age(self) -> float:
         """How long that is ago, in s; what lies ahead, as a clock was set back, is old, too."""
         return abs(time.time_ns() - self.time) / 1e9
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody is still writing the file."""
+        return self.age > _HALF_WRITTEN
 
 
 class ProjectHome(NamedTuple):

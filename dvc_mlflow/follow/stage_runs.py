@@ -77,7 +77,11 @@ class StageRun:
     @property
     def has_written(self) -> bool:
         """Whether DVC has written dvc.lock since it began, as it does at the end, at once."""
-        now = stamp(self.lock)
+        return self.is_older(self.lock)
+
+    def is_older(self, file: str) -> bool:
+        """Whether a file is there, and was written since it began."""
+        now = stamp(file)
         return now is not None and now.time / 1e9 >= self.began
 
 
