@@ -23,8 +23,10 @@ from .trials import ANSWERING, CLONING
 def main() -> None:
     """Do the trial."""
     order = sys.stdin.readline()
-    # Ray's worker holds the other end. If it dies, so does this group, with the stages.
-    subprocess.Popen(["sh", "-c", "cat > /dev/null; kill -KILL 0"])
+    # Ray's worker holds the other end. If it dies, so does this group, with the stages; a git that
+    # pushes to a folder takes its locks there along.
+    ends = "trap '' TERM; cat > /dev/null; kill 0; sleep 1; kill -KILL 0"
+    subprocess.Popen(["sh", "-c", ends])
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     try:
         _trial(json.loads(order))
