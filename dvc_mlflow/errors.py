@@ -27,7 +27,6 @@ class StoreError(ToolError):
     """The MLflow store at `address` cannot be used."""
 
     def __init__(self, address: str, problem: str, cure: str) -> None:
-        self.address, self.cure = address, cure
         super().__init__(f"MLflow at {address}: {problem}; {cure}")
 
 

@@ -88,15 +88,11 @@ def default_experiment(root: Path, folder: str = "") -> str:
 
     In its own store, that is the one with the tag, as the repository may have been renamed since.
     """
-    database = store_folder(root) / "mlflow.db"
-    if address(root) == own_address(root) and database.exists():
-        import sqlite3
-
+    if address(root) == own_address(root):
         tagged = "SELECT name FROM experiments JOIN experiment_tags USING (experiment_id)"
-        values = [DEFAULT, folder or "."]
-        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
-            if row := store.execute(f"{tagged} WHERE key = ? AND value = ?", values).fetchone():
-                return str(row[0])
+        query = f"{tagged} WHERE key = ? AND value = ?"
+        if name := _first(store_folder(root) / "mlflow.db", query, DEFAULT, folder or "."):
+            return name
     return "/".join(filter(None, [_remote_name(root) or checkout(root.resolve()).name, folder]))
 
 
@@ -109,16 +105,19 @@ def file_of(address: str) -> Path | None:
 
 def has_experiment(root: Path, name: str) -> bool:
     """Whether the store has an experiment; a server makes what it lacks itself."""
-    if (database := file_of(address(root))) is None:
-        return True
-    if not database.exists():
-        return False
-    import sqlite3
+    database = file_of(address(root))
+    query = "SELECT name FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+    return database is None or bool(_first(database, query, name))
 
-    found = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
-        return store.execute(found, [name]).fetchone() is not None
-    return False
+
+def _first(database: Path, query: str, *values: str) -> str:
+    """Return the first answer of MLflow's database, or "": to import MLflow would take seconds."""
+    if database.exists():
+        import sqlite3
+
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as store:
+            return str((store.execute(query, values).fetchone() or [""])[0])
+    return ""
 
 
 def why_not_in_tree(root: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING
 
-from ..errors import ProjectError, StoreError, say, warn
+from ..errors import ProjectError, say, warn
 from ..fast_imports import without_collector
 from ..follow.follower_lock import FollowerLock
 from ..follow.project_homes import homes
@@ -36,7 +36,12 @@ def run(given: argparse.Namespace) -> int:
     with suppress(KeyboardInterrupt):
         if given.until_idle:
             _follow_until_idle(root, given.lock, ends)
-        elif _has_history(root, ends):
+        else:
+            with without_collector():
+                from ..project.project import Project
+            with Project() as project:
+                open_store(project, root)
+                add_history(project, root)
             say(f"following {root}")
             follow(root, ends.is_set)
     return 0
@@ -72,29 +77,6 @@ def stopped() -> Event:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
             signal.signal(number, stop)
     return event
-
-
-def _has_history(root: Path, ends: Event) -> bool:
-    """Record what git has; while the store is away, wait for it. Return False if that is to end."""
-    with without_collector():
-        from ..follow.worker import RETRY
-        from ..project.project import Project
-        from ..store.store_errors import AWAY
-    said = ""
-    while not ends.is_set():
-        try:
-            with Project() as project:
-                open_store(project, root)
-                add_history(project, root)
-        except StoreError as error:
-            if error.cure != AWAY:
-                raise
-            if said != f"{error}":
-                warn(said := f"{error}")
-            ends.wait(RETRY)
-        else:
-            return True
-    return False
 
 
 def open_store(project: "Project", root: Path) -> "Store":

@@ -31,7 +31,7 @@ def run(command: Sequence[str]) -> int:
     Return, as a shell does, 127 if there is no such command, and 126 if it cannot be started. In a
     stage, the kernel ends the command with its `dvc` (Linux).
     """
-    env, closed = _as_given(), [number for number in (0, 1, 2) if not _is_open(number)]
+    env = _as_given()
     dvc = _dvc_of_stage(env) if "DVC_STAGE" in env else 0
     if not env.get(SWEEP_VARIABLE):  # what a trial makes is recorded by its driver
         try:
@@ -44,8 +44,6 @@ def run(command: Sequence[str]) -> int:
         processes.end_with_parent(signal.SIGTERM)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
         signal.signal(number, signal.SIG_DFL)
-    for stream in filter(_is_open, closed):  # by what has run meanwhile
-        os.close(stream)
     try:
         _become(command, env)
     except OSError as error:
@@ -59,14 +57,6 @@ def _as_given() -> dict[str, str]:
     if given and not any(each.startswith(b"LC_CTYPE=") for each in given.split(b"\0")):
         env.pop("LC_CTYPE", None)
     return env
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
-from ..git import ask, git, names, text
+from ..git import ask, common_folder, git, names, text
 from ..project.project import Project
 from ..project.workspace import files_to_keep, holds, is_busy
 from .origin import KeptTree
@@ -52,9 +52,8 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
     `ProjectError`.
     """
     here, top = project.root, project.top.resolve()
-    show = ("rev-parse", "--path-format=absolute")
-    main, own_git = (text(*show, "--git-common-dir", cwd=folder) for folder in (root, here))
-    index = Path(text(*show, "--git-path", "index", cwd=here))
+    main, own_git = common_folder(root), common_folder(here)
+    index = Path(text("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here))
     head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=here)
     with TemporaryDirectory() as folder:
         own = {

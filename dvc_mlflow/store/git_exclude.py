@@ -1,17 +1,15 @@
 """Hide the repository's own store from git, by `info/exclude`: no file of the user's changes."""
 
 import os
-import posixpath
 from functools import cache
 from pathlib import Path
 
 from ..errors import warn
-from ..git import ask, checkout, git, literal
+from ..git import checkout, literal, text
 from ..place import folder_of, store_folder, why_not_in_tree
 
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
-_HIDDEN = {"mlflow.db": "mlflow.db*", "mlartifacts/x": "mlartifacts/", "restored/x": "restored/"}
-"""The patterns, each after a path that git ignores if the user has hidden it already."""
+_HIDDEN = ("mlflow.db*", "mlartifacts/", "restored/")
 
 
 @cache
@@ -29,28 +27,20 @@ def hide_store(root: Path) -> None:
 
 
 def _hide(root: Path) -> str:
-    """Hide the store; return why it cannot be hidden, or ""."""
+    """Append to `info/exclude` what it lacks; return why that is impossible, or ""."""
     options = ("--path-format=absolute", "--git-path", "info/exclude")
-    path = os.fsdecode(git("rev-parse", *options, cwd=root)).removesuffix("\n")
+    file = Path(text("rev-parse", *options, cwd=root))
     folder = folder_of(root, checkout(root))
-    inside = {posixpath.join(folder, name): line for name, line in _HIDDEN.items()}
-    ignored = ask(
-        "check-ignore", "--no-index", "-z", "--stdin", cwd=root, text="\0".join(inside)
-    ).split("\0")
-    start = literal(f"{folder}/" if folder else "")
-    lines = [f"/{start}{line}" for name, line in inside.items() if name not in ignored]
-    return _append(Path(path), [_MARK, *lines]) if lines else ""
-
-
-def _append(file: Path, lines: list[str]) -> str:
-    """Append lines to a file; return why that is impossible, or ""."""
+    start = f"/{literal(folder)}/" if folder else "/"
     try:
         file.parent.mkdir(exist_ok=True)
         with file.open("a+b") as opened:
             opened.seek(0)
-            text = opened.read()
-            start = b"" if text.endswith(b"\n") or not text else b"\n"
-            opened.write(start + os.fsencode("".join(f"{line}\n" for line in lines)))
+            known = opened.read().split(b"\n")
+            lines = [os.fsencode(start + name) for name in _HIDDEN]
+            if new := [line for line in lines if line not in known]:
+                end = [b""] if known[-1] else []  # of a last line without one
+                opened.write(b"\n".join([*end, _MARK.encode(), *new, b""]))
     except OSError as error:
         return f"{file}: {error.strerror}, so git shows MLflow's files as untracked"
     return ""
