@@ -40,14 +40,14 @@ def _run_parsed(words: Sequence[str]) -> int:
 
     leave_run(os.environ)
     parsing = parser()
-    given = parsing.parse_args(words)
-    if given.command == "run":
+    arguments = parsing.parse_args(words)
+    if arguments.command == "run":
         parsing.error("run: the command is missing")
     import_module(".store", __package__)  # its settings, before any command imports MLflow
     # Import only what this command needs: DVC and MLflow take seconds.
     with without_collector():
-        command = import_module(f".commands.{given.command}", __package__)
-    return int(command.run(given))
+        command = import_module(f".commands.{arguments.command}", __package__)
+    return int(command.run(arguments))
 
 
 def _command(words: Sequence[str]) -> list[str]:

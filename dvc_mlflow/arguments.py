@@ -158,8 +158,8 @@ def _add_sweep(commands: Any) -> None:
 def _number(kind: type[int | float], least: float, most: float = 1e9) -> Callable[[str], float]:
     def number(text: str) -> float:
         with suppress(ValueError):
-            if least <= (found := kind(text)) <= most:
-                return found
+            if least <= (value := kind(text)) <= most:
+                return value
         raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}; received {text!r}")
 
     return number

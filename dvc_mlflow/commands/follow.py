@@ -30,12 +30,12 @@ _ENDING = 2.5  # s that it has for its end, once it is told to
 _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
     root, ends = prepare(), stopped()
     with suppress(KeyboardInterrupt):
-        if given.until_idle:
-            _follow_until_idle(root, given.lock, ends)
+        if arguments.until_idle:
+            _follow_until_idle(root, arguments.lock, ends)
         else:
             with without_collector():
                 from ..project.project import Project

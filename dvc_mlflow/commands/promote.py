@@ -47,41 +47,41 @@ class _Outcome:
     """In git: what registers the version, and what assigns the stage."""
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Promote the row that the command line names, or say why not; return the exit status."""
     root, lines = main_repository(), list[str]()
     with Project() as project:
-        row = read_run(root, given.run)
-        outcome = _Outcome(row.info.run_id, given.stage)
+        row = read_run(root, arguments.run)
+        outcome = _Outcome(row.info.run_id, arguments.stage)
         try:
             with Locked(common_folder(root)):  # another `promote` waits, and finds this champion
-                lines = _promote(project, root, row, given, outcome)
+                lines = _promote(project, root, row, arguments, outcome)
         except _RefusedError as refused:
             outcome.why = f"{refused}"
             why, *lines = outcome.why.splitlines()
-            if not given.json:
-                warn(f"{given.run}: not promoted; {why}")
-    for line in [json.dumps(asdict(outcome))] if given.json else lines:
+            if not arguments.json:
+                warn(f"{arguments.run}: not promoted; {why}")
+    for line in [json.dumps(asdict(outcome))] if arguments.json else lines:
         say(line)
     return bool(outcome.why)
 
 
 def _promote(
-    project: Project, root: Path, row: Run, given: argparse.Namespace, outcome: _Outcome
+    project: Project, root: Path, row: Run, arguments: argparse.Namespace, outcome: _Outcome
 ) -> list[str]:
     """Promote a row, and return what was done; raises `_RefusedError`."""
-    store, stage = Store.existing(root), given.stage
+    store, stage = Store.existing(root), arguments.stage
     mine = Contender.of(read_pipeline(project), row.data.metrics, row.data.tags)
     if not is_alias(stage):
         raise _RefusedError(f"MLflow allows no alias {stage!r}; choose another --stage")
     with store.errors_reported():
-        own = _checked(project, store, row, mine)
-        artifact, commit = own.model.name, own.commit
+        committed = _checked(project, store, row, mine)
+        artifact, commit = committed.model.name, committed.commit
         outcome.model, outcome.commit = registered_name(artifact), commit
         gto_tags.check_names(project.top, artifact, stage)
         _compare(project, store, row, mine, artifact, stage)
-    if given.dry_run:
-        return [f"would promote row {given.run}: {artifact} at commit {commit[:7]}, {stage}"]
+    if arguments.dry_run:
+        return [f"would promote row {arguments.run}: {artifact} at commit {commit[:7]}, {stage}"]
     scores = ", ".join(f"{key} {row.data.metrics[key]}" for key in mine.promote)
     message = f"{row.info.run_name}: {scores}"
     outcome.tags = gto_tags.promote(project.top, artifact, stage, commit, message)
@@ -89,7 +89,7 @@ def _promote(
     done, notes = show(project, root)
     for note in notes:
         warn(note)
-    made = f"{' and '.join(outcome.tags)}: at commit {commit[:7]}, the model of row {given.run}"
+    made = f"{' and '.join(outcome.tags)}: at commit {commit[:7]}, the model of row {arguments.run}"
     share = f"git push origin {shlex.join(outcome.tags)} && dvc push --all-tags"
     return [made, *done, f"to share it: {share}"]
 
@@ -110,19 +110,19 @@ def _checked(project: Project, store: Store, row: Run, mine: Contender) -> Commi
     every = models_at(project, commit)
     models = [each for each in every if md5_tag(each.output.path) in mine.tags]
     # A folder can be a model as MLflow saves it, which says itself how it is loaded.
-    own = [each for each in models if each.model.loader_module or each.output.is_folder]
-    if len(own) > 1:
-        why.append(f"it has {len(own)} models: {', '.join(each.model.name for each in own)}")
-    for each in own:
+    loadable = [each for each in models if each.model.loader_module or each.output.is_folder]
+    if len(loadable) > 1:
+        why.append(f"it has {len(loadable)} models: {', '.join(m.model.name for m in loadable)}")
+    for committed in loadable:
         try:
-            logged(project, store, row, each, dry=True)
+            logged(project, store, row, committed, dry=True)
         except ModelError as error:
-            why.append(f"{each.output.path}: {error}")
-    if lines := mine.lines_to_add(project.text, is_loaded=bool(own)):
+            why.append(f"{committed.output.path}: {error}")
+    if lines := mine.lines_to_add(project.text, is_loaded=bool(loadable)):
         why += [*mine.pipeline.problems, "dvc.yaml lacks these lines:"]
     if why:
         raise _RefusedError("\n".join(["; ".join(why), *lines]))
-    return own[0]
+    return loadable[0]
 
 
 def _compare(

@@ -30,16 +30,16 @@ _NAMES = re.compile(
 """The names in a line, without which it is of a kind."""
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Record the results of the workspace, of a commit or of many; return the exit status."""
-    options = Options(given.dry_run, given.fetch)
+    options = Options(arguments.dry_run, arguments.fetch)
     check_git()
     root = main_repository()
     with _project(root) as project:
-        if given.all or ".." in given.rev:
-            _record_many(project, root, options, given)
+        if arguments.all or ".." in arguments.rev:
+            _record_many(project, root, options, arguments.rev)
         else:
-            _record_one(project, root, options, given.rev)
+            _record_one(project, root, options, arguments.rev)
         if not options.dry_run and exists(root):
             end_dead_rows(project, root)
         try:
@@ -61,8 +61,8 @@ def _project(root: Path) -> Project:
         if project_root():
             raise
         form, lock = "--format=; commit %h of %S has results", glob("", "**/dvc.lock")
-        there = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
-        raise ProjectError(f"{error}{there}") from None
+        hint = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
+        raise ProjectError(f"{error}{hint}") from None
 
 
 def _record_one(project: Project, root: Path, options: Options, rev: str) -> None:
@@ -89,13 +89,13 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
             say(f"{start or f'{store.experiment}: '}{store.row_line(row.name, row.run_id)}")
 
 
-def _record_many(project: Project, root: Path, options: Options, given: argparse.Namespace) -> None:
-    """Record the results of many commits."""
-    if given.all:
+def _record_many(project: Project, root: Path, options: Options, range_: str) -> None:
+    """Record the results of a range of commits, or of all if it is ""."""
+    if not range_:
         recording = record_everything(project, root, options)
     else:
         recording = Recording(project, root, options)
-        recording.record_commits(between(project.top, given.rev))
+        recording.record_commits(between(project.top, range_))
     if recording is None:
         say(_NOTHING)
         _report_unread(project, root)
@@ -108,7 +108,7 @@ def _record_many(project: Project, root: Path, options: Options, given: argparse
         warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not written:
         say(_NOTHING)
-    if given.all:
+    if not range_:
         _report_checkout(project, recording, options)
     for store in dict.fromkeys(written):
         if not options.dry_run:

@@ -72,17 +72,17 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
     process = dvc if stage else os.getpid()
     chosen = {"MLFLOW_EXPERIMENT_ID", EXPERIMENT} & env.keys()
     token = Token(processes.process(process), stage, sets_experiment=not chosen)
-    found = {"MLFLOW_TRACKING_URI": address(root), CONTEXT: with_token(env, token)}
+    variables = {"MLFLOW_TRACKING_URI": address(root), CONTEXT: with_token(env, token)}
     if not chosen:
         folder, named = project_folder(), _experiment(stage, dvc, project)
-        found[EXPERIMENT] = named or default_experiment(root, folder)
-        if not has_experiment(root, found[EXPERIMENT]):
+        variables[EXPERIMENT] = named or default_experiment(root, folder)
+        if not has_experiment(root, variables[EXPERIMENT]):
             with redirect_stderr(StringIO()):  # MLflow says how it makes its tables
                 from ..store.store import Store  # seconds, once; else a script's MLflow makes it
 
                 Store.open(root, named, folder=folder)
     start(root)
-    return found
+    return variables
 
 
 def _experiment(stage: str, dvc: int, project: Path) -> str:

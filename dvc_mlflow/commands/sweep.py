@@ -13,9 +13,9 @@ from ..sweep.driver import sweep
 _SECONDS = 5.0  # from Ctrl-C to the end, whatever hangs
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run the trials that the remotes lack; return 1 if a trial failed or has no row."""
-    if given.n and not given.metric:
+    if arguments.n and not arguments.metric:
         raise ToolError("-n: a search needs --metric, such as --metric=-evaluate/loss")
     check_git()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -23,7 +23,7 @@ def run(given: argparse.Namespace) -> int:
     try:
         with Project() as project:
             os.chdir(project.root)
-            return int(not sweep(project, given))
+            return int(not sweep(project, arguments))
     except ToolError as error:
         raise ToolError(masked(f"{error}")) from None
     except ModuleNotFoundError as error:

@@ -27,11 +27,11 @@ _STARTING = 120  # s that the server has for its start: it migrates an old store
 _ENDING = 2  # s that the server has for its end
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Record what git has, serve the table, print its address, and follow; return 0."""
     root, ends = prepare(), stopped()
     with suppress(KeyboardInterrupt):
-        _show(root, given.port, ends)
+        _show(root, arguments.port, ends)
     return 0
 
 

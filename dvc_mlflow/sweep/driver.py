@@ -38,41 +38,41 @@ _TRIES = 4  # more, of a trial that nodes or services have failed
 _LOST = {"host": "?", "seconds": math.nan, "again": False}
 
 
-def sweep(project: Project, given: Namespace) -> bool:
+def sweep(project: Project, arguments: Namespace) -> bool:
     """Run the trials that the remotes lack; return whether all have results and rows.
 
     Raises `ToolError` if no trial could run, or its results could not be kept.
     """
     commit = text("rev-parse", "HEAD")
-    what = [commit, project.folder, sorted(given.set_param), given.n and given.metric]
-    title = f"{given.name or ('search' if given.n else 'grid')}-{digest(what)}"
+    what = [commit, project.folder, sorted(arguments.set_param), arguments.n and arguments.metric]
+    title = f"{arguments.name or ('search' if arguments.n else 'grid')}-{digest(what)}"
     try:
-        if given.n:
+        if arguments.n:
             from .study import Search  # Optuna is slow
 
-            source: Any = Search(project, commit, given, title)
+            source: Any = Search(project, commit, arguments, title)
         else:
-            source = Grid(commit, project.folder, given.set_param)
+            source = Grid(commit, project.folder, arguments.set_param)
     except (ProjectError, HydraException, ValueError) as error:
-        shown = " ".join(f"'{override}'" for override in given.set_param)
+        shown = " ".join(f"'{override}'" for override in arguments.set_param)
         raise ToolError(f"{shown}: {error}") from None
     remote = Remote(project)
-    order = _order(project, remote, commit, title, given)
-    return _Driver(given, order, source, Results(project, remote, order["refs"], title)).run(title)
+    order = _order(project, remote, commit, title, arguments)
+    results = Results(project, remote, order["refs"], title)
+    return _Driver(arguments, order, source, results).run(title)
 
 
 def _order(
-    project: Project, remote: Remote, commit: str, title: str, given: Namespace
+    project: Project, remote: Remote, commit: str, title: str, arguments: Namespace
 ) -> dict[str, Any]:
     """Return what all trials need; raises `ToolError` if a node could not clone what is here."""
-    root = main_repository()
     if changed := text("status", "--porcelain").splitlines():
         raise ProjectError(f"{changed[0][3:]}: not committed, so no node would have it")
     url = text("remote", "get-url", "origin")
     git("fetch", "-q", "origin", seconds=60)
     if not text("branch", "-r", "--contains", commit, "--list", "origin/*"):
         raise ProjectError(f"{commit[:7]} is not in the git remote 'origin': `git push` it first")
-    environment = _environment(root, shared=bool(given.address))
+    environment = _environment(main_repository(), shared=bool(arguments.address))
     remote.sign(sign := f"dvc-mlflow-{digest(url)}")
     return {
         "commit": commit,
@@ -82,22 +82,22 @@ def _order(
         "dvc": remote.config(),
         "place": remote.place,
         "sign": sign,
-        "run_cache": uses_run_cache(given.set_param),
+        "run_cache": uses_run_cache(arguments.set_param),
         "environment": {**environment, SWEEP_VARIABLE: title},
-        "timeout": given.timeout,
-        "clones": f"{given.clones}/dvc-sweep-{digest(url)}",
+        "timeout": arguments.timeout,
+        "clones": f"{arguments.clones}/dvc-sweep-{digest(url)}",
     }
 
 
 def _environment(root: Path, *, shared: bool) -> dict[str, str]:
     """Return the variables that a trial needs: for the tracking server, the user and git."""
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if shared and not given.startswith(_SHARED):
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if shared and not uri.startswith(_SHARED):
         must = "must name a server or database that every node reaches"
-        raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{given}'")
+        raise ToolError(f"MLFLOW_TRACKING_URI: {must}; received '{uri}'")
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     passed["MLFLOW_TRACKING_URI"] = address(root)  # the driver's own store, not one in each clone
-    if not given.startswith("http"):
+    if not uri.startswith("http"):
         # Where an experiment that a script creates has its files; MLflow would choose the clone.
         passed["_MLFLOW_SERVER_ARTIFACT_ROOT"] = artifacts_folder(root).as_uri()
     name, email = text("var", "GIT_COMMITTER_IDENT").rpartition(">")[0].split(" <")
@@ -110,12 +110,13 @@ class _Driver:
     """Runs the trials of a grid or a search, and says what becomes of them."""
 
     def __init__(
-        self, given: Namespace, order: dict[str, Any], source: Any, results: Results
+        self, arguments: Namespace, order: dict[str, Any], source: Any, results: Results
     ) -> None:
         self._order, self._source, self._results = order, source, results
-        self._address, self._needs = given.address, {"CPU": given.cpus, "GPU": given.gpus}
-        self._key = (given.metric or "").removeprefix("-")
-        self._sign = "-" if self._key != (given.metric or "") else ""
+        self._address = arguments.address
+        self._needs = {"CPU": arguments.cpus, "GPU": arguments.gpus}
+        self._key = (arguments.metric or "").removeprefix("-")
+        self._sign = "-" if self._key != (arguments.metric or "") else ""
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
 
@@ -123,7 +124,7 @@ class _Driver:
         """Run what is missing, and return whether nothing is."""
         trials, results = self._source.trials, self._results
         self._collect(trials)
-        found = results.there.keys() - results.incomplete
+        found = results.commits.keys() - results.incomplete
         todo = [each for name, each in trials.items() if name not in found]
         n, new = len(trials) - len(todo), len(todo) + self._source.left
         self._say(f"{title}: trials of commit {self._order['commit'][:7]}, {n} found, {new} new")
@@ -147,11 +148,11 @@ class _Driver:
         task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
         running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
         while True:
-            there = ray.cluster_resources()
-            room = max(1, min(there.get(kind, 0) / n for kind, n in self._needs.items() if n))
+            resources = ray.cluster_resources()
+            room = max(1, min(resources.get(kind, 0) / n for kind, n in self._needs.items() if n))
             while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
                 order = {**self._order, "name": trial.name, "overrides": trial.overrides}
-                order["there"] = self._results.there.get(trial.name, "")
+                order["there"] = self._results.commits.get(trial.name, "")
                 bad, where = {*faults[trial.name]}, dict[str, str]()
                 if bad and _fit(ray, self._needs) - bad:
                     where = {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
@@ -184,12 +185,12 @@ class _Driver:
     def _collect(self, names: Collection[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
         self._results.collect(names)
-        there = [name for name in names if name in self._results.metrics]
-        for name in there:
+        measured = [name for name in names if name in self._results.metrics]
+        for name in measured:
             self._source.tell(name, self._best([name])[0])
-        known = {key for name in there for _, row in self._results.metrics[name] for key in row}
-        if self._key and known and self._key not in known:
-            rule = f"must be one of {', '.join(sorted(known))}"
+        keys = {key for name in measured for _, row in self._results.metrics[name] for key in row}
+        if self._key and keys and self._key not in keys:
+            rule = f"must be one of {', '.join(sorted(keys))}"
             raise ToolError(f"--metric: {rule}; received '{self._key}'")
 
     def _best(self, names: Collection[str]) -> tuple[float | None, str, str]:
@@ -204,7 +205,7 @@ class _Driver:
         results, trials = self._results, self._source.trials
         missing = dict.fromkeys(trials.keys() - results.metrics, "MLflow has no row of it")
         missing |= dict.fromkeys(results.incomplete, f"{self._order['place']} lacks outputs of it")
-        missing |= dict.fromkeys(trials.keys() - results.there, "the git remote lacks it")
+        missing |= dict.fromkeys(trials.keys() - results.commits, "the git remote lacks it")
         missing |= self._failed
         for name in (name for name in trials if name in missing):
             self._say(f"failed: {trials[name]}: {missing[name]}")

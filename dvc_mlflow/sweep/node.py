@@ -34,14 +34,14 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     """
     import ray
 
-    own = {"host": os.uname().nodename, "node": ray.get_runtime_context().get_node_id()}
+    where = {"host": os.uname().nodename, "node": ray.get_runtime_context().get_node_id()}
     started, again = time.monotonic(), False
     try:
         why = _trial(order)
     except OSError as error:
         why, again = f"{error}", True
         time.sleep(_SLOW)
-    return {**own, "seconds": time.monotonic() - started, "why": why, "again": again}
+    return {**where, "seconds": time.monotonic() - started, "why": why, "again": again}
 
 
 def _trial(order: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ class Results:
     def __init__(self, project: Project, remote: Remote, refs: str, title: str) -> None:
         """Raise `ToolError` if MLflow's store cannot be used."""
         self._project, self._remote, self._refs, self._title = project, remote, refs, title
-        self.there: dict[str, str] = {}
+        self.commits: dict[str, str] = {}
         """Their commits, by name."""
         self.incomplete: set[str] = set()
         """Those of which the DVC remote lacks outputs."""
@@ -51,7 +51,7 @@ class Results:
                 results[name] = read_state(project, sha).results()
         lacking = self._remote.lacking(set[str]().union(*outputs.values()))
         incomplete = {name for name in new if outputs[name] & lacking}
-        self.there |= new
+        self.commits |= new
         self.incomplete = self.incomplete - new.keys() | incomplete
         if complete := [name for name in new if name not in incomplete]:
             commits = [new[name] for name in complete]
@@ -61,14 +61,14 @@ class Results:
 
     def _take(self, name: str, results: Sequence[Result]) -> None:
         """Take note of the rows of an experiment, and tag them as the sweep's."""
-        found = []
+        rows = []
         for store, row in self._recording.rows_of(results):
             with store.errors_reported():
                 store.client.set_tag(row.run_id, f"{SWEEP}{self._title}", self._title)
                 metrics = store.client.get_run(row.run_id).data.metrics
-            found.append((row.run_id, metrics))
-        if len(found) == len(results):
-            self.metrics[name] = found
+            rows.append((row.run_id, metrics))
+        if len(rows) == len(results):
+            self.metrics[name] = rows
 
     def tables(self, shown: Collection[str]) -> Iterator[str]:
         """Yield the addresses of the sweep's rows with these columns, sorted by the first."""

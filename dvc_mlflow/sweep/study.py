@@ -25,10 +25,10 @@ class Search:
     Those that a killed driver left RUNNING are among its `trials`. Raises `ToolError`.
     """
 
-    def __init__(self, project: Project, commit: str, given: Namespace, title: str) -> None:
+    def __init__(self, project: Project, commit: str, arguments: Namespace, title: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._commit, self._folder = commit, project.folder
-        self._space, self._fixed = space(project, given.set_param)
+        self._space, self._fixed = space(project, arguments.set_param)
         if not self._space:
             raise ToolError("nothing in -S varies, so there is nothing to search")
         self.varied = [*self._space]
@@ -37,43 +37,43 @@ class Search:
         self._study = optuna.create_study(
             storage=os.environ.get("OPTUNA_STORAGE") or here,
             study_name=title,
-            direction="minimize" if given.metric.startswith("-") else "maximize",
+            direction="minimize" if arguments.metric.startswith("-") else "maximize",
             load_if_exists=True,
         )
-        known = self._study.get_trials(deepcopy=False)
+        points = self._study.get_trials(deepcopy=False)
         # A study that goes on must not draw the same numbers again. Points that are still running
         # count as bad ones, so that parallel trials differ.
-        own: dict[str, Any] = {"seed": int(digest([title, len(known)])[:8], 16)}
-        own |= {"constant_liar": True} if given.sampler == "TPESampler" else {}
+        options: dict[str, Any] = {"seed": int(digest([title, len(points)])[:8], 16)}
+        options |= {"constant_liar": True} if arguments.sampler == "TPESampler" else {}
         try:
-            self._study.sampler = getattr(optuna.samplers, given.sampler)(**own)
+            self._study.sampler = getattr(optuna.samplers, arguments.sampler)(**options)
         except (AttributeError, TypeError) as error:
             raise ToolError(f"--sampler: {error}") from None
-        begun = [t for t in known if t.state in {TrialState.COMPLETE, TrialState.RUNNING}]
+        begun = [t for t in points if t.state in {TrialState.COMPLETE, TrialState.RUNNING}]
         self.trials = {found.name: found for found in map(self._trial, begun)}
         """Those that were asked for, by name."""
-        self.left = max(given.n - len(self.trials), 0)
+        self.left = max(arguments.n - len(self.trials), 0)
         """How many points may be asked for beside `trials`."""
 
     def ask(self) -> Trial | None:
         """Return the trial of a point that was not known, if Optuna suggests one."""
         for _ in range(_REPEATS if self.left else 0):
-            found = self._trial(self._study.ask(self._space))
-            if found.name not in self.trials:  # else its value is told with the other's
-                self.trials[found.name] = found
+            suggested = self._trial(self._study.ask(self._space))
+            if suggested.name not in self.trials:  # else its value is told with the other's
+                self.trials[suggested.name] = suggested
                 self.left -= 1
-                return found
+                return suggested
         self.left = 0
         return None
 
     def tell(self, name: str, value: float | None) -> None:
         """Store the value of a trial's points, or that they have none."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        for each in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if self._trial(each).name == name:
+        for point in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if self._trial(point).name == name:
                 # So a sampler ends a study of which it knows all points.
                 with suppress(RuntimeError):
-                    self._study.tell(each.number, value, state, skip_if_finished=True)
+                    self._study.tell(point.number, value, state, skip_if_finished=True)
 
     def _trial(self, point: Any) -> Trial:
         own = [f"{key}={value}" for key, value in point.params.items()]
@@ -86,24 +86,23 @@ def space(project: Project, overrides: list[str]) -> tuple[dict[str, Any], list[
     `log(A,B)` is an interval of which Optuna searches the logarithm. Raises `ProjectError`, and
     `ValueError` if Optuna cannot use it.
     """
-    found: dict[str, Any] = {}
-    fixed = []
+    distributions, fixed = dict[str, Any](), list[str]()
     for given in overrides:
         # As in Hydra's own Optuna sweeper, log is a tag.
         text = re.sub(r"=log\((.*)\)$", r"=tag(log,interval(\1))", given)
         file, override = parsed(text)
-        own, values = override.key_or_group, override.value()
-        key = own if file == PARAMS else f"{file}:{own}"
+        name, values = override.key_or_group, override.value()
+        key = name if file == PARAMS else f"{file}:{name}"
         if isinstance(values, IntervalSweep):
             ends: Any = (values.start, values.end)
             kind: Any = optuna.distributions.FloatDistribution
             # Hydra drops the type: whole numbers where the params file has one.
-            if isinstance(value(project, file, own), int) and not any(end % 1 for end in ends):
+            if isinstance(value(project, file, name), int) and not any(end % 1 for end in ends):
                 kind, ends = optuna.distributions.IntDistribution, map(int, ends)
-            found[key] = kind(*ends, log="log" in values.tags)
+            distributions[key] = kind(*ends, log="log" in values.tags)
         elif override.is_sweep_override():
             choices = [*override.sweep_string_iterator()]
-            found[key] = optuna.distributions.CategoricalDistribution(choices)
+            distributions[key] = optuna.distributions.CategoricalDistribution(choices)
         else:
             fixed.append(text)
-    return found, fixed
+    return distributions, fixed
