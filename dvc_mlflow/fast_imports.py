@@ -12,11 +12,11 @@ def without_collector() -> Iterator[None]:
 
     Imports create half a million objects, which stay.
     """
-    known = len(sys.modules)
+    before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        if len(sys.modules) > known:  # else the block may have been run before, and left garbage
+        if len(sys.modules) > before:  # else the block may have been run before, and left garbage
             gc.freeze()
         gc.enable()

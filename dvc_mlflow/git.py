@@ -65,9 +65,9 @@ def checkout(here: Path | None = None) -> Path:
 
 def common_folder(here: Path) -> Path:
     """Return git's folder, which all worktrees of a repository share; raises `ProjectError`."""
-    own = checkout(here) / ".git"
-    if own.is_dir() and not own.is_symlink():
-        return own  # that of a worktree or a submodule is elsewhere
+    folder = checkout(here) / ".git"
+    if folder.is_dir() and not folder.is_symlink():
+        return folder  # that of a worktree or a submodule is elsewhere
     options = ("--path-format=absolute", "--git-common-dir")
     return Path(os.fsdecode(git("rev-parse", *options, cwd=here)).removesuffix("\n"))
 
@@ -253,8 +253,8 @@ def _command(*arguments: str) -> list[str]:
     """Return the command line of git; its own options can stand before the command's name."""
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     at = next((i for i, word in enumerate(arguments) if not word.startswith("-")), 0)
-    own, name, rest = arguments[:at], arguments[at], arguments[at + 1 :]
-    return ["git", "--no-pager", *settings, *own, name, *_OPTIONS.get(name, ()), *rest]
+    options, name, rest = arguments[:at], arguments[at], arguments[at + 1 :]
+    return ["git", "--no-pager", *settings, *options, name, *_OPTIONS.get(name, ()), *rest]
 
 
 def _environment() -> dict[str, str]:

@@ -52,15 +52,15 @@ def address(root: Path) -> str:
     A relative path is taken from the main repository, because DVC's temporary copies are deleted.
     Raises `StoreError` if MLflow would misread the repository's path.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    scheme, slashes, path = given.partition(":///")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    scheme, slashes, path = uri.partition(":///")
     is_relative = scheme == "sqlite" and slashes and not path.startswith(("/", "file:"))
-    if (is_relative or not given) and set("?#%") & set(str(root)):
+    if (is_relative or not uri) and set("?#%") & set(str(root)):
         rule = "the path of the repository must not contain ?, # or %"
         raise StoreError(str(root), rule, "move it, or set MLFLOW_TRACKING_URI")
     if is_relative:
         return f"sqlite:///{root / path}"
-    return given or own_address(root)
+    return uri or own_address(root)
 
 
 def own_address(root: Path) -> str:

@@ -48,14 +48,14 @@ def keyed_curves(
     `start` is the prefix of the stage's keys; `stems` has a further one for each file or folder.
     """
     can_draw = plot.draws_lines and is_table(path)
-    found = curves(path, text, plot.x, header=plot.header) if can_draw else []
+    columns = curves(path, text, plot.x, header=plot.header) if can_draw else []
     stem, base, keyed = stems.get(plot.path, ""), base_of(path, plot.path), []
-    for curve in found:
+    for curve in columns:
         if path == plot.path:
             inner = "" if stem == f"{curve.column}/" else stem
             key = f"{start}{inner}{curve.column}"
         else:  # in a folder, one file per metric
-            one = len(found) == 1 and posixpath.basename(base) == curve.column
+            one = len(columns) == 1 and posixpath.basename(base) == curve.column
             key = f"{start}{stem}{base}" if one else f"{start}{stem}{base}/{curve.column}"
         keyed.append((allowed_key(key), curve))
     return keyed
@@ -74,11 +74,11 @@ def file_prefixes(pipeline: Pipeline, stage: Stage) -> dict[str, str]:
     plots = {plot.path for plot in pipeline.plots_of(stage)}
     tables = sorted(path for path in plots if is_table(path))
     folders = sorted(filter(_can_have_curves, plots))
-    found: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
     for paths in (sorted(pipeline.metrics_paths(stage)), tables, folders):
         if len(paths) > 1:
-            found |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
-    return found
+            prefixes |= {path: f"{name}/" for path, name in _told_apart(paths).items()}
+    return prefixes
 
 
 def _can_have_curves(path: str) -> bool:
@@ -89,11 +89,11 @@ def _can_have_curves(path: str) -> bool:
 
 def _told_apart(paths: Sequence[str]) -> dict[str, str]:
     """Return the shortest unique name of each path: stem, path without extension, or path."""
-    found = dict(zip(paths, paths, strict=True))
+    shortest = dict(zip(paths, paths, strict=True))
     for names in ([posixpath.splitext(path)[0] for path in paths], [*map(_stem, paths)]):
         pairs = zip(paths, names, strict=True)
-        found |= {path: name for path, name in pairs if names.count(name) == 1}
-    return found
+        shortest |= {path: name for path, name in pairs if names.count(name) == 1}
+    return shortest
 
 
 def labels(row_stages: RowStages) -> dict[str, str]:

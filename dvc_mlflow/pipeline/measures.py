@@ -35,14 +35,14 @@ def evaluating(pipeline: Pipeline, row_stages: RowStages) -> list[RowKey]:
         s for s in row_stages.scope() if draws_curves(pipeline, s) or makes_model(pipeline, s)
     )
     makers = {stage.name for stage in trains}
-    found = [
+    evaluations = [
         name
         for name, stage in measured.items()
         if makers & pipeline.above(stage.name) and not makes_model(pipeline, stage)
     ]
     read = frozenset[str]().union(*(pipeline.above(stage.name) for stage in measured.values()))
     last = [name for name, stage in measured.items() if stage.name not in read]
-    return [*reversed(found or last)]
+    return [*reversed(evaluations or last)]
 
 
 def way(key: str) -> str:
@@ -53,9 +53,9 @@ def way(key: str) -> str:
     """
     for part in reversed(key.split("/")):
         split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part).lower()
-        known = [*filter(None, map(_known, re.findall("[a-z]+[0-9]*", split)))]
-        if known:
-            return min(_WAYS[word] for word in known)
+        words = [*filter(None, map(_known, re.findall("[a-z]+[0-9]*", split)))]
+        if words:
+            return min(_WAYS[word] for word in words)
     return ""
 
 
@@ -93,7 +93,7 @@ def data_of(pipeline: Pipeline, row_stages: RowStages, names: Collection[str]) -
     They are what goes into the metrics besides the model: also what the stages between the two
     read, such as one that predicts. Each comes after seven digits of its md5.
     """
-    found: dict[str, None] = {}
+    data_sets: dict[str, None] = {}
     for stage in (row_stages.members[n] for n in evaluating(pipeline, row_stages) if n in names):
         after = after_model(pipeline, stage)
         makers = {name for name in after if after.isdisjoint(pipeline.above(name))}
@@ -101,8 +101,8 @@ def data_of(pipeline: Pipeline, row_stages: RowStages, names: Collection[str]) -
             is_read = reader is stage or reader.name in after - makers
             for dep in reader.deps if is_read else ():
                 if dep.md5 and (dep.makers or dep.is_data) and after.isdisjoint(dep.makers):
-                    found[f"{dep.md5[:DIGITS]} {dep.path}"] = None  # a column shows the start
-    return ", ".join(found)
+                    data_sets[f"{dep.md5[:DIGITS]} {dep.path}"] = None  # a column shows the start
+    return ", ".join(data_sets)
 
 
 def after_model(pipeline: Pipeline, stage: Stage) -> set[str]:

@@ -55,13 +55,13 @@ def numbers(content: Any, path: str) -> tuple[list[tuple[str, float]], list[str]
     Nested keys have `/` between them. A file that holds one number gets its own name as the key.
     """
     stem = posixpath.splitext(posixpath.basename(path))[0]
-    found, others = [], []
+    metrics, others = [], []
     for key, value in _pairs(content if isinstance(content, Mapping) else {stem: content}, "/"):
         if (isinstance(value, int | float) and abs(value) <= _GREATEST) or _is_special(value):
-            found.append((key, float(value)))
+            metrics.append((key, float(value)))
         else:
             others.append(key)
-    return found, others
+    return metrics, others
 
 
 def curves(path: str, text: str, x: str = "", *, header: bool = True) -> list[Curve]:
@@ -78,14 +78,14 @@ def curves(path: str, text: str, x: str = "", *, header: bool = True) -> list[Cu
     candidates = [x] if x else ["step"] if "step" in names else names
     axes = ((name, _steps(rows, name)) for name in candidates)
     axis, steps = next(((name, steps) for name, steps in axes if steps), ("", []))
-    found = []
+    columns = []
     for name in names if steps else ():
         if name not in (axis, "timestamp"):
             values = [(step, _number(row.get(name))) for step, row in zip(steps, rows, strict=True)]
             points = [(step, value) for step, value in values if value is not None]
             if points:
-                found.append(Curve(name, points))
-    return found
+                columns.append(Curve(name, points))
+    return columns
 
 
 def _steps(rows: Sequence[Mapping[str, Any]], name: str) -> list[int]:

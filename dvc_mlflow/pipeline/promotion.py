@@ -162,6 +162,6 @@ def _likely_model(row_stages: RowStages) -> list[Model]:
     return [Model(path, name=name or "model")] if path else []
 
 
-def _text(given: str) -> str:
+def _text(text: str) -> str:
     """Return a text in YAML."""
-    return given if re.fullmatch(r"[\w-][\w./-]*", given) else json.dumps(given)
+    return text if re.fullmatch(r"[\w-][\w./-]*", text) else json.dumps(text)

@@ -111,7 +111,7 @@ def divided(pipeline: Pipeline, stages: Sequence[Stage]) -> list[RowStages]:
     begin one, too, unless one begins upstream. All other stages that are connected are one.
     """
     heads: dict[str, set[str]] = {}
-    meetings, found, placed = set(), [], set[str]()
+    meetings, rows, placed = set(), [], set[str]()
     for stage in stages:
         above = pipeline.nearest(stage, (pipeline.stages[name] for name in heads))
         begins = (stage.item or draws_curves(pipeline, stage)) and not above
@@ -123,22 +123,22 @@ def divided(pipeline: Pipeline, stages: Sequence[Stage]) -> list[RowStages]:
             heads[above[0].name].add(stage.name)
     for head, names in heads.items():
         upstream = set() if head in meetings else names.union(*map(pipeline.above, names))
-        found.append(_row_stages(pipeline, names | upstream, stages, pipeline.stages[head]))
-        placed |= {stage.name for stage in found[-1].members.values()}
+        rows.append(_row_stages(pipeline, names | upstream, stages, pipeline.stages[head]))
+        placed |= {stage.name for stage in rows[-1].members.values()}
     for names in _connected(pipeline, [stage for stage in stages if stage.name not in placed]):
-        found.append(_row_stages(pipeline, names.union(*map(pipeline.above, names)), stages))
-    return found
+        rows.append(_row_stages(pipeline, names.union(*map(pipeline.above, names)), stages))
+    return rows
 
 
 def _row_stages(
     pipeline: Pipeline, names: Set[str], recorded: Sequence[Stage], head: Stage | None = None
 ) -> RowStages:
-    own = [stage for stage in recorded if stage.name in names]
-    head = head or own[-1]
-    groups = Counter(stage.group for stage in own)
+    members = [stage for stage in recorded if stage.name in names]
+    head = head or members[-1]
+    groups = Counter(stage.group for stage in members)
     others, seen = {stage.name for stage in recorded}, set[str]()
-    found = RowStages({}, {}, {})
-    for stage in own:
+    row_stages = RowStages({}, {}, {})
+    for stage in members:
         # Items that share a row, now or once dvc.yaml has more of them, keep the item in the name.
         shared = (stage is not head and not head.item) or groups[stage.group] > 1
         name = as_key(stage.label if shared else stage.group)
@@ -146,10 +146,10 @@ def _row_stages(
         beyond = frozenset[str]().union(*map(pipeline.above, upstream & others))
         scope = [each for each in pipeline.stages.values() if each.name in upstream]
         first = [each for each in scope if each.name not in others | seen | beyond]
-        found.members[name] = stage
-        found.parts[name], found.scopes[name] = [*first, stage], [*scope, stage]
+        row_stages.members[name] = stage
+        row_stages.parts[name], row_stages.scopes[name] = [*first, stage], [*scope, stage]
         seen |= {*upstream, stage.name}
-    return found
+    return row_stages
 
 
 def _connected(pipeline: Pipeline, stages: Sequence[Stage]) -> list[set[str]]:
@@ -189,7 +189,7 @@ def result_digests(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
     A stage has none if dvc.lock has no entry for it, if what it has read is not what the stages
     upstream have written since, or if one of those has none.
     """
-    found, digests = locked_digests(pipeline), dict[str, str]()
+    locked, digests = locked_digests(pipeline), dict[str, str]()
     reasons: dict[str, str] = {}
     for stage in pipeline.stages.values():
         outdated = () if stage.frozen else [dep for dep in stage.deps if dep.outdated]
@@ -202,7 +202,7 @@ def result_digests(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
             by = f"{' and '.join(outdated[0].makers)} has written"
             reasons[stage.name] = f"it has read a different {outdated[0].path} than {by}"
         else:
-            digests[stage.name] = found[stage.name]
+            digests[stage.name] = locked[stage.name]
     return digests, reasons
 
 

@@ -99,9 +99,9 @@ HISTORY = "dvc.history."
 a clone's own store."""
 
 
-def as_text(given: str) -> str:
+def as_text(text: str) -> str:
     """Return a text as a store can keep it: git allows names and messages that are no UTF-8."""
-    return given.encode(errors="replace").decode()
+    return text.encode(errors="replace").decode()
 
 
 def tagged(tags: Mapping[str, str], start: str) -> dict[str, str]:

@@ -50,14 +50,14 @@ class ProjectAt:
             with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
                 self._stages = [*stages_with_locks(project)]
             self._definitions = definitions
-        found = {}
+        entries = {}
         for path, blob in locks.items():
             name = posixpath.relpath(path, project.folder or ".")
             text = (project.blobs.read(blob) or b"").decode(errors="replace")
-            found[name] = stages_in(text, name)
-        project.commit, project.locks = commit, found
+            entries[name] = stages_in(text, name)
+        project.commit, project.locks = commit, entries
         for stage, lock in self._stages:
-            fill(stage, found.get(lock, {}).get(stage.name), lock)
+            fill(stage, entries.get(lock, {}).get(stage.name), lock)
         return read_pipeline(project)
 
     @contextmanager

@@ -82,11 +82,11 @@ class Remote:
             try:
                 repo.push()
                 with suppress(RunCacheNotSupported):
-                    cache, there = repo.stage_cache, self._remote.legacy_odb
+                    cache, odb = repo.stage_cache, self._remote.legacy_odb
                     # What is there stays. Older versions know no other way, and no such option.
                     is_new = "force" in signature(cache.transfer).parameters
                     options = {"force": False} if is_new else {}
-                    new = cache.transfer(repo.cache.legacy, there, **options) if run_cache else ()
+                    new = cache.transfer(repo.cache.legacy, odb, **options) if run_cache else ()
                     for objects in cache.get_used_objs(new).values():
                         repo.cloud.push(objects)
             except FileTransferError as error:

@@ -39,9 +39,9 @@ def read_pipeline(project: Project) -> Pipeline:
     with errors_reported():
         index, problems = project.repo.index, list[str]()
         _check_templates(project)
-        found = {project.name_of(s): s for s in index.stages if s.cmd}
+        dvc_stages = {project.name_of(s): s for s in index.stages if s.cmd}
         project.outs = {project.path_of(out): out for out in index.outs}
-        stages = {n: _stage(project, s, index.outs_trie, problems) for n, s in found.items()}
+        stages = {n: _stage(project, s, index.outs_trie, problems) for n, s in dvc_stages.items()}
         plots = {file: [*_plots_at_top(project, file)] for file in index._plots}
         metrics = {f: [project.beside(f, p) for p in ps] for f, ps in index._metrics.items()}
         models: dict[str, list[Model]] = {}
@@ -56,11 +56,11 @@ def read_pipeline(project: Project) -> Pipeline:
             shown = [*metrics.get(file, ()), *(plot.path for plot in plots.get(file, ()))]
             paths = [p for p in shown if not any(overlap(p, out) for out in made)]
             own_models = [m.path for m in models.get(file, ()) if m.path not in made]
-            own = {n: stages[n] for n, s in found.items() if s.path == file}
+            owners = {n: stages[n] for n, s in dvc_stages.items() if s.path == file}
             # In DVCLive's own dvc.yaml is no stage: then those that make some of it.
-            own = own or {n: stages[n] for n in found if _makes(stages[n], shown)}
-            read = {m for stage in own.values() for dep in stage.deps for m in dep.makers}
-            last = [name for name in own if name not in read]
+            owners = owners or {n: stages[n] for n in dvc_stages if _makes(stages[n], shown)}
+            read = {m for stage in owners.values() for dep in stage.deps for m in dep.makers}
+            last = [name for name in owners if name not in read]
             if paths and (rest := _unmade(project, file, paths, own_models, last)):
                 stages[rest.name] = rest
         outs = [out.path for stage in stages.values() for out in stage.outs]
@@ -111,11 +111,11 @@ def template_files(project: Project) -> Iterator[Path]:
         if hasattr(stage, "name"):
             folder, file = Path(stage.path).parent, project.dvc_file(stage.path)
             definition = file.contents["stages"][stage.raw_data.generated_from or stage.name]
-            own = definition.get("do", definition).get("vars", [])
+            stage_vars = definition.get("do", definition).get("vars", [])
             yield folder / "params.yaml"
-            for given in (*file.contents.get("vars", []), *own):
-                if isinstance(given, str):
-                    path = given.partition(":")[0]
+            for entry in (*file.contents.get("vars", []), *stage_vars):
+                if isinstance(entry, str):
+                    path = entry.partition(":")[0]
                     yield from (folder / path, Path(stage.wdir, path))
 
 
@@ -129,15 +129,15 @@ def _check_templates(project: Project) -> None:
 
 def _stage(project: Project, stage: Any, trie: Any, problems: list[str]) -> Stage:
     folder = posixpath.dirname(project.relative(stage.path))
-    own = getattr(stage, "name", None) or Path(stage.path).stem
+    own_name = getattr(stage, "name", None) or Path(stage.path).stem
     group = getattr(stage.raw_data, "generated_from", None) if hasattr(stage, "name") else None
-    item = own[len(group) + 1 :] if group else ""
-    name, label = (posixpath.join(folder, part) for part in (own, group or own))
+    item = own_name[len(group) + 1 :] if group else ""
+    name, label = (posixpath.join(folder, part) for part in (own_name, group or own_name))
     every = [_output(project, out) for out in stage.outs]
     # An output that dvc.yaml has gained since the stage ran is not part of its result.
     outs = [out for out in every if out.md5] or every
     params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
-    wanted = _settings(project, stage, group or own, problems)
+    wanted = _settings(project, stage, group or own_name, problems)
     return Stage(
         name=name,
         group=label,
@@ -172,17 +172,17 @@ def _output(project: Project, out: Any) -> Output:
     return Output(project.path_of(out), md5_of(out), size, bool(out.use_cache), bool(out.metric))
 
 
-def _settings(project: Project, stage: Any, own: str, problems: list[str]) -> Settings:
+def _settings(project: Project, stage: Any, name: str, problems: list[str]) -> Settings:
     """Return a stage's `meta.mlflow`, and report what is wrong with it, once for all items."""
-    where = f"{project.relative(stage.path)}: stages.{own}"
+    where = f"{project.relative(stage.path)}: stages.{name}"
     wdir = project.relative(stage.wdir)
-    found, wrong = settings.settings_of(stage.meta, where, wdir, project.folder)
+    declared, wrong = settings.settings_of(stage.meta, where, wdir, project.folder)
     read = [project.path_of(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
-    for path in found.data:
+    for path in declared.data:
         if not any(is_below(path, dep) for dep in read):
             wrong.append(f"{where}.meta.mlflow.data: {path!r} is not a dep of the stage")
     problems += [line for line in wrong if line not in problems]
-    return found
+    return declared
 
 
 def _is_locked(project: Project, stage: Any, outs: Sequence[Output]) -> bool:
@@ -250,18 +250,18 @@ def _makes(stage: Stage, paths: Sequence[str]) -> bool:
 def _plots_at_top(project: Project, file: str) -> Iterator[Plot]:
     """Yield the plots at the top of a dvc.yaml."""
     for entry in project.repo.index._plots.get(file, ()):
-        for name, given in (entry if isinstance(entry, Mapping) else {entry: {}}).items():
-            y, x = (given or {}).get("y"), (given or {}).get("x")
+        for name, props in (entry if isinstance(entry, Mapping) else {entry: {}}).items():
+            y, x = (props or {}).get("y"), (props or {}).get("x")
             for path in y if isinstance(y, Mapping) else [name]:
                 axis = x.get(path) if isinstance(x, Mapping) else x
-                yield _plot(project.beside(file, path), {**(given or {}), "x": axis})
+                yield _plot(project.beside(file, path), {**(props or {}), "x": axis})
 
 
-def _plot(path: str, given: object) -> Plot:
+def _plot(path: str, declared: object) -> Plot:
     """Return a plot as it is declared: with settings, or as `true`."""
-    own = given if isinstance(given, Mapping) else {}
-    x, template = (str(own.get(key) or "") for key in ("x", "template"))
-    return Plot(path, x, template, bool(own.get("header", True)))
+    props = declared if isinstance(declared, Mapping) else {}
+    x, template = (str(props.get(key) or "") for key in ("x", "template"))
+    return Plot(path, x, template, bool(props.get("header", True)))
 
 
 def _unmade(

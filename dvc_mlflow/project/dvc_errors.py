@@ -56,7 +56,7 @@ def _details(error: Any) -> str:
 def parse(text: str, path: str) -> Any:
     """Return the content of a params, metrics or DVC file as DVC reads it; raises `ValueError`."""
     try:
-        found = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
+        content = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
     except ParseError as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise ValueError(cause[:200]) from None
@@ -64,18 +64,18 @@ def parse(text: str, path: str) -> Any:
         raise ValueError("it is nested too deeply") from None
     except Exception as error:  # its parsers raise what they like: `MemoryError`, `TypeError`, …
         raise ValueError(f"{type(error).__name__}: {error}"[:200].rstrip(": ")) from None
-    if "*" in text and _unfolded(found, {}) > _MOST:
+    if "*" in text and _unfolded(content, {}) > _MOST:
         raise ValueError(f"its aliases unfold to more than {_MOST:,} values")
-    is_zero = not found and re.fullmatch(r"0+(\.0*)?", text.strip())
-    return 0 if is_zero else found  # DVC's parsers make {} of both 0 and nothing
+    is_zero = not content and re.fullmatch(r"0+(\.0*)?", text.strip())
+    return 0 if is_zero else content  # DVC's parsers make {} of both 0 and nothing
 
 
-def _unfolded(value: Any, known: dict[int, float]) -> float:
+def _unfolded(value: Any, counts: dict[int, float]) -> float:
     """Return how many values there are in a value; those that contain themselves have no end."""
     if not isinstance(value, Mapping | list):
         return 1
-    if id(value) not in known:
-        known[id(value)] = float("inf")
+    if id(value) not in counts:
+        counts[id(value)] = float("inf")
         inner = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_unfolded(each, known) for each in inner)
-    return known[id(value)]
+        counts[id(value)] = 1 + sum(_unfolded(each, counts) for each in inner)
+    return counts[id(value)]

@@ -52,12 +52,12 @@ def value(project: Project, file: str, key: str) -> Any:
     if (text := project.text(file)) is None:
         raise ProjectError(f"{file}: there is no such params file")
     try:
-        found = parse(text, file)
+        content = parse(text, file)
     except ValueError as error:
         raise ProjectError(f"{file}: {error}") from None
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
 
 
 @contextmanager

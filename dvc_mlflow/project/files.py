@@ -124,14 +124,14 @@ def contents_of(project: Project, output: Output) -> list[tuple[str, Path | byte
     output itself has the path "".
     """
     out, files = project.outs[output.path], files_of(project, output)
-    found: list[tuple[str, Path | bytes]] = []
+    contents: list[tuple[str, Path | bytes]] = []
     for file in files or ():
         place = _place(project, out, file)
         content = place.resolve() if place else content_of(project, output, file)
         if content is None:
             return None
-        found.append((file.path[len(output.path) + 1 :], content))
-    return None if files is None else found
+        contents.append((file.path[len(output.path) + 1 :], content))
+    return None if files is None else contents
 
 
 def code_below(project: Project, path: str) -> dict[str, bytes]:
@@ -147,11 +147,11 @@ def code_below(project: Project, path: str) -> dict[str, bytes]:
         folders[:] = [n for n in folders if not _is_ignored(project, f"{fs.join(folder, n)}/")]
         own = (fs.join(folder, name) for name in sorted(names))
         files += [file for file in own if not _is_ignored(project, file)]
-    found = {}
+    contents = {}
     for file in files:
         with suppress(work_tree.RefusedError):
-            found[project.relative(file)] = work_tree.read(file, project.top)
-    return found
+            contents[project.relative(file)] = work_tree.read(file, project.top)
+    return contents
 
 
 def _committed_code(project: Project, path: str) -> Iterator[tuple[str, bytes]]:
@@ -242,10 +242,10 @@ def version_of(project: Project, out: Any, path: str, md5: str) -> bytes | None:
         # Without all trees, as in some partial clones, git does not know.
         log = ask("log", *options, "--", f":(top,literal){name}", cwd=project.top)
         blobs = {line.split()[3] for line in log.splitlines() if line.startswith(":")}
-        found = {blob: project.blobs.read(blob) for blob in sorted(blobs)}
+        contents = {blob: project.blobs.read(blob) for blob in sorted(blobs)}
         project.versions[key] = {
             oid: blob
-            for blob, content in found.items()
+            for blob, content in contents.items()
             if content is not None
             for oid in md5s(content, out.hash_name)
         }

@@ -88,22 +88,22 @@ def promote(top: Path, artifact: str, stage: str, commit: str, message: str) -> 
         return [*tags, made.tag]
 
 
-def _artifact(found: Any) -> Artifact:
-    if not found.is_active:
+def _artifact(artifact: Any) -> Artifact:
+    if not artifact.is_active:
         return Artifact([], {})
-    assigned = found.get_vstages(versions_per_stage=1, sort=VersionSort.Timestamp)
+    assigned = artifact.get_vstages(versions_per_stage=1, sort=VersionSort.Timestamp)
     stages = {name: each[0] for name, each in assigned.items()}
-    own = {stage.version for stage in stages.values()}
+    staged = {stage.version for stage in stages.values()}
     options = {"sort": VersionSort.Timestamp, "ascending": True}
     versions = {
-        each.version: Version(
-            each.version if each.is_registered else each.version[:7],
-            each.commit_hexsha,
-            each.ref,
-            each.message,
+        version.version: Version(
+            version.version if version.is_registered else version.version[:7],
+            version.commit_hexsha,
+            version.ref,
+            version.message,
         )
-        for each in found.get_versions(include_non_explicit=True, **options)
-        if each.is_registered or each.version in own
+        for version in artifact.get_versions(include_non_explicit=True, **options)
+        if version.is_registered or version.version in staged
     }
     return Artifact(
         [*versions.values()],

@@ -178,10 +178,10 @@ class Project:
 
         DVC itself takes `..` above the repository's root for that root when it reads a commit.
         """
-        given = str(item.def_path)
-        if "://" in given or posixpath.isabs(given):
-            return given
-        found = posixpath.normpath(posixpath.join(self.relative(item.stage.wdir), given))
+        path = str(item.def_path)
+        if "://" in path or posixpath.isabs(path):
+            return path
+        found = posixpath.normpath(posixpath.join(self.relative(item.stage.wdir), path))
         return "" if found == "." else found
 
     def beside(self, file: str, path: str) -> str:
@@ -215,10 +215,10 @@ def _check_own_files(root: str, top: Path) -> None:
             raise work_tree.RefusedError(errno.EPERM, "is a link that git tracks; delete it", path)
     patterns = (glob(folder, f"**/{name}") for name in ("dvc.yaml", ".dvcignore"))
     listed = names("ls-files", "-co", "--exclude-standard", "-z", "--", *patterns, cwd=top)
-    found = [f"{root}/{name}" for name in _OWN]
+    files = [f"{root}/{name}" for name in _OWN]
     for path in (f"{top}/{name}" for name in listed):
-        found += [path, f"{posixpath.dirname(path)}/dvc.lock"]
-    for path in dict.fromkeys(found):
+        files += [path, f"{posixpath.dirname(path)}/dvc.lock"]
+    for path in dict.fromkeys(files):
         work_tree.check(path, top, of_dvc=True)
 
 
@@ -231,10 +231,10 @@ def _read_by_git(fs: Any, blobs: Blobs) -> None:
     trie = fs.fs.trie
 
     def read(key: tuple[str, ...], **_: Any) -> BytesIO:
-        found = trie.trie[key]
-        if found.isdir:
+        node = trie.trie[key]
+        if node.isdir:
             raise IsADirectoryError
-        content = blobs.read(found.sha)
+        content = blobs.read(node.sha)
         if content is None:
             path = "/".join(key)
             raise OSError(

@@ -18,32 +18,32 @@ from .project import Project
 
 
 @contextmanager
-def restored_project(main: Path, own: Path) -> Iterator[Project]:
-    """Yield the project in the folder `own`, as `record` would read its commit.
+def restored_project(main: Path, folder: Path) -> Iterator[Project]:
+    """Yield the project in `folder`, as `record` would read its commit.
 
     Its settings and remotes are those of the project at `main`: a commit's can name programs. So
     they are for plain `dvc` in that folder, as far as they go with the commit's. Raises
     `ProjectError`.
     """
     with errors_reported():
-        _share(main, own)
-    with chdir(own), as_of_today(), Project(main) as project:
+        _share(main, folder)
+    with chdir(folder), as_of_today(), Project(main) as project:
         yield project
 
 
-def _share(main: Path, own: Path) -> None:
-    """Let plain `dvc` in the project at `own` use the cache and the remotes of that at `main`."""
-    (own / ".dvc").mkdir(exist_ok=True)  # a repository can keep it out of git
-    known = Config(f"{main}/.dvc", validate=False)
-    known["cache"].setdefault("dir", RelPath(f"{main}/.dvc/cache"))
-    core = {key: value for key, value in known["core"].items() if key == "remote"}
-    if ask("config", "core.worktree", cwd=own):
+def _share(main: Path, folder: Path) -> None:
+    """Let plain `dvc` in the project at `folder` use the cache and remotes of that at `main`."""
+    (folder / ".dvc").mkdir(exist_ok=True)  # a repository can keep it out of git
+    settings = Config(f"{main}/.dvc", validate=False)
+    settings["cache"].setdefault("dir", RelPath(f"{main}/.dvc/cache"))
+    core = {key: value for key, value in settings["core"].items() if key == "remote"}
+    if ask("config", "core.worktree", cwd=folder):
         core["no_scm"] = True  # in a worktree of a submodule, DVC would look for that
-    given = {"cache": known["cache"], "core": core}
+    shared = {"cache": settings["cache"], "core": core}
     # A remote of the same name can have had settings that do not go with those of today.
-    for sections in ({**given, "remote": known["remote"]}, given):
+    for sections in ({**shared, "remote": settings["remote"]}, shared):
         with suppress(ConfigError):
-            with Config(f"{own}/.dvc", validate=False).edit("local") as config:
+            with Config(f"{folder}/.dvc", validate=False).edit("local") as config:
                 config.update(sections)
             return
 
@@ -89,14 +89,14 @@ def _needed(project: Project, stages: Sequence[Stage]) -> tuple[list[Any], list[
 
     What lies elsewhere, by how the commit names it, is not asked for.
     """
-    every, own = [*project.repo.index.outs], [dvc_stage(project, stage.name) for stage in stages]
+    every, dvc_stages = [*project.repo.index.outs], [dvc_stage(project, s.name) for s in stages]
     unmade = {out.path for stage in stages if not stage.command for out in stage.outs}
-    read = [dep for stage in own if stage for dep in stage.deps]
+    read = [dep for stage in dvc_stages if stage for dep in stage.deps]
     deps = {dep.fs_path: dep for dep in read if "://" not in dep.def_path}
 
     def is_needed(out: Any) -> bool:
         is_read = not out.stage.cmd and any(overlap(path, out.fs_path) for path in deps)
-        return is_read or out.stage in own or project.path_of(out) in unmade
+        return is_read or out.stage in dvc_stages or project.path_of(out) in unmade
 
     outs = [out for out in every if out.hash_info and out.is_in_repo and is_needed(out)]
     gone = [dep for dep in deps.values() if not dep.exists]

@@ -25,14 +25,14 @@ def settings_of(
     """
     reader = _Reader(folder, project)
     own = meta if isinstance(meta, Mapping) and meta.get("mlflow") is not None else {}
-    given = reader.valid({"mlflow": _MAPPING}, own, f"{where}.meta").get("mlflow", {})
+    section = reader.valid({"mlflow": _MAPPING}, own, f"{where}.meta").get("mlflow", {})
     where = f"{where}.meta.mlflow"
-    for key in given:
+    for key in section:
         if key not in _SETTINGS:
             name = key if f"{key}".isprintable() else repr(key)
             known = ", ".join(_SETTINGS)
             reader.problems.append(f"{where}.{name}: unknown key; known are {known}")
-    values = reader.valid(_SETTINGS, given, where)
+    values = reader.valid(_SETTINGS, section, where)
     values["data"] = reader.inside(values.get("data", ()), f"{where}.data")
     return Settings(**values), reader.problems
 
@@ -69,39 +69,39 @@ class _Reader:
         self._folder, self._project = folder, project
         self.problems: list[str] = []
 
-    def valid(self, rules: _Rules, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def valid(self, rules: _Rules, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the values that keep their rules, and report the others."""
-        found = {}
+        accepted = {}
         for key, rule in rules.items():
-            if key in given:
+            if key in values:
                 try:
-                    found[key] = rule(given[key])
+                    accepted[key] = rule(values[key])
                 except vol.Invalid as broken:
-                    self.report(f"{where}.{key}", broken.msg, given[key])
-        return found
+                    self.report(f"{where}.{key}", broken.msg, values[key])
+        return accepted
 
-    def served(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def served(self, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return what a model is served with: nothing if it would be served wrongly."""
         n_problems = len(self.problems)
-        values = self.valid(_MODEL, given, where)
+        values = self.valid(_MODEL, meta, where)
         values["code_paths"] = self.inside(values.get("code_paths", ()), f"{where}.code_paths")
         where = f"{where}.pip_requirements"
         if isinstance(file := values.get("pip_requirements"), str):
             values["pip_requirements"] = "".join(self.inside([file], where))
-        if "loader_module" in values and "pip_requirements" not in given:
+        if "loader_module" in values and "pip_requirements" not in meta:
             self.report(where, "must list the packages that loading the model needs", None)
         return values if len(self.problems) == n_problems else {}
 
     def inside(self, paths: Iterable[str], where: str) -> tuple[str, ...]:
         """Return paths relative to the project, without those that lead out of the repository."""
-        found = []
+        relative = []
         for path in paths:
             joined = posixpath.normpath(posixpath.join(self._project, self._folder, path))
             if leads_out(joined):
                 self.report(where, "must be in the repository", path)
             else:
-                found.append(posixpath.relpath(joined, self._project or "."))
-        return tuple(found)
+                relative.append(posixpath.relpath(joined, self._project or "."))
+        return tuple(relative)
 
     def report(self, where: str, rule: str, value: object) -> None:
         self.problems.append(f"{where}: {rule}; received {value!r:.100}")

@@ -75,7 +75,7 @@ def inputs_written(project: Project, name: str, since: int, until: int) -> list[
 
     Params are not among them, nor what running code leaves beside itself.
     """
-    found = []
+    written = []
     with errors_reported():
         stage = dvc_stage(project, name)
         outs = [out.fs_path for out in stage.outs]
@@ -84,8 +84,8 @@ def inputs_written(project: Project, name: str, since: int, until: int) -> list[
             for file in _files_below(project, dep) if is_here else ():
                 is_own = any(is_below(out, file) for out in outs)
                 if not is_own and since + _COARSE < _changed_at(file) < until:
-                    found.append(project.relative(file))
-    return found
+                    written.append(project.relative(file))
+    return written
 
 
 def _files_below(project: Project, dep: Any) -> Iterator[str]:
