@@ -146,9 +146,9 @@ class LiveRow:
 
     def is_elsewhere(self, run: StageRun) -> bool:
         """Whether a script has opened runs by plain MLflow while its stage ran."""
-        own = store_folder(self._stores.root) / "mlflow.db"
+        own_store = store_folder(self._stores.root) / "mlflow.db"
         places = [Path(f, n) for f in (run.folder, run.home) for n in ("mlruns", "mlflow.db")]
-        if any(run.is_older(f"{each}") for each in places if each != own):
+        if any(run.is_older(f"{path}") for path in places if path != own_store):
             return True
         times = f"attributes.start_time >= {int(run.began * 1000)}"
         times += f" and attributes.start_time <= {int(run.ended * 1000)}"
@@ -159,20 +159,20 @@ class LiveRow:
         """Let a run be open, and log what is known of a stage."""
         result, stage = self._result, self._curves[run].stage
         pid = self.dvc.pid if processes.is_alive(self.dvc) else 0
-        own = processes.process_tags(store.root, pid)
-        own[LIVE] = live_key(result.pipeline.folder, result.row_stages)
+        tags = processes.process_tags(store.root, pid)
+        tags[LIVE] = live_key(result.pipeline.folder, result.row_stages)
         if not self.run_id:
-            query = " and ".join(f"tags.`{key}` = '{own[key]}'" for key in (LIVE, PROCESS))
+            query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (LIVE, PROCESS))
             found = next(store.runs(query), None)  # of a follower that was killed
-            self._use(store, found or _opened(store, result, stage, own))
-        known = store.client.get_run(self.run_id)
-        if known.info.lifecycle_stage != "active":  # somebody has deleted it
+            self._use(store, found or _opened(store, result, stage, tags))
+        row = store.client.get_run(self.run_id)
+        if row.info.lifecycle_stage != "active":  # somebody has deleted it
             return
-        if known.info.status != "RUNNING":  # it has the result of an earlier stage
+        if row.info.status != "RUNNING":  # it has the result of an earlier stage
             store.client.update_run(self.run_id, "RUNNING")
         params = {} if self.is_used else _params(result, stage)
-        new = {key: text for key, text in params.items() if key not in known.data.params}
-        log(store, self.run_id, params=new, tags=own)
+        new = {key: text for key, text in params.items() if key not in row.data.params}
+        log(store, self.run_id, params=new, tags=tags)
         if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() and not (self._monitor or self.is_used):
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -185,11 +185,11 @@ class LiveRow:
         It gets the params when the stage has ended: the script may log them in its own way, and
         MLflow would refuse another value.
         """
-        stage, own = self._curves[run].stage, self.run_id
+        stage, previous = self._curves[run].stage, self.run_id
         self._stop()
         self._use(store, script)
-        if own:
-            _delete(store, own)
+        if previous:
+            _delete(store, previous)
         tags = origin_tags(self._result.state, stage)
         if not script.data.tags.get(NOTE):
             tags |= noted(description(tags, self._result.row_stages))

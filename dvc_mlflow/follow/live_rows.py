@@ -66,7 +66,7 @@ class LiveRows:
 
     def is_new(self, home: str, result: Result) -> bool:
         """Whether no row is open to which a result in a project goes: it gets that by itself."""
-        rows = {known.row for known in self._begun.values() if known}
+        rows = {begun.row for begun in self._begun.values() if begun}
         rows |= {row for row in self._open if not row.done}
         return not any(row.home == home and row.members & members(result) for row in rows)
 
@@ -79,19 +79,19 @@ class LiveRows:
             if run.ended and is_written:
                 return True  # its result is recorded as something new
             self._begun[run] = self._begin(run)
-        if (known := self._begun[run]) is None:
+        if (begun := self._begun[run]) is None:
             is_over = bool(run.ended)
         else:
-            self._take_scripts(run, known)
-            known.row.send_curves(run)
-            is_over = bool(run.ended) and self._end(run, known)
+            self._take_scripts(run, begun)
+            begun.row.send_curves(run)
+            is_over = bool(run.ended) and self._end(run, begun)
         if is_over:
             del self._begun[run]
         return is_over
 
     def close_unused(self) -> None:
         """Let rows go whose `dvc` has ended, or lives on and runs nothing."""
-        used = {known.row for known in self._begun.values() if known}
+        used = {begun.row for begun in self._begun.values() if begun}
         for row in [*self._open]:
             is_held = processes.is_alive(row.dvc) and row.dvc.pid in self._looker.holding
             if row in used or is_held:
@@ -128,82 +128,82 @@ class LiveRows:
             self._new.say_once([f"{name} names another store, {masked(named)}; its row is here"])
         return _Begun(row, stage, bool(token_of(run.env)) or stage.is_prefixed, entry)
 
-    def _take_scripts(self, run: StageRun, known: _Begun) -> None:
+    def _take_scripts(self, run: StageRun, begun: _Begun) -> None:
         """Let the runs of a stage's script be in its row, and say once that it is RUNNING."""
-        row, name = known.row, known.stage.name
-        if known.is_under_run and (run.ended or _is_late(known.looked, _OFTEN)):
-            known.looked = time.monotonic()
+        row, name = begun.row, begun.stage.name
+        if begun.is_under_run and (run.ended or _is_late(begun.looked, _OFTEN)):
+            begun.looked = time.monotonic()
             for experiment in row.take_scripts(run):
                 why = f"its script has chosen experiment {experiment!r}, and its runs stay there"
                 cure = f"`meta: {{mlflow: {{experiment: {experiment}}}}}` puts the row there"
                 self._new.say_once([f"{name}: {why}; in dvc.yaml, {cure}"])
-        is_waiting = known.is_under_run and time.time() - run.began < _FOR_SCRIPTS
+        is_waiting = begun.is_under_run and time.time() - run.began < _FOR_SCRIPTS
         if row.said != row.run_id and not run.ended and (row.is_used or not is_waiting):
             self._say(f"{name} is RUNNING: {row.line}")
             row.said = row.run_id
 
-    def _end(self, run: StageRun, known: _Begun) -> bool:
+    def _end(self, run: StageRun, begun: _Begun) -> bool:
         """Give the row of a stage whose entry is gone its result, or end it; say if that is over.
 
         DVC writes dvc.lock at once, also if it stays the same.
         """
         if run.home != run.main:
-            return self._end_copy(run, known)
-        name, now = known.stage.name, stamp(run.lock)
+            return self._end_copy(run, begun)
+        name, now = begun.stage.name, stamp(run.lock)
         goes_on = not processes.is_alive(run.dvc) or run.dvc.pid in self._looker.holding
         is_young = time.time() - run.ended < (_UNTIL_FAILED if goes_on else _UNTIL_WRITTEN)
         if now is None or not run.has_written:
-            return not is_young and self._fail(run, known)
+            return not is_young and self._fail(run, begun)
         if not now.is_whole:
             return False
         later = (each.began for each in self._looker.runs if each.is_again(run))
         if any(began < now.time / 1e9 for began in later):
-            return self._overwritten(known)
+            return self._overwritten(begun)
         with Project(at=Path(run.home)) as project:
-            is_old = entry_of(project, name) == known.entry
+            is_old = entry_of(project, name) == begun.entry
             if is_old and not is_as_locked(project, name):  # another stage has been written
-                return not is_young and self._fail(run, known)
+                return not is_young and self._fail(run, begun)
             changed = inputs_written(project, name, int(run.began * 1e9), now.time)
-        if name in known.row.members:
-            ended = {known.row.run_id: changed}
-            self._finish(run, known, self._new.record_checkout(run.home, _is_of(known.row), ended))
+        if name in begun.row.members:
+            ended = {begun.row.run_id: changed}
+            self._finish(run, begun, self._new.record_checkout(run.home, _is_of(begun.row), ended))
         return True
 
-    def _overwritten(self, known: _Begun) -> bool:
+    def _overwritten(self, begun: _Begun) -> bool:
         """Let the row of a stage go that has run again before anybody has looked."""
-        self._open.pop(known.row, None)
-        if known.row.drop():
-            self._say(f"row {known.row.name!r} is in the trash: its stage has run again already")
+        self._open.pop(begun.row, None)
+        if begun.row.drop():
+            self._say(f"row {begun.row.name!r} is in the trash: its stage has run again already")
         return True
 
-    def _end_copy(self, run: StageRun, known: _Begun) -> bool:
+    def _end_copy(self, run: StageRun, begun: _Begun) -> bool:
         """Give the row of a temporary copy its result once DVC has fetched its experiment.
 
         DVC removes the copy then. On a loaded machine, the queue's worker takes its time.
         """
         others = [each for other, each in self._begun.items() if other is not run and each]
-        if any(each.row is known.row for each in others):
+        if any(each.row is begun.row for each in others):
             return True
         if processes.is_alive(run.dvc) and Path(run.home).is_dir():
             return False
         found = [c for c, name in named_experiments(self._root).items() if name == run.experiment]
         if run.experiment and found:
-            commits, ended = Commits(found, frozenset(found)), {known.row.run_id: ()}
-            self._finish(run, known, self._new.record_commits(run.main, commits, ended))
+            commits, ended = Commits(found, frozenset(found)), {begun.row.run_id: ()}
+            self._finish(run, begun, self._new.record_commits(run.main, commits, ended))
             return True
         late = _UNTIL_FETCHED if run.has_written else _UNTIL_LEFT
-        return time.time() - run.ended > late and self._fail(run, known)
+        return time.time() - run.ended > late and self._fail(run, begun)
 
-    def _finish(self, run: StageRun, known: _Begun, recording: Recording) -> None:
+    def _finish(self, run: StageRun, begun: _Begun, recording: Recording) -> None:
         """Say what became of a row whose stage has a result."""
-        row, name = known.row, known.stage.name
+        row, name = begun.row, begun.stage.name
         row.end_scripts("FINISHED")
-        if not known.is_under_run and run.ended - run.began > _OFTEN and row.is_elsewhere(run):
+        if not begun.is_under_run and run.ended - run.began > _OFTEN and row.is_elsewhere(run):
             what = f"{name}: its script has opened runs in MLflow itself"
             self._new.say_once([f"{what}; under `dvc-mlflow run dvc repro` they are in its row"])
         self._note(row, recording)
         if why := recording.reasons.get(name):
-            self._fail(run, known, f"stage {name} is not recorded: {why}")
+            self._fail(run, begun, f"stage {name} is not recorded: {why}")
         elif name not in row.done and row.drop():
             self._say(f"row {row.name!r} is in the trash: so is what has the result of {name}")
         elif row.members <= row.done:
@@ -223,10 +223,10 @@ class LiveRows:
                         line = store.row_line(has.name, has.run_id)
                         row.done, row.unsaid = done, f"{result.head.name} is FINISHED: {line}"
 
-    def _fail(self, run: StageRun, known: _Begun, why: str = "") -> bool:
+    def _fail(self, run: StageRun, begun: _Begun, why: str = "") -> bool:
         """End the row of a stage that has no result; what it has of others is recorded anew."""
-        row, status = known.row, "KILLED" if run.was_killed else "FAILED"
-        why = why or f"stage {known.stage.name} ended without a result"
+        row, status = begun.row, "KILLED" if run.was_killed else "FAILED"
+        why = why or f"stage {begun.stage.name} ended without a result"
         is_ended = row.end(run, status, why)
         row.end_scripts(status)
         self._open.pop(row, None)
@@ -255,9 +255,9 @@ def _results_of(project: Project, run: StageRun, name: str) -> list[Result]:
     They are those in which it is recorded; if there are none, those that read its outputs.
     """
     pipeline = read_pipeline(project)
-    found = state_of(project, pipeline, of_running(project, run.experiment, int(run.began * 1e9)))
-    own = (each for each in divided(pipeline, found.stages) if _runs_for(each, name))
-    results = [found.result(each) for each in own]
+    state = state_of(project, pipeline, of_running(project, run.experiment, int(run.began * 1e9)))
+    own = (each for each in divided(pipeline, state.stages) if _runs_for(each, name))
+    results = [state.result(each) for each in own]
     return [each for each in results if name in members(each)] or results
 
 

@@ -41,10 +41,10 @@ class ProjectHome(NamedTuple):
 def stamp(path: str) -> Stamp | None:
     """Return a file's stamp, or None if it is not there."""
     try:
-        found = os.stat(path)  # noqa: PTH116  (for speed)
+        status = os.stat(path)  # noqa: PTH116  (for speed)
     except (OSError, ValueError):
         return None
-    return Stamp(found.st_mtime_ns, found.st_size)
+    return Stamp(status.st_mtime_ns, status.st_size)
 
 
 def homes(root: Path) -> Iterator[ProjectHome]:

@@ -155,7 +155,7 @@ class Looker:
         if home != f"{project_root(Path(file).parent)}":
             return  # `--temp` and the queue lock the main project first; and ids are used again
         written, held = stamp(f"{home}/.dvc/tmp/rwlock"), held_by(home)
-        if not (written and held and (own := held.get(dvc.pid))):
+        if not (written and held and (paths := held.get(dvc.pid))):
             return  # half written: the next look finds it
         for run in mine:
             is_same = (run.file, run.name) == (file, name) and not run.ended
@@ -175,7 +175,7 @@ class Looker:
                 env=env,
                 folder=command.cwd(),
                 began=began,
-                held=own,
+                held=paths,
                 written=written.time,
                 commands={command.pid},
             )
@@ -184,12 +184,12 @@ class Looker:
 
 def _commands(dvc: psutil.Process) -> Iterator[psutil.Process]:
     """Yield the commands of stages that a `dvc` runs."""
-    own = dvc.environ().get("DVC_STAGE")
+    inherited = dvc.environ().get("DVC_STAGE")
     for child in _children(dvc):
         with suppress(psutil.Error):
             stage = child.environ().get("DVC_STAGE")
             # A stage can run another `dvc`, whose children all have the variable.
-            if stage and (stage != own or "-c" in child.cmdline()):
+            if stage and (stage != inherited or "-c" in child.cmdline()):
                 yield child
 
 

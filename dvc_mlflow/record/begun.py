@@ -50,9 +50,9 @@ def begun_for(
             continue
         others = [s for s in result.row_stages.scope() if s not in result.scope()]
         goes_on = bool(held) and _writes(held or (), result, others)
-        given, used = run.data.params, bool(run.data.tags.get(TOKEN))
-        changed = [name for name, text in given.items() if row.params.get(name, text) != text]
-        more = given.keys() - row.params.keys()
+        params, used = run.data.params, bool(run.data.tags.get(TOKEN))
+        changed = [name for name, text in params.items() if row.params.get(name, text) != text]
+        more = params.keys() - row.params.keys()
         if run_id in ended or run_id == has or not (changed or (more and not used)):
             contradicts = not used and bool(changed or (more and not goes_on))
             is_anew = contradicts or _has_other_points(store, run, row)
@@ -97,7 +97,7 @@ def opened_by_script(
     `marks` are those of the processes whose scripts may be the stage's, at its `address`; the times
     are in seconds since 1970. Runs that are a row's or below another run are left out.
     """
-    found, experiments = dict[str, Run](), store.all_experiments()
+    runs, experiments = dict[str, Run](), store.all_experiments()
     first, last = int(since * 1000) - _CLOCKS // 50, int(until * 1000)
     times = f"attributes.start_time >= {first} and attributes.start_time <= {last}"
     for mark in marks:
@@ -107,5 +107,5 @@ def opened_by_script(
             tags = run.data.tags
             is_free = PARENT not in tags and not tags.get(CLONE)
             if is_free and Token.of(tags[TOKEN]).stage in ("", address):
-                found[run.info.run_id] = run
-    return sorted(found.values(), key=lambda run: run.info.start_time)
+                runs[run.info.run_id] = run
+    return sorted(runs.values(), key=lambda run: run.info.start_time)

@@ -53,13 +53,13 @@ def record_new(
     """
     noted, now = _noted(project, root), _state(project, root)
     is_known = all(noted.get(key) == now[key] for key in _DECIDE)
-    known = noted["tips"] if is_known else old
+    excluded = noted["tips"] if is_known else old
     experiments = named_experiments(project.top)
-    found = now["tips"] if known is None else committed(project.top).starts
+    found = now["tips"] if excluded is None else committed(project.top).starts
     starts = [start for start in found if experiments.get(start) not in running]
     commits = Commits(starts)
-    if known is not None:
-        wanted = "\n".join([*starts, *(f"^{commit}" for commit in known), ""])
+    if excluded is not None:
+        wanted = "\n".join([*starts, *(f"^{commit}" for commit in excluded), ""])
         listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=project.top, text=wanted)
         commits = Commits(starts, frozenset(listed.split()))
     if commits.only is None or commits.only:
@@ -128,9 +128,9 @@ def _store(project: Project, root: Path, *, is_read: bool = False) -> str:
         return ""
     store, key = Store.existing(root), f"{HISTORY}{project.folder or '.'}"
     with store.errors_reported():
-        found = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])
-        mark = "".join(each.tags.get(key, "") for each in found)
-        if found and is_read and not store.is_shared:
+        oldest = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])
+        mark = "".join(each.tags.get(key, "") for each in oldest)
+        if oldest and is_read and not store.is_shared:
             mark = secrets.token_hex(8)
-            store.client.set_experiment_tag(found[0].experiment_id, key, mark)
-    return "".join(f"{each.experiment_id} {each.creation_time} {mark}" for each in found)
+            store.client.set_experiment_tag(oldest[0].experiment_id, key, mark)
+    return "".join(f"{each.experiment_id} {each.creation_time} {mark}" for each in oldest)

@@ -86,14 +86,14 @@ class Recording:
         with self._past:
             now = pipeline_now(self._project)
             history = history_of(self._project, self._past, commits, now, _with_bar)
-            found = history.results()
-            self._record([each for each in found if self._lacks(each.result)])
+            entries = history.results()
+            self._record([each for each in entries if self._lacks(each.result)])
         self.notes |= history.unread
         self.git_lacks = any(why.startswith("git lacks ") for why in history.unread)
         for why, commit, told in history.left_out:
             if told not in self.unread:
                 self.left_out[why].append(commit)
-        self.results = [each.result for each in found]
+        self.results = [each.result for each in entries]
         self._show()
 
     def record_state(
@@ -148,15 +148,15 @@ class Recording:
             return False
         return has.lacks(wanted(result)) or (is_committed and has.standing.rank < 2)
 
-    def _record(self, found: Iterable[FoundResult]) -> None:
+    def _record(self, entries: Iterable[FoundResult]) -> None:
         """Read the rows of results, and write them."""
-        for each in found:
-            if each.snapshot is None:
+        for entry in entries:
+            if (snapshot := entry.snapshot) is None:
                 self._past.leave()
                 read_pipeline(self._project)  # its files are again those of the checkout
             else:
-                self._past.at(each.snapshot.commit, each.snapshot.definitions, each.snapshot.locks)
-            self._add(each.result)
+                self._past.at(snapshot.commit, snapshot.definitions, snapshot.locks)
+            self._add(entry.result)
         self._send()
 
     def _add(self, result: Result) -> None:

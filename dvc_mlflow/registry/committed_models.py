@@ -52,37 +52,37 @@ def models_at(project: Project, commit: str) -> list[CommittedModel]:
     ]
 
 
-def row_with_model(store: Store, given: CommittedModel) -> Run | None:
+def row_with_model(store: Store, committed: CommittedModel) -> Run | None:
     """Return the finished row that has a model, and most of what its commit has, if there is one.
 
     Rows share a model; what its evaluations have written says which row is the commit's.
     """
-    has_model = f"tags.`{md5_tag(given.output.path)}` = '{given.output.md5}'"
+    has_model = f"tags.`{md5_tag(committed.output.path)}` = '{committed.output.md5}'"
     query = f"{has_model} and attributes.status = 'FINISHED'"
     rows = store.runs(query, experiments=store.all_experiments())
 
     def n_common(row: Run) -> int:
-        return sum(row.data.tags.get(key) == md5 for key, md5 in given.md5s.items())
+        return sum(row.data.tags.get(key) == md5 for key, md5 in committed.md5s.items())
 
     return max(rows, key=n_common, default=None)
 
 
 def logged(
-    project: Project, store: Store, row: Run, given: CommittedModel, *, dry: bool = False
+    project: Project, store: Store, row: Run, committed: CommittedModel, *, dry: bool = False
 ) -> str:
     """Return the id of a row's logged model; log it first if MLflow has none, unless `dry`.
 
     Raises `ModelError` or `ProjectError` if it cannot be served.
     """
-    model, output = given.model, given.output
-    if known := logged_model(store.client, row, output.path, output.md5):
-        return known
-    with project.at(given.declared_at):
+    model, output = committed.model, committed.output
+    if model_id := logged_model(store.client, row, output.path, output.md5):
+        return model_id
+    with project.at(committed.declared_at):
         loader = loader_of(project, model) if model.loader_module else None
-    with project.at(given.commit):
+    with project.at(committed.commit):
         read_pipeline(project)  # its files are now those of the commit
-        found = served(project, model, output, loader)
-    if found is None:
+        served_model = served(project, model, output, loader)
+    if served_model is None:
         key = model.name.rpartition(":")[2]
         raise ModelError(f"MLflow cannot load it; artifacts.{key}.meta needs a loader_module")
-    return "" if dry else log_model(store, row, found)
+    return "" if dry else log_model(store, row, served_model)

@@ -82,13 +82,13 @@ class _View:
         Raises `ModelError` or `ProjectError`.
         """
         every = models_at(self._project, version.commit)
-        if not (own := [each for each in every if each.model.name == artifact]):
+        if not (models := [each for each in every if each.model.name == artifact]):
             if any(model.name == artifact for model in read_pipeline(self._project).models):
                 raise ModelError("dvc.lock at its commit has no result of the model")
             return ""
-        if (row := row_with_model(self.store, own[0])) is None:
+        if (row := row_with_model(self.store, models[0])) is None:
             raise ModelError("MLflow has no row of its result; `dvc-mlflow record --all` adds it")
-        model_id = logged(self._project, self.store, row, own[0], dry=self._dry)
+        model_id = logged(self._project, self.store, row, models[0], dry=self._dry)
         self.done.append(f"models:/{name}: {version.name} is registered")
         if self._dry:
             return version.name

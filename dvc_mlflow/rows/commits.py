@@ -118,7 +118,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         if any(state) and (of.only is None or commit in of.only):
             having[state].append(commit)
     subjects = Counter(commit.subject for commit in commits.values())
-    found = []
+    states = []
     for state, those in having.items():
         definitions, locks = state
         # An experiment's commit names nobody's own, even if it is older.
@@ -127,9 +127,9 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
         kept = {commits[c].subject for c in those} if first in rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
-        found.append(Snapshot(first, definitions, dict(locks), origin, names[state], kept_for))
+        states.append(Snapshot(first, definitions, dict(locks), origin, names[state], kept_for))
     place = {commit: i for i, commit in enumerate(commits)}
-    return sorted(found, key=lambda each: (each.origin.is_row, place[each.commit]))
+    return sorted(states, key=lambda each: (each.origin.is_row, place[each.commit]))
 
 
 def _states(
@@ -147,11 +147,11 @@ def _states(
     definitions = {pair for own in versions for pair in own if pair[0].endswith("dvc.yaml")}
     more = {path for pair in definitions for path in _read_besides(blobs, *pair)}
     others = _versions(top, commits, sorted(more.difference(paths)), folders=True)
-    found = []
+    states = []
     for own, besides in zip(versions, others, strict=True):
         locks = tuple(pair for pair in own if pair[0].endswith("dvc.lock"))
-        found.append(((*(pair for pair in own if pair not in locks), *besides), locks))
-    return found
+        states.append(((*(pair for pair in own if pair not in locks), *besides), locks))
+    return states
 
 
 def _versions(
@@ -163,11 +163,11 @@ def _versions(
         return [() for _ in commits]
     asked = os.fsencode("".join(f"{c}:{path}\n" for c in commits for path in paths))
     answers = iter(git("cat-file", "--batch-check", cwd=top, text=asked).split(b"\n"))
-    found = []
+    versions = []
     for _ in commits:
         pairs = ((path, next(answers).split(b" ")) for path in paths)
-        found.append(tuple((path, o[0].decode()) for path, o in pairs if o[1:2] and o[1] in kinds))
-    return found
+        versions.append(tuple((p, o[0].decode()) for p, o in pairs if o[1:2] and o[1] in kinds))
+    return versions
 
 
 def _read_besides(blobs: Blobs, path: str, blob: str) -> Iterator[str]:
@@ -178,19 +178,19 @@ def _read_besides(blobs: Blobs, path: str, blob: str) -> Iterator[str]:
     """
     text, named = blobs.read(blob) or b"", list[object]()
     try:
-        given = yaml.load(text, yaml.CSafeLoader) or {}
-        stages = [each.get("do", each) for each in (given.get("stages") or {}).values()]
-        for content in (given, *stages):
+        dvc_yaml = yaml.load(text, yaml.CSafeLoader) or {}
+        stages = [each.get("do", each) for each in (dvc_yaml.get("stages") or {}).values()]
+        for content in (dvc_yaml, *stages):
             named += [f"{each}".partition(":")[0] for each in content.get("vars") or ()]
         for content in stages:  # a dep is data if it, or a folder above it, has a .dvc file
             for dep in content.get("deps") or ():
                 place = PurePosixPath(content.get("wdir") or ".", f"{dep}")
                 named += [f"{each}.dvc" for each in (place, *place.parents) if each.name]
         named += ["params.yaml"] if b"${" in text else []
-        named += given.get("params") or ()
-        named += [f"{each['path']}.dvc" for each in (given.get("artifacts") or {}).values()]
+        named += dvc_yaml.get("params") or ()
+        named += [f"{each['path']}.dvc" for each in (dvc_yaml.get("artifacts") or {}).values()]
         for kind in ("metrics", "plots"):
-            for entry in given.get(kind) or ():
+            for entry in dvc_yaml.get(kind) or ():
                 named += entry if isinstance(entry, dict) else [entry]
                 for more in entry.values() if isinstance(entry, dict) else ():
                     y = (more or {}).get("y")
@@ -221,14 +221,14 @@ def _of_refs(top: Path, kinds: tuple[str, ...], commit: str = "") -> Commits:
 
 def _refs_by_commit(top: Path) -> dict[str, list[str]]:
     """Return the refs that name each commit."""
-    found: dict[str, list[str]] = defaultdict(list)
+    refs: dict[str, list[str]] = defaultdict(list)
     form = "--format=%(objectname) %(*objectname) %(refname)"
     listed = os.fsdecode(git("for-each-ref", form, *_NAMED, EXPERIMENTS, REFS, cwd=top))
     for line in listed.splitlines():
         *hashes, ref = line.split()
         if not ref.startswith(EXPERIMENTS) or is_experiment(ref):
-            found[hashes[-1]].append(ref)
-    return found
+            refs[hashes[-1]].append(ref)
+    return refs
 
 
 def _short_name(ref: str) -> str:

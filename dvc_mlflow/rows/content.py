@@ -37,22 +37,22 @@ def params_of(
     They are those of these members of the row, by default of all that have a result, or of `only`
     one of their stages. Keys are decided by dvc.yaml, so that no column moves when a value changes.
     """
-    row_stages, found, notes = result.row_stages, dict[str, str](), list[str]()
+    row_stages, params, notes = result.row_stages, dict[str, str](), list[str]()
     names, called = [*(result.digests if names is None else names)], labels(row_stages)
     named = named_params(row_stages, names)
-    every = [(name, stage, params.values[key]) for name, stage, params, key in named]
+    every = [(name, stage, p.values[key]) for name, stage, p, key in named]
     for name, stage, value in (*every, *item_params(row_stages, names)):
         key, whole = allowed_key(name), str(normal(value))
         text = whole[:_LONGEST_VALUE]
         if only not in (None, stage):
             continue
-        if found.get(key, text) != text:
+        if params.get(key, text) != text:
             key = allowed_key(f"{called[stage.name]}.{key}")
-        if found.setdefault(key, text) != text:
+        if params.setdefault(key, text) != text:
             notes.append(f"param {key!r} has two values; one is left out")
         elif text != whole:
             notes.append(f"param {key!r} has {len(whole)} characters, cut to {_LONGEST_VALUE}")
-    return found, notes
+    return params, notes
 
 
 def item_params(
@@ -189,10 +189,10 @@ def _files(
 
 
 def _add_curves(
-    found: Sequence[tuple[str, Curve]], path: str, part: Part, last: dict[str, int]
+    drawn: Sequence[tuple[str, Curve]], path: str, part: Part, last: dict[str, int]
 ) -> None:
     """Add the curves in a file of plots."""
-    for key, curve in found:
+    for key, curve in drawn:
         if key in last:
             part.notes.append(f"curve {key!r} of {path} is there twice; one is left out")
             continue

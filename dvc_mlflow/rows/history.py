@@ -38,7 +38,7 @@ class FoundResult:
 class History:
     """What the commits of a project have."""
 
-    found: dict[_Digests, FoundResult] = field(default_factory=dict)
+    entries: dict[_Digests, FoundResult] = field(default_factory=dict)
     """By the digests of the results, by the stages' names in their rows."""
     unread: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The commits that could not be read, by the reason."""
@@ -48,21 +48,21 @@ class History:
 
     def results(self) -> list[FoundResult]:
         """Return the results, each with its own origin, the newest first."""
-        for each in self.found.values():
-            origin = each.origin._replace(names=[*each.names])
-            each.result = replace(each.result, state=replace(each.result.state, origin=origin))
-        return [*reversed(self.found.values())]
+        for entry in self.entries.values():
+            origin = entry.origin._replace(names=[*entry.names])
+            entry.result = replace(entry.result, state=replace(entry.result.state, origin=origin))
+        return [*reversed(self.entries.values())]
 
     def add(self, result: Result, snapshot: Snapshot | None) -> None:
         """Take note of a state that has a result; states come oldest first, the checkout last."""
         key = frozenset(result.digests.items())
         new = FoundResult(result.origin, result, snapshot)
-        each = self.found.setdefault(key, new)
-        each.names |= dict.fromkeys(snapshot.names if snapshot else ())
-        if result.origin.rank > each.origin.rank:
-            each.origin = result.origin
+        entry = self.entries.setdefault(key, new)
+        entry.names |= dict.fromkeys(snapshot.names if snapshot else ())
+        if result.origin.rank > entry.origin.rank:
+            entry.origin = result.origin
         if not (snapshot and snapshot.kept_for):
-            each.result, each.snapshot = result, snapshot
+            entry.result, entry.snapshot = result, snapshot
 
 
 def history_of(
@@ -79,7 +79,7 @@ def history_of(
     Today's pipeline decides what is recorded of earlier ones, and its settings count. `progress`
     passes on the states that are read. Raises `ProjectError`.
     """
-    found = History()
+    history = History()
     states = snapshots(project.top, project.folder, project.blobs, commits)
     if of:
         states = [each for each in states if _can_have(project, each, of)]
@@ -89,22 +89,22 @@ def history_of(
         except ProjectError as error:
             # The same text for all commits with this error.
             why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")
-            found.unread[why].append(snapshot.commit)
+            history.unread[why].append(snapshot.commit)
             continue
         state = state_of(project, pipeline, snapshot.origin, names_recorded(pipeline, now))
         for result in state.results():
             # A row's own commit has that row, and others half-way.
             if not snapshot.kept_for or result.head.name in snapshot.kept_for:
-                found.add(result, snapshot)
+                history.add(result, snapshot)
         if not snapshot.kept_for:
-            found.left_out += ((why, snapshot.commit, of) for why, of in _left_out(state))
+            history.left_out += ((why, snapshot.commit, of) for why, of in _left_out(state))
     if of:
         if not of.commit:
             for result in of.results():
-                found.add(result, None)
+                history.add(result, None)
         own = {frozenset(result.digests.items()) for result in of.results()}
-        found.found = {key: each for key, each in found.found.items() if key in own}
-    return found
+        history.entries = {key: each for key, each in history.entries.items() if key in own}
+    return history
 
 
 def _left_out(state: State) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -56,7 +56,7 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
     index = Path(text("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here))
     head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=here)
     with TemporaryDirectory() as folder:
-        own = {
+        env = {
             "GIT_INDEX_FILE": f"{folder}/index",
             # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
@@ -64,15 +64,15 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
         if own_git == main and index.exists():  # git's own index knows what has not changed
             shutil.copy2(index, f"{folder}/index")  # by its time, git sees what is too new to know
         elif head:
-            git("read-tree", head, cwd=here, env=own)
-        git("add", "-u", cwd=top, env=own)
-        new, lacks = _untracked(project, top, own)
+            git("read-tree", head, cwd=here, env=env)
+        git("add", "-u", cwd=top, env=env)
+        new, lacks = _untracked(project, top, env)
         listed = os.fsencode("".join(f"{name}\0" for name in new))
-        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=listed, env=own)
-        tree = os.fsdecode(git("write-tree", cwd=top, env=own)).strip()
+        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=listed, env=env)
+        tree = os.fsdecode(git("write-tree", cwd=top, env=env)).strip()
         words = (tree, *([f"-p{head}"] if head else []), "-m", subject)
         who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
-        commit = os.fsdecode(git("commit-tree", *words, cwd=here, env={**own, **who})).strip()
+        commit = os.fsdecode(git("commit-tree", *words, cwd=here, env={**env, **who})).strip()
     git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit)
     return KeptTree(commit, tree, lacks)
 
@@ -112,7 +112,7 @@ def find(root: Path, kept: KeptTree) -> str:
     raise ProjectError(f"the row's git tree is {where}; {cure}")
 
 
-def _untracked(project: Project, top: Path, own: dict[str, str]) -> tuple[list[str], list[str]]:
+def _untracked(project: Project, top: Path, env: dict[str, str]) -> tuple[list[str], list[str]]:
     """Return the files that belong to the tree beside what git tracks, and those that it lacks.
 
     What a dep includes belongs to it, and so do scripts, as restored code may import them. What git
@@ -120,7 +120,7 @@ def _untracked(project: Project, top: Path, own: dict[str, str]) -> tuple[list[s
     """
     deps, cached, others = files_to_keep(project)
     sizes, new, lacks = dict[str, int](), list[str](), list[str]()
-    for name in names("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=own):
+    for name in names("ls-files", "--others", "--exclude-standard", "-z", cwd=top, env=env):
         path = top / name
         above = {path, *path.parents}
         is_code = path.suffix in _CODE or path.name in _CODE

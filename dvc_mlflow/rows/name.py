@@ -31,8 +31,8 @@ _Before = Mapping[str, tuple[Sequence[Mapping[str, Any]], str]]
 
 def words(result: Result, names: Collection[RowKey] = ()) -> str:
     """Return what a name says after the digits, of these members of the row or of all."""
-    given, before = result.origin.experiment, _before(result)
-    what = "" if is_generated(given) else _cut(given)
+    experiment, before = result.origin.experiment, _before(result)
+    what = "" if is_generated(experiment) else _cut(experiment)
     what = what or _fitting(_params(result, names, before)) or _subject(result, before)
     return as_text(f"{_cut(_place(result))} {what}".strip())
 
@@ -48,17 +48,17 @@ def _place(result: Result) -> str:
 
 def _before(result: Result) -> _Before:
     """Return what the parent commit's dvc.lock has of the stages that made the row."""
-    found, base = dict[str, tuple[Sequence[Mapping[str, Any]], str]](), result.origin.base
+    before, base = dict[str, tuple[Sequence[Mapping[str, Any]], str]](), result.origin.base
     for stage in result.row_stages.scope():
         lock = posixpath.join(folder := posixpath.dirname(stage.group), "dvc.lock")
         text = (result.project.committed(base, lock) if base else None) or b""
         try:
             entry = stages_in(text.decode(errors="replace"))[stage.name.removeprefix(f"{folder}/")]
             params = [flatten(each) for each in entry.get("params", {}).values()]
-            found[stage.name] = params, f"{entry.get('deps', '')}"
+            before[stage.name] = params, f"{entry.get('deps', '')}"
         except (ProjectError, LookupError, AttributeError, TypeError, ValueError):
-            found[stage.name] = [], ""  # none, or anybody's
-    return found
+            before[stage.name] = [], ""  # none, or anybody's
+    return before
 
 
 def _params(result: Result, names: Collection[RowKey], before: _Before) -> Iterator[str]:
@@ -92,19 +92,19 @@ def _subject(result: Result, before: _Before) -> str:
 def _inputs(result: Result, before: _Before) -> Iterator[str]:
     """Yield the names of files that no stage makes and that were others `before`."""
     for stage in result.scope():
-        known = before[stage.name][1]
-        changed = (dep for dep in stage.deps if not dep.makers and dep.md5 not in known)
-        yield from (posixpath.basename(dep.path) for dep in changed if known)
+        deps = before[stage.name][1]
+        changed = (dep for dep in stage.deps if not dep.makers and dep.md5 not in deps)
+        yield from (posixpath.basename(dep.path) for dep in changed if deps)
 
 
 def _fitting(parts: Iterable[str]) -> str:
     """Return as many different parts as fit, then `…` if some did not."""
-    found = ""
+    text = ""
     for part in dict.fromkeys(parts):
-        if found and len(found) + len(part) >= _LONGEST:
-            return f"{found} …"
-        found = f"{found} {part}".strip()
-    return _cut(found)
+        if text and len(text) + len(part) >= _LONGEST:
+            return f"{text} …"
+        text = f"{text} {part}".strip()
+    return _cut(text)
 
 
 def _cut(text: str, longest: int = _LONGEST) -> str:

@@ -72,7 +72,7 @@ class Origin(NamedTuple):
         """Return MLflow's standard tags, and those that people read; `top` is a checkout's root."""
         start = self.commit if self.is_committed else self.base
         change = f"{start[:7]} {self.subject}".strip()[:200]
-        found = {
+        tags = {
             CHANGE: change if self.is_committed or not start else f"{UNCOMMITTED}{change}",
             USER: self.user,
             SOURCE_TYPE: "LOCAL",
@@ -81,7 +81,7 @@ class Origin(NamedTuple):
             EXPERIMENT: self.experiment,
             NAMES: ", ".join(self.names)[:5000],
         }
-        return {key: as_text(value) for key, value in found.items() if value}
+        return {key: as_text(value) for key, value in tags.items() if value}
 
 
 def of_commit(top: Path, commit: str) -> Origin:

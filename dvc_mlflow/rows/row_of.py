@@ -28,12 +28,12 @@ def wanted(result: Result) -> Wanted:
 
 def _declared(pipeline: Pipeline, stages: Sequence[Stage]) -> list[str]:
     """Return what is declared as metrics, plots and models of some stages."""
-    found: set[object] = set()
+    declared: set[object] = set()
     for stage in stages:
-        found |= pipeline.metrics_paths(stage)
-        found |= {(p.path, p.x, p.template, p.header) for p in pipeline.plots_of(stage)}
-        found |= {repr(model) for model, _ in pipeline.models_of(stage)}
-    return sorted(map(repr, found))
+        declared |= pipeline.metrics_paths(stage)
+        declared |= {(p.path, p.x, p.template, p.header) for p in pipeline.plots_of(stage)}
+        declared |= {repr(model) for model, _ in pipeline.models_of(stage)}
+    return sorted(map(repr, declared))
 
 
 def row_of(result: Result, has: StoredRun | None = None, root: Path | None = None) -> Row:

@@ -30,11 +30,11 @@ def add_models(result: Result, name: RowKey, part: Part) -> None:
     """
     for _, model, output in result.models([name]):
         try:
-            found = served(result.project, model, output)
+            served_model = served(result.project, model, output)
         except ModelError as error:
             part.notes.append(f"model {model.path}: {error}")
         else:
-            part.models += [found] if found else []
+            part.models += [served_model] if served_model else []
 
 
 def served(
@@ -48,9 +48,9 @@ def served(
     is_package = any(file.path == f"{output.path}/MLmodel" for file in files or ())
     if not (model.loader_module or is_package):
         return None
-    own = Loader({}, []) if is_package else loader or loader_of(project, model)
-    made_of = [model.loader_module, own.requirements, dict(model.signature)]
-    digests = {path: _md5(content) for path, content in own.code.items()}
+    loader = Loader({}, []) if is_package else loader or loader_of(project, model)
+    made_of = [model.loader_module, loader.requirements, dict(model.signature)]
+    digests = {path: _md5(content) for path, content in loader.code.items()}
     contents = contents_of(project, output)
     if contents is None:
         raise ModelError(NO_MODEL)
@@ -60,9 +60,9 @@ def served(
         md5=output.md5,
         identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
         loader_module=model.loader_module,
-        requirements=own.requirements,
+        requirements=loader.requirements,
         signature=model.signature,
-        code=own.code,
+        code=loader.code,
         files=contents,
         is_package=is_package,
     )
@@ -74,13 +74,13 @@ def loader_of(project: Project, model: Model) -> Loader:
 
 
 def _code(project: Project, model: Model) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    code: dict[str, bytes] = {}
     for path in model.code_paths:
         if not (files := code_below(project, path)):
             raise ModelError(f"code_paths: {path!r} is not there")
         start = posixpath.dirname(path)
-        found |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
-    return dict(sorted(found.items()))  # a checkout and a commit list them in different orders
+        code |= {posixpath.relpath(f, start or "."): content for f, content in files.items()}
+    return dict(sorted(code.items()))  # a checkout and a commit list them in different orders
 
 
 def _requirements(project: Project, model: Model) -> list[str]:

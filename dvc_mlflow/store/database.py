@@ -77,11 +77,11 @@ def follow_move(path: Path, root: Path) -> None:
 
     Git's folder knows where it was. Raises what SQLite raises.
     """
-    known = own_folder(root) / "place"
-    was = Path(known.read_text()) if known.exists() else root
+    file = own_folder(root) / "place"
+    was = Path(file.read_text()) if file.exists() else root
     if was != root and (path.parent / "mlartifacts").is_dir():  # else only the database was copied
         with closing(sqlite3.connect(path)) as store, store:
             for table, column in _ADDRESSES:
                 moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608
                 store.execute(moved, [f"{was.as_uri()}/", f"{root.as_uri()}/"])
-    known.write_text(f"{root}")
+    file.write_text(f"{root}")

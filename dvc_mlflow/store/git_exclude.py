@@ -36,10 +36,10 @@ def _hide(root: Path) -> str:
         file.parent.mkdir(exist_ok=True)
         with file.open("a+b") as opened:
             opened.seek(0)
-            known = opened.read().split(b"\n")
+            existing = opened.read().split(b"\n")
             lines = [os.fsencode(start + name) for name in _HIDDEN]
-            if new := [line for line in lines if line not in known]:
-                end = [b""] if known[-1] else []  # of a last line without one
+            if new := [line for line in lines if line not in existing]:
+                end = [b""] if existing[-1] else []  # of a last line without one
                 opened.write(b"\n".join([*end, _MARK.encode(), *new, b""]))
     except OSError as error:
         return f"{file}: {error.strerror}, so git shows MLflow's files as untracked"

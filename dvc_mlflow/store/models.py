@@ -28,10 +28,10 @@ def log_model(store: Store, run: Run, model: ServedModel) -> str:
 
     Return the id of the logged model. Raises `ModelError`.
     """
-    found = store.client.search_logged_models(
+    logged_models = store.client.search_logged_models(
         [run.info.experiment_id], f"tags.`{MODEL}` = '{model.identity}'"
     )
-    logged = next(iter(found), None)
+    logged = next(iter(logged_models), None)
     if logged is None or logged.status != LoggedModelStatus.READY:
         logged = _stored(store, run, model, logged)
     outputs = store.client.get_run(run.info.run_id).outputs
@@ -71,10 +71,10 @@ def logged_model(client: MlflowClient, run: Run, path: str, md5: str) -> str:
 
     A model of the same bytes is logged again if dvc.yaml loads it in another way.
     """
-    own = {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}
+    ids = {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}
     query = f"tags.`{md5_tag(path)}` = '{md5}'"  # it finds none that somebody has deleted
-    every = client.search_logged_models([run.info.experiment_id], query) if own else ()
-    found = [each for each in every if each.model_id in own]
+    every = client.search_logged_models([run.info.experiment_id], query) if ids else ()
+    found = [each for each in every if each.model_id in ids]
     newest = max(found, key=lambda each: int(each.creation_timestamp), default=None)
     return str(newest.model_id) if newest else ""
 
@@ -146,12 +146,12 @@ def _flavored(model: ServedModel, name: str) -> "Package":
     return package
 
 
-def _signature(given: Mapping[str, Any]) -> "ModelSignature | None":
+def _signature(signature: Mapping[str, Any]) -> "ModelSignature | None":
     from mlflow.models import ModelSignature
 
-    if not given:
+    if not signature:
         return None
-    return ModelSignature.from_dict({key: json.dumps(value) for key, value in given.items()})
+    return ModelSignature.from_dict({key: json.dumps(value) for key, value in signature.items()})
 
 
 def _load(package: Path) -> "Package":

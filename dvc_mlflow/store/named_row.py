@@ -19,16 +19,16 @@ def read_run(root: Path, named: str) -> Run:
     with store.errors_reported():
         if re.fullmatch("[0-9a-f]{32}", named):
             experiments = store.all_experiments()
-            found = [*store.runs(f"attributes.run_id = '{named}'", ViewType.ALL, experiments)]
+            runs = [*store.runs(f"attributes.run_id = '{named}'", ViewType.ALL, experiments)]
         else:
-            found = _called(store, named)
-    if not found:
+            runs = _called(store, named)
+    if not runs:
         rule = "ROW must be a row's name, four or more of its digits, its run id or its experiment"
         raise ToolError(f"{rule}; there is none for {named!r:.200}")
-    if len(found) > 1:
-        some = ", ".join(f"{run.info.run_name!r} ({run.info.run_id})" for run in found[:5])
-        raise ToolError(f"{named!r}: {len(found)} rows are called so: {some}; name one run id")
-    return found[0]
+    if len(runs) > 1:
+        some = ", ".join(f"{run.info.run_name!r} ({run.info.run_id})" for run in runs[:5])
+        raise ToolError(f"{named!r}: {len(runs)} rows are called so: {some}; name one run id")
+    return runs[0]
 
 
 def _called(store: Store, named: str) -> list[Run]:
@@ -46,17 +46,17 @@ def _called(store: Store, named: str) -> list[Run]:
         return store.runs(query, experiments=store.all_experiments())
 
     asked = f"attributes.run_name{is_it}" if can_ask else ""
-    if found := [run for run in runs(asked) if run.info.run_name == named]:
-        return found
+    if matches := [run for run in runs(asked) if run.info.run_name == named]:
+        return matches
     asked = f"tags.`{EXPERIMENT}`{is_it}" if can_ask else ""
-    if found := [run for run in runs(asked) if run.data.tags.get(EXPERIMENT) == named]:
-        return found
+    if matches := [run for run in runs(asked) if run.data.tags.get(EXPERIMENT) == named]:
+        return matches
     digits = re.search("^[0-9a-f]{4,7}$|(?:^|(?<= ))[0-9a-f]{7}(?= |$)", named)
     if not digits:
         return []
-    found = [*runs(f"tags.`{FOUND_BY}` LIKE '%{digits[0]}%'")]
-    own = [run for run in found if _has(run.info.run_name or "", digits[0])]
-    return own or [run for run in found if _has(run.data.tags[FOUND_BY], digits[0])]
+    matches = [*runs(f"tags.`{FOUND_BY}` LIKE '%{digits[0]}%'")]
+    own = [run for run in matches if _has(run.info.run_name or "", digits[0])]
+    return own or [run for run in matches if _has(run.data.tags[FOUND_BY], digits[0])]
 
 
 def _has(words: str, digits: str) -> bool:

@@ -63,10 +63,10 @@ def log_inputs(store: Store, run: Run, inputs: Iterable[Input]) -> None:
         retried(lambda: store.client.log_inputs(run.info.run_id, new))
 
 
-def _input(given: Input) -> DatasetInput:
-    source = json.dumps({"uri": given.path})  # in the repository: the digest says which bytes
-    dataset = Dataset(given.path[-250:], given.md5[:36], "local", source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", given.stage[:250])])
+def _input(data: Input) -> DatasetInput:
+    source = json.dumps({"uri": data.path})  # in the repository: the digest says which bytes
+    dataset = Dataset(data.path[-250:], data.md5[:36], "local", source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.stage[:250])])
 
 
 def stored(store: Store, run: Run) -> frozenset[tuple[str, str, int]]:

@@ -15,12 +15,12 @@ def find_run(store: Store, wanted: Mapping[RowKey, str]) -> Match:
 
     A search for any of them finds all runs that have all of them.
     """
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     where = Match()
     for name, digest in wanted.items():
         for run in store.runs(f"tags.`{LOCK}{name}` = '{digest}'", ViewType.ALL):
-            found[run.info.run_id] = run
-        oldest = sorted(found.values(), key=lambda run: (run.info.start_time, run.info.run_id))
+            runs[run.info.run_id] = run
+        oldest = sorted(runs.values(), key=lambda run: (run.info.start_time, run.info.run_id))
         where = match(wanted, [stored_run(run, store) for run in oldest])
         if where.has:
             break

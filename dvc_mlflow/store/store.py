@@ -87,11 +87,11 @@ class Store:
         mlflow.tracking._tracking_service.utils.DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH = str(
             artifacts_folder(self.root)
         )
-        given = os.environ.pop("MLFLOW_TRACKING_URI", None)
+        uri = os.environ.pop("MLFLOW_TRACKING_URI", None)
         mlflow.set_tracking_uri(self.address)
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        if given is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = given
+        if uri is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = uri
         self.client = mlflow.MlflowClient()
 
     @contextmanager
@@ -252,14 +252,14 @@ class Store:
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         self.has_new_table = self.has_new_table or shown is None
-        known = table_view.default_measures(shown)
-        if known is None:
+        earlier = table_view.default_measures(shown)
+        if earlier is None:
             return ""
         newest = ["attributes.start_time DESC"]
         runs = self.client.search_runs(
             [self.experiment_id], _ROWS, max_results=200, order_by=newest
         )
-        rows, every = [run.data for run in runs], {m[1:]: m for m in [*measures, *known]}
+        rows, every = [run.data for run in runs], {m[1:]: m for m in [*measures, *earlier]}
         every |= {measure[1:]: measure for measure in measures}  # what was said last counts
         ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
         if value != shown:
@@ -276,10 +276,10 @@ class Store:
 
     def _find(self) -> Experiment | None:
         """Return the experiment if it exists; find a default one by its tag, whatever its name."""
-        for found in self._experiments(ViewType.ALL) if self._default else ():
-            if found.tags.get(DEFAULT) == self._default:
-                self.experiment = found.name
-                return found
+        for experiment in self._experiments(ViewType.ALL) if self._default else ():
+            if experiment.tags.get(DEFAULT) == self._default:
+                self.experiment = experiment.name
+                return experiment
         return self.client.get_experiment_by_name(self.experiment)
 
     def _create(self, columns: Sequence[str]) -> str:
@@ -323,10 +323,10 @@ class ExperimentStores:
         """
         if name not in self._opened:
             if self._create:
-                found = Store.open(self.root, name, columns, folder=self._folder)
+                store = Store.open(self.root, name, columns, folder=self._folder)
             else:
-                found = Store.existing(self.root, name, folder=self._folder)
-            self._opened[name] = found
+                store = Store.existing(self.root, name, folder=self._folder)
+            self._opened[name] = store
         return self._opened[name]
 
 

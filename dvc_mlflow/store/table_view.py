@@ -51,24 +51,24 @@ def _metrics(rows: Sequence[RunData], measures: Sequence[str]) -> list[str]:
 
     Best of all is followed by the best one of rows that lack it, such as those of another stage.
     """
-    found, firsts = list[str](), list[str]()
+    metrics, firsts = list[str](), list[str]()
     for measure in sorted(measures, key=lambda measure: measure[0] == "?"):
         values = _values(rows, "metrics", key := measure[1:])
         if len(values) > 1 or (values and (values.total() < len(rows) or len(rows) == 1)):
-            found.append(measure)
+            metrics.append(measure)
             if any(key in row.metrics and row.metrics.keys().isdisjoint(firsts) for row in rows):
                 firsts.append(key)
-    return sorted(found, key=lambda measure: measure[1:] not in firsts)
+    return sorted(metrics, key=lambda measure: measure[1:] not in firsts)
 
 
 def _params(rows: Sequence[RunData]) -> list[str]:
     """Return the params that differ, first those by which most rows differ."""
-    found: dict[str, int] = {}
+    ranks: dict[str, int] = {}
     for key in sorted({key for row in rows for key in row.params}):
         values = _values(rows, "params", key)
         if len(values) > 1 and all(tells(key, value) for value in values):
-            found[key] = max(values.values()) - values.total()
-    return sorted(found, key=lambda key: found[key])
+            ranks[key] = max(values.values()) - values.total()
+    return sorted(ranks, key=lambda key: ranks[key])
 
 
 def _values(rows: Sequence[RunData], kind: str, key: str) -> Counter[str]:

@@ -104,9 +104,9 @@ def upsert(store: Store, row: Row, where: Match, begun: Begun | None = None) -> 
 
 def planned(store: Store, row: Row, where: Match) -> Written:
     """Return what `upsert` would do for a row; nothing is written."""
-    found = where.has or where.joins
-    run = store.client.get_run(found.run_id) if found and row.points else None
-    run_id, name = (found.run_id, found.name) if found else ("", row.name)
+    existing = where.has or where.joins
+    run = store.client.get_run(existing.run_id) if existing and row.points else None
+    run_id, name = (existing.run_id, existing.name) if existing else ("", row.name)
     return Written(_verb(row, where, _lacking(store, run, row)), name, run_id, _new(row, where))
 
 
@@ -129,18 +129,18 @@ def _verb(row: Row, where: Match, points: Sequence[Point]) -> str:
 
 def _run(store: Store, row: Row, where: Match, begun: Begun | None) -> tuple[Run, bool, list[str]]:
     """Return the run that gets a row, whether it is new, and notes."""
-    found, notes, own = where.has or where.joins, list[str](), dict[str, str]()
+    existing, notes, process_tags = where.has or where.joins, list[str](), dict[str, str]()
     if begun and begun.is_anew and not begun.is_used:
-        own = {key: begun.run.data.tags[key] for key in _OF_THE_PROCESS}
+        process_tags = {key: begun.run.data.tags[key] for key in _OF_THE_PROCESS}
         store.client.delete_run(begun.run.info.run_id)
     elif begun and begun.is_anew:  # what the script has logged would be lost with the run
         notes.append("a curve was written anew; the row also has points of the earlier one")
         return begun.run, False, notes
     elif begun:
         return begun.run, False, notes
-    elif found:
-        return store.client.get_run(found.run_id), False, notes
-    tags = {**row.origin, **row.tags, **own, **row.part_tags}
+    elif existing:
+        return store.client.get_run(existing.run_id), False, notes
+    tags = {**row.origin, **row.tags, **process_tags, **row.part_tags}
     return new_run(store, row.time, tags, row.name, row.note), True, notes
 
 
@@ -180,15 +180,15 @@ def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> d
     return {key: text for key, text in tags.items() if has.get(key) != text}
 
 
-def _own_start(note: str, known: str) -> int | None:
+def _own_start(note: str, digest: str) -> int | None:
     """Return where a person's words begin after the tool's own; None if these have been changed."""
     ends = [len(note), *(found.start() for found in re.finditer("\n\n", note))]
-    return next((end for end in ends if not note or digest_of(note[:end])[:8] == known), None)
+    return next((end for end in ends if not note or digest_of(note[:end])[:8] == digest), None)
 
 
-def _last_tags(row: Row, run: Run, found: StoredRun | None, live: str) -> dict[str, str]:
+def _last_tags(row: Row, run: Run, complete: StoredRun | None, live: str) -> dict[str, str]:
     """Return the tags that say what a run has, which are written last."""
-    tags, standing = run.data.tags, found.standing if found else NOWHERE
+    tags, standing = run.data.tags, complete.standing if complete else NOWHERE
     if row.wanted.standing.is_better(standing):
         standing = row.wanted.standing
     digits = dict.fromkeys([*tags.get(FOUND_BY, "").split(), *row.digits])
