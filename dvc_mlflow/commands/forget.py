@@ -7,7 +7,7 @@ from ..pipeline.tags import KEPT
 from ..place import main_repository
 from ..record.recording import release
 from ..rows.kept_trees import REFS
-from ..store.named_row import read_run
+from ..store.runs import read_run
 from ..store.store import Store
 
 

@@ -25,7 +25,7 @@ from ..project.project import Project
 from ..registry.committed_models import CommittedModel, logged, models_at, row_with_model
 from ..registry.show import show
 from ..store.models import is_alias, registered_name
-from ..store.named_row import read_run
+from ..store.runs import read_run
 from ..store.store import Store
 
 

@@ -13,7 +13,7 @@ from ..project.restored_files import restore, restored_project
 from ..rows import kept_trees
 from ..rows.origin import KeptTree
 from ..rows.restored_folder import RestoredFolder, made, place
-from ..store.named_row import read_run
+from ..store.runs import read_run
 
 
 def run(given: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Self
 
 from .keys import labels, md5_tag, prefix
 from .measures import after_model, evaluating, way
-from .row import UNCOMMITTED
+from .row import DIGITS, UNCOMMITTED
 from .row_stages import RowStages, divided, recorded
 from .stages import Model, Pipeline
 from .tags import CHANGE, COMMIT, DATA
@@ -58,7 +58,7 @@ class Contender:
     def commit(self) -> str:
         """The commit that has its result; "" if nobody, and no experiment of DVC's, has it."""
         commit = self.tags.get(COMMIT, "")
-        is_before = self.tags.get(CHANGE, "").startswith(f"{UNCOMMITTED}{commit[:7]}")
+        is_before = self.tags.get(CHANGE, "").startswith(f"{UNCOMMITTED}{commit[:DIGITS]}")
         return commit if re.fullmatch("[0-9a-f]{40,64}", commit) and not is_before else ""
 
     def data(self, tags: Mapping[str, str]) -> str:

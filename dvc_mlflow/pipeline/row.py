@@ -212,10 +212,14 @@ class Match(NamedTuple):
     joins: StoredRun | None = None
 
     @property
+    def run(self) -> StoredRun | None:
+        """The run, if there is one."""
+        return self.has or self.joins
+
+    @property
     def complete(self) -> StoredRun | None:
         """The run, if it has all of what it says that it has."""
-        found = self.has or self.joins
-        return None if found and found.is_live else found
+        return None if self.run and self.run.is_live else self.run
 
 
 def match(wanted: Mapping[RowKey, str], runs: Sequence[StoredRun]) -> Match:
@@ -234,5 +238,9 @@ def match(wanted: Mapping[RowKey, str], runs: Sequence[StoredRun]) -> Match:
 
 def digest_of(of: object) -> str:
     """Return a digest of plain values."""
-    text = json.dumps(of, sort_keys=True, default=repr)
+    return md5_of_text(json.dumps(of, sort_keys=True, default=repr))
+
+
+def md5_of_text(text: str) -> str:
+    """Return the md5 of a text, of which the tool makes its digests."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -3,7 +3,6 @@
 dvc.yaml and dvc.lock alone decide it, never the order in which stages ran.
 """
 
-import hashlib
 import json
 import posixpath
 import re
@@ -11,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
-from .row import RowKey
+from .row import RowKey, md5_of_text
 from .stages import Pipeline, Stage
 
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
@@ -42,14 +41,14 @@ class RowStages(NamedTuple):
 def live_key(folder: str, row_stages: RowStages) -> str:
     """Return a digest of what a row is for, before it has a result; `folder` is the project's."""
     text = "\n".join([folder, *sorted(stage.name for stage in row_stages.members.values())])
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return md5_of_text(text)
 
 
 def as_key(name: str) -> RowKey:
     """Return a stage's name; if MLflow does not allow it in a key, a similar one with a digest."""
     parts = re.sub(r"[^\w/. -]", "_", name).split("/")
     key = "/".join(part if part.strip(".") else "_" for part in parts)[:150]
-    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    digest = md5_of_text(name)
     return RowKey(name if key == name else f"{key}-{digest[:6]}")
 
 
@@ -98,7 +97,7 @@ def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     return (
         bool(pipeline.metrics_of(stage) and not pipeline.are_likely)
         or draws_curves(pipeline, stage)
-        or _declares(pipeline, stage)
+        or any(pipeline.models_of(stage))
     )
 
 
@@ -171,11 +170,7 @@ def makes_model(pipeline: Pipeline, stage: Stage) -> bool:
         if not out.metric and out.path not in plots and out.path not in pipeline.metrics
     ]
     named = any("model" in name and not name.endswith(_NO_MODEL) for name in names)
-    return named or _declares(pipeline, stage)
-
-
-def _declares(pipeline: Pipeline, stage: Stage) -> bool:
-    return any(pipeline.models_of(stage))
+    return named or any(pipeline.models_of(stage))
 
 
 def draws_curves(pipeline: Pipeline, stage: Stage) -> bool:
@@ -228,4 +223,4 @@ def _digest(folder: str, stage: Stage, above: Sequence[str]) -> str:
     Neither code nor the command counts: if they make the same bytes, it is the same result.
     """
     text = f"[{json.dumps(folder)}, {stage.content}, {json.dumps(above)}]"
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return md5_of_text(text)

@@ -132,15 +132,14 @@ def _stage(project: Project, stage: Any, trie: Any, problems: list[str]) -> Stag
     own_name = getattr(stage, "name", None) or Path(stage.path).stem
     group = getattr(stage.raw_data, "generated_from", None) if hasattr(stage, "name") else None
     item = own_name[len(group) + 1 :] if group else ""
-    name, label = (posixpath.join(folder, part) for part in (own_name, group or own_name))
     every = [_output(project, out) for out in stage.outs]
     # An output that dvc.yaml has gained since the stage ran is not part of its result.
     outs = [out for out in every if out.md5] or every
     params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
     wanted = _settings(project, stage, group or own_name, problems)
     return Stage(
-        name=name,
-        group=label,
+        name=project.name_of(stage),
+        group=posixpath.join(folder, group or own_name),
         item=item,
         command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(map(str, stage.cmd)),
         frozen=bool(stage.frozen),
@@ -290,8 +289,8 @@ def _unmade(
     project.outs |= {project.path_of(out): out for out in kept}
     outs = [_output(project, out) for out in (*kept, *tracked.values())]
     deps = [Dependency("", "", (stage,)) for stage in last]
-    params, settings = [*_params_at_top(project, file)], Settings(prefix="")
-    return Stage(name, name, "", "", False, True, params, {}, deps, outs, settings)
+    params = [*_params_at_top(project, file)]
+    return Stage(name, name, "", "", False, True, params, {}, deps, outs, Settings(prefix=""))
 
 
 def _params_at_top(project: Project, file: str) -> Iterator[Params]:

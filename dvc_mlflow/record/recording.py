@@ -231,7 +231,7 @@ def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
 def _bring(store: Store, result: Result, row: Row, ended: Mapping[str, Sequence[str]]) -> Written:
     """Bring a row to MLflow; the store's lock must be held. Raises what the store raises."""
     where, wants = find_run(store, row.wanted.digests), row.wanted
-    had, names = where.has or where.joins, [*wants.digests]
+    had, names = where.run, [*wants.digests]
     begun = begun_for(store, result, row, had.run_id if had else "", ended)
     if had and begun and begun.run.info.run_id != had.run_id:
         leave(store, begun, had.run_id)

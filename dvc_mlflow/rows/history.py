@@ -97,7 +97,7 @@ def history_of(
             if not snapshot.kept_for or result.head.name in snapshot.kept_for:
                 history.add(result, snapshot)
         if not snapshot.kept_for:
-            history.left_out += ((why, snapshot.commit, of) for why, of in _left_out(state))
+            history.left_out += ((why, snapshot.commit, file) for why, file in _left_out(state))
     if of:
         if not of.commit:
             for result in of.results():

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import masked
 from ..git import ask, remote_url
-from ..pipeline.row import NOWHERE, UNCOMMITTED, Standing
+from ..pipeline.row import DIGITS, NOWHERE, UNCOMMITTED, Standing
 from ..pipeline.stages import Pipeline
 from ..pipeline.tags import (
     CHANGE,
@@ -71,7 +71,7 @@ class Origin(NamedTuple):
     def tags(self, top: Path) -> dict[str, str]:
         """Return MLflow's standard tags, and those that people read; `top` is a checkout's root."""
         start = self.commit if self.is_committed else self.base
-        change = f"{start[:7]} {self.subject}".strip()[:200]
+        change = f"{start[:DIGITS]} {self.subject}".strip()[:200]
         tags = {
             CHANGE: change if self.is_committed or not start else f"{UNCOMMITTED}{change}",
             USER: self.user,

@@ -1,12 +1,11 @@
 """A result as the `Row` that MLflow gets of it, read from DVC and git; nothing is written."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError
 from ..pipeline.measures import data_of, measures
-from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest_of
+from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest_of, md5_of_text
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, as_text
 from . import kept_trees
@@ -81,9 +80,7 @@ def digits(result: Result) -> list[str]:
     makers = [members[name].name for name in result.digests if members[name].command]
     read = {name for maker in makers for name in above(maker)}
     last = [digest for name, digest in result.digests.items() if members[name].name not in read]
-    whole = "".join(last)
-    if len(last) > 1:
-        whole = hashlib.md5(whole.encode(), usedforsecurity=False).hexdigest()
+    whole = md5_of_text("".join(last)) if len(last) > 1 else "".join(last)
     known = [result.state.digests.get(stage.name, "") for stage in result.scope()]
     every = [whole, *reversed([*known, *result.digests.values()])]
     return [*dict.fromkeys(digest[:DIGITS] for digest in every if digest)]

@@ -104,7 +104,7 @@ def upsert(store: Store, row: Row, where: Match, begun: Begun | None = None) -> 
 
 def planned(store: Store, row: Row, where: Match) -> Written:
     """Return what `upsert` would do for a row; nothing is written."""
-    existing = where.has or where.joins
+    existing = where.run
     run = store.client.get_run(existing.run_id) if existing and row.points else None
     run_id, name = (existing.run_id, existing.name) if existing else ("", row.name)
     return Written(_verb(row, where, _lacking(store, run, row)), name, run_id, _new(row, where))
@@ -129,7 +129,7 @@ def _verb(row: Row, where: Match, points: Sequence[Point]) -> str:
 
 def _run(store: Store, row: Row, where: Match, begun: Begun | None) -> tuple[Run, bool, list[str]]:
     """Return the run that gets a row, whether it is new, and notes."""
-    existing, notes, process_tags = where.has or where.joins, list[str](), dict[str, str]()
+    existing, notes, process_tags = where.run, list[str](), dict[str, str]()
     if begun and begun.is_anew and not begun.is_used:
         process_tags = {key: begun.run.data.tags[key] for key in _OF_THE_PROCESS}
         store.client.delete_run(begun.run.info.run_id)

@@ -25,8 +25,7 @@ def main() -> None:
     order = sys.stdin.readline()
     # Ray's worker holds the other end. If it dies, so does this group, with the stages; a git that
     # pushes to a folder takes its locks there along.
-    ends = "trap '' TERM; cat > /dev/null; kill 0; sleep 1; kill -KILL 0"
-    subprocess.Popen(["sh", "-c", ends])
+    subprocess.Popen(["sh", "-c", "trap '' TERM; cat; kill 0; sleep 1; kill -KILL 0"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     try:
         _trial(json.loads(order))
