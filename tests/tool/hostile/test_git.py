@@ -1,4 +1,4 @@
-"""Git runs nothing that a commit or a folder names, and is told nothing by the environment."""
+"""Git runs nothing that a commit or a folder names; whatever the clone, rows are those of git."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dvc_mlflow.pipeline.tags import KEPT, NAME, TREE, USER
 from support.clone import environment
 from support.hostile import Place
 from support.pipelines import Repository
@@ -65,54 +66,52 @@ def test_folder_like_a_bare_repository(place: Place, tmp_path: Path) -> None:
     assert not runs.exists()
 
 
-def test_signed_commits(place: Place, tmp_path: Path) -> None:
-    """`log.showSignature` puts nothing into names and authors, and starts no program."""
-    project = place.project
-    before = project.rows()[0].data.tags
-    sign = program(tmp_path / "sign", SIGN)
-    project.git("-c", f"gpg.program={sign}", "commit", "-q", "-S", "--amend", "--no-edit")
-    show = program(tmp_path / "show", f"#!/bin/sh\ntouch {tmp_path}/ran\necho gpg: bad >&2\n")
-    project.git("config", "gpg.program", f"{show}")
-    project.git("config", "log.showSignature", "true")
-    project.remove_store()
-    project.add_store()
-    for words in (["record"], ["record", "--all"]):
-        said = project.tool(*words)
-        assert (said.status, said.error) == (0, ""), said
-    (row,) = project.rows()
-    for key in ("mlflow.user", "mlflow.runName"):
-        assert row.data.tags[key] == before[key]
-    assert not (tmp_path / "ran").exists()
-
-
 PROGRAMS = {
     "core.fsmonitor": "monitor",
     "core.pager": "pager",
     "diff.external": "diff",
+    "gpg.program": "gpg",
     "core.hooksPath": "",
 }
 """Settings that name a program, and its name in the folder of hooks."""
 
 
 def test_settings_of_a_folder(place: Place, tmp_path: Path) -> None:
-    """Programs that the settings of an unpacked repository name are not started."""
+    """Programs that the settings of an unpacked repository name are not started.
+
+    Nor does what they would say of a signature come into names and authors.
+    """
     project, ran = place.project, tmp_path / "ran"
-    ran.mkdir()
+    before = project.rows()[0].data.tags
+    sign = program(tmp_path / "sign", SIGN)
+    project.git("-c", f"gpg.program={sign}", "commit", "-q", "-S", "--amend", "--no-edit")
+    project.remove_store()
+    project.add_store()
     for name in ("post-checkout", "reference-transaction", "post-index-change", *PROGRAMS.values()):
         if name:
-            program(tmp_path / "bin" / name, f"#!/bin/sh\ntouch {ran}/{name}\n")
+            program(tmp_path / "bin" / name, f"#!/bin/sh\ntouch {ran}/{name}\necho bad >&2\n")
     for key, name in PROGRAMS.items():
         project.git("config", key, f"{tmp_path / 'bin' / name}")
+    project.git("config", "log.showSignature", "true")
+
+    def checked(*words: str) -> str:
+        shutil.rmtree(ran, ignore_errors=True)
+        ran.mkdir()
+        said = place.tool(*words)
+        assert said.status == 0, said
+        # DVC itself starts a monitor.
+        assert {path.name for path in ran.iterdir()} <= {"monitor"}, words
+        return said.error
+
+    assert checked("record") + checked("record", "--all") == ""
+    (row,) = project.rows()
+    for key in (NAME, USER):
+        assert row.data.tags[key] == before[key]
     project.set({"rate": 2})
     (project.path / "new.sh").write_text("true\n")
     project.dvc("repro", "-q")
-    run_id = project.rows()[0].info.run_id
-    shutil.rmtree(ran)
-    ran.mkdir()
-    for words in (["record"], ["record", "--all"], ["restore", run_id]):
-        assert place.tool(*words).status == 0
-        # DVC itself starts a monitor.
-        assert {path.name for path in ran.iterdir()} <= {"monitor"}, words
+    for words in (["record"], ["record", "--all"], ["restore", row.info.run_id]):
+        checked(*words)
 
 
 INHERITED: dict[str, Any] = {
@@ -134,7 +133,7 @@ def test_environment(place: Place) -> None:
     said = place.tool("record", **INHERITED)
     assert (said.status, said.error) == (0, "")
     assert {row.data.params["rate"] for row in project.rows()} == {"1", "2"}
-    kept = project.rows()[-1].data.tags["dvc-mlflow.kept"]
+    kept = project.rows()[-1].data.tags[KEPT]
     assert project.git("rev-parse", f"refs/rows/{kept}") == kept
 
 
@@ -145,10 +144,45 @@ def test_other_owner(place: Place) -> None:
     project.set({"rate": 2})
     project.dvc("repro", "-q")
     project.run("chown", "-R", "1234:1234", ".")
-    said = place.tool("record")
-    assert said.status == 1
-    assert "dubious ownership" in said.error
     keys = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory"}
     said = place.tool("record", **keys, GIT_CONFIG_VALUE_0="*")
     assert (said.status, said.error) == (0, ""), said
-    assert "dvc-mlflow.tree" in project.rows()[-1].data.tags
+    assert TREE in project.rows()[-1].data.tags
+
+
+def test_partial_clone(place: Place, tmp_path: Path) -> None:
+    """A partial clone has the rows of what git has, and a line for the rest."""
+    source = place.project
+    source.set({"rate": 2})
+    source.dvc("repro", "-q")
+    source.commit("Second")
+    source.git("config", "uploadpack.allowFilter", "true")
+    source.git("clone", "-q", "--filter=blob:none", f"file://{source.path}", f"{tmp_path}/partial")
+    partial = Place(Repository(tmp_path / "partial"), place.outside)
+    assert partial.tool("record").status == 0
+    said = partial.tool("record", "--all")
+    cure = "`git fetch --refetch --no-filter` completes a partial clone"
+    assert f"git lacks params.yaml: {cure}" in said.error
+    assert [row.data.params["rate"] for row in partial.project.rows()] == ["2"]
+    partial.project.git("fetch", "-q", "--refetch", "--no-filter")
+    assert partial.tool("record", "--all").status == 0
+    assert {row.data.params["rate"] for row in partial.project.rows()} == {"1", "2"}
+
+
+def test_index(place: Place) -> None:
+    """A split or a sparse index, which DVC's library does not know, is read by git."""
+    project = place.project
+    project.write({"aside/x": "1\n"})
+    project.commit("A folder")
+    project.git("update-index", "--split-index")
+    for form in ("split", "sparse"):
+        if form == "sparse":
+            project.git("update-index", "--no-split-index")
+            project.git("sparse-checkout", "set", "--cone", "--sparse-index", ".dvc")
+        project.remove_store()
+        project.add_store()
+        for words in (["record"], ["record", "--all"]):
+            said = place.tool(*words)
+            assert (said.status, said.error) == (0, ""), said
+        assert [row.data.params["rate"] for row in project.rows()] == ["1"]
+        assert project.git("fsck") == ""

@@ -1,110 +1,99 @@
-"""Kills at seeded random moments: afterwards each result has one row, and none claims too much."""
+"""Commands that are killed whenever they change something: the next one completes their work."""
 
-import os
-import random
-import shutil
-import signal
-import subprocess
-import time
-from contextlib import suppress
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
+from dvc_mlflow.pipeline.tags import ROW
 from support.clone import environment
-from support.followers import end_followers, followers
-from support.healing import heal
-from support.pipelines import Repository, evaluate, repository, train
+from support.pipelines import Repository
+from support.promoting import measured, promote, registered, row
 
 pytestmark = [
-    pytest.mark.rest,
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-FIT = train("raw.txt")
-STAGES = {
-    "train": {**FIT, "cmd": f"sleep 1; {FIT['cmd']}"},
-    "a": {**evaluate("a"), "meta": {"mlflow": {"prefix": "a/"}}},
-}
+
+KILLED = """
+import importlib, os, signal, sys
+from dvc_mlflow.__main__ import main
+
+words, places = sys.argv[1].split(), sys.argv[2:]
+importlib.import_module("dvc_mlflow.store")
+importlib.import_module(f"dvc_mlflow.commands.{words[0]}")
+
+def killed(event, arguments):
+    global left
+    made = event in ("subprocess.Popen", "os.rename", "os.mkdir", "os.remove", "shutil.rmtree")
+    if made or (event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+for place in places:
+    n, _, folder = place.partition(":")
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        left = int(n)
+        sys.addaudithook(killed)
+        main(words)
+        print(-left, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == (signal.SIGKILL if int(n) else 0), place
+"""
+"""A command in each folder, killed when it changes something, or starts git, for the nth time."""
 
 
-def started(project: Repository, *words: str, **more: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        ["dvc-mlflow", *words],
-        cwd=project.path,
-        env=environment(**more),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def killed_at(projects: Mapping[int, Repository], *words: str) -> str:
+    """Run a command in projects, each killed at its nth change, 0 being never; return its words."""
+    places = [f"{n}:{project.path}" for n, project in projects.items()]
+    script = [sys.executable, "-W", "ignore", "-c", KILLED, " ".join(words)]
+    return next(iter(projects.values())).run(*script, *places).stdout
 
 
-def family(project: Repository, pid: int) -> list[psutil.Process]:
-    """Return a process, all below it, and the follower, which has a session of its own."""
-    with suppress(psutil.Error):
-        below = psutil.Process(pid).children(recursive=True)
-        return [psutil.Process(pid), *below, *followers(project.path)]
-    return []
+@pytest.mark.rest
+def test_killed_restore(made: Repository, tmp_path: Path, slow: bool) -> None:
+    """Whenever `restore` is killed, the next one restores the row, in the same folder."""
+    whole = made.copy_whole(tmp_path / "whole" / "project")
+    run = whole.rows()[-1]
+    changes = int(killed_at({0: whole}, "restore", run.info.run_id).split()[-1])
+    assert changes > 20
+    moments = range(1, changes + 1, 1 if slow else 17)
+    projects = {n: made.copy_whole(tmp_path / f"{n}" / "project") for n in moments}
+    killed_at(projects, "restore", run.info.run_id)
+    for n, project in projects.items():
+        said = project.tool("restore", run.info.run_id, **environment())
+        folders = [p for p in (project.path / "restored").iterdir() if p.is_dir()]
+        assert (said.status, said.error) == (0, ""), (n, said)
+        name = str(run.info.run_name).replace(" ", "-")
+        assert {path.name for path in folders} - {".dvc"} == {name}, n
+        folder = project.path / "restored" / name
+        assert (folder / "d/x").read_text() == "1\n"
+        assert "up to date" in Repository(folder).dvc("status").stdout
 
 
-def kill(project: Repository, front: "subprocess.Popen[bytes]", rng: random.Random) -> str:
-    """Kill the group, any process of it or the follower; return what was done."""
-    those, number = family(project, front.pid), rng.choice([signal.SIGKILL, signal.SIGTERM])
-    if not those or rng.random() < 0.25:
-        with suppress(ProcessLookupError):
-            os.killpg(front.pid, number)
-        return f"{number.name} to the group"
-    victim = rng.choice(those)
-    with suppress(psutil.Error):
-        words = " ".join(Path(word).name for word in victim.cmdline()[:4])
-        victim.send_signal(number)
-        return f"{number.name} to {words}"
-    return "nothing was there"
-
-
-def finished(project: Repository) -> list[dict[str, Any]]:
-    """Return what the rows with a result show; no other row may claim one."""
-    rows = project.table()
-    assert "RUNNING" not in {row["status"] for row in rows}, rows
-    return [row for row in rows if row["results"]]
-
-
-def test_run(tmp_path: Path, slow: bool) -> None:
-    """`dvc-mlflow run dvc repro`, what is below it and its follower, killed until its very end.
-
-    In half of the cases, DVC's run cache has the results.
-    """
-    made = repository(tmp_path / "project", STAGES)
-    began = time.monotonic()
-    made.run("dvc-mlflow", "run", "dvc", "repro", "-q")
-    made.run("dvc-mlflow", "record")
-    took, expected = time.monotonic() - began, finished(made)
-    assert len(expected) == 1
-    made.commit("The results")
-    lock, rng = made.lock, random.Random(46)  # noqa: S311
-    for n in range(100 if slow else 4):
-        project = made.copy(tmp_path / f"{n}" / "project")
-        (project.path / "dvc.lock").unlink(missing_ok=True)
-        for name in ("model.txt", "curve.csv", "a.json"):
-            (project.path / name).unlink(missing_ok=True)
-        is_cached = n % 2 == 0
-        if not is_cached:
-            shutil.rmtree(project.path / ".dvc/cache", ignore_errors=True)
-        moment = rng.uniform(0, 1.1) * took
-        front = started(project, "run", "dvc", "repro")
-        with suppress(subprocess.TimeoutExpired):
-            front.wait(moment)
-        those = family(project, front.pid)
-        done = kill(project, front, rng)
-        front.wait(120)
-        psutil.wait_procs(those, 60)
-        what = f"{n}: {done} after {moment:.1f} s, {'cached' if is_cached else 'not cached'}"
-        heal(project)
-        project.dvc("repro", "-q")
-        project.record()
-        assert finished(project) == expected, what
-        assert project.lock == lock, what
-        end_followers(project.path)
+@pytest.mark.rest
+def test_killed_promote(tmp_path: Path, slow: bool) -> None:
+    """Whenever `promote` is killed, the next `record` and `promote` complete what it has begun."""
+    models = measured(tmp_path / "models")
+    run_id = row(models, a=2).info.run_id
+    whole = models.copy_with_rows(tmp_path / "whole")
+    changes = int(killed_at({0: whole}, "promote", run_id).split()[-1])
+    moments = range(max(1, changes - 40), changes + 1, 1 if slow else 13)
+    projects = {n: models.copy_with_rows(tmp_path / f"{n}") for n in moments}
+    killed_at(projects, "promote", run_id)
+    for n, project in projects.items():
+        said = project.tool("record", **environment())
+        assert (said.status, said.error) == (0, ""), (n, said)
+        versions = {tag[4:] for tag in project.git("tag").splitlines() if "@" in tag}
+        assert {*registered(project)} == versions, n
+        said = promote(project, run_id)
+        assert "Traceback" not in said.error
+        assert [*registered(project)] == ["v0.0.1"], (n, said)
+        champion = project.client.get_model_version_by_alias("clf", "champion")
+        assert champion.tags[ROW] == run_id, (n, said)
+        assert project.git("tag").splitlines() == ["clf#champion#1", "clf@v0.0.1"], (n, said)

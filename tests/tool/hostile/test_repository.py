@@ -4,167 +4,122 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from dvc_mlflow.errors import say
+from dvc_mlflow.pipeline import tags
 from support.clone import environment
-from support.hostile import plain
-from support.pipelines import TWO_EVALUATIONS, Repository, finished, repository
+from support.hostile import Place, plain
+from support.pipelines import Repository
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-Change = Callable[[Repository], None]
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A recorded pipeline whose results are committed, for all tests: copy it."""
-    project = finished(tmp_path_factory.mktemp("made") / "project", TWO_EVALUATIONS)
-    project.record()
-    return project
-
 
 @pytest.fixture
-def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of that pipeline with its store."""
-    return made.copy_whole(tmp_path / "project")
+def project(place: Place) -> Repository:
+    """A copy of the pipeline with its store."""
+    return place.project
 
 
-def text(path: str, content: str | bytes) -> Change:
-    def change(project: Repository) -> None:
-        file = project.path / path
+def put(project: Repository, files: Mapping[str, str | bytes | Path]) -> None:
+    """Let files have these contents, or be links to these paths."""
+    for name, content in files.items():
+        file = project.path / name
         file.unlink(missing_ok=True)
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return change
-
-
-def link(path: str, target: str) -> Change:
-    def change(project: Repository) -> None:
-        (project.path / path).unlink(missing_ok=True)
-        (project.path / path).symlink_to(target)
-
-    return change
+        if isinstance(content, Path):
+            file.symlink_to(content)
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def locked(old: str, new: str) -> Change:
-    def change(project: Repository) -> None:
-        file = project.path / "dvc.lock"
-        assert old in file.read_text()
-        file.write_text(file.read_text().replace(old, new))
-
-    return change
-
-
-OWN = "rate: 1\na: 1\nb: 1\n"
 RUNS = '!!python/object/apply:os.system ["touch ran"]'
 SELF = {"vars": [{"x": "${x}"}], "stages": {"s": {"cmd": "echo ${x}"}}}
+CLOUD = {"stages": {"s": {"cmd": "get x", "deps": ["gs://bucket/x"], "outs": ["x"]}}}
 
-REFUSED: dict[str, tuple[Change, str]] = {
-    "alias of itself": (text("params.yaml", "a: &a [*a]\n"), "nested too deeply"),
-    "deep params": (text("params.yaml", f"rate: {'[' * 3000}{']' * 3000}"), "nested too deeply"),
-    "python object": (text("params.yaml", f"rate: {RUNS}\n"), "unable to read: 'params.yaml'"),
-    "python in dvc.yaml": (text("dvc.yaml", f"x: {RUNS}\n"), "unable to read: 'dvc.yaml'"),
-    "reference to itself": (text("dvc.yaml", json.dumps(SELF)), "interpolating is not allowed"),
-    "thousands of digits": (text("params.yaml", f"rate: {'9' * 5000}\n"), "4300 digits"),
-    "invalid UTF-8": (text("params.yaml", b"rate: \xff\xfe\n"), "is not valid utf-8"),
-    "device as dvc.lock": (link("dvc.lock", "/dev/zero"), "dvc.lock"),
-    "circle as dvc.lock": (link("dvc.lock", "dvc.lock"), "dvc.lock"),
-    "control characters": (text("dvc.yaml", '"a\\e[31m": {"b\\e": 1}\n'), "dvc.yaml"),
-    "no .dvc file": (text("x.dvc", b"\xff\x00outs: ["), "x.dvc"),
-}
+REFUSED: list[tuple[str, str | bytes | Path, str]] = [
+    ("params.yaml", "a: &a [*a]\n", "nested too deeply"),
+    ("params.yaml", f"rate: {RUNS}\n", "unable to read: 'params.yaml'"),
+    ("params.yaml", f"rate: {'9' * 5000}\n", "4300 digits"),
+    ("params.yaml", b"rate: \xff\xfe\n", "is not valid utf-8"),
+    ("dvc.yaml", f"x: {RUNS}\n", "unable to read: 'dvc.yaml'"),
+    ("dvc.yaml", json.dumps(SELF), "interpolating is not allowed"),
+    ("dvc.yaml", json.dumps(CLOUD), "requires 'dvc-gs'"),
+    ("dvc.lock", Path("/dev/zero"), "dvc.lock"),
+    ("x.dvc", b"\xff\x00outs: [", "x.dvc"),
+]
 
 
 def test_refused(made: Repository, tmp_path: Path) -> None:
     """What cannot be read is named in one line by `record`, and nothing runs."""
-    before, wrong = made.table(), {}
-    for n, (what, (change, part)) in enumerate(REFUSED.items()):
+    before = made.table()
+    for n, (name, content, part) in enumerate(REFUSED):
         project = made.copy_whole(tmp_path / f"{n}")
-        change(project)
+        put(project, {name: content})
         said = plain(project.record())
-        is_line = said.error.count("\n") == 1 and part in said.error
-        if not is_line or (said.status, said.out) != (1, "") or project.table() != before:
-            wrong[what] = said
-        assert not (project.path / "ran").exists(), what
-    assert wrong == {}
+        assert (said.status, said.out, said.error.count("\n")) == (1, "", 1), (n, said)
+        assert part in said.error, n
+        assert project.table() == before, n
+        assert not (project.path / "ran").exists(), n
 
 
-RIGHT: list[list[Change]] = [
-    [
-        link("raw.txt", "/dev/zero"),
-        link("a.json", "/dev/zero"),
-        text("b.json", '{"score": 2, "k": [' + "1," * 1_000_000 + "1]}"),
-        text("params.yaml", OWN + '"k\\e[31m": "\\e]0;x\\a"\n'),
-    ],
-    [
-        link("raw.txt", "raw.txt"),
-        link("a.json", "a.json"),
-        text("b.json", '{"score": NaN, "x": 1e999, "y": "\\u001b"}'),
-    ],
+RIGHT: list[dict[str, str | bytes | Path]] = [
+    {"raw.txt": Path("/dev/zero"), "m.json": Path("/dev/zero")},
+    {"raw.txt": Path("raw.txt"), "m.json": Path("m.json")},
+    {"m.json": '{"n": 2, "k": [' + "1," * 1_000_000 + "1]}"},
+    {"m.json": '{"n": NaN, "x": 1e999, "y": "\\u001b"}'},
+    {"params.yaml": 'rate: 1\n"k\\e[31m": "\\e]0;x\\a"\n'},
 ]
 
 
-@pytest.mark.parametrize("changes", RIGHT, ids=["devices", "circles"])
-def test_right(made: Repository, tmp_path: Path, changes: list[Change]) -> None:
+def test_right(made: Repository, tmp_path: Path) -> None:
     """What is not as in dvc.lock costs at most a line: no row gets another number."""
-    project, table = made.copy(tmp_path / "project"), made.table()
-    for change in changes:
-        change(project)
-    plain(project.record())
-    plain(project.record("--all"))
-    for row in project.table():
-        kept = [each for each in table if row["params"].items() <= each["params"].items()]
-        assert any(row["metrics"].items() <= each["metrics"].items() for each in kept)
+    (whole,) = made.table()
+    for n, files in enumerate(RIGHT):
+        project = made.copy(tmp_path / f"{n}")
+        put(project, files)
+        plain(project.record())
+        plain(project.record("--all"))
+        for row in project.table():
+            assert row["params"].items() <= whole["params"].items()
+            assert row["metrics"].items() <= whole["metrics"].items()
 
 
-HUGE = """
-import json
-keys = range(1_000_000)
-json.dump({f"k{i}": i for i in keys}, open("keys.json", "w"))
-open("keys.yaml", "w").write("".join(f"k{i}: {i}\\n" for i in keys))
-open("huge.json", "w").write("1" * 200_000_000)
-open("m.json", "w").write('{"n": 1}')
-"""
-
-
-@pytest.mark.rest
-def test_huge_metrics(tmp_path: Path) -> None:
-    """Metrics of a million keys, or of 200 MB, cost a line each; the row has the others."""
-    names = ("keys.json", "keys.yaml", "huge.json", "m.json")
-    metrics = [{name: {"cache": False}} for name in names]
-    stages = {"one": {"cmd": "python make.py", "deps": ["make.py"], "metrics": metrics}}
-    project = repository(tmp_path / "project", stages, files={"make.py": HUGE})
+def test_one_bad_commit(project: Repository) -> None:
+    """Params that are no mapping are named with their commit; the results around it have rows."""
+    good = (project.path / "dvc.yaml").read_text()
+    top = {"params": ["top.yaml"], "metrics": ["new.json"]}
+    whole = json.dumps(json.loads(good) | top)
+    project.write({"dvc.yaml": whole, "new.json": '{"n": 2}', "top.yaml": "[1, 2]\n"})
+    project.commit("A list")
+    bad = project.git("rev-parse", "--short=7", "HEAD")
+    project.write({"dvc.yaml": good.replace("echo 1 > d/x", "echo 2 > d/x")})
+    project.set({"rate": 2})
     project.dvc("repro", "-q")
-    said = plain(project.record())
-    assert [line.removeprefix("dvc-mlflow: ") for line in said.error.splitlines()] == [
-        "not kept for `dvc-mlflow restore`: huge.json: it is larger than 50,000,000 bytes",
-        "keys.json cannot be read: it has more than 10,000 keys",
-        "keys.yaml has more than 5 MB; it is left out",
-        "huge.json has more than 50 MB; it is left out",
-    ]
-    assert [row["metrics"] for row in project.table()] == [{"one/m/n": 1}]
+    project.commit("Good")
+    project.remove_store()
+    project.add_store()
+    said = plain(project.record("--all"))
+    line = f"{bad}: params top.yaml: must be a mapping; received [1, 2]"
+    assert (said.status, said.error) == (0, f"dvc-mlflow: {line}\n")
+    assert {"1", "2"} <= {row.data.params.get("rate") for row in project.rows()}
 
 
-LIES: dict[str, Change] = {
-    "paths that lead out": locked("md5: ", "md5: ../../"),
-    "negative sizes": locked("size: ", "size: -"),
-    "special numbers": locked("rate: 1", "rate: .nan"),
-    "infinite": locked("rate: 1", "rate: -.inf"),
-}
+LIES = {"md5: ": "md5: ../../", "size: ": "size: -", "rate: 1": "rate: .nan"}
 
 
 def test_lock_that_lies(made: Repository, tmp_path: Path) -> None:
     """A dvc.lock that nobody can have made leads nowhere; each command ends with a line."""
-    for n, change in enumerate(LIES.values()):
+    for n, (old, new) in enumerate(LIES.items()):
         project = made.copy_whole(tmp_path / f"{n}")
-        change(project)
+        assert old in project.lock
+        put(project, {"dvc.lock": project.lock.replace(old, new)})
         around = {*tmp_path.iterdir()}
         for words in (["record"], ["record", "--all"]):
             plain(project.tool(*words))
@@ -226,7 +181,7 @@ def test_no_utf8(made: Repository, project: Repository) -> None:
         assert (said.status, said.error) == (0, ""), said
         assert project.table() == before
     (row,) = project.rows()
-    assert "?" in row.data.tags["git.names"]
+    assert "?" in row.data.tags[tags.NAMES]
 
 
 def test_stdout_that_takes_nothing(project: Repository) -> None:

@@ -1,11 +1,17 @@
 """The store is hostile: whoever can write to MLflow makes no command lead anywhere else."""
 
-import pytest
-from mlflow import MlflowClient
+import sqlite3
+from contextlib import closing
 
-from support.clone import environment
+import pytest
+from mlflow.entities import Run
+
+from dvc_mlflow.pipeline import tags
+from dvc_mlflow.place import why_not_in_tree
 from support.hostile import Place, tag
-from support.pipelines import Said
+from support.hostile_server import hostile_server
+from support.pipelines import Repository, Said
+from support.stores import rows_of
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -25,7 +31,18 @@ TEXTS = {
     "long": "\U0001d4b3" * 1000,
     "nul": "a\0b",
 }
-KEYS = ["kept", "tree", "lock.one", "row", "unread", "lacks", "token", "process"]
+KEYS = [
+    tags.KEPT,
+    tags.TREE,
+    tags.WHOLE,
+    tags.UNREAD,
+    tags.LACKS,
+    tags.FOUND_BY,
+    tags.TOKEN,
+    tags.PROCESS,
+    tags.FOLDER,
+    tags.CHANGE,
+]
 
 
 def said_by(place: Place, *words: str) -> Said:
@@ -44,17 +61,20 @@ def test_tags(place: Place) -> None:
     """Whatever rows say of themselves, commands end, with a line, and touch nothing else."""
     project, client, (row,) = place.project, place.project.client, place.project.rows()
     odd_rows = []
-    for text in TEXTS.values():
-        tag(project, row.info.run_id, {"folder": text, "dvc-mlflow.stages": text})
+    for n, text in enumerate(TEXTS.values()):
+        tag(project, row.info.run_id, {tags.FOLDER: text})
         client.update_run(row.info.run_id, name=text or None)
         said_by(place, "restore", row.info.run_id)
         odd = client.create_run(row.info.experiment_id, tags=row.data.tags).info.run_id
         client.set_terminated(odd)
         client.update_run(odd, name=text or None)
-        tags = dict.fromkeys([f"dvc-mlflow.{key}.one" for key in KEYS[:6]], text)
-        tags |= dict.fromkeys([f"dvc-mlflow.{key}" for key in KEYS[6:]], text)
-        tags |= {f"md5.{text}"[:200]: text, "md5.m.json": text, "folder": text, "commit": text}
-        tag(project, odd, tags)
+        keys = [
+            *KEYS,
+            f"{tags.MD5}m.json",
+            f"{tags.MD5}{text}"[:200],
+            *([f"{tags.LOCK}one"] if n % 2 else ()),
+        ]
+        tag(project, odd, dict.fromkeys(keys, text))
         odd_rows.append(odd)
     for words in (["record"], ["record", "--all"]):
         said_by(place, *words)
@@ -87,7 +107,7 @@ def test_hashes(place: Place) -> None:
     for name in NAMES:
         value = given.get(name.strip("{}"), name)
         tree = project.git("rev-parse", "stash^{tree}") if "stash" in name else value
-        tag(project, run_id, {"dvc-mlflow.kept": value, "dvc-mlflow.tree": tree})
+        tag(project, run_id, {tags.KEPT: value, tags.TREE: tree})
         restored[name] = not said_by(place, "restore", run_id).status
         said_by(place, "forget", run_id)
         project.client.restore_run(run_id)
@@ -96,21 +116,109 @@ def test_hashes(place: Place) -> None:
     assert project.git("for-each-ref", "refs/stash", "refs/tags", "refs/heads").count("\n") == 2
 
 
-def test_forget_beside_another_experiment(place: Place) -> None:
-    """`forget` keeps a ref that a row needs, whatever experiment of the store the row is in."""
+def change(project: Repository, statement: str, value: str) -> None:
+    """Change the database of a store past MLflow's own checks."""
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as store, store:
+        store.execute(statement, [value])
+
+
+def rows_in_git(project: Repository) -> list[Run]:
+    """Return the rows of the store in git's folder."""
+    return rows_of(f"sqlite:///{project.path}/.git/dvc-mlflow/mlflow.db")
+
+
+def test_tracked_store(place: Place) -> None:
+    """A store that git tracks is left alone: the tool's own is in git's folder, and a line says so.
+
+    There `run` sends what scripts log.
+    """
     project = place.project
+    project.git("add", "-f", "mlflow.db")
+    project.git("commit", "-q", "-m", "A store")
+    before, store = place.untouched(), (project.path / "mlflow.db").read_bytes()
+    own = project.path / ".git/dvc-mlflow"
+    said = place.tool("record")
+    (line,) = (line for line in said.error.splitlines() if "tracked" in line)
+    assert f"mlflow.db is tracked by git, so MLflow's store is {own}/mlflow.db" in line
+    assert said.status == place.tool("record", "--all").status == 0
+    (row,) = rows_in_git(project)
+    assert row.info.artifact_uri.startswith((own / "mlartifacts").as_uri())
+    assert place.tool("restore", row.info.run_id).status == 0
+    scripts = place.run("run", "printenv", "MLFLOW_TRACKING_URI").out
+    assert scripts == f"sqlite:///{own}/mlflow.db\n"
+    assert (project.path / "mlflow.db").read_bytes() == store
+    assert place.untouched() == before
+
+
+def test_linked_store(place: Place) -> None:
+    """A store that is a link, as to another project's, is left alone in the same way."""
+    project = place.project
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    for name in ("mlflow.db-journal", "mlartifacts", "mlflow.db"):
+        here, there = project.path / name, place.outside / name
+        if here.exists():
+            here.rename(there)
+        here.symlink_to(there)
+        assert why_not_in_tree(project.path) == f"{name} is a link"
+        if name != "mlflow.db":
+            here.unlink()
+    before, content = place.untouched(), (project.path / "mlflow.db").read_bytes()
+    assert "mlflow.db is a link, so MLflow's store is " in place.tool("record").error
+    assert place.tool("record", "--all").status == 0
+    assert [row.data.params["rate"] for row in rows_in_git(project)] == ["2", "1"]
+    assert place.untouched() == before
+    assert (project.path / "mlflow.db").read_bytes() == content
+
+
+def test_run_that_is_elsewhere(place: Place) -> None:
+    """A run whose files would be elsewhere than its experiment's is not joined."""
+    (row,) = place.project.rows()
+    tag(place.project, row.info.run_id, {tags.PROCESS: "1@1"})  # as if its recording was killed
+    change(place.project, "DELETE FROM tags WHERE key = ?", f"{tags.LOCK}one")
+    change(place.project, "UPDATE runs SET artifact_uri = ?", place.outside.as_uri())
+    before = place.untouched()
+    assert place.tool("record").status == 0
+    (other,) = (r for r in place.project.rows() if r.info.run_id != row.info.run_id)
+    assert not other.info.artifact_uri.startswith(place.outside.as_uri())
+    assert place.untouched() == before
+
+
+def test_experiment_that_is_elsewhere(place: Place) -> None:
+    """In the own store, an experiment elsewhere gets rows without files, and a line says why.
+
+    After the repository has moved, it has the same address, also if no experiment is the default.
+    """
+    project = place.project
+    shelf = (place.outside / "files").as_uri()
+    other = project.client.create_experiment("other", artifact_location=shelf)
     (row,) = project.rows()
-    commit, tree = (row.data.tags[f"dvc-mlflow.{key}"] for key in ("kept", "tree"))
-    project.git("update-ref", f"refs/rows/{commit}", commit)
-    shared = f"sqlite:///{project.path.parent}/shared.db"
-    more = environment(MLFLOW_TRACKING_URI=shared)
-    assert project.tool("record", **more).status == 0
-    client = MlflowClient(shared)
-    (mine,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    other = client.create_run(client.create_experiment("other"))
-    client.set_tag(other.info.run_id, "dvc-mlflow.kept", commit)
-    client.set_tag(other.info.run_id, "dvc-mlflow.tree", tree)
-    client.set_tag(mine.info.run_id, "dvc-mlflow.kept", commit)
-    said = project.tool("forget", mine.info.run_id, **more)
-    assert (said.status, said.error) == (0, ""), said
-    assert project.git("rev-parse", f"refs/rows/{commit}") == commit
+    project.client.delete_run(row.info.run_id)
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    said = place.tool("record", MLFLOW_EXPERIMENT_NAME="other")
+    assert "a row's files are left out: its experiment keeps files elsewhere" in said.error
+    assert [row.data.params["rate"] for row in project.rows()] == ["2"]
+    assert not (place.outside / "files").exists()
+    change(project, "DELETE FROM experiment_tags WHERE key = ?", tags.DEFAULT)
+    project.client.restore_run(row.info.run_id)
+    project = Repository(project.path.rename(project.path.with_name("moved")))
+    assert project.record().out.startswith("nothing to do")
+    assert project.client.get_experiment(other).artifact_location == shelf
+    uri = project.client.get_run(row.info.run_id).info.artifact_uri
+    assert uri.startswith((project.path / "mlartifacts").as_uri())
+
+
+def test_hostile_server(place: Place) -> None:
+    """A server that names a place of this machine gets no files; one without an end is left."""
+    where, before = place.outside.as_uri(), place.untouched()
+    ids = {"f" * 32: "a row's files are left out: MLflow", "../../outside/x": "Invalid value"}
+    for run_id, line in ids.items():
+        with hostile_server(where, run_id) as address:
+            said = place.tool("record", MLFLOW_TRACKING_URI=address)
+        assert said.error.count(line) == 1, said
+        assert place.untouched() == before
+    with hostile_server("mlflow-artifacts:/1", next_page="again") as address:
+        said = place.tool("record", "--all", MLFLOW_TRACKING_URI=address)
+    (line,) = said.error.splitlines()
+    assert "the server sends the same page of runs again and again" in line

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 TOKEN = "s3cr3t"  # noqa: S105  (of nothing)
 ADDRESSES = {
-    f"https://us:{TOKEN}@example.org/us/flowers.git": "us/flowers",
     f"https://us:a/{TOKEN}@example.org/us/flowers.git": "us/flowers",
     f"https://us:{TOKEN}@{TOKEN}@example.org/us/flowers": "us/flowers",
     f"https://us:a?{TOKEN}#{TOKEN}@example.org/us/flowers": "us/flowers",

@@ -1,14 +1,19 @@
-"""The tree of a commit is hostile: `restore` runs nothing of it, and leaves no trace outside."""
+"""A row's commit is hostile: `restore` runs nothing of it, asks no remote of it, and stays inside.
+
+Settings and remotes are those of the checkout.
+"""
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from support.hostile import Place, commit_links, digest_here, lets_row_name
+from support.pipelines import Repository, repository
 from support.restoring import no_worktree, only_folder, restore
 
 pytestmark = [
@@ -45,15 +50,6 @@ def test_links(place: Place, links: dict[str, str]) -> None:
         assert line.startswith(f"dvc-mlflow: {where}: "), line
 
 
-@pytest.mark.rest
-def test_links_to_a_device(place: Place) -> None:
-    """A link to a device that never ends is not read."""
-    links = dict.fromkeys(["params.yaml", "dvc.lock", ".dvcignore", ".dvc/config"], "/dev/zero")
-    run_id = lets_row_name(place.project, *commit_links(place, links))
-    said = place.run("restore", run_id)
-    assert said.out.count("is a link that leads out") == len(links)
-
-
 def test_links_that_stay(place: Place) -> None:
     """Links inside of the tree stay, also those in a circle, and all is restored."""
     links = {"inside": "raw.txt", "a": "b", "b": "a", "sub/up": "../d/x"}
@@ -68,11 +64,9 @@ def test_links_that_stay(place: Place) -> None:
 def row_of_lock(place: Place, md5: str, objects: Mapping[str, bytes]) -> str:
     """Let the row's folder have an md5 in dvc.lock, and DVC's cache these files; return its id."""
     project = place.project
-    yaml, lock = YAML(), project.path / "dvc.lock"
-    found = yaml.load(lock)
-    (out,) = (out for out in found["stages"]["one"]["outs"] if out["path"] == "d")
-    out["md5"] = md5
-    yaml.dump(found, lock)
+    text, n = re.subn(r"\S+\.dir$", md5, project.lock, flags=re.M)
+    assert n == 1
+    project.write({"dvc.lock": text})
     digest = digest_here(project, "one")
     for key, body in objects.items():  # as a remote could bring them
         cached = project.path / ".dvc/cache/files/md5" / key[:2] / key[2:]
@@ -96,6 +90,21 @@ EVIL = b"evil\n"
 EVIL_MD5 = hashlib.md5(EVIL, usedforsecurity=False).hexdigest()
 
 
+def said_of_it(place: Place, md5: str, objects: Mapping[str, bytes]) -> str:
+    """Restore a row whose folder has this md5; return what the only line says of that.
+
+    Nothing is written or deleted outside.
+    """
+    run_id = row_of_lock(place, md5, objects)
+    before = place.untouched()
+    said = restore(place.project, run_id)
+    assert place.untouched() == before
+    assert not [*place.project.path.glob("restored/**/new")]
+    assert said.status == 1
+    (line,) = said.error.splitlines()
+    return line.partition(": d ")[2]
+
+
 @pytest.mark.parametrize("name", ["../../../../outside/victim.txt", "/etc/new"])
 def test_list_that_leads_out(place: Place, name: str) -> None:
     """A list of a folder's files that leads out of it writes nothing, and is named.
@@ -103,16 +112,10 @@ def test_list_that_leads_out(place: Place, name: str) -> None:
     The md5s of the list and of the content are right.
     """
     md5, listed = listing((EVIL_MD5, name), (EVIL_MD5, "x"))
-    run_id = row_of_lock(place, md5, {md5: listed, EVIL_MD5: EVIL})
-    before = place.untouched()
-    said = restore(place.project, run_id)
-    assert place.untouched() == before
+    said = said_of_it(place, md5, {md5: listed, EVIL_MD5: EVIL})
+    why = f"its list of files has {name!r}, which leads out of it"
+    assert (said.startswith("(md5 "), said.partition(" is missing: ")[2]) == (True, why)
     assert not Path("/etc/new").exists()
-    assert not [*place.project.path.glob("restored/**/new")]
-    assert said.status == 1
-    (line,) = said.error.splitlines()
-    assert ": d (md5 " in line
-    assert line.endswith(f" is missing: its list of files has {name!r}, which leads out of it")
 
 
 @pytest.mark.parametrize("is_listed", [False, True], ids=["file", "list"])
@@ -120,12 +123,7 @@ def test_md5_that_is_a_path(place: Place, is_listed: bool) -> None:
     """An md5 that is a path out of DVC's cache, where DVC would delete the file, is left alone."""
     path = f"..{'/..' * 20}{place.outside}/victim.txt"
     md5, listed = listing((path, "x")) if is_listed else (path, b"")
-    run_id = row_of_lock(place, md5, {md5: listed} if is_listed else {})
-    before = place.untouched()
-    said = restore(place.project, run_id)
-    assert place.untouched() == before
-    (line,) = said.error.splitlines()
-    assert (said.status, ": d " in line, " is missing: " in line) == (1, True, True)
+    assert "is missing: " in said_of_it(place, md5, {md5: listed} if is_listed else {})
 
 
 def test_settings(place: Place) -> None:
@@ -198,3 +196,63 @@ def test_folder_of_the_users(place: Place) -> None:
     assert restore(project, run).status == 0
     assert (above / ".gitignore").read_text() == "mine\n"
     assert (above / ".dvc/config").read_text() == "['core']\n"
+
+
+def row_of(project: Repository, rate: str) -> str:
+    """Return the id of the row with this param."""
+    rows = (row for row in project.rows() if row.data.params.get("rate") == rate)
+    return str(next(rows).info.run_id)
+
+
+@pytest.mark.parametrize("of", ["the project", "the output"])
+def test_remotes(place: Place, tmp_path: Path, of: str) -> None:
+    """A remote that only the row's commit has is not asked, whatever it is the default of."""
+    project = place.project
+    config = f"['remote \"theirs\"']\n    url = {tmp_path}/remote\n"
+    text = (project.path / "dvc.yaml").read_text().replace("echo 1 > d/x", "echo 2 > d/x")
+    if of == "the project":
+        config += "[core]\n    remote = theirs\n"
+    else:
+        text = text.replace('["d"]', '[{"d": {"remote": "theirs"}}]')
+    project.git("checkout", "-q", "-b", "theirs")
+    project.write({"dvc.yaml": text, ".dvc/config": config})
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.dvc("push", "-q")
+    assert (tmp_path / "remote").exists()
+    project.commit("Theirs")
+    project.record()
+    project.git("checkout", "-q", "main")
+    shutil.rmtree(project.path / ".dvc/cache")
+    said = place.tool("restore", row_of(project, "2"))
+    (line,) = said.error.splitlines()
+    assert (said.status, "d (md5" in line) == (1, True)
+    assert "there is no default DVC remote" in line
+    place_of_x = only_folder(project) / "d/x"
+    assert not place_of_x.exists()
+    project.write({".dvc/config": config})
+    assert place.tool("restore", row_of(project, "2")).status == 0
+    assert place_of_x.exists()
+
+
+def test_imports(place: Place) -> None:
+    """What a .dvc file imports comes from there only if the checkout has the same file."""
+    project = place.project
+    source = repository(place.outside / "source", {}, files={"given.txt": "imported\n"})
+    project.git("checkout", "-q", "-b", "theirs")
+    project.dvc("import", "-q", f"{source.path}", "given.txt")
+    project.run("sed", "-i", 's/"raw.txt"/"given.txt"/', "dvc.yaml")
+    project.set({"rate": 2})
+    project.dvc("repro", "-q")
+    project.commit("Theirs")
+    project.record()
+    project.git("checkout", "-q", "main")
+    for path in (project.path / ".dvc/cache").rglob("*"):
+        if path.is_file() and path.read_bytes() == b"imported\n":
+            path.unlink()
+    said = place.tool("restore", row_of(project, "2"))
+    (line,) = said.error.splitlines()
+    assert ": given.txt (md5 " in line
+    assert line.endswith(" is missing: neither git nor DVC's cache has it")
+    project.git("checkout", "-q", "theirs")
+    assert place.tool("restore", row_of(project, "2")).status == 0

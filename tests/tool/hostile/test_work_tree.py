@@ -2,20 +2,20 @@
 
 import ast
 import errno
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dvc_mlflow import work_tree
+from dvc_mlflow.follow.project_homes import ProjectHome
+from dvc_mlflow.follow.stage_runs import Looker
 from support.clone import ROOT
-from support.following import following, run_dvc, started, statuses
-from support.hostile import Place
-from support.pipelines import evaluate, finished, repository, train
-from support.waiting import wait
+from support.following import following, started, wait_for_rows, wait_for_store
+from support.hostile import plain
+from support.pipelines import Repository, evaluate, repository, train
 
 TOOL = ROOT / "dvc_mlflow"
 
@@ -64,11 +64,8 @@ def test_read(tree: Path) -> None:
         work_tree.read(tree / "nowhere", tree)
     assert work_tree.read(tree / ".dvc/tmp/rwlock", tree, of_dvc=True) == b"text"
     assert work_tree.read(tree / "file", tree, start=1, size=2) == b"ex"
-
-
-def test_size(tree: Path) -> None:
-    """A file that is larger than it may be is refused before anything of it is read."""
-    os.truncate(tree / "file", 6_000_000_000)
+    # One that is too large is refused before anything of it is read.
+    as_endless(tree / "file")
     with pytest.raises(work_tree.RefusedError, match="has more than 64 MB") as refused:
         work_tree.read(tree / "file", tree)
     assert refused.value.errno == errno.EFBIG
@@ -118,12 +115,12 @@ def test_one_way() -> None:
     assert {name: calls for name, calls in found.items() if calls}.keys() == ELSEWHERE.keys()
 
 
-@pytest.mark.parametrize("line", ["open('x')", "path.read_text()", "fs.cat_file('x')"])
-def test_one_way_can_fail(tmp_path: Path, line: str) -> None:
+def test_one_way_can_fail(tmp_path: Path) -> None:
     """A call that reads a file is found wherever it is in a module."""
     sneaky = tmp_path / "sneaky.py"
-    sneaky.write_text(f"def f(fs, path):\n    return {line}\n")
-    assert [*ways(sneaky)]
+    for line in ("open('x')", "path.read_text()", "fs.cat_file('x')"):
+        sneaky.write_text(f"def f(fs, path):\n    return {line}\n")
+        assert [*ways(sneaky)], line
 
 
 def as_link(file: Path) -> None:
@@ -146,18 +143,41 @@ def as_endless(file: Path) -> None:
 
 @pytest.mark.pipeline
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config"])
-@pytest.mark.parametrize("change", [as_link, as_pipe, as_endless])
-def test_own_files_of_dvc(place: Place, name: str, change: Callable[[Path], None]) -> None:
+def test_own_files_of_dvc(made: Repository, tmp_path: Path) -> None:
     """DVC does not open a project of which its own files are something else: a line says so."""
-    project = place.project
-    (project.path / name).touch()
-    change(project.path / name)
-    said = place.run("record")
-    (line,) = said.error.splitlines()
-    assert said.status == 1
-    assert f"{name} " in line
-    assert line.endswith("so it is not read")
+    for name in ("dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config"):
+        for change in (as_link, as_pipe):
+            project = made.copy_whole(tmp_path / f"{change.__name__}-{name[-6:]}" / "project")
+            (project.path / name).touch()
+            change(project.path / name)
+            said = plain(project.record())
+            (line,) = said.error.splitlines()
+            assert said.status == 1
+            assert f"{name} " in line
+            assert line.endswith("so it is not read")
+
+
+HOSTILE = {
+    "infinite": '{"write": {"/a": {"pid": Infinity}}, "read": {}}',
+    "deep": "[" * 900_000,
+    "phantom": '{"write": {"HOME/model.txt": {"pid": 1, "cmd": "x"}}, "read": {}}',
+}
+
+
+def test_temporary_files_of_dvc(tmp_path: Path) -> None:
+    """Whatever a commit has in the place of DVC's temporary files, no stage is seen to run."""
+    rwlock, looker = tmp_path / ".dvc/tmp/rwlock", Looker([ProjectHome(f"{tmp_path}", ".")])
+    rwlock.parent.mkdir(parents=True)
+    rwlock.with_name("exps").write_text("")
+    for text in HOSTILE.values():
+        rwlock.write_text(text.replace("HOME", f"{tmp_path}"))
+        looker.look()
+        assert looker.runs == []
+    for change in (as_endless, as_pipe):
+        change(rwlock)
+        with pytest.raises(work_tree.RefusedError, match="so it is not read"):
+            looker.look()
+        assert looker.runs == []
 
 
 @pytest.mark.pipeline
@@ -175,82 +195,76 @@ def test_linked_cache(tmp_path: Path) -> None:
     assert said.error == ""
     (row,) = project.rows()
     assert row.data.metrics == {"a/score": 1, "train/loss": 0.25}
-    # A link to another file of the same cache is not the output of dvc.lock.
-    model = (project.path / "model.txt").resolve()
-    (project.path / "a.json").unlink()
-    (project.path / "a.json").symlink_to(model)
-    project.remove_store()
-    project.add_store()
-    project.record()
-    (row,) = project.rows()
-    assert row.data.metrics == {"a/score": 1, "train/loss": 0.25}  # from the cache, by its md5
 
 
-CURVE = """
-import json, os, pathlib, time
-os.symlink("../outside/secret.csv", "c.csv")
+ODD_CURVES = """
+import os, pathlib, time
+whats = {whats}
+for name in whats:
+    pathlib.Path(f"{name}.csv").write_text("step,loss\\n1,0.5\\n")
 while not pathlib.Path("go").exists():
     time.sleep(0.05)
-os.unlink("c.csv")
-pathlib.Path("c.csv").write_text("step,loss\\n1,2\\n")
+for name, what in whats.items():
+    curve = pathlib.Path(f"{name}.csv")
+    curve.unlink()
+    exec(what)
+with open("good.csv", "w", buffering=1) as good:
+    good.write("step,loss\\n")
+    for step in range(1, 10_000):
+        good.write(f"{step},{step}\\n")
+        if pathlib.Path("end").exists():
+            break
+        time.sleep(0.05)
+for name in whats:
+    curve = pathlib.Path(f"{name}.csv")
+    curve.unlink()
+    curve.write_text("step,loss\\n1,0.25\\n2,0.125\\n")
 """
-
-
-@pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")
-def test_growing_curve_outside(tmp_path: Path) -> None:
-    """A growing curve that is a link to a file outside is not in the live row."""
-    stage = {"cmd": "python s.py", "deps": ["s.py"], "plots": [{"c.csv": {"cache": False}}]}
-    project = repository(tmp_path / "project", {"one": stage}, files={"s.py": CURVE})
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/secret.csv").write_text("step,account\n1,123456\n2,234567\n")
-    with following(project) as follower, started(project, "dvc", "repro"):
-        follower.wait_for("one is RUNNING")
-        wait((project.path / "c.csv").is_symlink, 60)
-        (row,) = project.rows()
-        for _ in range(20):  # some looks of the follower
-            assert project.client.get_run(row.info.run_id).data.metrics == {}
-            wait(lambda: True, 1)
-        project.write({"go": ""})
-        follower.wait_for("one is FINISHED")
-    (row,) = project.rows()
-    assert row.data.metrics == {"one/loss": 2}
-
-
-HOSTILE = {
-    "infinite": '{"write": {"/a": {"pid": Infinity}}, "read": {}}',
-    "deep": "[" * 900_000,
-    "large": json.dumps({"write": {f"/{i}": {"pid": 5_000_000 + i} for i in range(99_000)}}),
-    "phantom": '{"write": {"HOME/model.txt": {"pid": 1, "cmd": "x"}}, "read": {}}',
+WHATS = {
+    "fifo": "os.mkfifo(curve)",
+    "device": "os.symlink('/dev/zero', curve)",
+    "line": "curve.write_text('step,loss\\n' + 'x' * 50_000_000)",
+    "outside": "os.symlink('../secret.csv', curve)",
 }
 
 
 @pytest.mark.pipeline
-@pytest.mark.rest
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [*HOSTILE, "pipe", "endless", "exps"])
-def test_hostile_rwlock(tmp_path: Path, kind: str) -> None:
-    """Whatever a commit has in the place of DVC's temporary files, no row begins for it.
+def test_odd_files(tmp_path: Path) -> None:
+    """A follower goes on whatever is in the place of DVC's file, or of a growing curve.
 
-    The result of a stage that runs beside it has its row.
+    A FIFO, a device, a line without an end, a file outside: the row has nothing of it while the
+    stage runs, and then what the curve is at its end.
     """
-    stage = {**evaluate("a", "raw.txt"), "cmd": f"sleep 1; {evaluate('a')['cmd']}"}
-    project = finished(tmp_path / "project", {"a": stage})
-    rwlock = project.path / ".dvc/tmp/rwlock"
+    script = ODD_CURVES.replace("{whats}", f"{WHATS}")
+    plots = [{f"{name}.csv": {"cache": False, "x": "step"}} for name in ("good", *WHATS)]
+    stage = {"cmd": "python script.py", "deps": ["script.py"], "plots": plots}
+    project = repository(tmp_path / "project", {"one": stage}, files={"script.py": script})
+    (tmp_path / "secret.csv").write_text("step,loss\n" + "1,123456\n" * 100)
+    rwlock, good = project.path / ".dvc/tmp/rwlock", "one/good/loss"
     rwlock.parent.mkdir(exist_ok=True)
-    if kind == "pipe":
-        as_pipe(rwlock)
-    elif kind == "endless":
-        as_endless(rwlock)
-    elif kind == "exps":
-        shutil.rmtree(rwlock.with_name("exps"), ignore_errors=True)
-        rwlock.with_name("exps").write_text("")
-    else:
-        rwlock.write_text(HOSTILE[kind].replace("HOME", f"{project.path}"))
+    as_pipe(rwlock)
+
+    def shown() -> dict[str, float]:
+        (row,) = project.rows()
+        return dict(row.data.metrics)
+
     with following(project) as follower:
-        wait(lambda: statuses(project) == ["FINISHED"], 60)
-        assert "is RUNNING" not in "".join(follower.lines)
-        rwlock.unlink(missing_ok=True)
-        project.set({"a": 2})
-        run_dvc(project, "repro")
-        wait(lambda: statuses(project) == ["FINISHED", "FINISHED"], 60)
+        follower.wait_for("rwlock is not a regular file")
+        rwlock.unlink()
+        with started(project, "dvc", "repro") as dvc:
+            wait_for_rows(project, "RUNNING")
+            keys = {f"one/{name}/loss" for name in WHATS}
+            wait_for_store(project, lambda: keys <= shown().keys())
+            project.write({"go": ""})
+            seen = wait_for_store(project, lambda: shown().get(good))
+            wait_for_store(project, lambda: shown()[good] > seen)  # the odd ones were read, too
+            assert {key: shown()[key] for key in keys} == dict.fromkeys(keys, 0.5)
+            project.write({"end": ""})
+            assert dvc.wait(60) == 0
+        assert project.record().status == 0
+    (row,) = project.rows()
+    for key in keys:
+        history = project.client.get_metric_history(row.info.run_id, key)
+        assert [(point.step, point.value) for point in history] == [(1, 0.25), (2, 0.125)], key
+    assert row.info.status == "FINISHED"

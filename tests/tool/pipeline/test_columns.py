@@ -13,54 +13,41 @@ from mlflow.entities import Metric, Param, RunData, RunTag
 
 from dvc_mlflow.pipeline.keys import tells
 from dvc_mlflow.pipeline.measures import way
+from dvc_mlflow.pipeline.tags import CHANGE, DATA, STAGE
 from dvc_mlflow.store.table_view import by_default
-from support.locked import evaluated, locked, read, row, trained
+from support.locked import evaluated, locked, row, trained
 from support.pipelines import Stages, evaluate, makes, train
 from support.row_content import columns
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
+
+BY_TIME = "attributes.start_time"
 
 
-def measured(*deps: str, file: str, **values: float) -> dict[str, Any]:
-    """Return a stage that writes these metrics."""
-    return makes({file: json.dumps(values)}, deps=[*deps], metrics=[{file: {"cache": False}}])
+def measured(*deps: str, file: str) -> dict[str, Any]:
+    """Return a stage whose metrics are in this file."""
+    return {"cmd": "run", "deps": [*deps], "metrics": [{file: {"cache": False}}]}
 
 
 def test_measures(tmp_path: Path) -> None:
-    """Scores of the last evaluation are first, training's are late; what says nothing is last."""
-    test = {"loss": 1, "acc": 0.5, "n": 3, "f1": {"cat": 1, "class_1": 1, "macro": 1}}
+    """Scores of the last evaluation are first, training's are late; what says nothing is last.
+
+    The metrics of `meta.mlflow.promote` come before, and it says of them which is better.
+    """
     stages: Stages = {
         "train": {**train("raw.txt"), "metrics": [{"m.json": {"cache": False}}]},
         "test": measured("model.txt", file="test.json"),
         "valid": measured("model.txt", "test.json", file="valid.json"),
     }
-    files = {"m.json": '{"acc": 1}', "test.json": json.dumps(test), "valid.json": '{"acc": 0.6}'}
+    test = '{"loss": 1, "acc": 0.5, "n": 3, "f1": {"cat": 1, "class_1": 1, "macro": 1}}'
+    files = {"m.json": '{"acc": 1}', "test.json": test, "valid.json": '{"acc": 0.6}'}
     project = locked(tmp_path / "project", stages, {"rate": 1}, {**trained(), **files})
-    assert row(project).measures == [
-        "+valid/acc",
-        "+test/acc",
-        "+test/f1/cat",
-        "+test/f1/class_1",
-        "+test/f1/macro",
-        "-test/loss",
-        "+train/acc",
-        "?test/n",
-    ]
-
-
-def test_promote_decides(tmp_path: Path) -> None:
-    """The metrics of `meta.mlflow.promote` are first, and it says of them which is better."""
-    meta = {"mlflow": {"promote": ["test/loss", "-test/n"]}}
-    values = {"n": 1, "acc": 1, "loss": 1}
-    stages = {
-        "train": train("raw.txt"),
-        "test": {**measured("model.txt", file="test.json", **values), "meta": meta},
-    }
-    files = {**trained(), "test.json": json.dumps(values)}
-    project = locked(tmp_path / "project", stages, {"rate": 1}, files)
-    assert row(project).measures == ["+test/loss", "-test/n", "+test/acc"]
+    scores = ["+test/acc", "+test/f1/cat", "+test/f1/class_1", "+test/f1/macro"]
+    assert row(project).measures == ["+valid/acc", *scores, "-test/loss", "+train/acc", "?test/n"]
+    stages["test"]["meta"] = {"mlflow": {"promote": ["test/loss", "-test/n"]}}
+    project.write({"dvc.yaml": json.dumps({"stages": stages})})
+    expected = ["+test/loss", "-test/n", "+valid/acc", *scores, "+train/acc"]
+    assert row(project).measures == expected
 
 
 WAYS = {
@@ -102,90 +89,70 @@ def view(rows: list[RunData], *measures: str) -> tuple[list[str], str]:
 
 
 def test_what_differs() -> None:
-    """Params that differ are columns, those that tell most rows apart first."""
+    """Params that differ are columns, those that tell most rows apart first.
+
+    What all rows have alike is no column and sorts nothing, unless there is one row only.
+    """
     given = [("cat", 5), ("dog", 4), ("cow", 4), ("cow", 4)]
     rows = [data({"acc": n}, {"b": b, "c": c, "same": 1}) for n, (c, b) in enumerate(given)]
     assert view(rows, "+acc") == (["metrics.acc", "params.c", "params.b"], "acc")
     assert view(rows[2:], "+acc", "-loss") == (["metrics.acc"], "acc")
-
-
-def test_what_is_the_same() -> None:
-    """What all rows have alike is no column and sorts nothing, unless there is one row only."""
     rows = [data({"acc": 1, "loss": n}, {"a": 1}, {"commit": "1234567"}) for n in (1, 2)]
     assert view(rows, "+acc", "-loss") == (["metrics.loss"], "-loss")
-    by_time = "attributes.start_time"
-    assert view([rows[0], rows[0]], "+acc", "-loss") == (["tags.commit"], by_time)
+    assert view([rows[0], rows[0]], "+acc", "-loss") == (["tags.commit"], BY_TIME)
     assert view(rows[:1], "+acc", "-loss", "-old") == (["metrics.acc", "metrics.loss"], "acc")
     assert view([*rows, data()], "+acc")[0] == ["metrics.acc"]  # one has none
 
 
 def test_kinds_of_rows() -> None:
-    """Rows of several stages, measured on several data, have columns that name these."""
-    tags = [{"dvc.stage": a, "data": b, "commit": c} for a, b, c in ("123", "456")]
-    assert view([data(tags=each) for each in tags])[0] == [
-        "tags.dvc.stage",
-        "tags.data",
-        "tags.commit",
-    ]
-    assert view([data(tags=tags[0]), data(tags=tags[0]), data()])[0] == ["tags.commit"]
+    """Rows of several stages, measured on several data, have columns that name these.
+
+    Rows that have none of the first metric, such as those that compare others, show their own.
+    """
+    tags = [{STAGE: a, DATA: b, CHANGE: c} for a, b, c in ("123", "456")]
+    expected = [f"tags.{STAGE}", f"tags.{DATA}", f"tags.{CHANGE}"]
+    assert view([data(tags=each) for each in tags])[0] == expected
+    assert view([data(tags=tags[0]), data(tags=tags[0]), data()])[0] == [f"tags.{CHANGE}"]
+    rows = [data({"compare/acc": 1}), data({"a/acc": 1}), data({"a/acc": 2, "old/f1": 1}), data()]
+    measures = ("?a/x", "+a/acc", "+old/f1", "+compare/acc")
+    shown = ["metrics.a/acc", "metrics.compare/acc", "metrics.old/f1"]
+    assert view(rows, *measures) == (shown, "a/acc")
+    assert view([data({"a/x": 1})], "?a/x") == (["metrics.a/x"], BY_TIME)
+    assert view([data()]) == ([f"tags.{CHANGE}"], BY_TIME)
 
 
 def test_what_has_room() -> None:
     """A browser shows three columns; the first metric and eight params are there in any case."""
     measures = [f"-m{i}" for i in range(9)]
-    for n, metrics, params in ((0, 3, 0), (1, 2, 1), (3, 1, 3), (9, 1, 8)):
+    for n, metrics, params in ((0, 3, 0), (1, 2, 1), (9, 1, 8)):
         rows = [
             data({f"m{i}": float(row) for i in range(9)}, {f"p{k}": k == row for k in range(n)})
             for row in range(max(n, 2))
         ]
         found, best = view(rows, *measures)
-        assert [name.partition(".")[0] for name in found] == (
-            ["metrics"] * metrics + ["params"] * params
-        )
+        kinds = [name.partition(".")[0] for name in found]
+        assert kinds == ["metrics"] * metrics + ["params"] * params
         assert (found[0], best) == ("metrics.m0", "-m0")
 
 
-def test_what_sorts() -> None:
-    """The table is sorted by the first metric of a known direction, or by time.
+def test_data_of_evaluations(tmp_path: Path) -> None:
+    """They are what these read but for the model, each after the digits that differ.
 
-    Rows that have none of its metrics, such as those that compare others, show their own.
+    What is made from the model is no data, but what the stage that made it has read is.
     """
-    rows = [data({"compare/acc": 1}), data({"a/acc": 1}), data({"a/acc": 2, "old/f1": 1}), data()]
-    measures = ("?a/x", "+a/acc", "+old/f1", "+compare/acc")
-    shown = ["metrics.a/acc", "metrics.compare/acc", "metrics.old/f1"]
-    assert view(rows, *measures) == (shown, "a/acc")
-    by_time = "attributes.start_time"
-    assert view([data({"a/x": 1})], "?a/x") == (["metrics.a/x"], by_time)
-    assert view([data()]) == (["tags.commit"], by_time)
-
-
-def test_data_of_an_evaluation(tmp_path: Path) -> None:
-    """They are what it reads, but for the model, each after the digits that differ."""
-    stages: Stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "deep/test.txt")}
-    files = {**trained(), "a.json": '{"score": 1}', "deep/test.txt": "2\n"}
-    params, tracked = {"rate": 1, "a": 1}, ["raw.txt", "deep/test.txt"]
-    project = locked(tmp_path / "project", stages, params, files, tracked=tracked)
-    md5 = hashlib.md5(b"2\n", usedforsecurity=False).hexdigest()
-    assert row(project).data == f"{md5[:7]} deep/test.txt"
-
-
-def test_data_of_predictions(tmp_path: Path) -> None:
-    """What is made from the model is no data, but what the stage that made it has read is."""
     stages: Stages = {
         "train": train("raw.txt"),
         "predict": makes({"p.txt": "1"}, deps=["model.txt", "test.txt"], outs=["p.txt"]),
-        "a": evaluate("a", "p.txt", "labels.txt"),
+        "a": evaluate("a", "model.txt", "deep/valid.txt"),
+        "b": evaluate("b", "p.txt", "labels.txt"),
     }
-    files = {
-        **trained(),
-        "a.json": '{"score": 1}',
-        "p.txt": "1",
-        "test.txt": "2",
-        "labels.txt": "3",
-    }
-    tracked = ["raw.txt", "test.txt", "labels.txt"]
-    project = locked(tmp_path / "project", stages, {"rate": 1, "a": 1}, files, tracked=tracked)
-    assert {each[8:] for each in row(project).data.split(", ")} == {"test.txt", "labels.txt"}
+    files = {**evaluated(), "p.txt": "1", "test.txt": "2", "labels.txt": "3"}
+    files["deep/valid.txt"] = "2\n"
+    tracked = ["raw.txt", "test.txt", "labels.txt", "deep/valid.txt"]
+    found = row(locked(tmp_path / "project", stages, files=files, tracked=tracked)).data.split(", ")
+    assert {each[8:] for each in found} == {"test.txt", "labels.txt", "deep/valid.txt"}
+    md5 = hashlib.md5(b"2\n", usedforsecurity=False).hexdigest()
+    assert f"{md5[:7]} deep/valid.txt" in found
 
 
 @pytest.mark.parametrize(
@@ -202,27 +169,6 @@ def test_data_of_predictions(tmp_path: Path) -> None:
 def test_tells(key: str, value: object, expected: bool) -> None:
     """Elements of a list, and lists of other things than values, are no columns and in no name."""
     assert tells(key, value) == expected
-
-
-def test_items(tmp_path: Path) -> None:
-    """An item's value and its data are in its row."""
-    names = ("x", "y")
-    files = {f"{item}.{end}": '{"acc": 1}' for item in names for end in ("csv", "json")}
-    stages: Stages = {
-        "split": makes({f"{name}.csv": "1" for name in names}, outs=["x.csv", "y.csv"]),
-        "fit": {
-            "foreach": [*names],
-            "do": {
-                "cmd": "python fit.py ${item}",
-                "deps": ["${item}.csv"],
-                "metrics": [{"${item}.json": {"cache": False}}],
-            },
-        },
-    }
-    project = locked(tmp_path / "project", stages, files=files)
-    found = read(project).rows
-    assert [each.params["item"] for each in found] == [*names]
-    assert [each.data.partition(" ")[2] for each in found] == ["x.csv", "y.csv"]
 
 
 def test_in_the_store(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
-"""Params, data and outputs of the recorded stages decide the row; code does not."""
+"""Params, data and outputs of the recorded stages decide the row; code does not.
+
+Each model of a pipeline has its row, also those of a foreach or another model.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.locked import Table, evaluated, locked, read, row
-from support.pipelines import (
-    TWO_EVALUATIONS,
-    evaluate,
-    prepare,
-    train,
-)
+from dvc_mlflow.pipeline.tags import MD5
+from support.locked import Locked, RowContent, Table, evaluated, locked, read, row, trained
+from support.pipelines import evaluate, prepare, train
 
 pytestmark = [
     pytest.mark.versions,
@@ -23,88 +23,52 @@ THREE = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
 """One evaluation of a model whose data are prepared."""
 
 
+def twice(project: Locked, files: dict[str, str], **params: int) -> list[RowContent]:
+    """Record a project, then what runs with these files and params; return the rows."""
+    table = Table()
+    table.record(project)
+    project.write(files)
+    for path in files:
+        if (project.path / f"{path}.dvc").exists():
+            project.track(path)
+    project.again({}, params)
+    table.record(project)
+    return table.rows
+
+
 def test_changed_param_with_the_same_model(tmp_path: Path) -> None:
     """A changed param makes another row, even if the model's bytes are the same."""
     stages = {"train": {**train("raw.txt"), "cmd": "cp raw.txt model.txt; : > curve.csv"}}
-    files = {"model.txt": "1\n", "curve.csv": ""}
-    project, table = locked(tmp_path / "project", stages, files=files), Table()
-    table.record(project)
-    project.again({}, {"rate": 2})
-    table.record(project)
-    assert [found.params["rate"] for found in table.rows] == ["1", "2"]
-    assert len({found.tags["md5.model.txt"] for found in table.rows}) == 1
+    project = locked(tmp_path / "project", stages, files={"model.txt": "1\n", "curve.csv": ""})
+    found = twice(project, {}, rate=2)
+    assert [each.params["rate"] for each in found] == ["1", "2"]
+    assert len({each.tags[f"{MD5}model.txt"] for each in found}) == 1
 
 
-@pytest.mark.parametrize("in_git", [True, False], ids=["git", "dvc"])
-def test_other_test_data(tmp_path: Path, in_git: bool) -> None:
-    """Other test data makes another row, in DVC or in git, even if the score is the same."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "test.txt")}
-    if in_git:
-        stages["a"]["meta"] = {"mlflow": {"data": ["test.txt"]}}
-    project = locked(
-        tmp_path / "project",
-        stages,
-        files={**evaluated(), "test.txt": "1\n"},
-        tracked=[] if in_git else ["test.txt"],
-    )
-    table = Table()
-    table.record(project)
-    project.write({"test.txt": "2\n"})
-    if not in_git:
-        project.track("test.txt")
-    project.ran()
-    table.record(project)
-    before, after = (found.inputs for found in table.rows)
-    assert before["test.txt"] != after["test.txt"]
-    assert before["model.txt"] == after["model.txt"]
+def test_other_test_data(tmp_path: Path) -> None:
+    """Other test data makes another row, even if the score is the same.
 
-
-def test_code_kept_in_git_is_no_data(tmp_path: Path) -> None:
-    """A file in git that is not declared as data counts as code, and changes no row."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "code.txt")}
-    project = locked(tmp_path / "project", stages, files={**evaluated(), "code.txt": "1\n"})
-    before = row(project)
-    project.again({"code.txt": "2\n"})
-    assert row(project).digests == before.digests
-    assert [*before.inputs] == ["model.txt"]
-
-
-def test_stale_in_the_middle(tmp_path: Path) -> None:
-    """A stage is not recorded if one upstream is stale, though its own inputs are as written."""
-    project = locked(tmp_path / "project", THREE, files=evaluated())
-    project.again({"raw.txt": "2\n", "data.txt": "2\n"}, {}, "prepare")
-    found = read(project)
-    assert found.rows == []
-    assert found.reasons == {
-        "train": "it has read a different data.txt than prepare has written",
-        "a": "stage train, upstream of it, must run first",
-    }
-
-
-@pytest.mark.pipeline
-def test_nothing_has_run(tmp_path: Path) -> None:
-    """Before the first `dvc repro` there is nothing to record."""
-    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
-    (project.path / "dvc.lock").unlink()
-    said = project.record()
-    assert said.status == 0
-    assert (
-        "stage train is not recorded: dvc.lock has no result of it; run `dvc repro`" in said.error
-    )
-    assert not (project.path / "mlflow.db").exists()
+    A file in git that is not declared as data counts as code, and changes no row.
+    """
+    files, tracked = {**evaluated(), "test.txt": "1\n"}, {"dvc": ["test.txt"]}
+    for kind, data in {"dvc": [], "git": ["test.txt"], "code": []}.items():
+        stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "test.txt")}
+        stages["a"]["meta"] = {"mlflow": {"data": data}}
+        own = tracked.get(kind, [])
+        project = locked(tmp_path / kind, stages, files=files, tracked=own)
+        inputs = [each.inputs for each in twice(project, {"test.txt": "2\n"})]
+        assert len({each.get("test.txt") for each in inputs}) == (1 if kind == "code" else 2)
+        assert len(inputs) == (1 if kind == "code" else 2), kind
+        assert len({each["model.txt"] for each in inputs}) == 1
 
 
 def test_stage_without_outputs(tmp_path: Path) -> None:
     """A stage without outputs has a row for each value of its params."""
     stages = {"train": train("raw.txt"), "say": {"cmd": "echo", "params": ["a"]}}
-    project, table = locked(tmp_path / "project", stages, files=evaluated()), Table()
+    project = locked(tmp_path / "project", stages, files=evaluated())
     project.choose("train", "say")
-    table.record(project)
-    project.again({}, {"a": 2})
-    table.record(project)
-    found = {(*each.digests, each.params.get("a")) for each in table.rows}
-    assert found == {("train", None), ("say", "1"), ("say", "2")}
-    assert len(table.rows) == 3
+    found = [(*each.digests, each.params.get("a")) for each in twice(project, {}, a=2)]
+    assert sorted(found, key=str) == [("say", "1"), ("say", "2"), ("train", None)]
 
 
 def test_persist(tmp_path: Path) -> None:
@@ -112,33 +76,83 @@ def test_persist(tmp_path: Path) -> None:
     stage = {"cmd": "run", "deps": ["raw.txt"], "outs": [{"log.txt": {"persist": True}}]}
     stages = {"grow": {**stage, "metrics": [{"n.json": {"cache": False}}]}}
     files = {"log.txt": "1\n", "n.json": '{"n": 1}'}
-    project, table = locked(tmp_path / "project", stages, files=files), Table()
-    table.record(project)
-    project.again({"log.txt": "1\n1\n"})
-    table.record(project)
-    assert len({found.tags["md5.log.txt"] for found in table.rows}) == 2
+    found = twice(locked(tmp_path / "project", stages, files=files), {"log.txt": "1\n1\n"})
+    assert len({each.tags[f"{MD5}log.txt"] for each in found}) == 2
 
 
 def test_which_stages(tmp_path: Path) -> None:
-    """The stages with the prefix are recorded, and those that dvc.yaml chooses."""
-    project = locked(tmp_path / "project", THREE, files=evaluated())
-    assert {*row(project).digests} == {"train", "a"}
-    for chosen in (("a",), ("prepare", "train")):
+    """The stages with the prefix are recorded, and those that dvc.yaml chooses.
+
+    Metrics of one that is not are in the row of the first recorded stage below it.
+    """
+    stages = {**THREE, "prepare": {**prepare(), "metrics": [{"n.json": {"cache": False}}]}}
+    project = locked(tmp_path / "project", stages, files={**evaluated(), "n.json": '{"n": 1}\n'})
+    for chosen in (("a",), ("prepare", "train"), ("train", "a")):
         project.choose(*chosen)
         assert {*row(project).digests} == {*chosen}
+    assert row(project).metrics == {"prepare/n": 1, "train/loss": 0.25, "a/score": 1}
+    project.write({"dvc.yaml": json.dumps({"stages": THREE})})
+    assert {*row(project).digests} == {"train", "a"}
     command = f"dvc-mlflow run sh -c {json.dumps(THREE['train']['cmd'])}"
     stages = {**THREE, "train": {**THREE["train"], "cmd": command}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     assert {*row(project).digests} == {"train"}
 
 
-def test_what_an_unrecorded_stage_has(tmp_path: Path) -> None:
-    """Metrics of an unrecorded stage are in the row of the first recorded stage below it."""
-    stages = {**THREE, "prepare": {**prepare(), "metrics": [{"n.json": {"cache": False}}]}}
-    project = locked(
-        tmp_path / "project", stages, files={**evaluated(), "n.json": '{"lines": 1}\n'}
-    )
-    project.choose("train", "a")
-    found = row(project)
-    assert {*found.digests} == {"train", "a"}
-    assert found.metrics == {"prepare/lines": 1, "train/loss": 0.25, "a/score": 1}
+def items(**stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return these stages for each of two items, with files and params named after the item."""
+    text = json.dumps(stages).replace(".txt", "-${item}.txt").replace(".json", "-${item}.json")
+    text = text.replace("raw-${item}", "raw").replace(".csv", "-${item}.csv")
+    return {name: {"foreach": ["x", "y"], "do": do} for name, do in json.loads(text).items()}
+
+
+SCORE = '{"score": 1}\n'
+ONE = {**trained(), "a.json": SCORE}
+"""What `train` and `a` write."""
+TWO = {path.replace(".", f"-{item}."): text for item in "xy" for path, text in ONE.items()}
+"""What they write for each of two items."""
+
+
+def test_items(tmp_path: Path) -> None:
+    """Each item of a foreach has its own row, with the same columns as the other items.
+
+    A stage that reads two models has its own row; the models' rows are unchanged.
+    """
+    stages = items(train=train("raw.txt"), a=evaluate("a"))
+    first, second = read(locked(tmp_path / "items", stages, files=TWO)).rows
+    assert {*first.digests} == {*second.digests} == {"train", "a"}
+    assert {found.params["item"] for found in (first, second)} == {"x", "y"}
+    assert first.metrics == second.metrics == {"train/loss": 0.25, "a/score": 1}
+    assert first.name != second.name
+    assert not first.digests.items() & second.digests.items()
+    stages["b"] = evaluate("b", "model-x.txt", "model-y.txt")
+    found = read(locked(tmp_path / "compared", stages, files={**TWO, "b.json": SCORE})).rows
+    (comparison,) = (each for each in found if {*each.digests} == {"b"})
+    assert comparison.metrics == {"b/score": 1}
+    assert comparison.params["rate"] == "1"
+    models = [each.digests for each in found if each is not comparison]
+    assert models == [first.digests, second.digests]
+
+
+def test_items_of_one_model(tmp_path: Path) -> None:
+    """Items that evaluate one recorded model are in its row, under their own names."""
+    stages = {"train": train("raw.txt"), **items(a=evaluate("a"))}
+    stages["a"]["do"]["deps"] = ["model.txt"]
+    found = row(locked(tmp_path / "project", stages, files={**ONE, **TWO}))
+    assert {*found.digests} == {"train", "a/x", "a/y"}
+    assert found.metrics == {"train/loss": 0.25, "a/x/score": 1, "a/y/score": 1}
+
+
+def test_models_behind_one_another(tmp_path: Path) -> None:
+    """A model made from another has a row with both; the first keeps a row with its evaluation."""
+    second = {
+        "cmd": "python tune.py",
+        "deps": ["model.txt"],
+        "params": ["b"],
+        "outs": ["model2.txt"],
+        "plots": [{"second.csv": {"cache": False, "x": "step"}}],
+    }
+    stages = {"train": train("raw.txt"), "a": evaluate("a"), "tune": second}
+    files = {**ONE, "model2.txt": "2\n", "second.csv": "step,loss\n1,0.1\n"}
+    found = read(locked(tmp_path / "project", stages, files=files)).rows
+    assert sorted(sorted(each.digests) for each in found) == [["a", "train"], ["train", "tune"]]

@@ -1,13 +1,29 @@
-"""Rows and their files are found wherever the project is, and after it was moved or copied."""
+"""Where the store is, and the rows in it, wherever a project is, and after it was moved."""
 
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from dvc_mlflow.errors import StoreError
+from dvc_mlflow.pipeline.tags import FOLDER, FOUND_BY, MD5
+from dvc_mlflow.place import address, default_experiment, main_repository
+from dvc_mlflow.store.git_exclude import hide_store
+from support.clone import Clone, environment
+from support.disks import immutable
 from support.locked import NO_GIT, Locked, evaluated, locked, row, trained
-from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, prepare, served, train
+from support.pipelines import (
+    TWO_EVALUATIONS,
+    Repository,
+    evaluate,
+    prepare,
+    repository,
+    served,
+    train,
+)
 from support.stores import NOTHING, check_loads, experiments, files, is_inside, rows_of
 
 pytestmark = [
@@ -22,52 +38,100 @@ def made() -> Repository:
     return served()
 
 
+def store_of(folder: Path, **more: str) -> Path:
+    """Return where the tool finds its store in a folder."""
+    with chdir(folder), patch.dict("os.environ", environment(**more), clear=True):
+        return Path(address(main_repository()).removeprefix("sqlite:///"))
+
+
+def test_where_the_store_is(tmp_path: Path) -> None:
+    """The store is in the main repository's project, however git keeps it, whatever GIT_DIR is."""
+    main = repository(tmp_path / "main", {})
+    main.write({"some/folder/file": ""})
+    main.git("worktree", "add", "-q", "../tree")
+    main.git("clone", "-q", "--bare", ".", "../bare.git")
+    main.git("-C", "../bare.git", "worktree", "add", "-q", "../of-bare")
+    main.git("clone", "-q", "--separate-git-dir=../git-dir", ".", "../apart")
+    outer = Clone(tmp_path / "outer")
+    outer.path.mkdir()
+    outer.git("init", "-q")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", "../main", "module")
+    for folder in ("folder", "folder/inner"):
+        shutil.copytree(main.path, outer.path / folder, ignore=shutil.ignore_patterns(".git"))
+    outer.commit()
+    outer.git("worktree", "add", "-q", "../outer-tree")
+    main.write({".dvc/tmp/exps/copy/file": ""})
+    expected = {
+        "main": "main",
+        "main/some/folder": "main",
+        "tree": "main",
+        "of-bare": "of-bare",
+        "apart": "apart",
+        "outer/module": "outer/module",
+        "outer/folder": "outer/folder",
+        "outer/folder/inner": "outer/folder",
+        "outer-tree/folder": "outer/folder",
+    }
+    found = {name: store_of(tmp_path / name) for name in expected}
+    assert found == {name: tmp_path / root / "mlflow.db" for name, root in expected.items()}
+    assert store_of(main.path, GIT_DIR=f"{tmp_path}/none") == main.path / "mlflow.db"
+    copy = main.path / ".dvc/tmp/exps/copy"
+    assert store_of(copy, DVC_ROOT=f"{main.path}") == main.path / "mlflow.db"
+    relative = {"MLFLOW_TRACKING_URI": "sqlite:///rows.db"}
+    for name in ("main/some", "tree"):
+        assert store_of(tmp_path / name, **relative) == main.path / "rows.db"
+
+
+def test_path_that_mlflow_would_misread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that MLflow would misread in an address is refused; a store elsewhere is not."""
+    for name in ("what?", "100%20", "a#b"):
+        for given in ("", "sqlite:///rows.db"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+            with pytest.raises(StoreError, match=r"must not contain \?, # or %; move it, or set"):
+                address(Path("/work") / name)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////rows.db")
+        assert address(Path("/work") / name) == "sqlite:////rows.db"
+
+
 def test_nested_project(tmp_path: Path) -> None:
     """A nested project has its rows in the main repository's store, in its own experiment.
 
     In a subfolder of either, `record` does what it does at the root.
     """
     project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
-    inner = locked(project.path / "inner/deep", TWO_EVALUATIONS, files=evaluated(2), git=False)
+    inner = locked(project.path / ".inner/deep", TWO_EVALUATIONS, files=evaluated(2), git=False)
     inner.write({".dvc/config": "", "some/file": ""})
     project.write({"some/folder/file": ""})
     project.commit()
     project.add_store()
     assert "would add" in project.record("--dry-run", folder="some/folder").out
     assert project.record(folder="some/folder").status == 0
-    assert project.record(folder="inner/deep/some").status == 0
+    assert project.record(folder=".inner/deep/some").status == 0
     assert files(project.path / "some") == {"folder", "folder/file"}
     assert not (inner.path / "mlflow.db").exists()
-    assert experiments(project) == ["project", "project/inner/deep"]
-    of_outer, of_inner = sorted(project.rows(), key=lambda run: "folder" in run.data.tags)
-    assert "folder" not in of_outer.data.tags
-    assert of_inner.data.tags["folder"] == "inner/deep"
-    assert of_inner.info.run_name[:7] == of_inner.data.tags["dvc-mlflow.found-by"][:7]
-    for folder in (".", "inner/deep"):
+    assert experiments(project) == ["project", "project/.inner/deep"]
+    of_outer, of_inner = sorted(project.rows(), key=lambda run: FOLDER in run.data.tags)
+    assert FOLDER not in of_outer.data.tags
+    assert of_inner.data.tags[FOLDER] == ".inner/deep"
+    assert of_inner.info.run_name[:7] == of_inner.data.tags[FOUND_BY][:7]
+    for folder in (".", ".inner/deep"):
         assert project.record(folder=folder).out.startswith(NOTHING)
 
 
 def test_other_folders_of_stages(tmp_path: Path) -> None:
     """A stage in a subfolder has it in its name; `wdir` changes only where its files are."""
-    below = train("../data.txt") | {"params": [{"../params.yaml": ["rate"]}]}
-    score = evaluate("a") | {"params": [{"../params.yaml": ["a"]}], "wdir": "."}
-    stages = {"prepare": prepare()}
-    own = {"models/dvc.yaml": json.dumps({"stages": {"train": below, "a": score}})}
-    own |= {f"models/{path}": text for path, text in evaluated().items()}
-    project = locked(tmp_path / "project", stages, files={"data.txt": "1\n", **own})
-    found = row(project)
+    fit = train("../../data.txt") | {"params": [{"../../params.yaml": ["rate"]}], "wdir": "work"}
+    score = evaluate("a", "work/model.txt") | {"params": [{"../params.yaml": ["a"]}]}
+    own = {f"models/work/{path}": text for path, text in trained().items()}
+    own["models/dvc.yaml"] = json.dumps({"stages": {"train": fit, "a": score}})
+    own |= {"models/a.json": '{"score": 1}\n', "data.txt": "1\n"}
+    found = row(locked(tmp_path / "project", {"prepare": prepare()}, files=own))
     assert {*found.digests} == {"models/train", "models/a"}
     assert found.metrics == {"models/train/loss": 0.25, "models/a/score": 1}
     assert found.params == {"rate": "1", "a": "1"}
-    assert found.tags["md5.models/model.txt"]
-    assert {*found.inputs} == {"data.txt", "models/model.txt"}
-    assert "models/model.txt" in found.files
-
-    stage = {**train("../raw.txt"), "wdir": "work", "params": [{"../params.yaml": ["rate"]}]}
-    own = {f"work/{path}": text for path, text in trained().items()}
-    found = row(locked(tmp_path / "wdir", {"train": stage}, files=own))
-    assert (found.metrics, found.params) == ({"train/loss": 0.25}, {"rate": "1"})
-    assert {*found.files} == {"work/curve.csv", "work/model.txt"}
+    assert found.tags[f"{MD5}models/work/model.txt"]
+    assert {*found.inputs} == {"data.txt", "models/work/model.txt"}
+    assert {"models/work/curve.csv", "models/work/model.txt"} <= {*found.files}
 
 
 def test_worktree(project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +188,30 @@ def test_moved_repository(project: Repository, tmp_path: Path) -> None:
     assert not place.exists()
 
 
+def test_names_of_experiments(tmp_path: Path) -> None:
+    """The default experiment is named after the git remote, so that all clones share it.
+
+    Its owner and name count, however it is reached; of a folder, its name.
+    """
+    project = Clone(tmp_path / "project")
+    project.path.mkdir()
+    project.git("init", "-q")
+    project.git("remote", "add", "origin", "x")
+    names = {
+        "git@example.org:us/flowers.git": "us/flowers",
+        "https://example.org/group/us/flowers.git": "group/us/flowers",
+        "../flowers.git": "flowers",
+        "file:///srv/git/flowers.git": "flowers",
+        "https://example.org": "project",
+    }
+    found = {}
+    for url in names:
+        project.git("remote", "set-url", "origin", url)
+        found[url] = default_experiment(project.path)
+        assert default_experiment(project.path, "sub") == f"{found[url]}/sub"
+    assert found == names
+
+
 def changed(project: Locked, rate: int) -> Locked:
     """Give a project another result."""
     project.again(trained(rate), {"rate": rate})
@@ -133,39 +221,97 @@ def changed(project: Locked, rate: int) -> Locked:
 def test_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLFLOW_EXPERIMENT_NAME comes first, then `meta.mlflow.experiment`, then the default.
 
-    That may be renamed in MLflow. A result that is known in one is not recorded in another.
+    That keeps its name when a remote is added, and may be renamed in MLflow. A result that is known
+    in one is not recorded in another.
     """
     stages = {"train": train("raw.txt")}
     project = locked(tmp_path / "project", stages, files=trained())
     project.add_store()
     project.record()
     (found,) = project.rows()
+    project.git("remote", "add", "origin", "git@example.org:us/flowers.git")
+    assert changed(project, 2).record().out.startswith("project: added")
     project.client.rename_experiment(found.info.experiment_id, "My experiment")
-    assert changed(project, 2).record().out.startswith("My experiment: added")
+    assert changed(project, 3).record().out.startswith("My experiment: added")
     stages["train"]["meta"] = {"mlflow": {"experiment": "declared"}}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
     assert project.record().out.startswith(NOTHING)
-    assert changed(project, 3).record().out.startswith("declared: added")
+    assert changed(project, 4).record().out.startswith("declared: added")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "chosen")
-    assert changed(project, 4).record().out.startswith("chosen: added")
+    assert changed(project, 5).record().out.startswith("chosen: added")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     assert project.record().out.startswith(NOTHING)
     assert experiments(project) == ["My experiment", "chosen", "declared"]
+
+
+HIDDEN = ["/mlflow.db*", "/mlartifacts/", "/restored/"]
+
+
+def excluded(root: Path, folder: str = "") -> list[str]:
+    """Hide the store of a folder, and return what git ignores in the repository."""
+    hide_store.cache_clear()
+    hide_store(root / folder)
+    return (root / ".git/info/exclude").read_text().splitlines()
+
+
+def test_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What git ignores gains the store's files that the user does not hide, once."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    cases = {
+        "nothing": ("", "", [*HIDDEN]),
+        "a line without an end": ("", "*.log", ["*.log", *HIDDEN]),
+        "all": ("*.db\n/mlartifacts\nrestored\n", "", []),
+        "some": ("mlflow.db*\nmlartifacts/\n", "", ["/restored/"]),
+    }
+    found = {}
+    for name, (ignored, before, _) in cases.items():
+        made = Clone(tmp_path / name)
+        made.path.mkdir()
+        made.git("init", "-q")
+        (made.path / ".gitignore").write_text(ignored)
+        (made.path / ".git/info/exclude").write_text(before)
+        lines = excluded(made.path)
+        assert excluded(made.path) == lines
+        found[name] = [line for line in lines if not line.startswith("# dvc-mlflow: ")]
+    assert found == {name: lines for name, (_, _, lines) in cases.items()}
+    # A folder's name may have characters that are a pattern's.
+    below = [f"/a \\[b]\\*/deep{line}" for line in HIDDEN]
+    (tmp_path / "nothing/a [b]*/deep").mkdir(parents=True)
+    assert excluded(tmp_path / "nothing", "a [b]*/deep")[-3:] == below
+
+
+def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`record` hides the store that it makes, also where there is no folder info/.
+
+    If git's file is read-only, one line says so.
+    """
+    stages, made = {"a": evaluate("a", "raw.txt")}, {"a.json": '{"score": 1}\n'}
+    project = locked(tmp_path / "project", stages, files=made)
+    (project.path / ".gitignore").unlink()
+    project.commit()
+    file = project.path / ".git/info/exclude"
+    assert project.record("--dry-run").error == ""
+    assert not file.exists()
+    project.record()
+    assert len(project.rows()) == 1
+    assert project.git("status", "--short") == ""
+    file.write_text("")
+    with immutable(file):
+        excluded(project.path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dvc-mlflow: {file}: ")
+    assert line.endswith(", so git shows MLflow's files as untracked")
 
 
 def test_project_without_scm(tmp_path: Path) -> None:
     """The history of a project made by `dvc init --no-scm` is recorded if git has it after all."""
     project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
     project.write(NO_GIT)
-    (project.path / ".dvc/.gitignore").unlink()
-    project.write({".gitignore": "/mlflow.db*\n/mlartifacts/\n/.dvc/tmp\n/.dvc/cache\n"})
     project.commit("Results")
     project.add_store()
     said = project.record("--all")
     assert (said.error, said.status) == ("", 0)
     (found,) = project.rows()
     assert found.data.metrics == {"train/loss": 0.25}
-    assert project.record().out.startswith(NOTHING)
     said = project.tool("restore", found.info.run_id)
     assert (said.error, said.status) == ("", 0)
-    assert changed(project, 2).record().error == ""

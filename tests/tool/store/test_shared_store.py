@@ -1,19 +1,14 @@
 """One store that several clones, containers and machines share."""
 
 import os
-import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
 
 import pytest
-from sqlalchemy import Engine, event
+from mlflow import MlflowClient
 
 from dvc_mlflow import processes
-from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
-from dvc_mlflow.store.store import Store
-from support.clone import Clone
+from dvc_mlflow.pipeline.tags import CLONE, HOST, LOCK, PROCESS, SYSTEM
 from support.pipelines import Repository, served
 from support.rebuilding import started
 from support.stores import rows_of
@@ -30,12 +25,11 @@ def made() -> Repository:
     return served()
 
 
-def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
+def test_whose_rows_are_ended(project: Repository) -> None:
     """The tool ends the rows of dead processes of its own clone, and no others, whatever tags say.
 
     Processes of another container or machine cannot be seen; those before a restart are dead.
     """
-    project = made.copy(tmp_path / "project")
     project.record()
     (result,) = project.rows()
     own = {key: result.data.tags[key] for key in (HOST, CLONE, SYSTEM, PROCESS)}
@@ -63,26 +57,16 @@ def test_whose_rows_are_ended(made: Repository, tmp_path: Path) -> None:
     assert found == [status for status, _ in expected]
 
 
-def test_tag_at_once(tmp_path: Path) -> None:
-    """If another process adds the tag that is about to be added, MLflow's call is tried again."""
-    Clone(tmp_path).git("init", "-q")
-    store, adding = Store.open(tmp_path, "tagged"), Event()
-
-    def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("INSERT INTO experiment_tags"):
-            adding.set()
-
-    with ThreadPoolExecutor() as pool, closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
-        other.execute("BEGIN IMMEDIATE")  # the call sees no such tag, and waits to add it
-        event.listen(Engine, "before_cursor_execute", hear)
-        waiting = pool.submit(store.tag, "key", "ours")
-        assert adding.wait(60)
-        event.remove(Engine, "before_cursor_execute", hear)
-        theirs = ("key", "theirs", store.experiment_id)
-        other.execute("INSERT INTO experiment_tags VALUES (?, ?, ?)", theirs)
-        other.commit()
-        waiting.result()
-    assert store.client.get_experiment(store.experiment_id).tags["key"] == "ours"
+def test_two_colleagues(made: Repository, tmp_path: Path) -> None:
+    """Clones in folders of other names share one experiment, and each result is in it once."""
+    address = f"sqlite:///{tmp_path}/rows.db"
+    for name in ("mine", "yours"):
+        clone = made.copy(tmp_path / name)
+        clone.git("remote", "add", "origin", "git@example.org:us/flowers.git")
+        assert clone.tool("record", "--all", MLFLOW_TRACKING_URI=address).status == 0
+    (row,) = rows_of(address)
+    experiment = MlflowClient(address).get_experiment(row.info.experiment_id)
+    assert experiment.name == "us/flowers"
 
 
 @pytest.mark.rest
@@ -103,5 +87,5 @@ def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
     assert {row.info.status for row in new} == {"FINISHED"}
     assert sorted(row.data.params["a"] for row in new) == ["0", "1"]
     for row in new:
-        assert "dvc-mlflow.lock.a" in row.data.tags
+        assert f"{LOCK}a" in row.data.tags
         assert [i.dataset.name for i in row.inputs.dataset_inputs] == ["model.txt"]
