@@ -13,7 +13,7 @@ from support.clone import ROOT, Clone, environment
 from support.example import EXAMPLE, plain_example
 from support.installing import TOOL, copied_repository
 from support.pipelines import Repository
-from support.servers import answers, running
+from support.servers import answers, free_port, running
 
 README, MANUAL = ((TOOL / name).read_text() for name in ("README.md", "MANUAL.md"))
 
@@ -28,7 +28,7 @@ def commands(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The example, with results in two commits, and no row."""
+    """The example, with results in two commits, as `forget` takes one, and no row."""
     project = Repository(plain_example(tmp_path_factory.mktemp("own") / "project").path)
     (section,) = re.findall(
         r"^```yaml\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S
@@ -61,7 +61,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.rest
 def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
-    address = copied_repository(tmp_path / "this")
+    address, port = copied_repository(tmp_path / "this"), free_port()
     with ExitStack() as servers:
         for command in [*commands(README), *commands(MANUAL)]:
             values = {"this repository": address, "row": ""}
@@ -70,7 +70,8 @@ def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
             for name, value in values.items():
                 command = command.replace(f"<{name}>", value)  # noqa: PLW2901
             if command.startswith("dvc-mlflow ui"):
-                ready = partial(answers, "http://127.0.0.1:5000")
+                command = re.sub(" ui.*", f" ui --port {port}", command)  # noqa: PLW2901
+                ready = partial(answers, f"http://127.0.0.1:{port}")
                 shown = environment(PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
                 ui = running(["bash", "-c", f"exec {command}"], ready, cwd=pipeline.path, env=shown)
                 servers.enter_context(ui)

@@ -17,31 +17,18 @@ from dvc_mlflow.pipeline.stages import is_table
 
 FLOATS = st.floats(allow_nan=False)
 KEYS = st.text(string.ascii_uppercase, min_size=1, max_size=4)
-NESTED = st.recursive(
-    st.dictionaries(KEYS, FLOATS | st.integers(-(2**53), 2**53)),
-    lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3),
-    max_leaves=8,
-)
 TABLES = st.dictionaries(KEYS, FLOATS, min_size=1).flatmap(
     lambda row: st.lists(st.fixed_dictionaries(dict.fromkeys(row, FLOATS)), min_size=1)
 )
 
 
-@given(NESTED)
-def test_flatten(values: dict[str, Any]) -> None:
-    """A joined key leads to its value; nothing is added and nothing is lost."""
-    flat = flatten(values)
-    for joined, value in flat.items():
-        inner: Any = values
-        for key in joined.split("."):
-            inner = inner[key]
-        assert inner == value
-    leaves = json.dumps(values).count(":") - json.dumps(values).count(": {")
-    assert len(flat) == leaves + sum(value == {} for value in flat.values())
+def test_flatten() -> None:
+    """A joined key leads to its value, and no mapping is lost that is empty.
 
-
-def test_flatten_is_bounded() -> None:
-    """YAML's aliases may not expand to too many keys, or to a mapping that contains itself."""
+    YAML's aliases may not expand to too many keys, or to a mapping that contains itself.
+    """
+    nested = {"a": 1, "b": {"c": {"d": [2], "e": {}}, "f": None}}
+    assert flatten(nested) == {"a": 1, "b.c.d": [2], "b.c.e": {}, "b.f": None}
     bomb: dict[str, Any] = {"a": 1}
     for _ in range(50):
         bomb = dict.fromkeys("abcdefghij", bomb)
