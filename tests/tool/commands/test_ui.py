@@ -17,7 +17,7 @@ from dvc_mlflow.pipeline.tags import PROCESS
 from dvc_mlflow.store import ui_guard
 from support.following import Follower, following, server_of, started
 from support.pipelines import Repository, Stages, evaluate, repository, train
-from support.servers import answers, free_port, other_user, serving
+from support.servers import answers, free_port, other_user
 from support.stores import rows_of
 from support.waiting import wait
 
@@ -138,6 +138,12 @@ def test_this_machine_only(project: Repository) -> None:
         assert f"http://127.0.0.1:{port}/#/" in ui.lines[2]
         assert f"http://127.0.0.1:{port}/#/" in project.record().out
         assert project.rows()[-1].data.metrics == {"train/loss": 0.25, "a/score": 1}
+        # On a server, here this one, there is no page of its own, and no password is shown.
+        start, uri = ("ui",), f"http://me:s3cret@127.0.0.1:{port}"
+        awaited = "All results: "
+        with following(project, command=start, awaited=awaited, MLFLOW_TRACKING_URI=uri) as other:
+            assert other.end() == 0
+        assert other.lines[0] == address(project, port).replace("//", "//***@", 1)
         # It serves another store than this one.
         assert "http://" not in project.tool("record", **elsewhere).out
     assert "/health" in (project.path / ".git/dvc-mlflow/ui.log").read_text()
@@ -219,17 +225,3 @@ def test_refused(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     project.run("rm", "-r", ".dvc", ".git")
     assert "is in no git repository" in project.tool("ui").error
     assert {*project.path.iterdir()} < before
-
-
-@pytest.mark.rest
-def test_server(project: Repository, tmp_path: Path) -> None:
-    """With a tracking server, only the address there is printed, without the password."""
-    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
-        uri = server.replace("://", "://me:s3cret@")
-        start, more = ("ui",), {"MLFLOW_TRACKING_URI": uri}
-        with following(project, command=start, awaited="All results: ", **more) as ui:
-            number = MlflowClient(server).get_experiment_by_name("flowers").experiment_id
-            assert ui.end() == 0
-    table = f"experiments/{number}/runs?viewStateShareKey=results&workflowType=machine_learning"
-    (line,) = [line for line in ui.lines if line.startswith("All")]
-    assert line == f"All results: {uri.replace('me:s3cret', '***')}/#/{table}\n"
