@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -79,7 +78,6 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
         good[:-20],
         good[100:],
         good.replace(weights.rstrip(b"\0")[-8:], bytes(8)),
-        os.urandom(len(good)),
         weights,
         pickle.dumps([1]),
         rewritten(model, config__json=None),
