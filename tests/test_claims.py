@@ -1,19 +1,25 @@
-"""The five claims hold in the committed results, from which the committed report is made."""
+"""The five claims hold in the committed results, which the main pipeline's stages have made."""
 
 import json
+import multiprocessing
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 import measure as claims_measure
-from support.claim_folders import CLAIMS, FOLDERS, NAMES, measured
+from support.claim_folders import CLAIMS, DVC, FOLDERS, NAMES, measured
+from support.clone import ROOT, Clone, make_clone
+from support.imports import STAGES, covering
 from vanilla_lstm.task.params import parse_params
-from vanilla_lstm.task.sequences import generate
 from variants import read_plan, read_results
+
+MAIN = YAML(typ="safe").load(ROOT / "dvc.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +66,7 @@ def test_report_is_of_these_results(
 ) -> None:
     """The committed README.md and pictures are made from the committed results, byte for byte."""
     copy = shutil.copytree(CLAIMS, tmp_path / "claims")
-    made = [
-        "README.md",
-        *(f"{report.PICTURES}/{name}.svg" for name in NAMES),
-    ]
+    made = ["README.md", *(f"{report.PICTURES}/{name}.svg" for name in NAMES)]
     for name in made:
         (copy / name).unlink()
     monkeypatch.chdir(copy)
@@ -96,33 +99,50 @@ def test_report_tells_what_does_not_hold(
     assert row.count("as good") == 1
 
 
-def test_readers_by_hand() -> None:
-    """A reader predicts the label that it counted most often for the symbol."""
-    symbols, labels = np.array([0, 0, 0, 3], np.uint8), np.array([1, 1, 2, 0], np.uint8)
-    counts = claims_measure.count(symbols, labels)
-    assert counts.shape == (256, 256)
-    assert counts[0, 1] == 2
-    assert counts.argmax(1)[[0, 3]].tolist() == [1, 0]
+@pytest.mark.parametrize("name", MAIN["stages"])
+def test_stages_are_those_of_the_main_job(name: str) -> None:
+    """The four stages of a claim are the main pipeline's: same scripts, inputs and outputs."""
+    stage = dict(DVC[name]["do"])
+    assert stage.pop("wdir") == "${item}"
+    # DVC's artifacts have no foreach, so the stage declares the model.
+    model = stage.get("meta", {}).get("mlflow", {}).pop("model", None)
+    moved = json.dumps([stage, model]).replace("${item}: ", "").replace("-claims", "")
+    stage, model = json.loads(re.sub(r"(\.\./)+(stages|requirements)", r"\2", moved))
+    main = json.loads(json.dumps(MAIN["stages"][name]))
+    for each in (stage, main):  # the claims compare other params
+        each.get("meta", {}).get("mlflow", {}).pop("columns", None)
+    assert stage == main
+    artifact = MAIN["artifacts"]["vanilla-lstm"]
+    assert model == ({"path": artifact["path"], **artifact["meta"]} if name == "train" else None)
+    assert DVC[name]["foreach"] == NAMES
 
 
-@measured
-@pytest.mark.parametrize(("n_steps", "targets"), [(10, [1]), (1, [0])])
-def test_no_variant_beats_chance_where_distractors_look_like_digits(
-    n_steps: int, targets: list[int], report: ModuleType
+@pytest.mark.parametrize(
+    ("stage", "folder", "read"),
+    [(DVC["measure"]["do"], FOLDERS[0], []), (DVC["report"], CLAIMS, FOLDERS)],
+    ids=["measure", "report"],
+)
+def test_deps_are_what_decides_the_bytes(
+    stage: dict[str, Any], folder: Path, read: list[Path]
 ) -> None:
-    """Without marks no variant beats Bayes' rule, so the generator leaks no hint."""
-    folder = FOLDERS[3] if n_steps == 10 else FOLDERS[4]
-    plan, results = read_plan(folder), read_results(folder)
-    insert = plan.tests[0]
-    # How often each step is the target, over all choices of the core's steps.
-    marked, _ = generate(200_000, 1, n_max=5, n_steps=n_steps, targets=targets, insert=insert)
-    is_core = marked < 5
-    is_target = is_core & (is_core.cumsum(1) == targets[0] + 1)
-    weights = is_target.mean(0)
-    assert weights.sum() == pytest.approx(1)
-    digits = np.random.default_rng(2).integers(0, 4, (100_000, n_steps + insert))
-    posterior = np.stack([(weights * (digits == d)).sum(1) for d in range(4)], 1)
-    limit = posterior.max(1).mean()
-    unmarked = next(v for v in plan.variants if "unmarked" in v)
-    scores = report.scores(results, unmarked, insert)
-    assert max(scores) < 1000 * limit + 4 * np.sqrt(250)
+    """`measure` and `report` re-run when code that they import changes; `report`, a claim too."""
+    script = folder / stage["cmd"].split()[-1]
+    deps = {(folder / dep).resolve() for dep in stage["deps"]}
+    assert deps == covering(script.resolve(), [STAGES, CLAIMS]) | set(read)
+    assert len(deps) <= 6 + len(read)
+
+
+@pytest.mark.pipeline
+@pytest.mark.rest
+def test_measuring_is_what_the_stages_do(tmp_path: Path) -> None:
+    """`measure` gets the score that the stages get."""
+    clone = Clone(make_clone(tmp_path / "clone", {}).path / "claims")
+    folder = clone.path / "sequence-prediction"
+    Clone(folder).set({"train.epochs": 3})
+    clone.dvc("repro", "-f", "evaluate@sequence-prediction")
+    metrics = json.loads((folder / "data/metrics.json").read_text())
+    n_epochs = len((folder / "data/training.csv").read_text().splitlines()) - 1
+    params = parse_params((folder / "params.yaml").read_text())
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # as `measure` does
+        score = pool.apply(claims_measure.train_and_test, ([params],))
+    assert score == [(metrics["correctly_classified"], metrics["n_samples"], n_epochs)]

@@ -1,16 +1,21 @@
-"""Which part of the code may import, load, mention and write what: the table in CONTRIBUTING.md."""
+"""Which part of the code may import, load and mention what, and what dvc.yaml says of it."""
 
-import re
+import ast
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
 
 from support.clone import ROOT, environment
-from support.imports import LIBRARY, SCRIPTS, STAGES, imported_names
+from support.imports import SCRIPTS, STAGES, covering, imported_names
 
 TOOL = ROOT / "dvc_mlflow"
 NAMES = {path.stem for path in SCRIPTS}
+DVC: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 
 
 def importers(package: str, paths: Iterable[Path]) -> set[Path]:
@@ -47,88 +52,106 @@ def test_what_a_part_never_imports() -> None:
 
 
 def test_what_a_part_never_imports_can_fail(tmp_path: Path) -> None:
-    """An import is found wherever it appears and however it is written."""
+    """An import is found wherever it appears and however it is written, also a relative one.
+
+    follow/live_row.py has `from ..store.store import`.
+    """
     lines = ["import {}", "import {} as k", "from {} import x", "def f():\n    from {}.y import x"]
     sneaky = {tmp_path / f"{i}.py": line.format("a.b") for i, line in enumerate(lines)}
     for path, text in sneaky.items():
         path.write_text(text)
     (tmp_path / "other.py").write_text("import a.bc\nfrom a import c")
     assert importers("a.b", tmp_path.glob("*.py")) == {*sneaky}
-
-
-def test_relative_imports_are_found() -> None:
-    """A relative import is found, too: follow/live_row.py has `from ..store.store import`."""
     assert TOOL / "follow/live_row.py" in importers("dvc_mlflow.store.store", modules("dvc_mlflow"))
-
-
-def test_the_tool_knows_no_science() -> None:
-    """The tool never mentions these words: it knows a project only through DVC.
-
-    One module has the words by which metrics of any project are called, one the endings of files
-    with models, and the manual names some.
-    """
-    words = re.compile("lstm|keras|tensorflow|one-hot|epoch|accuracy", re.I)
-    texts = [path for path in TOOL.rglob("*") if path.suffix in {".py", ".md"}]
-    assert len(texts) > 50
-    found = {path for path in texts if words.search(path.read_text())}
-    own = ("pipeline/measures.py", "pipeline/promotion.py", "MANUAL.md")
-    assert found == {TOOL / name for name in own}
-
-
-def test_one_importer() -> None:
-    """Only these modules import these packages, so a package is replaced in one place."""
-    allowed = {
-        "keras": {"learning/backend.py"},
-        "tensorflow": {"learning/backend.py"},
-        "voluptuous": {"task/artifacts.py", "task/params.py", "task/schema.py"},
-        "yaml": {"task/params_file.py"},
-        "mlflow": {"vanilla_lstm/serving.py"},
-        "ruamel": set(),
-        "pydantic": set(),  # it would take 0.07 s of each stage
-    }
-    found = {package: importers(package, LIBRARY + SCRIPTS) for package in allowed}
-    assert {
-        package: {f"{path.parent.name}/{path.name}" for path in paths}
-        for package, paths in found.items()
-    } == allowed
-
-
-def test_where_files_are_written() -> None:
-    """Only two modules write the files that DVC tracks; they report errors in one line."""
-    writing = re.compile(r"\.(write_text|write_bytes|open\(.w|save\()|\bopen\(")
-    found = {
-        f"{path.parent.name}/{path.name}"
-        for path in LIBRARY + SCRIPTS
-        if writing.search(path.read_text())
-    }
-    # backend.py writes to /dev/null, and params_file.py reads params.yaml.
-    written = {"task/artifacts.py", "learning/model_file.py"}
-    assert found == written | {"learning/backend.py", "task/params_file.py"}
-
-
-def heavy_modules_of(script: str, folder: Path) -> set[str]:
-    """Run `script` in `folder` and return the heavy packages that it has loaded."""
-    code = (
-        "import os, runpy, sys; sys.argv[:] = sys.argv[1:];"
-        "sys.path[0] = os.path.dirname(sys.argv[0]);"
-        "runpy.run_path(sys.argv[0], run_name='__main__');"
-        "print(*{'tensorflow', 'keras', 'mlflow', 'matplotlib'} & sys.modules.keys())"
-    )
-    run = [sys.executable, "-c", code, script, "train"]
-    done = subprocess.run(
-        run, cwd=folder, env=environment(), capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.splitlines()[-1].split())
 
 
 def test_generating_loads_nothing_heavy(tmp_path: Path) -> None:
     """Generating data loads neither TensorFlow nor MLflow, so it takes a fraction of a second."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    assert heavy_modules_of(str(STAGES / "generate_data.py"), tmp_path) == set()
+    for package in ("tensorflow", "keras", "mlflow", "matplotlib"):
+        (tmp_path / f"{package}.py").write_text(f"raise SystemExit('{package} is loaded')")
+    done = subprocess.run(
+        [sys.executable, STAGES / "generate_data.py", "train"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=f"{tmp_path}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "data/train.npz").is_file()
 
 
-def test_generating_loads_nothing_heavy_can_fail(tmp_path: Path) -> None:
-    """A heavy package that a script loads is found."""
-    (tmp_path / "mlflow.py").touch()
-    (tmp_path / "script.py").write_text("def f():\n    import mlflow\nf()\nprint('done')")
-    assert heavy_modules_of("script.py", tmp_path) == {"mlflow"}
+def script_of(stage: dict[str, Any]) -> Path:
+    """Return the script that a stage of dvc.yaml runs."""
+    start, _, rest = stage["cmd"].partition("python ")
+    assert start in ("exec ", "exec dvc-mlflow run ")
+    return ROOT / str(rest.split()[0])
+
+
+def sections_read(source: str, arguments: list[str]) -> set[str]:
+    """Return the sections that a stage's script reads: the X of every `params.X` in it.
+
+    In a `match` on its arguments, only the case of `arguments` counts. Any other use of `params`
+    is refused, as it could read any section.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Match):
+            node.cases = [c for c in node.cases if ast.unparse(c.pattern) == str(arguments)]
+    reads = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+    ]
+    uses = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == "params" and isinstance(node.ctx, ast.Load)
+    ]
+    assert len(uses) == len(reads), "params is used whole"
+    return set(reads)
+
+
+@pytest.mark.parametrize("name", DVC["stages"])
+def test_deps_and_params_are_what_decides_the_bytes(name: str) -> None:
+    """A stage re-runs when code, data or params that can change its outputs change, and only then.
+
+    Its params are exactly the sections that its script reads.
+    """
+    stage = DVC["stages"][name]
+    script, arguments = script_of(stage), stage["cmd"].partition(".py")[2].split()
+    data = {dep for dep in stage["deps"] if dep.startswith("data/")}
+    assert {ROOT / dep for dep in stage["deps"] if dep not in data} == covering(script)
+    assert data == {
+        "train": {"data/train.npz"},
+        "evaluate": {"data/test.npz", "data/model.keras"},
+    }.get(name, set())
+    assert len(stage["deps"]) <= 6
+    assert set(stage["params"]) == sections_read(script.read_text(), arguments)
+
+
+def test_deps_and_params_can_fail(tmp_path: Path) -> None:
+    """Imports and reads are found in functions, and in the right case only.
+
+    A folder counts as a whole; using `params` whole is refused.
+    """
+    script = tmp_path / "script.py"
+    script.write_text("def f():\n    from vanilla_lstm.learning.batches import batches\n")
+    assert covering(script) == {script, STAGES / "vanilla_lstm" / "learning"}
+    source = """
+params = read_params()
+match sys.argv[1:]:
+    case ["a"]:
+        f(params.first)
+    case ["b"]:
+        f(params.second)
+def g():
+    return params.third.key
+"""
+    assert sections_read(source, ["a"]) == {"first", "third"}
+    assert sections_read(source, ["b"]) == {"second", "third"}
+    with pytest.raises(AssertionError, match="whole"):
+        sections_read("params = read_params(); f(params)", [])

@@ -1,7 +1,6 @@
 """The files that GitHub, git, Docker, pip and make expect: each is valid, and they agree."""
 
 import re
-import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from support.clone import ROOT, Clone, environment
-from support.pipelines import evaluate, finished
+from support.clone import ROOT, Clone
 
 CI = ".github/workflows/ci.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -44,109 +42,44 @@ def test_schemas_and_linters(
         assert (done.returncode == 0) == valid, done.stdout + done.stderr
 
 
-def test_each_python_that_is_promised() -> None:
-    """The workflow tests every version of Python that pyproject.toml allows."""
-    versions = JOBS["test"]["strategy"]["matrix"]["python"]
-    lowest, above = map(int, re.findall(r"3\.(\d+)", PROJECT["requires-python"]))
-    assert versions == [f"3.{minor}" for minor in range(lowest, above)]
-
-
 def test_two_commands_first() -> None:
-    """The workflow and the Dockerfile run the pipeline, then the tests; every target exists."""
+    """The workflow and the Dockerfile run the pipeline, then the tests; every target exists.
+
+    `.ci/run` begins with check and test; it and the workflow run all other suites.
+    """
     steps = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     layers = re.findall(r"^RUN (make .*)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert steps[:2] == layers == ["make repro", "make test"]
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     made = [step.split()[1:] for step in steps if step.startswith("make ")]
     assert {word for words in made for word in words if "=" not in word} <= targets
-
-
-def test_every_suite_runs() -> None:
-    """`.ci/run` begins with check and test; it and the workflow run all other suites."""
     suites = re.findall(r"^RUN_(\w+) =", MAKEFILE, re.M)
     assert suites[0] == "main"
     script = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:4] == "make"]
     assert script[:2] == ["make check", "make test"]
     assert script[2:] == [f"make test SUITE={name}" for name in suites[1:] if name != "newest"]
-    run = re.findall(r"run: make test SUITE=(\w+)", (ROOT / CI).read_text())
-    assert run == suites[1:]
+    assert re.findall(r"run: make test SUITE=(\w+)", (ROOT / CI).read_text()) == suites[1:]
 
 
 def test_unknown_suite() -> None:
     """A suite that is none is refused, and the message says which there are."""
-    done = subprocess.run(
-        ["make", "test", "SUITE=all"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = Clone(ROOT).run("make", "test", "SUITE=all", check=False)
     assert done.returncode == 2
     rule = "SUITE must be main, rest, cluster, oldest or newest; received 'all'"
     assert rule in done.stderr
 
 
 def test_one_version() -> None:
-    """CITATION.cff and the newest release of CHANGELOG.md name the version of pyproject.toml."""
+    """CITATION.cff and the newest release of CHANGELOG.md name the version of pyproject.toml.
+
+    The workflow tests every version of Python that pyproject.toml allows.
+    """
     cited = YAML(typ="safe").load(ROOT / "CITATION.cff")
     released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert cited["version"] == released[0] == PROJECT["version"]
-
-
-REPORTED = """\
-| Path        | Param   | HEAD^1   | workspace   |
-|-------------|---------|----------|-------------|
-| params.yaml | a       | 1        | 2           |
-
-| Path   | Metric   | HEAD^1   | workspace   | Change   |
-|--------|----------|----------|-------------|----------|
-| a.json | score    | 1        | 2           | 1        |
-
-"""
-"""What a pull request's report shows of a project in which a param and its metric have changed."""
-
-
-@pytest.mark.pipeline
-@pytest.mark.rest
-def test_report_of_a_pull_request(tmp_path: Path) -> None:
-    """The report shows each project's changes, and fails unless dvc.lock is what the code makes."""
-    _, show, check = (step["run"] for step in JOBS["report"]["steps"] if "run" in step)
-    summary = tmp_path / "summary"
-    root = finished(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, {"a": 1})
-    (root.path / ".venv").symlink_to(sys.prefix)
-    (root.path / ".git/info/exclude").write_text("/.venv\n")
-    nested = type(root)(root.path / "claims")
-    root.run("sh", "-c", "mkdir claims && cp dvc.yaml params.yaml raw.txt claims")
-    nested.dvc("init", "-q", "--subdir")
-    nested.dvc("repro", "-q")
-    root.commit("Two projects")
-
-    def runs(script: str) -> bool:
-        more = {"GITHUB_STEP_SUMMARY": f"{summary}"}
-        return not root.run("bash", "-e", "-c", script, check=False, **more).returncode
-
-    assert runs(check)
-    for project in (root, nested):
-        project.set({"a": 2})
-        root.commit("A param, without its result")
-        assert not runs(check)
-        project.dvc("repro", "-q")
-        assert not runs(check)
-        root.git("commit", "-q", "-a", "--amend", "-m", "A param and its result")
-        assert runs(check)
-        root.git("rm", "-q", "--cached", f"{project.path}/dvc.lock")
-        assert not runs(check)
-        root.git("reset", "-q")
-    root.git("reset", "-q", "--soft", "HEAD~2")
-    root.commit("Both")
-    assert runs(show)
-    assert summary.read_text() == REPORTED * 2
-
-
-def addresses(text: str) -> list[str]:
-    """Return every address to install from, and every option that sets one."""
-    return re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|^-[if]\b", text, re.M)
+    versions = JOBS["test"]["strategy"]["matrix"]["python"]
+    lowest, above = map(int, re.findall(r"3\.(\d+)", PROJECT["requires-python"]))
+    assert versions == [f"3.{minor}" for minor in range(lowest, above)]
 
 
 LISTS = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements-*.txt"))]
@@ -157,46 +90,29 @@ def pins(text: str) -> list[str]:
     return [line.rstrip("\\ ") for line in re.findall(r"^[a-z].*", text, re.M)]
 
 
-@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
-def test_requirements_name_no_registry(path: Path) -> None:
-    """Requirements name no registry, which is the user's choice, and pin every package by hash."""
-    text = path.read_text()
-    assert addresses(text) == []
-    assert pins(text)
-    assert all(re.match(r"[a-z0-9-]+==\S", pin) for pin in pins(text))
-    blocks = re.split(r"^(?=[a-z])", text, flags=re.M)[1:]
-    assert all("--hash=sha256:" in block for block in blocks)
+def test_requirements() -> None:
+    """Requirements pin each package once, by hash, and name no registry: it is the user's choice.
 
-
-def test_each_pin_is_said_once() -> None:
-    """No package is in two lists: what both `dev` and `cluster` add is in `shared`."""
+    What both `dev` and `cluster` add is in `shared`.
+    """
     assert len(LISTS) == 4
-    listed = [{pin.partition("==")[0] for pin in pins(path.read_text())} for path in LISTS]
-    times = Counter(name for names in listed for name in names)
+    times: Counter[str] = Counter()
+    for path in LISTS:
+        text = path.read_text()
+        assert not re.findall(r"://|--(?:extra-)?index-url|--find-links|^-[if]\b", text, re.M)
+        assert all(re.match(r"[a-z0-9-]+==\S", pin) for pin in pins(text))
+        blocks = re.split(r"^(?=[a-z])", text, flags=re.M)[1:]
+        assert all("--hash=sha256:" in block for block in blocks)
+        times.update({pin.partition("==")[0] for pin in pins(text)})
     assert len(times) > 200
     assert [name for name, count in times.items() if count > 1] == []
-
-
-def test_nothing_is_missing() -> None:
-    """The lists, which pip installs as they are, have everything that their packages need."""
-    check = [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"]
-    done = subprocess.run(check, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-def test_requirements_name_no_registry_can_fail() -> None:
-    """An address is found, and so is each option that sets one."""
-    text = "--index-url x\n-i x\na==1\nb @ https://example.org/b.whl\n--find-links x"
-    assert addresses(text) == ["--index-url", "-i", "https://example.org/b.whl", "--find-links"]
 
 
 def test_make_help() -> None:
     """`make help` lists every target that a user may call."""
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.M)
     assert phony
-    done = subprocess.run(
-        ["make", "help"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
-    )
+    done = Clone(ROOT).run("make", "help")
     listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.M)
     assert sorted(listed) == sorted(phony[1].split())
     assert len(listed) <= 12

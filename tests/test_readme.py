@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -41,20 +40,15 @@ def pattern(line: str) -> str:
     return ".*".join(map(re.escape, line.strip().split("...")))
 
 
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the committed params, but for a tiny claim, in which nothing has run."""
-    clone = make_clone(tmp_path_factory.mktemp("stranger") / "clone", params={})
-    Clone(clone.path / "claims/sequence-prediction").set({"train.epochs": 3})
-    clone.commit("A tiny claim")
-    clone.remove_store()
-    (clone.path / ".venv").symlink_to(ROOT / ".venv")
-    return clone
-
-
 @pytest.mark.rest
-def test_commands_print_what_readme_shows(stranger: Clone) -> None:
+def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
     """A stranger who types README's commands in order sees what README shows."""
+    assert len([*commands()]) == 10
+    stranger = make_clone(tmp_path / "clone", params={})
+    Clone(stranger.path / "claims/sequence-prediction").set({"train.epochs": 3})
+    stranger.commit("A tiny claim")
+    stranger.remove_store()
+    (stranger.path / ".venv").symlink_to(ROOT / ".venv")
     with ExitStack() as servers:
         for command, shown in commands():
             for start, port in SERVERS.items():
@@ -147,7 +141,7 @@ def names_in(module: Path) -> set[str]:
 
 
 def test_each_promise_has_its_test() -> None:
-    """Every promise of docs/GUARANTEES.md names a test that exists."""
+    """Every promise of docs/GUARANTEES.md names a test that exists; so does docs/SWEEP.md."""
     page = (ROOT / "docs" / "GUARANTEES.md").read_text()
     proofs = re.findall(r"^\| (?!promise \|).*\| (.*) \|$", page, re.M)
     assert len(proofs) > 20
@@ -155,10 +149,6 @@ def test_each_promise_has_its_test() -> None:
         assert re.fullmatch(r"`tests/[\w/]+\.py::test_\w+`(, `tests/[\w/]+\.py::test_\w+`)*", proof)
         for module, name in re.findall(r"`(.+?)::(\w+)`", proof):
             assert name in names_in(ROOT / module), f"{module}::{name}"
-
-
-def test_what_holds_for_sweeps_has_its_test() -> None:
-    """Every test that docs/SWEEP.md names exists."""
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "SWEEP.md").read_text()))
     assert len(named) > 12
     assert named <= {name for p in ROOT.glob("tests/tool/sweep/*.py") for name in names_in(p)}
@@ -170,11 +160,3 @@ def test_speeds_are_those_of_the_benchmark() -> None:
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text().splitlines()
     assert len(table) > 5
     assert set(table) <= set(results)
-
-
-def test_commands_are_found() -> None:
-    """`commands` finds all of README's commands, with their continuation lines."""
-    found = [command for command, _ in commands()]
-    assert found[0] == "make repro"
-    assert len(found) == 10
-    assert all(shlex.split(command) for command in found)

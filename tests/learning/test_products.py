@@ -22,10 +22,6 @@ from vanilla_lstm.task.schema import Params
 
 pytestmark = pytest.mark.pipeline
 
-COMMITTED = {path.parent.name: path for path in sorted(ROOT.glob("claims/*/params.yaml"))}
-COMMITTED["main"] = ROOT / "params.yaml"
-OTHERS = sorted(COMMITTED.keys() - {"main", "sequence-prediction"})
-
 
 @given(
     m=st.integers(1, 5),
@@ -72,60 +68,45 @@ def programs(params: Params) -> list[str]:
     return [training, compiled(as_program(model), digits)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "main",
-        "sequence-prediction",  # the claim with one label per step
-        *(pytest.param(name, marks=pytest.mark.rest) for name in OTHERS),
-    ],
-)
-def test_no_long_contraction(name: str) -> None:
-    """No program of a committed result has a sum long enough for a library to split."""
-    params = read_params(COMMITTED[name])
-    for hlo in programs(params):
-        assert 0 < max(contractions(hlo)) <= LONGEST
-
-
 def large(cell: str, per_step: bool) -> Params:
     """Return params with which every sum whose length can grow is longer than a block."""
-    params = read_params(COMMITTED["main"])
     return replace(
-        params,
+        read_params(ROOT / "params.yaml"),
         data=data_params(n_max=100, insert=2, per_step=per_step),
         model=model_params(cell=cell, units=150),
         train=train_params(batch_size=300),  # LONGEST is 128
     )
 
 
+def longest(params: Params) -> int:
+    """Return the length of the longest contraction of a training and its prediction."""
+    lengths = [contractions(hlo) for hlo in programs(params)]
+    assert all(lengths)
+    return max(map(max, lengths))
+
+
+def test_no_long_contraction() -> None:
+    """No program of the main result has a sum long enough for a library to split."""
+    assert longest(read_params(ROOT / "params.yaml")) <= LONGEST
+
+
 @pytest.mark.rest
-@pytest.mark.parametrize(("cell", "per_step"), [("lstm", True), ("simple_rnn", False)])
-def test_no_long_contraction_in_large_models(cell: str, per_step: bool) -> None:
-    """The same holds for each cell with many units, symbols, samples and labels."""
-    for hlo in programs(large(cell, per_step)):
-        assert 0 < max(contractions(hlo)) <= LONGEST
+def test_no_long_contraction_elsewhere() -> None:
+    """Nor has any program of a claim, or of a cell with many units, symbols, samples and labels."""
+    claims = [read_params(path) for path in ROOT.glob("claims/*/params.yaml")]
+    assert len(claims) == 5
+    for params in [*claims, large("lstm", per_step=True), large("simple_rnn", per_step=False)]:
+        assert longest(params) <= LONGEST
 
 
+@pytest.mark.rest
 def test_no_long_contraction_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check finds the long contractions of Keras's own layer."""
+    """The check finds the long contractions of Keras's own layer, and refuses what it cannot see.
+
+    A convolution sums in an unknown order.
+    """
     monkeypatch.setitem(CELLS, "lstm", keras.layers.LSTM)
-    assert max(contractions(programs(large("lstm", per_step=True))[0])) > LONGEST
-
-
-@pytest.mark.parametrize(
-    ("transposed", "length"), [({}, 300), ({"transpose_a": True}, 300), ({"transpose_b": True}, 7)]
-)
-def test_contractions_are_found(transposed: dict[str, bool], length: int) -> None:
-    """The length of a contraction is found whichever axes are summed over."""
-    shapes = {"": [(5, 300), (300, 7)], "transpose_a": [(300, 5), (300, 7)]}
-    shapes["transpose_b"] = [(300, 7), (5, 7)]
-    a, b = (tf.ones(shape) for shape in shapes["".join(transposed)])
-    function = tf.function(lambda a, b: tf.matmul(a, b, **transposed), jit_compile=True)
-    assert contractions(compiled(function, a, b)) == [length]
-
-
-def test_unknown_contractions_are_refused() -> None:
-    """A convolution is refused, as it sums in an unknown order."""
+    assert longest(large("lstm", per_step=True)) > LONGEST
     function = tf.function(
         lambda x: tf.nn.conv1d(x, tf.ones([3, 8, 8]), 1, "SAME"), jit_compile=True
     )

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -77,18 +76,13 @@ def test_damaged_models(model: zipfile.ZipFile) -> None:
     for content in [
         b"",
         good[:-20],
-        good[: len(good) // 2],
         good[100:],
         good.replace(weights.rstrip(b"\0")[-8:], bytes(8)),
-        os.urandom(len(good)),
-        b"actual,predicted\n",
         weights,
         pickle.dumps([1]),
         rewritten(model, config__json=None),
-        rewritten(model, config__json=b"{"),
         rewritten(model, config__json=b"[]"),
         rewritten(model, config__json=b"[" * 100_000),
-        rewritten(model, model__weights__h5=None),
         rewritten(model, model__weights__h5=b"damaged"),
         with_layer(model, {**system, "config": "touch code-was-run"}),
         with_layer(model, {**run, "config": {"source": "open('code-was-run', 'w')"}}),

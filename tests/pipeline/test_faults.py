@@ -1,4 +1,4 @@
-"""Edits, Ctrl-C and damaged files: DVC never takes a wrong result for a right one."""
+"""Kills, Ctrl-C and damaged files: no result is lost, and none is wrong."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import pytest
 
 from support.clone import Clone
 from support.following import following, started, statuses
+from support.kills import Ledger, draw
 from support.light_stages import SCRIPTS
 from support.pipelines import Repository, last
 from support.restoring import contents
@@ -23,51 +24,6 @@ pytestmark = [
 def project(reproduced: Clone, tmp_path: Path) -> Repository:
     """A copy of a clone in which the pipeline has run, without its store."""
     return Repository(reproduced.copy(tmp_path / "project").path)
-
-
-TRAIN = "stages/train.py"
-GATE = """
-while not Path("go").exists():
-    time.sleep(0.1)
-"""
-
-
-def test_edits_in_mid_run(project: Repository) -> None:
-    """If data is edited while a stage runs, dvc.lock contradicts itself, and the row is FAILED.
-
-    A line says which file it is. The stages' scripts are others, without TensorFlow.
-    """
-    project.write({**SCRIPTS, TRAIN: SCRIPTS[TRAIN] + GATE, "go": "", ".git/info/exclude": "/go"})
-    with following(project):  # so the stages start no follower of their own
-        project.dvc("repro")
-        assert project.record().status == 0
-    project.commit("The results of other scripts")
-    lock, model = project.lock, (project.path / "data/model.keras").read_bytes()
-    (project.path / "go").unlink()
-    Clone(project.path).set({"train.epochs": 1})
-    with following(project), started(project, "dvc", "repro") as dvc:
-        wait(lambda: statuses(project)[-1:] == ["RUNNING"], 60)
-        wait(lambda: "train.epochs" in last(project).data.params)
-        for path, old, new in [
-            ("params.yaml", "units: 4", "units: 5"),
-            ("stages/vanilla_lstm/learning/training.py", "PATIENCE = 2", "PATIENCE = 3"),
-            ("data/train.npz", "n_steps", "n_stops"),
-        ]:
-            text = (project.path / path).read_text()
-            assert old in text
-            project.write({path: text.replace(old, new)})
-        project.write({"go": ""})
-        assert dvc.wait(120) == 0
-        wait(lambda: last(project).info.status == "FAILED")
-    assert (project.path / "data/model.keras").read_bytes() != model
-    said = project.record()
-    assert "stage train is not recorded: it has read a different data/train.npz" in said.error
-    assert not any(key.startswith("dvc-mlflow.lock.train") for key in last(project).data.tags)
-    project.git("checkout", ".")
-    project.dvc("checkout", "-f")
-    assert "up to date" in project.dvc("repro").stdout
-    assert project.lock == lock
-    assert (project.path / "data/model.keras").read_bytes() == model
 
 
 @pytest.mark.rest
@@ -123,3 +79,21 @@ def test_script_refuses_damaged_file(project: Repository) -> None:
         assert done.stderr.count("\n") == 1
         assert contents(project.path) == before
         (project.path / path).write_bytes(whole)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("aimed", [False, True])
+def test_kills(clone: Clone, slow: bool, aimed: bool) -> None:
+    """Whatever is killed at whatever moment, the next `make repro` ends like an undisturbed one.
+
+    Outputs and dvc.lock are the same, MLflow has the result once, and no row stays RUNNING: see
+    tests/support/kills.py. It aims at DVC's own writes, too. The scripts are others, without
+    TensorFlow, but for the hundred kills of `--slow`.
+    """
+    if not slow:
+        for path, text in SCRIPTS.items():
+            (clone.path / path).write_text(text)
+        clone.commit("Other scripts")
+    ledger = Ledger(clone, aimed)
+    for kill in draw(100, seed=0) if slow else draw(2, seed=304):
+        ledger.survive(kill)

@@ -90,21 +90,6 @@ def test_model(project: Repository, row: Run) -> None:
     assert "signature:" in (folder / "MLmodel").read_text()
 
 
-def test_pulled(project: Repository, row: Run, tmp_path: Path) -> None:
-    """After `dvc pull` in a fresh clone nothing runs; `record` makes the row of the live run."""
-    project.git("clone", "-q", ".", str(tmp_path / "fresh"))
-    fresh = Repository(tmp_path / "fresh")
-    for clone, command in ((project, "push"), (fresh, "pull")):
-        clone.dvc("remote", "add", "-q", "--local", "-d", "team", str(tmp_path / "remote"))
-        clone.dvc(command, "-q")
-    assert "up to date" in fresh.dvc("repro").stdout
-    assert fresh.rows() == []
-    assert fresh.record().error == ""
-    assert fresh.table() == project.table()
-    (again,) = fresh.rows()
-    assert fresh.artifacts(again) == project.artifacts(row)
-
-
 def test_restored(project: Repository, row: Run) -> None:
     """The row is restored in a separate folder, where everything is up to date."""
     folder = restored(project, row)

@@ -1,7 +1,7 @@
 """The files between the stages keep what is written, and a failed write names the file."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -74,19 +74,9 @@ def test_folder_where_a_file_is_to_be() -> None:
     assert METRICS.is_dir()
 
 
-LARGE = generate(50_000, 1, **asdict(DATA))
-
-
-@pytest.mark.parametrize(
-    "fill",
-    [
-        lambda: write_csv(METRICS, ["a"], [[i] for i in range(50_000)]),
-        lambda: write_dataset(METRICS, DataSet(*LARGE, DATA, OWN)),
-    ],
-    ids=["table", "data set"],
-)
-def test_full_disk(folder: Path, fill: Callable[[], None]) -> None:
+def test_full_disk(folder: Path) -> None:
     """On a full disk, the error names the file that could not be written."""
-    wrong = f"^{METRICS}: cannot be written .No space left on device"
+    large = DataSet(*generate(50_000, 1, **asdict(DATA)), DATA, OWN)
+    wrong = f"^{TRAIN_DATA}: cannot be written .No space left on device"
     with small_disk(folder / "data", "64k"), pytest.raises(FileError, match=wrong):
-        fill()
+        write_dataset(TRAIN_DATA, large)

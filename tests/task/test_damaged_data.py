@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.small_dataset import DATASET, SECTIONS, X, Y, files
-from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, read_dataset, write_dataset
+from support.small_dataset import SECTIONS, X, Y, files
+from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, read_dataset
 from vanilla_lstm.task.errors import FileError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -39,10 +39,10 @@ def params(**sections: Any) -> bytes:
     return npz(params=np.array(json.dumps(SECTIONS | sections)))
 
 
-def claiming(n_elements: int, compression: int = zipfile.ZIP_STORED) -> bytes:
+def claiming(n_elements: int) -> bytes:
     """Return the content of a .npz whose headers announce `n_elements` that are missing."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in ("x", "y", "params"):
             member = io.BytesIO()
             header = {"descr": "|u1", "fortran_order": False, "shape": (n_elements,)}
@@ -74,32 +74,21 @@ def other(array: Any, value: int) -> Any:
 
 DAMAGED = {
     "empty": b"",
-    "text": b"actual,predicted\n1,1\n",
-    "random bytes": np.random.default_rng(0).bytes(5000),
     "random bytes that begin as a zip": b"PK\x03\x04" + np.random.default_rng(0).bytes(5000),
     "truncated": npz()[:-20],
-    "half": npz()[: len(npz()) // 2],
-    "without its head": npz()[100:],
     "a changed digit": npz().replace(X.tobytes(), bytes(X.size)),
     "an array of its own": npy(X),
     "an empty archive": b"PK\x05\x06" + bytes(18),
     "compressed": compressed(),
     "announcing 10^12 elements": claiming(10**12),
-    "announcing 10^12 elements, compressed": claiming(10**12, zipfile.ZIP_DEFLATED),
     "announcing 10^30 elements": claiming(10**30),
     "announcing a negative number": claiming(-1),
-    "without labels": npz(y=None),
     "without params": npz(params=None),
     "int64 digits": npz(x=X.astype(np.int64)),
-    "float labels": npz(y=Y.astype(np.float32)),
-    "text digits": npz(x=X.astype(str)),
-    "too few sequences": npz(x=X[:-1], y=Y[:-1]),
     "too short sequences": npz(x=X[:, :-1]),
     "no sequences": npz(x=X[:0], y=Y[:0]),
-    "one-hot digits": npz(x=np.eye(5, dtype=np.uint8)[X]),
     "a digit out of range": npz(x=other(X, 5)),
     "a label out of range": npz(y=other(Y, 5)),
-    "a missing label": npz(y=other(Y, 255)),
     "labels a step": npz(y=X),
     "no label in a sequence of labelled steps": npz(
         y=np.full_like(X, 255),
@@ -109,9 +98,7 @@ DAMAGED = {
     "params that break a rule": params(data=SECTIONS["data"] | {"n_max": 2}),
     "params with an unknown key": params(data=SECTIONS["data"] | {"n_min": 2}),
     "params that are a list": npz(params=np.array("[1]")),
-    "params that are no JSON": npz(params=np.array("{")),
     "params that are nested deeply": npz(params=np.array("[" * 100_000)),
-    "params that are numbers": npz(params=X),
     "pickled digits that run code": npz(x=np.array([RunsCode()], dtype=object)),
     "pickled params that run code": npz(params=np.array(RunsCode(), dtype=object)),
     "a pickle that runs code": pickle.dumps(RunsCode()),
@@ -151,15 +138,6 @@ def test_missing_data() -> None:
     with pytest.raises(FileError, match="Is a directory") as caught:
         read_dataset(TEST_DATA)
     check_line(str(caught.value), "data/test.npz")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_forbidden_data() -> None:
-    """A file without read permission is reported as such."""
-    write_dataset(TRAIN_DATA, DATASET)
-    TRAIN_DATA.chmod(0)
-    with pytest.raises(FileError, match="Permission denied"):
-        read_dataset(TRAIN_DATA)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

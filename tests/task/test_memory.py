@@ -13,10 +13,7 @@ from vanilla_lstm.task.params import parse_params
     ("key", "more"),
     [
         ("train_data.n_samples", {}),
-        ("test_data.n_samples", {}),
         ("data.n_steps", {}),
-        ("data.insert", {}),
-        ("test_data.n_steps", {}),
         ("test_data.insert", {"data__insert": "1"}),
         ("model.units", {}),
         ("train.epochs", {}),
@@ -34,13 +31,6 @@ def test_more_than_fits_in_memory(key: str, more: dict[str, str]) -> None:
         rf"[\d,]+ GB of memory; received {value}",
         line,
     )
-
-
-def test_a_curriculum_that_does_not_fit_in_memory() -> None:
-    """If the curriculum's epochs are too many, the error names the curriculum."""
-    phase = "{n_steps: 5, epochs: 1000000000000, learning_rate: 0.001}"
-    (line,) = refusal(changed(train__curriculum=f"[{phase}]"))
-    assert line.startswith("params.yaml: train.curriculum: must be smaller: the curves would need")
 
 
 def test_epochs_of_all_phases_count_together() -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.clone import ROOT, environment
@@ -16,18 +16,14 @@ from vanilla_lstm.task.params import parse_params
 
 BROKEN = {
     "text": "five",
-    "quoted number": "'5'",
     "empty text": "''",
     "NaN": ".nan",
     "infinity": ".inf",
-    "minus infinity": "-1e999",
     "negative": "-1",
     "huge": "1" + "0" * 400,
     "huge in hexadecimal": "0x" + "f" * 5000,
     "a mapping": "{a: 1}",
     "a list of texts": "[a, b]",
-    "a list of lists": "[[1]]",
-    "a date": "2020-01-01",
     "a set": "!!set {1, 2}",
     "a list within itself": "&a [*a]",
     "a value of a thousand million parts": "[" + "&a [0,0,0,0,0,0,0,0,0,0]"
@@ -45,16 +41,11 @@ def test_committed_params_are_those_of_the_post() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_broken_value_is_refused_with_key_value_and_rule(key: str) -> None:
-    """A value that no key can have is refused; each line names key, rule and value."""
+def test_broken_value(key: str) -> None:
+    """A value that a key cannot have is refused; each line names key, rule and value."""
     lines = {name: refusal(of(key, value)) for name, value in BROKEN.items()}
     expected = re.compile(rf"params\.yaml: {re.escape(key)}.*; received ", re.S)
     assert [name for name in lines if not all(map(expected.match, lines[name]))] == []
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_null_and_truth_are_refused_where_they_mean_nothing(key: str) -> None:
-    """`null`, `true` and `1.5` are refused for every key whose schema does not allow them."""
     section, name = key.split(".")
     default = VALUES[section][name]
     if default is not None:
@@ -65,44 +56,36 @@ def test_null_and_truth_are_refused_where_they_mean_nothing(key: str) -> None:
         assert "received 1.5" in refusal(of(key, "1.5"))[0]
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_missing_unknown_and_twice_given_keys_are_refused(key: str) -> None:
-    """A missing, a misspelt and a duplicate key are each named."""
-    section, name = key.split(".")
-    (missing,) = refusal(of(key, None))
-    alone = len(VALUES[section]) == 1
-    assert missing == (
-        f"params.yaml: {section}: must be a mapping; received null"
-        if alone
-        else f"params.yaml: {key}: must be given"
-    )
-    unknown = f"params.yaml: {section}.{name}s: must not be given: there is no such key; received 1"
-    assert unknown in refusal(of(key, f"1\n  {name}s: 1"))
-    (twice,) = refusal(of(key, f"1\n  {name}: 2"))
-    assert twice.startswith(f"params.yaml: line {line_of(key) + 2}: must be valid YAML")
-    assert f'"{name}"' in twice
+def test_missing_unknown_and_twice_given_keys() -> None:
+    """A missing, a misspelt and a duplicate key are each named, and so is a missing section."""
+    (missing,) = refusal(of("model.units", None))
+    assert missing == "params.yaml: model.units: must be given"
+    unknown = "params.yaml: model.unitss: must not be given: there is no such key; received 1"
+    assert unknown in refusal(of("model.units", "1\n  unitss: 1"))
+    (twice,) = refusal(of("model.units", "1\n  units: 2"))
+    assert twice.startswith(f"params.yaml: line {line_of('model.units') + 2}: must be valid YAML")
+    assert '"units"' in twice
+    lines = refusal(TEXT.replace("evaluate:", "1:"))
+    assert "params.yaml: evaluate: must be given" in lines
+    assert any(line.startswith("params.yaml: 1: must not be given") for line in lines)
+    assert "params.yaml: data: must be a mapping; received 3" in refusal("data: 3")
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     {
         "": "must be a mapping of sections; received null",
-        "5": "must be a mapping of sections; received 5",
         "- data": "must be a mapping of sections; received ['data']",
         "data: [1": "line 2: must be valid YAML: did not find expected ',' or ']'",
-        "\tdata: 1": "line 1: must have spaces instead of tabs",
         "# a\tcomment\ndata:\t1": "line 2: must have spaces instead of tabs",
         "data: *a": "line 1: must be valid YAML: found undefined alias",
         "data: !!int ''": "must be valid YAML: invalid literal for int() with base 10: ''",
-        "data: !!bool maybe": "must be valid YAML: 'maybe'",
         "data: 1\n---\ndata: 2": "line 2: must be valid YAML: but found another document",
         "data: \0": "must be valid YAML: unacceptable character #x0000: control characters are not"
         " allowed",
         "data: !!python/object:os.system x": "line 1: must be valid YAML: could not determine a"
         " constructor for the tag 'tag:yaml.org,2002:python/object:os.system'",
         "[" * 2000: "line 1: must be valid YAML: exceeded maximum nesting depth",
-        "[" * 9000 + "]" * 9000: "line 1: must be valid YAML: exceeded maximum nesting depth",
-        "<<: 3": "line 1: must be valid YAML: found a merge key",
     }.items(),
 )
 def test_file_that_is_no_params_file(text: str, line: str) -> None:
@@ -111,35 +94,15 @@ def test_file_that_is_no_params_file(text: str, line: str) -> None:
     assert received.startswith(f"params.yaml: {line}")
 
 
-def test_sections_and_odd_keys() -> None:
-    """A missing section, one that is not a mapping, and a key that is not a word are each named."""
-    lines = refusal(TEXT.replace("evaluate:", "1:"))
-    assert "params.yaml: evaluate: must be given" in lines
-    assert any(line.startswith("params.yaml: 1: must not be given") for line in lines)
-    assert "params.yaml: data: must be a mapping; received 3" in refusal("data: 3")
-    assert refusal(of("data.n_max", "5\n  [1, 2]: 3"))[0].startswith(
-        "params.yaml: line 3: must be valid YAML: found unhashable key"
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "line"),
     [
         ({"data__targets": "[1, 1]"}, "data.targets: must name each step once; received [1, 1]"),
         ({"data__targets": "[10]"}, "data.targets: must be below data.n_steps = 10; received [10]"),
         (
-            {"test_data__n_steps": "1"},
-            "test_data.n_steps: must be above data.targets' 1; received 1",
-        ),
-        (
             {"test_data__insert": "2"},
             "test_data.insert: must be 0 where data.insert is 0: the model has no symbols for"
             " marked distractors; received 2",
-        ),
-        (
-            {"model__forget_bias": "chrono", "model__cell": "simple_rnn"},
-            "model.forget_bias: must be 'one' unless cell is lstm and sequences have at least 3"
-            " steps; received 'chrono'",
         ),
         (
             {"train__validation_split": "0.9999"},
@@ -166,16 +129,6 @@ def test_keys_that_contradict_each_other(values: dict[str, str], line: str) -> N
     assert refusal(changed(**values)) == [f"params.yaml: {line}"]
 
 
-@given(st.sampled_from(KEYS), st.from_regex(r"[^\x00-\x1f]{0,12}", fullmatch=True))
-@example("data.n_max", "1:")
-def test_any_text_as_a_value(key: str, value: str) -> None:
-    """Any text as a value gives params or well-formed error lines, never another exception."""
-    try:
-        parse_params(of(key, value))
-    except ParamsError:
-        refusal(of(key, value))
-
-
 @given(st.integers(0, len(TEXT)), st.integers(0, 40), st.text(max_size=8))
 def test_any_edit(start: int, length: int, replacement: str) -> None:
     """A file cut or overwritten anywhere gives params or well-formed error lines."""
@@ -186,9 +139,15 @@ def test_any_edit(start: int, length: int, replacement: str) -> None:
         refusal(text)
 
 
-@pytest.mark.parametrize("stage", ["generate_data.py", "train.py", "evaluate.py"])
-def test_refused_before_tensorflow(tmp_path: Path, stage: str) -> None:
-    """A stage refuses params with one line and status 1, before it loads Keras or TensorFlow."""
+STAGES = [[f"{ROOT}/stages/{name}.py", "test"] for name in ("generate_data", "train", "evaluate")]
+
+
+@pytest.mark.parametrize("command", [*STAGES, ["-m", "vanilla_lstm.task.params"]])
+def test_refused_before_tensorflow(tmp_path: Path, command: list[str]) -> None:
+    """A stage refuses params with one line and status 1, before it loads Keras or TensorFlow.
+
+    So does the check with which `make repro` begins.
+    """
     trap, folder = tmp_path / "trap", tmp_path / "folder"
     trap.mkdir()
     folder.mkdir()
@@ -196,9 +155,9 @@ def test_refused_before_tensorflow(tmp_path: Path, stage: str) -> None:
         (trap / f"{package}.py").write_text(f"raise SystemExit('{package} is loaded')")
     (folder / "params.yaml").write_text(of("train.epochs", "0"))
     done = subprocess.run(
-        [sys.executable, ROOT / "stages" / stage, "test"],
+        [sys.executable, *command],
         cwd=folder,
-        env=environment(PYTHONPATH=f"{trap}"),
+        env=environment(PYTHONPATH=f"{trap}:{ROOT / 'stages'}"),
         capture_output=True,
         text=True,
         check=False,

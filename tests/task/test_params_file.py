@@ -1,20 +1,22 @@
 """params.yaml is read as DVC reads it, and a file that cannot be read is refused with the cure."""
 
-import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from dvc.utils.serialize import parse_yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
+from voluptuous import Range
 
-from support.params_text import TEXT, changed, of, refusal
+from support.clone import ROOT
+from support.params_text import KEYS, TEXT, changed, line_of, of, refusal
 from vanilla_lstm.task.errors import FileError, ParamsError
-from vanilla_lstm.task.params import parse_params, read_params
-from vanilla_lstm.task.params_file import flatten, parse, read
+from vanilla_lstm.task.params import parse_params
+from vanilla_lstm.task.params_file import parse, read
+from vanilla_lstm.task.schema import Params
 
 SCALARS = [
     *("1e-3", "1E5", "+1.5e+3", "-.5", "1.", ".inf", "-.INF", ".nan", "1_000", "1_0.5", "1e5_0"),
@@ -22,13 +24,6 @@ SCALARS = [
     *("yes", "no", "on", "Off", "y", "true", "True", "TRUE", "tRUE", "false", "null", "~", "Null"),
     *("''", "'5'", "2.5e", "1e", "e5", ".", "-", "+", "0x", "12e03", "1.5_5", "nan", "inf"),
 ]
-
-
-def same(ours: Any, theirs: Any) -> bool:
-    """Whether two values are equal and of the same type."""
-    if isinstance(ours, float) and math.isnan(ours):
-        return isinstance(theirs, float) and math.isnan(theirs)
-    return type(ours) is type(theirs) and bool(ours == theirs)
 
 
 def test_scalars_are_those_of_dvc() -> None:
@@ -46,38 +41,20 @@ def test_scalars_are_those_of_dvc() -> None:
     assert ours == {scalar: read_by(dvc, Exception, scalar) for scalar in SCALARS}
 
 
-@given(st.text(st.sampled_from("0123456789+-_.eExobfnaltruINyos~:"), min_size=1, max_size=8))
-@example("1_")
-@example("0.1e+1")
-def test_any_scalar_is_that_of_dvc(scalar: str) -> None:
-    """The same holds for any other scalar, unless one of the two refuses it."""
-    text = f"a: {scalar}\n"
-    try:
-        theirs = parse_yaml(text, "params.yaml")
-    except Exception:
-        return
-    try:
-        ours = parse(text)
-    except ParamsError:
-        return  # refused rather than understood differently
-    assert ours.keys() == theirs.keys()
-    assert same(ours["a"], theirs["a"]), (ours["a"], theirs["a"])
-
-
 def test_structures_are_those_of_dvc() -> None:
     """Nested mappings, lists, anchors and folded text are read as DVC reads them."""
     text = "a: {b: [1, 2.5, {c: yes}], d: &x [1]}\ne: *x\nf: >\n  two\n  lines\n1: one\n"
     assert parse(text) == parse_yaml(text, "params.yaml")
 
 
-@pytest.mark.parametrize(
-    ("text", "cause"),
-    [("a: 1\na: 2", "duplicate key"), ("a: &x {b: 1}\nc:\n  <<: *x", "merge key")],
-)
-def test_refused_keys(text: str, cause: str) -> None:
+def test_refused_keys() -> None:
     """A duplicate key is refused, as by DVC; so is a merge key, which could grow without bound."""
-    with pytest.raises(ParamsError, match=cause):
-        parse(text)
+    for text, cause in [
+        ("a: 1\na: 2", "duplicate key"),
+        ("a: &x {b: 1}\nc:\n  <<: *x", "merge key"),
+    ]:
+        with pytest.raises(ParamsError, match=cause):
+            parse(text)
 
 
 def test_numbers_are_those_of_dvc() -> None:
@@ -88,46 +65,57 @@ def test_numbers_are_those_of_dvc() -> None:
     assert "must be true or false; received 'yes'" in refusal(of("data.marked", "yes"))[0]
 
 
-def test_anchors_and_merges_are_followed() -> None:
-    """An alias stands for the value of its anchor."""
-    text = changed(train_data__seed="&seed 7", test_data__seed="*seed")
-    assert parse_params(text).test_data.seed == 7
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"data: \xff\xfe", "cannot be read (it is not UTF-8); `git checkout "),
-        (TEXT.encode("utf-16"), "cannot be read (it is not UTF-8); `git checkout "),
-        (b"#" * 10_000_000, "must be at most 20000 bytes"),
-    ],
-    ids=["bytes", "UTF-16", "ten megabytes"],
-)
-def test_file_that_is_no_text(tmp_path: Path, content: bytes, problem: str) -> None:
-    """A file that is not UTF-8, or larger than params can be, is refused."""
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    with pytest.raises((FileError, ParamsError)) as caught:
-        read_params(path)
-    assert str(caught.value).startswith(f"{path}: {problem}")
-
-
-def test_file_that_is_not_there(tmp_path: Path) -> None:
-    """A missing file, or a folder in its place, is reported with the cure."""
-    with pytest.raises(FileError, match=r"No such file or directory.*git checkout"):
-        read_params(tmp_path / "params.yaml")
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    """A file that is missing, not UTF-8 or too large is refused, by its name and with the cure."""
+    path = tmp_path / "other.yaml"
+    with pytest.raises(FileError, match=r"other\.yaml: .*No such file or directory.*git checkout"):
+        read(path)
     with pytest.raises(FileError, match=r"Is a directory.*git checkout"):
-        read_params(tmp_path)
+        read(tmp_path)
+    path.write_bytes(TEXT.encode("utf-16"))
+    with pytest.raises(FileError, match=r"cannot be read \(it is not UTF-8\); `git checkout "):
+        read(path)
+    path.write_bytes(b"#" * 10_000_000)
+    with pytest.raises(ParamsError, match="must be at most 20000 bytes"):
+        read(path)
+    path.write_text("a: {b: 1}\n")
+    assert read(path) == "a: {b: 1}\n"
 
 
-def test_another_name(tmp_path: Path) -> None:
-    """The file can have any name, and errors use that name."""
-    with pytest.raises(FileError, match=r"other\.yaml: cannot be read"):
-        read(tmp_path / "other.yaml")
-    (tmp_path / "other.yaml").write_text("a: {b: 1}\n")
-    assert read(tmp_path / "other.yaml") == "a: {b: 1}\n"
+def parts_of(hint: Any) -> list[Any]:
+    """Return a type and all that it is made of."""
+    return [hint, *(part for each in get_args(hint) for part in parts_of(each))]
 
 
-def test_flatten() -> None:
-    """`flatten` returns values by dotted key."""
-    assert flatten({"a": {"b": 1, "c": {"d": []}}, "e": {}}) == {"a.b": 1, "a.c.d": [], "e": {}}
+def in_words(key: str) -> str:
+    """Return the schema's range for a key, in the words that the key's comment must use."""
+    section, name = key.split(".")
+    hint = Params.__annotations__[section].__annotations__[name]
+    if hint is bool:
+        return "true or false"
+    if get_origin(hint) is Literal:
+        *others, last = get_args(hint)
+        return f"{', '.join(others)} or {last}"
+    parts = parts_of(hint)
+    null = "null or " if NoneType in parts else ""
+    (limits,) = (part for part in parts if isinstance(part, Range))
+    low = f"{limits.min:f}".rstrip("0").rstrip(".")
+    low = low if limits.min_included else f"above {low}"
+    if not limits.max_included:
+        return f"{null}{low}, below {limits.max:g}"
+    if limits.max == 10**15:  # memory runs out sooner
+        return f"{null}{low} or more"
+    return f"{null}{low} to {limits.max:.0f}"
+
+
+def test_each_key_gives_its_range() -> None:
+    """A key's comment says what the key is, the schema's range for it, and why it has its value."""
+    commented = (ROOT / "params.yaml").read_text()
+    for key in KEYS:
+        line = commented.splitlines()[line_of(key, commented)]
+        what, _, why = line.partition(" # ")[2].partition("; ")
+        assert why, key
+        if key == "train.curriculum":
+            assert "{n_steps, epochs, learning_rate}" in what
+        else:
+            assert re.search(rf"(^|[ ,]){re.escape(in_words(key))}$", what), key

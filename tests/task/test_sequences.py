@@ -1,4 +1,4 @@
-"""The tasks: examples computed by hand, and properties that hold for all tasks."""
+"""The tasks: the post's data, examples computed by hand, and properties of all tasks."""
 
 from typing import Any
 
@@ -7,16 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.sections import data_params
+from support.sections import RECIPE, data_params
 from vanilla_lstm.task import sequences
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate, label
 
 
-def test_the_global_generator_is_untouched() -> None:
-    """Generating data draws nothing from NumPy's global generator, which other code may use."""
-    before = np.random.get_state()[1].copy()  # type: ignore[index]
-    generate(5, 1, n_max=5, n_steps=10, targets=[1], insert=3)
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+def test_the_posts_training_data() -> None:
+    """The committed params give the digits and labels that the post's own code gives."""
+    state = np.random.get_state()
+    np.random.seed(1234)
+    digits = np.random.randint(0, 5 - 1, 1000 * 10).reshape(1000, 10, 1)
+    np.random.set_state(state)
+    x, y = generate(1000, 1234, n_max=5, n_steps=10, targets=[1])
+    np.testing.assert_array_equal(x, digits[:, :, 0])
+    np.testing.assert_array_equal(y, digits[:, 1, 0])
+    assert x.dtype == y.dtype == np.uint8
+
+
+def test_what_the_post_leaves_implicit() -> None:
+    """There are four digits and an unused class, and one test sequence is in the training set."""
+    task: dict[str, Any] = {"n_max": 5, "n_steps": 10, "targets": [1]}
+    x, y = generate(1000, RECIPE["train_data"]["seed"], **task)
+    x_test, y_test = generate(1000, RECIPE["test_data"]["seed"], **task)
+    assert np.unique(np.concatenate([x, x_test])).tolist() == [0, 1, 2, 3]
+    assert np.bincount(y, minlength=5).tolist() == [242, 251, 241, 266, 0]
+    assert np.bincount(y_test, minlength=5).tolist() == [233, 247, 247, 273, 0]
+    seen = {sequence.tobytes() for sequence in x}
+    assert sum(sequence.tobytes() in seen for sequence in x_test) == 1
 
 
 CORE = np.array([[3, 1, 0, 2], [2, 2, 3, 3]], np.uint8)
@@ -29,7 +46,6 @@ NO = NO_LABEL
         ([1], False, [1, 2]),
         ([0, 1], False, [0, 0]),  # 3 + 1 = 4, 2 + 2 = 4, both 0 modulo 4
         ([0, 2, 3], False, [1, 0]),  # 3 + 0 + 2 = 5, 2 + 3 + 3 = 8
-        ([0], True, [[3, 1, 0, 2], [2, 2, 3, 3]]),
         ([1], True, [[NO, 3, 1, 0], [NO, 2, 2, 3]]),
         ([0, 1], True, [[NO, 0, 1, 2], [NO, 0, 1, 2]]),  # 1 + 3, 0 + 1, 2 + 0; 2 + 2, 3 + 2, 3 + 3
         ([2, 1], True, [[NO, NO, 0, 1], [NO, NO, 0, 1]]),  # 1 + 3, 0 + 1; 2 + 2, 3 + 2
@@ -99,53 +115,33 @@ def test_inserting_keeps_digits_and_labels(task: dict[str, Any], n_samples: int,
         np.testing.assert_array_equal(y, plain_y)
 
 
-@given(task=tasks, n_samples=sizes, seed=seeds)
-def test_unmarked_distractors_differ_in_symbols_only(
-    task: dict[str, Any], n_samples: int, seed: int
+@given(task=tasks, n_samples=sizes, seed=seeds, more=sizes, chunk=st.integers(1, 60))
+def test_what_changes_nothing_else(
+    task: dict[str, Any], n_samples: int, seed: int, more: int, chunk: int
 ) -> None:
-    """Unmarked distractors have the same values and places; only their symbols differ."""
+    """Unmarked distractors differ in symbols only; more samples begin with the same.
+
+    Drawing the digits in chunks, which limits the memory, changes no digit or label.
+    """
     x, y = generate(n_samples, seed, **task)
-    unmarked_x, unmarked_y = generate(n_samples, seed, **task, marked=False)
-    np.testing.assert_array_equal(unmarked_x, x % task["n_max"])
-    np.testing.assert_array_equal(unmarked_y, y)
-
-
-@given(task=tasks, n_samples=sizes, seed=seeds, chunk=st.integers(1, 60))
-def test_chunks_do_not_show(task: dict[str, Any], n_samples: int, seed: int, chunk: int) -> None:
-    """Drawing the digits in chunks limits the memory and changes no digit or label."""
-    whole = generate(n_samples, seed, **task)
+    others = [
+        generate(n_samples, seed, **task, marked=False),
+        generate(n_samples + more, seed, **task),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences, "_CHUNK", chunk)
-        parts = generate(n_samples, seed, **task)
-    np.testing.assert_array_equal(parts[0], whole[0])
-    np.testing.assert_array_equal(parts[1], whole[1])
-
-
-@given(task=tasks, n_samples=sizes, seed=seeds, more=sizes)
-def test_more_samples_begin_with_the_same(
-    task: dict[str, Any], n_samples: int, seed: int, more: int
-) -> None:
-    """A larger data set with the same seed begins with the smaller one."""
-    x, y = generate(n_samples, seed, **task)
-    larger_x, larger_y = generate(n_samples + more, seed, **task)
-    np.testing.assert_array_equal(larger_x[:n_samples], x)
-    np.testing.assert_array_equal(larger_y[:n_samples], y)
-
-
-def test_distractors_are_at_random_places() -> None:
-    """Every place has a distractor in 5 of 15 sequences, within five standard deviations."""
-    x, _ = generate(3000, 7, n_max=5, n_steps=10, targets=[1], insert=5)
-    share = (x >= 5).mean(0)
-    assert np.abs(share - 1 / 3).max() < 5 * (1 / 3 * 2 / 3 / 3000) ** 0.5
+        others.append(generate(n_samples, seed, **task))
+    for (other_x, other_y), expected in zip(others, [x % task["n_max"], x, x], strict=True):
+        np.testing.assert_array_equal(other_x[:n_samples], expected)
+        np.testing.assert_array_equal(other_y[:n_samples], y)
 
 
 PADDED: dict[str, Any] = {"n_max": 5, "n_steps": 3, "targets": [1], "insert": 4, "min_insert": 1}
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-def test_each_sequence_has_its_own_number_of_distractors(per_step: bool) -> None:
+def test_each_sequence_has_its_own_number_of_distractors() -> None:
     """Every number of distractors occurs equally often; padding is on the left."""
-    x, y = generate(4000, 7, **PADDED, per_step=per_step)
+    x, y = generate(4000, 7, **PADDED, per_step=True)
     is_pad, is_core = x == PAD, x < 4
     n_inserted = (~is_pad & ~is_core).sum(1)
     assert (is_pad[:, :-1] >= is_pad[:, 1:]).all()
@@ -153,14 +149,10 @@ def test_each_sequence_has_its_own_number_of_distractors(per_step: bool) -> None
     counts = np.bincount(n_inserted, minlength=5)
     assert counts[0] == 0
     assert np.abs(counts[1:] - 1000).max() < 5 * np.sqrt(750)
-    plain = {**PADDED, "insert": 0, "min_insert": None}
-    digits, labels = generate(4000, 7, **plain, per_step=per_step)
+    digits, labels = generate(4000, 7, **{**PADDED, "insert": 0, "min_insert": None}, per_step=True)
     assert (x[is_core].reshape(-1, 3) == digits).all()
-    if per_step:
-        assert (y[is_core].reshape(-1, 3) == labels).all()
-        assert (y[~is_core] == NO_LABEL).all()
-    else:
-        assert (y == labels).all()
+    assert (y[is_core].reshape(-1, 3) == labels).all()
+    assert (y[~is_core] == NO_LABEL).all()
 
 
 def test_padded_digits_are_at_random_places() -> None:

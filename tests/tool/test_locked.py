@@ -6,6 +6,7 @@ import pytest
 import yaml
 from dvc.utils.serialize import dumps_yaml
 
+from dvc_mlflow.pipeline.tags import STAGE
 from support.locked import Locked, locked, read
 from support.pipelines import Stages, makes
 
@@ -68,10 +69,20 @@ def written(project: Locked) -> dict[str, bytes]:
 
 @pytest.mark.pipeline
 def test_as_dvc_writes_it(tmp_path: Path) -> None:
-    """DVC finds all up to date, and when it runs all stages, all files stay the same."""
+    """DVC finds all up to date, and when it runs all stages, all files stay the same.
+
+    The tool reads it without a complaint, and writes nothing.
+    """
     project = locked(tmp_path / "project", STAGES, PARAMS, FILES, tracked=["data"])
-    assert "up to date" in project.dvc("status").stdout
     before = written(project)
+    found = read(project)
+    assert (found.problems, found.reasons) == ([], {})
+    assert [(row.tags[STAGE], row.notes) for row in found.rows] == [
+        ("inside", []),
+        ("items@2.5", []),
+    ]
+    assert written(project) == before
+    assert "up to date" in project.dvc("status").stdout
     ours = dumps_yaml(yaml.load(before.pop("dvc.lock"), yaml.CSafeLoader))
     (project.path / "dvc.lock").unlink()
     project.dvc("repro", "-f")
@@ -79,24 +90,3 @@ def test_as_dvc_writes_it(tmp_path: Path) -> None:
     assert after.pop("dvc.lock").decode() == ours
     uncached = {".dvc/cache/files/md5/b1/d1ee6db4a7a9c3150ed9c41ed4c891": b'{"n": 1}\n'}
     assert after == before | uncached  # DVC's run cache keeps what dvc.yaml does not
-
-
-def test_read(tmp_path: Path) -> None:
-    """The tool reads it without a complaint, and writes nothing."""
-    project = locked(tmp_path / "project", STAGES, PARAMS, FILES)
-    before = written(project)
-    found = read(project)
-    assert (found.problems, found.reasons) == ([], {})
-    assert [(row.tags["dvc.stage"], row.notes) for row in found.rows] == [
-        ("inside", []),
-        ("items@2.5", []),
-    ]
-    assert written(project) == before
-
-
-def test_only_some(tmp_path: Path) -> None:
-    """Stages that have not run are not in dvc.lock."""
-    project = locked(tmp_path / "project", STAGES, PARAMS, FILES, only=["folder", "items@2.5"])
-    assert {*read(project).reasons} == {"items@1", "inside"}
-    project.ran("items@1", "inside")
-    assert read(project).reasons == {}

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from support.pipelines import Repository, evaluate, finished, reproduce, train
+from dvc_mlflow.errors import ToolError
+from dvc_mlflow.pipeline.tags import EXPERIMENT, LOCK
+from dvc_mlflow.store.named_row import read_run
+from support.locked import Locked, evaluated, locked
+from support.pipelines import evaluate, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -12,96 +16,53 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+@pytest.fixture
+def project(tmp_path: Path) -> Locked:
     """A pipeline with three rows: two of one training, and one in another MLflow experiment."""
-    stages = {
-        "train": train("raw.txt"),
-        "a": evaluate("a"),
-        "own": {**evaluate("b", "raw.txt"), "meta": {"mlflow": {"experiment": "own"}}},
-    }
-    made = finished(tmp_path_factory.mktemp("called") / "project", stages)
+    own = {**evaluate("b", "raw.txt"), "meta": {"mlflow": {"experiment": "own"}}}
+    stages = {"train": train("raw.txt"), "a": evaluate("a"), "own": own}
+    made = locked(tmp_path / "project", stages, files=evaluated())
+    made.add_store()
+    made.commit()
     made.record()
-    reproduce(made, {"a": 2})
-    assert len(made.rows()) == 3
+    made.again(evaluated(a=2), {"a": 2})
+    made.record()
     return made
 
 
-def test_by_name_and_digits(project: Repository) -> None:
-    """A name is enough, in any experiment; so are its digits if no other row has them."""
-    for row in project.rows():
-        name = row.info.run_name or ""
-        said = project.tool("restore", name)
-        assert said.status == 0
-        assert said.out.startswith("restored/")
-        assert (project.path / "restored" / name.replace(" ", "-")).is_dir()
-    (own,) = [row for row in project.rows() if "dvc-mlflow.lock.own" in row.data.tags]
-    assert (own.info.run_name or "")[:7] == own.data.tags["dvc-mlflow.lock.own"][:7]
-    project.client.update_run(own.info.run_id, name=f'it\'s "mine" 100% {own.info.run_name}')
-    for called in (own.info.run_name, f'it\'s "mine" 100% {own.info.run_name}', own.info.run_id):
-        assert project.tool("restore", called or "").out.startswith("restored/")
+def test_called(project: Locked) -> None:
+    """A name is enough, in any experiment, or four digits of it, unless several rows have them.
 
-
-def test_by_the_first_digits(project: Repository) -> None:
-    """Four or more of a row's digits are enough, unless several rows have them: they are named."""
-    first, second = (row for row in project.rows() if "dvc-mlflow.lock.train" in row.data.tags)
-    own = [(row.info.run_name or "").split()[0] for row in (first, second)]
-    for digits in own:
-        for n in (4, 5, 6):
-            said = project.tool("restore", digits[:n])
-            assert said.out.splitlines()[-1].startswith("restored/"), said
-            assert digits in said.out
-        assert project.tool("restore", digits[:3]).status == 1
-    shared = first.data.tags["dvc-mlflow.lock.train"][:5]
-    assert shared == second.data.tags["dvc-mlflow.lock.train"][:5]
-    said = project.tool("restore", shared)
-    assert (said.status, said.error.count("\n")) == (1, 1)
-    assert all(row.info.run_id in said.error for row in (first, second))
-
-
-def test_by_experiment(tmp_path: Path) -> None:
-    """The name of a DVC experiment is enough, but for a row with that name."""
-    project = finished(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
-    project.record()
-    project.dvc("exp", "run", "-q", "-S", "a=3", "-n", "wide")
-    project.record("--all")
-    wide, first = sorted(project.rows(), key=lambda row: row.data.params["a"], reverse=True)
-    said = project.tool("restore", "wide")
-    assert (said.status, said.error) == (0, "")
-    assert (wide.info.run_name or "").replace(" ", "-") in said.out
-    project.client.update_run(first.info.run_id, name="wide")
-    assert f"wide-{first.info.run_id[:8]}" in project.tool("restore", "wide").out
-
-
-def test_without_a_default_experiment(tmp_path: Path) -> None:
-    """A name is enough where all rows are in an experiment that dvc.yaml names, also to forget."""
-    stage = {**evaluate("b", "raw.txt"), "meta": {"mlflow": {"experiment": "own"}}}
-    project = finished(tmp_path / "project", {"own": stage})
-    project.record()
-    (row,) = project.rows()
-    said = project.tool("restore", row.data.tags["dvc-mlflow.lock.own"][:7])
-    assert (said.status, said.error) == (0, "")
-    assert project.tool("forget", row.info.run_name or "").status == 0
-    assert project.rows() == []
-
-
-def test_several(project: Repository) -> None:
-    """If several rows are called so, one line names them."""
-    rows = [row for row in project.rows() if "dvc-mlflow.lock.train" in row.data.tags]
-    for row in rows:
-        project.client.update_run(row.info.run_id, name="same")
-    for command in ("restore", "forget", "promote"):
-        said = project.tool(command, "same")
-        assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
-        assert said.error.startswith("dvc-mlflow: 'same': 2 rows are called so: 'same' (")
-        assert all(row.info.run_id in said.error for row in rows)
+    A DVC experiment's name is enough, too, but for a row with that name.
+    """
+    (own,) = [row for row in project.rows() if f"{LOCK}own" in row.data.tags]
+    first, second = [row for row in project.rows() if f"{LOCK}train" in row.data.tags]
+    client, former = project.client, own.info.run_name or ""
+    assert former[:7] == own.data.tags[f"{LOCK}own"][:7]
+    odd = f'it\'s "mine" 100% {former}'
+    client.update_run(own.info.run_id, name=odd)
+    client.set_tag(second.info.run_id, EXPERIMENT, "wide")
+    expected = {odd: own, former: own, "wide": second}
+    for run in (first, second, own):
+        digits = former[:7] if run is own else (run.info.run_name or "")[:7]
+        expected |= {run.info.run_id: run, **{digits[:n]: run for n in (4, 5, 6, 7)}}
+        with pytest.raises(ToolError, match="four or more of its digits"):
+            read_run(project.path, digits[:3])
+    for name, run in expected.items():
+        assert read_run(project.path, name).info.run_id == run.info.run_id, name
+    client.update_run(first.info.run_id, name="wide")
+    assert read_run(project.path, "wide").info.run_id == first.info.run_id
+    shared = first.data.tags[f"{LOCK}train"][:5]
+    assert shared == second.data.tags[f"{LOCK}train"][:5]
+    with pytest.raises(ToolError, match=f"'{shared}': 2 rows are called so: "):
+        read_run(project.path, shared)
 
 
 NONE = ["", "nothing", "0000000", "%", "' or '1' = '1", "\\", "x" * 9000, "../x", "x; touch hacked"]
 
 
-def test_none(project: Repository) -> None:
-    """If no row is called so, one line says what names a row."""
+def test_refused(project: Locked) -> None:
+    """If no row or several rows are called so, one line says what names a row, or names them."""
     rule = "ROW must be a row's name, four or more of its digits, its run id or its experiment"
     for name in [*NONE, "\x1b[31m"]:
         said = project.tool("restore", name)
@@ -109,3 +70,11 @@ def test_none(project: Repository) -> None:
         assert rule in said.error
         assert "\x1b" not in said.error
     assert not (project.path / "hacked").exists()
+    rows = [row for row in project.rows() if f"{LOCK}train" in row.data.tags]
+    for row in rows:
+        project.client.update_run(row.info.run_id, name="same")
+    for command in ("restore", "forget", "promote"):
+        said = project.tool(command, "same")
+        assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)
+        assert said.error.startswith("dvc-mlflow: 'same': 2 rows are called so: 'same' (")
+        assert all(row.info.run_id in said.error for row in rows)

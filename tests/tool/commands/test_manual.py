@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from support.clone import ROOT, Clone, environment
-from support.example import EXAMPLE, plain_example
 from support.installing import TOOL, copied_repository
-from support.pipelines import Repository
-from support.servers import answers, running
+from support.promoting import registrable
+from support.servers import answers, free_port, running
 
 README, MANUAL = ((TOOL / name).read_text() for name in ("README.md", "MANUAL.md"))
 
@@ -24,24 +23,6 @@ def commands(text: str) -> list[str]:
     """Return the commands of a page, in order."""
     blocks = re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S)
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The example, with results in two commits, and no row."""
-    project = Repository(plain_example(tmp_path_factory.mktemp("own") / "project").path)
-    (section,) = re.findall(
-        r"^```yaml\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S
-    )
-    file = project.path / "dvc.yaml"
-    measures = "  evaluate:\n"
-    promote = "    meta: {mlflow: {promote: [-evaluate/test/loss]}}\n"
-    file.write_text(file.read_text().replace(measures, f"{measures}{promote}") + section)
-    for passes in (3, 4):
-        Clone(project.path).set({"train.passes": passes})
-        project.dvc("repro")
-        project.commit(f"{passes} passes")
-    return project
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +40,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.rest
-def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
+def test_commands(path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
-    address = copied_repository(tmp_path / "this")
+    pipeline = registrable(tmp_path / "own")  # with two results, as `forget` takes one
+    pipeline.remove_store()
+    address, port = copied_repository(tmp_path / "this"), free_port()
     with ExitStack() as servers:
         for command in [*commands(README), *commands(MANUAL)]:
             values = {"this repository": address, "row": ""}
@@ -70,7 +53,8 @@ def test_commands(pipeline: Repository, path: str, tmp_path: Path) -> None:
             for name, value in values.items():
                 command = command.replace(f"<{name}>", value)  # noqa: PLW2901
             if command.startswith("dvc-mlflow ui"):
-                ready = partial(answers, "http://127.0.0.1:5000")
+                command = re.sub(" ui.*", f" ui --port {port}", command)  # noqa: PLW2901
+                ready = partial(answers, f"http://127.0.0.1:{port}")
                 shown = environment(PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
                 ui = running(["bash", "-c", f"exec {command}"], ready, cwd=pipeline.path, env=shown)
                 servers.enter_context(ui)

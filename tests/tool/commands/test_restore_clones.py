@@ -9,8 +9,9 @@ import pytest
 
 from support.clone import environment
 from support.hostile import lets_row_name
-from support.pipelines import Repository, finished, makes, repository
-from support.restoring import folder_of, only_folder, restore, restored
+from support.locked import locked
+from support.pipelines import Repository, finished, makes
+from support.restoring import folder_of, no_worktree, only_folder, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -31,26 +32,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def clone_of(made: Repository, path: Path, *options: str) -> Repository:
-    """Clone a repository by git, and give the clone the rows of the first one."""
+    """Clone a repository by git, and give the clone its rows and the files of DVC's cache."""
     command = ["git", "clone", "-q", *options, f"file://{made.path}", f"{path}"]
     subprocess.run(command, env=environment(), check=True)
     shutil.copy(made.path / "mlflow.db", path)
+    shutil.copytree(made.path / ".dvc/cache", path / ".dvc/cache")
     return Repository(path)
-
-
-def with_cache(clone: Repository, made: Repository) -> Repository:
-    """Give a clone the files of DVC's cache."""
-    shutil.copytree(made.path / ".dvc/cache", clone.path / ".dvc/cache")
-    return clone
 
 
 def test_submodule(made: Repository, tmp_path: Path) -> None:
     """In a git submodule, a row is restored, and plain `dvc` works in its folder."""
-    above = Repository(tmp_path)
+    above, clone = Repository(tmp_path), Repository(tmp_path / "sub")
     above.git("init", "-q")
     add = ("submodule", "add", "-q", "--name", "other", f"file://{made.path}", "sub")
     above.git("-c", "protocol.file.allow=always", *add)
-    clone = with_cache(Repository(tmp_path / "sub"), made)
+    shutil.copytree(made.path / ".dvc/cache", clone.path / ".dvc/cache")
     shutil.copy(made.path / "mlflow.db", clone.path)
     before = above.git("status", "--porcelain"), clone.git("config", "--list", "--local")
     restored(clone, clone.rows()[0])
@@ -59,7 +55,7 @@ def test_submodule(made: Repository, tmp_path: Path) -> None:
 
 def test_sparse_checkout(made: Repository, tmp_path: Path) -> None:
     """In a sparse checkout, a row is restored whole, and the checkout stays sparse."""
-    clone = with_cache(clone_of(made, tmp_path / "clone"), made)
+    clone = clone_of(made, tmp_path / "clone")
     clone.git("sparse-checkout", "set", "--no-cone", "/.dvc/", "/.gitignore")
     folder = restored(clone, clone.rows()[0])
     assert (folder.path / "raw.txt").read_text() == "1\n"
@@ -68,77 +64,36 @@ def test_sparse_checkout(made: Repository, tmp_path: Path) -> None:
     assert clone.git("sparse-checkout", "list") == "/.dvc/\n/.gitignore"
 
 
-def test_settings_that_dvc_refuses(made: Repository, tmp_path: Path) -> None:
-    """A row whose commit has settings that DVC refuses is restored, as far as its files are there.
-
-    What is missing is named, and nothing of it stays in git's list of worktrees.
-    """
-    project = made.copy_whole(tmp_path / "project")
-    config = project.path / ".dvc/config"
-    config.write_text("['remote \"a\"']\n    url = https://example.org/x\n    auth = token\n")
-    project.git("commit", "-q", "-a", "-m", "Settings that DVC refuses")
-    commit, tree = project.git("rev-parse", "HEAD"), project.git("rev-parse", "HEAD^{tree}")
-    run_id = lets_row_name(project, commit, tree)
-    config.write_text("[core]\n    remote = a\n['remote \"a\"']\n    url = /nowhere/at/all\n")
-    project.git("commit", "-q", "-a", "-m", "Settings that it reads")
-    assert restore(project, run_id).status == 0
-    project.run("rm", "-r", ".dvc/cache", "restored", "d")
-    said = restore(project, run_id)
-    assert (said.status, ": d (md5 " in said.error) == (1, True)
-    assert (only_folder(project) / "m.json").exists()
-    assert project.git("worktree", "list").count("restored") == 1
-
-
-def folder_in_git(path: Path, x: str = "1\n") -> Repository:
-    """Make a pipeline that is recorded, and whose commit has its output folder, with a file `x`."""
-    stage = makes({"d/x": "1\n", "d/y": "2\n"}, deps=["raw.txt"], outs=["d"])
-    project = repository(path, {"one": stage})
-    project.dvc("repro", "-q")
-    project.write({"d/x": x})
-    project.git("add", "-f", "d")
-    project.commit("The results")
-    project.record("--all")
-    return project
-
-
 def test_folder_that_git_has_too(tmp_path: Path) -> None:
-    """An output folder that git tracks comes from git if DVC's cache lacks it."""
-    project = folder_in_git(tmp_path / "project")
-    (run,) = project.rows()
-    shutil.rmtree(project.path / ".dvc/cache")
-    said = restore(project, run)
-    assert (said.status, said.error) == (0, ""), said
-    folder = folder_of(project, said)
-    assert {path.name: path.read_text() for path in (folder.path / "d").iterdir()} == {
-        "x": "1\n",
-        "y": "2\n",
-    }
-    assert folder.git("status", "--porcelain") == ""
+    """An output folder that git tracks comes from git if DVC's cache lacks it.
+
+    With another content there, it is named, and stays as git has it.
+    """
+    stage = {"cmd": "run", "deps": ["raw.txt"], "outs": ["d"]}
+    for x in ("1\n", "another one\n"):
+        files = {"d/x": "1\n", "d/y": "2\n"}
+        project = locked(tmp_path / x.strip(), {"one": stage}, files=files)
+        project.add_store()
+        project.write({"d/x": x})
+        project.git("add", "-f", "d")
+        project.commit("The results")
+        project.record("--all")
+        shutil.rmtree(project.path / ".dvc/cache")
+        said = restore(project, project.rows()[0])
+        folder = only_folder(project)
+        assert {path.name: path.read_text() for path in (folder / "d").iterdir()} == {
+            "x": x,
+            "y": "2\n",
+        }
+        assert Repository(folder).git("status", "--porcelain") == ""
+        assert (said.status, ": d (md5 " in said.error) == ((0, False) if x == "1\n" else (1, True))
 
 
-def test_folder_that_git_has_otherwise(tmp_path: Path) -> None:
-    """An output folder that git has with another content is named, and stays as git has it."""
-    project = folder_in_git(tmp_path / "project", "another one\n")
-    (run,) = project.rows()
-    shutil.rmtree(project.path / ".dvc/cache")
-    said = restore(project, run)
-    assert said.status == 1
-    (line,) = said.error.splitlines()
-    assert ": d (md5 " in line
-    assert (only_folder(project) / "d/x").read_text() == "another one\n"
+def test_what_git_or_the_lock_lacks(made: Repository, tmp_path: Path) -> None:
+    """A file of a row's commit that git lacks is named, and all else restored.
 
-
-def test_objects_that_git_lacks(made: Repository, tmp_path: Path) -> None:
-    """In a partial clone without its server, a row is restored but for outputs that it names."""
-    clone = clone_of(made, tmp_path / "clone", "--filter=tree:0")
-    clone.git("remote", "set-url", "origin", "file:///nowhere")
-    said = restore(clone, clone.rows()[0])
-    assert (said.status, ": o.txt (md5 " in said.error) == (1, True), said
-    assert json.loads((only_folder(clone) / "m.json").read_text()) == {"n": 1}
-
-
-def test_file_that_git_lacks(made: Repository, tmp_path: Path) -> None:
-    """A file of a row's commit that git lacks is named; all else is restored."""
+    So is a result that the commit's dvc.lock does not have; nobody is accused of it.
+    """
     project = made.copy_whole(tmp_path / "project")
     blob = project.git("rev-parse", "HEAD:raw.txt")
     (project.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
@@ -146,20 +101,24 @@ def test_file_that_git_lacks(made: Repository, tmp_path: Path) -> None:
     assert said.status == 1
     assert "raw.txt is missing: git lacks it" in said.error
     assert (only_folder(project) / "d/x").read_text() == "1\n"
+    commit, tree = project.git("rev-parse", "HEAD"), project.git("rev-parse", "HEAD^{tree}")
+    (project.path / "restored").rename(tmp_path / "before")
+    said = restore(project, lets_row_name(project, commit, tree, "f" * 32))
+    assert said.status == 1
+    assert ": the dvc.lock of its git tree lacks it\n" in said.error
 
 
-def test_commit_that_git_lacks(made: Repository, tmp_path: Path) -> None:
+def test_partial_clone(made: Repository, tmp_path: Path) -> None:
     """If git has nothing of a row's commit, one line says so, and no folder is made.
 
-    Once its server answers, the row is restored.
+    Once its server answers, the row is restored; then without it, but for outputs that it names.
     """
     made = made.copy_whole(tmp_path / "made")
     run = made.rows()[0]
     made.commit("Another commit")
     made.git("rm", "-q", "-r", "--cached", ".")
     made.git("commit", "-q", "-m", "Nothing")
-    clone = with_cache(clone_of(made, tmp_path / "clone", "--filter=tree:0", "--no-checkout"), made)
-    (clone.path / ".dvc/tmp").mkdir()
+    clone = clone_of(made, tmp_path / "clone", "--filter=tree:0", "--no-checkout")
     clone.git("remote", "set-url", "origin", "file:///nowhere")
     said = restore(clone, run)
     assert (said.status, said.error.count("\n")) == (1, 1)
@@ -168,13 +127,31 @@ def test_commit_that_git_lacks(made: Repository, tmp_path: Path) -> None:
     assert clone.git("worktree", "list").count("\n") == 0
     clone.git("remote", "set-url", "origin", f"file://{made.path}")
     assert restore(clone, run).status == 0
+    clone.git("remote", "set-url", "origin", "file:///nowhere")
+    clone.run("rm", "-r", "restored", ".dvc/cache")
+    said = restore(clone, run)
+    assert (said.status, ": o.txt (md5 " in said.error) == (1, True), said
+    assert json.loads((only_folder(clone) / "m.json").read_text()) == {"n": 1}
 
 
-def test_result_that_no_lock_has(made: Repository, tmp_path: Path) -> None:
-    """If no dvc.lock has a row's result, one line says that, and accuses nobody."""
+def test_moved_and_copied(made: Repository, tmp_path: Path) -> None:
+    """A folder that has lost its repository, or is another one's, is named and stays as it is.
+
+    Git's own command brings back one that was moved with its repository.
+    """
     project = made.copy_whole(tmp_path / "project")
-    commit, tree = project.git("rev-parse", "HEAD"), project.git("rev-parse", "HEAD^{tree}")
-    said = restore(project, lets_row_name(project, commit, tree, "f" * 32))
-    assert said.status == 1
-    (line,) = said.error.splitlines()
-    assert line.endswith(": the dvc.lock of its git tree lacks it")
+    (run,) = project.rows()
+    name = restored(project, run).path.name
+    copied = Repository(Path(shutil.copytree(project.path, tmp_path / "copied", symlinks=True)))
+    said, place = restore(copied, run), copied.path / "restored" / name
+    assert (said.status, said.error) == (1, no_worktree(place))
+    shutil.rmtree(place)
+    assert restore(copied, run).status == 0
+    assert "already exists" in restore(project, run).out
+    moved = Repository(project.path.rename(tmp_path / "moved"))
+    said, place = restore(moved, run), moved.path / "restored" / name
+    assert (said.status, said.error) == (1, no_worktree(place))
+    moved.run("git", "worktree", "repair", place)
+    said = restore(moved, run)
+    assert (said.status, said.error, folder_of(moved, said).path) == (0, "", place)
+    assert "already exists" in said.out

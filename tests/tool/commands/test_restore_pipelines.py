@@ -5,20 +5,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
+from dvc_mlflow.pipeline.tags import KEPT, LACKS, MD5, STAGE, UNREAD
+from support.locked import evaluated, locked, trained
 from support.pipelines import (
-    PARAMS,
     TWO_EVALUATIONS,
     Repository,
     evaluate,
-    finished,
     last,
-    makes,
     prepare,
     repository,
     reproduce,
@@ -31,99 +27,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
-CODE = {"code.sh": "cat raw.txt\n"}
 
-
-def hashed(content: bytes) -> str:
-    """Return the md5 of bytes."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def scripted(stages: dict[str, Any]) -> dict[str, Any]:
-    """Return stages whose first one runs a script that a dep names."""
-    name, first = next(iter(stages.items()))
-    own = {"cmd": "sh code.sh > data.txt", "deps": ["raw.txt", "code.sh"], "outs": ["data.txt"]}
-    return {**stages, name: {**first, **own}}
-
-
-def item(each: str) -> dict[str, Any]:
-    """Return the stage of an item: it makes a model and a score of its own."""
-    return {
-        "cmd": f"mkdir -p {each}; cat data.txt > {each}/model.txt; "
-        f"""echo "{{\\"score\\": $(sed -n 's/^rate: //p' params.yaml)}}" > {each}/score.json""",
-        "deps": ["data.txt"],
-        "params": ["rate"],
-        "outs": [f"{each}/model.txt"],
-        "metrics": [{f"{each}/score.json": {"cache": False}}],
-    }
-
-
-COMPARISON = {
-    "cmd": 'cat one/score.json two/score.json > both.txt; echo "{\\"n\\": 2}" > compared.json',
-    "deps": ["one/score.json", "two/score.json"],
-    "outs": ["both.txt"],
-    "metrics": [{"compared.json": {"cache": False}}],
-}
-FOREACH: dict[str, Any] = {"foreach": ["one", "two"], "do": item("${item}")}
-MATRIX: dict[str, Any] = {
-    "matrix": {"size": ["one", "two"], "kind": ["a", "b"]},
-    **item("${item.size}/${item.kind}"),
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "siblings": scripted(TWO_EVALUATIONS),
-    "foreach": {"prepare": prepare(), "fit": FOREACH, "compare": COMPARISON},
-    "matrix": {"prepare": prepare(), "fit": MATRIX},
-}
-ACTIONS = [
-    "repro",
-    "live",
-    "a",
-    "b",
-    "train",
-    "fit",
-    "rate",
-    "a=",
-    "b=",
-    "code",
-    "record",
-    "commit",
-]
-ACTIONS += ["stages"]
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline of two siblings that has run and is committed but for dvc.lock: copy it."""
-    folder = tmp_path_factory.mktemp("made")
-    project = repository(folder / "project", SHAPES["siblings"], files=CODE)
-    project.dvc("repro", "-q")
-    return project
-
-
-@pytest.fixture
-def project(made: Repository, tmp_path: Path) -> Repository:
-    """A copy of that pipeline."""
-    return made.copy(tmp_path / "project")
-
-
-def act(project: Repository, action: str, n: int) -> None:
-    """Do something to a pipeline, as its user might; `n` is another number each time."""
-    if action == "repro":
-        project.dvc("repro", "-q")
-    elif action == "live":
-        project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
-    elif action in ("a", "b", "train", "fit"):
-        project.dvc("repro", "-q", action, check=False)  # not every pipeline has it
-    elif action in ("rate", "a=", "b="):
-        project.set({action.rstrip("="): n})
-    elif action == "code":
-        project.write({"code.sh": f"cat raw.txt # {n}\n"})
-    elif action == "record":
-        project.record()
-    elif action == "stages":
-        project.choose("prepare")
-    else:
-        project.commit()
+def hashed(text: str) -> str:
+    """Return the md5 of a text."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def check(project: Repository) -> None:
@@ -134,111 +41,30 @@ def check(project: Repository) -> None:
         folder = folder_of(project, said)
         check_md5s(folder.path, run)
         # The other items of a foreach are other rows' results, and inputs can have changed since.
-        status = folder.dvc("status", run.data.tags["dvc.stage"]).stdout
-        assert "up to date" in status or "dvc-mlflow.lacks" in run.data.tags, status
+        status = folder.dvc("status", run.data.tags[STAGE]).stdout
+        assert "up to date" in status or LACKS in run.data.tags, status
         assert "changed outs" not in status
 
 
-@pytest.mark.rest
-@settings(
-    max_examples=3,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],  # shrinking would take many minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(
-    shape=st.sampled_from(sorted(SHAPES)),
-    actions=st.lists(st.sampled_from(ACTIONS), min_size=2, max_size=6),
-)
-def test_any_order(
-    shape: str, actions: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Rows of any pipeline, after any order of runs, edits and commits, can be restored."""
-    project = repository(
-        tmp_path_factory.mktemp("any") / "project", SHAPES[shape], PARAMS, files=CODE
-    )
-    for n, action in enumerate(["repro", *actions, "record"], 2):
-        act(project, action, n)
-    check(project)
+def test_any_order(tmp_path: Path) -> None:
+    """Rows can be restored after any order of runs, edits and commits.
 
-
-def test_code_that_a_later_commit_adds(tmp_path: Path) -> None:
-    """A script that was committed after its result is restored with it."""
-    stage = {"cmd": "sh src/code.sh", "deps": ["src/code.sh"], "outs": ["data.txt"]}
-    project = repository(tmp_path / "project", {"prepare": stage})
-    project.write({"src/code.sh": "echo 1 > data.txt\n"})
-    project.dvc("repro", "-q")
-    project.git("add", "dvc.lock")
-    project.git("commit", "-q", "-m", "Without the code")
-    project.commit("With the code")
-    project.record("--all")
-    (row,) = project.rows()
-    folder = restored(project, row)
-    assert (folder.path / "src" / "code.sh").read_text() == "echo 1 > data.txt\n"
-
-
-@pytest.mark.parametrize("is_old", [False, True])
-def test_data_that_git_has_had(tmp_path: Path, is_old: bool) -> None:
-    """Files that DVC keeps are taken from another commit that has them, if its cache does not.
-
-    A row shows metrics from there, too. A lock of DVC 2 has md5s whatever the line endings.
+    Such are rows whose stages were recorded one by one, and those of code that nobody committed.
     """
-    stage = makes({"data.txt": "1\r\n", "m.json": '{"score": 1}\r\n'}, deps=["raw.txt"])
-    stages = {"fit": {**stage, "outs": ["data.txt"], "metrics": ["m.json"]}}
-    project = finished(tmp_path / "project", stages, data=["raw.txt"])
-    project.git("add", "-f", "raw.txt", "data.txt", "m.json")
-    project.commit("As git had them")
-    if is_old:
-        lock = re.sub(r"\n *hash: md5", "", (project.path / "dvc.lock").read_text())
-        for raw in ((project.path / file).read_bytes() for file in ("data.txt", "m.json")):
-            lock = lock.replace(hashed(raw), hashed(raw.replace(b"\r", b"")))
-        project.write({"dvc.lock": lock})
-    project.git("rm", "-q", "--cached", "raw.txt", "data.txt", "m.json")
-    project.commit("As DVC keeps them")
-    for path in ("raw.txt", "data.txt", "m.json", ".dvc/cache"):
-        project.run("rm", "-r", path)
-    said = project.record("--all")
-    assert (said.error, said.status) == ("", 0)
-    row = project.rows()[-1]
-    assert row.data.metrics == {"fit/score": 1}
-    said = restore(project, row)
-    assert (said.error, said.status) == ("", 0)
-    folder = folder_of(project, said).path
-    assert (folder / "data.txt").read_bytes() == b"1\r\n"
-    assert (folder / "raw.txt").read_text() == "1\n"
-
-
-def test_siblings(project: Repository) -> None:
-    """A row with two evaluations is restored, whichever of them ran last."""
-    project.record()  # DVC has run a, then b
+    own = {"cmd": "sh code.sh > data.txt", "deps": ["raw.txt", "code.sh"], "outs": ["data.txt"]}
+    files = {"code.sh": "cat raw.txt\n"}
+    project = repository(tmp_path / "project", {**TWO_EVALUATIONS, "prepare": own}, files=files)
+    reproduce(project)
     project.set({"a": 2, "b": 2})
     for name in "ba":
         reproduce(project, {}, name)
     assert len(project.rows()) == 3  # between the two, dvc.lock has one old evaluation
-    check(project)
-
-
-def test_untracked_code(tmp_path: Path) -> None:
-    """Untracked scripts are kept, as code may import them, but for what git ignores."""
-    stage = {**train("raw.txt"), "deps": ["raw.txt", "src/train.sh"]}
-    stage["cmd"] = f"sh src/train.sh; {stage['cmd']}"
-    project = repository(tmp_path / "project", {"train": stage})
-    project.write({"src/train.sh": ". lib/extra.sh\n", ".gitignore": "/mlflow.db*\n/secret.py\n"})
     project.commit()
-    others = ["src/.env", "notes.txt", "secret.py", "venv/site-packages/x.py", "large.py"]
-    project.write(dict.fromkeys(others, "PASSWORD=x\n"))
-    project.write({"lib/extra.sh": "true\n", "conf/a.yaml": "a: 1\n"})
-    project.write({"large.py": "#" * 1_000_001})
-    project.dvc("repro", "-q")
-    left = "large.py: it is larger than 1,000,000 bytes"
-    assert project.record().error == f"dvc-mlflow: not kept for `dvc-mlflow restore`: {left}\n"
-    run = last(project)
-    assert run.data.tags["dvc-mlflow.lacks"] == left
-    folder = restored(project, run)
-    assert (folder.path / "lib/extra.sh").exists()
-    assert (folder.path / "conf/a.yaml").exists()
-    assert not [name for name in others if (folder.path / name).exists()]
+    project.write({"code.sh": "cat raw.txt # edited\n"})
+    reproduce(project, {"rate": 2}, "train")
+    reproduce(project)
+    assert len(project.rows()) == 4
+    check(project)
 
 
 def test_one_commit_for_one_state(tmp_path: Path) -> None:
@@ -246,41 +72,149 @@ def test_one_commit_for_one_state(tmp_path: Path) -> None:
 
     While DVC runs stages, each row has a commit of its own, as others can be half-way.
     """
-    stages = {"prepare": prepare(), "fit": FOREACH}
+    do = json.loads(re.sub(r"(model|curve)\.", "${item}.", json.dumps(train())))
+    stages = {"prepare": prepare(), "fit": {"foreach": ["one", "two"], "do": do}}
     project = repository(tmp_path / "project", stages)
     reproduce(project)
     first, second = project.rows()
     assert project.git("for-each-ref", "refs/rows").count("\n") == 0
-    assert first.data.tags["dvc-mlflow.kept"] == second.data.tags["dvc-mlflow.kept"]
-    for run in (first, second):
-        said = restore(project, run)
-        assert (said.status, said.error) == (0, ""), said
-        check_md5s(folder_of(project, said).path, run)
+    assert first.data.tags[KEPT] == second.data.tags[KEPT]
     project.set({"rate": 2})
     project.dvc("repro", "-q")
     project.write({".dvc/tmp/rwlock": '{"write": {"two": {"pid": 1, "cmd": "dvc repro"}}}'})
     project.record()
-    kept = [row.data.tags["dvc-mlflow.kept"] for row in project.rows()[2:]]
+    kept = [row.data.tags[KEPT] for row in project.rows()[2:]]
     subjects = project.git("log", "--no-walk", "--format=%s", *kept)
     assert {*subjects.splitlines()} == {"fit@one", "fit@two"}
+    check(project)
     copied = project.copy(tmp_path / "copied")
     copied.record("--all")
     assert copied.table() == project.table()
 
 
-def test_chosen_stages(project: Repository) -> None:
-    """A row is restored, though dvc.yaml records other stages since."""
-    project.choose("prepare", "train")
+def test_several_dvc_yaml(tmp_path: Path) -> None:
+    """A row of stages in two dvc.yaml files is restored with both locks, which nobody committed."""
+    inner = {
+        "cmd": "sh a.sh",
+        "wdir": "work",
+        "deps": ["../../model.txt", "a.sh"],
+        "params": [{"../../params.yaml": ["a"]}],
+        "metrics": ["a.json"],
+    }
+    files = {"inner/dvc.yaml": json.dumps({"stages": {"a": inner}}), "inner/work/a.sh": "run\n"}
+    files |= {**trained(), "inner/work/a.json": '{"score": 1}'}
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=files)
+    project.run("rm", "dvc.lock", "inner/dvc.lock")
+    project.add_store()
     project.commit()
+    project.ran()
     project.record()
-    run = last(project)
+    (run,) = project.rows()
+    assert {f"{MD5}model.txt", f"{MD5}inner/work/a.json"} <= run.data.tags.keys()
+    folder = restored(project, run)
+    assert (folder.path / "inner/dvc.lock").exists()
+
+
+def test_code_that_a_later_commit_adds(tmp_path: Path) -> None:
+    """A script that was committed after its result is restored with it."""
+    stage = {"cmd": "sh src/code.sh", "deps": ["src/code.sh"], "outs": ["data.txt"]}
+    files = {"src/code.sh": "echo 1 > data.txt\n", "data.txt": "1\n"}
+    project = locked(tmp_path / "project", {"prepare": stage}, files=files)
+    project.add_store()
+    project.git("add", "--all", ":!src")
+    project.git("commit", "-q", "-m", "Without the code")
+    project.commit("With the code")
+    project.record("--all")
+    (row,) = project.rows()
+    assert (restored(project, row).path / "src/code.sh").read_text() == "echo 1 > data.txt\n"
+
+
+def test_data_that_git_has_had(tmp_path: Path) -> None:
+    """Files that DVC keeps are taken from another commit that has them, if its cache does not.
+
+    A row shows metrics from there, too. A lock of DVC 2 has md5s whatever the line endings.
+    """
+    files = {"data.txt": "1\r\n", "old.txt": "2\r\n", "m.json": '{"score": 1}\r\n'}
+    files["old.json"] = '{"loss": 2}\r\n'
+    outs = {"outs": ["data.txt", "old.txt"], "metrics": ["m.json", "old.json"]}
+    stage = {"cmd": "run", "deps": ["raw.txt"], **outs}
+    project = locked(tmp_path / "project", {"fit": stage}, files=files, tracked=["raw.txt"])
+    project.add_store()
+    lock = project.lock
+    for name in ("old.txt", "old.json"):
+        entry = lock[lock.index(f"path: {name}\n") :].partition("size:")[0]
+        old = entry.replace(hashed(files[name]), hashed(files[name].replace("\r", "")))
+        lock = lock.replace(entry, re.sub(r"\n *hash: md5", "", old))
+    project.write({"dvc.lock": lock})
+    project.git("add", "-f", "raw.txt", *files)
+    project.commit("As git had them")
+    project.git("rm", "-q", "--cached", "raw.txt", *files)
+    project.commit("As DVC keeps them")
+    project.run("rm", "-r", "raw.txt", *files, ".dvc/cache")
+    said = project.record("--all")
+    assert (said.error, said.status) == ("", 0)
+    (row,) = project.rows()
+    assert row.data.metrics == {"fit/m/score": 1, "fit/old/loss": 2}
+    said = restore(project, row)
+    assert (said.error, said.status) == ("", 0)
+    folder = folder_of(project, said).path
+    for name, text in {**files, "raw.txt": "1\n"}.items():
+        assert (folder / name).read_bytes() == text.encode()
+
+
+def test_uncommitted_code(tmp_path: Path) -> None:
+    """Code that nobody has committed is kept: what was edited, scripts, and what is below a dep.
+
+    What git ignores is not; what cannot be kept is named on stderr and in the row.
+    """
+    stage = {**train("raw.txt"), "deps": ["raw.txt", "src"]}
+    files = {"src/train.sh": "old\n"}
+    project = repository(tmp_path / "project", {"train": stage}, files=files)
+    project.write({".gitignore": "/mlflow.db*\n/secret.py\n"})
+    project.commit()
+    others = [".env", "notes.txt", "secret.py", "venv/site-packages/x.py", "src/large.bin"]
+    project.write({**dict.fromkeys(others, "PASSWORD=x\n"), "src/large.bin": "#" * 1_000_001})
+    kept = {"src/train.sh": ". lib/extra.sh\n", "src/new": "1\n", "conf/a.yaml": "a: 1\n"}
+    project.write({**kept, "lib/extra.sh": "true\n"})
+    project.run("git", "init", "-q", "src/other")
+    project.write({"src/other/file": "1"})
+    project.dvc("repro", "-q")
+    said, run = project.record(), last(project)
+    lacks = ["src/large.bin: it is larger than 1,000,000 bytes", "src/other/: it is a git"]
+    for line in lacks:
+        assert line in said.error
+        assert line in run.data.tags[LACKS]
+    said = restore(project, run)
+    assert said.status == 0, said
+    folder = folder_of(project, said).path
+    check_md5s(folder, run)
+    assert {name: (folder / name).read_text() for name in kept} == kept
+    assert (folder / "lib/extra.sh").exists()
+    assert not [name for name in [*others, "src/other"] if (folder / name).exists()]
+
+
+def test_later_dvc_yaml(tmp_path: Path) -> None:
+    """A committed result is restored if dvc.yaml has become another since, so that it differs."""
+    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    project.add_store()
+    project.commit()
+    edge = {"b": evaluate("b", "model.txt", "data.txt")}  # DVC has not run it so
+    project.write({"dvc.yaml": json.dumps({"stages": {**TWO_EVALUATIONS, **edge}})})
+    project.choose("train", "b")
+    project.record()
+    (run,) = project.rows()
+    assert restore(project, run).status == 0
     project.write({"dvc.yaml": json.dumps({"stages": {"b": evaluate("b", "raw.txt")}})})
     project.commit()
-    restored(project, run)
+    shutil.rmtree(project.path / "restored")
+    assert restore(project, run).status == 0
 
 
-def test_above_the_project(tmp_path: Path) -> None:
-    """`dvc` above a restored nested project does not find the project around restored/."""
+def test_nested_project(tmp_path: Path) -> None:
+    """A nested project is restored, also if its row comes from a git worktree.
+
+    `dvc` above it does not find the project around restored/.
+    """
     project = repository(tmp_path / "project", {}, files={"inner/raw.txt": "1\n"})
     project.git("rm", "-rq", ".dvc", "dvc.yaml")
     shutil.rmtree(project.path / ".dvc")
@@ -291,10 +225,16 @@ def test_above_the_project(tmp_path: Path) -> None:
     nested.write({"dvc.yaml": json.dumps(stages), "params.yaml": "rate: 1\n", **ignored})
     nested.add_store()
     project.commit("A nested project")
+    project.git("worktree", "add", "-q", "../tree")
     reproduce(nested)
     said = restore(nested, last(nested))
     assert (said.status, said.error) == (0, ""), said
     place = folder_of(nested, said).path
+    tree = Repository(tmp_path / "tree/inner")
+    tree.dvc("cache", "dir", "-q", "--local", f"{nested.path}/.dvc/cache")  # as DVC recommends
+    reproduce(tree, {"rate": 2})
+    assert len(nested.rows()) == 2
+    assert restore(nested, last(nested)).status == 0
     nested.set({"rate": 2})
     before = (nested.path / "dvc.lock").read_text()
     for folder in (place.parent, place.parent.parent):
@@ -304,86 +244,39 @@ def test_above_the_project(tmp_path: Path) -> None:
     assert "up to date" in Repository(place).dvc("status").stdout
 
 
-REMOTES = [
-    {"gdrive://folder": "dvc-gdrive", "../nowhere": ""},
-    pytest.param({"http://127.0.0.1:9/": ""}, marks=pytest.mark.rest),
-]
-"""Remotes that cannot be used, and why, if DVC raises it."""
+REMOTES = {
+    "": "and there is no default DVC remote; `dvc exp pull` or `dvc repro` may help",
+    "gdrive://folder": "dvc-gdrive",
+    "../nowhere": "and it did not come from the DVC remote 'store'",
+}
+"""Remotes that cannot be used, and what `restore` says of them."""
 
 
-@pytest.mark.parametrize("remotes", REMOTES, ids=["here", "server"])
-def test_as_far_as_it_goes(tmp_path: Path, remotes: dict[str, str]) -> None:
-    """A row whose remote cannot be used is restored but for what only the remote has."""
+def test_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A row is restored but for what nothing has, and a line says where `restore` looked."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
-    stages["train"]["cmd"] += "; head -c 2000000 /dev/zero > big"
     stages["train"]["outs"] = ["model.txt", "big"]
-    project = repository(tmp_path / "project", stages)
-    project.dvc("repro", "-q")
+    files = {**evaluated(), "big": "0" * 2_000_000}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.add_store()
     project.commit()
-    cache = project.path / ".dvc/cache/files/md5"
-    for name in ("big", "a.json"):
-        md5 = project.lock.split(f"path: {name}\n")[1].split("md5: ")[1].split("\n")[0]
-        (cache / md5[:2] / md5[2:]).unlink()
+    md5s = {name: hashed(files[name]) for name in ("big", "a.json")}
+    for name, md5 in md5s.items():
+        (project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
         (project.path / name).unlink()
     assert project.record("--all").status == 0
     (run,) = project.rows()
-    assert run.data.tags["dvc-mlflow.unread"] == "a.json"
-    for remote, reason in remotes.items():
-        project.dvc("remote", "add", "-q", "-f", "-d", "store", remote)
+    assert run.data.tags[UNREAD] == "a.json"
+    for remote, reason in REMOTES.items():
+        if remote:
+            project.dvc("remote", "add", "-q", "-f", "-d", "store", remote)
         said = restore(project, run)
         assert said.status == 1
         first, second = said.error.splitlines()
-        assert ": big (md5 " in first
-        assert "and it did not come from the DVC remote 'store'" in first
+        nowhere = "is missing: neither git nor DVC's cache has it, "
+        assert f": big (md5 {md5s['big']}) {nowhere}" in first
         assert reason in first
-        assert ": a.json (md5 " in second
-        assert second.endswith(" is missing: as above")
+        assert second.endswith(f": a.json (md5 {md5s['a.json']}) is missing: as above")
         folder = only_folder(project)
         assert (folder / "model.txt").exists()
         assert (folder / "curve.csv").exists()
-
-
-def test_changed_since(project: Repository) -> None:
-    """A result whose code was edited before it was recorded is restored with what is there now."""
-    project.write({"code.sh": "cat raw.txt # edited\n"})
-    said = project.record()
-    assert "what prepare ran with: code or inputs have changed since" in said.error
-    said = restore(project, last(project))
-    assert (said.status, said.error) == (0, "")
-    folder = folder_of(project, said)
-    assert (folder.path / "code.sh").read_text() == "cat raw.txt # edited\n"
-
-
-def test_later_dvc_yaml(project: Repository) -> None:
-    """A committed result is restored if dvc.yaml has become another since, so that it differs."""
-    project.commit()
-    file = project.path / "dvc.yaml"
-    stages = json.loads(file.read_text())["stages"]
-    stages["b"]["deps"] = ["model.txt", "data.txt"]  # a new edge: DVC has not run it so
-    project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    project.choose("train", "b")
-    project.record()
-    said = restore(project, last(project))
-    assert said.status == 0, said
-
-
-@pytest.mark.rest
-def test_several_dvc_yaml(tmp_path: Path) -> None:
-    """A row of stages in two dvc.yaml files is restored with both locks, which nobody committed."""
-    stages = TWO_EVALUATIONS
-    project = repository(tmp_path / "project", {n: stages[n] for n in ("prepare", "train")})
-    inner = {
-        "cmd": "sh a.sh",
-        "wdir": "work",
-        "deps": ["../../model.txt", "a.sh"],
-        "params": [{"../../params.yaml": ["a"]}],
-        "metrics": ["a.json"],
-    }
-    script = """echo "{\\"score\\": $(sed -n 's/^a: //p' ../../params.yaml)}" > a.json"""
-    dvc_yaml = json.dumps({"stages": {"a": inner}})
-    project.write({"inner/dvc.yaml": dvc_yaml, "inner/work/a.sh": script})
-    project.commit()
-    reproduce(project, {}, "-P")
-    run = last(project)
-    assert {"md5.model.txt", "md5.inner/work/a.json"} <= run.data.tags.keys()
-    restored(project, run)

@@ -1,33 +1,35 @@
-"""Whatever befalls the follower or its store, `dvc` and git notice nothing of it."""
+"""Whatever befalls the follower or its store, `dvc` and git notice nothing, and no row is lost."""
 
-import os
+import json
+import random
+import shutil
 import signal
 import socket
-import sqlite3
+import time
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from support.following import SLOW, following, run_dvc, started, wait_for_rows, wait_for_store
-from support.pipelines import Repository, evaluate, last, repository
-from support.servers import answers, free_port, running, server_environment
+from dvc_mlflow.pipeline.tags import COMMIT
+from support.following import (
+    following,
+    held_by,
+    run_dvc,
+    started,
+    statuses,
+    wait_for_rows,
+    wait_for_store,
+)
+from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
+from support.servers import answers, running, server_environment
+from support.stores import rows_of
 from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
-
-
-def files(project: Repository) -> dict[str, bytes]:
-    """Return what the user has: all files outside .git, .dvc/tmp and the store."""
-    own = (".git/", ".dvc/tmp/", "mlflow.db", "mlartifacts/")
-    paths = (path for path in project.path.rglob("*") if path.is_file())
-    found = {path.relative_to(project.path).as_posix(): path for path in paths}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith(own)}
 
 
 def server(project: Repository, port: int) -> AbstractContextManager[None]:
@@ -42,27 +44,6 @@ def server(project: Repository, port: int) -> AbstractContextManager[None]:
     )
 
 
-def finished(address: str) -> list[Run]:
-    """Return the rows with all results at a server."""
-    client = MlflowClient(address)
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    rows = client.search_runs(ids)
-    return [r for r in rows if r.info.status == "FINISHED" and "a/score" in r.data.metrics]
-
-
-def test_nothing_changes(tmp_path: Path) -> None:
-    """A pipeline that is followed leaves the files and prints the lines of one that is not."""
-    project = repository(tmp_path / "project", SLOW)
-    alone = project.copy_whole(tmp_path / "alone")
-    with following(project):
-        done = project.run("dvc", "repro", PYTHONHASHSEED="0")  # DVC prints the files of a set
-        wait_for_rows(project, "FINISHED")
-    plain = alone.run("dvc", "repro", PYTHONHASHSEED="0")
-    assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
-    assert files(project) == files(alone)
-    assert project.git("status", "--porcelain") == alone.git("status", "--porcelain")
-
-
 def test_git_beside(tmp_path: Path) -> None:
     """No `git commit` fails because the follower looks."""
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")})
@@ -73,70 +54,93 @@ def test_git_beside(tmp_path: Path) -> None:
         project.commit("The result")
         head = project.git("rev-parse", "HEAD")
         wait_for_rows(project, "FINISHED")
-        wait_for_store(project, lambda: last(project).data.tags["mlflow.source.git.commit"] == head)
+        wait_for_store(project, lambda: last(project).data.tags[COMMIT] == head)
+
+
+def test_lost_files(tmp_path: Path) -> None:
+    """That rows lack files is said once, in a few lines, which say how to see the others."""
+    item = {"cmd": "echo '{\"n\": 1}' > ${item}.json", "metrics": ["${item}.json"]}
+    several = {"stages": {"each": {"foreach": [*"uvwxyz"], "do": item}}}
+    project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt", cache=True)})
+    project.write({"inner/dvc.yaml": json.dumps(several)})
+    inner = Repository(project.path / "inner")
+    inner.dvc("init", "-q", "--subdir")
+    for place in (project, inner):
+        place.dvc("repro", "-q")
+    project.commit("Two projects")
+    for place in (project, inner):
+        for file in place.path.glob("?.json"):
+            file.unlink()
+        shutil.rmtree(place.path / ".dvc" / "cache" / "files")
+    with following(project) as follower:
+        follower.wait_for("2 more such lines; `dvc-mlflow record --all` prints them")
+        project.write({"note": "The same results"})
+        project.commit("A note")
+        project.set({"a": 2})
+        project.dvc("repro", "-q")
+        wait_for_rows(project, *["FINISHED"] * 8)
+        said = [line for line in follower.lines if "not as in dvc.lock" in line]
+        assert [line[0] in "uvwxyz" for line in said] == [True] * 4
+        assert sum("rows that lack files: 1;" in line for line in follower.lines) == 1
+    error = project.record("--all", folder="inner").error
+    assert error.count("not as in dvc.lock") == 1
+    assert all(f"{item}.json" in error for item in "uvwxyz")
 
 
 @pytest.mark.rest
 def test_server_that_hangs(tmp_path: Path) -> None:
-    """A server that does not answer holds up nothing; once it does, there are the rows."""
-    project = repository(tmp_path / "project", SLOW)
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+    """A server that hangs, or stops while a stage runs, holds up nothing; its rows come later."""
+    gate = tmp_path / "go"
+    stage = {**train("raw.txt"), "cmd": f"{held_by(gate)}; {train('raw.txt')['cmd']}"}
+    project = repository(tmp_path / "project", {"train": stage})
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent, ExitStack() as first:
         port = silent.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
-        with following(project, awaited="timed out", MLFLOW_TRACKING_URI=address) as follower:
+
+        def has(*statuses: str) -> bool:
+            found = [(row.info.status, row.data.metrics) for row in rows_of(address)]
+            return found == [(status, {"train/loss": 0.25}) for status in statuses]
+
+        more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+        with following(project, awaited="timed out", **more) as follower:
+            gate.touch()
             run_dvc(project, "repro", "-q")
             silent.close()
+            first.enter_context(server(project, port))
+            follower.wait_for("following ")
+            wait(lambda: has("FINISHED"))
+            gate.unlink()
+            project.set({"rate": 2})
+            with started(project, "dvc", "repro") as dvc:
+                follower.wait_for("is RUNNING")
+                first.close()
+                gate.touch()
+                assert dvc.wait(60) == 0
+            follower.wait_for("refused")
             with server(project, port):
-                follower.wait_for("following ")
-                (row,) = wait(lambda: finished(address))
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
+                wait(lambda: has("FINISHED", "FINISHED"), 90)
 
 
 @pytest.mark.rest
-def test_server_that_stops(tmp_path: Path) -> None:
-    """A server that stops while a stage runs is said once; the row is right when it is back."""
-    project = repository(tmp_path / "project", SLOW)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    with ExitStack() as first:
-        first.enter_context(server(project, port))
-        with following(project, MLFLOW_TRACKING_URI=address) as follower:
-            with started(project, "dvc", "repro", MLFLOW_TRACKING_URI=address):
-                follower.wait_for("is RUNNING")
-                first.close()
-            follower.wait_for("start it, or unset")
-            with server(project, port):
-                (row,) = wait(lambda: finished(address), 90)
-                assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
-                ids = [e.experiment_id for e in MlflowClient(address).search_experiments()]
-                assert len(MlflowClient(address).search_runs(ids)) == 1
+def test_killed_followers(tmp_path: Path, slow: bool) -> None:
+    """A follower is killed at any moment of several runs, 40 of them with `--slow`.
 
-
-def test_two_followers(tmp_path: Path) -> None:
-    """One follower is at work; another one says so, and goes on when the first has ended.
-
-    The first makes the store, as one that is left half made holds nothing.
+    Afterwards `record` has each result in one row, and none is RUNNING.
     """
-    project = repository(tmp_path / "project", SLOW)
-    (project.path / "mlflow.db").write_bytes(b"")
-    os.utime(project.path / "mlflow.db", (1, 1))
-    with following(project) as first, following(project) as second:
-        second.wait_for(f"process {first.process.pid} follows this repository already")
-        with started(project, "dvc", "repro"):
-            wait_for_rows(project, "RUNNING")
-            first.end(signal.SIGKILL)
-        second.wait_for("a is FINISHED")
-        wait_for_rows(project, "FINISHED")
-
-
-def test_locked_store(tmp_path: Path) -> None:
-    """A database that another process has locked delays a row, and nothing else."""
-    project = repository(tmp_path / "project", SLOW)
-    with following(project):
-        with closing(sqlite3.connect(project.path / "mlflow.db")) as held:
-            held.execute("BEGIN EXCLUSIVE")
-            run_dvc(project, "repro", "-q")
-            held.rollback()
-        wait_for_store(project, lambda: finished(f"sqlite:///{project.path}/mlflow.db"), 90)
-    (row,) = project.rows()
-    assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
+    stages = {
+        "prepare": {**prepare(), "cmd": f"sleep 0.5; {prepare()['cmd']}"},
+        "train": {**train(), "cmd": f"sleep 0.5; {train()['cmd']}; sleep 0.5"},
+        "a": {**evaluate("a"), "cmd": f"sleep 0.5; {evaluate('a')['cmd']}"},
+    }
+    project = repository(tmp_path / "project", stages)
+    dice = random.Random(1)  # noqa: S311
+    for number in range(2, 42 if slow else 6):
+        project.set({"a": number, "rate": number})
+        with following(project) as follower, started(project, "dvc", "repro", "-f"):
+            time.sleep(dice.random() * 3)  # the moment, not a wait for anything
+            follower.end(signal.SIGKILL)
+        project.record()
+        rows = [row for row in project.rows() if row.data.params.get("a") == f"{number}"]
+        found = [(row.info.status, results(row)) for row in rows]
+        assert found == [("FINISHED", {"train", "a"})]
+        assert "RUNNING" not in statuses(project)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from dvc_mlflow.pipeline.tags import CHANGED, KEPT, LIVE, NAMES
 from support.following import following, started, wait_for_rows, wait_for_store
-from support.pipelines import Repository, Stages, prepare, repository
+from support.pipelines import Repository, Stages, last, prepare, repository
 from support.rebuilding import contents
 
 pytestmark = [
@@ -45,7 +46,7 @@ def pipeline(root: Path) -> Repository:
     return project
 
 
-OWN = {"dvc-mlflow.live", "dvc-mlflow.kept", "changed", "git.names"}
+OWN = {LIVE, KEPT, CHANGED, NAMES}
 """What only a row has that was begun while its stage ran, what keeps its code in this clone, and
 what later commits say."""
 
@@ -55,45 +56,41 @@ def rows(project: Repository) -> list[dict[str, Any]]:
     found = contents(project)
     for row in found:
         row.pop("start")
-        row["points"] = {
-            key: [point[:2] for point in points] for key, points in row["points"].items()
-        }
+        row["points"] = {key: [p[:2] for p in points] for key, points in row["points"].items()}
         row["tags"] = {key: text for key, text in row["tags"].items() if key not in OWN}
     return sorted(found, key=lambda row: str(row["name"]))
 
 
-@pytest.mark.parametrize(
-    ("params", "columns"),
-    [
-        ({"a": 2}, "loss loss"),  # other data than the last result's, which dvc.lock still has
-        ({"rate": 2}, "loss loss"),
-        ({"rate": 2}, "warm loss"),  # a curve that is written anew with another column
-    ],
-    ids=["data", "params", "columns"],
-)
-def test_same_row(tmp_path: Path, params: dict[str, int], columns: str) -> None:
-    """A row that was begun while its stage ran equals the one that is made of its result later."""
-    project = pipeline(tmp_path / "project")
+def run_with(project: Repository, params: dict[str, int], columns: str) -> None:
+    """Run the pipeline while it is followed; its curve is rewritten, the second of two columns."""
+    before, curve = len(project.rows()), f"train/{columns.split(maxsplit=1)[0]}"
     project.write({"columns.txt": columns})
     for name in ("anew", "go"):
         (project.path / name).unlink()
     project.set(params)
-    first = f"train/{columns.split(maxsplit=1)[0]}"
-    with following(project) as follower, started(project, "dvc", "repro"):
-        wait_for_rows(project, "FINISHED", "RUNNING")
-        wait_for_store(project, lambda: any(first in r.data.metrics for r in project.rows()[-1:]))
-        assert project.rows()[-1].inputs.dataset_inputs == []
+    with started(project, "dvc", "repro"):
+        wait_for_rows(project, *["FINISHED"] * before, "RUNNING")
+        wait_for_store(project, lambda: curve in last(project).data.metrics)
+        assert last(project).inputs.dataset_inputs == []
         project.write({"anew": "", "go": ""})
-        follower.wait_for("train is FINISHED")
-    project.commit("The second result")
+    wait_for_rows(project, *["FINISHED"] * (before + 1))
+    project.commit(f"Result {before + 1}")
+
+
+def test_same_row(tmp_path: Path) -> None:
+    """A row that was begun while its stage ran equals the one that is made of its result later."""
+    project = pipeline(tmp_path / "project")
+    with following(project):
+        run_with(project, {"a": 2}, "loss loss")  # not the data that dvc.lock still has
+        run_with(project, {"rate": 2}, "loss loss")
+        run_with(project, {"rate": 3}, "warm loss")
     assert project.record("--all").status == 0
     live = rows(project)
     project.remove_store()
     project.add_store()
     project.run("dvc-mlflow", "record", "--all")  # this process has the old store open
     assert live == rows(project)
-    assert all(len(row["inputs"]) == 1 for row in live)
-    assert all({*row["points"]} == {"train/loss"} for row in live)
+    assert [(len(row["inputs"]), {*row["points"]}) for row in live] == [(1, {"train/loss"})] * 4
 
 
 def test_changed(tmp_path: Path) -> None:
@@ -103,14 +100,14 @@ def test_changed(tmp_path: Path) -> None:
     project.set({"rate": 2})
     with following(project) as follower, started(project, "dvc", "repro"):
         wait_for_rows(project, "FINISHED", "RUNNING")
-        wait_for_store(project, lambda: "train/loss" in project.rows()[-1].data.metrics)
+        wait_for_store(project, lambda: "train/loss" in last(project).data.metrics)
         project.write({"train.py": f"{TRAIN}# later\n", "__pycache__/x.pyc": ""})
         project.set({"rate": 3})
         project.write({"go": ""})
         follower.wait_for("rate, train.py changed while the stage ran")
         follower.wait_for("train is FINISHED")
-    row = project.rows()[-1]
+    row = last(project)
     assert (row.info.status, row.data.params["rate"]) == ("FINISHED", "3")
-    assert row.data.tags["changed"] == "rate, train.py"
+    assert row.data.tags[CHANGED] == "rate, train.py"
     assert project.record().status == 0
     assert len(project.rows()) == 2

@@ -81,8 +81,3 @@ def test_experiment(tmp_path: Path) -> None:
     assert (tags[EXPERIMENT], tags[COMMIT]) == ("mild-trial", commit)
     time = int(project.git("log", "-1", "--format=%ct", commit)) * 1000
     assert row.info.start_time == time
-    project.git("tag", "v1")
-    for name in ("main", "v1", "HEAD"):
-        project.record("--rev", name)
-        (head,) = [each for each in project.rows() if each.data.params == {"rate": "1"}]
-        assert head.info.run_name == f"{head.data.tags[f'{LOCK}train'][:7]} The results"

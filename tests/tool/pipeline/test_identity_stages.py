@@ -71,15 +71,6 @@ def test_stage_without_outputs(tmp_path: Path) -> None:
     assert sorted(found, key=str) == [("say", "1"), ("say", "2"), ("train", None)]
 
 
-def test_persist(tmp_path: Path) -> None:
-    """Each run of a stage with a persistent output has its own row."""
-    stage = {"cmd": "run", "deps": ["raw.txt"], "outs": [{"log.txt": {"persist": True}}]}
-    stages = {"grow": {**stage, "metrics": [{"n.json": {"cache": False}}]}}
-    files = {"log.txt": "1\n", "n.json": '{"n": 1}'}
-    found = twice(locked(tmp_path / "project", stages, files=files), {"log.txt": "1\n1\n"})
-    assert len({each.tags[f"{MD5}log.txt"] for each in found}) == 2
-
-
 def test_which_stages(tmp_path: Path) -> None:
     """The stages with the prefix are recorded, and those that dvc.yaml chooses.
 

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
+from dvc_mlflow.pipeline.tags import STAGE, UNREAD
 from support.locked import locked, read, row
-from support.pipelines import Stages, makes
-from support.row_content import UNCACHED, lines, ran, recorded
+from support.row_content import UNCACHED, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
-
-
-BRING = "not as in dvc.lock; `git checkout`, `dvc pull` or `dvc repro` brings them back"
 
 
 def declares(*metrics: Any, **more: Any) -> dict[str, Any]:
@@ -28,15 +25,13 @@ def test_metrics(tmp_path: Path) -> None:
     mixed = (
         '{"a": {"b": 1, "c": {"d": 2}}, "t": "text", "l": [1], "f": true, "n": NaN, "i": -Infinity}'
     )
-    stages: Stages = {
+    stages = {
         "one": declares("m.json"),
         "several": declares("m1.yaml", {"m2.toml": UNCACHED}, outs=["m3"]),
         "same": declares("x/m.json", "y/m.json"),
         "kinds": declares("k.json", "k.yaml"),
         "folder": declares("f"),
         "inside": declares(outs=["out"]),
-        "alone": declares("alone.json"),
-        "zero": declares("zero.yaml"),
         "bare": declares("bare.json"),
         "called": declares("called.json"),
     }
@@ -53,8 +48,6 @@ def test_metrics(tmp_path: Path) -> None:
         "f/y/z.yaml": "a: 4",
         "out/m.json": '{"a": 5}',
         "out/large": "x" * 10,
-        "alone.json": "0.5",
-        "zero.yaml": "0\n",
         "bare.json": '{"a": {"b": 6}}',
         "called.json": '{"a": 7}',
     }
@@ -79,8 +72,6 @@ def test_metrics(tmp_path: Path) -> None:
         "folder/x/a": 3,
         "folder/y/z/a": 4,
         "inside/a": 5,
-        "alone/alone": 0.5,
-        "zero/zero": 0,
         "a/b": 6,
         "valid/a": 7,
     }
@@ -88,21 +79,6 @@ def test_metrics(tmp_path: Path) -> None:
     assert {note for each in found.rows for note in each.notes} == {
         "metric 'i' of m.json is infinite; MLflow shows ±1.8e308",
         "metrics ['t', 'l'] of m.json are not numbers",
-    }
-
-
-@pytest.mark.pipeline
-def test_metrics_in_a_store(tmp_path: Path) -> None:
-    """MLflow has NaN, and the greatest number for what is infinite; each line is said."""
-    stage = makes({"m.json": '{"n": NaN, "i": -Infinity, "t": "text"}'}, metrics=["m.json"])
-    project = ran(tmp_path, {"one": stage}, metrics=["missing.json"])
-    found, said = recorded(project)
-    assert math.isnan(found.data.metrics["one/n"])
-    assert found.data.metrics["one/i"] == -1.7976931348623157e308
-    assert {*lines(said)} == {
-        "metrics: 'missing.json' is not there, and no stage makes it",
-        "metric 'i' of m.json is infinite; MLflow shows ±1.8e308",
-        "metrics ['t'] of m.json are not numbers",
     }
 
 
@@ -141,27 +117,34 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
     assert f"bomb.yaml cannot be read: {aliases}" in found.notes
 
 
+@pytest.mark.pipeline
 def test_edited_metrics(tmp_path: Path) -> None:
-    """A row gets the metrics in dvc.lock or none; it is completed once they are back."""
+    """A row gets the metrics in dvc.lock or none; it is completed once they are back.
+
+    MLflow has NaN, and the greatest number for what is infinite.
+    """
     stages = {
         "cached": declares("a.json"),
         "uncached": declares({"b.json": UNCACHED}),
         "folder": declares(outs=["out"]),
     }
-    files = {"a.json": '{"n": 1}', "b.json": '{"n": 2}', "out/c.json": '{"n": 3}'}
+    files = {"a.json": '{"n": NaN, "i": -Infinity}', "b.json": '{"n": 2}', "out/c.json": '{"n": 3}'}
     project = locked(tmp_path / "project", stages, files=files, metrics=["out/c.json"])
     project.add_store()
     project.commit("The results")
     project.write({"a.json": '{"n": 99}', "b.json": '{"n": 99}'})
     project.run("rm", "-r", "out")
     said = project.record()
-    found = {row.data.tags["dvc.stage"]: row for row in project.rows()}
+    found = {row.data.tags[STAGE]: row for row in project.rows()}
     # Metrics that DVC's cache has are read from there.
-    assert found["cached"].data.metrics == {"cached/n": 1}
+    assert math.isnan(found["cached"].data.metrics["cached/n"])
+    assert found["cached"].data.metrics["cached/i"] == -1.7976931348623157e308
     assert found["folder"].data.metrics == {"folder/n": 3}
     assert found["uncached"].data.metrics == {}
-    assert found["uncached"].data.tags["dvc-mlflow.unread"] == "b.json"
-    assert lines(said) == [f"b.json: {BRING}"]
+    assert found["uncached"].data.tags[UNREAD] == "b.json"
+    infinite = "metric 'i' of a.json is infinite; MLflow shows ±1.8e308"
+    bring = "not as in dvc.lock; `git checkout`, `dvc pull` or `dvc repro` brings them back"
+    assert sorted(lines(said)) == [f"b.json: {bring}", infinite]
     project.git("checkout", "b.json")
     said = project.record()
     assert "completed" in said.out
@@ -169,62 +152,33 @@ def test_edited_metrics(tmp_path: Path) -> None:
     assert repr(found["uncached"].info.run_name) in said.out
 
 
-def test_metrics_that_are_not_here(tmp_path: Path) -> None:
-    """A row waits for metrics that only a remote has, but not for other outputs."""
-    stages = {
-        "train": declares("a.json", outs=["m"]),
-        "folder": declares(outs=["out"]),
-        "model": declares(outs=["model"]),
-    }
-    files = {"a.json": '{"n": 1}', "m": "model", "out/c.json": '{"n": 3}', "model": "m"}
-    project = locked(tmp_path / "project", stages, files=files, metrics=["out/c.json"])
-    for path in ("a.json", "m", "out", "model", ".dvc/cache"):
-        project.run("rm", "-r", path)
-    rows = read(project).rows
-    assert {note for each in rows for note in each.notes} == {f"a.json: {BRING}", f"out: {BRING}"}
-    assert [each.complete for each in rows] == [frozenset()] * 2
-    project.write({path: files[path] for path in ("a.json", "out/c.json")})
-    rows = read(project).rows
-    assert [(each.notes, {*each.complete}) for each in rows] == [
-        ([], {*each.digests}) for each in rows
-    ]
-    metrics = {k: v for each in rows for k, v in each.metrics.items()}
-    assert metrics == {"train/n": 1, "folder/n": 3}
-
-
 def test_output_that_dvc_yaml_has_gained(tmp_path: Path) -> None:
     """A stage is as dvc.lock has it, though dvc.yaml declares an output more since it ran."""
-    stages: Stages = {"train": {"cmd": "run", "metrics": [{"m.json": UNCACHED}]}}
+    stages = {"train": declares({"m.json": UNCACHED})}
     files = {"m.json": '{"f1": 0.5}\n', "late.csv": "step,x\n1,2\n"}
     project = locked(tmp_path / "project", stages, files=files)
     before = row(project)
     stages["train"]["plots"] = [{"late.csv": UNCACHED}]
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
-    found = row(project)
-    assert (found.digests, found.curves) == (before.digests, before.curves)
-    assert found.metrics == {"train/f1": 0.5}
-    assert found.notes == []
+    assert row(project) == before
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_final_newline(tmp_path: Path, end: str) -> None:
-    """The last line of a file of metrics can have been ended since, as by a hook of pre-commit."""
-    stages: Stages = {"train": {"cmd": "run", "metrics": [{"m.json": UNCACHED}]}}
-    project = locked(tmp_path / "project", stages, files={"m.json": '{\n"f1": 0.5}'})
-    (project.path / "m.json").write_bytes(f'{{\n"f1": 0.5}}{end}'.encode())
-    found = row(project)
-    assert (found.metrics, found.notes) == ({"train/f1": 0.5}, [])
-    project.commit("With a hook")
-    assert row(project, rev="HEAD").metrics == {"train/f1": 0.5}
+def test_what_the_cache_lacks(tmp_path: Path) -> None:
+    """Metrics that DVC's cache lacks are read from the workspace, and folders from git, if whole.
 
-
-def test_folder_that_git_has_too(tmp_path: Path) -> None:
-    """Metrics in a folder whose list DVC's cache lacks are read from git, if that has all of it."""
-    stages: Stages = {"train": {"cmd": "run", "outs": ["made"]}}
-    files = {"made/m.json": '{"f1": 0.5}\n', "made/b.txt": "b\n"}
+    The last line of a file can have been ended since, as by a hook of pre-commit.
+    """
+    files = {"m.json": '{\n"f1": 0.5}', "c.json": '{"f1": 1}'}
+    files |= {"made/m.json": '{"f1": 0.25}\n', "made/b.txt": "b\n"}
+    stages = {"train": declares({"m.json": UNCACHED}, "c.json", outs=["made"])}
     project = locked(tmp_path / "project", stages, files=files, metrics=["made/m.json"])
     (project.path / ".gitignore").unlink()
     project.commit("All of it")
     project.run("rm", "-r", ".dvc/cache", "made")
-    found = row(project, rev="HEAD")
-    assert (found.metrics, found.notes) == ({"train/f1": 0.5}, [])
+    for end in ("\n", "\r\n"):
+        (project.path / "m.json").write_bytes(f'{{\n"f1": 0.5}}{end}'.encode())
+        found = row(project).metrics
+        assert (found["train/m/f1"], found["train/c/f1"]) == (0.5, 1)
+        project.git("commit", "-qm", "With a hook", "--", "m.json")
+        found = row(project, rev="HEAD").metrics
+        assert (found["train/m/f1"], found["train/made/m/f1"]) == (0.5, 0.25)

@@ -9,8 +9,11 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from support.pipelines import Repository, evaluate, repository, train
-from support.row_content import UNCACHED, model_ids, ran, recorded
+from dvc_mlflow.pipeline.tags import LOCK, MODEL, STAGE
+from support.locked import locked
+from support.pipelines import Repository, evaluate, train
+from support.refusals import SECRET
+from support.row_content import lines, model_ids, recorded
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -39,17 +42,17 @@ def _load_pyfunc(path):
 """
 
 
-def predictions(project: Repository, row: Run) -> list[str]:
-    """Return what a row's only model, as MLflow loads it, predicts for x = 1."""
+def package(project: Repository, row: Run) -> Path:
+    """Return the folder of a row's only model."""
     (model_id,) = model_ids(row)
     place = project.client.get_logged_model(model_id).artifact_location
-    return [*map(str, mlflow.pyfunc.load_model(place).predict({"x": [1]}))]
+    return Path(place.removeprefix("file://"))
 
 
-SIGNATURE = {
-    "inputs": [{"type": "long", "name": "x", "required": True}],
-    "outputs": [{"type": "string", "required": True}],
-}
+def predictions(project: Repository, row: Run) -> list[str]:
+    """Return what a row's only model, as MLflow loads it, predicts for x = 1."""
+    loaded = mlflow.pyfunc.load_model(str(package(project, row)))
+    return [*map(str, loaded.predict({"x": [1]}))]
 
 
 def test_model(tmp_path: Path) -> None:
@@ -59,10 +62,11 @@ def test_model(tmp_path: Path) -> None:
         "loader_module": "greeting.load",
         "code_paths": ["greeting"],
         "pip_requirements": ["six"],
-        "signature": SIGNATURE,
+        "signature": {
+            "inputs": [{"type": "long", "name": "x", "required": True}],
+            "outputs": [{"type": "string", "required": True}],
+        },
     }
-    stages = {"train": {**train("raw.txt"), "cmd": "cp raw.txt model.txt; : > curve.csv"}}
-    stages["a"] = evaluate("a")
     files = {
         "greeting/load.py": loader("hello", mark),
         "greeting/__pycache__/load.pyc": "compiled",
@@ -70,36 +74,37 @@ def test_model(tmp_path: Path) -> None:
         "greeting/ignored.txt": "ignored",
         "uv.lock": "version = 1\n",
         ".dvcignore": "ignored.txt\n",
+        "model.txt": "1\n",
+        "curve.csv": "",
+        "a.json": '{"score": 1}\n',
     }
     artifacts = {"greeter": {"path": "model.txt", "type": "model", "meta": meta}}
-    project = ran(tmp_path, stages, {"rate": 1, "a": 1}, files, artifacts=artifacts)
+    stages, params = {"train": train("raw.txt"), "a": evaluate("a")}, {"rate": 1, "a": 1}
+    project = locked(tmp_path / "project", stages, params, files, artifacts=artifacts)
+    project.add_store()
     project.commit("The results")
     first, said = recorded(project)
     assert said.error == ""
-    (model_id,) = model_ids(first)
-    logged = project.client.get_logged_model(model_id)
-    package = Path(logged.artifact_location.removeprefix("file://"))
-    packed = sorted(p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file())
+    place = package(project, first)
+    packed = sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
     assert packed == [
         *("MLmodel", "code/greeting/a/b.py", "code/greeting/load.py", "conda.yaml"),
         *("data/model.txt", "python_env.yaml", "requirements.txt"),
     ]
-    assert (package / "requirements.txt").read_text() == f"mlflow=={mlflow.__version__}\nsix"
+    assert (place / "requirements.txt").read_text() == f"mlflow=={mlflow.__version__}\nsix"
+    (model_id,) = model_ids(first)
+    logged = project.client.get_logged_model(model_id)
     assert (logged.status, logged.source_run_id) == ("READY", first.info.run_id)
-    assert not mark.exists()
     # A second row with that model, and the same code, has the same logged model.
-    project.set({"a": 2})
-    project.dvc("repro", "-q")
+    project.again({"a.json": '{"score": 2}\n'}, {"a": 2})
     project.record()
     assert [*map(model_ids, project.rows())] == [[model_id], [model_id]]
     # Other code is another model, though its bytes are the same.
     project.write({"greeting/load.py": loader("good day", mark)})
-    project.set({"a": 3})
-    project.dvc("repro", "-q")
+    project.again({"a.json": '{"score": 3}\n'}, {"a": 3})
     project.record()
     ids = {row.data.params["a"]: model_ids(row) for row in project.rows()}
     assert ids["3"] != [model_id]
-    assert not mark.exists()
     # For a commit, the code is read from the commit.
     copy = project.copy(tmp_path / "copy")
     copy.record("--rev", "HEAD")
@@ -107,129 +112,133 @@ def test_model(tmp_path: Path) -> None:
     assert of_commit.data.params["a"] == "1"
     (other_id,) = model_ids(of_commit)
     other = copy.client.get_logged_model(other_id)
-    assert other.tags["dvc.model"] == logged.tags["dvc.model"]
-    code = Path(other.artifact_location.removeprefix("file://"), "code/greeting/load.py")
+    assert other.tags[MODEL] == logged.tags[MODEL]
+    code = package(copy, of_commit) / "code/greeting/load.py"
     assert code.read_text() == loader("hello", mark)
     assert not mark.exists()
     assert predictions(project, first) == ["hello 1 1"]
     assert mark.exists()
 
 
-def test_models_of_items(tmp_path: Path) -> None:
-    """A model can be a folder, and each item of a foreach can have its own."""
+def test_kinds(tmp_path: Path) -> None:
+    """A model can be a folder, an item's, a pickle, or what MLflow has saved, which stays so.
+
+    A nested project's model can use code and requirements from elsewhere in the repository.
+    """
+    from sklearn.dummy import DummyClassifier  # which each worker would import to collect
+
     meta = {
         "loader_module": "loaders",
-        "code_paths": ["src/loaders.py"],
-        "pip_requirements": "w/needs.txt",
+        "code_paths": ["../src/loaders.py"],
+        "pip_requirements": "../needs.txt",
     }
+    for_pickles = {"loader_module": "mlflow.sklearn", "pip_requirements": ["scikit-learn"]}
+    models = [("p/model", meta), ("q/model", meta), ("model.pkl", for_pickles), ("saved", {})]
     artifacts = {
-        item: {"path": f"w/{item}/model", "type": "model", "meta": meta} for item in ("p", "q")
+        f"m{i}": {"path": path, "type": "model", "meta": own}
+        for i, (path, own) in enumerate(models)
     }
-    do = {
-        "wdir": "w",
-        "cmd": "mkdir -p ${item}/model; echo ${item} > ${item}/model/a; echo b > ${item}/model/b",
-        "outs": ["${item}/model"],
+    stages = {
+        "fit": {"foreach": ["p", "q"], "do": {"cmd": "run", "outs": ["${item}/model"]}},
+        "pickle": {"cmd": "run", "outs": ["model.pkl"]},
+        "save": {"cmd": "run", "outs": ["saved"]},
     }
-    files = {
-        "src/loaders.py": loader("folder", tmp_path / "mark"),
-        "w/needs.txt": "# what it needs\n--index-url https://example.org\nsix==1.17.0 \\\n"
-        "    --hash=sha256:0 # pinned\n\n-r ../other.txt\nnumpy ; python_version > '3'\r\n",
-    }
-    stages = {"fit": {"foreach": ["p", "q"], "do": do}}
-    project = ran(tmp_path, stages, {}, files, artifacts=artifacts)
-    project.run("rm", "-r", "w/p", "w/q")  # DVC's cache has them
-    said = project.record()
-    assert said.error == ""
-    rows = {row.data.tags["dvc.stage"]: row for row in project.rows()}
-    assert predictions(project, rows["fit@p"]) == ["folder p+b 1"]
-    assert predictions(project, rows["fit@q"]) == ["folder q+b 1"]
-    (model_id,) = model_ids(rows["fit@p"])
-    place = Path(project.client.get_logged_model(model_id).artifact_location[len("file://") :])
-    required = (place / "requirements.txt").read_text().splitlines()
+    needs = "# what it needs\n--index-url https://example.org\nsix==1.17.0 \\\n"
+    needs += "    --hash=sha256:0 # pinned\n\n-r ../other.txt\nnumpy ; python_version > '3'\r\n"
+    project = locked(tmp_path / "project", {})
+    project.add_store()
+    code = loader("folder", tmp_path / "mark")
+    project.write({"src/loaders.py": code, "needs.txt": needs})
+    files = {f"{item}/model/{name}": item for item in ("p", "q") for name in ("a", "b")}
+    inner = locked(project.path / "inner", {}, {}, files, git=False)
+    inner.write({".dvc/config": "", "plain.py": loader("saved", tmp_path / "mark")})
+    mlflow.pyfunc.save_model(
+        str(inner.path / "saved"),
+        loader_module="plain",
+        data_path=str(inner.path / "raw.txt"),
+        code_paths=[str(inner.path / "plain.py")],
+        pip_requirements=["six"],
+        metadata={"mine": 1},
+    )
+    model = DummyClassifier(strategy="constant", constant=7).fit([[0]], [7])
+    (inner.path / "model.pkl").write_bytes(pickle.dumps(model))
+    inner.again({"dvc.yaml": json.dumps({"stages": stages, "artifacts": artifacts})})
+    inner.run("rm", "-r", "p", "q")  # DVC's cache has them
+    assert project.record(folder="inner").error == ""
+    rows = {row.data.tags[STAGE]: row for row in project.rows()}
+    assert predictions(project, rows["fit@p"]) == ["folder p+p 1"]
+    assert predictions(project, rows["fit@q"]) == ["folder q+q 1"]
+    required = (package(project, rows["fit@p"]) / "requirements.txt").read_text().splitlines()
     assert required == [
         f"mlflow=={mlflow.__version__}",
         "six==1.17.0",
         'numpy; python_version > "3"',
     ]
-
-
-@pytest.mark.parametrize("revision", [[], ["--rev", "HEAD"]])
-def test_code_beside_a_nested_project(tmp_path: Path, revision: list[str]) -> None:
-    """A nested project's model can use code and requirements from elsewhere in the repository."""
-    outer = repository(tmp_path / "project", {})
-    outer.write({"shared/beside.py": loader("beside", tmp_path / "mark"), "needs.txt": "six\n"})
-    meta: dict[str, Any] = {"loader_module": "beside", "code_paths": ["../shared/beside.py"]}
-    meta["pip_requirements"] = "../needs.txt"
-    model = {"path": "model.txt", "type": "model", "meta": meta}
-    fit = {"cmd": "echo 1 > model.txt", "outs": ["model.txt"]}
-    declared = {"stages": {"fit": fit}, "artifacts": {"m": model}}
-    outer.write({"inner/dvc.yaml": json.dumps(declared)})
-    (outer.path / "inner" / ".gitignore").write_text("/model.txt\n")
-    inner = Repository(outer.path / "inner")
-    inner.dvc("init", "-q", "--subdir")
-    inner.dvc("repro", "-q")
-    outer.commit("A nested project")
-    said = outer.record(*revision, folder="inner")
-    assert said.error == ""
-    (row,) = outer.rows()
-    assert predictions(outer, row) == ["beside 1 1"]
-
-
-def test_model_that_mlflow_has_saved(tmp_path: Path) -> None:
-    """A model that MLflow has saved, a folder with an MLmodel file, is logged unchanged."""
-    made = tmp_path / "made"
-    (tmp_path / "plain.py").write_text(loader("saved", tmp_path / "mark"))
-    (tmp_path / "data.txt").write_text("it")
-    mlflow.pyfunc.save_model(
-        str(made),
-        loader_module="plain",
-        data_path=str(tmp_path / "data.txt"),
-        code_paths=[str(tmp_path / "plain.py")],
-        pip_requirements=["six"],
-        metadata={"mine": 1},
-    )
-    stages = {"train": {"cmd": f"cp -r {made} saved", "outs": ["saved"]}}
-    project = ran(tmp_path, stages, artifacts={"m": {"path": "saved", "type": "model"}})
-    row, said = recorded(project)
-    assert said.error == ""
-    assert predictions(project, row) == ["saved it 1"]
-    (model_id,) = model_ids(row)
-    logged = project.client.get_logged_model(model_id)
-    described = Path(logged.artifact_location.removeprefix("file://"), "MLmodel").read_text()
-    assert f"model_id: {model_id}" in described
+    assert predictions(project, rows["save"]) == ["saved 1 1"]
+    described = (package(project, rows["save"]) / "MLmodel").read_text()
+    assert f"model_id: {model_ids(rows['save'])[0]}" in described
     assert "mine: 1" in described
-    assert not (project.path / "saved" / "MLmodel").is_symlink()
+    pickled = str(package(project, rows["pickle"]))
+    assert mlflow.pyfunc.load_model(pickled).predict([[1]]).tolist() == [7]
+    project.commit("A nested project")
+    copy = project.copy(tmp_path / "copy")
+    assert copy.record("--rev", "HEAD", folder="inner").error == ""
+    (row,) = (row for row in copy.rows() if row.data.tags[STAGE] == "fit@q")
+    assert predictions(copy, row) == ["folder q+q 1"]
 
 
-def test_model_kept_in_git(tmp_path: Path) -> None:
-    """For a commit, a model in git is read from the commit, and so is its code."""
-    meta = {"loader_module": "by_git", "code_paths": ["by_git.py"], "pip_requirements": ["six"]}
-    stage = {**train("raw.txt"), "outs": [{"model.txt": UNCACHED}]}
-    artifacts = {"m": {"path": "model.txt", "type": "model", "meta": meta}}
-    files = {"by_git.py": loader("git", tmp_path / "mark")}
-    project = ran(tmp_path, {"train": stage}, {"rate": 1}, files, artifacts=artifacts)
-    project.commit("The results")
-    project.write({"model.txt": "other", "by_git.py": "raise SystemExit"})
-    said = project.record("--rev", "HEAD")
-    (row,) = project.rows()
-    assert said.error == ""
-    assert predictions(project, row) == ["git 1\nrate: 1 1"]
+GOOD = {"loader_module": "m", "code_paths": ["m.py"], "pip_requirements": ["six"]}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "bare": ({"loader_module": "m"}, "pip_requirements: must list the packages"),
+    "link": ({**GOOD, "code_paths": ["link.py"]}, "code_paths: 'link.py' is not there"),
+    "links": ({**GOOD, "code_paths": ["linked"]}, "code_paths: 'linked' is not there"),
+    "above": ({**GOOD, "code_paths": ["away/x.py"]}, "code_paths: 'away/x.py' is not there"),
+    "listed": ({**GOOD, "pip_requirements": "link.py"}, "'link.py' is not there"),
+    "missing": ({**GOOD, "code_paths": ["n.py"]}, "code_paths: 'n.py' is not there"),
+    "shape": ({**GOOD, "signature": {"inputs": ["x"]}}, "model shape: "),
+    "kind": ({**GOOD, "signature": {"inputs": [{"type": "no"}]}}, "model kind: "),
+    "lost": (GOOD, "model lost: its bytes are neither here nor in DVC's cache"),
+    "broken": ({}, "model broken: MLmodel: "),
+}
+"""What is declared of models that cannot be served, and a part of the line for each."""
 
 
-def test_model_that_mlflow_loads(tmp_path: Path) -> None:
-    """MLflow's own loader needs no code, and gives back what was pickled."""
-    from sklearn.dummy import DummyClassifier  # which each worker would import to collect
+def test_models_that_cannot_be_served(tmp_path: Path) -> None:
+    """Each model that cannot be served costs one line, and its row is complete without it.
 
-    model = DummyClassifier(strategy="constant", constant=7).fit([[0]], [7])
-    source = tmp_path / "made.pkl"
-    source.write_bytes(pickle.dumps(model))
-    meta = {"loader_module": "mlflow.sklearn", "pip_requirements": ["scikit-learn"]}
-    stages = {"train": {"cmd": f"cp {source} model.pkl", "outs": ["model.pkl"]}}
-    artifact = {"path": "model.pkl", "type": "model", "meta": meta}
-    project = ran(tmp_path, stages, artifacts={"m": artifact})
-    row, said = recorded(project)
-    assert said.error == ""
-    (model_id,) = model_ids(row)
-    place = project.client.get_logged_model(model_id).artifact_location
-    assert mlflow.pyfunc.load_model(place).predict([[1]]).tolist() == [7]
-    assert mlflow.sklearn.load_model(place).constant == 7
+    Files outside the repository that links in `code_paths` lead to are not stored in MLflow.
+    """
+    metas = {name: meta for name, (meta, _) in WRONG.items()}
+    metas["beside"] = {**GOOD, "code_paths": ["code"]}
+    stages = {name: {"cmd": "run", "outs": [name]} for name in metas}
+    artifacts = {
+        name: {"path": name, "type": "model", "meta": meta} for name, meta in metas.items()
+    }
+    files = {name: name for name in metas if name != "broken"}
+    files |= {"m.py": "", "broken/MLmodel": "a: [", "code/m.py": ""}
+    project = locked(tmp_path / "project", stages, {}, files, artifacts=artifacts)
+    project.add_store()
+    (tmp_path / "away").mkdir()
+    for name in ("secret.py", "x.py"):
+        (tmp_path / "away" / name).write_text(SECRET)
+    (project.path / "away").symlink_to("../away")
+    (project.path / "linked").mkdir()
+    for name in ("link.py", "linked/secret.py", "code/secret.py"):
+        (project.path / name).symlink_to(tmp_path / "away" / "secret.py")
+    for file in [*(project.path / ".dvc" / "cache").rglob("*"), project.path / "lost"]:
+        if file.is_file() and file.read_bytes() == b"lost":
+            file.unlink()
+    said = lines(project.record())
+    for name, (_, part) in WRONG.items():
+        starts = (f"model {name}: ", f"dvc.yaml: artifacts.{name}.")
+        (line,) = [each for each in said if each.startswith(starts)]
+        assert part in line
+    assert len(said) == len(WRONG)
+    rows = {row.data.tags[STAGE]: row for row in project.rows()}
+    assert {*rows} == {*metas}
+    assert all(f"{LOCK}{stage}" in row.data.tags for stage, row in rows.items())
+    assert [stage for stage, row in rows.items() if model_ids(row)] == ["beside"]
+    found = project.client.search_logged_models([rows["beside"].info.experiment_id])
+    assert len(found) == 1
+    stored = [p for p in (project.path / "mlartifacts").rglob("*") if p.is_file()]
+    assert not [p for p in stored if SECRET.encode() in p.read_bytes()]

@@ -1,24 +1,34 @@
 """`record --all` records every result of git's history once, and makes a lost store again."""
 
-import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
+from dvc_mlflow.pipeline import tags
 from support.following import followed, following
 from support.histories import FIRST, by, history
-from support.pipelines import TWO_EVALUATIONS, Repository, repository
-from support.servers import serving
+from support.locked import Locked, locked, trained
+from support.pipelines import (
+    ARTIFACTS,
+    LOADER,
+    TWO_EVALUATIONS,
+    Repository,
+    Stages,
+    evaluate,
+    repository,
+    train,
+)
+from support.row_content import UNCACHED, model_ids
+from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
-
-
-NOTHING = "nothing to do: MLflow has all results that can be read\n"
 
 
 def state_of(project: Repository) -> list[str]:
@@ -28,173 +38,185 @@ def state_of(project: Repository) -> list[str]:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A history of thirty results, all recorded."""
-    made = history(tmp_path_factory.mktemp("long") / "project", 30)
-    made.git("tag", "v1", "HEAD~20")
+    """A history of twelve results, all recorded."""
+    made = history(tmp_path_factory.mktemp("long") / "project", 12)
+    made.git("tag", "v1", "HEAD~8")
     (made.path / "README.md").write_text("More\n")
     made.commit("Add a README")
     made.git("tag", "-a", "v2", "-m", "Second")
     before = state_of(made)
     said = made.record("--all")
     assert (said.status, said.error) == (0, "")
-    assert said.out.startswith("project: 30 rows added\nall rows: run `dvc-mlflow ui`")
+    assert said.out.startswith("project: 12 rows added\nall rows: run `dvc-mlflow ui`")
     assert state_of(made) == before
     return made
+
+
+def test_newest_first(long: Repository) -> None:
+    """The rows of the last commits are recorded first."""
+    with closing(sqlite3.connect(long.path / "mlflow.db")) as store:
+        query = "SELECT value FROM params WHERE key = 'rate' ORDER BY rowid"
+        assert [int(rate) for (rate,) in store.execute(query)] == [*reversed(range(12))]
 
 
 def test_each_result_is_a_row(long: Repository) -> None:
     """A row has its commit's params, metrics and curve, and names the commit."""
     rows = by("rate", long)
-    assert len(rows) == 30
-    row = rows["9"]
-    assert row.data.params == {"rate": "9", "threshold": "0"}
-    assert row.data.metrics["evaluate/score"] == 0.009
+    assert len(rows) == 12
+    row = rows["3"]
+    assert row.data.params == {"rate": "3", "threshold": "0"}
+    assert row.data.metrics["evaluate/score"] == 0.003
     points = long.client.get_metric_history(row.info.run_id, "train/loss")
-    assert [(p.step, p.value) for p in points] == [(step, 1 / (step + 9)) for step in range(1, 21)]
-    commit = long.git("log", "--format=%H", "--grep=^Result 9$")
-    tags = row.data.tags
-    assert tags["mlflow.source.git.commit"] == tags["dvc-mlflow.kept"] == commit
-    assert tags["dvc-mlflow.tree"] == long.git("rev-parse", f"{commit}^{{tree}}")
-    assert tags["mlflow.user"] == "A. Uthor"
-    assert (row.info.start_time, row.info.end_time) == (1000 * (FIRST + 60 * 9), None)
+    assert [(p.step, p.value) for p in points] == [(step, 1 / (step + 3)) for step in range(1, 21)]
+    commit, found = long.git("log", "--format=%H", "--grep=^Result 3$"), row.data.tags
+    assert found[tags.COMMIT] == found[tags.KEPT] == commit
+    assert found[tags.TREE] == long.git("rev-parse", f"{commit}^{{tree}}")
+    assert found[tags.USER] == "A. Uthor"
+    assert (row.info.start_time, row.info.end_time) == (1000 * (FIRST + 60 * 3), None)
     assert row.info.status == "FINISHED"
-    assert tags["git.names"] == "v1"
+    assert found[tags.NAMES] == "v1"
     # The README was added after the result.
-    assert rows["29"].data.tags["git.names"] == "main, v2"
-    assert "git.names" not in rows["12"].data.tags
+    assert rows["11"].data.tags[tags.NAMES] == "main, v2"
+    assert tags.NAMES not in rows["7"].data.tags
 
 
 def test_nothing_is_recorded_twice(long: Repository) -> None:
-    """A second import adds nothing, nor does `record` of a commit or of the workspace."""
-    assert long.record("--all").out == NOTHING
-    assert long.record("--rev", "v1..v2").out == NOTHING
-    assert long.record("--rev", "v1").out.startswith("nothing to do: MLflow has this result")
-    assert long.record().out.startswith("nothing to do: MLflow has this result")
-    assert len(long.rows()) == 30
+    """A second import writes nothing, nor does `record` of commits or of the workspace."""
+    first = (long.path / "mlflow.db").read_bytes()
+    for words in (["--all"], ["--rev", "v1..v2"]):
+        said = long.record(*words)
+        assert said.out == "nothing to do: MLflow has all results that can be read\n"
+    for words in (["--rev", "v1"], []):
+        assert long.record(*words).out.startswith("nothing to do: MLflow has this result")
+    assert (long.path / "mlflow.db").read_bytes() == first
 
 
-def test_part_of_history(tmp_path: Path) -> None:
-    """A range records the results of its commits; `--dry-run` only reports how many there are."""
-    project = history(tmp_path / "project", 10)
+def test_part_of_history(long: Repository, tmp_path: Path) -> None:
+    """A range records the results of its commits; `--dry-run` only reports how many there are.
+
+    A detached HEAD is imported, too.
+    """
+    project = long.copy(tmp_path / "project")
     project.remove_store()
-    assert "10 rows would be added" in project.record("--all", "--dry-run").out
+    project.git("switch", "-q", "--detach")
+    project.git("branch", "-q", "-D", "main")
+    assert "12 rows would be added" in project.record("--all", "--dry-run").out
     assert not (project.path / "mlflow.db").exists()
     project.record("--rev", "HEAD~5..HEAD~2")
-    assert sorted(by("rate", project)) == ["5", "6", "7"]
+    assert sorted(by("rate", project)) == ["10", "8", "9"]
     said = project.record("--rev", "HEAD~99..HEAD")
-    assert said.status == 1
-    assert "HEAD~99" in said.error
+    assert (said.status, "HEAD~99" in said.error) == (1, True)
     project.record("--all")
-    assert len(by("rate", project)) == 10
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A pipeline that was recorded live: in commits, on a branch, and as an experiment."""
-    path = tmp_path_factory.mktemp("lived") / "project"
-    made = repository(path, TWO_EVALUATIONS)
-    with following(made):
-        for i, params in enumerate([{}, {"rate": 2}, {"a": 5}, {"rate": 1, "a": 1}, {"b": 7}]):
-            made.git("switch", "-q", "-C", "side" if i == 1 else "main", "HEAD")
-            made.set(params)
-            followed(made, "repro", "-q")
-            made.commit(f"Result {i}")
-        followed(made, "exp", "run", "-q", "-n", "wide", "-S", "rate=9")
-        made.git("checkout", "-q", ".")
-        followed(made, "exp", "run", "-q", "--temp", "-n", "temporary", "-S", "rate=10")
-        made.set({"rate": 11})
-        followed(made, "repro", "-q")  # which nobody commits
-        made.git("checkout", "-q", ".")
-        made.dvc("checkout", "-q")
-    return made
+    assert len(by("rate", project)) == 12
 
 
 @pytest.mark.rest
-def test_what_was_recorded_live(lived: Repository) -> None:
-    """Results that were recorded live are not recorded again."""
+def test_the_store_is_a_view(tmp_path: Path) -> None:
+    """If the store is lost, `record --all` makes the same table, uncommitted results included.
+
+    What was recorded live is not recorded again. Params and metrics are those that DVC shows.
+    """
+    lived = repository(tmp_path / "lived" / "project", TWO_EVALUATIONS)
+    with following(lived):
+        for i, params in enumerate([{}, {"rate": 2}, {"a": 5}, {"rate": 1, "a": 1}, {"b": 7}]):
+            lived.git("switch", "-q", "-C", "side" if i == 1 else "main", "HEAD")
+            lived.set(params)
+            followed(lived, "repro", "-q")
+            lived.commit(f"Result {i}")
+        followed(lived, "exp", "run", "-q", "-n", "wide", "-S", "rate=9")
+        lived.git("checkout", "-q", ".")
+        followed(lived, "exp", "run", "-q", "--temp", "-n", "temporary", "-S", "rate=10")
+        wait(lambda: len(lived.rows()) == 6, 60)  # the follower finds what a copy has made
+        lived.set({"rate": 11})
+        followed(lived, "repro", "-q")  # which nobody commits
+        lived.git("checkout", "-q", ".")
+        lived.dvc("checkout", "-q")
     table = lived.table()
     assert len(table) == 7
-    assert lived.record("--all").out == NOTHING
+    assert lived.record("--all").out.startswith("nothing to do")
     assert lived.table() == table
-
-
-@pytest.mark.rest
-def test_the_store_is_a_view(lived: Repository, tmp_path: Path) -> None:
-    """If the store is lost, `record --all` makes the same table, uncommitted results included."""
     copy = lived.copy(tmp_path / "project")
     said = copy.record("--all")
     assert (said.status, said.error) == (0, "")
-    assert copy.table() == lived.table()
+    assert copy.table() == table
     assert {r.info.run_name for r in copy.rows()} == {r.info.run_name for r in lived.rows()}
-    names = {r.data.tags.get("dvc.exp_name") for r in copy.rows()}
-    assert {"wide", "temporary"} <= names
+    changes = {r.data.tags.get(tags.EXPERIMENT): r.data.tags[tags.CHANGE] for r in copy.rows()}
+    after = f"after {copy.git('rev-parse', 'HEAD')[:7]} Result 4"
+    assert (changes["wide"], changes["temporary"]) == (after, after)
     (uncommitted,) = [r for r in copy.rows() if r.data.params["rate"] == "11"]
-    assert uncommitted.data.tags["mlflow.source.git.commit"] == copy.git("rev-parse", "HEAD")
-    copy.run("dvc-mlflow", "restore", uncommitted.info.run_id)
-    params = next((copy.path / "restored").glob("*/params.yaml"))
-    assert "rate: 11" in params.read_text()
-
-
-def test_one_tree_kept_twice(tmp_path: Path) -> None:
-    """If several stages had ended when each was kept, one tree is that of each one's commit."""
-    project = repository(tmp_path / "project", TWO_EVALUATIONS)
-    project.dvc("repro", "-q")
-    project.record()
-    (ref,) = project.git("for-each-ref", "--format=%(refname)", "refs/rows").split()
-    words = ("commit-tree", f"{ref}^{{tree}}", "-p", f"{ref}^", "-m", "train")
-    older = "GIT_COMMITTER_DATE=1999-01-01T00:00:00Z"
-    commit = project.run("env", older, "git", *words).stdout.strip()
-    project.git("update-ref", f"refs/rows/{commit}", commit)
-    copy = project.copy(tmp_path / "copy")
-    copy.record("--all")
-    assert len(copy.rows()) == 1
-    assert copy.table() == project.table()
-
-
-@pytest.mark.rest
-def test_as_dvc_shows_it(lived: Repository, tmp_path: Path) -> None:
-    """Params and metrics are those of `dvc exp show --all-commits`."""
-    copy = lived.copy(tmp_path / "project")
-    copy.record("--all")
-    rows = {row.data.tags["dvc-mlflow.kept"]: row for row in copy.rows()}
-    shown = json.loads(copy.run("dvc", "exp", "show", "--all-commits", "--json").stdout)
+    assert uncommitted.data.tags[tags.COMMIT] == copy.git("rev-parse", "HEAD")
+    copy.tool("restore", uncommitted.info.run_id)
+    (restored,) = (copy.path / "restored").glob("*/params.yaml")
+    assert "rate: 11" in restored.read_text()
+    rows = {run.data.tags[tags.KEPT]: run for run in copy.rows()}
     compared = 0
-    for entry in shown:
+    for entry in json.loads(copy.run("dvc", "exp", "show", "--all-commits", "--json").stdout):
         if (row := rows.get(entry["rev"])) and (data := entry.get("data")):
             params = data["params"]["params.yaml"]["data"]
             assert row.data.params == {key: str(value) for key, value in params.items()}
             for file, found in data["metrics"].items():
-                for key, value in found["data"].items():
-                    assert row.data.metrics[f"{Path(file).stem}/{key}"] == value
+                numbers = {f"{Path(file).stem}/{key}": n for key, n in found["data"].items()}
+                assert numbers.items() <= row.data.metrics.items()
             compared += 1
     assert compared >= 4
 
 
-def test_nothing_new(tmp_path: Path) -> None:
-    """An import that has nothing to do writes nothing."""
-    project = history(tmp_path / "project", 3)
-    project.record("--all")
-    first = (project.path / "mlflow.db").read_bytes()
-    assert project.record("--all").out == NOTHING
-    assert (project.path / "mlflow.db").read_bytes() == first
+def grown(path: Path) -> tuple[Locked, list[str]]:
+    """Return a repository that declares metrics and a model long after its first result."""
+    fit = train("raw.txt")
+    uncounted = {**fit, "outs": [*fit["outs"], {"n.json": UNCACHED}]}
+    unscored = {**evaluate("a"), "outs": [{"a.json": UNCACHED}], "metrics": []}
+    first: Stages = {"train": uncounted, "a": unscored, "b": evaluate("b")}
+    files = {"loader.py": "# later\n", "n.json": '{"n": 7}', "b.json": '{"score": 1}'}
+    made = locked(path, first, files={**files, **trained(), "a.json": '{"score": 1}'})
+    made.add_store()
+    commits: list[str] = []
+
+    def commit(stages: Stages, **top: Any) -> None:
+        made.write({"dvc.yaml": json.dumps({"stages": stages, **top})})
+        made.commit(f"{len(commits)}")
+        commits.append(made.git("rev-parse", "HEAD"))
+
+    commit(first)
+    with_metrics = {**first, "a": evaluate("a")}
+    commit(with_metrics)
+    made.again({**trained(2), "a.json": '{"score": 5}'}, {"rate": 2, "a": 5})
+    commit(with_metrics)
+    made.write({"loader.py": LOADER})
+    commit(
+        {**with_metrics, "train": {**fit, "metrics": [{"n.json": UNCACHED}]}}, artifacts=ARTIFACTS
+    )
+    return made, commits
 
 
-@pytest.mark.rest
-def test_nothing_new_on_a_server(tmp_path: Path) -> None:
-    """On a server, too, an import that has nothing to do says so, also if a row lacks a file."""
-    project = history(tmp_path / "project", 3)
-    md5 = hashlib.md5((project.path / "metrics.json").read_bytes(), usedforsecurity=False)
-    lock = project.path / "dvc.lock"
-    lock.write_text(lock.read_text().replace(md5.hexdigest(), "0" * 32))
-    project.git("commit", "-qam", "Metrics that nobody has")
-    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
+def shown(project: Repository) -> list[Any]:
+    """Return all that rows show, whatever the order in which they were made."""
+    keys = (tags.COMMIT, tags.USER, tags.WHOLE, tags.KEPT)
+    rows = sorted(project.rows(), key=lambda run: run.data.params["rate"])
+    more = [(run.info, [run.data.tags.get(key) for key in keys], model_ids(run)) for run in rows]
+    own = [(info.run_name, info.start_time, found, len(ids)) for info, found, ids in more]
+    return [project.table(), own, [project.artifacts(run) for run in rows]]
 
-        def record(*options: str) -> str:
-            return project.tool("record", "--all", *options, MLFLOW_TRACKING_URI=server).out
 
-        assert "4 rows added" in record()
-        assert record() == NOTHING
-        client = MlflowClient(server)
-        (experiment,) = client.search_experiments(filter_string="name = 'project'")
-        client.delete_run(client.search_runs([experiment.experiment_id])[0].info.run_id)
-        assert record() == NOTHING  # the trash is the user's
+def test_orders(tmp_path: Path) -> None:
+    """The table is the same, whether results are recorded at once, backwards, or as they grow."""
+    made, commits = grown(tmp_path / "made")
+    at_once, backwards, grows = (made.copy(tmp_path / name) for name in ("at once", "back", "grow"))
+    said = at_once.record("--all")
+    assert (said.status, said.error) == (0, "")
+    first, second = sorted(at_once.rows(), key=lambda run: run.data.params["rate"])
+    # The first result was replaced before the other metric and the model were declared.
+    assert first.data.metrics == {"train/loss": 0.25, "a/score": 1, "b/score": 1}
+    assert second.data.metrics == {"train/n": 7, "train/loss": 0.25, "a/score": 5, "b/score": 1}
+    assert (len(model_ids(first)), len(model_ids(second))) == (0, 1)
+    assert second.data.tags[tags.COMMIT] == commits[2]
+    for commit in reversed(commits):
+        backwards.record("--rev", commit)
+    assert shown(backwards) == shown(at_once)
+    lines = []
+    for commit in commits:
+        grows.git("reset", "-q", "--hard", commit)
+        lines.append(grows.record("--all").out.partition("\n")[0].removeprefix("grow: "))
+    assert lines == ["1 row added", "1 row completed", "1 row added", "1 row completed"]
+    assert grows.record("--all").out.startswith("nothing to do")
+    assert shown(grows) == shown(at_once)

@@ -1,13 +1,15 @@
 """`record --all` reads old, changed and broken files of DVC's, and names what it cannot read."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from support.histories import by, history
-from support.locked import evaluated, locked, read, trained
-from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, train
+from dvc_mlflow.pipeline.tags import STAGE
+from support.histories import by, history, result
+from support.locked import locked, trained
+from support.pipelines import Repository, Stages, evaluate, makes, repository, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -15,35 +17,27 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
+SCORE = {"a.json": '{"score": 1}\n'}
+
 
 def test_stages_of_before(tmp_path: Path) -> None:
     """Results from before the tool was adopted are recorded for the stages recorded today.
 
     Those from before a stage was renamed are recorded under its old name.
     """
-    project = locked(tmp_path / "project", TWO_EVALUATIONS, files=evaluated())
+    with_tool = train("raw.txt")
+    with_tool["cmd"] = f"dvc-mlflow run -c {json.dumps(with_tool['cmd'])}"
+    each = [("fit", train("raw.txt")), ("train", train("raw.txt")), ("train", with_tool)]
+    project = locked(tmp_path / "project", {}, {"rate": 0})
     project.add_store()
-    project.commit("Without the tool")
-    stages = {name: {**stage} for name, stage in TWO_EVALUATIONS.items()}
-    for name in ("train", "a"):
-        stages[name]["cmd"] = f"dvc-mlflow run -c {json.dumps(stages[name]['cmd'])}"
-    project.again({"dvc.yaml": json.dumps({"stages": stages}), **evaluated(2)}, {"rate": 2})
-    project.commit("With the tool")
+    for rate, (name, stage) in enumerate(each):
+        (project.path / "dvc.lock").unlink(missing_ok=True)
+        declared = {"dvc.yaml": json.dumps({"stages": {name: stage}})}
+        project.again({**declared, **trained(rate)}, {"rate": rate})
+        project.commit(f"{rate}")
     project.record("--all")
-    assert {rate: {*row.data.metrics} for rate, row in by("rate", project).items()} == {
-        rate: {"train/loss", "a/score"} for rate in ("1", "2")
-    }
-
-    project = locked(tmp_path / "renamed", {"fit": train("raw.txt")}, files=trained())
-    project.add_store()
-    project.commit("Before")
-    cmd = f"dvc-mlflow run -c {json.dumps(train('raw.txt')['cmd'])}"
-    renamed = {"stages": {"train": {**train("raw.txt"), "cmd": cmd}}}
-    (project.path / "dvc.lock").unlink()
-    project.again({"dvc.yaml": json.dumps(renamed)})
-    project.commit("After")
-    project.record("--all")
-    assert {row.data.tags["dvc.stage"] for row in project.rows()} == {"fit", "train"}
+    found = {rate: row.data.tags[STAGE] for rate, row in by("rate", project).items()}
+    assert found == {"0": "fit", "1": "train", "2": "train"}
 
 
 def test_single_stage_file(tmp_path: Path) -> None:
@@ -63,24 +57,56 @@ def test_single_stage_file(tmp_path: Path) -> None:
     assert [*row.data.metrics.values()] == [3]
 
 
-@pytest.mark.parametrize("ignores", ["data/", "data/**/*\n!data/**/*.dvc"])
-def test_ignored_dvc_file(tmp_path: Path, ignores: str) -> None:
-    """A `.dvc` file that git tracks though it ignores it is as in a checkout: DVC reads none."""
-    project = repository(tmp_path / "project", {"train": train("data/x.csv")})
-    project.write({"data/x.csv": "1\n"})
-    project.dvc("add", "-q", "data/x.csv")
-    project.git("add", "-f", "data/x.csv.dvc")
-    project.write({".gitignore": f"/mlflow.db*\n/mlartifacts/\n{ignores}\n"})
-    project.dvc("repro", "-q")
-    project.commit("A result")
-    assert project.record("--all").out.startswith("project: 1 row added\nall rows: ")
+def test_keys_of_dvc_2(tmp_path: Path) -> None:
+    """`live:` and `checkpoint:`, which DVC 3 refuses, hide no result."""
+    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=SCORE)
+    project.add_store()
+    old = evaluate("a", "raw.txt")
+    old |= {"live": {"dvclive": {"summary": True}}, "outs": [{"w.pt": {"checkpoint": True}}]}
+    project.write({"dvc.yaml": json.dumps({"stages": {"a": old}})})
+    md5 = "0cc175b9c0f1b6a831c399e269772661"
+    more = f"    outs:\n    - path: w.pt\n      md5: {md5}\n      size: 1\n"
+    assert "    outs:\n" in project.lock
+    project.write({"dvc.lock": project.lock.replace("    outs:\n", more)})
+    project.commit("Checkpoints")
+    assert project.record("--all").error == ""
+    (row,) = project.rows()
+    assert row.data.metrics == {"a/score": 1}
+    assert project.record("--all").out.startswith("nothing to do")
+
+
+def test_tracked_later(tmp_path: Path) -> None:
+    """A `.dvc` file that appears after a result makes no second row of it.
+
+    One that git tracks though it ignores it is as in a checkout: DVC reads none.
+    """
+    files, stages = {"data/raw.txt": "1\n", **SCORE}, {"a": evaluate("a", "data")}
+    project = locked(tmp_path / "project", stages, files=files)
+    project.add_store()
+    project.commit("The result")
+    project.record()
+    project.git("rm", "-q", "--cached", "data/raw.txt")
+    project.track("data/raw.txt")
+    project.commit("Track the data")
+    assert project.record("--all").out.startswith("nothing to do")
+    project.write({".gitignore": "/mlflow.db*\n/mlartifacts/\ndata/\n"})
+    project.again({"a.json": '{"score": 2}\n'}, {"a": 2})
+    project.commit("Ignore the data")
+    assert project.record("--all").out.startswith("project: 1 row added\n")
     assert project.record().out.startswith("nothing to do: MLflow has this result")
-    assert len(project.rows()) == 1
+    assert [row.data.metrics for row in project.rows()] == [{"a/score": 1}, {"a/score": 2}]
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    """Commits that DVC cannot read cost one line for each reason; all others are recorded."""
+    """Commits that DVC cannot read cost one line for each reason; all others are recorded.
+
+    So do numbers that are not of the data beside them: they are in no row.
+    """
     project = history(tmp_path / "project", 2)
+    half, new = json.loads(project.lock), result(2)
+    half["stages"]["train"] = json.loads(new["dvc.lock"])["stages"]["train"]
+    project.write({"dvc.lock": json.dumps(half), "curve.csv": new["curve.csv"]})
+    project.commit("Only a training")
     good = (project.path / "dvc.yaml").read_text()
     broken = {
         "not YAML": "stages: [",
@@ -99,15 +125,18 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert said.status == 0
     assert "Traceback" not in said.error
     lines = said.error.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
+    why = "it has read a different model.txt than train has written"
+    assert any(f": stage evaluate is not recorded: {why}" in line for line in lines)
     assert any("dvc.lock: the entry of train cannot be read" in line for line in lines)
     assert any("none.yaml" in line for line in lines)
     both = ("dvc.yaml:a - dvc.yaml:b", "dvc.yaml:b - dvc.yaml:a")  # DVC has them in a set
     assert any(f"specified in: - {names}" in line for line in lines for names in both)
-    assert any("dvc.lock: " in line for line in lines)
     commits = project.git("log", "--format=%H").splitlines()
     assert all(any(c.startswith(line.split()[1].rstrip(":")) for c in commits) for line in lines)
-    assert sorted(by("rate", project)) == ["0", "1"]
+    rows = by("rate", project).items()
+    scores = {rate: row.data.metrics.get("evaluate/score") for rate, row in rows}
+    assert scores == {"0": 0, "1": 0.001, "2": None}
 
 
 def test_metrics_of_another_commit(tmp_path: Path) -> None:
@@ -132,69 +161,52 @@ def test_metrics_of_another_commit(tmp_path: Path) -> None:
     assert row.data.metrics["evaluate/score"] == 0
 
 
-def test_metrics_that_only_a_remote_has(tmp_path: Path) -> None:
-    """Metrics that only DVC's remote has are reported as missing until `--fetch` gets them."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
-    project = repository(tmp_path / "project", stages, {"rate": 1, "a": 3})
-    project.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "remote"))
+def fresh(project: Repository, path: Path) -> Repository:
+    """Return a copy that has no output, and nothing in DVC's cache."""
+    clone = project.copy(path)
+    for folder in (".dvc/cache", "eval"):
+        shutil.rmtree(clone.path / folder)
+    (clone.path / "a.json").unlink()
+    return clone
+
+
+def test_what_only_a_remote_has(tmp_path: Path) -> None:
+    """`--fetch` gets the files that a row shows, also those of a folder, and no others.
+
+    Until then they are reported as missing, and only they are looked for. What a remote lacks is
+    named; of one that does not answer, nothing says that it lacks a file.
+    """
+    stages: Stages = {"a": evaluate("a", "raw.txt", cache=True)}
+    stages["eval"] = makes({"eval/metrics.json": '{"n": 3}'}, outs=["eval"])
+    stages["eval"]["cmd"] += "; head -c 2000000 /dev/zero > eval/big.bin"
+    project = repository(tmp_path / "project", stages, metrics=["eval/metrics.json"])
+    project.dvc("remote", "add", "-q", "-d", "there", str(tmp_path / "remote"))
     project.dvc("repro", "-q")
-    project.commit("A result")
+    project.commit("The result")
     project.dvc("push", "-q")
-    project.run("rm", "-r", ".dvc/cache", "a.json", "model.txt")
-    said = project.record("--all")
-    assert "a.json: not as in dvc.lock" in said.error
-    (row,) = project.rows()
-    assert "a/score" not in row.data.metrics
-    assert not (project.path / ".dvc/cache/files").exists()
-    assert project.record("--all", "--fetch").error == ""
-    (row,) = project.rows()
-    assert row.data.metrics["a/score"] == 3
-    assert not (project.path / "a.json").exists()
-
-
-def test_templates(tmp_path: Path) -> None:
-    """A dvc.yaml with templates is read with the values of its own commit."""
-    do = {"cmd": "run ${rate}", "metrics": [{"${item}.json": {"cache": False}}], "params": ["rate"]}
-    stages = {"eval": {"foreach": "${models}", "do": do}}
-    files = {"p.json": '{"score": 1}'}
-    project = locked(tmp_path / "project", stages, {"rate": 1, "models": ["p"]}, files)
-    project.commit("One")
-    both = dict.fromkeys(["p.json", "q.json"], '{"score": 2}')
-    project.again(both, {"rate": 2, "models": ["p", "q"]})
-    project.commit("Two")
-    found = [row for rev in ("HEAD^", "HEAD") for row in read(project, rev=rev).rows]
-    assert {(row.tags["dvc.stage"], *row.metrics.values()) for row in found} == {
-        ("eval@p", 1),
-        ("eval@p", 2),
-        ("eval@q", 2),
-    }
-
-
-def test_nested_project(tmp_path: Path) -> None:
-    """A nested project has the history of its own files."""
-    outer = history(tmp_path / "project", 3)
-    stages, params = {"train": train("raw.txt")}, {"rate": 50}
-    inner = locked(outer.path / "inner", stages, params, trained(50), git=False)
-    inner.write({".dvc/config": ""})
-    outer.commit("A nested project")
-    outer.record("--all", folder="inner")
-    (row,) = outer.rows()
-    assert row.data.params == {"rate": "50"}
-    assert row.data.tags["folder"] == "inner"
-
-
-def test_no_refs(tmp_path: Path) -> None:
-    """A detached HEAD is imported; of a repository without commits it is said that it has none."""
-    project = history(tmp_path / "project", 2)
-    project.git("switch", "-q", "--detach")
-    project.git("branch", "-q", "-D", "main")
-    project.record("--all")
-    assert len(project.rows()) == 2
-    empty = Repository(tmp_path / "empty")
-    empty.path.mkdir()
-    empty.git("init", "-q")
-    empty.dvc("init", "-q")
-    said = empty.record("--all")
-    assert said.status == 0
-    assert said.error.startswith("dvc-mlflow: 0 rows: no commit has a result")
-    assert "no dvc.yaml has a stage" in said.error
+    clone = fresh(project, tmp_path / "clone")
+    missing = ": eval: not as in dvc.lock; `--fetch` looks in DVC's remote (and 1 more: a.json)\n"
+    assert clone.record("--all").error.endswith(missing)
+    assert not (clone.path / ".dvc/cache/files").exists()
+    assert [row.data.metrics for row in clone.rows()] == [{}, {}]
+    said = clone.record("--all")
+    assert said.out == "nothing to do: MLflow has all results that can be read\n"
+    assert all(text in said.error for text in ("a.json", "eval", ": not as in dvc.lock"))
+    said = clone.record("--all", "--fetch")
+    assert (said.error, said.out.partition("\n")[0]) == ("", "clone: 2 rows completed")
+    metrics = [row.data.metrics for row in clone.rows()]
+    assert sorted(metrics, key=str) == [{"a/score": 1}, {"eval/n": 3}]
+    kept = [file for file in (clone.path / ".dvc/cache").rglob("*") if file.is_file()]
+    assert max(file.stat().st_size for file in kept) < 1000
+    assert not (clone.path / "a.json").exists()
+    for oid in (tmp_path / "remote").rglob("*"):
+        if oid.is_file() and oid.stat().st_size == len('{"n": 3}'):
+            oid.unlink()
+    said = fresh(project, tmp_path / "again").record("--all", "--fetch")
+    assert "eval cannot be fetched: it did not come from the DVC remote 'there'" in said.error
+    assert "a.json" not in said.error
+    clone = fresh(project, tmp_path / "away")
+    clone.dvc("remote", "modify", "there", "url", "https://127.0.0.1:9/x")
+    said = clone.record("--all", "--fetch")
+    assert "a.json cannot be fetched: it did not come from the DVC remote 'there'" in said.error
+    assert "eval: not as in dvc.lock" in said.error

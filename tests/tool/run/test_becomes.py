@@ -4,17 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from support.clone import environment
-from support.following import following, started
-from support.pipelines import Repository, evaluate, repository
+from support.followers import followers
+from support.following import following, started, wait_for_rows
+from support.pipelines import Repository, evaluate, repository, train
 from support.twins import content, twins
 from support.waiting import wait
 
@@ -24,34 +25,18 @@ pytestmark = [
 ]
 
 ODDITIES = r"""
-echo 1 out; echo 2 err >&2; printf '3 no line end'; printf ' 4 of both\n' >&2; echo 5
-for n in 6 7 8 9; do echo $n; echo $n >&2; done
-echo 10 "$#"; for word; do printf '11 <%s>\n' "$word"; done
-echo "12 $0"; echo "13 $PWD"; echo "14 $(pwd -P)"
-echo "15 $(umask)"; echo "16 $(ulimit -n) $(ulimit -f) $(ulimit -c) $(ulimit -s)"
-echo "17 $(nice)"; echo "18 $-"; echo "19 $SHLVL"
-env | grep -v '^MLFLOW_\|^_=\|^DVC_ROOT=\|^PWD=\|^OLDPWD=' | sort | sed 's/^/20 /'
-grep '^Sig[BIC]\|^ShdPnd' /proc/self/status | sed 's/^/21 /'
-ls /proc/self/fd | wc -l | sed 's/^/22 /'
-[ -t 0 ] && echo 23 tty || echo 23 no tty; [ -t 1 ] && echo 24 tty || echo 24 no tty
-read -r line && echo "25 <$line>" || echo 25 end of file
-(exit 3); echo "26 $?"; sh -c 'kill -TERM $$'; echo "27 $?"; sh -c 'kill -KILL $$'; echo "28 $?"
-nosuchcommand; echo "29 $?"; ./noexec; echo "30 $?"
-sh -c 'trap "echo 31 caught" TERM; kill -TERM $$'
-sh -c 'trap "" INT; kill -INT $$; echo 32 ignored'
-sh -c 'trap "echo 33 exit" EXIT'
-nohup sh -c 'kill -HUP $$; echo 34 lives'
-setsid -w sh -c 'echo 35 own session; exit 4'; echo "36 $?"
-(sleep 0.2; echo 37 late) & wait; (echo 38 background >&2) & wait
-yes | head -n 1 | sed 's/^/39 /'; cat /dev/null | cat; echo "40 $?"
-python3 -c 'import os, sys; os.write(1, b"41 \xff\xfe\0\n")'
-python3 -c 'import signal as s; print(42, s.getsignal(s.SIGPIPE), s.getsignal(s.SIGINT))'
-sh -c 'echo 43 $(ps -o stat= -p $$ | tr -d "a-z+<\n")'
-exec 5>odd.txt; echo 44 >&5; exec 5>&-; cat odd.txt
-echo "45 $(id -u) $(id -G)"; echo "46 $(cat /proc/self/oom_score_adj)"
-[ "$(ps -o pgid= -p $$ | tr -d ' ')" = "$(ps -o pgid= -p $PPID | tr -d ' ')" ] && echo 47 same group
-printf '48 %s\n' "$DVC_STAGE"; echo "49 $(taskset -p $$ | sed 's/.*: //')"
-mkdir -p deep/er; cd deep/er; rmdir ../er; echo "50 $?"
+echo 1 out; echo 2 err >&2; printf '3 no line end'; printf ' 4 of both\n' >&2
+echo 5 "$#"; for word; do printf '6 <%s>\n' "$word"; done
+echo "7 $0"; echo "8 $PWD"; echo "9 $(pwd -P)"
+echo "10 $(umask)"; echo "11 $(ulimit -n) $(ulimit -f) $(ulimit -c) $(ulimit -s)"
+echo "12 $(nice)"; echo "13 $SHLVL"; echo "14 $(taskset -p $$ | sed 's/.*: //')"
+env | grep -v '^MLFLOW_\|^_=\|^DVC_ROOT=\|^PWD=\|^OLDPWD=' | sort | sed 's/^/15 /'
+grep '^Sig[BIC]\|^ShdPnd' /proc/self/status | sed 's/^/16 /'
+ls /proc/self/fd | wc -l | sed 's/^/17 /'
+[ -t 0 ] && echo 18 tty || echo 18 no tty; [ -t 1 ] && echo 19 tty || echo 19 no tty
+read -r line && echo "20 <$line>" || echo 20 end of file
+[ "$(ps -o pgid= -p $$ | tr -d ' ')" = "$(ps -o pgid= -p $PPID | tr -d ' ')" ] && echo 21 one group
+echo "22 $DVC_STAGE" | tee odd.txt
 exit 7
 """
 WORDS = ["", "two words", "*", "$HOME", "-c", "--", "\\", "'", "\u00e4", "a\tb", "--help"]
@@ -99,12 +84,26 @@ STARTS = [
 
 
 def test_oddities(project: Repository) -> None:
-    """Fifty oddities of a script are what they are without it, also in its output's order."""
+    """All that a command is given, prints and returns is what it is without it, and in order."""
     words = ["sh", f"{project.path}/odd.sh", *WORDS]
     found = {" ".join(start): said(project, words, *start) for start in STARTS}
     assert {key: ours for key, (_, ours) in found.items()} == {
         key: plain for key, (plain, _) in found.items()
     }
+
+
+TERMINAL = """
+import os, pty, sys
+status = pty.spawn(sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_terminal(project: Repository) -> None:
+    """In a terminal it has the terminal, as the command has."""
+    code = "import os, sys; print(os.isatty(0), os.isatty(1), os.tcgetpgrp(0) == os.getpgrp())"
+    plain, ours = said(project, [sys.executable, "-c", code], sys.executable, "-c", TERMINAL)
+    assert ours == plain
 
 
 def test_what_cannot_run(project: Repository) -> None:
@@ -118,11 +117,44 @@ def test_what_cannot_run(project: Repository) -> None:
             assert line.startswith(f"dvc-mlflow: {words[0]}: ")
 
 
-def test_in_a_stage(tmp_path: Path) -> None:
-    """Before the command of a stage, all that `dvc` prints and leaves is what plain `dvc` does."""
-    words = "a 'b c' '*'"
-    stages = {"odd": {"cmd": f"sh odd.sh {words}; true", "deps": ["raw.txt"], "outs": ["odd.txt"]}}
-    ours, plain = twins(tmp_path, stages, files={"odd.sh": ODDITIES})
+def test_how_it_is_called(project: Repository) -> None:
+    """It takes a shell's text, `--` and `--help`, and names a mistake.
+
+    In a folder that is gone, and in one without a project, it becomes the command, too.
+    """
+    run = ("dvc-mlflow", "run")
+    assert project.run(*run, "-c", "echo $((1 + 1)) | cat").stdout == "2\n"
+    assert project.run(*run, "--", "echo", "--", "x").stdout == "-- x\n"
+    assert "usage: dvc-mlflow run COMMAND" in project.run(*run, "--help").stdout
+    assert project.run(*run, check=False).stderr.endswith("run: the command is missing\n")
+    gone = "mkdir gone; cd gone; rmdir ../gone; exec dvc-mlflow run echo here"
+    assert project.run("sh", "-c", gone).stdout == "here\n"
+    done = project.run("sh", "-c", "cd /; dvc-mlflow run sh -c 'echo here; exit 3'", check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "here\n", 1)
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a process has become `sleep`."""
+    return str(psutil.Process(pid).name()) == "sleep"
+
+
+def test_is_the_command(project: Repository) -> None:
+    """The process is the command: what ends it, ends it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+        with subprocess.Popen(["dvc-mlflow", "run", "sleep", "60"], cwd=project.path) as process:
+            wait(partial(sleeps, process.pid))
+            process.send_signal(number)
+            assert process.wait(10) == -number
+
+
+def test_nothing_changes(tmp_path: Path) -> None:
+    """A pipeline that is watched, and has `run` before a command, prints what it does without.
+
+    It leaves the same files, and `run` starts no second follower.
+    """
+    slow = {**train("raw.txt"), "cmd": f"sleep 1; {train('raw.txt')['cmd']}"}
+    odd = {"cmd": "sh odd.sh a 'b c' '*'; true", "deps": ["model.txt"], "outs": ["odd.txt"]}
+    ours, plain = twins(tmp_path, {"train": slow, "odd": odd}, files={"odd.sh": ODDITIES})
     text = (ours.path / "dvc.yaml").read_text()
     (ours.path / "dvc.yaml").write_text(text.replace("sh odd.sh", "dvc-mlflow run sh odd.sh"))
     ours.add_store()
@@ -132,12 +164,15 @@ def test_in_a_stage(tmp_path: Path) -> None:
             done = subprocess.run(
                 ["dvc", "repro"],
                 cwd=project.path,
-                env=environment(PYTHONHASHSEED="0"),
+                env=environment(PYTHONHASHSEED="0"),  # DVC prints the files of a set
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 check=False,
             )
+            if project is ours:
+                wait_for_rows(project, "FINISHED")
+                assert followers(project.path) == []
         text = done.stdout.decode(errors="replace").replace(f"{project.path.parent}", "")
         found.append((text.replace("dvc-mlflow run ", ""), done.returncode))
     assert found[0] == found[1]
@@ -147,58 +182,16 @@ def test_in_a_stage(tmp_path: Path) -> None:
     assert differ == {"dvc.yaml", "dvc.lock", "status"}
 
 
-def test_is_the_command(project: Repository) -> None:
-    """The process is the command: what ends it, ends it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
-        with subprocess.Popen(["dvc-mlflow", "run", "sleep", "60"], cwd=project.path) as process:
-            while psutil.Process(process.pid).name() != "sleep":
-                time.sleep(0.05)
-            process.send_signal(number)
-            assert process.wait(10) == -number
-
-
 def test_modules_of_the_user(tmp_path: Path) -> None:
     """Neither `run` nor its follower imports a yaml.py or a folder mlflow/ in the repository."""
     files = {"yaml.py": "raise SystemExit(3)\n", "mlflow/__init__.py": "raise SystemExit(3)\n"}
     project = repository(tmp_path / "project", {"a": evaluate("a", "raw.txt")}, files=files)
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
     assert project.record().status == 0
-    assert [row.info.status for row in project.rows()] == ["FINISHED"]
+    wait_for_rows(project, "FINISHED")
     assert "Error" not in (project.path / ".git/dvc-mlflow/follow.log").read_text()
 
 
-TERMINAL = """
-import os, pty, sys
-status = pty.spawn(sys.argv[1:])
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def test_terminal(project: Repository) -> None:
-    """In a terminal it has the terminal, and Ctrl-C ends it as it ends the command."""
-    code = "import os, sys; print(os.isatty(0), os.isatty(1), os.tcgetpgrp(0) == os.getpgrp())"
-    plain, ours = said(project, [sys.executable, "-c", code], sys.executable, "-c", TERMINAL)
-    assert ours == plain
-
-
-def test_no_folder(project: Repository) -> None:
-    """In a folder that is gone, and in one without a project, it becomes the command, too."""
-    gone = "mkdir gone; cd gone; rmdir ../gone; "
-    done = project.run("sh", "-c", f"{gone} exec dvc-mlflow run echo here")
-    assert done.stdout == "here\n"
-    done = subprocess.run(
-        ["dvc-mlflow", "run", "sh", "-c", "echo here; exit 3"],
-        cwd="/",
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (3, "here\n")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_ends_with_its_dvc(tmp_path: Path) -> None:
     """A command of a stage ends when its `dvc` is killed; a `dvc` outlives what has started it."""
     stage = {"cmd": "exec dvc-mlflow run sh wait.sh", "deps": ["raw.txt"]}
@@ -215,21 +208,12 @@ def test_ends_with_its_dvc(tmp_path: Path) -> None:
             dvc.kill()
             wait(lambda: not psutil.pid_exists(pid))
         file.unlink()
-        shell_ = subprocess.Popen(
+        parent = subprocess.Popen(
             ["sh", "-c", "dvc-mlflow run sh wait.sh & wait"], cwd=project.path
         )
         pid = sleeping()
-        shell_.kill()
-        shell_.wait()
-        wait(lambda: psutil.Process(pid).ppid() != shell_.pid)
-        assert psutil.Process(pid).name() == "sleep"
+        parent.kill()
+        parent.wait()
+        wait(lambda: psutil.Process(pid).ppid() != parent.pid)
+        wait(partial(sleeps, pid))
         os.kill(pid, signal.SIGKILL)
-
-
-def test_how_it_is_called(project: Repository) -> None:
-    """A shell's text, `--`, help, and mistakes."""
-    run = ("dvc-mlflow", "run")
-    assert project.run(*run, "-c", "echo $((1 + 1)) | cat").stdout == "2\n"
-    assert project.run(*run, "--", "echo", "--", "x").stdout == "-- x\n"
-    assert "usage: dvc-mlflow run COMMAND" in project.run(*run, "--help").stdout
-    assert project.run(*run, check=False).stderr.endswith("run: the command is missing\n")

@@ -1,6 +1,5 @@
 """Scripts that call MLflow: under `run` their run is the row, and else it is their own."""
 
-import shlex
 import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
+from dvc_mlflow.pipeline.tags import FOUND_BY, LIVE, LOCK, PARENT, WHOLE
 from support.followers import end_followers
-from support.following import followed, following, started, statuses, wait_for_store
+from support.following import following, run_dvc, started, statuses, wait_for_store
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.stores import experiments
 from support.waiting import wait
@@ -65,7 +65,7 @@ def calling(command: str | list[str], out: str) -> dict[str, Any]:
 
 def tops(project: Repository) -> list[Run]:
     """Return the rows that are below no other, oldest first."""
-    return [run for run in project.rows() if "mlflow.parentRunId" not in run.data.tags]
+    return [run for run in project.rows() if PARENT not in run.data.tags]
 
 
 def check(project: Repository, begun: Run, stage: str, experiment: str) -> None:
@@ -73,13 +73,11 @@ def check(project: Repository, begun: Run, stage: str, experiment: str) -> None:
     row = project.client.get_run(begun.info.run_id)
     assert row.info.status == "FINISHED"
     assert row.data.params == {"mine": "1", "rate": "theirs", "a": "1.0"}  # none is refused
-    assert row.data.tags[f"dvc-mlflow.lock.{stage}"][:7] in row.data.tags["dvc-mlflow.found-by"]
+    assert row.data.tags[f"{LOCK}{stage}"][:7] in row.data.tags[FOUND_BY]
     assert row.info.run_name == "training"
     assert row.data.metrics["score"] == 0.5
     assert "note.txt" in project.artifacts(row)
-    below = [
-        run for run in project.rows() if run.data.tags.get("mlflow.parentRunId") == row.info.run_id
-    ]
+    below = [run for run in project.rows() if run.data.tags.get(PARENT) == row.info.run_id]
     assert sorted(key for run in below for key in run.data.metrics) == ["inner", "score"]
     ids = {run.info.experiment_id for run in (row, *below)}
     assert {project.client.get_experiment(each).name for each in ids} == {experiment}
@@ -99,6 +97,11 @@ def ran(project: Repository, gates: Sequence[Path], *command: str) -> list[Run]:
             old.add(begun[-1].info.run_id)
             gate.touch()
         assert process.wait(60) == 0
+    # Their params are not those of dvc.lock: only the follower knows that they are the rows.
+    ids = [run.info.run_id for run in begun]
+    wait_for_store(
+        project, lambda: all(WHOLE in project.client.get_run(each).data.tags for each in ids), 60
+    )
     for which in ([], ["--all"]):  # the checkout's, and an experiment's
         assert project.record(*which).status == 0
     return begun
@@ -110,7 +113,7 @@ def begins(project: Repository, old: Collection[str] = ()) -> Run:
 
     def found() -> list[Run]:
         new = [run for run in tops(project) if run.info.run_id not in old]
-        is_row = [(r.info.run_name, "dvc-mlflow.live" in r.data.tags) for r in new]
+        is_row = [(r.info.run_name, LIVE in r.data.tags) for r in new]
         return new if is_row == [("training", True)] else []
 
     (row,) = wait_for_store(project, found, 120)
@@ -126,26 +129,18 @@ def test_prefix(tmp_path: Path) -> None:
     follower is killed, `record` completes the row all the same, also that of a temporary copy.
     """
     named = {"meta": {"mlflow": {"experiment": "flowers"}}}
-    gates, fit = [tmp_path / "one", tmp_path / "two"], train("raw.txt")
+    gates = [tmp_path / "one", tmp_path / "two"]
     script = "dvc-mlflow run python script.py"
     behind = ["true", f"true && {script} two.txt {gates[1]} && true"]
     stages = {
-        "train": {**fit, **named, "cmd": f"dvc-mlflow run -c {shlex.quote(fit['cmd'])}"},
         "one": {**calling(f"{script} one.txt {gates[0]}", "one.txt"), **named},
         "two": {**calling(behind, "two.txt"), **named},
-        "three": {
-            "cmd": "dvc-mlflow run python others.py three.txt",
-            "deps": ["model.txt"],
-            "outs": ["three.txt"],
-        },
     }
     project = project_of(tmp_path / "project", stages)
     with following(project) as follower:
         one, two = ran(project, gates, "dvc-mlflow", "run", "dvc", "repro", "one", "two")
         check(project, one, "one", "flowers")
         check(project, two, "two", "flowers")
-        followed(project, "repro", "-q", "three")
-        assert experiments(project) == ["flowers"]  # that of another stage of its row
         project.set({"rate": 2})
         # `record` takes no run whose params are not those of the result.
         project.write({"plain": ""})
@@ -183,71 +178,43 @@ def test_before_dvc(tmp_path: Path) -> None:
     check(project, first, "one", "project")
     folders = {path.relative_to(project.path).parts[0] for path in project.path.rglob("note.txt")}
     assert folders == {"mlartifacts"}
-    rows = {run.info.run_id: run for run in tops(project)}
-    names = {
-        r: project.client.get_experiment(run.info.experiment_id).name for r, run in rows.items()
-    }
-    assert sorted(names.values()) == ["project", "project", "theirs"]
+    rows = tops(project)
+    names = [project.client.get_experiment(run.info.experiment_id).name for run in rows]
+    assert sorted(names) == ["project", "project", "theirs"]
     log = (project.path / ".git/dvc-mlflow/follow.log").read_text()
     assert "`meta: {mlflow: {experiment: theirs}}` puts the row there" in log
 
     project.run("dvc-mlflow", "run", "dvc", "repro", "-q", "-f", "one")
     assert project.record().status == 0
-    wait_for_store(project, lambda: {run.info.run_id for run in tops(project)} == {*rows})
+    wait_for_store(project, lambda: len(tops(project)) == len(rows))
     assert "RUNNING" not in statuses(project)
     again = [r for r in project.rows() if r.info.run_name == "training"]
-    assert [r.data.tags.get("mlflow.parentRunId") for r in again] == [None, first.info.run_id]
+    assert [r.data.tags.get(PARENT) for r in again] == [None, first.info.run_id]
     assert again[1].data.metrics == {"score": 0.5}
 
     project.write({"fails": ""})
     assert project.run("dvc-mlflow", "run", "dvc", "repro", "-f", "one", check=False).returncode
     project.record()
-    wait(lambda: "RUNNING" not in statuses(project))
-    (failed,) = [run for run in tops(project) if run.info.status == "FAILED"]
-    assert failed.data.metrics == {"score": 0.5}
 
+    def ended() -> list[Run]:
+        failed = [run for run in tops(project) if run.info.status == "FAILED"]
+        return [run for run in failed if not run.data.tags[LIVE]]
 
-@pytest.mark.versions
-@pytest.mark.rest
-def test_autolog(tmp_path: Path) -> None:
-    """What autolog and `log_model` log is in the row."""
-    script = """
-import mlflow
-mlflow.sklearn.autolog()
-from sklearn.linear_model import LinearRegression
-with mlflow.start_run():
-    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
-    mlflow.sklearn.log_model(model, name="again", serialization_format="pickle")
-open("out.txt", "w").write("1")
-"""
-    project = repository(
-        tmp_path / "project",
-        {"one": calling("python script.py", "out.txt")},
-        files={"script.py": script},
-    )
-    project.run("dvc-mlflow", "run", "dvc", "repro", "-q")
-    assert project.record().status == 0
-    (row,) = tops(project)
-    assert row.data.params["fit_intercept"] == "True"
-    assert row.data.params["rate"] == "1"
-    assert len(row.outputs.model_outputs) == 2
+    (row,) = wait_for_store(project, ended)
+    assert row.data.metrics == {"score": 0.5}
 
 
 def test_not_under_run(tmp_path: Path) -> None:
-    """Under plain `dvc` a script's run stays its own, and one line recommends `run`."""
+    """Under plain `dvc` a script's run stays its own, and a line recommends `run`."""
     stage = {"cmd": "python others.py x", "params": ["rate"], "outs": ["x"]}
     project = project_of(tmp_path / "project", {"x": stage})
     with following(project) as follower:
-        for rate in (1, 2):
-            project.set({"rate": rate})
-            followed(project, "repro", "-q", "x")
-            follower.wait_for("x is FINISHED", rate)
-        line = (
-            "x: its script has opened runs in MLflow itself; under `dvc-mlflow run dvc repro` they"
-        )
-        assert sum(line in each for each in follower.lines) == 1
-    rows = [run for run in project.rows() if "dvc-mlflow.row" in run.data.tags]
-    assert [run.data.metrics for run in rows] == [{}, {}]
+        run_dvc(project, "repro", "-q", "x")
+        follower.wait_for("x: its script has opened runs in MLflow itself; under `dvc-mlflow run")
+        follower.wait_for("x is FINISHED")
+    (row,) = [run for run in project.rows() if WHOLE in run.data.tags]
+    assert row.data.metrics == {}
+    assert len(tops(project)) == 2
 
 
 def test_tool_below_run(tmp_path: Path) -> None:

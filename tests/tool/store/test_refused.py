@@ -16,7 +16,7 @@ import pytest
 
 from support.disks import immutable, small_disk
 from support.pipelines import Repository, served
-from support.refusals import SECRET, files, is_plain, record, recorded_once, refused_here
+from support.refusals import SECRET, files, record, recorded_once, refused_here
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -37,18 +37,6 @@ def made() -> Repository:
     return served()
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The same with a row: `copy_whole` it."""
-    return recorded_once(tmp_path_factory.mktemp("recorded"))
-
-
-def to_folder(database: Path) -> None:
-    """Put a folder in the place of a database."""
-    database.unlink()
-    database.mkdir()
-
-
 def to_older(database: Path) -> None:
     """Make a database look like one of MLflow 3.0, which MLflow would migrate."""
     with closing(sqlite3.connect(database)) as store, store:
@@ -56,25 +44,23 @@ def to_older(database: Path) -> None:
         store.execute("DROP TABLE logged_model_tags")
 
 
-UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "random": (lambda path: path.write_bytes(os.urandom(10_000)), CHECK),
-    "a folder": (to_folder, WRITABLE),
-    "MLflow 3.0": (to_older, UPGRADE),
-}
+UNUSABLE: list[tuple[Callable[[Path], object], str]] = [
+    (lambda path: path.write_bytes(os.urandom(10_000)), CHECK),
+    (to_older, UPGRADE),
+]
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
-def test_unusable_database(recorded: Repository, tmp_path: Path, kind: str) -> None:
+def test_unusable_database(tmp_path: Path) -> None:
     """A damaged database, or one of another MLflow, is left as it is; the line names the cure."""
-    project = recorded.copy_whole(tmp_path / "project")
-    database = project.path / "mlflow.db"
-    change, cure = UNUSABLE[kind]
-    change(database)
-    before = database.read_bytes() if database.is_file() else b""
-    line = refused_here(project)
-    assert line.startswith(f"MLflow at sqlite:///{database}: ")
-    assert line.endswith(cure)
-    assert (database.read_bytes() if database.is_file() else b"") == before
+    recorded = recorded_once(tmp_path)
+    for number, (change, cure) in enumerate(UNUSABLE):
+        database = recorded.copy_whole(tmp_path / f"{number}").path / "mlflow.db"
+        change(database)
+        before = database.read_bytes()
+        line = refused_here(Repository(database.parent))
+        assert line.startswith(f"MLflow at sqlite:///{database}: ")
+        assert line.endswith(cure)
+        assert database.read_bytes() == before
 
 
 def test_no_folder(project: Repository, tmp_path: Path) -> None:
@@ -96,12 +82,12 @@ def test_no_folder(project: Repository, tmp_path: Path) -> None:
 
 
 @pytest.mark.rest
-def test_closed_database(recorded: Repository, tmp_path: Path) -> None:
+def test_closed_database(tmp_path: Path) -> None:
     """A database that is read-only, or that another process holds, is named with the cure.
 
     If it lacks nothing, it may be read-only.
     """
-    project = recorded.copy_with_rows(tmp_path / "project")
+    project = recorded_once(tmp_path)
     database = project.path / "mlflow.db"
     with immutable(database):
         said = project.record()
@@ -130,8 +116,7 @@ def test_full_disk(project: Repository, tmp_path: Path) -> None:
     assert line.endswith(ROOM)
     with small_disk(project.path / "mlartifacts", "4k"):
         assert refused_here(project).endswith(ROOM)
-    said = project.record()
-    assert (said.status, is_plain(said.out)) == (0, True)
+    assert project.record().status == 0
     (row,) = project.rows()
     assert row.info.status == "FINISHED"
     assert "model.txt" in project.artifacts(row)
@@ -148,6 +133,7 @@ def server(status: int, text: str) -> Iterator[str]:
         def do_GET(self) -> None:
             if not status:
                 time.sleep(100)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.send_header("Content-Length", f"{len(text)}")
             self.end_headers()
@@ -173,11 +159,9 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
 @pytest.mark.parametrize(
     ("status", "text", "end"),
     [
-        (200, "[]", CHECK),
         (200, "<html>\x1b[31m\n\n</html>", CHECK),
         (200, ODD, f"the server's answer has no run{CHECK}"),
         (401, "\x1b[31m\nno", LOGIN),
-        (500, "no\n", START),
         (0, "", START),
     ],
 )

@@ -46,7 +46,6 @@ def test_whose_rows_are_ended(project: Repository) -> None:
         ("RUNNING", own | {HOST: "another"}),
         ("RUNNING", own | {CLONE: "another"}),
         ("RUNNING", own | {PROCESS: "abc"}),
-        ("RUNNING", own | {PROCESS: "-5@1"}),
         ("RUNNING", {CLONE: own[CLONE]}),
         ("RUNNING", {}),
     ]

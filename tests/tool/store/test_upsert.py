@@ -1,8 +1,6 @@
 """A row is a value, and one function brings it to MLflow: what is there already is left alone."""
 
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.entities import Metric, Run, ViewType
@@ -122,29 +120,6 @@ def test_joined(store: Store) -> None:
     assert run.data.tags[tags.FOUND_BY].split() == ["aaaaaaa", "bbbbbbb"]
 
 
-@pytest.mark.parametrize("n", range(5))
-def test_killed(store: Store, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    """A recording that was killed at any request goes on in its run, without a point twice."""
-    many = row(points=[Point("train/loss", 1 / step, step) for step in range(1, 2001)])
-    calls, log_batch = [], store.client.log_batch
-
-    def killed(*given: Any, **more: Any) -> None:
-        calls.append(given)
-        if len(calls) > n:
-            raise KeyboardInterrupt
-        log_batch(*given, **more)
-
-    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(store.client, "log_batch", killed)
-        bring(store, many)
-    store.client.set_tag(only(store).info.run_id, tags.PROCESS, "1@1")
-    where = find_run(store, many.wanted.digests)
-    has = where.has or where.joins
-    assert has is None or has.lacks(many.wanted) == (n < 4)
-    assert bring(store, many).verb in ("completed", "")
-    assert n_points(store) == 2000
-
-
 def test_standing(store: Store) -> None:
     """The commit becomes an older one of a higher rank, never the other way."""
     ways = [NOWHERE, Standing(1, 5, "e" * 40), Standing(2, 9, "d" * 40), Standing(2, 3, "c" * 40)]
@@ -168,24 +143,17 @@ def test_what_people_wrote(store: Store) -> None:
     assert run.data.tags[tags.CHANGE] == "ccccccc"
 
 
-@pytest.mark.parametrize("kind", ["grown", "anew", "renamed"])
-def test_begun(store: Store, kind: str) -> None:
+@pytest.mark.parametrize("is_anew", [False, True])
+def test_begun(store: Store, is_anew: bool) -> None:
     """A begun run keeps its points; one that contradicts its result is made anew.
 
-    Its name becomes that of the result, but for one that a person gave it.
+    Its name becomes that of the result.
     """
     own = {**process_tags(store.root), tags.NAMED: "live", tags.LIVE: "1"}
     run = store.client.create_run(store.experiment_id, 1_000, own, "live")
-    sent = [*([Point("train/loss", 17.0, 1)] if kind == "anew" else ()), *CURVE[1:2]]
+    sent = [Point("train/loss", 17.0, 1)] if is_anew else CURVE[1:2]
     store.client.log_batch(run.info.run_id, [Metric(p.key, p.value, 7, p.step) for p in sent])
-    if kind == "renamed":
-        store.client.update_run(run.info.run_id, name="mine")
-        store.client.set_tag(run.info.run_id, tags.NOTE, "my words")
-    begun = Begun(store.client.get_run(run.info.run_id), is_anew=kind == "anew")
-    done = bring(store, row(), begun)
-    assert (done.run_id == run.info.run_id) == (kind != "anew")
-    name = "mine" if kind == "renamed" else "aaaaaaa rate=2"
-    assert done.name == only(store).info.run_name == name
-    note = only(store).data.tags[tags.NOTE]
-    assert (note == "my words") == (kind == "renamed")
+    done = bring(store, row(), Begun(store.client.get_run(run.info.run_id), is_anew=is_anew))
+    assert (done.run_id == run.info.run_id) == (not is_anew)
+    assert done.name == only(store).info.run_name == "aaaaaaa rate=2"
     assert n_points(store) == len(CURVE)

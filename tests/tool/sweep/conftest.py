@@ -13,33 +13,23 @@ from support.services import TrackingServer, postgresql
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    """A tracking server with users, on PostgreSQL, for all tests of this module."""
-    with postgresql() as database, pytest.MonkeyPatch.context() as own:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrackingServer, ExitStack]]:
+    """A tracking server with users, on PostgreSQL, for all tests of a module, and what stops it."""
+    with postgresql() as database, patch.dict(os.environ), ExitStack() as up:
         server = TrackingServer(database, tmp_path_factory.mktemp("server") / "mlflow")
-        for name, value in server.client.items():
-            own.setenv(name, value)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def up(server: TrackingServer) -> Iterator[ExitStack]:
-    """What stops the server."""
-    with ExitStack() as up:
+        os.environ.update(server.client)
         up.enter_context(server.up())
-        yield up
+        yield server, up
 
 
 @pytest.fixture(scope="module")
 def shared(
-    tmp_path_factory: pytest.TempPathFactory, server: TrackingServer, up: ExitStack
+    tmp_path_factory: pytest.TempPathFactory, server: tuple[TrackingServer, ExitStack]
 ) -> Iterator[Shared]:
-    """A cluster for all tests of this module."""
-    allow = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow"}  # for submodules
+    """A cluster for all tests of this module, which soon knows that a node is lost."""
     soon = {"failure_threshold": "2", "timeout_ms": "4000", "period_ms": "1000"}
-    notices = {f"RAY_health_check_{name}": value for name, value in soon.items()}
-    with patch.dict(os.environ, {**allow, **notices}, GIT_CONFIG_VALUE_0="always"):
-        found = Shared(tmp_path_factory.mktemp("nodes"), server.client)
+    with patch.dict(os.environ, {f"RAY_health_check_{name}": n for name, n in soon.items()}):
+        found = Shared(tmp_path_factory.mktemp("nodes"), server[0].client)
     try:
         yield found
     finally:

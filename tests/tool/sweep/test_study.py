@@ -41,6 +41,13 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
         yield begin
 
 
+def trials(title: str) -> list[Any]:
+    """Return the trials of a study, as Optuna's own tools see them."""
+    import optuna
+
+    return list(optuna.load_study(study_name=title, storage=os.environ["OPTUNA_STORAGE"]).trials)
+
+
 def test_kinds(begin: Begin) -> None:
     """Each override is a distribution of Optuna's, or fixes a param of all trials."""
     import optuna
@@ -50,8 +57,7 @@ def test_kinds(begin: Begin) -> None:
     trial = search.ask()
     assert trial.overrides[0] == "train.epochs=7"
     assert len(trial.overrides) == 4
-    storage = os.environ["OPTUNA_STORAGE"]
-    (stored,) = optuna.load_study(study_name="a", storage=storage).trials
+    (stored,) = trials("a")
     rate, units, cell = (stored.distributions[key] for key in search.varied)
     assert rate == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert units == optuna.distributions.IntDistribution(3, 50)
@@ -59,7 +65,10 @@ def test_kinds(begin: Begin) -> None:
 
 
 def test_goes_on(begin: Begin) -> None:
-    """A study has each point once, and those that a killed driver left RUNNING again."""
+    """A study has each point once, and those that a killed driver left RUNNING again.
+
+    If two drivers have the same point, the first value stands.
+    """
     first = begin(RATE)
     one, two, three = (first.ask() for _ in range(3))
     first.tell(one.name, 0.5)
@@ -68,6 +77,8 @@ def test_goes_on(begin: Begin) -> None:
     assert again.trials.keys() == {one.name, three.name}
     assert again.left == 4
     again.tell(three.name, 0.25)
+    first.tell(three.name, 0.75)
+    assert [point.value for point in trials("a")] == [0.5, None, 0.25]
     new = [again.ask().name for _ in range(4)]
     assert len({one.name, two.name, three.name, *new}) == 7
     assert again.left == 0
@@ -75,19 +86,9 @@ def test_goes_on(begin: Begin) -> None:
     assert begin(RATE, n=8).left == 2
 
 
-def test_two_drivers(begin: Begin) -> None:
-    """If two drivers have the same point, the first value stands."""
-    mine = begin(RATE)
-    trial = mine.ask()
-    theirs = begin(RATE)
-    theirs.tell(trial.name, 0.5)
-    mine.tell(trial.name, 0.75)
-    assert begin(RATE, n=1).left == 0
-
-
-def test_repeated_points(begin: Begin) -> None:
+def test_small_space(begin: Begin) -> None:
     """A point that is suggested again does not count, and a small space ends the search."""
-    search = begin("model.units=3,4")
+    search = begin("model.units=3,4", sampler="RandomSampler")
     one, two = search.ask(), search.ask()
     assert search.ask() is None
     search.tell(one.name, 1.0)
@@ -95,27 +96,16 @@ def test_repeated_points(begin: Begin) -> None:
     assert search.trials.keys() == {one.name, two.name}
 
 
-@pytest.mark.parametrize("sampler", ["RandomSampler", "TPESampler", "BruteForceSampler"])
-def test_samplers(sampler: str, begin: Begin) -> None:
-    """A sampler is chosen by its name in Optuna."""
-    search = begin("model.units=3,4,5", sampler=sampler)
-    while trial := search.ask():
-        search.tell(trial.name, 1.0)
-    assert len(search.trials) == 3
-
-
 @pytest.mark.parametrize(
     ("space", "sampler", "words"),
     [
         ("model.units=3", "TPESampler", "nothing in -S varies"),
-        ("model.units=log(0,3)", "TPESampler", "low"),
         ("model.units=cos(0,3)", "TPESampler", "Unknown function 'cos'"),
         ("nowhere.yaml:units=interval(0,3)", "TPESampler", "nowhere.yaml: there is no such params"),
-        (RATE, "Nope", "--sampler: .*Nope"),
         (RATE, "GridSampler", "--sampler: GridSampler.*search_space"),
     ],
 )
 def test_bad_search(space: str, sampler: str, words: str, begin: Begin) -> None:
     """What Optuna or DVC cannot use is refused."""
-    with pytest.raises((ProjectError, ToolError, ValueError), match=words):
-        begin(space, sampler=sampler).ask()
+    with pytest.raises((ProjectError, ToolError), match=words):
+        begin(space, sampler=sampler)
