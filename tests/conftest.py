@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from support.clone import ROOT, Clone, make_clone
-from support.followers import end_followers
+from support.processes import end_followers
 from support.processor import processor
 
 with suppress(ImportError):  # `make test SUITE=oldest` does not install it

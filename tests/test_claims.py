@@ -13,8 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import measure as claims_measure
-from support.claim_folders import CLAIMS, DVC, FOLDERS, NAMES, measured
-from support.clone import ROOT, Clone, make_clone
+from support.clone import CLAIMS, DVC, FOLDERS, NAMES, ROOT, Clone, make_clone, measured
 from support.imports import STAGES, covering
 from vanilla_lstm.task.params import parse_params
 from variants import read_plan, read_results

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from mlflow import pyfunc
 
-from support.example import EXAMPLE, add_prefix, plain_example
-from support.followers import end_followers
+from support.clone import EXAMPLE, add_prefix, plain_example
 from support.pipelines import Repository
+from support.processes import end_followers
 
 README = (EXAMPLE / "README.md").read_text()
 

@@ -19,8 +19,7 @@ from mlflow.entities import Run
 from selenium.webdriver import ActionChains, Chrome
 
 from support.browser import browser, wait_for
-from support.clone import Clone, environment, make_clone
-from support.example import plain_example
+from support.clone import Clone, environment, make_clone, plain_example
 from support.servers import answers, free_port, running, serving
 
 PAGE = "#/experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"

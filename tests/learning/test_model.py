@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.sections import RECIPE, data_params, model_params
+from support.params import RECIPE, data_params, model_params
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.initializers import Orthogonal
 from vanilla_lstm.learning.model import CELLS, build_model, predict, summary

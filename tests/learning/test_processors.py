@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.rest]
 FIT = """
 import hashlib, sys
 sys.path[:0] = ["stages", "tests"]
-from support.sections import data_params, model_params, train_params
+from support.params import data_params, model_params, train_params
 from vanilla_lstm.learning.model import build_model, predict
 from vanilla_lstm.task.sequences import generate
 from vanilla_lstm.learning.training import fit

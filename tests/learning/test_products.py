@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.clone import ROOT
-from support.hlo import compiled, contractions
-from support.sections import data_params, model_params, train_params
+from support.params import data_params, model_params, train_params
+from support.small_training import compiled, contractions
 from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.batches import batches
 from vanilla_lstm.learning.model import CELLS, as_program, build_model

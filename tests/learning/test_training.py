@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.sections import data_params, model_params, train_params
+from support.params import data_params, model_params, train_params
 from support.small_training import N_STEPS, curriculum, data, fit, recipe, small_model, weights
 from vanilla_lstm.learning import training
 from vanilla_lstm.learning.evaluation import evaluate, significant

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from support.sections import train_params
+from support.params import train_params
 from support.small_training import N_STEPS, SEED, data, fit, recipe, small_model
 from vanilla_lstm.learning.backend import keras
 from vanilla_lstm.learning.batches import shuffled_batches

@@ -9,11 +9,10 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import CHROMEDRIVER, CHROMIUM, browser, wait_for
-from support.clone import Clone
-from support.followers import end_followers
+from support.clone import SCRIPTS, Clone
 from support.following import following
-from support.light_stages import SCRIPTS
 from support.pipelines import Repository
+from support.processes import end_followers
 from support.servers import free_port
 
 pytestmark = [

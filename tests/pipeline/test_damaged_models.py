@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.sections import data_params, model_params
+from support.params import data_params, model_params
 from vanilla_lstm.task.artifacts import MODEL
 from vanilla_lstm.task.errors import FileError
 

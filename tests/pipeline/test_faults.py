@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import Clone
+from support.clone import SCRIPTS, Clone
 from support.following import following, started, statuses
 from support.kills import Ledger, draw
-from support.light_stages import SCRIPTS
 from support.pipelines import Repository, last
-from support.restoring import contents
-from support.waiting import wait
+from support.processes import wait
+from support.promoting import contents
 
 pytestmark = [
     pytest.mark.pipeline,

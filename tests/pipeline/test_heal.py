@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.clone import environment
-from support.healing import contents, heal, healed, run_heal
+from support.kills import contents, heal, healed, run_heal
 from support.pipelines import Repository, evaluate, finished, makes, repository, train
 
 pytestmark = pytest.mark.pipeline

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from support.clone import Clone
 from support.pipelines import Repository
-from support.restoring import restored
+from support.promoting import restored
 
 pytestmark = [
     pytest.mark.pipeline,

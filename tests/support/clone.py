@@ -1,4 +1,4 @@
-"""A temporary clone of this repository, in which tests run the real pipeline."""
+"""Temporary clones of this repository, in which tests run the real pipelines, or light ones."""
 
 import atexit
 import os
@@ -13,13 +13,15 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Self
 
+import pytest
+import yaml
 from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "stages"))  # also for programs that pytest does not run
 
-from support.sections import RECIPE
+from support.params import RECIPE
 from vanilla_lstm.task.params_file import flatten
 
 TINY: dict[str, Any] = {
@@ -203,3 +205,102 @@ def make_clone(path: Path, params: dict[str, Any] = TINY) -> Clone:
     clone.add_store()
     clone.commit("The working tree, with the params of a test")
     return clone
+
+
+EXAMPLE = ROOT / "examples" / "digits"
+
+
+def plain_example(path: Path) -> Clone:
+    """Make a repository with the example, without results; nothing is committed."""
+    results = ("cache", "tmp", "dvc.lock", "model.pkl", "train", "validation", "test")
+    project = Clone(shutil.copytree(EXAMPLE, path, ignore=shutil.ignore_patterns(*results)))
+    project.git("init", "-q", "-b", "main")
+    return project
+
+
+def add_prefix(project: Clone) -> None:
+    """Put the prefix before two commands of the example."""
+    file = project.path / "dvc.yaml"
+    text = file.read_text()
+    for stage in ("train", "evaluate"):
+        command = f"python scripts/{stage}.py"
+        text = text.replace(command, f"dvc-mlflow run {command}")
+    file.write_text(text)
+
+
+TOOL = ROOT / "dvc_mlflow"
+
+
+def copy_tool(path: Path) -> Clone:
+    """Copy the tool without what an installation leaves in its folder, to install it from there."""
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    return Clone(shutil.copytree(TOOL, path, ignore=ignored))
+
+
+def copied_repository(path: Path) -> str:
+    """Make a git repository that has the tool where this one does; return its address."""
+    path.mkdir()
+    made = Clone(path)
+    copy_tool(path / "dvc_mlflow")
+    made.git("init", "-q")
+    made.commit("The tool")
+    return path.as_uri()
+
+
+CLAIMS = ROOT / "claims"
+DVC = yaml.safe_load((CLAIMS / "dvc.yaml").read_text())["stages"]
+NAMES: list[str] = DVC["measure"]["foreach"]
+FOLDERS = [CLAIMS / name for name in NAMES]
+
+measured = pytest.mark.skipif(
+    not (CLAIMS / "dvc.lock").exists(),
+    reason="no results in git: they have not been measured with this code (`make claims`)",
+)
+
+
+_GENERATE = """
+import sys
+from pathlib import Path
+
+import yaml
+
+(name,) = sys.argv[1:]
+params = yaml.safe_load(Path("params.yaml").read_text())
+Path(f"data/{name}.npz").write_text(f"{params['data']}\\n{params[f'{name}_data']}\\n")
+"""
+
+_TRAIN = """
+import time
+from pathlib import Path
+
+import yaml
+
+params = yaml.safe_load(Path("params.yaml").read_text())
+with Path("data/training.csv").open("w", buffering=1) as file:
+    file.write("epoch,n_steps,loss,accuracy,val_loss,val_accuracy\\n")
+    for epoch in range(1, params["train"]["epochs"] + 1):
+        time.sleep(0.5)
+        file.write(f"{epoch},10,{1 / epoch},0.5,{1 / epoch},0.5\\n")
+Path("data/model.keras").write_text(f"{params['model']}\\n{params['train']}\\n")
+Path("data/model_summary.txt").write_text("no layers\\n")
+"""
+
+_EVALUATE = """
+import json
+import zlib
+from pathlib import Path
+
+n_samples = len(Path("data/test.npz").read_text())
+loss = zlib.crc32(Path("data/model.keras").read_bytes()) / 2**32  # another for each model
+metrics = {"loss": loss, "accuracy": 1.0, "correctly_classified": n_samples}
+Path("data/metrics.json").write_text(json.dumps({**metrics, "n_samples": n_samples}))
+Path("data/predictions.csv").write_text("actual,predicted\\n1,1\\n")
+Path("data/confusion_matrix.html").write_text("<table><th>actual \\\\ predicted</table>\\n")
+"""
+
+SCRIPTS = {
+    "stages/generate_data.py": _GENERATE,
+    "stages/train.py": _TRAIN,
+    "stages/evaluate.py": _EVALUATE,
+}
+"""Their texts, by path."""

@@ -17,16 +17,10 @@ from mlflow.entities import Run
 from support.clone import Clone, environment
 from support.forked import PROGRAMS, Forked
 from support.pipelines import Repository, Stages, evaluate, prepare, train
-from support.waiting import wait
+from support.processes import wait
 
 Process = Forked | subprocess.Popen[bytes]
 
-SLOW: Stages = {
-    "prepare": {**prepare(), "cmd": f"sleep 1; {prepare()['cmd']}"},
-    "train": {**train(), "cmd": f"sleep 1; {train()['cmd']}; sleep 2"},
-    "a": {**evaluate("a"), "cmd": f"sleep 1; {evaluate('a')['cmd']}"},
-}
-"""A classic pipeline, of which the first stage is not recorded."""
 BY_API = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
 """A program that runs the pipeline by DVC's API, and lives on."""
 

@@ -9,9 +9,8 @@ ROOT = Path(__file__).parents[2]
 STAGES = ROOT / "stages"
 FOLDERS = [STAGES / name for name in ("vanilla_lstm/task", "vanilla_lstm/learning")]
 """The folders whose code can change an output; a stage depends on a folder as a whole."""
-LIBRARY = sorted(path for path in STAGES.rglob("*.py") if path.parent != STAGES)
 SCRIPTS = sorted(STAGES.glob("*.py"))
-"""The library's modules, and the scripts that are the stages."""
+"""The scripts that are the stages."""
 
 
 @cache

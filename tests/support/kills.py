@@ -13,6 +13,7 @@ With `aimed`, the whole group is killed while `dvc` writes one of its own files 
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import sqlite3
@@ -20,16 +21,94 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import chdir, closing, contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import psutil
+import pytest
 from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # when it runs as a program
 
-from support.clone import Clone, environment, make_clone
+from support.clone import ROOT, Clone, Done, environment, make_clone
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """Mount an empty disk at a folder until the block ends."""
+    path.mkdir(parents=True, exist_ok=True)
+    with mounted(path, "-t", "tmpfs", "-o", f"size={size}", "none"):
+        yield path
+
+
+@contextmanager
+def mounted(path: Path, *what: str | Path) -> Iterator[None]:
+    """Mount something at a folder until the block ends."""
+    mount = shutil.which("mount") or "false"
+    if subprocess.run([mount, *what, path], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Let nobody, not even root, write to a file or a folder."""
+    chattr = shutil.which("chattr") or "false"
+    if subprocess.run([chattr, "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("needs chattr")
+    try:
+        yield
+    finally:
+        subprocess.run([chattr, "-i", path], check=True)
+
+
+SCRIPT = ROOT / "tools/heal.py"
+
+
+def run_heal(project: Clone, *folders: str) -> Done:
+    """Run tools/heal.py in this process: it spares the second in which that imports DVC."""
+    command, out, error = [f"{SCRIPT}", *folders], StringIO(), ""
+    with (
+        patch("sys.argv", command),
+        patch.dict(os.environ, environment(), clear=True),
+        chdir(project.path),
+        redirect_stdout(out),
+    ):
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+        except SystemExit as exit_:  # Python prints its reason
+            error = f"{exit_}\n"
+    return Done(command, int(bool(error)), out.getvalue(), error)
+
+
+def heal(project: Clone, *folders: str) -> list[str]:
+    """Run tools/heal.py without an error, and return what it says."""
+    done = run_heal(project, *folders)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.splitlines()
+
+
+def healed(project: Clone, *folders: str) -> list[str]:
+    """Return the files that tools/heal.py names."""
+    paths = [line.split(": ")[0] for line in heal(project, *folders)]
+    return [path.removeprefix(f"{project.path}/") for path in paths]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder, except git's and those in .dvc/tmp."""
+    return {
+        f"{path.relative_to(folder)}": path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", "tmp"} & {*path.relative_to(folder).parts}
+    }
+
 
 OUTPUTS = {
     "generate-train-data": ["train.npz"],

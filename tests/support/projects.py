@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from support.clone import Clone, Done, environment
 from support.pipelines import Repository
-from support.waiting import wait
+from support.processes import wait
 
 SCORE = """
 import json, sys
@@ -40,16 +40,6 @@ class Shared:
         """Return a new node with one core, and a folder of its own for clones, `$SCRATCH`."""
         own = {"SCRATCH": f"{self.folder}/node-{next(self._numbers)}"}
         return self.cluster.add_node(env_vars=own, **{"num_cpus": 1, **resources})
-
-    def n_cpus(self) -> float:
-        """Return how many trials of one core it can run at once."""
-        import ray
-
-        ray.init(self.cluster.address, log_to_driver=False, logging_level="ERROR")
-        try:
-            return float(ray.cluster_resources()["CPU"])
-        finally:
-            ray.shutdown()
 
     def node_of(self, process: psutil.Process) -> Any:
         """Return the node whose trial has started a process."""

@@ -1,13 +1,17 @@
-"""Start `record`, lose its store, and compare all that two stores contain."""
+"""Record a pipeline, read all that its rows and its store hold, and compare two stores."""
 
+import base64
+import json
 import os
 import shutil
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -15,7 +19,90 @@ from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from support.clone import environment
-from support.pipelines import SERVED, Repository, evaluate
+from support.pipelines import SERVED, Repository, Said, Stages, evaluate, repository
+
+NOTHING = "nothing to do: MLflow has this result"
+
+
+def rows_of(address: str) -> list[Run]:
+    """Return the rows of a store, newest first."""
+    client = MlflowClient(address)
+    return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def experiments(project: Repository) -> list[str]:
+    """Return the names of the experiments that have rows."""
+    client = project.client
+    ids = {run.info.experiment_id for run in project.rows()}
+    return sorted(client.get_experiment(number).name for number in ids)
+
+
+def files(folder: Path) -> set[str]:
+    """Return the paths of all files and folders below a folder, without those of git and DVC."""
+    found = {path.relative_to(folder) for path in folder.rglob("*")}
+    return {f"{path}" for path in found if not {".git", "cache", "tmp"} & {*path.parts}}
+
+
+def check_loads(project: Repository, run: Run) -> None:
+    """Check that a row's model and its files are found in this repository."""
+    output = run.outputs.model_outputs[0].model_id
+    model = project.client.get_logged_model(output)
+    assert is_inside(model.artifact_location, project.path)
+    assert is_inside(run.info.artifact_uri, project.path)
+    loaded = mlflow.pyfunc.load_model(model.artifact_location)
+    assert loaded.predict([1, 2]) == ["1\nrate: 1\n"] * 2
+    (file,) = (Path(path_of(run.info.artifact_uri), "model.txt"),)
+    assert file.read_text() == "1\nrate: 1\n"
+    assert "model.txt" in project.artifacts(run)
+
+
+def path_of(uri: str) -> str:
+    """Return the path in a file address."""
+    return unquote(urlsplit(uri).path)
+
+
+def is_inside(uri: str, folder: Path) -> bool:
+    """Whether a file address is below a folder."""
+    return Path(path_of(uri)).is_relative_to(folder)
+
+
+UNCACHED = {"cache": False}
+
+
+def recorded(project: Repository) -> tuple[Run, Said]:
+    """Record a project that has one row."""
+    said = project.record()
+    assert said.status == 0
+    (row,) = project.rows()
+    return row, said
+
+
+def curve(project: Repository, row: Run, key: str) -> list[tuple[int, float]]:
+    """Return the points of a curve in MLflow."""
+    history = project.client.get_metric_history(row.info.run_id, key)
+    return sorted((point.step, point.value) for point in history)
+
+
+def lines(said: Said) -> list[str]:
+    """Return what the command complained of, line by line."""
+    return [line.removeprefix("dvc-mlflow: ") for line in said.error.splitlines()]
+
+
+def columns(project: Repository, row: Run) -> dict[str, Any]:
+    """Return what the table of a row's experiment shows, from the tag where MLflow keeps it."""
+    experiment = project.client.get_experiment(row.info.experiment_id)
+    shared = json.loads(experiment.tags["mlflow.sharedViewState.results"])["state"]
+    state = json.loads(zlib.decompress(base64.b64decode(shared.removeprefix("deflate;"))))
+    assert isinstance(state, dict)
+    state.pop("measures", None)  # the tool's own, which the table does not show
+    return state
+
+
+def model_ids(row: Run) -> list[str]:
+    """Return the ids of a row's models."""
+    outputs = row.outputs.model_outputs if row.outputs else []
+    return [output.model_id for output in outputs]
+
 
 STAGES = {**SERVED, "b": {**evaluate("b"), "plots": [{"b.txt": {"cache": False}}]}}
 STAGES["b"]["cmd"] += "; echo text > b.txt"

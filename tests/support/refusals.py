@@ -3,7 +3,6 @@
 import hashlib
 import re
 import sys
-import time
 from pathlib import Path
 
 from support.clone import Done
@@ -23,14 +22,6 @@ def recorded_once(folder: Path) -> Repository:
 def record(project: Repository, *arguments: str | Path, **more: str) -> Done:
     """Run the console script."""
     return project.run(SCRIPT, "record", *arguments, check=False, **more)
-
-
-def refused(project: Repository, *arguments: str, **more: str) -> str:
-    """Return the one line with which `record` fails, within forty seconds on a loaded machine."""
-    began = time.monotonic()
-    done = record(project, *arguments, **more)
-    assert time.monotonic() - began < 40
-    return _only_line(Said(done.stdout, done.stderr, done.returncode))
 
 
 def refused_here(project: Repository, *arguments: str, **more: str) -> str:

@@ -1,10 +1,11 @@
 """A training so small that it takes a second: model, data and recipe."""
 
+import re
 from typing import Any
 
-from support.sections import data_params, model_params, train_params
+from support.params import data_params, model_params, train_params
 from vanilla_lstm.learning import training
-from vanilla_lstm.learning.backend import keras
+from vanilla_lstm.learning.backend import keras, tf
 from vanilla_lstm.learning.evaluation import Epoch
 from vanilla_lstm.learning.model import build_model
 from vanilla_lstm.task.schema import PhaseParams, TrainParams
@@ -45,3 +46,31 @@ def curriculum(n_steps: int, epochs: int, learning_rate: float) -> tuple[PhasePa
 def weights(model: keras.Model) -> bytes:
     """Return the bytes of all weights."""
     return b"".join(w.numpy().tobytes() for w in model.weights)
+
+
+_DEFINITION = re.compile(r"%?([\w.-]+) = \(?\w+\[([\d,]*)\]")
+_DOT = re.compile(r" dot\(%?([\w.-]+), .*lhs_contracting_dims={([\d,]+)}")
+_OTHERS = re.compile(r" (convolution|custom-call|ragged-dot|scaled-dot)\(.*")
+
+
+def contractions(hlo: str) -> list[int]:
+    """Return the length of each contraction; raise `ValueError` if one cannot be determined."""
+    if unknown := _OTHERS.search(hlo):
+        raise ValueError(f"may add up as its library chooses: {unknown[0].strip()}")
+    shapes = dict(_DEFINITION.findall(hlo))
+    lengths = []
+    for operand, dims in _DOT.findall(hlo):
+        shape = [int(n) for n in shapes[operand].split(",")]
+        length = 1
+        for dim in dims.split(","):
+            length *= shape[int(dim)]
+        lengths.append(length)
+    if len(lengths) != hlo.count(" dot("):
+        raise ValueError("a dot is written in another form")
+    return lengths
+
+
+def compiled(function: tf.types.experimental.GenericFunction, *arguments: object) -> str:
+    """Return the HLO that XLA compiles `function` to for these arguments."""
+    text: str = function.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
+    return text

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.disks import small_disk
-from support.small_dataset import DATA, DATASET, OWN, X, Y, files, md5
+from support.kills import small_disk
+from support.params import DATA, DATASET, OWN, X, Y, files, md5
 from vanilla_lstm.task.artifacts import (
     METRICS,
     TRAIN_DATA,

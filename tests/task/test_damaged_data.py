@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.small_dataset import SECTIONS, X, Y, files
+from support.params import SECTIONS, X, Y, files
 from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, read_dataset
 from vanilla_lstm.task.errors import FileError
 

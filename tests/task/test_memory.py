@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from support.params_text import changed, refusal
+from support.params import changed, refusal
 from vanilla_lstm.task.params import parse_params
 
 

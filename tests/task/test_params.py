@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.clone import ROOT, environment
-from support.params_text import KEYS, TEXT, VALUES, changed, line_of, of, refusal
+from support.params import KEYS, TEXT, VALUES, changed, line_of, of, refusal
 from vanilla_lstm.task.errors import ParamsError
 from vanilla_lstm.task.params import parse_params
 

@@ -12,7 +12,7 @@ from dvc.utils.serialize import parse_yaml
 from voluptuous import Range
 
 from support.clone import ROOT
-from support.params_text import KEYS, TEXT, changed, line_of, of, refusal
+from support.params import KEYS, TEXT, changed, line_of, of, refusal
 from vanilla_lstm.task.errors import FileError, ParamsError
 from vanilla_lstm.task.params import parse_params
 from vanilla_lstm.task.params_file import parse, read

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.sections import RECIPE, data_params
+from support.params import RECIPE, data_params
 from vanilla_lstm.task import sequences
 from vanilla_lstm.task.sequences import NO_LABEL, PAD, generate, label
 

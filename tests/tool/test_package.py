@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import environment
-from support.installing import copy_tool
+from support.clone import copy_tool, environment
 from support.pipelines import evaluate, repository, train
 
 pytestmark = [

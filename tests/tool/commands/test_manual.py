@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import ROOT, Clone, environment
-from support.installing import TOOL, copied_repository
+from support.clone import ROOT, TOOL, Clone, copied_repository, environment
 from support.promoting import registrable
 from support.servers import answers, free_port, running
 

@@ -15,8 +15,8 @@ from support.clone import environment
 from support.following import following, held_by
 from support.locked import locked
 from support.pipelines import Repository, last, reproduce
-from support.restoring import copy_with_remotes, restore, restored, with_remotes
-from support.waiting import wait
+from support.processes import wait
+from support.promoting import copy_with_remotes, restore, restored, with_remotes
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -11,7 +11,7 @@ from support.clone import environment
 from support.hostile import lets_row_name
 from support.locked import locked
 from support.pipelines import Repository, finished, makes
-from support.restoring import folder_of, no_worktree, only_folder, restore, restored
+from support.promoting import folder_of, no_worktree, only_folder, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,

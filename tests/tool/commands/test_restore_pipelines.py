@@ -20,7 +20,7 @@ from support.pipelines import (
     reproduce,
     train,
 )
-from support.restoring import check_md5s, folder_of, only_folder, restore, restored
+from support.promoting import check_md5s, folder_of, only_folder, restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -17,9 +17,9 @@ from dvc_mlflow.pipeline.tags import PROCESS
 from dvc_mlflow.store import ui_guard
 from support.following import Follower, following, server_of, started
 from support.pipelines import Repository, Stages, evaluate, repository, train
+from support.processes import wait
+from support.rebuilding import rows_of
 from support.servers import answers, free_port, other_user
-from support.stores import rows_of
-from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -11,7 +11,7 @@ import pytest
 from dvc_mlflow.pipeline.tags import NOTE
 from support.following import following, run_dvc, started, statuses, wait_for_rows, wait_for_store
 from support.pipelines import Repository, evaluate, last, prepare, repository, train
-from support.waiting import wait
+from support.processes import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -22,9 +22,9 @@ from support.following import (
     wait_for_store,
 )
 from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
+from support.processes import wait
+from support.rebuilding import rows_of
 from support.servers import answers, running, server_environment
-from support.stores import rows_of
-from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -9,9 +9,9 @@ from mlflow.entities import Run
 from dvc_mlflow.pipeline import tags
 from dvc_mlflow.place import why_not_in_tree
 from support.hostile import Place, tag
-from support.hostile_server import hostile_server
 from support.pipelines import Repository, Said
-from support.stores import rows_of
+from support.rebuilding import rows_of
+from support.servers import hostile_server
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -14,7 +14,7 @@ import pytest
 
 from support.hostile import Place, commit_links, digest_here, lets_row_name
 from support.pipelines import Repository, repository
-from support.restoring import no_worktree, only_folder, restore
+from support.promoting import no_worktree, only_folder, restore
 
 pytestmark = [
     pytest.mark.pipeline,

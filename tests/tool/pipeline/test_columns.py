@@ -17,7 +17,7 @@ from dvc_mlflow.pipeline.tags import CHANGE, DATA, STAGE
 from dvc_mlflow.store.table_view import by_default
 from support.locked import evaluated, locked, row, trained
 from support.pipelines import Stages, evaluate, makes, train
-from support.row_content import columns
+from support.rebuilding import columns
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

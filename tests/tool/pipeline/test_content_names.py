@@ -8,7 +8,7 @@ import pytest
 from dvc_mlflow.pipeline.tags import COMMIT, EXPERIMENT, LOCK, REPOSITORY, SOURCE, SOURCE_TYPE, USER
 from support.locked import locked, read, row, trained
 from support.pipelines import finished, train
-from support.row_content import recorded
+from support.rebuilding import recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

@@ -10,8 +10,7 @@ from dvc_mlflow.pipeline.stages import Model, Settings
 from dvc_mlflow.project.settings import models_in, settings_of
 from support.locked import evaluated, locked, trained
 from support.pipelines import evaluate, train
-from support.row_content import columns, lines, recorded
-from support.stores import experiments
+from support.rebuilding import columns, experiments, lines, recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

@@ -11,7 +11,7 @@ import pytest
 from dvc_mlflow.pipeline.tags import MD5, tagged
 from support.locked import locked, read, row
 from support.pipelines import Stages, evaluate
-from support.row_content import UNCACHED, curve, lines, recorded
+from support.rebuilding import UNCACHED, curve, lines, recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

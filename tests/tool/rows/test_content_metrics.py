@@ -10,7 +10,7 @@ import pytest
 
 from dvc_mlflow.pipeline.tags import STAGE, UNREAD
 from support.locked import locked, read, row
-from support.row_content import UNCACHED, lines
+from support.rebuilding import UNCACHED, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

@@ -12,8 +12,8 @@ from mlflow.entities import Run
 from dvc_mlflow.pipeline.tags import LOCK, MODEL, STAGE
 from support.locked import locked
 from support.pipelines import Repository, evaluate, train
+from support.rebuilding import lines, model_ids, recorded
 from support.refusals import SECRET
-from support.row_content import lines, model_ids, recorded
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -13,7 +13,7 @@ from dvc_mlflow.pipeline.keys import allowed_key
 from dvc_mlflow.pipeline.tags import STAGE
 from support.locked import locked, read, row, trained
 from support.pipelines import Stages, makes, train
-from support.row_content import UNCACHED, lines, recorded
+from support.rebuilding import UNCACHED, lines, recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 

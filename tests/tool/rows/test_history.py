@@ -22,8 +22,8 @@ from support.pipelines import (
     repository,
     train,
 )
-from support.row_content import UNCACHED, model_ids
-from support.waiting import wait
+from support.processes import wait
+from support.rebuilding import UNCACHED, model_ids
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -9,8 +9,8 @@ import pytest
 
 from support.locked import locked, trained
 from support.pipelines import LOADER, MODEL, Repository, train
+from support.rebuilding import UNCACHED
 from support.refusals import files, is_plain
-from support.row_content import UNCACHED
 
 pytestmark = [
     pytest.mark.pipeline,

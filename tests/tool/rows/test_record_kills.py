@@ -20,10 +20,9 @@ from dvc_mlflow.pipeline.tags import LOCK, WHOLE, tagged
 from support.clone import Clone, environment
 from support.histories import history
 from support.pipelines import ARTIFACTS, LOADER, Repository, finished
-from support.rebuilding import STAGES, contents, in_child, store_copied, undisturbed
+from support.processes import wait
+from support.rebuilding import STAGES, contents, in_child, rows_of, store_copied, undisturbed
 from support.servers import serving
-from support.stores import rows_of
-from support.waiting import wait
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -13,11 +13,9 @@ import psutil
 import pytest
 
 from support.clone import environment
-from support.followers import followers
 from support.following import following, started, wait_for_rows
-from support.pipelines import Repository, evaluate, repository, train
-from support.twins import content, twins
-from support.waiting import wait
+from support.pipelines import Repository, content, evaluate, repository, train, twins
+from support.processes import followers, wait
 
 pytestmark = [
     pytest.mark.pipeline,

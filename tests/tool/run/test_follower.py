@@ -9,10 +9,9 @@ import psutil
 import pytest
 
 from support.clone import environment
-from support.followers import followers
 from support.following import statuses
 from support.pipelines import Repository, last, repository, train
-from support.waiting import wait
+from support.processes import followers, wait
 
 pytestmark = [
     pytest.mark.pipeline,

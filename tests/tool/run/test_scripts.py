@@ -9,11 +9,10 @@ import pytest
 from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import FOUND_BY, LIVE, LOCK, PARENT, WHOLE
-from support.followers import end_followers
 from support.following import following, run_dvc, started, statuses, wait_for_store
 from support.pipelines import Repository, Stages, evaluate, repository, train
-from support.stores import experiments
-from support.waiting import wait
+from support.processes import end_followers, wait
+from support.rebuilding import experiments
 
 pytestmark = [
     pytest.mark.pipeline,

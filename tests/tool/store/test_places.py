@@ -13,10 +13,10 @@ from dvc_mlflow.pipeline.tags import FOLDER, FOUND_BY
 from dvc_mlflow.place import address, default_experiment, main_repository
 from dvc_mlflow.store.git_exclude import hide_store
 from support.clone import Clone, environment
-from support.disks import immutable
+from support.kills import immutable
 from support.locked import Locked, evaluated, locked, trained
 from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, served, train
-from support.stores import NOTHING, check_loads, experiments, files
+from support.rebuilding import NOTHING, check_loads, experiments, files
 
 pytestmark = [
     pytest.mark.pipeline,

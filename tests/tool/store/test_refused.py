@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.disks import immutable, small_disk
+from support.kills import immutable, small_disk
 from support.pipelines import Repository, served
 from support.refusals import SECRET, files, record, recorded_once, refused_here
 

@@ -10,8 +10,7 @@ from mlflow import MlflowClient
 from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import CLONE, HOST, LOCK, PROCESS, SYSTEM
 from support.pipelines import Repository, served
-from support.rebuilding import started
-from support.stores import rows_of
+from support.rebuilding import rows_of, started
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -9,7 +9,7 @@ import pytest
 
 from dvc_mlflow.sweep import node
 from support.projects import Shared
-from support.services import TrackingServer, postgresql
+from support.servers import TrackingServer, postgresql
 
 
 @pytest.fixture(scope="module")

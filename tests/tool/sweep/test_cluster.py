@@ -20,7 +20,7 @@ from support.projects import (
     values,
     wait_until,
 )
-from support.services import MISSING, PASSWORD, TrackingServer, ssh
+from support.servers import MISSING, PASSWORD, TrackingServer, ssh
 
 pytestmark = [
     pytest.mark.pipeline,

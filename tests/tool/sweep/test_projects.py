@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from dvc_mlflow.pipeline.tags import MD5
-from support.disks import small_disk
+from support.kills import small_disk
 from support.projects import (
     HANGING,
     SCORE,
@@ -22,7 +22,7 @@ from support.projects import (
     wait_until,
     writing,
 )
-from support.services import MISSING
+from support.servers import MISSING
 
 pytestmark = [
     pytest.mark.pipeline,

@@ -19,7 +19,7 @@ from dvc_mlflow.project.experiments import blame, uses_run_cache
 from dvc_mlflow.project.project import Project
 from dvc_mlflow.sweep.trials import Grid, column
 from support.clone import Clone
-from support.disks import small_disk
+from support.kills import small_disk
 from support.pipelines import Repository
 from support.projects import small
 
