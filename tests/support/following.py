@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from support.clone import Clone, environment
 from support.forked import PROGRAMS, Forked
-from support.pipelines import Repository, Stages, evaluate, prepare, train
+from support.pipelines import Repository
 from support.processes import wait
 
 Process = Forked | subprocess.Popen[bytes]

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
 from support.clone import environment
-from support.pipelines import SERVED, Repository, Said, Stages, evaluate, repository
+from support.pipelines import SERVED, Repository, Said, evaluate
 
 NOTHING = "nothing to do: MLflow has this result"
 

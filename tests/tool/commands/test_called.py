@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from dvc_mlflow.store.runs import read_run
 
 from dvc_mlflow.errors import ToolError
 from dvc_mlflow.pipeline.tags import EXPERIMENT, LOCK
+from dvc_mlflow.store.runs import read_run
 from support.locked import Locked, evaluated, locked
 from support.pipelines import evaluate, train
 
