@@ -58,8 +58,8 @@ def read(project: Repository) -> None:
 
 def inserted(project: Repository) -> None:
     """Insert the values of a file outside the repository into a command, and as items."""
-    command = "echo ${a.key} > d; mkdir -p d; echo '{}' > m.json"
-    more = {"foreach": "${a}", "do": {"cmd": "echo ${item}", "metrics": [{"${key}.json": {}}]}}
+    command = "echo ${of.key} > d; mkdir -p d; echo '{}' > m.json"
+    more = {"foreach": "${of}", "do": {"cmd": "echo ${item}", "metrics": [{"${key}.json": {}}]}}
     declare(project, {"one": {"cmd": command}, "more": more}, vars=["../outside/secret.yaml"])
 
 
@@ -67,7 +67,7 @@ def inserted(project: Repository) -> None:
 def test_not_in_a_row(place: Place, change: Callable[[Repository], None]) -> None:
     """What leads out of the repository, by its path or by a link, is in no row and no object."""
     project, outside = place.project, place.outside
-    secret = {"a": {"key": SECRET, SECRET: 1}, SECRET: 0.5}
+    secret = {"of": {"key": SECRET, SECRET: 1}, SECRET: 0.5}
     for name in ("secret.yaml", "secret.json"):
         (outside / name).write_text(json.dumps(secret))
     (outside / "secret.csv").write_text(f"step,{SECRET}\n1,2\n2,3\n")
@@ -78,7 +78,8 @@ def test_not_in_a_row(place: Place, change: Callable[[Repository], None]) -> Non
     project.remove_store()
     project.add_store()
     change(project)
-    place.tool("record")
+    line = "dvc.yaml: ../outside/secret.yaml is outside the repository, so it is not read"
+    assert (line in place.tool("record").error) == (change is inserted)
     project.commit("Change")
     place.tool("record", "--all")
     assert SECRET not in texts(project)
