@@ -77,7 +77,6 @@ STARTS = [
     ["nohup", "env", "LC_ALL="],
     ["setsid", "-w", "nice", "-n", "5", "env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE"],
     shell("umask 077; ulimit -n 64; ulimit -c 0; exec 9</dev/null; trap '' INT TERM USR1"),
-    shell("exec 0<&-"),
 ]
 
 
