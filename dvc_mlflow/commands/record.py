@@ -18,6 +18,7 @@ from ..record.passes import record_everything
 from ..record.recording import Options, Recording
 from ..registry.show import show
 from ..rows.commits import between
+from ..rows.history import other_numbers
 from ..rows.result import State, pipeline_now, read_state
 from ..store.store import Store, exists
 from ..store.upsert import Written
@@ -25,7 +26,8 @@ from .follow import end_dead_rows
 
 _NOTHING = "nothing to do: MLflow has all results that can be read"
 _NAMES = re.compile(
-    rf".*(?=: {NOT_HERE})|'[^']*'|(?<=stage )[^\s:,]+|(?<=different )\S+|(?<=than )\S+|\S*[/.]\S*\w"
+    rf".*(?=: {NOT_HERE})|'[^']*'|(?<=stage )[^\s:,]+|(?<=different )\S+|(?<=than )\S+"
+    r"|[^\s\[]*[/.]\S*\w"
 )
 """The names in a line, without which it is of a kind."""
 
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _project(root: Path) -> Project:
-    """Return the project that is here; if none is, the error names the newest commit with one."""
+    """Return the project that is here; if none is, the error says what to do, or which commit has one."""
     try:
         return Project()
     except ProjectError as error:
@@ -62,6 +64,8 @@ def _project(root: Path) -> Project:
             raise
         form, lock = "--format=; commit %h of %S has results", glob("", "**/dvc.lock")
         hint = ask("log", "--all", "-1", "--diff-filter=AM", form, "--", lock, cwd=root)
+        if ask("ls-files", "--", lock, cwd=root):
+            hint = "; git has a dvc.lock here, but no .dvc, which `dvc init` makes"
         raise ProjectError(f"{error}{hint}") from None
 
 
@@ -81,6 +85,9 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
         warn(note)
     _report_hints(recording, state, options)
     rows = [*recording.rows_of(state.results())]
+    for why, (_, path) in other_numbers(state, state.commit):
+        if not any(path in row.unread for _, row in rows):
+            warn(why)
     said, start = {written.run_id for _, written in recording.written if written.verb}, ""
     if not any(written.verb or written.notes for _, written in recording.written):
         start = "nothing to do: MLflow has this result: "

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Mapping
 
 from ..errors import ProjectError, ToolError, say, warn
+from ..pipeline.keys import md5_tag
 from ..pipeline.row_stages import locked_digests
 from ..pipeline.stages import stays_inside
-from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, TREE, tagged
+from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, MD5, TREE, tagged
 from ..place import main_repository
 from ..project.definitions import read_pipeline
 from ..project.restored_files import restore, restored_project
@@ -21,8 +22,7 @@ def run(given: argparse.Namespace) -> int:
     root, named = main_repository().resolve(), given.run
     row = read_run(root, named)
     tags = row.data.tags
-    digests = tagged(tags, LOCK)
-    if not digests:
+    if not tagged(tags, LOCK):
         raise ToolError(f"{named}: this row has no result to restore; it is {row.info.status}")
     if not stays_inside(project := tags.get(FOLDER, "")):
         raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
@@ -31,7 +31,7 @@ def run(given: argparse.Namespace) -> int:
     shown = path.relative_to(root)
     with made(root, path, project, commit) as folder:
         lacks, links = folder.check_out(commit)
-        problems = _restore(digests, folder)
+        problems = _restore(tags, folder)
     problems |= {f"{file} is missing": _LACKED for file in lacks}
     say(f"{shown}: {'created' if folder.is_new else 'already exists'}")
     for link in links:
@@ -48,16 +48,25 @@ def run(given: argparse.Namespace) -> int:
 _LACKED = "git lacks it; `git fetch --refetch --no-filter` completes a partial clone"
 
 
-def _restore(digests: Mapping[str, str], folder: RestoredFolder) -> dict[str, str]:
-    """Bring the files of a row's results into its folder; return what is missing, and why."""
+def _restore(tags: Mapping[str, str], folder: RestoredFolder) -> dict[str, str]:
+    """Bring the files of a row's results into its folder; return what is missing, and why.
+
+    Another .gitignore than when the row was made can hide a .dvc file, and so change the digests.
+    Then the outputs say which stages are meant.
+    """
+    digests, md5s = tagged(tags, LOCK), {k: tags[k] for k in tags if k.startswith(MD5)}
     try:
         with restored_project(folder.main, folder.project) as project:
             pipeline = read_pipeline(project)
-            locked = locked_digests(pipeline)
-            stages = [pipeline.stages[n] for n, each in locked.items() if each in digests.values()]
+            locked, every = locked_digests(pipeline), [*pipeline.stages.values()]
+            outs = {s.name: {md5_tag(out.path): out.md5 for out in s.outs} for s in every}
+            stages = [s for s in every if locked.get(s.name) in digests.values()]
+            if len(stages) < len(digests):
+                stages = [s for s in every if outs[s.name] and outs[s.name].items() <= md5s.items()]
             scope = pipeline.scope(stages)
             problems = restore(project, scope, folder.main, is_new=folder.is_new)
     except ProjectError as error:
         return {"what DVC keeps is missing": f"{error}"}
-    none = {f"the result of {n}": d for n, d in digests.items() if d not in locked.values()}
-    return problems | dict.fromkeys(none, "the dvc.lock of its git tree lacks it")
+    is_whole = md5s.keys() <= {key for stage in scope for key in outs[stage.name]}
+    lost = [n for n, each in digests.items() if each not in locked.values() and not is_whole]
+    return problems | {f"the result of {n}": "the dvc.lock of its git tree lacks it" for n in lost}

@@ -17,4 +17,4 @@ def _generated() -> re.Pattern[str]:
     """Return how such names look; to import DVC's module of its words would take 0.1 s."""
     text = Path(dvc.__path__[0], "repo", "experiments", "utils.py").read_text()
     words = "|".join(re.findall(r"['\"]([\w'-]{4,5})['\"][,)]", text))
-    return re.compile(f"({words})-({words})|sweep-[0-9a-f]{{12}}")
+    return re.compile(f"({words})-({words})|exp-[0-9a-f]{{5}}|sweep-[0-9a-f]{{12}}")

@@ -226,9 +226,13 @@ def _cached(out: Any, md5: str) -> str:
     return str(out.local_cache.oid_to_path(md5)) if out.is_in_repo else ""
 
 
-def differs_in_git(project: Project, commit: str, output: Output) -> bool:
-    """Whether git has a file in a commit, but not as in dvc.lock."""
-    content = None if output.is_folder else project.committed(commit, output.path)
+def is_other(project: Project, commit: str, output: Output) -> bool:
+    """Whether a commit, or the checkout, has a file, but not as in dvc.lock."""
+    content = None
+    if not output.is_folder:
+        with suppress(OSError):
+            path = output.path
+            content = project.committed(commit, path) if commit else project.content(path)
     return content is not None and output.md5 not in md5s(content, "md5")
 
 

@@ -37,9 +37,11 @@ class Commits(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A state of DVC's files, and the oldest commit that has it."""
+    """A state of DVC's files, and the commits that have it."""
 
     commit: str
+    """The oldest, by which it is known."""
+    commits: Sequence[str]
     definitions: object
     """What decides the pipeline, but for the locks."""
     locks: Mapping[str, str]
@@ -127,7 +129,9 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
         kept = {commits[c].subject for c in those} if first in rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
-        states.append(Snapshot(first, definitions, dict(locks), origin, names[state], kept_for))
+        states.append(
+            Snapshot(first, those, definitions, dict(locks), origin, names[state], kept_for)
+        )
     place = {commit: i for i, commit in enumerate(commits)}
     return sorted(states, key=lambda each: (each.origin.is_row, place[each.commit]))
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import ProjectError
+from ..pipeline.row import NOT_HERE
 from ..pipeline.row_stages import names_recorded
 from ..pipeline.stages import Pipeline
 from ..project.at_commits import ProjectAt
-from ..project.files import differs_in_git
+from ..project.files import is_other
 from ..project.project import Project
 from .commits import Commits, Snapshot, snapshots
 from .origin import Origin
@@ -96,8 +97,8 @@ def history_of(
             # A row's own commit has that row, and others half-way.
             if not snapshot.kept_for or result.head.name in snapshot.kept_for:
                 history.add(result, snapshot)
-        if not snapshot.kept_for:
-            history.left_out += ((why, snapshot.commit, file) for why, file in _left_out(state))
+        for commit in () if snapshot.kept_for else snapshot.commits:
+            history.left_out += ((why, commit, file) for why, file in _left_out(state, commit))
     if of:
         if not of.commit:
             for result in of.results():
@@ -107,18 +108,24 @@ def history_of(
     return history
 
 
-def _left_out(state: State) -> Iterator[tuple[str, tuple[str, str]]]:
+def _left_out(state: State, commit: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield why numbers of a recorded stage are in no row: it has no result, or git has others."""
-    project, commit = state.project, state.commit
+    project = state.project
     for stage in state.stages:
         why, paths = state.reasons.get(stage.name), state.pipeline.metrics_paths(stage)
-        has_any = stage.has_result or any(project.committed(commit, path) for path in paths)
-        if why and has_any:
+        if why and (stage.has_result or any(project.committed(commit, path) for path in paths)):
             yield f"stage {stage.name} is not recorded: {why}", ("", "")
-        for out in () if why else (out for out in stage.outs if out.path in paths):
-            if differs_in_git(project, commit, out):
-                other = "not as in dvc.lock; the row has dvc.lock's numbers"
-                yield f"{out.path}: {other}", (state.digests[stage.name], out.path)
+    yield from other_numbers(state, commit)
+
+
+def other_numbers(state: State, commit: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the metrics files that a commit, or the checkout, has otherwise than dvc.lock."""
+    for stage in (stage for stage in state.stages if stage.name in state.digests):
+        paths = state.pipeline.metrics_paths(stage)
+        for out in (out for out in stage.outs if out.path in paths):
+            if is_other(state.project, commit, out):
+                why = f"{out.path}: {NOT_HERE}; the row has dvc.lock's numbers"
+                yield why, (state.digests[stage.name], out.path)
 
 
 def _can_have(project: Project, snapshot: Snapshot, state: State) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dvc_mlflow.pipeline.tags import MD5
 from support.clone import environment
-from support.hostile import lets_row_name
+from support.hostile import lets_row_name, tag
 from support.locked import locked
 from support.pipelines import Repository, finished, makes
 from support.promoting import folder_of, no_worktree, only_folder, restore, restored
@@ -103,7 +104,9 @@ def test_what_git_or_the_lock_lacks(made: Repository, tmp_path: Path) -> None:
     assert (only_folder(project) / "d/x").read_text() == "1\n"
     commit, tree = project.git("rev-parse", "HEAD"), project.git("rev-parse", "HEAD^{tree}")
     (project.path / "restored").rename(tmp_path / "before")
-    said = restore(project, lets_row_name(project, commit, tree, "f" * 32))
+    run_id = lets_row_name(project, commit, tree, "f" * 32)
+    tag(project, run_id, {f"{MD5}d": "f" * 32})
+    said = restore(project, run_id)
     assert said.status == 1
     assert ": the dvc.lock of its git tree lacks it\n" in said.error
 

@@ -78,7 +78,8 @@ def test_keys_of_dvc_2(tmp_path: Path) -> None:
 def test_tracked_later(tmp_path: Path) -> None:
     """A `.dvc` file that appears after a result makes no second row of it.
 
-    One that git tracks though it ignores it is as in a checkout: DVC reads none.
+    One that git tracks though it ignores it is as in a checkout: DVC reads none. Whatever git
+    ignores today, each row can be restored.
     """
     files, stages = {"data/raw.txt": "1\n", **SCORE}, {"a": evaluate("a", "data")}
     project = locked(tmp_path / "project", stages, files=files)
@@ -94,7 +95,15 @@ def test_tracked_later(tmp_path: Path) -> None:
     project.commit("Ignore the data")
     assert project.record("--all").out.startswith("project: 1 row added\n")
     assert project.record().out.startswith("nothing to do: MLflow has this result")
-    assert [row.data.metrics for row in project.rows()] == [{"a/score": 1}, {"a/score": 2}]
+    first, second = project.rows()
+    assert [row.data.metrics for row in (first, second)] == [{"a/score": 1}, {"a/score": 2}]
+    project.remove_store()
+    project.write({".gitignore": "/mlflow.db*\n/mlartifacts/\n"})
+    project.commit("Ignore the data no longer")
+    project.record("--all")
+    for row in project.rows():
+        said = project.tool("restore", row.info.run_id)
+        assert (said.status, said.error) == (0, "")
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
@@ -156,9 +165,10 @@ def test_metrics_of_another_commit(tmp_path: Path) -> None:
     project.commit("Other metrics again")
     said, first = project.record("--all"), project.git("rev-parse", "HEAD~2")[:7]
     other = "metrics.json: not as in dvc.lock; the row has dvc.lock's numbers"
-    assert said.error == f"dvc-mlflow: {first}: {other}\n"
+    assert said.error == f"dvc-mlflow: {first} and 1 more: {other}\n"
     (row,) = project.rows()
     assert row.data.metrics["evaluate/score"] == 0
+    assert project.record().error == f"dvc-mlflow: {other}\n"
 
 
 def fresh(project: Repository, path: Path) -> Repository:

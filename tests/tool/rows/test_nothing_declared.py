@@ -118,6 +118,8 @@ def test_results_of_other_branches(tmp_path: Path) -> None:
     project.commit("No project")
     said = project.record("--all")
     assert said.error.endswith(f"; commit {has} of refs/heads/main has results\n")
+    project.git("checkout", "-q", has, "--", "dvc.lock")
+    assert project.record().error.endswith("no .dvc, which `dvc init` makes\n")
 
 
 def test_said_once(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_places(tmp_path: Path) -> None:
 def test_experiments_of_dvc() -> None:
     """A name that DVC has made up is recognized, and none that a person would give."""
     assert all(is_generated(gen_random_name()) for _ in range(2000))
-    for name in ("", "small-lstm", "quick-test", "exp-tuned", "exp-1a2b3", "mine", "stoic-deva-2"):
+    assert is_generated("exp-1a2b3")  # DVC 2's
+    for name in ("", "small-lstm", "quick-test", "exp-tuned", "exp-1a2b", "mine", "stoic-deva-2"):
         assert not is_generated(name)
 
 
