@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _project(root: Path) -> Project:
-    """Return the project that is here; if none is, the error says what to do, or which commit has one."""
+    """Return the project that is here; if none is, the error says which commit has one."""
     try:
         return Project()
     except ProjectError as error:

@@ -257,7 +257,7 @@ def repository(
 
     `data` are the files that DVC tracks; `top` is the rest of dvc.yaml.
     """
-    made = Repository(Path(shutil.copytree(_initialized(), path)))
+    made = Repository(Path(shutil.copytree(initialized(), path)))
     texts = {"raw.txt": "1\n", "dvc.yaml": json.dumps({"stages": stages, **top}), **files}
     made.write({**texts, ".gitignore": "/mlflow.db*\n/mlartifacts/\n"})
     made.write({"params.yaml": "".join(f"{k}: {json.dumps(v)}\n" for k, v in params.items())})
@@ -277,7 +277,7 @@ def finished(path: Path, stages: Stages, *arguments: Any, **more: Any) -> Reposi
 
 
 @cache
-def _initialized() -> Path:
+def initialized() -> Path:
     """Return an empty repository, for all tests of this process to copy."""
     made = Repository(Path(mkdtemp()))
     atexit.register(shutil.rmtree, made.path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import ROOT, TOOL, Clone, copied_repository, environment
+from support.clone import TOOL, Clone, copied_repository, environment
 from support.promoting import registrable
 from support.servers import answers, free_port, running
 
@@ -69,12 +69,6 @@ def test_commands(path: str, tmp_path: Path) -> None:
             )
             if command == "dvc-mlflow record --all":
                 assert len(pipeline.rows()) == 2
-
-
-def test_what_the_readmes_share() -> None:
-    """Both READMEs begin with the same two commands."""
-    (block,) = re.findall(r"^```sh\n(pip .*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-    assert block.splitlines() == commands(README)[:2]
 
 
 def test_every_command_is_explained() -> None:

@@ -16,7 +16,7 @@ from dvc_mlflow.pipeline.tags import COMMIT, DATA
 from dvc_mlflow.project.definitions import read_pipeline
 from dvc_mlflow.project.project import Project
 from support import locked
-from support.pipelines import ARTIFACTS, MODEL, Repository, Stages, makes
+from support.pipelines import ARTIFACTS, MODEL, Repository, Stages
 from support.promoting import (
     aliases,
     measure,
@@ -122,22 +122,6 @@ def test_lines_to_add(tmp_path: Path) -> None:
     found = lines(tmp_path / "git", "m.pt", {}, "in_git.csv")
     settings = {"promote": ["test/accuracy"], "data": ["in_git.csv"]}
     assert found["stages"]["test"]["meta"]["mlflow"] == settings
-
-
-def test_lines_for_other_places(tmp_path: Path) -> None:
-    """A dvc.yaml in a folder is named, and so is the place in a foreach."""
-    fit = makes({"m.pt": "1"}, outs=["m.pt"])
-    do = {**makes({"${item}.json": ""}, deps=["m.pt"]), "metrics": ["${item}.json"]}
-    stages = {"fit": fit, "check": {"foreach": ["x"], "do": do}}
-    files = {"sub/dvc.yaml": json.dumps({"stages": stages}), "sub/m.pt": "1"}
-    project = locked.locked(tmp_path / "project", {}, files={**files, "sub/x.json": '{"mse": 1}'})
-    found = contender(project).lines_to_add(dict[str, str]().get, is_loaded=False)
-    assert found[:2] == [
-        "stages:  # in sub/dvc.yaml",
-        "  check:  # below its `do`, in a foreach",
-    ]
-    assert "        promote: [-sub/check/mse]  # with a -, lower is better" in found
-    assert found[6:9] == ["artifacts:  # in sub/dvc.yaml", "  m:", "    path: m.pt"]
 
 
 def test_promote(project: Repository) -> None:

@@ -12,8 +12,6 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from dvc_mlflow import processes
-from dvc_mlflow.pipeline.tags import PROCESS
 from dvc_mlflow.store import ui_guard
 from support.following import Follower, following, server_of, started
 from support.pipelines import Repository, Stages, evaluate, repository, train
@@ -99,21 +97,14 @@ def test_this_machine_only(project: Repository) -> None:
 
     It follows: each row that begins or ends has a line after its own, and the rest is in a log. A
     stage that names another store has its row here, and a line says so. A second `ui` and `record`
-    name its address. The row of a killed stage does not stay RUNNING; that of a live one does.
+    name its address.
     """
     trap = f"open({f'{project.path}/ran'!r}, 'w'); raise SystemExit('ran')"
     names = ["yaml.py", "mlflow/__init__.py", "uvicorn.py", "gunicorn.conf.py", "click.py"]
     project.write({f"{folder}{name}": trap for folder in ("", "inner/") for name in names})
-    client, (row,) = project.client, project.rows()
-    marks = {"1@1": "KILLED", processes.process(os.getpid()): "RUNNING"}
-    ended = {}
-    for mark, status_then in marks.items():
-        tags = {**processes.process_tags(project.path), PROCESS: mark}
-        ended[client.create_run(row.info.experiment_id, tags=tags).info.run_id] = status_then
     port, before = free_port(), {*Path("/").iterdir()}
     with shown(project.path / "inner", port) as (ui, line, mlflow):
         assert line == address(project, port)
-        assert {run_id: client.get_run(run_id).info.status for run_id in ended} == ended
         assert listening(mlflow) == {"127.0.0.1"}
         hosts = ["evil.example", "127.0.0.1.evil.example", f"evil.example:{port}"]
         # As after DNS rebinding, by which a web site would use its visitor's browser.
@@ -199,7 +190,7 @@ def test_its_user_only(project: Repository, tmp_path: Path) -> None:
 
 
 def test_refused(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port in use, a port that is none, a damaged store and no project are named in a line.
+    """A port in use, a damaged store and no project are named in a line.
 
     So is a system that does not tell whose a connection is.
     """
@@ -213,10 +204,6 @@ def test_refused(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
         said = project.tool("ui", "--port", f"{port}")
     line = f"dvc-mlflow: port {port}: Address already in use; choose another with --port\n"
     assert said == ("", line, 1)
-    for wrong in ("0", "65536", "x"):
-        done = project.run("dvc-mlflow", "ui", "--port", wrong, check=False)
-        assert done.returncode == 2
-        assert "--port" in done.stderr.splitlines()[-1]
     project.write({"mlflow.db": "damaged"})
     said = project.tool("ui")
     assert (said.status, said.out, said.error.count("\n")) == (1, "", 1)

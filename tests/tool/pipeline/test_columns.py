@@ -121,20 +121,6 @@ def test_kinds_of_rows() -> None:
     assert view([data()]) == ([f"tags.{CHANGE}"], BY_TIME)
 
 
-def test_what_has_room() -> None:
-    """A browser shows three columns; the first metric and eight params are there in any case."""
-    measures = [f"-m{i}" for i in range(9)]
-    for n, metrics, params in ((0, 3, 0), (1, 2, 1), (9, 1, 8)):
-        rows = [
-            data({f"m{i}": float(row) for i in range(9)}, {f"p{k}": k == row for k in range(n)})
-            for row in range(max(n, 2))
-        ]
-        found, best = view(rows, *measures)
-        kinds = [name.partition(".")[0] for name in found]
-        assert kinds == ["metrics"] * metrics + ["params"] * params
-        assert (found[0], best) == ("metrics.m0", "-m0")
-
-
 def test_data_of_evaluations(tmp_path: Path) -> None:
     """They are what these read but for the model, each after the digits that differ.
 

@@ -116,13 +116,3 @@ def test_stale_stage(project: Locked, table: Table) -> None:
     (project.path / "dvc.lock").unlink()  # before the first `dvc repro`
     assert read(project).rows == []
     assert read(project).reasons["train"] == "dvc.lock has no result of it"
-
-
-def test_whole_floats(project: Locked) -> None:
-    """25 and 25.0 are one value, as dvc.lock has them."""
-    found = []
-    for value in (25, 25.0, 25.5):
-        project.again({}, {"a": value})
-        found.append(row(project))
-    assert [each.params["a"] for each in found] == ["25", "25", "25.5"]
-    assert found[0].digests == found[1].digests != found[2].digests

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from dvc_mlflow.pipeline.tags import MD5
-from support.locked import Locked, RowContent, Table, evaluated, locked, read, row, trained
+from support.locked import Table, evaluated, locked, read, row, trained
 from support.pipelines import evaluate, prepare, train
 
 pytestmark = [
@@ -23,28 +22,6 @@ THREE = {"prepare": prepare(), "train": train(), "a": evaluate("a")}
 """One evaluation of a model whose data are prepared."""
 
 
-def twice(project: Locked, files: dict[str, str], **params: int) -> list[RowContent]:
-    """Record a project, then what runs with these files and params; return the rows."""
-    table = Table()
-    table.record(project)
-    project.write(files)
-    for path in files:
-        if (project.path / f"{path}.dvc").exists():
-            project.track(path)
-    project.again({}, params)
-    table.record(project)
-    return table.rows
-
-
-def test_changed_param_with_the_same_model(tmp_path: Path) -> None:
-    """A changed param makes another row, even if the model's bytes are the same."""
-    stages = {"train": {**train("raw.txt"), "cmd": "cp raw.txt model.txt; : > curve.csv"}}
-    project = locked(tmp_path / "project", stages, files={"model.txt": "1\n", "curve.csv": ""})
-    found = twice(project, {}, rate=2)
-    assert [each.params["rate"] for each in found] == ["1", "2"]
-    assert len({each.tags[f"{MD5}model.txt"] for each in found}) == 1
-
-
 def test_other_test_data(tmp_path: Path) -> None:
     """Other test data makes another row, even if the score is the same.
 
@@ -55,20 +32,17 @@ def test_other_test_data(tmp_path: Path) -> None:
         stages = {"train": train("raw.txt"), "a": evaluate("a", "model.txt", "test.txt")}
         stages["a"]["meta"] = {"mlflow": {"data": data}}
         own = tracked.get(kind, [])
-        project = locked(tmp_path / kind, stages, files=files, tracked=own)
-        inputs = [each.inputs for each in twice(project, {"test.txt": "2\n"})]
+        project, table = locked(tmp_path / kind, stages, files=files, tracked=own), Table()
+        table.record(project)
+        project.write({"test.txt": "2\n"})
+        for path in own:
+            project.track(path)
+        project.ran()
+        table.record(project)
+        inputs = [each.inputs for each in table.rows]
         assert len({each.get("test.txt") for each in inputs}) == (1 if kind == "code" else 2)
         assert len(inputs) == (1 if kind == "code" else 2), kind
         assert len({each["model.txt"] for each in inputs}) == 1
-
-
-def test_stage_without_outputs(tmp_path: Path) -> None:
-    """A stage without outputs has a row for each value of its params."""
-    stages = {"train": train("raw.txt"), "say": {"cmd": "echo", "params": ["a"]}}
-    project = locked(tmp_path / "project", stages, files=evaluated())
-    project.choose("train", "say")
-    found = [(*each.digests, each.params.get("a")) for each in twice(project, {}, a=2)]
-    assert sorted(found, key=str) == [("say", "1"), ("say", "2"), ("train", None)]
 
 
 def test_which_stages(tmp_path: Path) -> None:

@@ -242,6 +242,7 @@ def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (project.path / ".gitignore").unlink()
     project.commit()
     file = project.path / ".git/info/exclude"
+    shutil.rmtree(file.parent)
     assert project.record("--dry-run").error == ""
     assert not file.exists()
     project.record()

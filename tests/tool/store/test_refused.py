@@ -6,7 +6,6 @@ import shutil
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,15 +123,10 @@ def test_full_disk(project: Repository, tmp_path: Path) -> None:
 
 @contextmanager
 def server(status: int, text: str) -> Iterator[str]:
-    """Run a web server that answers every request alike; yield its host and port.
-
-    With the status 0 it does not answer.
-    """
+    """Run a web server that answers every request alike; yield its host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if not status:
-                time.sleep(100)
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.send_header("Content-Length", f"{len(text)}")
@@ -162,17 +156,13 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
         (200, "<html>\x1b[31m\n\n</html>", CHECK),
         (200, ODD, f"the server's answer has no run{CHECK}"),
         (401, "\x1b[31m\nno", LOGIN),
-        (0, "", START),
     ],
 )
 def test_server_that_is_none(project: Repository, status: int, text: str, end: str) -> None:
-    """A server that is not MLflow, lets nobody in, or does not answer is refused in one line."""
-    before, soon = (
-        files(project.path.parent),
-        {} if status else {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"},
-    )
+    """A server that is not MLflow, or lets nobody in, is refused in one line."""
+    before = files(project.path.parent)
     with server(status, text) as host:
-        line = refused_here(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}", **soon)
+        line = refused_here(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}")
     assert line.startswith(f"MLflow at http://***@{host}: ")
     assert line.endswith(end)
     assert files(project.path.parent) == before
@@ -180,7 +170,7 @@ def test_server_that_is_none(project: Repository, status: int, text: str, end: s
 
 @pytest.mark.rest
 def test_no_secret_is_shown(project: Repository) -> None:
-    """Neither a password nor a token of an address is shown when nothing listens there."""
+    """When nothing listens at an address, one line says so, without its password or token."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -191,4 +181,6 @@ def test_no_secret_is_shown(project: Repository) -> None:
             f"postgresql://me:a/{SECRET}@{host}/rows",
             f"nothing://me:{SECRET}@{host}/rows",
         ):
-            assert "***" in refused_here(project, MLFLOW_TRACKING_URI=address)
+            line = refused_here(project, MLFLOW_TRACKING_URI=address)
+            assert "***" in line
+            assert line.endswith(START) or not address.startswith("http")

@@ -55,24 +55,20 @@ def test_whose_rows_are_ended(project: Repository) -> None:
     assert found == [status for status, _ in expected]
 
 
-def test_two_colleagues(made: Repository, tmp_path: Path) -> None:
-    """Clones in folders of other names share one experiment, and each result is in it once."""
+@pytest.mark.rest
+def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
+    """Clones in folders of other names share one experiment, and each result is in it once.
+
+    Those that record at the same time, with the same new data sets, all get their rows.
+    """
     address = f"sqlite:///{tmp_path}/rows.db"
-    for name in ("mine", "yours"):
-        clone = made.copy(tmp_path / name)
+    clones = [made.copy(tmp_path / name) for name in ("one", "two")]
+    for clone in clones:
         clone.git("remote", "add", "origin", "git@example.org:us/flowers.git")
         assert clone.tool("record", "--all", MLFLOW_TRACKING_URI=address).status == 0
     (row,) = rows_of(address)
     experiment = MlflowClient(address).get_experiment(row.info.experiment_id)
     assert experiment.name == "us/flowers"
-
-
-@pytest.mark.rest
-def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
-    """Clones that record at the same time, with the same new data sets, all get their rows."""
-    address = f"sqlite:///{tmp_path}/rows.db"
-    clones = [made.copy(tmp_path / name) for name in ("one", "two")]
-    assert clones[0].tool("record", MLFLOW_TRACKING_URI=address).status == 0
     for i, clone in enumerate(clones):
         clone.set({"rate": 5, "a": i})
         clone.dvc("repro", "-q")
