@@ -4,11 +4,12 @@ import json
 import random
 import shutil
 import signal
-import socket
 import time
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dvc_mlflow.pipeline.tags import COMMIT
@@ -24,7 +25,7 @@ from support.following import (
 from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
 from support.processes import wait
 from support.rebuilding import rows_of
-from support.servers import answers, running, server_environment
+from support.servers import answers, free_port, running, server_environment
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -87,32 +88,46 @@ def test_lost_files(tmp_path: Path) -> None:
     assert all(f"{item}.json" in error for item in "uvwxyz")
 
 
+@contextmanager
+def hanging(port: int) -> Iterator[None]:
+    """Let the server on a port accept connections in the block, and answer none."""
+    every = [p for p in psutil.process_iter(["cmdline"]) if f"{port}" in (p.info["cmdline"] or ())]
+    for process in every:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in every:
+            process.resume()
+
+
 @pytest.mark.rest
 def test_server_that_hangs(tmp_path: Path) -> None:
     """A server that hangs, or stops while a stage runs, holds up nothing; its rows come later."""
-    gate = tmp_path / "go"
+    gate, port = tmp_path / "go", free_port()
     stage = {**train("raw.txt"), "cmd": f"{held_by(gate)}; {train('raw.txt')['cmd']}"}
     project = repository(tmp_path / "project", {"train": stage})
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent, ExitStack() as first:
-        port = silent.getsockname()[1]
-        address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}"
 
-        def has(*statuses: str) -> bool:
-            found = [(row.info.status, row.data.metrics) for row in rows_of(address)]
-            return found == [(status, {"train/loss": 0.25}) for status in statuses]
+    def has(*statuses: str) -> bool:
+        found = [(row.info.status, row.data.metrics) for row in rows_of(address)]
+        return found == [(status, {"train/loss": 0.25}) for status in statuses]
 
-        more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-        with following(project, awaited="timed out", **more) as follower:
-            gate.touch()
-            run_dvc(project, "repro", "-q")
-            silent.close()
-            first.enter_context(server(project, port))
-            follower.wait_for("following ")
-            wait(lambda: has("FINISHED"))
+    more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    with ExitStack() as first:
+        first.enter_context(server(project, port))
+        with following(project, **more) as follower:
+            with started(project, "dvc", "repro") as dvc:
+                follower.wait_for("is RUNNING")
+                with hanging(port):
+                    gate.touch()
+                    assert dvc.wait(60) == 0
+                    follower.wait_for("timed out")
+            wait(lambda: has("FINISHED"), 90)
             gate.unlink()
             project.set({"rate": 2})
             with started(project, "dvc", "repro") as dvc:
-                follower.wait_for("is RUNNING")
+                follower.wait_for("is RUNNING", 2)
                 first.close()
                 gate.touch()
                 assert dvc.wait(60) == 0
