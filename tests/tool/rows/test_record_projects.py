@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from support.pipelines import Repository, served
-from support.refusals import SCRIPT, refused_here
+from support.refusals import refused_here
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -28,8 +27,8 @@ def test_no_project(project: Repository, tmp_path: Path) -> None:
     assert refused_here(project).startswith("you are not inside of a DVC repository")
     gone = tmp_path / "gone"
     gone.mkdir()
-    command = ["sh", "-c", f"rmdir '{gone}'; exec '{SCRIPT}' record"]
-    done = subprocess.run(command, cwd=gone, capture_output=True, text=True, check=False)
+    command = f"cd '{gone}'; rmdir '{gone}'; exec dvc-mlflow record"
+    done = project.run("sh", "-c", command, check=False)
     why = "the working directory does not exist any more; go to another one"
     assert done.stderr == f"dvc-mlflow: {why}\n"
 
