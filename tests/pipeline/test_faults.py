@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import SCRIPTS, Clone
+from support.clone import SCRIPTS, STORES, Clone, contents
 from support.following import following, started, statuses
 from support.kills import Ledger, draw
 from support.pipelines import Repository, last
 from support.processes import wait
-from support.promoting import contents
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -68,7 +67,7 @@ def test_script_refuses_damaged_file(project: Repository) -> None:
     ]:
         whole = (project.path / path).read_bytes()
         (project.path / path).write_bytes(whole[:-100])
-        before = contents(project.path)
+        before = contents(project.path, *STORES)
         if path == "data/model.keras":
             (trap / "keras.py").unlink()
         done = project.run("python", f"stages/{script}", check=False, PYTHONPATH=f"{trap}")
@@ -76,7 +75,7 @@ def test_script_refuses_damaged_file(project: Repository) -> None:
         assert done.stderr.startswith(f"{path}: cannot be read (File is not a zip file); ")
         assert done.stderr.endswith(" make it again\n")
         assert done.stderr.count("\n") == 1
-        assert contents(project.path) == before
+        assert contents(project.path, *STORES) == before
         (project.path / path).write_bytes(whole)
 
 

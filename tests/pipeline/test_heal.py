@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.clone import environment
-from support.kills import contents, heal, healed, run_heal
+from support.clone import contents, environment
+from support.kills import heal, healed, run_heal
 from support.pipelines import Repository, evaluate, finished, makes, repository, train
 
 pytestmark = pytest.mark.pipeline
@@ -31,14 +31,14 @@ def test_files_that_dvc_writes_in_place(project: Repository) -> None:
     """Files that a kill cut off are repaired: nothing runs again, and no edit is touched."""
     project.write({"notes.txt": "an edit"})
     (project.path / ".dvc/tmp/exps").mkdir(exist_ok=True)
-    before, lock = contents(project.path), project.lock
+    before, lock = contents(project.path, ".git", "tmp"), project.lock
     for length in (0, 40):
         project.write({"dvc.lock": lock[:length], ".git/index.lock": "cut off"})
         project.write(dict.fromkeys(TABLES, '{"read": {}'[: length % 11]))
         assert healed(project) == [".git/index.lock", *TABLES, "dvc.lock"]
         assert (project.path / "dvc.lock.damaged").read_text() == lock[:length]
         (project.path / "dvc.lock.damaged").unlink()
-        assert contents(project.path) == before
+        assert contents(project.path, ".git", "tmp") == before
         assert project.git("status", "--porcelain") == "?? notes.txt"
     assert "up to date" in project.dvc("repro").stdout
     assert heal(project) == []
@@ -67,9 +67,9 @@ def test_lock_files_that_no_kill_has_made(project: Repository, kind: str) -> Non
         content = "schema: '9.0'\nstages: {}\n" if kind == "newer" else "not yaml: ["
         project.write({"dvc.lock": content})
         project.commit("Another dvc.lock")
-    before = contents(project.path)
+    before = contents(project.path, ".git", "tmp")
     assert heal(project) == []
-    assert contents(project.path) == before
+    assert contents(project.path, ".git", "tmp") == before
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -35,6 +35,21 @@ TINY: dict[str, Any] = {
 """Params so small that the pipeline takes little longer than its imports."""
 
 Done = subprocess.CompletedProcess[str]
+STORES = (".git", "tmp", "cache", "mlflow.db", "mlartifacts")
+"""Where git, DVC and MLflow keep what is theirs."""
+
+
+def contents(folder: Path, *left_out: str) -> dict[str, object]:
+    """Return by path what each file below a folder holds, or where a link leads.
+
+    Left out is what has one of these names, or is in a folder that has one.
+    """
+    paths = {path.relative_to(folder): path for path in folder.rglob("*")}
+    return {
+        f"{name}": path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+        for name, path in paths.items()
+        if not {*left_out} & {*name.parts}
+    }
 
 
 def environment(**more: str) -> dict[str, str]:

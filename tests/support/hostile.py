@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dvc_mlflow.project.project import Project
 from dvc_mlflow.rows.result import read_state
-from support.clone import environment
+from support.clone import contents, environment
 from support.pipelines import Repository, Said, finished
 
 LIMIT = "ulimit -v 8000000; exec dvc-mlflow"
@@ -36,15 +36,8 @@ class Place(NamedTuple):
     def untouched(self) -> dict[str, object]:
         """Return all files but those that the tool may write."""
         own = {"restored", "tmp", "cache", "worktrees", "objects", "mlartifacts", "dvc-mlflow"}
-        own |= {"rows", "index", "logs"}
-        found: dict[str, object] = {}
-        for path in self.project.path.parent.rglob("*"):
-            name = path.relative_to(self.project.path.parent)
-            if own & {*name.parts} or name.name.startswith("mlflow.db"):
-                continue
-            link = path.readlink() if path.is_symlink() else None
-            found[f"{name}"] = link or (path.read_bytes() if path.is_file() else "")
-        return found
+        own |= {"rows", "index", "logs", "mlflow.db", "mlflow.db-journal"}
+        return contents(self.project.path.parent, *own)
 
     def tool(self, *words: str, **more: Any) -> Said:
         """Run the tool in this process, and check that it says what is wrong."""

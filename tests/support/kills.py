@@ -41,18 +41,12 @@ from support.clone import ROOT, Clone, Done, environment, make_clone
 def small_disk(path: Path, size: str) -> Iterator[Path]:
     """Mount an empty disk at a folder until the block ends."""
     path.mkdir(parents=True, exist_ok=True)
-    with mounted(path, "-t", "tmpfs", "-o", f"size={size}", "none"):
-        yield path
-
-
-@contextmanager
-def mounted(path: Path, *what: str | Path) -> Iterator[None]:
-    """Mount something at a folder until the block ends."""
     mount = shutil.which("mount") or "false"
-    if subprocess.run([mount, *what, path], capture_output=True, check=False).returncode:
+    options = ["-t", "tmpfs", "-o", f"size={size}", "none"]
+    if subprocess.run([mount, *options, path], capture_output=True, check=False).returncode:
         pytest.skip("mounting a file system needs root")
     try:
-        yield
+        yield path
     finally:
         subprocess.run(["umount", "--lazy", path], check=True)
 
@@ -99,15 +93,6 @@ def healed(project: Clone, *folders: str) -> list[str]:
     """Return the files that tools/heal.py names."""
     paths = [line.split(": ")[0] for line in heal(project, *folders)]
     return [path.removeprefix(f"{project.path}/") for path in paths]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files below a folder, except git's and those in .dvc/tmp."""
-    return {
-        f"{path.relative_to(folder)}": path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not {".git", "tmp"} & {*path.relative_to(folder).parts}
-    }
 
 
 OUTPUTS = {

@@ -1,10 +1,8 @@
 """The post's params, whatever params.yaml has now: as values, as a text, and a small data set."""
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -110,13 +108,3 @@ OWN = TrainDataParams(n_samples=6, seed=1, min_insert=None)
 X, Y = generate(6, 1, **asdict(DATA))
 DATASET = DataSet(X, Y, DATA, OWN)
 SECTIONS = {"data": asdict(DATA), "train_data": asdict(OWN)}
-
-
-def md5(path: Path) -> str:
-    """Return the md5 of a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def files() -> dict[str, str]:
-    """Return the md5 of every file below the working directory."""
-    return {str(path): md5(path) for path in Path().rglob("*") if path.is_file()}

@@ -316,28 +316,17 @@ def last(project: Repository) -> Run:
     return project.rows()[-1]
 
 
-NEW = "dvc-mlflow: "
-"""What the tool's own lines begin with."""
+def twins(folder: Path, stages: Stages, **more: Any) -> list[Repository]:
+    """Make two repositories that have never heard of the tool: no store, and nothing hides one.
 
-
-def said(done: Done) -> str:
-    """Return what a command printed to stderr, without the tool's own lines."""
-    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith(NEW))
-
-
-def unheard(path: Path, stages: Stages, **more: Any) -> Repository:
-    """Make a repository that has never heard of the tool: no store, and nothing hides one."""
-    made = repository(path, stages, **more)
-    made.remove_store()
-    (made.path / ".gitignore").unlink()
-    made.commit("Without the tool")
-    return made
-
-
-def twins(folder: Path, stages: Stages, **more: Any) -> tuple[Repository, Repository]:
-    """Make two such repositories, with the same path below their folders."""
-    ours, twin = (folder / name / "project" for name in ("ours", "twin"))
-    return unheard(ours, stages, **more), unheard(twin, stages, **more)
+    They have the same path below their folders.
+    """
+    both = [repository(folder / name / "project", stages, **more) for name in ("ours", "twin")]
+    for made in both:
+        made.remove_store()
+        (made.path / ".gitignore").unlink()
+        made.commit("Without the tool")
+    return both
 
 
 def content(project: Repository) -> dict[str, object]:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
+from support.clone import contents as contents_of
 from support.clone import environment
 from support.pipelines import SERVED, Repository, Said, evaluate
 
@@ -35,12 +36,6 @@ def experiments(project: Repository) -> list[str]:
     client = project.client
     ids = {run.info.experiment_id for run in project.rows()}
     return sorted(client.get_experiment(number).name for number in ids)
-
-
-def files(folder: Path) -> set[str]:
-    """Return the paths of all files and folders below a folder, without those of git and DVC."""
-    found = {path.relative_to(folder) for path in folder.rglob("*")}
-    return {f"{path}" for path in found if not {".git", "cache", "tmp"} & {*path.parts}}
 
 
 def check_loads(project: Repository, run: Run) -> None:
@@ -163,14 +158,9 @@ def _content(client: MlflowClient, row: Run) -> dict[str, Any]:
             (given.dataset.name, given.dataset.digest, given.tags[0].value)
             for given in row.inputs.dataset_inputs
         ),
-        "artifacts": _files(client, row.info.run_id),
+        "artifacts": contents_of(Path(client.download_artifacts(row.info.run_id, ""))),
         "models": [_served(client, output.model_id) for output in row.outputs.model_outputs],
     }
-
-
-def _files(client: MlflowClient, run_id: str) -> dict[str, bytes]:
-    folder = Path(client.download_artifacts(run_id, ""))
-    return {f"{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def _served(client: MlflowClient, model_id: str) -> tuple[Any, ...]:

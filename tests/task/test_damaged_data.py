@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.params import SECTIONS, X, Y, files
+from support.clone import contents
+from support.params import SECTIONS, X, Y
 from vanilla_lstm.task.artifacts import TEST_DATA, TRAIN_DATA, read_dataset
 from vanilla_lstm.task.errors import FileError
 
@@ -111,14 +113,14 @@ def test_damaged_data() -> None:
     TRAIN_DATA.parent.mkdir()
     for name, content in DAMAGED.items():
         TRAIN_DATA.write_bytes(content)
-        before = files()
+        before = contents(Path())
         try:
             read_dataset(TRAIN_DATA)
         except FileError as error:
             check_line(str(error), "data/train.npz")
         else:
             raise AssertionError(f"accepted: {name}")
-        assert files() == before, name
+        assert contents(Path()) == before, name
 
 
 def check_line(line: str, path: str) -> None:

@@ -123,13 +123,9 @@ INHERITED: dict[str, Any] = {
 
 def test_environment(place: Place) -> None:
     """Pathspecs, another repository and settings in the environment change nothing that is read."""
-    project, before = place.project, place.project.table()
+    project = place.project
     project.set({"rate": 2})
     project.dvc("repro", "-q")
-    said = place.tool("record", "--all", **INHERITED)
-    assert (said.status, said.error) == (0, "")
-    assert "nothing to do" in said.out
-    assert project.table() == before
     said = place.tool("record", **INHERITED)
     assert (said.status, said.error) == (0, "")
     assert {row.data.params["rate"] for row in project.rows()} == {"1", "2"}
@@ -167,22 +163,3 @@ def test_partial_clone(place: Place, tmp_path: Path) -> None:
     partial.project.git("fetch", "-q", "--refetch", "--no-filter")
     assert partial.tool("record", "--all").status == 0
     assert {row.data.params["rate"] for row in partial.project.rows()} == {"1", "2"}
-
-
-def test_index(place: Place) -> None:
-    """A split or a sparse index, which DVC's library does not know, is read by git."""
-    project = place.project
-    project.write({"aside/x": "1\n"})
-    project.commit("A folder")
-    project.git("update-index", "--split-index")
-    for form in ("split", "sparse"):
-        if form == "sparse":
-            project.git("update-index", "--no-split-index")
-            project.git("sparse-checkout", "set", "--cone", "--sparse-index", ".dvc")
-        project.remove_store()
-        project.add_store()
-        for words in (["record"], ["record", "--all"]):
-            said = place.tool(*words)
-            assert (said.status, said.error) == (0, ""), said
-        assert [row.data.params["rate"] for row in project.rows()] == ["1"]
-        assert project.git("fsck") == ""

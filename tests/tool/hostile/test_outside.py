@@ -11,13 +11,12 @@ import pytest
 from support.hostile import Place
 from support.locked import locked
 from support.pipelines import Repository
+from support.refusals import SECRET
 
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
-
-SECRET = "s3cr3t"  # noqa: S105  (of nothing)
 
 
 def texts(project: Repository) -> str:

@@ -28,7 +28,10 @@ def project(place: Place) -> Repository:
     return place.project
 
 
-def put(project: Repository, files: Mapping[str, str | bytes | Path]) -> None:
+Files = Mapping[str, str | bytes | Path]
+
+
+def put(project: Repository, files: Files) -> None:
     """Let files have these contents, or be links to these paths."""
     for name, content in files.items():
         file = project.path / name
@@ -40,6 +43,7 @@ def put(project: Repository, files: Mapping[str, str | bytes | Path]) -> None:
 
 
 RUNS = '!!python/object/apply:os.system ["touch ran"]'
+DEEP = f"stages: {{a: {{cmd: b, meta: {'[' * 900}{']' * 900}}}}}"
 SELF = {"vars": [{"x": "${x}"}], "stages": {"s": {"cmd": "echo ${x}"}}}
 CLOUD = {"stages": {"s": {"cmd": "get x", "deps": ["gs://bucket/x"], "outs": ["x"]}}}
 
@@ -50,6 +54,12 @@ REFUSED: list[tuple[str, str | bytes | Path, str]] = [
     ("params.yaml", b"rate: \xff\xfe\n", "is not valid utf-8"),
     ("dvc.yaml", f"x: {RUNS}\n", "unable to read: 'dvc.yaml'"),
     ("dvc.yaml", json.dumps(SELF), "interpolating is not allowed"),
+    ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
+    ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
+    ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
+    ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
+    (".dvc/config", "[[[", "config file error"),
+    (".git/HEAD", "", "git rev-parse: "),
     ("dvc.yaml", json.dumps(CLOUD), "requires 'dvc-gs'"),
     ("dvc.lock", Path("/dev/zero"), "dvc.lock"),
     ("x.dvc", b"\xff\x00outs: [", "x.dvc"),
@@ -69,61 +79,33 @@ def test_refused(made: Repository, tmp_path: Path) -> None:
         assert not (project.path / "ran").exists(), n
 
 
-RIGHT: list[dict[str, str | bytes | Path]] = [
+RIGHT: list[Files] = [
     {"raw.txt": Path("/dev/zero"), "m.json": Path("/dev/zero")},
     {"raw.txt": Path("raw.txt"), "m.json": Path("m.json")},
     {"m.json": '{"n": 2, "k": [' + "1," * 1_000_000 + "1]}"},
     {"m.json": '{"n": NaN, "x": 1e999, "y": "\\u001b"}'},
     {"params.yaml": 'rate: 1\n"k\\e[31m": "\\e]0;x\\a"\n'},
 ]
+LIES = [("md5: ", "md5: ../../"), ("size: ", "size: -")]
 
 
 def test_right(made: Repository, tmp_path: Path) -> None:
-    """What is not as in dvc.lock costs at most a line: no row gets another number."""
+    """What is not as in dvc.lock costs at most a line: no row gets another number.
+
+    A dvc.lock that nobody can have made leads nowhere.
+    """
     (whole,) = made.table()
-    for n, files in enumerate(RIGHT):
+    lies: list[Files] = [{"dvc.lock": made.lock.replace(*lie)} for lie in LIES]
+    assert {"dvc.lock": made.lock} not in lies
+    for n, files in enumerate([*RIGHT, *lies]):
         project = made.copy(tmp_path / f"{n}")
         put(project, files)
         plain(project.record())
         plain(project.record("--all"))
+        assert {f"{k}" for k in range(n + 1)} == {path.name for path in tmp_path.iterdir()}
         for row in project.table():
             assert row["params"].items() <= whole["params"].items()
             assert row["metrics"].items() <= whole["metrics"].items()
-
-
-def test_one_bad_commit(project: Repository) -> None:
-    """Params that are no mapping are named with their commit; the results around it have rows."""
-    good = (project.path / "dvc.yaml").read_text()
-    top = {"params": ["top.yaml"], "metrics": ["new.json"]}
-    whole = json.dumps(json.loads(good) | top)
-    project.write({"dvc.yaml": whole, "new.json": '{"n": 2}', "top.yaml": "[1, 2]\n"})
-    project.commit("A list")
-    bad = project.git("rev-parse", "--short=7", "HEAD")
-    project.write({"dvc.yaml": good.replace("echo 1 > d/x", "echo 2 > d/x")})
-    project.set({"rate": 2})
-    project.dvc("repro", "-q")
-    project.commit("Good")
-    project.remove_store()
-    project.add_store()
-    said = plain(project.record("--all"))
-    line = f"{bad}: params top.yaml: must be a mapping; received [1, 2]"
-    assert (said.status, said.error) == (0, f"dvc-mlflow: {line}\n")
-    assert {"1", "2"} <= {row.data.params.get("rate") for row in project.rows()}
-
-
-LIES = {"md5: ": "md5: ../../", "size: ": "size: -", "rate: 1": "rate: .nan"}
-
-
-def test_lock_that_lies(made: Repository, tmp_path: Path) -> None:
-    """A dvc.lock that nobody can have made leads nowhere; each command ends with a line."""
-    for n, (old, new) in enumerate(LIES.items()):
-        project = made.copy_whole(tmp_path / f"{n}")
-        assert old in project.lock
-        put(project, {"dvc.lock": project.lock.replace(old, new)})
-        around = {*tmp_path.iterdir()}
-        for words in (["record"], ["record", "--all"]):
-            plain(project.tool(*words))
-        assert {*tmp_path.iterdir()} == around
 
 
 NAMES = ["a;touch$IFS''ran", "$(touch$IFS''ran)", "-x", "\u00fc", "clf@v1..0", "clf#", "@v1.0.0"]

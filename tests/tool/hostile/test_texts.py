@@ -11,20 +11,20 @@ from dvc_mlflow.place import default_experiment
 from dvc_mlflow.rows.description import ended, lead
 from support.clone import Clone
 from support.hostile import Place
+from support.refusals import SECRET
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
-TOKEN = "s3cr3t"  # noqa: S105  (of nothing)
 ADDRESSES = {
-    f"https://us:a/{TOKEN}@example.org/us/flowers.git": "us/flowers",
-    f"https://us:{TOKEN}@{TOKEN}@example.org/us/flowers": "us/flowers",
-    f"https://us:a?{TOKEN}#{TOKEN}@example.org/us/flowers": "us/flowers",
-    f"https://{TOKEN}@example.org/us/flowers": "us/flowers",
-    f"https://example.org/us/flowers.git?access_token={TOKEN}": "us/flowers",
-    f"https://example.org/us/flowers.git?sv=1&sig={TOKEN}": "us/flowers",
-    f"https://example.org/us/flowers.git#{TOKEN}": "us/flowers",
-    f"ssh://git:{TOKEN}@example.org:22/us/flowers.git/": "us/flowers",
-    f"git@example.org:us/flowers.git?token={TOKEN}": "us/flowers",
+    f"https://us:a/{SECRET}@example.org/us/flowers.git": "us/flowers",
+    f"https://us:{SECRET}@{SECRET}@example.org/us/flowers": "us/flowers",
+    f"https://us:a?{SECRET}#{SECRET}@example.org/us/flowers": "us/flowers",
+    f"https://{SECRET}@example.org/us/flowers": "us/flowers",
+    f"https://example.org/us/flowers.git?access_token={SECRET}": "us/flowers",
+    f"https://example.org/us/flowers.git?sv=1&sig={SECRET}": "us/flowers",
+    f"https://example.org/us/flowers.git#{SECRET}": "us/flowers",
+    f"ssh://git:{SECRET}@example.org:22/us/flowers.git/": "us/flowers",
+    f"git@example.org:us/flowers.git?token={SECRET}": "us/flowers",
 }
 """Addresses of a git remote, and the name of the experiment in each case."""
 
@@ -36,7 +36,7 @@ def test_addresses(tmp_path: Path) -> None:
     project.git("remote", "add", "origin", "x")
     names = {}
     for url in ADDRESSES:
-        assert TOKEN not in masked(f"cannot reach '{url}': no route")
+        assert SECRET not in masked(f"cannot reach '{url}': no route")
         project.git("remote", "set-url", "origin", url)
         names[url] = default_experiment(tmp_path)
     assert names == ADDRESSES
@@ -57,7 +57,7 @@ def test_tokens_in_a_store(place: Place) -> None:
     assert project.rows()
     files = [p for p in project.path.rglob("ml*/**/*") if p.is_file()]
     files += project.path.glob("mlflow.db*")
-    assert TOKEN not in printed + "".join(p.read_bytes().decode(errors="replace") for p in files)
+    assert SECRET not in printed + "".join(p.read_bytes().decode(errors="replace") for p in files)
 
 
 TEXTS = [

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from support.histories import by
 from support.hostile import Place, commit_links, digest_here, lets_row_name
-from support.pipelines import Repository, repository
+from support.pipelines import repository
 from support.promoting import no_worktree, only_folder, restore
 
 pytestmark = [
@@ -198,12 +199,6 @@ def test_folder_of_the_users(place: Place) -> None:
     assert (above / ".dvc/config").read_text() == "['core']\n"
 
 
-def row_of(project: Repository, rate: str) -> str:
-    """Return the id of the row with this param."""
-    rows = (row for row in project.rows() if row.data.params.get("rate") == rate)
-    return str(next(rows).info.run_id)
-
-
 @pytest.mark.parametrize("of", ["the project", "the output"])
 def test_remotes(place: Place, tmp_path: Path, of: str) -> None:
     """A remote that only the row's commit has is not asked, whatever it is the default of."""
@@ -224,14 +219,14 @@ def test_remotes(place: Place, tmp_path: Path, of: str) -> None:
     project.record()
     project.git("checkout", "-q", "main")
     shutil.rmtree(project.path / ".dvc/cache")
-    said = place.tool("restore", row_of(project, "2"))
+    said = place.tool("restore", by("rate", project)["2"].info.run_id)
     (line,) = said.error.splitlines()
     assert (said.status, "d (md5" in line) == (1, True)
     assert "there is no default DVC remote" in line
     place_of_x = only_folder(project) / "d/x"
     assert not place_of_x.exists()
     project.write({".dvc/config": config})
-    assert place.tool("restore", row_of(project, "2")).status == 0
+    assert place.tool("restore", by("rate", project)["2"].info.run_id).status == 0
     assert place_of_x.exists()
 
 
@@ -250,9 +245,9 @@ def test_imports(place: Place) -> None:
     for path in (project.path / ".dvc/cache").rglob("*"):
         if path.is_file() and path.read_bytes() == b"imported\n":
             path.unlink()
-    said = place.tool("restore", row_of(project, "2"))
+    said = place.tool("restore", by("rate", project)["2"].info.run_id)
     (line,) = said.error.splitlines()
     assert ": given.txt (md5 " in line
     assert line.endswith(" is missing: neither git nor DVC's cache has it")
     project.git("checkout", "-q", "theirs")
-    assert place.tool("restore", row_of(project, "2")).status == 0
+    assert place.tool("restore", by("rate", project)["2"].info.run_id).status == 0

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 from dvc_mlflow.pipeline.tags import MD5, tagged
@@ -109,47 +108,31 @@ def test_dvclive(tmp_path: Path) -> None:
 
 
 @pytest.mark.pipeline
-def test_in_a_store(tmp_path: Path) -> None:
-    """MLflow has the points of a curve, and small files.
-
-    It shows the final metric where a curve has another value at its last step.
-    """
-    files = {
-        "m.json": '{"best": 0.2, "loss": 0.5}',
-        "curve.csv": "step,best,loss\n0,0.1,nan\n1,0.3,0.5\n",
-        "words.csv": "word,count\nyes,5\nno,7\n",
-    }
-    stage = draws("curve.csv", metrics=["m.json"], outs=["words.csv"])
-    project = locked(tmp_path / "project", {"train": stage}, files=files)
-    project.add_store()
-    found, said = recorded(project)
-    assert said.error == ""
-    assert found.data.metrics == row(project).metrics == {"train/best": 0.2, "train/loss": 0.5}
-    assert curve(project, found, "train/best") == [(0, 0.1), (1, 0.2), (1, 0.3)]
-    assert repr(curve(project, found, "train/loss")) == "[(0, nan), (1, 0.5)]"
-    place = mlflow.artifacts.download_artifacts(
-        run_id=found.info.run_id, tracking_uri=f"sqlite:///{project.path}/mlflow.db"
-    )
-    assert {name: Path(place, name).read_text() for name in project.artifacts(found)} == files
-
-
-@pytest.mark.pipeline
 def test_artifacts(tmp_path: Path) -> None:
-    """Small outputs and all plots are artifacts, under their own paths."""
-    files = {"m.json": '{"n": 1}', "d/a b/#ü%.txt": "odd", "d/e": "", "small.bin": "s"}
+    """Small outputs and all plots are artifacts, under their own paths, and a curve has its points.
+
+    MLflow shows the final metric where a curve has another value at its last step.
+    """
+    files = {"d/a b/#ü%.txt": "odd", "d/e": "", "small.bin": "s"}
+    files["m.json"] = '{"curve": {"best": 0.2}}'
+    files["curve.csv"] = "step,best,loss\n0,0.1,nan\n1,0.3,0.5\n"
     large = dict.fromkeys(["large.png", "large.bin", "f/large.bin"], "x" * 1_000_001)
     stage = {
         "cmd": "run",
         "outs": ["d", "small.bin", "large.bin", "f"],
         "metrics": ["m.json"],
-        "plots": ["large.png", "huge.csv"],
+        "plots": ["large.png", "huge.csv", "curve.csv"],
     }
     all_files = {**files, **large, "f/small": "s", "huge.csv": "x" * 51_000_000}
     project = locked(tmp_path / "project", {"train": stage}, files=all_files)
     project.add_store()
     found, said = recorded(project)
-    assert project.artifacts(found) == ["d/a b/#ü%.txt", "d/e", "large.png", "m.json", "small.bin"]
-    assert found.data.metrics == {"train/n": 1}
+    assert found.data.metrics == {"train/curve/best": 0.2, "train/curve/loss": 0.5}
+    assert curve(project, found, "train/curve/best") == [(0, 0.1), (1, 0.2), (1, 0.3)]
+    assert repr(curve(project, found, "train/curve/loss")) == "[(0, nan), (1, 0.5)]"
+    place = Path(project.client.download_artifacts(found.info.run_id, ""))
+    kept = {name: (place / name).read_text() for name in project.artifacts(found)}
+    assert kept == {**files, "large.png": large["large.png"]}
     assert lines(said) == ["huge.csv has more than 50 MB; it is left out"]
 
 

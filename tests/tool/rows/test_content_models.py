@@ -180,11 +180,6 @@ def test_kinds(tmp_path: Path) -> None:
     assert "mine: 1" in described
     pickled = str(package(project, rows["pickle"]))
     assert mlflow.pyfunc.load_model(pickled).predict([[1]]).tolist() == [7]
-    project.commit("A nested project")
-    copy = project.copy(tmp_path / "copy")
-    assert copy.record("--rev", "HEAD", folder="inner").error == ""
-    (row,) = (row for row in copy.rows() if row.data.tags[STAGE] == "fit@q")
-    assert predictions(copy, row) == ["folder q+q 1"]
 
 
 GOOD = {"loader_module": "m", "code_paths": ["m.py"], "pip_requirements": ["six"]}

@@ -109,7 +109,8 @@ def test_tracked_later(tmp_path: Path) -> None:
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """Commits that DVC cannot read cost one line for each reason; all others are recorded.
 
-    So do numbers that are not of the data beside them: they are in no row.
+    So do numbers that are not of the data beside them: they are in no row. Lines that are alike are
+    one, with the first commit and a count.
     """
     project = history(tmp_path / "project", 2)
     half, new = json.loads(project.lock), result(2)
@@ -120,9 +121,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     broken = {
         "not YAML": "stages: [",
         "vars": json.dumps({**json.loads(good), "vars": ["none.yaml"]}),
+        "more vars": json.dumps({**json.loads(good), "vars": ["none.yaml", "none.json"]}),
+        "params": json.dumps({**json.loads(good), "params": ["list.yaml"], "metrics": ["n.json"]}),
         "key": json.dumps({"stages": {"train": {"cmd": "${nothing}"}}}),
         "outs": json.dumps({"stages": {name: {"cmd": "x", "outs": ["x"]} for name in "ab"}}),
     }
+    project.write({"list.yaml": "[1, 2]\n", "n.json": '{"n": 2}'})
     for text in broken.values():
         project.write({"dvc.yaml": text})
         project.commit("Break it")
@@ -134,11 +138,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert said.status == 0
     assert "Traceback" not in said.error
     lines = said.error.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     why = "it has read a different model.txt than train has written"
     assert any(f": stage evaluate is not recorded: {why}" in line for line in lines)
     assert any("dvc.lock: the entry of train cannot be read" in line for line in lines)
-    assert any("none.yaml" in line for line in lines)
+    assert any(" and 1 more: " in line and "none.yaml" in line for line in lines)
+    assert any("params list.yaml: must be a mapping; received [1, 2]" in line for line in lines)
     both = ("dvc.yaml:a - dvc.yaml:b", "dvc.yaml:b - dvc.yaml:a")  # DVC has them in a set
     assert any(f"specified in: - {names}" in line for line in lines for names in both)
     commits = project.git("log", "--format=%H").splitlines()

@@ -190,7 +190,7 @@ def test_history(tmp_path: Path) -> None:
         with closing(sqlite3.connect(file, timeout=60)) as database:
             for number in (3, 10):
                 with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
-                    wait(lambda: n_runs(database) > number)  # noqa: B023
+                    wait(lambda: n_runs(database) > number, 120)  # noqa: B023
                     killed.kill()
         both = [subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) for _ in range(2)]
         assert [process.wait() for process in both] == [0, 0]

@@ -14,6 +14,7 @@ import pytest
 from dvc_mlflow.pipeline.tags import COMMIT, EXPERIMENT, MD5, NAMES, STAGE, tagged
 from support.locked import Locked, locked, row
 from support.pipelines import Repository, Stages, evaluate, makes, prepare, train
+from support.promoting import restore, restored
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -95,11 +96,6 @@ def test_why_there_are_no_rows(tmp_path: Path) -> None:
     uncommitted = "the result in dvc.lock is not committed; `dvc-mlflow record` adds its row"
     assert uncommitted in project.record("--all").out
     assert "added" in project.record().out
-    project.commit("The result")
-    (found,) = project.rows()
-    project.client.delete_run(found.info.run_id)
-    trash = f"left in MLflow's trash: run {found.info.run_id} (a); MLflow restores it\n"
-    assert project.record("--all").out.startswith(trash)
 
 
 def test_results_of_other_branches(tmp_path: Path) -> None:
@@ -120,25 +116,6 @@ def test_results_of_other_branches(tmp_path: Path) -> None:
     assert said.error.endswith(f"; commit {has} of refs/heads/main has results\n")
     project.git("checkout", "-q", has, "--", "dvc.lock")
     assert project.record().error.endswith("no .dvc, which `dvc init` makes\n")
-
-
-def test_said_once(tmp_path: Path) -> None:
-    """Lines that differ in names only are one, with the first commit, a count and the names."""
-    stages = {name: evaluate(name, "raw.txt", cache=True) for name in "abc"}
-    files = {"raw.txt": "1\n", **{f"{name}.json": '{"score": 1}' for name in stages}}
-    project = locked(tmp_path / "project", stages, dict.fromkeys(stages, 1), files)
-    project.add_store()
-    for n in (1, 2):
-        project.again({f"{name}.json": f'{{"score": {n}}}' for name in stages})
-        project.commit(f"{n}")
-    shutil.rmtree(project.path / ".dvc/cache")
-    for name in stages:
-        (project.path / f"{name}.json").unlink()
-    (line,) = project.record("--all").error.splitlines()
-    head = project.git("rev-parse", "--short=7", "HEAD")
-    files_of = "[abc].json: not as in dvc.lock; .*"
-    assert re.fullmatch(f"dvc-mlflow: {head} and 1 more: {files_of} .and 2 more: .*", line)
-    assert all(f"{name}.json" in line for name in stages)
 
 
 AS_DVCLIVE: dict[str, Any] = {
@@ -179,14 +156,6 @@ def notebook(path: Path) -> Locked:
     return made
 
 
-def restored(project: Repository, run_id: str) -> Path:
-    """Restore a row, and return its folder."""
-    said = project.tool("restore", run_id)
-    assert (said.status, said.error) == (0, ""), said
-    (folder,) = (path for path in (project.path / "restored").iterdir() if (path / ".git").exists())
-    return folder
-
-
 def test_rows(tmp_path: Path) -> None:
     """Each distinct content is one row, under the oldest commit or the experiment that has it."""
     project = notebook(tmp_path / "project")
@@ -219,7 +188,7 @@ def test_checkout(tmp_path: Path) -> None:
     assert found.data.params == {"rate": "8"}
     assert f"{MD5}model.bin" in found.data.tags
     live(project, 16)
-    folder = restored(project, found.info.run_id)
+    folder = restored(project, found).path
     assert (folder / "dvclive/params.yaml").read_text() == "rate: 8\n"
     assert json.loads((folder / "dvclive/metrics.json").read_text())["loss"] == 1 / 8
     assert (folder / "model.bin").read_text() == "weights\n"
@@ -238,7 +207,7 @@ def test_beside_stages(tmp_path: Path) -> None:
         assert said.error == "dvc-mlflow: metrics: 'no.json' is not there, and no stage makes it\n"
     (found,) = project.rows()
     assert (found.data.params, found.data.metrics) == ({"rate": "1"}, {"acc": 0.9})
-    assert (restored(project, found.info.run_id) / "model.pkl").read_text() == "model\n"
+    assert (restored(project, found).path / "model.pkl").read_text() == "model\n"
 
 
 def test_dvclive_2(tmp_path: Path) -> None:
@@ -278,4 +247,4 @@ def test_stages_without_result(tmp_path: Path) -> None:
     project.commit("A script alone")
     project.record("--all")
     (run,) = project.rows()
-    assert restored(project, run.info.run_id)
+    assert restore(project, run).status == 0

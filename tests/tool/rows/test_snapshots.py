@@ -1,9 +1,8 @@
 """The states of git's history: of any commits, files and paths; written by git alone."""
 
 import json
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,33 +11,21 @@ from dvc_mlflow.git import Blobs
 from dvc_mlflow.project.at_commits import stages_in
 from dvc_mlflow.project.dvc_errors import parse
 from dvc_mlflow.rows.commits import Snapshot, everything, snapshots
-from support.clone import environment
+from support.clone import Clone
 
 LOCK = "dvc.lock"
 
 
-class History:
+class History(Clone):
     """A git repository whose commits are written by `git fast-import`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         path.mkdir()
         self.git("init", "-q", "-b", "main")
         self._marks = 0
 
-    def git(self, *arguments: str, text: str = "") -> str:
-        """Run git."""
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.path,
-            input=os.fsencode(text),
-            env=environment(),
-            capture_output=True,
-            check=True,
-        )
-        return os.fsdecode(done.stdout).strip()
-
-    def commit(
+    def add(
         self,
         files: Mapping[str, str | None],
         *parents: str,
@@ -55,16 +42,15 @@ class History:
         for name, text in files.items():
             body = f"M 100644 inline {quoted[name]}\ndata {len(text or '')}\n{text}\n"
             lines.append(f"D {quoted[name]}\n" if text is None else body)
-        self.git("fast-import", "--quiet", "--force", text="".join(lines))
+        stream = self.path / ".git/stream"
+        stream.write_text("".join(lines))
+        self.run("sh", "-c", f"git fast-import --quiet --force < '{stream}'")
         return self.git("rev-parse", ref)
 
     def states(self, folder: str = "") -> list[Snapshot]:
         """Return the states of all commits."""
-        blobs = Blobs(self.path)
-        try:
+        with closing(Blobs(self.path)) as blobs:
             return snapshots(self.path, folder, blobs, everything(self.path))
-        finally:
-            blobs.close()
 
 
 @pytest.fixture
@@ -80,10 +66,10 @@ def commits(states: Sequence[Snapshot]) -> list[str]:
 
 def test_oldest_commit(made: History) -> None:
     """Of commits with the same state, the oldest one is named, whatever a clock said."""
-    first = made.commit({"dvc.yaml": "{}", LOCK: "1"}, time=100)
-    made.commit({"README.md": "More"}, first, time=10)
-    second = made.commit({LOCK: "2"}, made.git("rev-parse", "main"), time=5)
-    third = made.commit({LOCK: "1", "README.md": "Back"}, second, time=1)
+    first = made.add({"dvc.yaml": "{}", LOCK: "1"}, time=100)
+    made.add({"README.md": "More"}, first, time=10)
+    second = made.add({LOCK: "2"}, made.git("rev-parse", "main"), time=5)
+    third = made.add({LOCK: "1", "README.md": "Back"}, second, time=1)
     made.git("tag", "v1", third)
     found = made.states()
     assert commits(found) == [first, second]
@@ -92,10 +78,10 @@ def test_oldest_commit(made: History) -> None:
 
 def test_merges(made: History) -> None:
     """A merge has the files of its own tree, from either parent or from neither."""
-    start = made.commit({"dvc.yaml": "{}", LOCK: "1"})
-    left = made.commit({LOCK: "2"}, start)
-    right = made.commit({"sub/dvc.lock": "3"}, start, ref="refs/heads/side")
-    merge = made.commit({"sub/dvc.lock": "3", "new/dvc.lock": "4"}, left, right)
+    start = made.add({"dvc.yaml": "{}", LOCK: "1"})
+    left = made.add({LOCK: "2"}, start)
+    right = made.add({"sub/dvc.lock": "3"}, start, ref="refs/heads/side")
+    merge = made.add({"sub/dvc.lock": "3", "new/dvc.lock": "4"}, left, right)
     found = {state.commit: {*state.locks} for state in made.states()}
     assert found == {
         start: {LOCK},
@@ -107,16 +93,15 @@ def test_merges(made: History) -> None:
 
 def test_rows_and_projects(made: History) -> None:
     """Rows' own commits come last, and a nested project has its own files only."""
-    start = made.commit({LOCK: "1", "sub/dvc.lock": "1"}, time=50)
-    row = made.commit({LOCK: "2"}, start, ref="refs/rows/one", time=1)
-    later = made.commit({LOCK: "3"}, start, time=60)
+    start = made.add({LOCK: "1", "sub/dvc.lock": "1"}, time=50)
+    row = made.add({LOCK: "2"}, start, ref="refs/rows/one", time=1)
+    later = made.add({LOCK: "3"}, start, time=60)
     assert commits(made.states()) == [start, later, row]
     (nested,) = made.states("sub")
     assert (nested.commit, [*nested.locks]) == (start, ["sub/dvc.lock"])
 
 
 FILES: list[tuple[str, dict[str, str], str, bool]] = [
-    ("code", {}, "src/dvc.py", False),
     ("a .dvc file", {}, "data/x.csv.dvc", False),
     ("params", {}, "params.yaml", False),
     ("inserted params", {"dvc.yaml": "x: ${y}"}, "params.yaml", True),
@@ -131,9 +116,9 @@ FILES: list[tuple[str, dict[str, str], str, bool]] = [
 @pytest.mark.parametrize(("files", "path", "counts"), [each[1:] for each in FILES])
 def test_what_is_a_state(made: History, files: dict[str, str], path: str, counts: bool) -> None:
     """A change of metrics or of what decides what DVC reads is another state; no other is."""
-    start = made.commit({"dvc.yaml": "{}", LOCK: "1", **files, path: "1"})
-    changed = made.commit({path: "2"}, start)
-    removed = made.commit({path: None}, changed)
+    start = made.add({"dvc.yaml": "{}", LOCK: "1", **files, path: "1"})
+    changed = made.add({path: "2"}, start)
+    removed = made.add({path: None}, changed)
     assert commits(made.states()) == ([start, changed, removed] if counts else [start])
 
 
@@ -141,9 +126,9 @@ def test_what_is_a_state(made: History, files: dict[str, str], path: str, counts
 def test_paths(made: History, name: str) -> None:
     """Any path is read, as a project's folder, too."""
     yaml = "metrics: [m.json]\nx: ${y}"
-    start = made.commit({f"{name}/dvc.yaml": yaml, f"{name}/dvc.lock": "1"})
-    second = made.commit({f"{name}/dvc.lock": "2"}, start)
-    third = made.commit({f"{name}/m.json": "3"}, second)
+    start = made.add({f"{name}/dvc.yaml": yaml, f"{name}/dvc.lock": "1"})
+    second = made.add({f"{name}/dvc.lock": "2"}, start)
+    third = made.add({f"{name}/m.json": "3"}, second)
     for folder in ("", name):
         assert commits(made.states(folder)) == [start, second, third]
         assert {*made.states(folder)[0].locks} == {f"{name}/dvc.lock"}

@@ -12,11 +12,11 @@ from dvc_mlflow.errors import StoreError
 from dvc_mlflow.pipeline.tags import FOLDER, FOUND_BY
 from dvc_mlflow.place import address, default_experiment, main_repository
 from dvc_mlflow.store.git_exclude import hide_store
-from support.clone import Clone, environment
+from support.clone import Clone, contents, environment
 from support.kills import immutable
 from support.locked import Locked, evaluated, locked, trained
 from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, served, train
-from support.rebuilding import NOTHING, check_loads, experiments, files
+from support.rebuilding import NOTHING, check_loads, experiments
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -98,7 +98,7 @@ def test_nested_project(tmp_path: Path) -> None:
     assert "would add" in project.record("--dry-run", folder="some/folder").out
     assert project.record(folder="some/folder").status == 0
     assert project.record(folder=".inner/deep/some").status == 0
-    assert files(project.path / "some") == {"folder", "folder/file"}
+    assert {*contents(project.path / "some")} == {"folder", "folder/file"}
     assert not (inner.path / "mlflow.db").exists()
     assert experiments(project) == ["project", "project/.inner/deep"]
     of_outer, of_inner = sorted(project.rows(), key=lambda run: FOLDER in run.data.tags)

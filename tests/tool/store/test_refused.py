@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from support.clone import STORES, contents
 from support.kills import immutable, small_disk
 from support.pipelines import Repository, served
-from support.refusals import SECRET, files, record, recorded_once, refused_here
+from support.refusals import SECRET, recorded_once, refused_here
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -93,7 +94,8 @@ def test_closed_database(tmp_path: Path) -> None:
         assert (said.status, said.error) == (0, "")
         project.set({"a": 2})
         project.dvc("repro", "-q")
-        done = record(project)  # this process has opened it to write
+        # This process has opened it to write.
+        done = project.run("dvc-mlflow", "record", check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"dvc-mlflow: MLflow at sqlite:///{database}: ")
@@ -160,12 +162,12 @@ ODD = '{"experiment": {"experiment_id": "1\\u001b[31m", "name": "\\u0007\\n\\n"}
 )
 def test_server_that_is_none(project: Repository, status: int, text: str, end: str) -> None:
     """A server that is not MLflow, or lets nobody in, is refused in one line."""
-    before = files(project.path.parent)
+    before = contents(project.path.parent, *STORES)
     with server(status, text) as host:
         line = refused_here(project, MLFLOW_TRACKING_URI=f"http://me:{SECRET}@{host}")
     assert line.startswith(f"MLflow at http://***@{host}: ")
     assert line.endswith(end)
-    assert files(project.path.parent) == before
+    assert contents(project.path.parent, *STORES) == before
 
 
 @pytest.mark.rest
