@@ -174,7 +174,7 @@ class Clone:
     def remove_store(self) -> None:
         """Delete the clone's MLflow store, which this process may have open."""
         if store := sys.modules.get("mlflow.store.tracking.sqlalchemy_store"):
-            for engine in store.SqlAlchemyStore._engine_map.values():
+            for engine in getattr(store.SqlAlchemyStore, "_engine_map", {}).values():
                 engine.dispose()
         for path in self.path.glob("*mlflow.db*"):
             path.unlink()
