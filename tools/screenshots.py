@@ -45,7 +45,6 @@ def take_comparison(clone: Clone) -> None:
     grid = ["-S", "train.epochs=range(50,250,50)", "-S", "model.units=10,25"]
     clone.dvc("exp", "run", "--queue", *grid)
     clone.run_queue()
-    clone.run("dvc-mlflow", "record", "--all")
     with serving(clone, "ui") as address, browser(WIDTH, 900) as driver:
         show(driver, address, PAGE)
         wait_for(driver, "8 matching runs")
