@@ -10,7 +10,7 @@ import pytest
 
 from dvc_mlflow.pipeline.tags import NOTE
 from support.following import following, run_dvc, started, statuses, wait_for_rows, wait_for_store
-from support.pipelines import Repository, evaluate, last, prepare, repository, train
+from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
 from support.processes import wait
 
 pytestmark = [
@@ -107,6 +107,7 @@ def test_rows_that_go(tmp_path: Path) -> None:
         follower.wait_for("is in the trash: its stages have no result")
         assert project.rows() == []
         project.dvc("repro", "-q")
+        wait(lambda: [results(row) for row in project.rows()] == [{"train", "a"}])
         (row,) = wait_for_rows(project, "FINISHED")
         (project.path / "go").unlink()
         with started(project, "dvc", "repro", "-f"):
