@@ -67,6 +67,6 @@ def _restore(tags: Mapping[str, str], folder: RestoredFolder) -> dict[str, str]:
             problems = restore(project, scope, folder.main, is_new=folder.is_new)
     except ProjectError as error:
         return {"what DVC keeps is missing": f"{error}"}
-    is_whole = md5s.keys() <= {key for stage in scope for key in outs[stage.name]}
+    is_whole = md5s and md5s.keys() <= {key for stage in scope for key in outs[stage.name]}
     lost = [n for n, each in digests.items() if each not in locked.values() and not is_whole]
     return problems | {f"the result of {n}": "the dvc.lock of its git tree lacks it" for n in lost}
