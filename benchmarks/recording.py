@@ -2,7 +2,7 @@
 
 `python benchmarks/recording.py` prints the table and writes it to RESULTS-recording.md; with
 `--quick` it measures everything once and small. A time is that of `dvc`, and beside it that of the
-`dvc-mlflow record` after it, which waits until all rows are whole.
+`dvc-mlflow record` after it, with which all rows are whole.
 """
 
 import argparse
