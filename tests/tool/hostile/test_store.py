@@ -76,6 +76,9 @@ def test_tags(place: Place) -> None:
         ]
         tag(project, odd, dict.fromkeys(keys, text))
         odd_rows.append(odd)
+    tag(project, row.info.run_id, {tags.FOLDER: "../project"})
+    line = ": its folder '../project' leads out of the repository\n"
+    assert said_by(place, "restore", row.info.run_id).error.endswith(line)
     for words in (["record"], ["record", "--all"]):
         said_by(place, *words)
     for odd in odd_rows:
