@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dvc_mlflow.pipeline.tags import LOCK
 from support.clone import SCRIPTS, STORES, Clone, contents
 from support.following import following, started, statuses
 from support.kills import Ledger, draw
@@ -46,7 +47,7 @@ def test_stopped_training(project: Repository) -> None:
     row = last(project)
     assert row.info.status == "FAILED"
     assert "train/val_accuracy" in row.data.metrics
-    assert not any(key.startswith("dvc-mlflow.lock.") for key in row.data.tags)
+    assert not any(key.startswith(LOCK) for key in row.data.tags)
     project.run("sh", "-c", "git checkout params.yaml dvc.lock data && dvc checkout")
     assert contents(project.path / "data") == before
     assert project.dvc("status").stdout == "Data and pipelines are up to date.\n"

@@ -9,6 +9,7 @@ import pytest
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from dvc_mlflow.pipeline.tags import MD5, tagged
 from support.clone import Clone
 from support.pipelines import Repository
 from support.promoting import restored
@@ -45,7 +46,7 @@ def test_row(project: Repository, row: Run) -> None:
     assert row.data.params == params
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
     tags = row.data.tags
-    assert {k.removeprefix("md5."): v for k, v in tags.items() if k.startswith("md5.")} == outs
+    assert tagged(tags, MD5) == outs
     inputs = {
         (i.dataset.name, i.tags[0].value): i.dataset.digest for i in row.inputs.dataset_inputs
     }

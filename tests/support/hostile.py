@@ -7,6 +7,7 @@ from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dvc_mlflow.pipeline.tags import KEPT, LOCK, TREE
 from dvc_mlflow.project.project import Project
 from dvc_mlflow.rows.result import read_state
 from support.clone import contents, environment
@@ -115,8 +116,8 @@ def lets_row_name(project: Repository, commit: str, tree: str, digest: str = "")
     run = project.rows()[-1]
     tags = {}
     for key in run.data.tags:
-        for start, value in (("kept", commit), ("tree", tree), ("lock.", digest)):
-            if value and key.startswith(f"dvc-mlflow.{start}"):
+        for start, value in ((KEPT, commit), (TREE, tree), (LOCK, digest)):
+            if value and key.startswith(start):
                 tags[key] = value
     tag(project, run.info.run_id, tags)
     return f"{run.info.run_id}"

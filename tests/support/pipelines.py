@@ -29,6 +29,7 @@ from mlflow.entities import Run, ViewType
 
 import support.unsynced  # noqa: F401
 from dvc_mlflow.__main__ import main
+from dvc_mlflow.pipeline.tags import LOCK, MD5, tagged
 from dvc_mlflow.store import mlflow_settings
 from support.clone import Clone, Done, environment
 
@@ -206,10 +207,8 @@ class Repository(Clone):
             {
                 "params": run.data.params,
                 "metrics": run.data.metrics,
-                "results": {
-                    k: v for k, v in run.data.tags.items() if k.startswith("dvc-mlflow.lock.")
-                },
-                "md5s": {k: v for k, v in run.data.tags.items() if k.startswith("md5.")},
+                "results": {k: v for k, v in run.data.tags.items() if k.startswith(LOCK)},
+                "md5s": {k: v for k, v in run.data.tags.items() if k.startswith(MD5)},
                 "status": run.info.status,
             }
             for run in self.rows()
@@ -304,11 +303,7 @@ def reproduce(project: Repository, params: Mapping[str, Any] = {}, *arguments: s
 
 def results(run: Run) -> set[str]:
     """Return the names of the stages whose results a row has."""
-    return {
-        key.removeprefix("dvc-mlflow.lock.")
-        for key in run.data.tags
-        if key.startswith("dvc-mlflow.lock.")
-    }
+    return {*tagged(run.data.tags, LOCK)}
 
 
 def last(project: Repository) -> Run:

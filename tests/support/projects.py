@@ -11,6 +11,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from dvc_mlflow.pipeline.tags import EXPERIMENT, SWEEP
 from support.clone import Clone, Done, environment
 from support.pipelines import Repository
 from support.processes import wait
@@ -186,8 +187,8 @@ def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
     title = said.lstrip().partition(":")[0]
     rows = project.rows()
     assert [row.info.status for row in rows] == ["FINISHED"] * n
-    assert all(f"dvc-mlflow.sweep.{title}" in row.data.tags for row in rows)
-    names = [row.data.tags["dvc.exp_name"] for row in rows]
+    assert all(f"{SWEEP}{title}" in row.data.tags for row in rows)
+    names = [row.data.tags[EXPERIMENT] for row in rows]
     assert {*project.experiments()} == {*names}
     assert len({*names}) == trials
     return rows

@@ -15,6 +15,7 @@ from unittest.mock import patch
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
+from dvc_mlflow.pipeline.tags import GTO_COMMIT, GTO_TAG, MD5, ROW
 from support.clone import STORES, contents, environment
 from support.hostile import plain
 from support.pipelines import (
@@ -76,8 +77,8 @@ def restored(project: Repository, run: Run) -> Repository:
 def check_md5s(folder: Path, run: Run) -> None:
     """Check that a folder has the files whose md5s a row names; `dvc status` knows its folders."""
     for key, md5 in run.data.tags.items():
-        if key.startswith("md5.") and not md5.endswith(".dir"):
-            content = (folder / key.removeprefix("md5.")).read_bytes()
+        if key.startswith(MD5) and not md5.endswith(".dir"):
+            content = (folder / key.removeprefix(MD5)).read_bytes()
             assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5, key
 
 
@@ -165,8 +166,8 @@ def promoted(project: Repository, run: Run, name: str = "clf") -> str:
     assert share.startswith(f"to share it: git push origin {tags[0]} '{tags[1]}' && dvc push")
     assert tags[1].startswith(f"{name}#champion#")
     shown = registered(project, name)[version]
-    assert shown.tags["dvc.row"] == run.info.run_id
-    assert shown.tags["gto.commit"] == commit
+    assert shown.tags[ROW] == run.info.run_id
+    assert shown.tags[GTO_COMMIT] == commit
     assert shown.source == f"models:/{run.outputs.model_outputs[0].model_id}"
     assert project.client.get_model_version_by_alias(name, "champion").version == shown.version
     return version
@@ -208,7 +209,7 @@ def gto(project: Repository, *arguments: str) -> None:
 def registered(project: Repository, name: str = "clf") -> dict[str, ModelVersion]:
     """Return MLflow's versions by the names that git has for them, or else by their numbers."""
     found = project.client.search_model_versions(f"name = '{name}'")
-    return {each.tags.get("gto.tag", f"{each.version}").rpartition("@")[2]: each for each in found}
+    return {each.tags.get(GTO_TAG, f"{each.version}").rpartition("@")[2]: each for each in found}
 
 
 def aliases(project: Repository, name: str = "clf") -> dict[str, str]:
