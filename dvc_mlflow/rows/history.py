@@ -97,7 +97,8 @@ def history_of(
             # A row's own commit has that row, and others half-way.
             if not snapshot.kept_for or result.head.name in snapshot.kept_for:
                 history.add(result, snapshot)
-        for commit in () if snapshot.kept_for else snapshot.commits:
+        # Of one state's results nobody asks for it, and each commit's files are read for it.
+        for commit in () if of or snapshot.kept_for else snapshot.commits:
             history.left_out += ((why, commit, file) for why, file in _left_out(state, commit))
     if of:
         if not of.commit:
