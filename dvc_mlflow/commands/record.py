@@ -85,8 +85,8 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
         warn(note)
     _report_hints(recording, state, options)
     rows = [*recording.rows_of(state.results())]
-    for why, (_, path) in other_numbers(state, state.commit):
-        if not any(path in row.unread for _, row in rows):
+    for why, file in other_numbers(state, state.commit):
+        if not (file in recording.unread or any(file[1] in r.unread.split("; ") for _, r in rows)):
             warn(why)
     said, start = {written.run_id for _, written in recording.written if written.verb}, ""
     if not any(written.verb or written.notes for _, written in recording.written):
