@@ -17,9 +17,9 @@ from ..rows.restored_folder import RestoredFolder, made, place
 from ..store.runs import read_run
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Restore the row that the command line names; return the exit status."""
-    root, named = main_repository().resolve(), given.run
+    root, named = main_repository().resolve(), arguments.run
     row = read_run(root, named)
     tags = row.data.tags
     if not tagged(tags, LOCK):
@@ -68,5 +68,5 @@ def _restore(tags: Mapping[str, str], folder: RestoredFolder) -> dict[str, str]:
     except ProjectError as error:
         return {"what DVC keeps is missing": f"{error}"}
     is_whole = md5s and md5s.keys() <= {key for stage in scope for key in outs[stage.name]}
-    lost = [n for n, each in digests.items() if each not in locked.values() and not is_whole]
+    lost = [] if is_whole else [n for n, each in digests.items() if each not in locked.values()]
     return problems | {f"the result of {n}": "the dvc.lock of its git tree lacks it" for n in lost}
