@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Self
 
-import pytest
-import yaml
 from filelock import FileLock
 from ruamel.yaml import YAML
 
@@ -260,17 +258,6 @@ def copied_repository(path: Path) -> str:
     made.git("init", "-q")
     made.commit("The tool")
     return path.as_uri()
-
-
-CLAIMS = ROOT / "claims"
-DVC = yaml.safe_load((CLAIMS / "dvc.yaml").read_text())["stages"]
-NAMES: list[str] = DVC["measure"]["foreach"]
-FOLDERS = [CLAIMS / name for name in NAMES]
-
-measured = pytest.mark.skipif(
-    not (CLAIMS / "dvc.lock").exists(),
-    reason="no results in git: they have not been measured with this code (`make claims`)",
-)
 
 
 _GENERATE = """
