@@ -1,23 +1,17 @@
-"""Send parts of a row to MLflow in few requests, so that a killed recording can be resumed."""
+"""Send parts of a row to MLflow: what it has is not sent again, so a killed recording goes on."""
 
 import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from ..pipeline.row import Input, Point
 from .store import Store
 from .store_errors import retried
-
-_T = TypeVar("_T")
-_METRICS, _PAIRS = 800, 100  # at most, in a request
 
 
 def log(
@@ -27,17 +21,11 @@ def log(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Log any number of metrics, params and tags, in as few requests as MLflow allows."""
+    """Log any number of metrics, params and tags; MLflow's client divides them into requests."""
     pairs = [Param(*pair) for pair in (params or {}).items()]
     labels = [RunTag(*pair) for pair in (tags or {}).items()]
-    parts = (_batches(metrics, _METRICS), _batches(pairs, _PAIRS), _batches(labels, _PAIRS))
-    for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
-        call = partial(store.client.log_batch, run_id, some_metrics, some_params, some_tags)
-        retried(call)  # another process may have added params to this row since the look
-
-
-def _batches(items: Sequence[_T], most: int) -> list[list[_T]]:
-    return [list(items[i : i + most]) for i in range(0, len(items), most)]
+    # Another process may have added params to this row since the look.
+    retried(lambda: store.client.log_batch(run_id, metrics, pairs, labels))
 
 
 def log_files(store: Store, run: Run, files: Mapping[str, bytes]) -> list[str]:

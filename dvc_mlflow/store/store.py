@@ -130,16 +130,7 @@ class Store:
 
     def all_experiments(self) -> list[str]:
         """Return all experiments of the store."""
-        return [str(each.experiment_id) for each in self._experiments(ViewType.ACTIVE_ONLY)]
-
-    def _experiments(self, view: int) -> Iterator[Experiment]:
-        """Yield experiments, of which MLflow gives a thousand at a time."""
-        token = None
-        while True:
-            page = self.client.search_experiments(view, page_token=token)
-            yield from page
-            if not (token := page.token):
-                return
+        return [str(each.experiment_id) for each in mlflow.search_experiments()]
 
     def runs(
         self,
@@ -276,7 +267,7 @@ class Store:
 
     def _find(self) -> Experiment | None:
         """Return the experiment if it exists; find a default one by its tag, whatever its name."""
-        for experiment in self._experiments(ViewType.ALL) if self._default else ():
+        for experiment in mlflow.search_experiments(ViewType.ALL) if self._default else ():
             if experiment.tags.get(DEFAULT) == self._default:
                 self.experiment = experiment.name
                 return experiment

@@ -1,7 +1,7 @@
 """The driver of a sweep: it gives the trials of a grid or a search to Ray, and collects results.
 
-Ray places trials, counts cores and cards, and runs those of dead nodes on others. What a node fails
-for its own reason is not Ray's to repeat, as that node is free again first: it goes to another one.
+Ray places trials, counts cores and cards, and repeats those of dead nodes, and what a node has failed
+for its own reason.
 """
 
 import logging
@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from argparse import Namespace
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
@@ -35,7 +34,6 @@ from .trials import Grid, Trial, column, digest
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
 _TRIES = 4  # more, of a trial that nodes or services have failed
-_LOST = {"host": "?", "seconds": math.nan, "again": False}
 
 
 def sweep(project: Project, arguments: Namespace) -> bool:
@@ -141,22 +139,18 @@ class _Driver:
 
     def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
-        if not _fit(ray, self._needs):  # Ray would wait for one
-            wanted = ", ".join(f"{n:g} {kind}" for kind, n in self._needs.items())
-            raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
+        _check_fits(ray, self._needs)
         own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
-        task = ray.remote(**own, max_retries=_TRIES, scheduling_strategy="SPREAD")(node.run)
-        running, faults = dict[Any, Trial](), defaultdict[str, list[str]](list)
+        how = {"max_retries": _TRIES, "retry_exceptions": [OSError]}
+        task = ray.remote(**own, **how, scheduling_strategy="SPREAD")(node.run)
+        running = dict[Any, Trial]()
         while True:
             resources = ray.cluster_resources()
             room = max(1, min(resources.get(kind, 0) / n for kind, n in self._needs.items() if n))
             while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
                 order = {**self._order, "name": trial.name, "overrides": trial.overrides}
                 order["there"] = self._results.commits.get(trial.name, "")
-                bad, where = {*faults[trial.name]}, dict[str, str]()
-                if bad and _fit(ray, self._needs) - bad:
-                    where = {"ray.io/node-id": f"!in({','.join(sorted(bad))})"}
-                running[task.options(label_selector=where).remote(order)] = trial
+                running[task.remote(order)] = trial
             if not running:
                 return
             ray.wait([*running], timeout=1)
@@ -164,17 +158,13 @@ class _Driver:
             for ref in ray.wait([*running], num_returns=len(running), timeout=0)[0]:
                 trial = running.pop(ref)
                 try:
-                    outcome = ray.get(ref)
-                except ray.exceptions.RayError as error:  # its nodes have died, each time
-                    outcome = {**_LOST, "why": f"{error}".strip().partition("\n")[0]}
-                why, on = outcome["why"], f"on {outcome['host']} in {outcome['seconds']:.1f} s"
+                    why, on = ray.get(ref)
+                except ray.exceptions.RayError as error:  # its nodes have failed, or died, each time
+                    cause = f"{getattr(error, 'cause', error)}".strip().partition("\n")[0]
+                    why, on = cause, "each time"
                 if not why:
                     done.append(trial.name)
                     self._say(f"{trial} done {on}")
-                elif outcome["again"] and len(faults[trial.name]) < _TRIES:
-                    self._say(f"{trial} failed {on}, and is tried again: {why}")
-                    faults[trial.name].append(outcome["node"])
-                    todo.insert(0, trial)
                 else:
                     self._say(f"{trial} failed {on}: {why}")
                     self._source.tell(trial.name, None)
@@ -224,10 +214,12 @@ class _Driver:
         print(line, file=self._out, flush=True)
 
 
-def _fit(ray: Any, needs: Mapping[str, float]) -> set[str]:
-    """Return the ids of the nodes that are large enough for a trial."""
-    alive = {one["NodeID"]: one["Resources"] for one in ray.nodes() if one["Alive"]}
-    return {i for i, has in alive.items() if all(has.get(k, 0) >= n for k, n in needs.items())}
+def _check_fits(ray: Any, needs: Mapping[str, float]) -> None:
+    """Raise `ToolError` if no node is large enough for a trial: Ray would wait for one."""
+    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    if not any(all(has.get(kind, 0) >= n for kind, n in needs.items()) for has in alive):
+        wanted = ", ".join(f"{n:g} {kind}" for kind, n in needs.items())
+        raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
 
 
 def _started(where: str | None) -> Any:

@@ -27,21 +27,18 @@ _LEAST = 1_000_000  # bytes that a disk has which is not full
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
 
 
-def run(order: dict[str, Any]) -> dict[str, Any]:
-    """Run a trial; return where and for how long it ran, and `why` it has failed, or "".
+def run(order: dict[str, Any]) -> tuple[str, str]:
+    """Run a trial; return why it has failed, or "", and on which node it ran, for how long.
 
-    It is `again` to be tried if that was the node's fault, or may pass.
+    Raises `OSError`, which Ray repeats, for what is the node's fault, or may pass.
     """
-    import ray
-
-    where = {"host": os.uname().nodename, "node": ray.get_runtime_context().get_node_id()}
-    started, again = time.monotonic(), False
+    started, host = time.monotonic(), os.uname().nodename
     try:
         why = _trial(order)
     except OSError as error:
-        why, again = f"{error}", True
         time.sleep(_SLOW)
-    return {**where, "seconds": time.monotonic() - started, "why": why, "again": again}
+        raise OSError(f"{error} on {host}") from None
+    return why, f"on {host} in {time.monotonic() - started:.1f} s"
 
 
 def _trial(order: dict[str, Any]) -> str:
