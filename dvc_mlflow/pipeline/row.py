@@ -11,8 +11,6 @@ RowKey = NewType("RowKey", str)
 """A stage's name in a row, as keys in MLflow have it: another one than its name in the project."""
 DIGITS = 7
 """Of a digest, by which people know it."""
-FORMAT = 6
-"""What a row has, as a number: a row of another one gains the rest."""
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
 

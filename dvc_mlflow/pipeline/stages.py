@@ -217,24 +217,16 @@ class Pipeline:
         deps = () if stage.frozen else stage.deps
         return list(dict.fromkeys(name for dep in deps for name in dep.makers))
 
-    def upstream(self, stage: Stage) -> list[Stage]:
-        """Return all stages that a stage depends on, each after those that it depends on."""
-        return [s for s in self.stages.values() if s.name in self._above[stage.name]]
-
     def scope(self, stages: Sequence[Stage]) -> list[Stage]:
         """Return stages, and all that they depend on, each after those that it depends on."""
         names = {stage.name for stage in stages}.union(*(self._above[s.name] for s in stages))
         return [stage for stage in self.stages.values() if stage.name in names]
 
-    def is_upstream(self, stage: Stage, of: Stage) -> bool:
-        """Whether the second stage depends on the first."""
-        return stage.name in self._above[of.name]
-
     def nearest(self, stage: Stage, among: Iterable[Stage]) -> list[Stage]:
         """Return those `among` that are upstream of a stage, with no other of them between."""
         own = self._above[stage.name]
         above = [s for s in among if s.name in own] if own else []
-        return [s for s in above if not any(self.is_upstream(s, of=other) for other in above)]
+        return [s for s in above if not any(s.name in self._above[o.name] for o in above)]
 
     def metrics_of(self, stage: Stage) -> list[Output]:
         """Return the outputs of a stage that are metrics, or that hold metrics files."""

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from ..errors import ProjectError
 from ..pipeline.row import RowKey
-from ..pipeline.row_stages import RowStages, divided, locked_digests, recorded, result_digests
+from ..pipeline.row_stages import RowStages, divided, recorded, result_digests
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project.definitions import read_pipeline
 from ..project.project import Project
@@ -43,11 +42,6 @@ class State:
         members = row_stages.members.items()
         own = {name: self.digests[s.name] for name, s in members if s.name in self.digests}
         return Result(self, row_stages, own)
-
-    @cached_property
-    def locked(self) -> Mapping[str, str]:
-        """The digests of all that dvc.lock has, outdated or not, by stage."""
-        return locked_digests(self.pipeline)
 
 
 @dataclass(frozen=True)

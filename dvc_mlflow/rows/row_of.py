@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import ProjectError
 from ..pipeline.measures import data_of, measures
-from ..pipeline.row import DIGITS, FORMAT, Row, StoredRun, Wanted, digest_of, md5_of_text
+from ..pipeline.row import DIGITS, Row, StoredRun, Wanted, digest_of, md5_of_text
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, as_text
 from . import kept_trees
@@ -21,7 +21,7 @@ _LONGEST_TAG = 5000  # characters, in MLflow
 def wanted(result: Result) -> Wanted:
     """Return what decides the row of a result."""
     stages = [stage for name in result.digests for stage in result.row_stages.parts[name]]
-    declared = [FORMAT, sorted(result.digests.items()), _declared(result.pipeline, stages)]
+    declared = [sorted(result.digests.items()), _declared(result.pipeline, stages)]
     return Wanted(result.digests, result.origin.standing, digest_of(declared))
 
 

@@ -304,9 +304,6 @@ class ExperimentStores:
     def __iter__(self) -> Iterator[Store]:
         yield from self._opened.values()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._opened
-
     def of(self, name: str, columns: Sequence[str] = ()) -> Store:
         """Return the store of an experiment by its name in dvc.yaml; "" is the default one.
 

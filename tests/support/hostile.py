@@ -7,6 +7,7 @@ from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dvc_mlflow.pipeline.row_stages import locked_digests
 from dvc_mlflow.pipeline.tags import KEPT, LOCK, TREE
 from dvc_mlflow.project.project import Project
 from dvc_mlflow.rows.result import read_state
@@ -128,6 +129,6 @@ def digest_here(project: Repository, stage: str) -> str:
     with chdir(project.path):
         opened = Project()
         try:
-            return str(read_state(opened).locked[stage])
+            return locked_digests(read_state(opened).pipeline)[stage]
         finally:
             opened.close()
