@@ -30,7 +30,7 @@ def evaluating(pipeline: Pipeline, row_stages: RowStages) -> list[RowKey]:
     They have metrics, make no model, and depend on a stage that does or that draws curves. In a row
     without such, they are those with metrics on which no other one with metrics depends.
     """
-    measured = {n: s for n, s in row_stages.members.items() if pipeline.metrics_of(s)}
+    measured = {n: s for n, s in row_stages.members.items() if pipeline.metrics_paths(s)}
     trains = (
         s for s in row_stages.scope() if draws_curves(pipeline, s) or makes_model(pipeline, s)
     )

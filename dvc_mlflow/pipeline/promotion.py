@@ -40,7 +40,9 @@ class Contender:
         every = divided(pipeline, recorded(pipeline))
         row_stages = max(every, key=n_common, default=RowStages({}, {}, {}))
         if not any(any(pipeline.models_of(stage)) for stage in row_stages.scope()):
-            pipeline = replace(pipeline, models=[*pipeline.models, *_likely_model(row_stages)])
+            pipeline = replace(
+                pipeline, models=[*pipeline.models, *_likely_model(pipeline, row_stages)]
+            )
         return cls(pipeline, row_stages, metrics, tags)
 
     @property
@@ -147,7 +149,7 @@ class Contender:
             yield "artifacts:  # no stage of the row writes a file that could be its model"
 
 
-def _likely_model(row_stages: RowStages) -> list[Model]:
+def _likely_model(pipeline: Pipeline, row_stages: RowStages) -> list[Model]:
     """Return the output that is most likely a model, if there is one."""
     stages = [stage for stage in row_stages.scope() if stage.command]
     read = {dep.path for stage in stages for dep in stage.deps}
@@ -156,7 +158,8 @@ def _likely_model(row_stages: RowStages) -> list[Model]:
         name = posixpath.basename(path).lower()
         return name.endswith(_MODELS), "model" in name, path in read
 
-    outs = [out.path for stage in reversed(stages) for out in stage.outs if not out.metric]
+    made = [out.path for stage in reversed(stages) for out in stage.outs]
+    outs = [path for path in made if path not in pipeline.metrics]
     stem = posixpath.splitext(posixpath.basename(path := max(outs, key=likeness, default="")))[0]
     name = re.sub("[^a-zA-Z0-9]+", "-", stem).strip("-")
     return [Model(path, name=name or "model")] if path else []

@@ -95,7 +95,7 @@ def declares_nothing(pipeline: Pipeline) -> bool:
 
 def _is_shown(pipeline: Pipeline, stage: Stage) -> bool:
     return (
-        bool(pipeline.metrics_of(stage) and not pipeline.are_likely)
+        bool(pipeline.metrics_paths(stage) and not pipeline.are_likely)
         or draws_curves(pipeline, stage)
         or any(pipeline.models_of(stage))
     )
@@ -163,12 +163,8 @@ def _connected(pipeline: Pipeline, stages: Sequence[Stage]) -> list[set[str]]:
 
 def makes_model(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether a stage makes a model: one is declared, or an output has `model` in its name."""
-    plots = [plot.path for plot in pipeline.plots]
-    names = [
-        posixpath.basename(out.path).lower()
-        for out in stage.outs
-        if not out.metric and out.path not in plots and out.path not in pipeline.metrics
-    ]
+    others = {*pipeline.metrics, *(plot.path for plot in pipeline.plots)}
+    names = [posixpath.basename(o.path).lower() for o in stage.outs if o.path not in others]
     named = any("model" in name and not name.endswith(_NO_MODEL) for name in names)
     return named or any(pipeline.models_of(stage))
 

@@ -58,7 +58,6 @@ class Output:
     """As in dvc.lock; "" if the stage has no result. A folder's ends in `.dir`."""
     size: int
     cached: bool
-    metric: bool
 
     @property
     def is_folder(self) -> bool:
@@ -178,6 +177,7 @@ class Pipeline:
     stages: Mapping[str, Stage]
     """Each stage after those that it depends on."""
     metrics: frozenset[str] = frozenset()
+    """The files and folders that stages and the tops of dvc.yaml files declare."""
     plots: Sequence[Plot] = ()
     models: Sequence[Model] = ()
     problems: Sequence[str] = ()
@@ -194,7 +194,7 @@ class Pipeline:
 
     def with_likely_metrics(self, stages: Sequence[Stage]) -> "Pipeline":
         """Return it with metrics that these stages are likely to have, if it declares none."""
-        if any(map(self.metrics_of, self.stages.values())):
+        if any(map(self.metrics_paths, self.stages.values())):
             return self
         outs = [out for stage in stages for out in stage.outs if 0 < out.size <= _LARGEST]
         found = frozenset(out.path for out in outs if _METRICS.search(posixpath.basename(out.path)))
@@ -228,19 +228,13 @@ class Pipeline:
         above = [s for s in among if s.name in own] if own else []
         return [s for s in above if not any(s.name in self._above[o.name] for o in above)]
 
-    def metrics_of(self, stage: Stage) -> list[Output]:
-        """Return the outputs of a stage that are metrics, or that hold metrics files."""
-        return [o for o in stage.outs if o.metric or any(overlap(o.path, p) for p in self.metrics)]
-
     def metrics_paths(self, stage: Stage) -> set[str]:
         """Return the files and folders of a stage that are declared as metrics."""
-        at_top = {p for p in self.metrics if any(overlap(p, o.path) for o in stage.outs)}
-        return at_top | {out.path for out in stage.outs if out.metric}
+        return {p for p in self.metrics if any(overlap(p, o.path) for o in stage.outs)}
 
-    def metrics_path(self, output: Output, path: str) -> str:
-        """Return the file or folder that declares a file of an output as metrics, or ""."""
-        declared = [*self.metrics, *([output.path] if output.metric else [])]
-        return max((each for each in declared if is_below(each, path)), key=len, default="")
+    def metrics_path(self, path: str) -> str:
+        """Return the file or folder that declares a file as metrics, or ""."""
+        return max((each for each in self.metrics if is_below(each, path)), key=len, default="")
 
     def plot(self, path: str) -> Plot | None:
         """Return the nearest declaration of the plots in a file, if there is any."""

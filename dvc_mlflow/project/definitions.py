@@ -75,12 +75,13 @@ def read_pipeline(project: Project) -> Pipeline:
             if model.loader_module and model.path not in outs
         ]
         own_plots = [_plot(path, out.plot) for path, out in project.outs.items() if out.plot]
+        own_metrics = [path for path, out in project.outs.items() if out.metric]
         makers = {n: {m for d in stages[n].deps for m in d.makers} for n in sorted(stages)}
         order = TopologicalSorter({n: sorted(own) for n, own in makers.items()}).static_order()
         return Pipeline(
             project.folder,
             {name: stages[name] for name in order},
-            frozenset(chain(*metrics.values())),
+            frozenset(chain(own_metrics, *metrics.values())),
             (*own_plots, *chain(*plots.values())),
             (*chain(*models.values()),),
             problems,
@@ -168,7 +169,7 @@ def _variables(project: Project, stage: Any, read: set[str]) -> tuple[Params, ..
 
 def _output(project: Project, out: Any) -> Output:
     size = (out.meta and out.meta.size) or 0
-    return Output(project.path_of(out), md5_of(out), size, bool(out.use_cache), bool(out.metric))
+    return Output(project.path_of(out), md5_of(out), size, bool(out.use_cache))
 
 
 def _settings(project: Project, stage: Any, name: str, problems: list[str]) -> Settings:

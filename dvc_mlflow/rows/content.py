@@ -83,10 +83,8 @@ def fetch(result: Result) -> list[str]:
         for out in (out for stage in result.row_stages.parts[name] for out in stage.outs):
             whole = out.size <= SMALL or out.path in models
 
-            def is_wanted(file: File, out: Output = out, whole: bool = whole) -> bool:
-                return whole or bool(
-                    pipeline.plot(file.path) or pipeline.metrics_path(out, file.path)
-                )
+            def is_wanted(file: File, whole: bool = whole) -> bool:
+                return whole or bool(pipeline.plot(file.path) or pipeline.metrics_path(file.path))
 
             if whole or _is_shown(pipeline, out):
                 why = files.fetch_files(result.project, out, is_wanted)
@@ -131,7 +129,7 @@ def _read(result: Result, stage: Stage, label: str, keeps_files: bool, part: Par
                     text = body.decode("utf-8-sig", errors="replace")
                     drawn = keyed_curves(plot, file.path, text, start, stems)
                     _add_curves(drawn, file.path, part, last)
-                if declared := pipeline.metrics_path(output, file.path):
+                if declared := pipeline.metrics_path(file.path):
                     inner = "" if file.path == declared else f"{base_of(file.path, declared)}/"
                     before = f"{start}{stems.get(declared, '')}{inner}"
                     others = _add_metrics(file, body, before, part, metrics)
@@ -174,7 +172,7 @@ def _files(
                 part.unread[output.path] = files.cure_of(project, output)
             continue
         for file in listed:
-            shown = bool(pipeline.plot(file.path) or pipeline.metrics_path(output, file.path))
+            shown = bool(pipeline.plot(file.path) or pipeline.metrics_path(file.path))
             if not (small or shown):
                 continue
             # DVC's parser of YAML takes five seconds for each MB.
@@ -219,4 +217,4 @@ def _add_metrics(
 def _is_shown(pipeline: Pipeline, output: Output) -> bool:
     """Whether MLflow shows something in an output as metrics, curves or plots."""
     shown = [*pipeline.metrics, *(plot.path for plot in pipeline.plots)]
-    return output.metric or any(overlap(path, output.path) for path in shown)
+    return any(overlap(path, output.path) for path in shown)
