@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ..errors import ProjectError, ToolError, say, warn
 from ..pipeline.keys import md5_tag
 from ..pipeline.row_stages import locked_digests
-from ..pipeline.stages import stays_inside
+from ..pipeline.stages import leads_out
 from ..pipeline.tags import FOLDER, FOUND_BY, KEPT, LOCK, MD5, TREE, tagged
 from ..place import main_repository
 from ..project.definitions import read_pipeline
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     tags = row.data.tags
     if not tagged(tags, LOCK):
         raise ToolError(f"{named}: this row has no result to restore; it is {row.info.status}")
-    if not stays_inside(project := tags.get(FOLDER, "")):
+    if leads_out(project := tags.get(FOLDER, "")):
         raise ToolError(f"{named}: its folder {project!r} leads out of the repository")
     commit = kept_trees.find(root, KeptTree(tags.get(KEPT, ""), tags.get(TREE, "")))
     path = place(root, row.info.run_name or "", tags.get(FOUND_BY, "").split(), row.info.run_id)

@@ -78,8 +78,6 @@ class Dependency:
     """Whether the makers have written other content since, according to dvc.lock."""
     is_data: bool = False
     """Whether it is tracked by a .dvc file."""
-    is_outside: bool = False
-    """Whether it is outside the project."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Stage:
             self.name,
             {params.file: normal(dict(params.values)) for params in self.params},
             {out.path: out.md5 for out in self.outs},
-            {dep.path: dep.md5 for dep in self.deps if dep.is_data or dep.is_outside},
+            {dep.path: dep.md5 for dep in self.deps if dep.is_data or leads_out(dep.path)},
         ]
         return json.dumps(content, sort_keys=True, default=str)[1:-1]
 
@@ -258,23 +256,17 @@ def is_below(folder: str, path: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def stays_inside(path: str) -> bool:
-    """Whether a path that anybody may have written leads to something in the folder it starts at.
-
-    "" is the folder itself.
-    """
-    is_path = "\0" not in path and not path.startswith("/")
-    return is_path and ".." not in path.split("/")
-
-
 def overlap(one: str, other: str) -> bool:
     """Whether one path is the other, or in it."""
     return is_below(one, other) or is_below(other, one)
 
 
 def leads_out(path: str) -> bool:
-    """Whether a path leads out of the folder that it is relative to, or is an address."""
-    return path == ".." or path.startswith(("../", "/")) or "://" in path
+    """Whether a path that anybody may have written can lead out of its folder, or is an address.
+
+    "" is the folder itself.
+    """
+    return path.startswith("/") or ".." in path.split("/") or "://" in path or "\0" in path
 
 
 def is_table(path: str) -> bool:

@@ -215,7 +215,7 @@ def _params_of(project: Project, dep: Any) -> Params:
 def _dependency(project: Project, dep: Any, trie: Any, data: Sequence[str]) -> Dependency:
     path, md5 = project.path_of(dep), md5_of(dep)
     if leads_out(path):
-        return Dependency(path, md5, is_outside=True)
+        return Dependency(path, md5)
     key = dep.fs.parts(dep.fs_path)
     outs = [node.value for node in trie.prefixes(key)]
     outs += trie.values(prefix=key) if trie.has_subtrie(key) else []

@@ -9,7 +9,7 @@ from dvc.config import Config, ConfigError
 from dvc.config_schema import RelPath
 
 from ..git import ask
-from ..pipeline.stages import Stage, is_below, overlap, stays_inside
+from ..pipeline.stages import Stage, is_below, leads_out, overlap
 from .at_commits import as_of_today
 from .definitions import dvc_stage
 from .dvc_errors import errors_reported
@@ -119,7 +119,7 @@ def _odd(out: Any) -> str:
         return "dvc.lock has no md5 of it"
     tree = out.get_obj() if out.use_cache and out.hash_info.isdir else None
     files = (("/".join(key), f"{info.value}") for key, _, info in tree or ())
-    odd = [name for name, md5 in files if not (stays_inside(name) and md5.isalnum())]
+    odd = [name for name, md5 in files if leads_out(name) or not md5.isalnum()]
     return f"its list of files has {odd[0]!r}, which leads out of it" if odd else ""
 
 
@@ -166,7 +166,7 @@ def _wrong(project: Project, out: Any) -> dict[Path, str]:
     if md5_of(out).endswith(".dir"):
         if (tree := tree_of(project, out)) is not None:
             listed = (("/".join(key), f"{info.value}") for key, _, info in tree)
-            files = {Path(out.fs_path, name): md5 for name, md5 in listed if stays_inside(name)}
+            files = {Path(out.fs_path, name): md5 for name, md5 in listed if not leads_out(name)}
         elif not out.use_cache and out.exists:
             # DVC leaves outputs in a folder out of its md5, so that cannot be computed again.
             others = (other.fs_path for other in project.repo.index.outs if other is not out)

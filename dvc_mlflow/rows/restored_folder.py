@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..errors import ProjectError
 from ..git import NO_SERVER, ask, checkout, git, names, text
-from ..pipeline.stages import stays_inside
+from ..pipeline.stages import leads_out
 from ..place import why_not_own
 from ..processes import Locked
 
@@ -130,7 +130,7 @@ def _leave_out_links(folder: Path) -> Iterator[str]:
     for entry in names("ls-files", "-s", "-z", cwd=folder):
         link = folder / entry.partition("\t")[2]
         leads_to = os.path.relpath(os.path.realpath(link), real)
-        is_odd = not stays_inside(leads_to) or {".git", ".dvc"} & {*leads_to.split("/")}
+        is_odd = leads_out(leads_to) or {".git", ".dvc"} & {*leads_to.split("/")}
         if entry.startswith("120000") and link.is_symlink() and is_odd:
             link.unlink()
             yield entry.partition("\t")[2]
