@@ -10,7 +10,7 @@ from .row_stages import RowStages
 from .stages import Params, Pipeline, Plot, Stage, is_table
 from .tags import MD5
 
-LONGEST = 250  # characters, in MLflow
+_LONGEST = 250  # characters, in MLflow
 _OF_DVCLIVE = {"images", "sklearn", "custom"}
 """DVCLive's folders of plots beside `metrics`, which alone has curves."""
 
@@ -126,7 +126,7 @@ def allowed_key(key: str) -> str:
     key = re.sub(r"[^\w/. -]", "_", key)
     parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
     key = re.sub(r"^\.\.", "__", "/".join(parts))
-    return (key if len(key) <= LONGEST else key[:LONGEST].rstrip("/.")) or "_"
+    return (key if len(key) <= _LONGEST else key[:_LONGEST].rstrip("/.")) or "_"
 
 
 def md5_tag(path: str) -> str:

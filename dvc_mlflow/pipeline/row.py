@@ -59,7 +59,6 @@ class Part:
     """What a row gets of one of its stages."""
 
     points: list[Point] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     inputs: list[Input] = field(default_factory=list)
     models: list[ServedModel] = field(default_factory=list)
@@ -140,11 +139,6 @@ class Row:
         return [point for part in self.parts.values() for point in part.points]
 
     @property
-    def part_tags(self) -> dict[str, str]:
-        """The tags of all parts."""
-        return {key: text for part in self.parts.values() for key, text in part.tags.items()}
-
-    @property
     def unread(self) -> dict[str, str]:
         """The files whose bytes are not here, and what brings each."""
         return {path: cure for part in self.parts.values() for path, cure in part.unread.items()}
@@ -160,7 +154,7 @@ class Row:
             "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
             "files": [path for part in parts for path in part.files],
             "models": [model.name for part in parts for model in part.models],
-            "tags": {**self.origin, **self.part_tags},
+            "tags": {**self.origin, **self.tags},
             "unread": self.unread,
         }
 

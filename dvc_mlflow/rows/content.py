@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
-    LONGEST,
     allowed_key,
     base_of,
     file_prefixes,
@@ -18,7 +17,6 @@ from ..pipeline.numbers import Curve, numbers
 from ..pipeline.row import Input, Part, Point, RowKey
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Stage, leads_out, normal, overlap
-from ..pipeline.tags import MD5
 from ..project import files
 from ..project.dvc_errors import parse
 from ..project.files import SMALL, File
@@ -105,13 +103,9 @@ def part_of(result: Result, name: RowKey) -> Part:
     )
     for stage in stages:
         label = called[stage.name]
-        part.tags |= {f"{MD5}{out.path}": out.md5 for out in stage.outs}
         is_member = stage is result.row_stages.members[name]
         _read(result, stage, label, is_member, part)
     add_models(result, name, part)
-    for key in [key for key in part.tags if len(key) > LONGEST]:
-        part.notes.append(f"tag {key[:60]!r} is too long")
-    part.tags = {allowed_key(key): value for key, value in part.tags.items()}
     return part
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError
+from ..pipeline.keys import md5_tag
 from ..pipeline.measures import data_of, measures
 from ..pipeline.row import DIGITS, Row, StoredRun, Wanted, digest_of, md5_of_text
 from ..pipeline.stages import Pipeline, Stage
@@ -54,6 +55,8 @@ def row_of(result: Result, has: StoredRun | None = None, root: Path | None = Non
     if wants.standing.rank == 1:  # its own commit keeps what was kept while it ran
         origin |= kept_tags(result.origin.kept)
     parts = {name: part_of(result, name) for name in names}
+    stages = [stage for name in names for stage in result.row_stages.parts[name]]
+    tags |= {md5_tag(out.path): out.md5 for stage in stages for out in stage.outs}
     params, wrong = params_of(result)
     return Row(
         wanted=wants,

@@ -140,7 +140,7 @@ def _run(store: Store, row: Row, where: Match, begun: Begun | None) -> tuple[Run
         return begun.run, False, notes
     elif existing:
         return store.client.get_run(existing.run_id), False, notes
-    tags = {**row.origin, **row.tags, **process_tags, **row.part_tags}
+    tags = {**row.origin, **row.tags, **process_tags}
     return new_run(store, row.time, tags, row.name, row.note), True, notes
 
 
@@ -163,7 +163,7 @@ def noted(note: str) -> dict[str, str]:
 
 def _tags(store: Store, row: Row, run: Run, where: Match, *, goes_on: bool) -> dict[str, str]:
     """Return the tags that a run lacks, but for those that are written last."""
-    has, tags, is_joined = run.data.tags, {**row.tags, **row.part_tags}, where.has is None
+    has, tags, is_joined = run.data.tags, {**row.tags}, where.has is None
     is_better = row.wanted.standing.is_better(stored_run(run, store).standing)
     if is_better or WHOLE not in has:
         tags |= row.origin
