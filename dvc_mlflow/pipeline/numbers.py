@@ -4,13 +4,11 @@ import csv
 import io
 import itertools
 import json
-import math
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _MOST_KEYS = 10_000  # of one file: YAML's aliases can stand for any number of them
-_GREATEST = 1.7976931348623157e308  # an int beyond it is no float
 
 
 class Curve(NamedTuple):
@@ -57,10 +55,11 @@ def numbers(content: Any, path: str) -> tuple[list[tuple[str, float]], list[str]
     stem = posixpath.splitext(posixpath.basename(path))[0]
     metrics, others = [], []
     for key, value in _pairs(content if isinstance(content, Mapping) else {stem: content}, "/"):
-        if (isinstance(value, int | float) and abs(value) <= _GREATEST) or _is_special(value):
-            metrics.append((key, float(value)))
-        else:
+        number = _number(+value) if isinstance(value, int | float) else None  # +True is 1
+        if number is None:
             others.append(key)
+        else:
+            metrics.append((key, number))
     return metrics, others
 
 
@@ -119,7 +118,3 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _is_special(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
