@@ -1,16 +1,14 @@
 """What params, metrics and curves are called in a row: decided by dvc.yaml, never by a value."""
 
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from .numbers import Curve, curves
-from .row import RowKey
+from .row import RowKey, allowed_key
 from .row_stages import RowStages
 from .stages import Params, Pipeline, Plot, Stage, is_table
 from .tags import MD5
 
-_LONGEST = 250  # characters, in MLflow
 _OF_DVCLIVE = {"images", "sklearn", "custom"}
 """DVCLive's folders of plots beside `metrics`, which alone has curves."""
 
@@ -119,14 +117,6 @@ def reads(params: Params, key: str) -> bool:
         return key.startswith(start)
     names = [f"{start}{name}" for name in params.declared]
     return any(key == n or key.startswith(f"{n}.") or n.startswith(f"{key}.") for n in names)
-
-
-def allowed_key(key: str) -> str:
-    """Return a key as MLflow allows it: only some characters, no `..`, not too long."""
-    key = re.sub(r"[^\w/. -]", "_", key)
-    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
-    key = re.sub(r"^\.\.", "__", "/".join(parts))
-    return (key if len(key) <= _LONGEST else key[:_LONGEST].rstrip("/.")) or "_"
 
 
 def md5_tag(path: str) -> str:

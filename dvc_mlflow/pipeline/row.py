@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,6 +227,14 @@ def match(wanted: Mapping[RowKey, str], runs: Sequence[StoredRun]) -> Match:
     free = (run for run in runs if not (run.is_deleted or run.is_closed))
     joins = [run for run in free if run.digests.items() <= wanted.items()]
     return Match(joins=max(joins, key=lambda run: len(run.digests), default=None))
+
+
+def allowed_key(key: str, longest: int = 250) -> str:
+    """Return a key as MLflow allows it: only some characters, no `..`, not too long."""
+    key = re.sub(r"[^\w/. -]", "_", key)
+    parts = [re.sub(r"^\.+$", "_", part) for part in key.split("/") if part]
+    key = re.sub(r"^\.\.", "__", "/".join(parts))
+    return (key if len(key) <= longest else key[:longest].rstrip("/.")) or "_"
 
 
 def digest_of(of: object) -> str:

@@ -5,12 +5,11 @@ dvc.yaml and dvc.lock alone decide it, never the order in which stages ran.
 
 import json
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
-from .row import RowKey, md5_of_text
+from .row import RowKey, allowed_key, md5_of_text
 from .stages import Pipeline, Stage
 
 _NO_MODEL = (".md", ".html", ".csv", ".tsv", ".png", ".svg", ".jpg", ".pdf")
@@ -46,10 +45,8 @@ def live_key(folder: str, row_stages: RowStages) -> str:
 
 def as_key(name: str) -> RowKey:
     """Return a stage's name; if MLflow does not allow it in a key, a similar one with a digest."""
-    parts = re.sub(r"[^\w/. -]", "_", name).split("/")
-    key = "/".join(part if part.strip(".") else "_" for part in parts)[:150]
-    digest = md5_of_text(name)
-    return RowKey(name if key == name else f"{key}-{digest[:6]}")
+    key = allowed_key(name, 150)
+    return RowKey(name if key == name else f"{key}-{md5_of_text(name)[:6]}")
 
 
 def recorded(pipeline: Pipeline, names: Collection[str] = ()) -> list[Stage]:

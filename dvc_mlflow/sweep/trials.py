@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from posixpath import basename
 from typing import NamedTuple
 
-from ..pipeline.keys import allowed_key
+from ..pipeline.row import allowed_key
 from ..project.experiments import grid
 
 ANSWERING = 15.0
