@@ -171,17 +171,16 @@ def draws_curves(pipeline: Pipeline, stage: Stage) -> bool:
     return any(plot.draws_lines for plot in pipeline.plots_of(stage))
 
 
-def result_digests(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the digest of each stage's result, and why the other stages have none.
+def reasons_without(pipeline: Pipeline) -> dict[str, str]:
+    """Return the stages that have no result, each with the reason.
 
     A stage has none if dvc.lock has no entry for it, if what it has read is not what the stages
     upstream have written since, or if one of those has none.
     """
-    locked, digests = locked_digests(pipeline), dict[str, str]()
     reasons: dict[str, str] = {}
     for stage in pipeline.stages.values():
         outdated = () if stage.frozen else [dep for dep in stage.deps if dep.outdated]
-        lacking = [name for name in pipeline.makers(stage) if name not in digests and stage.command]
+        lacking = [name for name in pipeline.makers(stage) if name in reasons and stage.command]
         if not stage.has_result:
             reasons[stage.name] = "dvc.lock has no result of it"
         elif lacking:
@@ -189,15 +188,13 @@ def result_digests(pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
         elif outdated:
             by = f"{' and '.join(outdated[0].makers)} has written"
             reasons[stage.name] = f"it has read a different {outdated[0].path} than {by}"
-        else:
-            digests[stage.name] = locked[stage.name]
-    return digests, reasons
+    return reasons
 
 
 def locked_digests(pipeline: Pipeline) -> dict[str, str]:
     """Return the digest of each stage that dvc.lock has, and all that are upstream of it.
 
-    Unlike `result_digests`, it includes those that have read something else than the stages
+    It includes those that have read something else than the stages
     upstream have written since. Recording and restoring both know a result by this digest.
     """
     digests: dict[str, str] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import ProjectError
 from ..pipeline.row import RowKey
-from ..pipeline.row_stages import RowStages, divided, recorded, result_digests
+from ..pipeline.row_stages import RowStages, divided, locked_digests, reasons_without, recorded
 from ..pipeline.stages import Model, Output, Pipeline, Stage
 from ..project.definitions import read_pipeline
 from ..project.project import Project
@@ -109,7 +109,8 @@ def state_of(
     project: Project, pipeline: Pipeline, origin: Origin, names: Collection[str] = ()
 ) -> State:
     """Return the state of a pipeline; the recorded stages have these names, if any are given."""
-    digests, reasons = result_digests(pipeline)
+    locked, reasons = locked_digests(pipeline), reasons_without(pipeline)
+    digests = {name: each for name, each in locked.items() if name not in reasons}
     stages = recorded(pipeline, names)
     pipeline = pipeline.with_likely_metrics(stages)
     return State(project, pipeline, stages, digests, reasons, origin)
