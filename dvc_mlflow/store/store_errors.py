@@ -9,16 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import StoreError, is_raised_in, masked
 
-AWAY = "start it, or unset MLFLOW_TRACKING_URI"
-"""The cure for a store that does not answer."""
-
 _CURES = {
     "locked|busy|serialize access|too many c(lients|onnections)": "run it again when it is free",
     "disk is full|disk full|No space left|quota": "make room on its disk",
     "(?i)read-?only|permission denied|unable to open": "make it writable for you",
     "out-of-date database schema": "back it up, and run `mlflow db upgrade` on it",
     "error code 40[13]|authentication|Unauthorized": "check its user name and password",
-    "refused|timed out|resol(ve|ution)|unreachable|HTTPConn|error code 5": AWAY,
+    "refused|timed out|resol(ve|ution)|unreachable|HTTPConn|error code 5": "start it, or unset "
+    "MLFLOW_TRACKING_URI",
 }
 _OTHERWISE = "check that its address is that of an MLflow store"
 _IS_THERE = "(?i)unique constraint|duplicate (key|entry)|already exists"
