@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NewType, Self
 
+from .stages import Model
+
 RowKey = NewType("RowKey", str)
 """A stage's name in a row, as keys in MLflow have it: another one than its name in the project."""
 DIGITS = 7
@@ -40,14 +42,11 @@ class Input(NamedTuple):
 class ServedModel(NamedTuple):
     """A model, and how MLflow serves it."""
 
-    name: str
-    path: str
+    model: Model
     md5: str
     identity: str
     """A digest of its bytes, loader, code and requirements: rows share a model."""
-    loader_module: str
     requirements: Sequence[str]
-    signature: Mapping[str, Any]
     code: Mapping[str, bytes]
     files: Sequence[tuple[str, Path | bytes]]
     """Its files by their paths in it: where their bytes are, or the bytes."""
@@ -154,7 +153,7 @@ class Row:
             "metrics": {p.key: p.value for p in sorted(self.points, key=lambda p: p.step)},
             "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
             "files": [path for part in parts for path in part.files],
-            "models": [model.name for part in parts for model in part.models],
+            "models": [each.model.name for part in parts for each in part.models],
             "tags": {**self.origin, **self.tags},
             "unread": self.unread,
         }

@@ -55,13 +55,10 @@ def served(
     if contents is None:
         raise ModelError(NO_MODEL)
     return ServedModel(
-        name=model.name,
-        path=output.path,
+        model=model,
         md5=output.md5,
         identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
-        loader_module=model.loader_module,
         requirements=loader.requirements,
-        signature=model.signature,
         code=loader.code,
         files=contents,
         is_package=is_package,

@@ -48,14 +48,14 @@ def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | No
         if model.is_package:
             _write(model, package)
         else:
-            data = Path(folder, "model", Path(model.path).name)
+            data = Path(folder, "model", Path(model.model.path).name)
             _write(model, data)
             _pack(model, data, Path(folder, "code"), package)
         spec = _load(package)
         if logged is None:
-            tags = {MODEL: model.identity, md5_tag(model.path): model.md5}
+            tags = {MODEL: model.identity, md5_tag(model.model.path): model.md5}
             logged = store.client.create_logged_model(
-                run.info.experiment_id, logged_name(model.name), run_id, tags=tags
+                run.info.experiment_id, logged_name(model.model.name), run_id, tags=tags
             )
         if why := store.why_no_model(logged):
             raise ModelError(why)
@@ -121,11 +121,11 @@ def _pack(model: ServedModel, data: Path, folder: Path, package: Path) -> None:
             warnings.simplefilter("ignore")
             mlflow.pyfunc.save_model(
                 str(package),
-                loader_module=model.loader_module,
+                loader_module=model.model.loader_module,
                 data_path=str(data),
                 code_paths=paths,
                 mlflow_model=_flavored(model, data.name),
-                signature=_signature(model.signature),
+                signature=_signature(model.model.signature),
                 pip_requirements=[*model.requirements],
             )
     except (MlflowException, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -139,7 +139,7 @@ def _flavored(model: ServedModel, name: str) -> "Package":
     """
     from mlflow.models import Model as Package
 
-    package, (library, _, flavor) = Package(), model.loader_module.partition(".")
+    package, (library, _, flavor) = Package(), model.model.loader_module.partition(".")
     if library == "mlflow":
         file = f"data/{name}"
         package.add_flavor(flavor, data=file, pickled_model=file, serialization_format="pickle")

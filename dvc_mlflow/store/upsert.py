@@ -209,7 +209,7 @@ def _log_parts(store: Store, run: Run, parts: Mapping[RowKey, Part]) -> list[str
             try:
                 log_model(store, run, model)
             except ModelError as error:
-                notes.append(f"model {model.path}: {error}")
+                notes.append(f"model {model.model.path}: {error}")
         notes += [*part.notes, *part.notes_unread()]
     return notes
 
