@@ -27,7 +27,7 @@ from ..rows.result import Result, chosen_columns, experiment_of
 from ..rows.row_of import origin_tags
 from ..store.run_data import comparable, log, stored
 from ..store.store import ExperimentStores, Store
-from ..store.upsert import new_run, noted
+from ..store.upsert import leave, new_run, noted
 from .curves import GrowingCurves
 from .stage_runs import StageRun
 
@@ -137,11 +137,7 @@ class LiveRow:
         with self._locked() as store:
             if not (self.run_id and self._is_live(store)):
                 return False
-            if self.is_used:
-                store.client.set_terminated(self.run_id)
-                log(store, self.run_id, tags={LIVE: "", **({PARENT: has} if has else {})})
-            else:
-                _delete(store, self.run_id)
+            leave(store, self.run_id, has, is_used=self.is_used)
         return not self.is_used
 
     def is_elsewhere(self, run: StageRun) -> bool:
@@ -189,7 +185,7 @@ class LiveRow:
         self._stop()
         self._use(store, script)
         if previous:
-            _delete(store, previous)
+            leave(store, previous)
         tags = origin_tags(self._result.state, stage)
         if not script.data.tags.get(NOTE):
             tags |= noted(description(tags, self._result.row_stages))
@@ -255,9 +251,3 @@ def _scripts(store: Store, run: StageRun) -> list[Run]:
     token = token_of(run.env)
     marks = {run.mark, token.process if token else ""} - {""}
     return opened_by_script(store, marks, run.address, run.began, run.ended or time.time())
-
-
-def _delete(store: Store, run_id: str) -> None:
-    """Move a run to the trash, which would show it as RUNNING."""
-    store.client.set_terminated(run_id, "KILLED")
-    store.client.delete_run(run_id)

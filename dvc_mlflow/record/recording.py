@@ -234,7 +234,7 @@ def _bring(store: Store, result: Result, row: Row, ended: Mapping[str, Sequence[
     had, names = where.run, [*wants.digests]
     begun = begun_for(store, result, row, had.run_id if had else "", ended)
     if had and begun and begun.run.info.run_id != had.run_id:
-        leave(store, begun, had.run_id)
+        leave(store, begun.run.info.run_id, had.run_id, is_used=begun.is_used)
         begun = None
     if had and had.is_live and begun is None:  # its stage goes on
         return Written("", had.name, had.run_id, names)

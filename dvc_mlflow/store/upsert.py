@@ -214,11 +214,10 @@ def _log_parts(store: Store, run: Run, parts: Mapping[RowKey, Part]) -> list[str
     return notes
 
 
-def leave(store: Store, begun: Begun, has: str) -> None:
-    """Delete the run of a stage whose result another one `has`, or let a script's be below that."""
-    run_id = begun.run.info.run_id
-    store.client.set_terminated(run_id)
-    if begun.is_used:
-        log(store, run_id, tags={PARENT: has, LIVE: ""})
+def leave(store: Store, run_id: str, has: str = "", *, is_used: bool = False) -> None:
+    """Delete the run of a stage; a script's stays, below the one that `has` its result."""
+    store.client.set_terminated(run_id, "FINISHED" if is_used else "KILLED")  # not RUNNING
+    if is_used:
+        log(store, run_id, tags={LIVE: "", **({PARENT: has} if has else {})})
     else:
         store.client.delete_run(run_id)
