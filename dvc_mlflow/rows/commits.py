@@ -47,8 +47,6 @@ class Snapshot(NamedTuple):
     locks: Mapping[str, str]
     """The git object of each dvc.lock, by its path in the repository."""
     origin: Origin
-    names: Sequence[str]
-    """The branches, tags and experiments whose last commit has it."""
     kept_for: frozenset[str] = frozenset()
     """If only rows' own commits have it, and other stages were half-way in the dvc.lock of the
     moment, those whose rows these keep."""
@@ -111,13 +109,10 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     commits = {each.hash: each for each in _log(top, starts)}
     on_branch = {*ask("rev-list", "--branches", "--remotes", "--tags", "HEAD", cwd=top).split()}
     rows = {c for c, refs in tips.items() if any(ref.startswith(f"{REFS}/") for ref in refs)}
-    # Tips that do not count can still name a state of commits that do.
-    read = [c for c in commits if of.only is None or c in of.only or c in tips]
-    names: dict[Any, list[str]] = defaultdict(list)
+    read = [commit for commit in commits if of.only is None or commit in of.only]
     having: dict[Any, list[str]] = defaultdict(list)
     for commit, state in zip(read, _states(top, folder, blobs, read, starts), strict=True):
-        names[state] += filter(None, map(_short_name, tips.get(commit, ())))
-        if any(state) and (of.only is None or commit in of.only):
+        if any(state):
             having[state].append(commit)
     subjects = Counter(commit.subject for commit in commits.values())
     states = []
@@ -129,9 +124,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
         kept = {commits[c].subject for c in those} if first in rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
-        states.append(
-            Snapshot(first, those, definitions, dict(locks), origin, names[state], kept_for)
-        )
+        states.append(Snapshot(first, those, definitions, dict(locks), origin, kept_for))
     place = {commit: i for i, commit in enumerate(commits)}
     return sorted(states, key=lambda each: (each.origin.is_row, place[each.commit]))
 
@@ -235,14 +228,6 @@ def _refs_by_commit(top: Path) -> dict[str, list[str]]:
     return refs
 
 
-def _short_name(ref: str) -> str:
-    """Return what the user calls a ref, or "" if nobody has given it a name."""
-    kind, _, name = ref.removeprefix("refs/").partition("/")
-    if kind == "exps":
-        return ref.rpartition("/")[2]
-    return name if kind in ("heads", "tags", "remotes") and not name.endswith("/HEAD") else ""
-
-
 def _origin(
     commit: _Commit,
     commits: Mapping[str, _Commit],
@@ -258,7 +243,7 @@ def _origin(
     subject = of.subject if is_committed or base not in commits else commits[base].subject
     return Origin(
         of.hash,
-        _short_name(refs[0]) if refs else "",
+        refs[0].rpartition("/")[2] if refs else "",
         of.author,
         of.time * 1000,
         is_row=is_row,

@@ -31,8 +31,6 @@ class FoundResult:
     result: Result
     snapshot: Snapshot | None
     """The newest state that has it; None for the checkout."""
-    names: dict[str, None] = field(default_factory=dict)
-    """The branches, tags and experiments that have it."""
 
 
 @dataclass
@@ -50,8 +48,8 @@ class History:
     def results(self) -> list[FoundResult]:
         """Return the results, each with its own origin, the newest first."""
         for entry in self.entries.values():
-            origin = entry.origin._replace(names=[*entry.names])
-            entry.result = replace(entry.result, state=replace(entry.result.state, origin=origin))
+            state = replace(entry.result.state, origin=entry.origin)
+            entry.result = replace(entry.result, state=state)
         return [*reversed(self.entries.values())]
 
     def add(self, result: Result, snapshot: Snapshot | None) -> None:
@@ -59,7 +57,6 @@ class History:
         key = frozenset(result.digests.items())
         new = FoundResult(result.origin, result, snapshot)
         entry = self.entries.setdefault(key, new)
-        entry.names |= dict.fromkeys(snapshot.names if snapshot else ())
         if result.origin.rank > entry.origin.rank:
             entry.origin = result.origin
         if not (snapshot and snapshot.kept_for):

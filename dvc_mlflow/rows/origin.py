@@ -16,7 +16,6 @@ from ..pipeline.tags import (
     CHANGE,
     COMMIT,
     EXPERIMENT,
-    NAMES,
     REPOSITORY,
     SOURCE_TYPE,
     USER,
@@ -49,8 +48,6 @@ class Origin(NamedTuple):
     """Whether somebody has committed the results, and DVC not only as an experiment."""
     kept: KeptTree | None = None
     """The commit that has the results, if there is one."""
-    names: Sequence[str] = ()
-    """The branches, tags and experiments that have the results."""
     base: str = ""
     """The commit that the work started from: HEAD, or the first parent of `commit`."""
     subject: str = ""
@@ -79,7 +76,6 @@ class Origin(NamedTuple):
             COMMIT: self.commit,
             REPOSITORY: masked(_remote(top)),
             EXPERIMENT: self.experiment,
-            NAMES: ", ".join(self.names)[:5000],
         }
         return {key: as_text(value) for key, value in tags.items() if value}
 
@@ -89,7 +85,7 @@ def of_commit(top: Path, commit: str) -> Origin:
     text = ask("log", "-1", "--format=%an%x00%ct%x00%T%x00%P%x00%s", commit, cwd=top)
     author, at, tree, parents, subject = text.split("\0", 4) if text else ("", "0", "", "", "")
     base, kept = parents.partition(" ")[0], KeptTree(commit, tree)
-    return Origin(commit, "", author, int(at) * 1000, False, True, kept, (), base, subject)
+    return Origin(commit, "", author, int(at) * 1000, False, True, kept, base, subject)
 
 
 def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
