@@ -73,12 +73,6 @@ def say(text: str) -> None:
         print(plain(text).encode("ascii", "replace").decode(), flush=True)
 
 
-def say_lines(text: str) -> None:
-    """Print lines of a command's result; raises what `say` raises."""
-    for line in text.split("\n"):
-        say(line)
-
-
 def plain(text: str) -> str:
     """Return a text with `?` for control characters: a name in a store can have any."""
     return "".join(character if character.isprintable() else "?" for character in text)

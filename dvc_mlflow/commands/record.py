@@ -1,13 +1,12 @@
 """`dvc-mlflow record`: make the rows that MLflow lacks, from git and DVC alone."""
 
 import argparse
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ProjectError, say, say_lines, warn
+from ..errors import ProjectError, say, warn
 from ..git import ask, check_git, glob
 from ..pipeline.row import DIGITS, NO_MODEL, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
@@ -79,8 +78,6 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
     recording.record_state(state)
     for store, written in recording.written:
         _report(written, store, dry=options.dry_run)
-    if len(recording.rows) == 1:
-        say_lines(json.dumps(recording.rows[0].summary(), indent=2, ensure_ascii=False))
     for note in recording.notes:
         warn(note)
     _report_hints(recording, state, options)

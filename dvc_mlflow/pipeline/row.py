@@ -143,21 +143,6 @@ class Row:
         """The files whose bytes are not here, and what brings each."""
         return {path: cure for part in self.parts.values() for path, cure in part.unread.items()}
 
-    def summary(self) -> dict[str, Any]:
-        """Return what a person wants to see of it, for JSON: of curves the last points."""
-        parts = self.parts.values()
-        return {
-            "name": self.name,
-            "results": dict(self.wanted.digests),
-            "params": dict(self.params),
-            "metrics": {p.key: p.value for p in sorted(self.points, key=lambda p: p.step)},
-            "inputs": {each.path: each.md5 for part in parts for each in part.inputs},
-            "files": [path for part in parts for path in part.files],
-            "models": [each.model.name for part in parts for each in part.models],
-            "tags": {**self.origin, **self.tags},
-            "unread": self.unread,
-        }
-
     def contradicted(self, logged: Mapping[str, str]) -> Iterator[str]:
         """Yield a note on each param for which a script has logged another value."""
         for key, value in self.params.items():

@@ -58,8 +58,6 @@ class Recording:
         self.stores = stores or ExperimentStores(root, project.folder, create=not options.dry_run)
         self._ended = ended or {}
         self.written: list[tuple[Store, Written]] = []
-        self.rows: list[Row] = []
-        """What would be written, if nothing is."""
         self.results: list[Result] = []
         """What was found, recorded before or now."""
         self.reasons: Mapping[str, str] = {}
@@ -175,7 +173,6 @@ class Recording:
         for name, part in row.parts.items():
             self.unread |= {(result.digests[name], path) for path in part.unread}
         if self._options.dry_run:
-            self.rows.append(row)
             with store.errors_reported():
                 self._take(result, store, planned(store, row, where))
             return
