@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ProjectError
-from .pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
+from .pipeline.tags import CLONE, PROCESS
 from .place import own_folder
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def process_tags(root: Path, pid: int = 0) -> dict[str, str]:
     """Return the tags of a run that this or another process makes in the clone at `root`."""
-    return {
-        HOST: os.uname().nodename,
-        CLONE: clone(root),
-        SYSTEM: system(),
-        PROCESS: process(pid or os.getpid()),
-    }
+    return {CLONE: clone(root), PROCESS: full_name(pid or os.getpid())}
+
+
+def full_name(pid: int) -> str:
+    """Return a name of a process that no other one of any machine has."""
+    return f"{os.uname().nodename} {system()} {process(pid)}"
 
 
 def clone(root: Path) -> str:
@@ -125,25 +125,27 @@ def has_ended(tags: Mapping[str, str]) -> bool:
 
     Anyone who can edit a run can write its tags. Processes of other containers are not visible.
     """
-    boot, _, container = system().partition(" ")
-    its_boot, _, its_container = tags.get(SYSTEM, "").partition(" ")
-    pid, at, _ = tags.get(PROCESS, "").partition("@")
-    if tags.get(HOST, "") != os.uname().nodename or not (its_boot and at and pid.isdecimal()):
+    parts = tags.get(PROCESS, "").split(" ")
+    if len(parts) != 4 or parts[0] != os.uname().nodename or not id_in(tags):
         return False
-    gone = its_container == container and process(int(pid[:9])) != tags.get(PROCESS, "")
-    return its_boot != boot or gone
+    boot, container = system().split(" ")
+    return parts[1] != boot or (parts[2] == container and process(id_in(tags)) != parts[3])
+
+
+def id_in(tags: Mapping[str, str]) -> int:
+    """Return the id of the process that tags of a run name, or 0."""
+    pid, at, _ = tags.get(PROCESS, "").rpartition(" ")[2].partition("@")
+    return int(pid[:9]) if at and pid.isdecimal() else 0
 
 
 def is_own(tags: Mapping[str, str]) -> bool:
     """Whether the tags of a run name this process."""
-    return (tags.get(SYSTEM, ""), tags.get(PROCESS, "")) == (system(), process(os.getpid()))
+    return tags.get(PROCESS, "") == full_name(os.getpid())
 
 
 def runs_here(tags: Mapping[str, str]) -> bool:
     """Whether these tags name a process of this machine and container that runs."""
-    is_here = tags[HOST] == os.uname().nodename and tags[SYSTEM] == system()
-    pid = tags[PROCESS].partition("@")[0]
-    return is_here and pid.isdecimal() and process(int(pid[:9])) == tags[PROCESS]
+    return bool(pid := id_in(tags)) and tags[PROCESS] == full_name(pid)
 
 
 def end_with_parent(number: int) -> None:

@@ -24,7 +24,7 @@ from ..project.definitions import read_pipeline
 from ..project.project import Project
 from ..registry.committed_models import CommittedModel, logged, models_at, row_with_model
 from ..registry.show import show
-from ..store.models import is_alias, registered_name
+from ..store.models import is_alias, mlflow_name
 from ..store.runs import read_run
 from ..store.store import Store
 
@@ -77,7 +77,7 @@ def _promote(
     with store.errors_reported():
         committed = _checked(project, store, row, mine)
         artifact, commit = committed.model.name, committed.commit
-        outcome.model, outcome.commit = registered_name(artifact), commit
+        outcome.model, outcome.commit = mlflow_name(artifact), commit
         gto_tags.check_names(project.top, artifact, stage)
         _compare(project, store, row, mine, artifact, stage)
     if arguments.dry_run:

@@ -116,7 +116,7 @@ def _record_many(project: Project, root: Path, options: Options, range_: str) ->
         _report_checkout(project, recording, options)
     for store in dict.fromkeys(written):
         if not options.dry_run:
-            say(store.table_line())
+            say(f"all rows: {store.url() if store.is_served else 'run `dvc-mlflow ui`'}")
 
 
 def report(recording: Recording, *, dry: bool = False, lists_unread: bool = False) -> None:

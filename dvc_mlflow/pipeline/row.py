@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NewType, Self
+from typing import NamedTuple, NewType, Self
 
 from .stages import Model
 

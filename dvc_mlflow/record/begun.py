@@ -16,7 +16,7 @@ from ..pipeline.row import Row
 from ..pipeline.row_stages import live_key
 from ..pipeline.run_context import Token
 from ..pipeline.stages import Stage
-from ..pipeline.tags import CLONE, LIVE, PARENT, PROCESS, TOKEN
+from ..pipeline.tags import CLONE, LIVE, PARENT, TOKEN
 from ..place import project_root
 from ..project.rwlock import held_by
 from ..rows.result import Result
@@ -66,7 +66,7 @@ def _held(result: Result, run: Run) -> Collection[str] | None:
     tags = run.data.tags
     if processes.has_ended(tags):
         return frozenset()
-    pid, root = int(tags[PROCESS].partition("@")[0] or 0), result.project.root
+    pid, root = processes.id_in(tags), result.project.root
     with suppress(OSError):
         if project_root(Path(f"/proc/{pid}/cwd").readlink()) == root:
             held = held_by(root)

@@ -18,7 +18,7 @@ from ..git import ask
 from ..pipeline.tags import GTO_COMMIT, GTO_STAGE, GTO_TAG, ROW, tagged
 from ..project.definitions import read_pipeline
 from ..project.project import Project
-from ..store.models import is_alias, registered_name
+from ..store.models import is_alias, mlflow_name
 from ..store.store import Store, exists
 from .committed_models import logged, models_at, row_with_model
 
@@ -65,7 +65,7 @@ class _View:
                 self._show(artifact, said)
 
     def _show(self, artifact: str, said: "Artifact") -> None:
-        name = registered_name(artifact)
+        name = mlflow_name(artifact)
         there = self.store.client.search_model_versions(f"name = '{name}'")
         commits = {f"{version.version}": version.tags.get(GTO_COMMIT, "") for version in there}
         for version in said.versions:

@@ -60,7 +60,7 @@ def create(path: Path) -> None:
             "PRAGMA synchronous = OFF"
         )  # else it waits for the disk a thousand times
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", connected)
     try:

@@ -55,14 +55,14 @@ def _stored(store: Store, run: Run, model: ServedModel, logged: LoggedModel | No
         if logged is None:
             tags = {MODEL: model.identity, md5_tag(model.model.path): model.md5}
             logged = store.client.create_logged_model(
-                run.info.experiment_id, logged_name(model.model.name), run_id, tags=tags
+                run.info.experiment_id, mlflow_name(model.model.name), run_id, tags=tags
             )
-        if why := store.why_no_model(logged):
+        model_id, place = logged.model_id, logged.artifact_location
+        if why := store.why_not_there(place, logged.experiment_id, "models", model_id):
             raise ModelError(why)
-        model_id = logged.model_id
         spec.run_id, spec.model_uuid, spec.model_id = run_id, model_id, model_id
         spec.save(str(package / "MLmodel"))
-        store.log_model_artifacts(logged, str(package))
+        store.log_artifacts(place, str(package))
     return store.client.finalize_logged_model(logged.model_id, "READY")
 
 
@@ -79,14 +79,9 @@ def logged_model(client: MlflowClient, run: Run, path: str, md5: str) -> str:
     return str(newest.model_id) if newest else ""
 
 
-def logged_name(name: str) -> str:
-    """Return the name of a model in MLflow, which allows some characters only."""
-    return re.sub(r"[/:.%\"']", "_", name)
-
-
-def registered_name(artifact: str) -> str:
-    """Return the name in MLflow of an artifact, which can have `/` and `:` in git's tags."""
-    return re.sub("[/:]", "-", artifact)
+def mlflow_name(artifact: str) -> str:
+    """Return what MLflow calls an artifact, in whose name it allows some characters only."""
+    return re.sub(r"[/:.%\"']", "-", artifact)
 
 
 def is_alias(stage: str) -> bool:

@@ -39,7 +39,7 @@ def log_files(store: Store, run: Run, files: Mapping[str, bytes]) -> list[str]:
             file = Path(folder, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(body)
-        store.log_artifacts(run, folder)
+        store.log_artifacts(run.info.artifact_uri, folder)
     return []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import mlflow
-from mlflow.entities import Experiment, LoggedModel, Run, ViewType
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -37,6 +37,8 @@ class Store:
         self.root = root
         self.address = address(root)
         self.is_remote = self.address.startswith("http")
+        # Whether others than this clone may write to it: they have locks of their own.
+        self.is_shared = self.address != own_address(root)
         self.experiment = experiment or default_experiment(root, folder)
         self._default = "" if experiment or self.is_shared else folder or "."
         self._locations: dict[str, str] = {}
@@ -76,7 +78,7 @@ class Store:
         if exists(root):
             with store.errors_reported():
                 store._use()
-                found = store._find()
+                found = store.client.get_experiment_by_name(store.experiment)
                 store.experiment_id = str(found.experiment_id) if found else ""
         return store
 
@@ -129,8 +131,9 @@ class Store:
         return self.all_experiments()
 
     def all_experiments(self) -> list[str]:
-        """Return all experiments of the store."""
-        return [str(each.experiment_id) for each in mlflow.search_experiments()]
+        """Return all experiments of the store: as many as MLflow gives at once."""
+        found = self.client.search_experiments(max_results=50_000)
+        return [str(each.experiment_id) for each in found]
 
     def runs(
         self,
@@ -139,10 +142,8 @@ class Store:
         experiments: Sequence[str] = (),
     ) -> Iterator[Run]:
         """Yield the runs in these experiments, by default in all of this repository."""
-        if not (self.experiment_id or experiments):
-            return
         experiments, token = [*experiments] or self.experiments(), None
-        while True:
+        while experiments:
             page = self.client.search_runs(experiments, query, view, page_token=token)
             yield from page
             if not page.token:
@@ -163,31 +164,22 @@ class Store:
                     if processes.has_ended(run.data.tags):
                         self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def log_artifacts(self, run: Run, folder: str) -> None:
-        """Log the files in a folder to the place of a run for which `why_no_files` is "".
+    def log_artifacts(self, uri: str, folder: str) -> None:
+        """Log the files in a folder to a place for which `why_not_there` is "".
 
-        The client's own method would ask for the run once more.
+        The client's own method would ask for the place once more.
         """
-        get_artifact_repository(run.info.artifact_uri).log_artifacts(folder)
-
-    def log_model_artifacts(self, model: LoggedModel, folder: str) -> None:
-        """Log the files of a model for which `why_no_model` is ""."""
-        get_artifact_repository(model.artifact_location).log_artifacts(folder)
+        get_artifact_repository(uri).log_artifacts(folder)
 
     def why_no_files(self, run: Run) -> str:
-        """Return why nothing is written to the place of a run's files, or "" if it can be.
+        """Return why nothing is written to the place of a run's files, or "" if it can be."""
+        return self.why_not_there(run.info.artifact_uri, run.info.experiment_id, run.info.run_id)
+
+    def why_not_there(self, uri: str, experiment_id: str, *ids: str) -> str:
+        """Return why nothing is written to the place of a run or a model with such ids, or "".
 
         A server, or a database that somebody has changed, could name any place of this machine.
         """
-        ids = run.info.experiment_id, (run.info.run_id,)
-        return self._why_not_there(run.info.artifact_uri, *ids)
-
-    def why_no_model(self, model: LoggedModel) -> str:
-        """Return the same of a logged model."""
-        ids = model.experiment_id, ("models", model.model_id)
-        return self._why_not_there(model.artifact_location, *ids)
-
-    def _why_not_there(self, uri: str, experiment_id: str, ids: Sequence[str]) -> str:
         if experiment_id not in self._locations:
             found = self.client.get_experiment(experiment_id)
             self._locations[experiment_id] = found.artifact_location
@@ -206,8 +198,7 @@ class Store:
     def url(self, run_id: str = "", table: str = table_view.RESULTS) -> str:
         """Return the address of a row, or of a view of the table: by default all, best first.
 
-        For a file of a row, `run_id` is `<run id>/artifacts/<path>`. The address leads somewhere if
-        the store `is_served`.
+        The address leads somewhere if the store `is_served`.
         """
         start = masked(self.address.rstrip("/"))
         if not self.is_remote:
@@ -218,11 +209,6 @@ class Store:
         return f"{start}/#/{where}workflowType=machine_learning"
 
     @property
-    def is_shared(self) -> bool:
-        """Whether others than this clone may write to it: they have locks of their own."""
-        return self.address != own_address(self.root)
-
-    @property
     def is_served(self) -> bool:
         """Whether a browser reaches it: by its own server, or by a running `dvc-mlflow ui`."""
         return self.is_remote or bool(ui_port.port(self.root, self.address))
@@ -230,10 +216,6 @@ class Store:
     def row_line(self, name: str, run_id: str) -> str:
         """Return the line that says where a row is, or only its name if it is not served."""
         return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
-
-    def table_line(self) -> str:
-        """Return the line that says where all rows are, or how to see them."""
-        return f"all rows: {self.url() if self.is_served else 'run `dvc-mlflow ui`'}"
 
     def show(self, measures: Sequence[str] = ()) -> str:
         """Bring the table up to its newest rows, unless somebody has chosen its columns.
@@ -265,17 +247,10 @@ class Store:
         """Give the experiment a tag; others may give it the same one at the same time."""
         retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
 
-    def _find(self) -> Experiment | None:
-        """Return the experiment if it exists; find a default one by its tag, whatever its name."""
-        for experiment in mlflow.search_experiments(ViewType.ALL) if self._default else ():
-            if experiment.tags.get(DEFAULT) == self._default:
-                self.experiment = experiment.name
-                return experiment
-        return self.client.get_experiment_by_name(self.experiment)
-
     def _create(self, columns: Sequence[str]) -> str:
         """Return the experiment's id; create it if it does not exist, or restore it."""
-        experiment, tags = self._find(), table_view.view_tags(columns)
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        tags = table_view.view_tags(columns)
         if self._default:
             tags[DEFAULT] = self._default
         if experiment is None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from sqlite3 import Error
 from typing import TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -48,7 +49,7 @@ def is_of_store(error: BaseException) -> bool:
 
     If something other than an MLflow server answers, MLflow's client raises any kind of error.
     """
-    if isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError):
+    if isinstance(error, MlflowException | SQLAlchemyError | Error | OSError | ImportError):
         return True
     return is_raised_in("mlflow", error)
 

@@ -20,7 +20,6 @@ from ..pipeline.tags import (
     CHANGED,
     CLONE,
     FOUND_BY,
-    HOST,
     LIVE,
     NAME,
     NAMED,
@@ -28,7 +27,6 @@ from ..pipeline.tags import (
     NOTED,
     PARENT,
     PROCESS,
-    SYSTEM,
     UNREAD,
     WHOLE,
 )
@@ -38,7 +36,7 @@ from .runs import stored_run, whole_text
 from .store import Store
 
 _LONGEST_TAG = 5000  # characters
-_OF_THE_PROCESS = (HOST, CLONE, SYSTEM, PROCESS)
+_OF_THE_PROCESS = (CLONE, PROCESS)
 
 
 class Begun(NamedTuple):

@@ -1,7 +1,7 @@
 """The driver of a sweep: it gives the trials of a grid or a search to Ray, and collects results.
 
-Ray places trials, counts cores and cards, and repeats those of dead nodes, and what a node has failed
-for its own reason.
+Ray places trials, counts cores and cards, and repeats what has failed because a node has died, or
+for another reason of the node's.
 """
 
 import logging
@@ -159,7 +159,9 @@ class _Driver:
                 trial = running.pop(ref)
                 try:
                     why, on = ray.get(ref)
-                except ray.exceptions.RayError as error:  # its nodes have failed, or died, each time
+                except (
+                    ray.exceptions.RayError
+                ) as error:  # its nodes have failed, or died, each time
                     cause = f"{getattr(error, 'cause', error)}".strip().partition("\n")[0]
                     why, on = cause, "each time"
                 if not why:

@@ -177,7 +177,7 @@ def row_content(result: Result) -> RowContent:
         curves={key: sorted(points) for key, points in curves.items()},
         files={path: body for part in parts for path, body in part.files.items()},
         inputs={given.path: given.md5 for part in parts for given in part.inputs},
-        tags={**found.origin, **{k: v for part in parts for k, v in part.tags.items()}},
+        tags={**found.origin, **found.tags},
         time=found.time,
         experiment=experiment_of(result.row_stages),
         chosen=chosen_columns(result.row_stages),

@@ -17,7 +17,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from dvc_mlflow.pipeline.tags import CLONE, HOST, PROCESS, SYSTEM
+from dvc_mlflow.pipeline.tags import CLONE, PROCESS
 from support.clone import contents as contents_of
 from support.clone import environment
 from support.pipelines import SERVED, Repository, Said, evaluate
@@ -139,7 +139,7 @@ def store_copied(project: Repository) -> Path:
 
 
 def _content(client: MlflowClient, row: Run) -> dict[str, Any]:
-    own = {HOST, CLONE, SYSTEM, PROCESS}
+    own = {CLONE, PROCESS}
     points = {
         key: [
             (m.step, m.value, m.timestamp) for m in client.get_metric_history(row.info.run_id, key)

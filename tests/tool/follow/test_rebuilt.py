@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dvc_mlflow.pipeline.tags import CHANGED, KEPT, LIVE, NAMES
+from dvc_mlflow.pipeline.tags import CHANGED, KEPT, LIVE
 from support.following import following, started, wait_for_rows, wait_for_store
 from support.pipelines import Repository, Stages, last, prepare, repository
 from support.rebuilding import contents
@@ -46,9 +46,8 @@ def pipeline(root: Path) -> Repository:
     return project
 
 
-OWN = {LIVE, KEPT, CHANGED, NAMES}
-"""What only a row has that was begun while its stage ran, what keeps its code in this clone, and
-what later commits say."""
+OWN = {LIVE, KEPT, CHANGED}
+"""What only a row has that was begun while its stage ran, and what keeps its code in this clone."""
 
 
 def rows(project: Repository) -> list[dict[str, Any]]:

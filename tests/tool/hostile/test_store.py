@@ -177,7 +177,8 @@ def test_linked_store(place: Place) -> None:
 def test_run_that_is_elsewhere(place: Place) -> None:
     """A run whose files would be elsewhere than its experiment's is not joined."""
     (row,) = place.project.rows()
-    tag(place.project, row.info.run_id, {tags.PROCESS: "1@1"})  # as if its recording was killed
+    dead = f"{row.data.tags[tags.PROCESS].rpartition(' ')[0]} 1@1"
+    tag(place.project, row.info.run_id, {tags.PROCESS: dead})  # as if its recording was killed
     change(place.project, "DELETE FROM tags WHERE key = ?", f"{tags.LOCK}one")
     change(place.project, "UPDATE runs SET artifact_uri = ?", place.outside.as_uri())
     before = place.untouched()

@@ -74,10 +74,6 @@ def test_each_result_is_a_row(long: Repository) -> None:
     assert found[tags.USER] == "A. Uthor"
     assert (row.info.start_time, row.info.end_time) == (1000 * (FIRST + 60 * 3), None)
     assert row.info.status == "FINISHED"
-    assert found[tags.NAMES] == "v1"
-    # The README was added after the result.
-    assert rows["11"].data.tags[tags.NAMES] == "main, v2"
-    assert tags.NAMES not in rows["7"].data.tags
 
 
 def test_nothing_is_recorded_twice(long: Repository) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dvc_mlflow.pipeline.tags import COMMIT, EXPERIMENT, MD5, NAMES, STAGE, tagged
+from dvc_mlflow.pipeline.tags import COMMIT, EXPERIMENT, MD5, STAGE, tagged
 from support.locked import Locked, locked, row
 from support.pipelines import Repository, Stages, evaluate, makes, prepare, train
 from support.promoting import restore, restored
@@ -168,7 +168,7 @@ def test_rows(tmp_path: Path) -> None:
     curve = project.client.get_metric_history(first.info.run_id, "loss")
     assert [(point.step, point.value) for point in curve] == [(0, 9), (2, 1)]
     assert "dvclive/plots/images/seen.png" in project.artifacts(first)
-    assert second.data.tags[NAMES] == "main"
+    assert second.data.tags[COMMIT] == project.git("rev-parse", "HEAD")
     assert third.data.tags[EXPERIMENT] == "wise-wolf"
     assert project.record("--all").out.startswith("nothing to do")
     assert project.record().out.startswith("nothing to do: MLflow has this result")

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dvc_mlflow import processes
-from dvc_mlflow.pipeline.tags import CLONE, HOST, LOCK, PROCESS, SYSTEM
+from dvc_mlflow.pipeline.tags import CLONE, LOCK, PROCESS
 from support.pipelines import Repository, served
 from support.rebuilding import rows_of, started
 
@@ -31,21 +31,20 @@ def test_whose_rows_are_ended(project: Repository) -> None:
     """
     project.record()
     (result,) = project.rows()
-    own = {key: result.data.tags[key] for key in (HOST, CLONE, SYSTEM, PROCESS)}
-    boot, container = own[SYSTEM].split()
+    mine, (host, boot, container, _) = result.data.tags[CLONE], result.data.tags[PROCESS].split()
     pid, at = processes.process(os.getpid()).split("@")
-    own[PROCESS] = "1@1"
     expected = [
-        ("KILLED", own),
-        ("KILLED", own | {SYSTEM: f"another-boot {container}"}),
-        ("KILLED", own | {PROCESS: f"{pid}@1"}),
-        ("KILLED", own | {PROCESS: f"{'9' * 5000}@1"}),
-        ("RUNNING", own | {PROCESS: f"{pid}@{at}"}),
-        ("RUNNING", own | {SYSTEM: f"{boot} pid:[1]"}),
-        ("RUNNING", own | {HOST: "another"}),
-        ("RUNNING", own | {CLONE: "another"}),
-        ("RUNNING", own | {PROCESS: "abc"}),
-        ("RUNNING", {CLONE: own[CLONE]}),
+        ("KILLED", {CLONE: mine, PROCESS: f"{host} {boot} {container} 1@1"}),
+        ("KILLED", {CLONE: mine, PROCESS: f"{host} another-boot {container} {pid}@{at}"}),
+        ("KILLED", {CLONE: mine, PROCESS: f"{host} {boot} {container} {pid}@1"}),
+        ("KILLED", {CLONE: mine, PROCESS: f"{host} {boot} {container} {'9' * 5000}@1"}),
+        ("RUNNING", {CLONE: mine, PROCESS: f"{host} {boot} {container} {pid}@{at}"}),
+        ("RUNNING", {CLONE: mine, PROCESS: f"{host} {boot} pid:[1] 1@1"}),
+        ("RUNNING", {CLONE: mine, PROCESS: f"another {boot} {container} 1@1"}),
+        ("RUNNING", {CLONE: "another", PROCESS: f"{host} {boot} {container} 1@1"}),
+        ("RUNNING", {CLONE: mine, PROCESS: f"{host} {boot} {container} abc"}),
+        ("RUNNING", {CLONE: mine, PROCESS: "1@1"}),
+        ("RUNNING", {CLONE: mine}),
         ("RUNNING", {}),
     ]
     client, experiment = project.client, result.info.experiment_id

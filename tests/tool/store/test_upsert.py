@@ -43,14 +43,15 @@ def row(
     """Return a row of a training, or of a training and its evaluation."""
     results = {RowKey(name): digest for name, digest in (digests or {"train": TRAIN}).items()}
     parts = {name: Part() for name in results}
-    parts[RowKey("train")] = Part(points=[*points], tags={f"{tags.MD5}model.txt": "1" * 32})
+    parts[RowKey("train")] = Part(points=[*points])
     return Row(
         wanted=Wanted(results, at, declared),
         words="rate=2",
         digits=[digest[:7] for digest in reversed(results.values())],
         note=f"**{at.commit[:7]}**",
         time=1_000,
-        tags={f"{tags.LOCK}{name}": digest for name, digest in results.items()},
+        tags={f"{tags.LOCK}{name}": digest for name, digest in results.items()}
+        | {f"{tags.MD5}model.txt": "1" * 32},
         origin={tags.CHANGE: at.commit[:7], tags.USER: "me"},
         params={"rate": "2"},
         parts=parts,
