@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import ProjectError, one_line
 from ..pipeline.keys import (
-    allowed_key,
     base_of,
     file_prefixes,
     keyed_curves,
@@ -14,7 +13,7 @@ from ..pipeline.keys import (
     reads,
 )
 from ..pipeline.numbers import Curve, numbers
-from ..pipeline.row import Input, Part, Point, RowKey
+from ..pipeline.row import Input, Part, Point, RowKey, allowed_key
 from ..pipeline.row_stages import RowStages, as_key
 from ..pipeline.stages import Output, Pipeline, Stage, leads_out, normal, overlap
 from ..project import files

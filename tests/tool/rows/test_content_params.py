@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
-from dvc_mlflow.pipeline.keys import allowed_key
+from dvc_mlflow.pipeline.row import allowed_key
 from dvc_mlflow.pipeline.tags import STAGE
 from support.locked import locked, read, row, trained
 from support.pipelines import Stages, makes, train

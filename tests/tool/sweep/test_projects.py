@@ -85,13 +85,11 @@ def test_search(shared: Shared, tmp_path: Path) -> None:
 
 
 def test_full_disk(shared: Shared, tmp_path: Path) -> None:
-    """What a node with a full disk fails is told with its place, and done by the other one."""
+    """What a node with a full disk fails, another one does."""
     project = writing(tmp_path, shared)
-    with small_disk(shared.folder / "node-0" / tmp_path.name, "2m") as disk:
+    with small_disk(shared.folder / "node-0" / tmp_path.name, "2m"):
         said = project.sweep("-S", "x=1,2")
     check(project, said, 2, 2)
-    why = rf"\(x=\d\) failed on \S+ in .* s, and is tried again: .*No space left.*{disk}"
-    assert len(re.findall(why, said)) == 1
 
 
 def test_full_remote(shared: Shared, tmp_path: Path) -> None:
@@ -99,8 +97,8 @@ def test_full_remote(shared: Shared, tmp_path: Path) -> None:
     project = writing(tmp_path, shared)
     with small_disk(tmp_path / "files", "2m") as disk, patch("dvc_mlflow.sweep.driver._TRIES", 1):
         said = project.sweep("-S", "x=1", check=False)
-        full = rf"^failed: sweep-\w+ \(x=1\): .*DVC remote 'files' \({disk}\): No space left on"
-        assert re.search(full, said, re.M), said
+        full = rf"sweep-\w+ \(x=1\): .*DVC remote 'files' \({disk}\): No space left on .* on \S+$"
+        assert re.search(f"^failed: {full}", said, re.M), said
         assert project.experiments() == []
         n = len((tmp_path / "ran").read_text())
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
@@ -149,7 +147,7 @@ def test_stage_killed(shared: Shared, tmp_path: Path) -> None:
     once += f"    os.mkdir('{tmp_path}/once')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     project = small(tmp_path, {"score.py": once + SCORE}, shared)
     said = project.sweep("-S", "x=1")
-    assert re.search(r" and is tried again: .*score\.py a\.json 1 0, exited with -9 ", said)
+    assert (tmp_path / "once").exists()
     check(project, said, 1, 1)
     said = project.sweep("-S", "x=1", "--metric=a/other", check=False)
     assert said == "dvc-mlflow: --metric: must be one of a/score; received 'a/other'\n"
