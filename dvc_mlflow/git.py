@@ -8,7 +8,7 @@ also those that the environment adds (`GIT_CONFIG_COUNT`).
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -122,18 +122,6 @@ def names(
 ) -> list[str]:
     """Run git, and return what it prints with `-z`, such as paths; raises `ProjectError`."""
     return [name for name in os.fsdecode(git(*arguments, cwd=cwd, env=env)).split("\0") if name]
-
-
-def tree(top: Path, commit: str, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield path, mode and git object of each file of a commit; raises `ProjectError`.
-
-    `top` is the checkout's root, and `path` in it limits them to a file or a folder.
-    """
-    limit = ("--", f":(literal){path}") if path not in ("", ".") else ()
-    for entry in names("ls-tree", "-r", "-z", "--full-tree", commit, *limit, cwd=top):
-        head, _, file = entry.partition("\t")
-        mode, _, blob = head.split()
-        yield file, mode, blob
 
 
 def glob(folder: str, pattern: str) -> str:

@@ -16,8 +16,8 @@ from dvc_data.hashfile.tree import Tree
 
 from .. import work_tree
 from ..errors import masked
-from ..git import ask, tree
-from ..pipeline.stages import Output, leads_out
+from ..git import ask, names
+from ..pipeline.stages import Output
 from .project import Project
 
 SMALL = 1_000_000
@@ -137,42 +137,24 @@ def contents_of(project: Project, output: Output) -> list[tuple[str, Path | byte
 def code_below(project: Project, path: str) -> dict[str, bytes]:
     """Return the files below a folder, or a file, of the checkout or the commit.
 
-    Files that git or DVC ignores and links that lead elsewhere are left out.
+    Files of a folder that git or DVC ignores and links that lead elsewhere are left out.
     """
-    if project.commit:
-        return dict(_committed_code(project, path))
-    fs, start = project.repo.fs, project.absolute(path)
-    files = [start] if fs.isfile(start) else []
-    for folder, folders, names in project.repo.dvcignore.walk(fs, start):
-        folders[:] = [n for n in folders if not _is_ignored(project, f"{fs.join(folder, n)}/")]
-        own = (fs.join(folder, name) for name in sorted(names))
-        files += [file for file in own if not _is_ignored(project, file)]
-    contents = {}
-    for file in files:
-        with suppress(work_tree.RefusedError):
-            contents[project.relative(file)] = work_tree.read(file, project.top)
+    ignores = project.repo.dvcignore.is_ignored_file
+    if not ignores(project.absolute(path)):
+        with suppress(OSError):
+            return {path: project.content(path)}
+    contents, start = dict[str, bytes](), project.in_git(path)
+    # A history asks for thousands of folders that only DVC has, and a list is a process of git.
+    if start and (not project.commit or project.blobs.has(f"{project.commit}:./{start}")):
+        listed = ["ls-files", "-co", "--exclude-standard"]
+        if project.commit:
+            listed = ["ls-tree", "-r", "--name-only", "--full-tree", project.commit]
+        for name in names(*listed, "-z", "--", f":(literal){start}", cwd=project.top):
+            file = posixpath.relpath(name, project.folder or ".")
+            if not (ignores(project.absolute(file)) or "__pycache__" in file.split("/")):
+                with suppress(OSError):
+                    contents[file] = project.content(file)
     return contents
-
-
-def _committed_code(project: Project, path: str) -> Iterator[tuple[str, bytes]]:
-    start = posixpath.normpath(posixpath.join(project.folder, path))
-    is_inside = start != "." and not leads_out(start)
-    # A history asks for thousands of folders that only DVC has, and `git ls-tree` is a process.
-    if is_inside and not project.blobs.has(f"{project.commit}:{start}"):
-        return
-    for file, mode, blob in tree(project.top, project.commit, start):
-        name = posixpath.relpath(file, project.folder or ".")
-        ignored = project.repo.dvcignore.is_ignored_file(project.absolute(name))
-        is_code = mode.startswith("100") and "__pycache__" not in name.split("/")
-        content = project.blobs.read(blob) if is_code and not ignored else None
-        if content is not None:
-            yield name, content
-
-
-def _is_ignored(project: Project, path: str) -> bool:
-    """Whether a path of the checkout is Python's cache, or ignored by git."""
-    is_cache = posixpath.basename(path.rstrip("/")) == "__pycache__"
-    return is_cache or bool(project.repo.scm.is_ignored(path))
 
 
 def cache_stamp(project: Project) -> str:
