@@ -6,7 +6,6 @@ import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -31,19 +30,17 @@ class _Repo(Repo):
     """DVC's project at a root, with settings that need not be its own."""
 
     def __init__(self, root: str, settings_of: Path | None) -> None:
-        self._settings_of = settings_of
+        folder = f"{settings_of or root}/.dvc"
+        self._settings = Config(folder)
+        self._settings["cache"].setdefault("dir", f"{folder}/cache")
         # DVC would take a folder that looks like a bare repository for one. And git has commits,
         # whatever DVC is told.
         super().__init__(root, scm=git_at(checkout(Path(root))))
 
-    @cached_property
+    @property
     def config(self) -> Config:
-        """The settings, also after DVC has dropped them, as it does whenever it takes its lock."""
-        if self._settings_of is None:
-            return super().config
-        found = Config(f"{self._settings_of}/.dvc")
-        found["cache"].setdefault("dir", f"{self._settings_of}/.dvc/cache")
-        return found
+        """The settings of today, also at a commit, whose own could name programs."""
+        return self._settings
 
     def _ignore(self) -> None:
         """Write no .gitignore."""
@@ -115,7 +112,6 @@ class Project:
                 switched.callback(setattr, self, name, getattr(self, name))
                 setattr(self, name, now)
             if revision:
-                config = self.repo.config  # the remotes and the cache of today
                 # Another library for git, once used, would decide what git ignores in the checkout.
                 switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)
                 with errors_reported():
@@ -124,7 +120,6 @@ class Project:
                     except ValueError:  # from an older library for git
                         raise ProjectError(f"unknown Git revision {revision!r}") from None
                     _read_by_git(self.repo.fs, self.blobs)
-                self.repo.__dict__["config"] = config
             yield self.commit
 
     def content(self, path: str, cached: str = "") -> bytes:
