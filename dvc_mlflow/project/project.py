@@ -16,7 +16,6 @@ from dvc.repo import Repo
 from dvc.scm import SCM
 
 from .. import work_tree
-from ..errors import ProjectError
 from ..git import Blobs, checkout, glob, names
 from ..pipeline.stages import leads_out
 from ..place import folder_of
@@ -96,10 +95,6 @@ class Project:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close DVC's databases, and end `git cat-file`."""
         self.repo.close()
         self.blobs.close()
 
@@ -107,18 +102,14 @@ class Project:
     def at(self, revision: str) -> Iterator[str]:
         """Read from a commit in the block, or from the checkout if it is ""; yield its hash."""
         with ExitStack() as switched:
-            now: Any
-            for name, now in {"commit": "", "locks": None, "_dvc_files": {}}.items():
-                switched.callback(setattr, self, name, getattr(self, name))
-                setattr(self, name, now)
+            own = {"commit": "", "locks": None, "_dvc_files": {}}
+            switched.callback(vars(self).update, {name: vars(self)[name] for name in own})
+            vars(self).update(own)
             if revision:
                 # Another library for git, once used, would decide what git ignores in the checkout.
                 switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)
                 with errors_reported():
-                    try:
-                        self.commit = switched.enter_context(self.repo.switch(revision))
-                    except ValueError:  # from an older library for git
-                        raise ProjectError(f"unknown Git revision {revision!r}") from None
+                    self.commit = switched.enter_context(self.repo.switch(revision))
                     _read_by_git(self.repo.fs, self.blobs)
             yield self.commit
 
@@ -191,10 +182,7 @@ class Project:
 
     def absolute(self, path: str) -> str:
         """Return a path as DVC has it, in the checkout or the commit."""
-        if posixpath.isabs(path):
-            return path
-        joined = self.repo.fs.join(self.repo.root_dir, *path.split("/"))
-        return posixpath.normpath(str(joined))
+        return posixpath.normpath(posixpath.join(self.repo.root_dir, path))
 
 
 def _check_own_files(root: str, top: Path) -> None:
