@@ -1,9 +1,7 @@
 """A project as commits have it, one after another; DVC reads dvc.yaml only if it has changed."""
 
-import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache
 from typing import Any, Self
 
 from dvc.dependency import ParamsDependency
@@ -14,10 +12,10 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.meta import Meta
 from voluptuous import Schema
 
-from ..errors import ProjectError
+from ..errors import one_line
 from ..pipeline.stages import Pipeline
-from .definitions import read_pipeline, stages_with_locks
-from .dvc_errors import errors_reported, parse
+from .definitions import read_pipeline, stages_in, stages_with_locks
+from .dvc_errors import errors_reported
 from .project import Project, git_at
 
 
@@ -37,11 +35,10 @@ class ProjectAt:
     def __exit__(self, *_: object) -> None:
         self.leave()
 
-    def at(self, commit: str, definitions: object, locks: Mapping[str, str]) -> Pipeline:
+    def at(self, commit: str, definitions: object) -> Pipeline:
         """Return the pipeline of a commit; raises `ProjectError`.
 
-        Commits with equal `definitions` differ at most in their dvc.lock; `locks` are these files'
-        git objects, by path in the repository.
+        Commits with equal `definitions` differ at most in their dvc.lock.
         """
         project = self._project
         if definitions != self._definitions or not project.commit:
@@ -50,14 +47,10 @@ class ProjectAt:
             with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
                 self._stages = [*stages_with_locks(project)]
             self._definitions = definitions
-        entries = {}
-        for path, blob in locks.items():
-            name = posixpath.relpath(path, project.folder or ".")
-            text = (project.blobs.read(blob) or b"").decode(errors="replace")
-            entries[name] = stages_in(text, name)
-        project.commit, project.locks = commit, entries
+        project.commit = commit
+        texts = {lock: project.text(lock) or "" for lock in {lock for _, lock in self._stages}}
         for stage, lock in self._stages:
-            fill(stage, entries.get(lock, {}).get(stage.name), lock)
+            fill(stage, stages_in(texts[lock], lock).get(stage.name), lock)
         return read_pipeline(project)
 
     @contextmanager
@@ -88,28 +81,15 @@ class ProjectAt:
         self._opened.close()
 
 
-@lru_cache(16)
-def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
-    """Return the stages in a lock; raises `ProjectError`. Nobody may change what is returned."""
-    try:
-        content = parse(text, lock) or {}
-        return dict(content.get("stages") or {})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ProjectError(f"{lock}: {error}") from None
-
-
 def fill(stage: Any, entry: Mapping[str, Any] | None, lock: str) -> None:
     """Give a stage the hashes in its entry of a lock, and no others."""
     for item in (*stage.deps, *stage.outs):
         item.hash_info, item.obj = HashInfo(), None
         if not isinstance(item, ParamsDependency):
             item.meta, item.files = Meta(), None
-    try:
+    with one_line(f"{lock}: the entry of {stage.name} cannot be read"):
         stage.cmd_changed = entry is not None and entry.get("cmd") != stage.cmd
         StageLoader.fill_from_lock(stage, entry)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ProjectError(f"{lock}: the entry of {stage.name} cannot be read ({what})") from None
 
 
 @contextmanager

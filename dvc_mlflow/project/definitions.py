@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from dvc.stage import Stage as DvcStage
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.meta import Meta
 
-from ..errors import ProjectError
+from ..errors import ProjectError, one_line
 from ..pipeline.numbers import flatten
 from ..pipeline.stages import (
     Dependency,
@@ -106,6 +107,20 @@ def lock_of(project: Project, stage: Any) -> str:
     return f"{posixpath.splitext(project.relative(stage.path))[0]}.lock"
 
 
+def locked_entry(project: Project, stage: Any) -> Any:
+    """Return what dvc.lock has of one of DVC's stages, or None."""
+    lock = lock_of(project, stage)
+    return stages_in(project.text(lock) or "", lock).get(stage.name)
+
+
+@lru_cache(16)
+def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
+    """Return the stages in a lock; raises `ProjectError`. Nobody may change what is returned."""
+    with one_line(lock):
+        content = parse(text, lock) or {}
+        return dict(content.get("stages") or {})
+
+
 def template_files(project: Project) -> Iterator[Path]:
     """Yield the files whose values dvc.yaml can insert, whether they exist or not."""
     for stage in project.repo.index.stages:
@@ -191,9 +206,7 @@ def _is_locked(project: Project, stage: Any, outs: Sequence[Output]) -> bool:
         return any(out.md5 for out in outs)
     if not hasattr(stage, "name"):  # a .dvc file is its own lock
         return True
-    if project.locks is not None:
-        return stage.name in project.locks.get(lock_of(project, stage), {})
-    return stage.name in (project.dvc_file(stage.path).lockfile_contents or {}).get("stages", {})
+    return locked_entry(project, stage) is not None
 
 
 def _item_values(project: Project, stage: Any, group: str, item: str) -> dict[str, Any]:
@@ -206,10 +219,8 @@ def _item_values(project: Project, stage: Any, group: str, item: str) -> dict[st
 
 def _params_of(project: Project, dep: Any) -> Params:
     path = project.path_of(dep)
-    try:
+    with one_line(f"params {path}"):
         return Params(path, tuple(dep.params), flatten(dep.hash_info.value or {}))
-    except ValueError as error:
-        raise ProjectError(f"params {path}: {error}") from None
 
 
 def _dependency(project: Project, dep: Any, trie: Any, data: Sequence[str]) -> Dependency:
@@ -298,7 +309,5 @@ def _params_at_top(project: Project, file: str) -> Iterator[Params]:
     for own in project.repo.index._params.get(file, ()):
         path = project.beside(file, str(own))
         if (text := project.text(path)) is not None:
-            try:
+            with one_line(f"params {path}"):
                 yield Params(path, (), flatten(parse(text, path) or {}))
-            except ValueError as error:
-                raise ProjectError(f"params {path}: {error}") from None

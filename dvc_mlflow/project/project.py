@@ -78,8 +78,6 @@ class Project:
         self.blobs = Blobs(self.top)
         self.commit = ""
         """The commit that is read, or "" for the checkout."""
-        self.locks: dict[str, dict[str, Any]] | None = None
-        """What the locks have, by path and stage, if DVC has not read them."""
         self.outs: dict[str, Any] = {}
         """DVC's outputs, by path."""
         self.versions: dict[tuple[str, str], dict[str, str]] = {}
@@ -102,9 +100,8 @@ class Project:
     def at(self, revision: str) -> Iterator[str]:
         """Read from a commit in the block, or from the checkout if it is ""; yield its hash."""
         with ExitStack() as switched:
-            own = {"commit": "", "locks": None, "_dvc_files": {}}
-            switched.callback(vars(self).update, {name: vars(self)[name] for name in own})
-            vars(self).update(own)
+            switched.callback(vars(self).update, commit=self.commit, _dvc_files=self._dvc_files)
+            self.commit, self._dvc_files = "", {}
             if revision:
                 # Another library for git, once used, would decide what git ignores in the checkout.
                 switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)

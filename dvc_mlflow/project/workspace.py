@@ -10,8 +10,7 @@ from dvc.dependency import ParamsDependency
 from .. import work_tree
 from ..errors import ProjectError
 from ..pipeline.stages import is_below
-from .at_commits import stages_in
-from .definitions import dvc_stage, lock_of, stages_with_locks
+from .definitions import dvc_stage, locked_entry, stages_with_locks
 from .dvc_errors import errors_reported
 from .project import Project
 from .rwlock import held_by
@@ -54,9 +53,7 @@ def is_busy(project: Project) -> bool:
 
 def entry_of(project: Project, name: str) -> object:
     """Return what dvc.lock has of a stage, or None."""
-    stage = dvc_stage(project, name)
-    lock = lock_of(project, stage)
-    return stages_in(project.text(lock) or "", lock).get(stage.name)
+    return locked_entry(project, dvc_stage(project, name))
 
 
 def is_as_locked(project: Project, name: str) -> bool:

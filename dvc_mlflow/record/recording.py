@@ -153,7 +153,7 @@ class Recording:
                 self._past.leave()
                 read_pipeline(self._project)  # its files are again those of the checkout
             else:
-                self._past.at(snapshot.commit, snapshot.definitions, snapshot.locks)
+                self._past.at(snapshot.commit, snapshot.definitions)
             self._add(entry.result)
         self._send()
 

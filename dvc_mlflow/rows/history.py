@@ -83,7 +83,7 @@ def history_of(
         states = [each for each in states if _can_have(project, each, of)]
     for snapshot in progress(states):
         try:
-            pipeline = past.at(snapshot.commit, snapshot.definitions, snapshot.locks).set_as(now)
+            pipeline = past.at(snapshot.commit, snapshot.definitions).set_as(now)
         except ProjectError as error:
             # The same text for all commits with this error.
             why = re.sub(r" in revision '\w+'|; `dvc status` says more", "", f"{error}")

@@ -18,7 +18,7 @@ from ..pipeline.row import DIGITS, UNCOMMITTED, RowKey
 from ..pipeline.row_stages import divided
 from ..pipeline.stages import normal
 from ..pipeline.tags import as_text
-from ..project.at_commits import stages_in
+from ..project.definitions import stages_in
 from ..project.experiment_names import is_generated
 from .commits import EXPERIMENTS
 from .kept_trees import REFS
