@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from posixpath import normpath
 from typing import Any
 
@@ -13,9 +12,9 @@ from dvc.lock import LockError
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import get_hydra_sweeps, to_hydra_overrides
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
-from ..errors import ProjectError, masked
+from ..errors import masked, one_line
+from ..pipeline.numbers import flatten
 from .dvc_errors import parse
 from .project import Project
 
@@ -28,12 +27,8 @@ _NOT_IN_KEY = re.compile(r"\b(size|nfiles)\b")
 
 
 def grid(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each point, in the order of `dvc exp run --queue`.
-
-    Raises `ProjectError`.
-    """
-    with _overrides_reported():
-        points = get_hydra_sweeps(to_path_overrides(overrides))
+    """Return the overrides of each point, in the order of `dvc exp run --queue`."""
+    points = get_hydra_sweeps(to_path_overrides(overrides))
     return [
         [text if file == PARAMS else f"{file}:{text}" for file in point for text in point[file]]
         for point in points
@@ -41,31 +36,15 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def parsed(override: str) -> tuple[str, Override]:
-    """Return the params file of an override, and how Hydra reads it; raises `ProjectError`."""
-    with _overrides_reported():
-        ((file, texts),) = to_path_overrides([override]).items()
-        return normpath(file), to_hydra_overrides(texts)[0]
+    """Return the params file of an override, and how Hydra reads it."""
+    ((file, texts),) = to_path_overrides([override]).items()
+    return normpath(file), to_hydra_overrides(texts)[0]
 
 
 def value(project: Project, file: str, key: str) -> Any:
     """Return a param's value in a params file, or None if it has none; raises `ProjectError`."""
-    if (text := project.text(file)) is None:
-        raise ProjectError(f"{file}: there is no such params file")
-    try:
-        content = parse(text, file)
-    except ValueError as error:
-        raise ProjectError(f"{file}: {error}") from None
-    for part in key.split("."):
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
-
-
-@contextmanager
-def _overrides_reported() -> Iterator[None]:
-    try:
-        yield
-    except (DvcException, HydraException, ValueError) as error:
-        raise ProjectError(f"{error.__cause__ or error}") from None
+    with one_line(file):
+        return flatten(parse(project.content(file).decode(), file)).get(key)
 
 
 def uses_run_cache(overrides: Sequence[str]) -> bool:

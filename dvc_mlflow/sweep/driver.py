@@ -18,9 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-
-from ..errors import ProjectError, StoreError, ToolError
+from ..errors import ProjectError, StoreError, ToolError, one_line
 from ..git import git, text
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import address, artifacts_folder, main_repository
@@ -44,16 +42,13 @@ def sweep(project: Project, arguments: Namespace) -> bool:
     commit = text("rev-parse", "HEAD")
     what = [commit, project.folder, sorted(arguments.set_param), arguments.n and arguments.metric]
     title = f"{arguments.name or ('search' if arguments.n else 'grid')}-{digest(what)}"
-    try:
+    with one_line(" ".join(f"'{override}'" for override in arguments.set_param)):
         if arguments.n:
             from .study import Search  # Optuna is slow
 
             source: Any = Search(project, commit, arguments, title)
         else:
             source = Grid(commit, project.folder, arguments.set_param)
-    except (ProjectError, HydraException, ValueError) as error:
-        shown = " ".join(f"'{override}'" for override in arguments.set_param)
-        raise ToolError(f"{shown}: {error}") from None
     remote = Remote(project)
     order = _order(project, remote, commit, title, arguments)
     results = Results(project, remote, order["refs"], title)
