@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from inspect import signature
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ class Remote:
         An entry's outputs that git keeps are pushed as well, because other clones would reject it
         without them. For a process of its own: DVC's logs are changed.
         """
-        repo, causes = self._repo, _Causes()
+        # DVC's transfers only log what has failed.
+        repo, logger, causes = self._repo, logging.getLogger("dvc_data"), BufferingHandler(10**6)
+        logger.setLevel(logging.ERROR)
+        logger.addHandler(causes)
         with self._named():
             try:
                 repo.push()
@@ -90,7 +94,8 @@ class Remote:
                     for objects in cache.get_used_objs(new).values():
                         repo.cloud.push(objects)
             except FileTransferError as error:
-                raise next(iter(causes.errors), error) from None
+                logged = (record.exc_info[1] for record in causes.buffer if record.exc_info)
+                raise next(filter(None, logged), error) from None
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -102,18 +107,3 @@ class Remote:
         except Exception as error:
             said = getattr(error, "strerror", None) or blame(error)[1]  # without its files
             raise ProjectError(f"{self.place}: {said}") from None
-
-
-class _Causes(logging.Handler):
-    """Keeps the errors that DVC's transfers only log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.errors: list[BaseException] = []
-        logger = logging.getLogger("dvc_data")
-        logger.setLevel(logging.ERROR)
-        logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1]:
-            self.errors.append(record.exc_info[1])
