@@ -12,7 +12,7 @@ from gto.exceptions import GTOException
 from gto.registry import GitRegistry
 from gto.tag import find, index_tag, parse_name
 
-from ..errors import ProjectError, is_raised_in
+from ..errors import one_line
 from ..git import text
 
 
@@ -55,7 +55,7 @@ def read_artifacts(top: Path) -> dict[str, Artifact]:
                 try:
                     index_tag(state.find_artifact(name, create_new=True), tag)
                 except GTOException as error:
-                    problems[name] = f"{tag.name}: {_line(error)}"
+                    problems[name] = f"{tag.name}: {' '.join(f'{error}'.split())[:300]}"
         return {
             name: Artifact([], {}, problems[name]) if name in problems else _artifact(found)
             for name, found in sorted(state.artifacts.items())
@@ -114,15 +114,5 @@ def _artifact(artifact: Any) -> Artifact:
 @contextmanager
 def _opened(top: Path) -> Iterator[GitRegistry]:
     """Open the registry of a checkout, and turn GTO's errors into `ProjectError`."""
-    try:
-        with GitRegistry.from_url(top) as registry:
-            yield registry
-    except Exception as error:
-        if not (isinstance(error, GTOException) or is_raised_in("gto", error)):
-            raise  # a bug of the tool
-        raise ProjectError(f"GTO, git's model registry: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    said = getattr(error, "message", "") or f"{error}" or type(error).__name__
-    return " ".join(said.split())[:300]
+    with one_line("GTO, git's model registry"), GitRegistry.from_url(top) as registry:
+        yield registry
