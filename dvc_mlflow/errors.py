@@ -42,6 +42,8 @@ def one_line(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(masked(f"{error}").split())[:300]
+        if isinstance(error, RecursionError):
+            said = "it is nested too deeply"
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise ProjectError(f"{what}: {kind}{said}".rstrip(": ")) from error
 

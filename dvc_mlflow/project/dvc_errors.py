@@ -26,8 +26,6 @@ def errors_reported() -> Iterator[None]:
         except CycleError as error:
             way = " -> ".join(error.args[1])
             raise ProjectError(f"stages depend on one another: {way}") from None
-        except RecursionError:
-            raise ProjectError("dvc.yaml, or what it reads, is nested too deeply") from None
         except (DvcException, SCMError, OSError) as error:
             raise ProjectError(masked(_text(error))) from None
 
@@ -54,16 +52,15 @@ def _details(error: Any) -> str:
 
 
 def parse(text: str, path: str) -> Any:
-    """Return the content of a params, metrics or DVC file as DVC reads it; raises `ValueError`."""
+    """Return the content of a params, metrics or DVC file as DVC reads it.
+
+    DVC's parsers raise what they like: `MemoryError`, `TypeError`, …; callers use `one_line`.
+    """
     try:
         content = PARSERS[posixpath.splitext(path)[1].lower()](text, path)
     except ParseError as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise ValueError(cause[:200]) from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except Exception as error:  # its parsers raise what they like: `MemoryError`, `TypeError`, …
-        raise ValueError(f"{type(error).__name__}: {error}"[:200].rstrip(": ")) from None
     if "*" in text and _unfolded(content, {}) > _MOST:
         raise ValueError(f"its aliases unfold to more than {_MOST:,} values")
     is_zero = not content and re.fullmatch(r"0+(\.0*)?", text.strip())
