@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Self
+from typing import Any
 
 from dvc.dependency import ParamsDependency
 from dvc.dvcfile import Lockfile, ProjectFile, SingleStageFile
@@ -20,7 +20,7 @@ from .project import Project, git_at
 
 
 class ProjectAt:
-    """The project at any commit; in its block, the project is at the one that was read last."""
+    """The project at any commit; until `close`, the project is at the one that was read last."""
 
     def __init__(self, project: Project) -> None:
         self._project, self._opened = project, ExitStack()
@@ -29,12 +29,6 @@ class ProjectAt:
         self._stages: list[tuple[Any, str]] = []
         """DVC's stages in a dvc.yaml, each with the path of its lock."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
     def at(self, commit: str, definitions: object) -> Pipeline:
         """Return the pipeline of a commit; raises `ProjectError`.
 
@@ -42,7 +36,7 @@ class ProjectAt:
         """
         project = self._project
         if definitions != self._definitions or not project.commit:
-            self.leave()
+            self.close()
             self._opened.enter_context(project.at(commit))
             with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
                 self._stages = [*stages_with_locks(project)]
@@ -75,7 +69,7 @@ class ProjectAt:
         finally:
             Index.from_file = from_file
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Let the project be at the checkout again."""
         self._definitions = None
         self._opened.close()

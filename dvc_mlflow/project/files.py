@@ -174,20 +174,16 @@ def tree_of(project: Project, out: Any) -> Any:
     if not project.commit:
         if not project.is_inside(out.fs_path):
             return None
+        where = (out.local_cache, out.fs_path, out.fs, out.hash_name)
+        how = {"ignore": out.dvcignore, "dry_run": True, "no_progress_bar": True}
         with suppress(*_UNREADABLE):
-            if (tree := hash_of(out)).hash_info == out.hash_info:
+            if (tree := out._build(*where, **how)[2]).hash_info == out.hash_info:
                 return tree
         if out.use_cache:
             return None
     folder = project.path_of(out)
     files = {posixpath.relpath(p, folder): body for p, body in code_below(project, folder).items()}
     return _listed(files, out.hash_info.value, out.hash_name)
-
-
-def hash_of(item: Any) -> Any:
-    """Return what DVC reads of a file or folder of the checkout: its hash, and a folder's files."""
-    where = (item.local_cache, item.fs_path, item.fs, item.hash_name)
-    return item._build(*where, ignore=item.dvcignore, dry_run=True, no_progress_bar=True)[2]
 
 
 def _place(project: Project, out: Any, file: File) -> Path | None:

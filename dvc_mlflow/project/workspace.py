@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ def is_as_locked(project: Project, name: str) -> bool:
     """
     with errors_reported():
         outs = dvc_stage(project, name).outs
-        there = (out for out in outs if out.hash_info and out.exists)
-        return sum(1 for out in there if out.hash_info == out.get_hash()) == len(outs)
+        return all(o.hash_info and o.exists and o.hash_info == o.get_hash() for o in outs)
 
 
 def inputs_written(project: Project, name: str, since: int, until: int) -> list[str]:
@@ -80,8 +80,9 @@ def inputs_written(project: Project, name: str, since: int, until: int) -> list[
             is_here = dep.fs.protocol == "local" and not isinstance(dep, ParamsDependency)
             for file in _files_below(project, dep) if is_here else ():
                 is_own = any(is_below(out, file) for out in outs)
-                if not is_own and since + _COARSE < _changed_at(file) < until:
-                    written.append(project.relative(file))
+                with suppress(OSError):  # it can have gone
+                    if not is_own and since + _COARSE < Path(file).stat().st_mtime_ns < until:
+                        written.append(project.relative(file))
     return written
 
 
@@ -93,14 +94,6 @@ def _files_below(project: Project, dep: Any) -> Iterator[str]:
     for folder, folders, names in project.repo.dvcignore.walk(dep.fs, dep.fs_path):
         folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
         yield from (dep.fs.join(folder, name) for name in names if not name.startswith("."))
-
-
-def _changed_at(file: str) -> int:
-    """Return when a file was written, in ns since 1970; 0 if it is not there."""
-    try:
-        return Path(file).stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def files_to_keep(project: Project) -> tuple[frozenset[Path], frozenset[Path], list[Path]]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ class Recording:
 
     def record_commits(self, commits: Commits) -> None:
         """Record the results of commits; raises `ToolError`."""
-        with self._past:
+        with closing(self._past):
             now = pipeline_now(self._project)
             history = history_of(self._project, self._past, commits, now, _with_bar)
             entries = history.results()
@@ -110,7 +111,7 @@ class Recording:
             head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
             commits = committed(top, state.commit) if head else Commits([])
             now = pipeline_now(self._project) if state.commit else state.pipeline
-            with self._past:
+            with closing(self._past):
                 history = history_of(self._project, self._past, commits, now, iter, of=state)
                 self._record([one for one in history.results() if is_wanted(one.result)])
         self._show()
@@ -150,7 +151,7 @@ class Recording:
         """Read the rows of results, and write them."""
         for entry in entries:
             if (snapshot := entry.snapshot) is None:
-                self._past.leave()
+                self._past.close()
                 read_pipeline(self._project)  # its files are again those of the checkout
             else:
                 self._past.at(snapshot.commit, snapshot.definitions)
