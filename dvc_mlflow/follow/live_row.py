@@ -23,7 +23,7 @@ from ..record.begun import opened_by_script
 from ..rows.content import params_of
 from ..rows.description import description, ended
 from ..rows.name import words
-from ..rows.result import Result, chosen_columns, experiment_of
+from ..rows.result import Result, table_of
 from ..rows.row_of import origin_tags
 from ..store.run_data import comparable, log, stored
 from ..store.store import ExperimentStores, Store
@@ -214,8 +214,7 @@ class LiveRow:
 
     @contextmanager
     def _locked(self) -> Iterator[Store]:
-        row_stages = self._result.row_stages
-        store = self._stores.of(experiment_of(row_stages), chosen_columns(row_stages))
+        store = self._stores.of(*table_of(self._result.row_stages))
         with store.lock(), store.errors_reported():
             yield store
 

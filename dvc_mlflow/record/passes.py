@@ -15,7 +15,7 @@ from ..pipeline.tags import HISTORY
 from ..place import own_folder
 from ..project.files import cache_stamp
 from ..project.project import Project
-from ..rows.commits import Commits, committed, everything, named_experiments
+from ..rows.commits import Commits, committed, named_experiments
 from ..rows.result import pipeline_now
 from ..store.store import Store, exists
 from .recording import Options, Recording
@@ -87,7 +87,7 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
     return {
         "store": _store(project, root),
         "declared": digest_of(stages),
-        "tips": [*everything(project.top).starts],
+        "tips": [*committed(project.top, rows=True).starts],
         # `git fetch --unshallow` brings commits below the same tips.
         "shallow": ask("rev-parse", "--is-shallow-repository", cwd=project.top),
         # While rows lack files, DVC's cache can get them.

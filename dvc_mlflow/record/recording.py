@@ -16,10 +16,10 @@ from ..project.at_commits import ProjectAt
 from ..project.definitions import read_pipeline
 from ..project.project import Project
 from ..rows import kept_trees
-from ..rows.commits import Commits, Snapshot, committed, has_lock
+from ..rows.commits import Commits, Snapshot, committed
 from ..rows.content import fetch
 from ..rows.history import FoundResult, history_of
-from ..rows.result import Result, State, chosen_columns, experiment_of, pipeline_now
+from ..rows.result import Result, State, pipeline_now, table_of
 from ..rows.row_of import row_of, wanted
 from ..store.runs import find_run
 from ..store.store import ExperimentStores, Store
@@ -105,15 +105,14 @@ class Recording:
         """
         self.results, top = [each for each in state.results() if is_wanted(each)], self._project.top
         self.reasons = state.reasons
-        is_committed = bool(state.commit) or has_lock(top, self._project.folder)
-        lacking = [each for each in self.results if self._lacks(each, is_committed=is_committed)]
-        if lacking:
+        if [each for each in self.results if self._lacks(each, can_rise=True)]:
             head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
             commits = committed(top, state.commit) if head else Commits([])
             now = pipeline_now(self._project) if state.commit else state.pipeline
             with closing(self._past):
                 history = history_of(self._project, self._past, commits, now, iter, of=state)
-                self._record([one for one in history.results() if is_wanted(one.result)])
+                found = [one for one in history.results() if is_wanted(one.result)]
+                self._record([one for one in found if self._lacks(one.result)])
         self._show()
 
     def is_new(self, result: Result) -> bool:
@@ -128,16 +127,15 @@ class Recording:
                 yield store, where.has
 
     def _store(self, result: Result) -> Store:
-        row_stages = result.row_stages
-        return self.stores.of(experiment_of(row_stages), chosen_columns(row_stages))
+        return self.stores.of(*table_of(result.row_stages))
 
     def _find(self, result: Result) -> tuple[Store, Match]:
         store = self._store(result)
         with store.errors_reported():
             return store, find_run(store, result.digests)
 
-    def _lacks(self, result: Result, *, is_committed: bool = False) -> bool:
-        """Whether the store lacks something of a result, or the commit that has it."""
+    def _lacks(self, result: Result, *, can_rise: bool = False) -> bool:
+        """Whether the store lacks something of a result, or knows no commit that has it."""
         store, where = self._find(result)
         if (has := where.has) is None or has.is_live:
             return True
@@ -145,7 +143,7 @@ class Recording:
             left = Written("deleted", has.name, has.run_id, [*result.digests])
             self.written += [(store, left)] if (store, left) not in self.written else []
             return False
-        return has.lacks(wanted(result)) or (is_committed and has.standing.rank < 2)
+        return has.lacks(wanted(result)) or (can_rise and has.standing.rank < 2)
 
     def _record(self, entries: Iterable[FoundResult]) -> None:
         """Read the rows of results, and write them."""

@@ -61,17 +61,17 @@ class _Commit(NamedTuple):
     subject: str
 
 
-def everything(top: Path) -> Commits:
-    """Return all commits of HEAD, branches, tags, experiments and rows."""
-    return _of_refs(top, (*_NAMED, EXPERIMENTS, REFS))
-
-
-def committed(top: Path, commit: str = "") -> Commits:
+def committed(top: Path, commit: str = "", *, rows: bool = False) -> Commits:
     """Return the commits of HEAD, branches, tags and experiments, and one more.
 
-    A row's own commit has the outputs of that row only, so it is not asked for other results.
+    A row's own commit has the outputs of that row only, so only if all is recorded, that of `rows`
+    are among them.
     """
-    return _of_refs(top, (*_NAMED, EXPERIMENTS), commit)
+    kinds = (*_NAMED, EXPERIMENTS, *((REFS,) if rows else ()))
+    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
+    refs_by_commit = _refs_by_commit(top).items()
+    named = [c for c, refs in refs_by_commit if any(ref.startswith(kinds) for ref in refs)]
+    return Commits([*dict.fromkeys(filter(None, [head, commit, *named]))])
 
 
 def between(top: Path, range_: str) -> Commits:
@@ -88,13 +88,6 @@ def named_experiments(folder: Path) -> dict[str, str]:
     lines = ask("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS, cwd=folder)
     found = (line.split(" ", 1) for line in lines.splitlines())
     return {commit: ref.rpartition("/")[2] for commit, ref in found if is_experiment(ref)}
-
-
-def has_lock(top: Path, folder: str) -> bool:
-    """Whether the project in a folder has a dvc.lock, and git's HEAD has each as it is here."""
-    locks = glob(folder, "**/dvc.lock")
-    is_there = bool(ask("ls-files", "--", locks, cwd=top))
-    return is_there and not ask("status", "--porcelain", "--", locks, cwd=top)
 
 
 def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapshot]:
@@ -206,14 +199,6 @@ def _log(top: Path, starts: bytes) -> Iterator[_Commit]:
     fields = iter(os.fsdecode(git("log", *options, cwd=top, text=starts)).split("\0"))
     for commit, tree, author, time, parents, subject in zip(*[fields] * 6, strict=False):
         yield _Commit(commit, tree, author, int(time), parents.split(), subject)
-
-
-def _of_refs(top: Path, kinds: tuple[str, ...], commit: str = "") -> Commits:
-    """Return the commits of HEAD and of these kinds of refs, and one more."""
-    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
-    refs_by_commit = _refs_by_commit(top).items()
-    named = [c for c, refs in refs_by_commit if any(ref.startswith(kinds) for ref in refs)]
-    return Commits([*dict.fromkeys(filter(None, [head, commit, *named]))])
 
 
 def _refs_by_commit(top: Path) -> dict[str, list[str]]:

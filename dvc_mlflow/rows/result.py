@@ -116,21 +116,17 @@ def state_of(
     return State(project, pipeline, stages, digests, reasons, origin)
 
 
-def experiment_of(row_stages: RowStages) -> str:
-    """Return the name of a row's experiment, or "" for the project's default one."""
-    stages = [*row_stages.members.values(), *row_stages.scope()]
-    given = [stage.settings.experiment for stage in stages]
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
-
-
-def chosen_columns(row_stages: RowStages) -> list[str]:
-    """Return the columns that dvc.yaml chooses for the table of a row, best first."""
-    given = [column for stage in row_stages.members.values() for column in stage.settings.columns]
-    return list(dict.fromkeys(given))
+def table_of(row_stages: RowStages) -> tuple[str, list[str]]:
+    """Return a row's experiment ("": the default one), and the columns that dvc.yaml chooses."""
+    members = [*row_stages.members.values()]
+    given = [stage.settings.experiment for stage in (*members, *row_stages.scope())]
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or next(filter(None, given), "")
+    columns = [column for stage in members for column in stage.settings.columns]
+    return experiment, list(dict.fromkeys(columns))
 
 
 def first_table(project: Project) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result."""
     pipeline = read_pipeline(project)
     found = divided(pipeline, recorded(pipeline))
-    return (experiment_of(found[0]), chosen_columns(found[0])) if found else ("", [])
+    return table_of(found[0]) if found else ("", [])

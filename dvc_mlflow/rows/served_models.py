@@ -1,6 +1,5 @@
 """The models of a result as MLflow serves them; nothing of the user's is imported."""
 
-import hashlib
 import json
 import posixpath
 import re
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from ..errors import ModelError
 from ..pipeline.row import NO_MODEL, Part, RowKey, ServedModel
 from ..pipeline.stages import Model, Output
-from ..project.files import code_below, contents_of, files_of
+from ..project.files import code_below, content_md5, contents_of, files_of
 from ..project.project import Project
 from .result import Result
 
@@ -50,14 +49,14 @@ def served(
         return None
     loader = Loader({}, []) if is_package else loader or loader_of(project, model)
     made_of = [model.loader_module, loader.requirements, dict(model.signature)]
-    digests = {path: _md5(content) for path, content in loader.code.items()}
+    digests = {path: content_md5(content) for path, content in loader.code.items()}
     contents = contents_of(project, output)
     if contents is None:
         raise ModelError(NO_MODEL)
     return ServedModel(
         model=model,
         md5=output.md5,
-        identity=_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
+        identity=content_md5(json.dumps([output.md5, is_package or made_of, digests]).encode()),
         requirements=loader.requirements,
         code=loader.code,
         files=contents,
@@ -90,7 +89,3 @@ def _requirements(project: Project, model: Model) -> list[str]:
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     plain = [re.split(r"\s(?:#|--)", line.strip())[0].strip() for line in lines]
     return [line for line in plain if line and not line.startswith(("#", "-"))]
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
