@@ -14,7 +14,6 @@ from dvc_data.hashfile.hash import fobj_md5
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
-from .. import work_tree
 from ..errors import masked
 from ..git import ask, names
 from ..pipeline.stages import Output
@@ -120,14 +119,15 @@ def cure_of(project: Project, output: Output) -> str:
 def contents_of(project: Project, output: Output) -> list[tuple[str, Path | bytes]] | None:
     """Return an output's files by their paths in it, or None if one is missing.
 
-    For a file that is here that is where it is: a model can have a few GB. A file that is an
+    For a file in DVC's cache that is where it is: a model can have a few GB. A file that is an
     output itself has the path "".
     """
     out, files = project.outs[output.path], files_of(project, output)
     contents: list[tuple[str, Path | bytes]] = []
     for file in files or ():
-        place = _place(project, out, file)
-        content = place.resolve() if place else content_of(project, output, file)
+        cached = Path(_cached(out, file.md5)).resolve()
+        is_there = cached.is_file() and file_has_md5(cached, file.md5, out.hash_name)
+        content = cached if is_there else content_of(project, output, file)
         if content is None:
             return None
         contents.append((file.path[len(output.path) + 1 :], content))
@@ -184,19 +184,6 @@ def tree_of(project: Project, out: Any) -> Any:
     folder = project.path_of(out)
     files = {posixpath.relpath(p, folder): body for p, body in code_below(project, folder).items()}
     return _listed(files, out.hash_info.value, out.hash_name)
-
-
-def _place(project: Project, out: Any, file: File) -> Path | None:
-    """Return where the content of an output's file is on this machine, if it is here."""
-    here, cached = Path(project.absolute(file.path)), _cached(out, file.md5)
-    if not project.commit:
-        with suppress(OSError), work_tree.opened(here, project.top, cached=cached):
-            if file_has_md5(here, file.md5, out.hash_name):
-                return here
-    with suppress(OSError):
-        if cached and file_has_md5(Path(cached), file.md5, out.hash_name):
-            return Path(cached)
-    return None
 
 
 def _cached(out: Any, md5: str) -> str:
