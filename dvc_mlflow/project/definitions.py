@@ -48,9 +48,7 @@ def read_pipeline(project: Project) -> Pipeline:
         models: dict[str, list[Model]] = {}
         for file, artifacts in index._artifacts.items():
             name = project.relative(file)
-            models[file], wrong = settings.models_in(
-                artifacts, name, posixpath.dirname(name), project.folder
-            )
+            models[file], wrong = settings.models_in(artifacts, name, project.folder)
             problems += wrong
         made = [out.path for stage in stages.values() for out in stage.outs]
         for file in dict.fromkeys([*metrics, *plots]):

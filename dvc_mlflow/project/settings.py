@@ -29,21 +29,21 @@ def settings_of(
     where = f"{where}.meta.mlflow"
     for key in section:
         if key not in _SETTINGS:
-            name = key if f"{key}".isprintable() else repr(key)
             known = ", ".join(_SETTINGS)
-            reader.problems.append(f"{where}.{name}: unknown key; known are {known}")
+            reader.problems.append(f"{where}.{key}: unknown key; known are {known}")
     values = reader.valid(_SETTINGS, section, where)
     values["data"] = reader.inside(values.get("data", ()), f"{where}.data")
     return Settings(**values), reader.problems
 
 
 def models_in(
-    artifacts: Mapping[str, Any], file: str, folder: str, project: str = ""
+    artifacts: Mapping[str, Any], file: str, project: str = ""
 ) -> tuple[list[Model], list[str]]:
     """Return the models among the `artifacts` of a dvc.yaml, and what is wrong with them.
 
-    `folder` is that of the dvc.yaml in the project, which is the repository's folder `project`.
+    `file` is the dvc.yaml in the project, which is the repository's folder `project`.
     """
+    folder = posixpath.dirname(file)
     reader, models = _Reader(folder, project), []
     for name, artifact in artifacts.items():
         if isinstance(artifact, Mapping) and artifact.get("type") == "model":

@@ -42,13 +42,14 @@ def sweep(project: Project, arguments: Namespace) -> bool:
     commit = text("rev-parse", "HEAD")
     what = [commit, project.folder, sorted(arguments.set_param), arguments.n and arguments.metric]
     title = f"{arguments.name or ('search' if arguments.n else 'grid')}-{digest(what)}"
+    if arguments.n:
+        from .study import Search  # Optuna is slow
     with one_line(" ".join(f"'{override}'" for override in arguments.set_param)):
-        if arguments.n:
-            from .study import Search  # Optuna is slow
-
-            source: Any = Search(project, commit, arguments, title)
-        else:
-            source = Grid(commit, project.folder, arguments.set_param)
+        source: Any = (
+            Search(project, commit, arguments, title)
+            if arguments.n
+            else Grid(commit, project.folder, arguments.set_param)
+        )
     remote = Remote(project)
     order = _order(project, remote, commit, title, arguments)
     results = Results(project, remote, order["refs"], title)
