@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_parsed(words: Sequence[str]) -> int:
     """Run a command whose words argparse reads."""
+    import gc
     from importlib import import_module
 
     from .arguments import parser
-    from .fast_imports import without_collector
     from .pipeline.run_context import leave_run
 
     leave_run(os.environ)
@@ -43,10 +43,10 @@ def _run_parsed(words: Sequence[str]) -> int:
     arguments = parsing.parse_args(words)
     if arguments.command == "run":
         parsing.error("run: the command is missing")
+    gc.set_threshold(100_000)  # imports make half a million objects, which stay
     import_module(".store", __package__)  # its settings, before any command imports MLflow
     # Import only what this command needs: DVC and MLflow take seconds.
-    with without_collector():
-        command = import_module(f".commands.{arguments.command}", __package__)
+    command = import_module(f".commands.{arguments.command}", __package__)
     return int(command.run(arguments))
 
 

@@ -93,7 +93,6 @@ def _add_those_of_one_row(commands: Any) -> None:
         "--stage", metavar="NAME", default="champion", help="another stage (default: champion)"
     )
     promote.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    promote.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_ui(commands: Any) -> None:
@@ -106,7 +105,10 @@ def _add_ui(commands: Any) -> None:
         "another `ui` serves the rows already, only the address is printed.",
     )
     ui.add_argument(
-        "--port", type=_port, default=5000, help="the port on 127.0.0.1 (default: 5000)"
+        "--port",
+        type=_number(int, 1, 65535),
+        default=5000,
+        help="the port on 127.0.0.1 (default: 5000)",
     )
 
 
@@ -140,7 +142,6 @@ def _add_sweep(commands: Any) -> None:
         help="search so many points of -S, also in interval(A,B) and log(A,B)",
     )
     add("--metric", help="KEY that says which trial is best, or -KEY if lowest is best")
-    add("--sampler", default="TPESampler", help="of optuna.samplers (default: TPESampler)")
     add("--name", help="begins the sweep's name in MLflow (default: grid or search)")
     add("--address", help="of a running Ray cluster, or auto (default: start one here)")
     add("--cpus", type=_number(float, 0.01), default=1, help="cores per trial (default: 1)")
@@ -163,9 +164,3 @@ def _number(kind: type[int | float], least: float, most: float = 1e9) -> Callabl
         raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}; received {text!r}")
 
     return number
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535; received {text!r}")
-    return int(text)

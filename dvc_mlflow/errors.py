@@ -8,7 +8,7 @@ ToolError
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class ToolError(Exception):
@@ -58,10 +58,8 @@ def is_raised_in(package: str, error: BaseException) -> bool:
 
 def warn(text: str) -> None:
     """Print a line to stderr; if that is closed, do nothing, as a stage must not fail for it."""
-    try:
+    with suppress(OSError):
         print(f"dvc-mlflow: {plain(text)}", file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 def say(text: str) -> None:

@@ -12,11 +12,9 @@ from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, say, warn
-from ..fast_imports import without_collector
 from ..follow.follower_lock import FollowerLock
 from ..follow.project_homes import homes
 from ..follow.stage_runs import Looker
-from ..git import check_git
 from ..place import main_repository
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
 _LOOK = 0.1  # s between two looks while DVC and MLflow are imported
-_ENDING = 2.5  # s that it has for its end, once it is told to
 _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 
@@ -37,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.until_idle:
             _follow_until_idle(root, arguments.lock, ends)
         else:
-            with without_collector():
-                from ..project.project import Project
+            from ..project.project import Project
+
             with Project() as project:
                 open_store(project, root)
                 add_history(project, root)
@@ -49,7 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def prepare() -> Path:
     """Forget who has started this process, and return the main repository."""
-    check_git()
     root = main_repository()
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
         os.environ.pop(name, None)
@@ -57,18 +53,19 @@ def prepare() -> Path:
     return root
 
 
-def stopped() -> Event:
+def stopped(seconds: float = 2.5, status: int = 0) -> Event:
     """Let Ctrl-C, SIGTERM and a terminal's end raise `KeyboardInterrupt`, whatever is done then.
 
     Whatever that is, it can be killed, and is done later. A library can lose the exception, and a
-    server can take its time, so the process ends in any case. Return an event that is set then.
+    server can take its time, so the process ends after so many `seconds` in any case. Return an
+    event that is set then.
     """
     event = Event()
 
     def stop(*_: object) -> None:
         if not event.is_set():
             event.set()
-            last = Timer(_ENDING, os._exit, [0])
+            last = Timer(seconds, os._exit, [status])
             last.daemon = True
             last.start()
             raise KeyboardInterrupt
@@ -146,13 +143,12 @@ def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
 def _worker(root: Path, *, history: bool = True) -> "Worker":
     """Return what follows a repository; what runs while DVC and MLflow are imported is seen."""
     looker = Looker([*homes(root)])
-    with without_collector():
-        importing = Thread(target=import_module, args=("..follow.worker", __package__), daemon=True)
-        importing.start()
-        while importing.is_alive():
-            with suppress(OSError):
-                looker.look()
-            importing.join(_LOOK)
+    importing = Thread(target=import_module, args=("..follow.worker", __package__), daemon=True)
+    importing.start()
+    while importing.is_alive():
+        with suppress(OSError):
+            looker.look()
+        importing.join(_LOOK)
     from ..follow.worker import Worker
 
     return Worker(root, looker, say, history=history)

@@ -5,10 +5,7 @@ stage, such as `champion`. MLflow shows them.
 """
 
 import argparse
-import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -24,7 +21,7 @@ from ..project.definitions import read_pipeline
 from ..project.project import Project
 from ..registry.committed_models import CommittedModel, logged, models_at, row_with_model
 from ..registry.show import show
-from ..store.models import is_alias, mlflow_name
+from ..store.models import is_alias
 from ..store.runs import read_run
 from ..store.store import Store
 
@@ -33,42 +30,26 @@ class _RefusedError(Exception):
     """The row is not promoted: the first line says why, further ones what dvc.yaml lacks."""
 
 
-@dataclass
-class _Outcome:
-    """What has become of a promotion, as `--json` prints it."""
-
-    run_id: str
-    alias: str
-    promoted: bool = False
-    why: str = ""
-    model: str = ""
-    commit: str = ""
-    tags: Sequence[str] = ()
-    """In git: what registers the version, and what assigns the stage."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Promote the row that the command line names, or say why not; return the exit status."""
-    root, lines = main_repository(), list[str]()
+    root = main_repository()
     with Project() as project:
         row = read_run(root, arguments.run)
-        outcome = _Outcome(row.info.run_id, arguments.stage)
         try:
             with Locked(common_folder(root)):  # another `promote` waits, and finds this champion
-                lines = _promote(project, root, row, arguments, outcome)
+                lines = _promote(project, root, row, arguments)
         except _RefusedError as refused:
-            outcome.why = f"{refused}"
-            why, *lines = outcome.why.splitlines()
-            if not arguments.json:
-                warn(f"{arguments.run}: not promoted; {why}")
-    for line in [json.dumps(asdict(outcome))] if arguments.json else lines:
+            why, *lines = f"{refused}".splitlines()
+            warn(f"{arguments.run}: not promoted; {why}")
+            is_refused = True
+        else:
+            is_refused = False
+    for line in lines:
         say(line)
-    return bool(outcome.why)
+    return int(is_refused)
 
 
-def _promote(
-    project: Project, root: Path, row: Run, arguments: argparse.Namespace, outcome: _Outcome
-) -> list[str]:
+def _promote(project: Project, root: Path, row: Run, arguments: argparse.Namespace) -> list[str]:
     """Promote a row, and return what was done; raises `_RefusedError`."""
     store, stage = Store.existing(root), arguments.stage
     mine = Contender.of(read_pipeline(project), row.data.metrics, row.data.tags)
@@ -77,20 +58,18 @@ def _promote(
     with store.errors_reported():
         committed = _checked(project, store, row, mine)
         artifact, commit = committed.model.name, committed.commit
-        outcome.model, outcome.commit = mlflow_name(artifact), commit
         gto_tags.check_names(project.top, artifact, stage)
         _compare(project, store, row, mine, artifact, stage)
     if arguments.dry_run:
         return [f"would promote row {arguments.run}: {artifact} at commit {commit[:7]}, {stage}"]
     scores = ", ".join(f"{key} {row.data.metrics[key]}" for key in mine.promote)
     message = f"{row.info.run_name}: {scores}"
-    outcome.tags = gto_tags.promote(project.top, artifact, stage, commit, message)
-    outcome.promoted = True
+    tags = gto_tags.promote(project.top, artifact, stage, commit, message)
     done, notes = show(project, root)
     for note in notes:
         warn(note)
-    made = f"{' and '.join(outcome.tags)}: at commit {commit[:7]}, the model of row {arguments.run}"
-    share = f"git push origin {shlex.join(outcome.tags)} && dvc push --all-tags"
+    made = f"{' and '.join(tags)}: at commit {commit[:7]}, the model of row {arguments.run}"
+    share = f"git push origin {shlex.join(tags)} && dvc push --all-tags"
     return [made, *done, f"to share it: {share}"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ProjectError, say, warn
-from ..git import ask, check_git, glob
+from ..git import ask, glob
 from ..pipeline.row import DIGITS, NO_MODEL, NOT_HERE
 from ..pipeline.row_stages import declares_nothing
 from ..pipeline.tags import UNREAD
@@ -34,7 +34,6 @@ _NAMES = re.compile(
 def run(arguments: argparse.Namespace) -> int:
     """Record the results of the workspace, of a commit or of many; return the exit status."""
     options = Options(arguments.dry_run, arguments.fetch)
-    check_git()
     root = main_repository()
     with _project(root) as project:
         if arguments.all or ".." in arguments.rev:

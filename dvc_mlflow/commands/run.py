@@ -1,13 +1,11 @@
 """`dvc-mlflow run COMMAND…`: make sure that the repository is followed, and become the command."""
 
-import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
 
 from .. import processes, work_tree
 from ..errors import ProjectError, warn
@@ -45,7 +43,7 @@ def run(command: Sequence[str]) -> int:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
         signal.signal(number, signal.SIG_DFL)
     try:
-        _become(command, env)
+        os.execvpe(command[0], [*command], env)  # noqa: S606  (the user's own command)
     except OSError as error:
         warn(f"{command[0]}: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126
@@ -129,16 +127,3 @@ def _dvc_of_stage(env: Mapping[str, str]) -> int:
     while own <= {*processes.environ(pid).split(b"\0")}:
         pid = processes.parent(pid)
     return pid
-
-
-def _become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Replace this process as a shell's `exec` does; raises `OSError`."""
-    try:
-        os.execvpe(command[0], [*command], env)  # noqa: S606  (the user's own command)
-    except OSError as error:
-        from shutil import which  # slow for what DVC starts for each command
-
-        path = which(command[0], path=env.get("PATH"))
-        if error.errno != errno.ENOEXEC or path is None:
-            raise
-        os.execve("/bin/sh", ["sh", path, *command[1:]], env)  # noqa: S606  (no `#!` line)

@@ -2,24 +2,18 @@
 
 import argparse
 import os
-import signal
-import threading
 
 from ..errors import ToolError, masked, warn
-from ..git import check_git
 from ..project.project import Project
 from ..sweep.driver import sweep
-
-_SECONDS = 5.0  # from Ctrl-C to the end, whatever hangs
+from .follow import stopped
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the trials that the remotes lack; return 1 if a trial failed or has no row."""
     if arguments.n and not arguments.metric:
         raise ToolError("-n: a search needs --metric, such as --metric=-evaluate/loss")
-    check_git()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    stopped(seconds=5.0, status=130)
     try:
         with Project() as project:
             os.chdir(project.root)
@@ -33,11 +27,3 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         warn("stopped; the same command continues where this one ended")
         return 130
-
-
-def _interrupted(*_: object) -> None:
-    """Interrupt the sweep, and end it soon if something hangs meanwhile."""
-    timer = threading.Timer(_SECONDS, os._exit, [130])
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt

@@ -1,17 +1,12 @@
 """The default DVC remote of a project: what it has, and what a trial brings there."""
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from inspect import signature
-from logging.handlers import BufferingHandler
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dvc.config import Config
-from dvc.exceptions import FileTransferError
-from dvc.stage.cache import RunCacheNotSupported
 
 from ..errors import ProjectError, masked
 from .experiments import blame
@@ -72,30 +67,10 @@ class Remote:
                 missing -= {*odb.list_oids_exists(sorted(missing))} if missing else set()
         return missing
 
-    def push(self, *, run_cache: bool) -> None:
-        """Push the files of the workspace, and the entries that are new in the run cache.
-
-        An entry's outputs that git keeps are pushed as well, because other clones would reject it
-        without them. For a process of its own: DVC's logs are changed.
-        """
-        # DVC's transfers only log what has failed.
-        repo, logger, causes = self._repo, logging.getLogger("dvc_data"), BufferingHandler(10**6)
-        logger.setLevel(logging.ERROR)
-        logger.addHandler(causes)
+    def push(self) -> None:
+        """Push the files of the workspace."""
         with self._named():
-            try:
-                repo.push()
-                with suppress(RunCacheNotSupported):
-                    cache, odb = repo.stage_cache, self._remote.legacy_odb
-                    # What is there stays. Older versions know no other way, and no such option.
-                    is_new = "force" in signature(cache.transfer).parameters
-                    options = {"force": False} if is_new else {}
-                    new = cache.transfer(repo.cache.legacy, odb, **options) if run_cache else ()
-                    for objects in cache.get_used_objs(new).values():
-                        repo.cloud.push(objects)
-            except FileTransferError as error:
-                logged = (record.exc_info[1] for record in causes.buffer if record.exc_info)
-                raise next(filter(None, logged), error) from None
+            self._repo.push()
 
     @contextmanager
     def _named(self) -> Iterator[None]:

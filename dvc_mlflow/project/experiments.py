@@ -60,7 +60,8 @@ def run(project: Project, name: str, overrides: Sequence[str], *, run_cache: boo
 
     Earlier experiments are removed. Raises what DVC raises.
     """
-    logging.getLogger("dvc").setLevel(logging.INFO)  # for the log of the trial
+    for logger in ("dvc", "dvc_data"):  # for the log of the trial
+        logging.getLogger(logger).setLevel(logging.INFO)
     experiments = project.repo.experiments
     experiments.remove(all_commits=True)
     experiments.run(params=[*overrides], name=name, pull=True, run_cache=run_cache)

@@ -27,7 +27,9 @@ _MEASURES = "measures"
 """What a view that nobody has chosen has besides, which MLflow skips: the metrics, with signs."""
 
 
-def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, str]:
+def by_default(
+    rows: Sequence[RunData], measures: Sequence[str], key: str = RESULTS, search: str = ROWS
+) -> dict[str, str]:
     """Return the tags for a view of these rows, newest first, that nobody has chosen.
 
     `measures` are the metrics of such rows, best first, with signs (`pipeline.measures`). The table
@@ -43,7 +45,8 @@ def by_default(rows: Sequence[RunData], measures: Sequence[str]) -> dict[str, st
     order: dict[str, object] = {"orderByKey": "attributes.start_time", "orderByAsc": False}
     if metrics and metrics[0][0] != "?":
         order = {"orderByKey": f"metrics.`{metrics[0][1:]}`", "orderByAsc": metrics[0][0] == "-"}
-    return view_tags(columns or [f"tags.{CHANGE}"], more={**order, _MEASURES: [*measures]})
+    more = {**order, _MEASURES: [*measures]}
+    return view_tags(columns or [f"tags.{CHANGE}"], key, search, more)
 
 
 def _metrics(rows: Sequence[RunData], measures: Sequence[str]) -> list[str]:

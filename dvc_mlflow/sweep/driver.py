@@ -18,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProjectError, StoreError, ToolError, one_line
+from ..errors import ProjectError, StoreError, ToolError, masked, one_line, plain
 from ..git import git, text
 from ..pipeline.tags import SWEEP_VARIABLE
 from ..place import address, artifacts_folder, main_repository
@@ -27,7 +27,7 @@ from ..project.experiments import uses_run_cache
 from ..project.project import Project
 from . import node
 from .results import Results
-from .trials import Grid, Trial, column, digest
+from .trials import Grid, Trial, digest
 
 _SHARED = ("http://", "https://", "postgresql", "mysql", "mssql")
 _PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "MLFLOW_EXPERIMENT_NAME", "AWS_")
@@ -110,7 +110,7 @@ class _Driver:
         self._address = arguments.address
         self._needs = {"CPU": arguments.cpus, "GPU": arguments.gpus}
         self._key = (arguments.metric or "").removeprefix("-")
-        self._sign = "-" if self._key != (arguments.metric or "") else ""
+        self._sign = "-" if self._key != (arguments.metric or "") else "+"
         self._failed: dict[str, str] = {}
         self._out = sys.stdout  # Ray's threads print to another
 
@@ -135,29 +135,28 @@ class _Driver:
 
     def _loop(self, ray: Any, todo: list[Trial]) -> None:
         """Run trials until none is left; no request in it may grow with their number."""
-        _check_fits(ray, self._needs)
         own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         how = {"max_retries": _TRIES, "retry_exceptions": [OSError]}
         task = ray.remote(**own, **how, scheduling_strategy="SPREAD")(node.run)
         running = dict[Any, Trial]()
         while True:
-            resources = ray.cluster_resources()
-            room = max(1, min(resources.get(kind, 0) / n for kind, n in self._needs.items() if n))
+            room = _room(ray, self._needs)
+            if not (room or running):  # Ray would wait for a node
+                wanted = ", ".join(f"{n:g} {kind}" for kind, n in self._needs.items())
+                raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
             while len(running) < room and (trial := todo.pop(0) if todo else self._source.ask()):
                 order = {**self._order, "name": trial.name, "overrides": trial.overrides}
                 order["there"] = self._results.commits.get(trial.name, "")
                 running[task.remote(order)] = trial
             if not running:
                 return
-            ray.wait([*running], timeout=1)
             done = []
-            for ref in ray.wait([*running], num_returns=len(running), timeout=0)[0]:
+            for ref in ray.wait([*running], num_returns=len(running), timeout=0.1)[0]:
                 trial = running.pop(ref)
                 try:
                     why, on = ray.get(ref)
-                except (
-                    ray.exceptions.RayError
-                ) as error:  # its nodes have failed, or died, each time
+                except ray.exceptions.RayError as error:
+                    # Its nodes have failed, or died, each time.
                     cause = f"{getattr(error, 'cause', error)}".strip().partition("\n")[0]
                     why, on = cause, "each time"
                 if not why:
@@ -173,34 +172,33 @@ class _Driver:
     def _collect(self, names: Collection[str]) -> None:
         """Look at what the remotes have of trials, and tell their values; raises `ToolError`."""
         self._results.collect(names)
-        measured = [name for name in names if name in self._results.metrics]
+        measured = [name for name in names if name in self._results.rows]
         for name in measured:
             self._source.tell(name, self._best([name])[0])
-        keys = {key for name in measured for _, row in self._results.metrics[name] for key in row}
+        rows = [run for name in measured for run in self._results.rows[name]]
+        keys = {key for run in rows for key in run.data.metrics}
         if self._key and keys and self._key not in keys:
             rule = f"must be one of {', '.join(sorted(keys))}"
             raise ToolError(f"--metric: {rule}; received '{self._key}'")
 
     def _best(self, names: Collection[str]) -> tuple[float | None, str, str]:
         """Return the best value of the metric in these trials, its run's id, and its trial."""
-        rows = [(row, i, name) for name in names for i, row in self._results.metrics.get(name, ())]
-        found = [(row.get(self._key, math.nan), run_id, name) for row, run_id, name in rows]
+        rows = [(run, name) for name in names for run in self._results.rows.get(name, ())]
+        found = [(r.data.metrics.get(self._key, math.nan), r.info.run_id, n) for r, n in rows]
         finite = [each for each in found if math.isfinite(each[0])]
-        return (min if self._sign else max)(finite, default=(None, "", ""))
+        return (min if self._sign == "-" else max)(finite, default=(None, "", ""))
 
     def _end(self) -> bool:
         """Say what the sweep has brought, and where it is; return whether nothing is missing."""
         results, trials = self._results, self._source.trials
-        missing = dict.fromkeys(trials.keys() - results.metrics, "MLflow has no row of it")
+        missing = dict.fromkeys(trials.keys() - results.rows, "MLflow has no row of it")
         missing |= dict.fromkeys(results.incomplete, f"{self._order['place']} lacks outputs of it")
         missing |= dict.fromkeys(trials.keys() - results.commits, "the git remote lacks it")
         missing |= self._failed
         for name in (name for name in trials if name in missing):
             self._say(f"failed: {trials[name]}: {missing[name]}")
         self._say(f"{len(trials) - len(missing)} done, {len(missing)} failed")
-        columns = [f"params.{column(key)}" for key in self._source.varied]
-        columns[:0] = [f"{self._sign}metrics.{self._key}"] if self._key else []
-        for line in results.tables(columns):
+        for line in results.tables([f"{self._sign}{self._key}"] if self._key else []):
             self._say(line)
         value, run_id, name = self._best(trials)
         if value is not None:
@@ -209,15 +207,13 @@ class _Driver:
         return not missing
 
     def _say(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
+        print(plain(masked(line)), file=self._out, flush=True)
 
 
-def _check_fits(ray: Any, needs: Mapping[str, float]) -> None:
-    """Raise `ToolError` if no node is large enough for a trial: Ray would wait for one."""
+def _room(ray: Any, needs: Mapping[str, float]) -> int:
+    """Return how many trials can run at once on the nodes that are there."""
     alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-    if not any(all(has.get(kind, 0) >= n for kind, n in needs.items()) for has in alive):
-        wanted = ", ".join(f"{n:g} {kind}" for kind, n in needs.items())
-        raise ToolError(f"--cpus, --gpus: no node of the cluster has {wanted}")
+    return sum(int(min(has.get(k, 0) // n for k, n in needs.items() if n)) for has in alive)
 
 
 def _started(where: str | None) -> Any:

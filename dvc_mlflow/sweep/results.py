@@ -1,6 +1,7 @@
 """The experiments of a sweep in the git remote, whether they are complete, and their rows."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..git import git
 from ..pipeline.tags import SWEEP
@@ -11,6 +12,9 @@ from ..record.recording import record_experiments
 from ..rows.result import Result, first_table, read_state
 from ..store import table_view
 from .trials import ANSWERING, CLONING
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 class Results:
@@ -23,8 +27,8 @@ class Results:
         """Their commits, by name."""
         self.incomplete: set[str] = set()
         """Those of which the DVC remote lacks outputs."""
-        self.metrics: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
-        """Of each row of the others, its run's id and its metrics."""
+        self.rows: dict[str, list[Run]] = {}
+        """The rows of the others."""
         self._recording = record_experiments(project, main_repository(), [])
         self._recording.stores.of(*first_table(project))
 
@@ -33,7 +37,7 @@ class Results:
 
         Raises `ToolError`.
         """
-        refs, project, missing = self._refs, self._project, [*{*names} - self.metrics.keys()]
+        refs, project, missing = self._refs, self._project, [*{*names} - self.rows.keys()]
         if not missing:
             return
         asked = [refs + name for name in missing] if len(missing) < 20 else [f"{refs}*"]
@@ -65,17 +69,18 @@ class Results:
         for store, row in self._recording.rows_of(results):
             with store.errors_reported():
                 store.client.set_tag(row.run_id, f"{SWEEP}{self._title}", self._title)
-                metrics = store.client.get_run(row.run_id).data.metrics
-            rows.append((row.run_id, metrics))
+                rows.append(store.client.get_run(row.run_id))
         if len(rows) == len(results):
-            self.metrics[name] = rows
+            self.rows[name] = rows
 
-    def tables(self, shown: Collection[str]) -> Iterator[str]:
-        """Yield the addresses of the sweep's rows with these columns, sorted by the first."""
+    def tables(self, measures: Sequence[str]) -> Iterator[str]:
+        """Yield the addresses of the sweep's rows, sorted by the first of these measures."""
         query = f"tags.`{SWEEP}{self._title}` = '{self._title}'"
+        rows = [run.data for runs in self.rows.values() for run in runs]
+        view = table_view.by_default(rows, measures, self._title, query)
         for store in self._recording.stores:
             with store.errors_reported():
-                for key, value in table_view.view_tags([*shown], self._title, query).items():
+                for key, value in view.items():
                     store.tag(key, value)
             where = "" if store.is_served else ", with `dvc-mlflow ui`"
             yield f"In MLflow{where}: {store.url(table=self._title)}"

@@ -3,7 +3,6 @@
 import os
 import re
 from argparse import Namespace
-from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -31,8 +30,6 @@ class Search:
         self._space, self._fixed = space(project, arguments.set_param)
         if not self._space:
             raise ToolError("nothing in -S varies, so there is nothing to search")
-        self.varied = [*self._space]
-        """The keys of the params that differ between trials."""
         here = f"sqlite:///{own_folder(main_repository())}/sweeps.db"
         self._study = optuna.create_study(
             storage=os.environ.get("OPTUNA_STORAGE") or here,
@@ -43,12 +40,8 @@ class Search:
         points = self._study.get_trials(deepcopy=False)
         # A study that goes on must not draw the same numbers again. Points that are still running
         # count as bad ones, so that parallel trials differ.
-        options: dict[str, Any] = {"seed": int(digest([title, len(points)])[:8], 16)}
-        options |= {"constant_liar": True} if arguments.sampler == "TPESampler" else {}
-        try:
-            self._study.sampler = getattr(optuna.samplers, arguments.sampler)(**options)
-        except (AttributeError, TypeError) as error:
-            raise ToolError(f"--sampler: {error}") from None
+        seed = int(digest([title, len(points)])[:8], 16)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         begun = [t for t in points if t.state in {TrialState.COMPLETE, TrialState.RUNNING}]
         self.trials = {found.name: found for found in map(self._trial, begun)}
         """Those that were asked for, by name."""
@@ -71,9 +64,7 @@ class Search:
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         for point in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if self._trial(point).name == name:
-                # So a sampler ends a study of which it knows all points.
-                with suppress(RuntimeError):
-                    self._study.tell(point.number, value, state, skip_if_finished=True)
+                self._study.tell(point.number, value, state, skip_if_finished=True)
 
     def _trial(self, point: Any) -> Trial:
         own = [f"{key}={value}" for key, value in point.params.items()]

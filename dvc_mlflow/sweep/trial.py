@@ -59,7 +59,7 @@ def _trial(order: dict[str, Any]) -> None:
             remote = Remote(project)
             remote.check_sign(order["sign"])
             run(project, order["name"], order["overrides"], run_cache=order["run_cache"])
-            remote.push(run_cache=order["run_cache"])
+            remote.push()
         if _there(ref) == order["there"]:
             lease = f"--force-with-lease={ref}:{order['there']}"
             git("push", "-q", lease, "origin", ref, seconds=ANSWERING)

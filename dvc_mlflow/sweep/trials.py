@@ -3,10 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from posixpath import basename
 from typing import NamedTuple
 
-from ..pipeline.row import allowed_key
 from ..project.experiments import grid
 
 ANSWERING = 15.0
@@ -42,23 +40,12 @@ class Grid:
         points = [trial(commit, folder, point) for point in grid(overrides)]
         self.trials = {each.name: each for each in points}
         """Those that there are, by name."""
-        values = [dict(text.split("=", 1) for text in each.overrides) for each in points]
-        keys = values[0] if values else ()
-        self.varied = [key for key in keys if len({own[key] for own in values}) > 1]
-        """The keys of the params that differ between trials."""
 
     def ask(self) -> Trial | None:
         """Return a trial that is not known yet: there is none."""
 
     def tell(self, name: str, value: float | None) -> None:
         """Take note of a trial's value, or that it has none."""
-
-
-def column(key: str) -> str:
-    """Return the key in MLflow of a param in an override."""
-    file, _, own = key.rpartition(":")
-    start = f"{basename(file).rpartition('.')[0]}." if file else ""
-    return allowed_key(start + own)
 
 
 def digest(values: object) -> str:

@@ -126,9 +126,5 @@ def lets_row_name(project: Repository, commit: str, tree: str, digest: str = "")
 
 def digest_here(project: Repository, stage: str) -> str:
     """Return the digest of a stage's result in the checkout."""
-    with chdir(project.path):
-        opened = Project()
-        try:
-            return locked_digests(read_state(opened).pipeline)[stage]
-        finally:
-            opened.close()
+    with chdir(project.path), Project() as opened:
+        return locked_digests(read_state(opened).pipeline)[stage]

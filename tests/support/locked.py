@@ -20,7 +20,7 @@ from dvc_data.hashfile.state import StateNoop
 from dvc_mlflow.pipeline.row import StoredRun, match
 from dvc_mlflow.pipeline.tags import DATA
 from dvc_mlflow.project.project import Project
-from dvc_mlflow.rows.result import Result, chosen_columns, experiment_of, read_state
+from dvc_mlflow.rows.result import Result, read_state, table_of
 from dvc_mlflow.rows.row_of import row_of
 from support.pipelines import PARAMS, Repository, Stages, initialized
 
@@ -162,7 +162,7 @@ def row(project: Repository, rev: str = "") -> RowContent:
 def row_content(result: Result) -> RowContent:
     """Return what a row gets of a result, while its project is open and the working directory."""
     found = row_of(result)
-    parts = found.parts.values()
+    parts, (experiment, chosen) = found.parts.values(), table_of(result.row_stages)
     last = sorted(found.points, key=lambda point: (point.step, point.is_final))
     curves: dict[str, list[tuple[int, float]]] = {}
     for point in found.points:
@@ -179,8 +179,8 @@ def row_content(result: Result) -> RowContent:
         inputs={given.path: given.md5 for part in parts for given in part.inputs},
         tags={**found.origin, **found.tags},
         time=found.time,
-        experiment=experiment_of(result.row_stages),
-        chosen=chosen_columns(result.row_stages),
+        experiment=experiment,
+        chosen=chosen,
         measures=found.measures,
         data=found.tags.get(DATA, ""),
         notes=[*found.notes, *more],

@@ -30,8 +30,7 @@ ROOMS = {
     "commands": {"pipeline", "project", "store", "rows", "record", "follow", "registry", "sweep"},
 }
 """What each folder may import of the others; all may import the modules beside the folders."""
-TOP = {"__init__", "__main__", "arguments", "errors", "fast_imports"}
-TOP |= {"git", "place", "processes", "work_tree"}
+TOP = {"__init__", "__main__", "arguments", "errors", "git", "place", "processes", "work_tree"}
 PLACES = {
     "dvc": "project",
     "dvc_data": "project",

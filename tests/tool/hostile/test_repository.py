@@ -163,7 +163,7 @@ def test_no_utf8(made: Repository, project: Repository) -> None:
         assert (said.status, said.error) == (0, ""), said
         assert project.table() == before
     (row,) = project.rows()
-    assert row.data.tags[tags.USER] == "Ren? ?"
+    assert row.data.tags[tags.USER] == "René ÿ"
 
 
 def test_stdout_that_takes_nothing(project: Repository) -> None:

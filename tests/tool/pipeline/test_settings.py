@@ -25,7 +25,7 @@ def settings(given: object) -> tuple[Settings, list[str]]:
 def artifact(meta: object) -> tuple[Model, list[str]]:
     """Return the model that the tool reads from `artifacts`."""
     artifacts = {"m": {"path": "m.bin", "type": "model", "meta": meta}}
-    (found,), problems = models_in(artifacts, "dvc.yaml", "")
+    (found,), problems = models_in(artifacts, "dvc.yaml")
     return found, problems
 
 
@@ -79,14 +79,14 @@ def test_artifacts() -> None:
         "data": {"path": "d.csv", "type": "dataset", "meta": loaded},
         "out": {"path": "../../o.bin", "type": "model"},
     }
-    models, problems = models_in(artifacts, "a/dvc.yaml", "a", "own")
+    models, problems = models_in(artifacts, "a/dvc.yaml", "own")
     assert models == [
         Model("a/m.bin", "load", (), [], name="own/a:one"),
         Model("a/n.bin", name="own/a:two"),
         Model("../o.bin", name="own/a:out"),
     ]
     assert problems == []
-    (problem,) = models_in(artifacts, "dvc.yaml", "")[1]
+    (problem,) = models_in(artifacts, "dvc.yaml")[1]
     assert problem == f"dvc.yaml: artifacts.out.path: {INSIDE}; received '../../o.bin'"
 
 

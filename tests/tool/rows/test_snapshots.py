@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dvc_mlflow.git import Blobs
-from dvc_mlflow.project.at_commits import stages_in
+from dvc_mlflow.project.definitions import stages_in
 from dvc_mlflow.project.dvc_errors import parse
-from dvc_mlflow.rows.commits import Snapshot, everything, snapshots
+from dvc_mlflow.rows.commits import Snapshot, committed, snapshots
 from support.clone import Clone
 
 LOCK = "dvc.lock"
@@ -50,7 +50,7 @@ class History(Clone):
     def states(self, folder: str = "") -> list[Snapshot]:
         """Return the states of all commits."""
         with closing(Blobs(self.path)) as blobs:
-            return snapshots(self.path, folder, blobs, everything(self.path))
+            return snapshots(self.path, folder, blobs, committed(self.path, rows=True))
 
 
 @pytest.fixture

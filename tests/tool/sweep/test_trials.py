@@ -17,7 +17,7 @@ from dvc_mlflow.errors import ProjectError
 from dvc_mlflow.project.default_remote import Remote
 from dvc_mlflow.project.experiments import blame, uses_run_cache
 from dvc_mlflow.project.project import Project
-from dvc_mlflow.sweep.trials import Grid, column
+from dvc_mlflow.sweep.trials import Grid
 from support.clone import Clone
 from support.kills import small_disk
 from support.pipelines import Repository
@@ -42,7 +42,6 @@ def test_grid_is_that_of_dvc(tmp_path: Path) -> None:
     said = project.dvc("exp", "run", "--queue", *options).stdout
     found = grid(*overrides)
     assert len(found.trials) == 4
-    assert found.varied == ["x", "model.units"]
     for trial in found.trials.values():
         assert f"{{'params.yaml': {list(trial.overrides)}}}" in said
 
@@ -55,7 +54,6 @@ def test_names() -> None:
     others = [grid("model.units=6"), grid("model.units=5", folder="a")]
     others += [grid("model.units=5", "more.toml:data.rows=4", commit="facade")]
     assert name not in {name for other in others for name in other.trials}
-    assert column("more.toml:data.rows") == "more.data.rows"
 
 
 def test_run_cache() -> None:
@@ -141,7 +139,7 @@ def test_refused(tmp_path: Path) -> None:
     project = small(tmp_path)
     line = refused(project, "-n", "3")
     assert line == "-n: a search needs --metric, such as --metric=-evaluate/loss"
-    assert "'x=1,2,': mismatched input" in refused(project, "-S", "x=1,2,")
+    assert "'x=1,2,': OverrideParseException: mismatched" in refused(project, "-S", "x=1,2,")
     for address in ("", "sqlite:///mlflow.db", "/tmp/store"):  # noqa: S108
         line = refused(project, "--address", "auto", MLFLOW_TRACKING_URI=address)
         assert line.startswith("MLFLOW_TRACKING_URI: must name a server or database")
