@@ -18,7 +18,6 @@ RETRY = 30.0  # s for which nothing is asked of a store that has failed
 _PAUSE, _REST = 0.1, 0.3  # s between two looks: while a `dvc` is at work, and else
 _BETWEEN = 0.5  # s between two looks at what is new
 _HALF_WRITTEN = 4.0  # s: a pause in which DVC has written its files
-_MOST = 100  # errors that are remembered
 
 
 class Worker:
@@ -31,12 +30,10 @@ class Worker:
     def __init__(
         self, root: Path, looker: Looker, say: Callable[[str], object], *, history: bool = True
     ) -> None:
-        self._say, self._looker = say, looker
+        self._looker = looker
         self._new = NewResults(root, say, history=history)
         self._rows = LiveRows(root, looker, self._new, say)
         self._looked = self._away = -RETRY
-        self._said: dict[str, None] = {}
-        """Errors that were said."""
         self._failed: dict[StageRun, tuple[float, float]] = {}
         """When what has failed for a stage is tried again, and the pause until then."""
         self._busy = time.monotonic()
@@ -95,6 +92,4 @@ class Worker:
                 self._failed[of] = time.monotonic() + pause, pause
                 if isinstance(error, ProjectError) and pause < _HALF_WRITTEN:
                     return
-            if text not in self._said:
-                self._say(" ".join(text.split())[:500])
-                self._said = dict.fromkeys([*self._said, text][-_MOST:])
+            self._new.say_once([" ".join(text.split())[:500]])
