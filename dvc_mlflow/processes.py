@@ -92,13 +92,14 @@ def parent(pid: int) -> int:
     return int(stat(pid)[1])
 
 
-def environ(pid: int) -> bytes:
-    """Return the environment that a process was started with, or b"" if that is not ours to see."""
+def environ(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with, or {} if that is not ours to see."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
+            pairs = os.fsdecode(file.read()).split("\0")
     except OSError:
-        return b""
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def stat(pid: int) -> list[str]:

@@ -29,7 +29,8 @@ def run(command: Sequence[str]) -> int:
     Return, as a shell does, 127 if there is no such command, and 126 if it cannot be started. In a
     stage, the kernel ends the command with its `dvc` (Linux).
     """
-    env = _as_given()
+    # As this process was given it: in the locale `C`, Python adds to it.
+    env = processes.environ(os.getpid()) or dict(os.environ)
     dvc = _dvc_of_stage(env) if "DVC_STAGE" in env else 0
     if not env.get(SWEEP_VARIABLE):  # what a trial makes is recorded by its driver
         try:
@@ -47,14 +48,6 @@ def run(command: Sequence[str]) -> int:
     except OSError as error:
         warn(f"{command[0]}: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126
-
-
-def _as_given() -> dict[str, str]:
-    """Return the environment as this process was given it: in the locale `C`, Python adds to it."""
-    env, given = dict(os.environ), processes.environ(os.getpid())
-    if given and not any(each.startswith(b"LC_CTYPE=") for each in given.split(b"\0")):
-        env.pop("LC_CTYPE", None)
-    return env
 
 
 def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
@@ -122,8 +115,8 @@ def _folder_of(dvc: int) -> Path:
 
 def _dvc_of_stage(env: Mapping[str, str]) -> int:
     """Return the `dvc` of this stage: the nearest ancestor that is not itself part of the stage."""
-    own = {f"{name}={env[name]}".encode() for name in ("DVC_STAGE", "DVC_ROOT") if name in env}
+    own = {name: env[name] for name in ("DVC_STAGE", "DVC_ROOT") if name in env}
     pid = os.getppid()
-    while own <= {*processes.environ(pid).split(b"\0")}:
+    while own.items() <= processes.environ(pid).items():
         pid = processes.parent(pid)
     return pid
