@@ -83,8 +83,9 @@ def _experiment(stage: str, dvc: int, project: Path) -> str:
     named.
     """
     address, _, name = stage.rpartition(":")
-    home = _folder_of(dvc) if stage else project
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # DVC says it
+        # An experiment's `dvc` works in a temporary copy.
+        home = Path(f"/proc/{dvc}/cwd").readlink() if stage else project
         text = work_tree.read(home / (address or "dvc.yaml"), checkout(home)).decode()
         if "experiment" in text:
             return _named(text, name.partition("@")[0])
@@ -103,14 +104,6 @@ def _named(text: str, stage: str) -> str:
         key: ((meta or {}).get("mlflow") or {}).get("experiment") for key, meta in metas.items()
     }
     return str(named.get(stage) or next(filter(None, named.values()), ""))
-
-
-def _folder_of(dvc: int) -> Path:
-    """Return the folder that a `dvc` works in: an experiment's is a temporary copy."""
-    try:
-        return Path(f"/proc/{dvc}/cwd").readlink()
-    except OSError:
-        return Path()
 
 
 def _dvc_of_stage(env: Mapping[str, str]) -> int:
