@@ -3,8 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, suppress
-from io import StringIO
+from contextlib import suppress
 from pathlib import Path
 
 from .. import processes, work_tree
@@ -68,10 +67,9 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
         folder, named = project_folder(), _experiment(stage, dvc, project)
         variables[EXPERIMENT] = named or default_experiment(root, folder)
         if not has_experiment(root, variables[EXPERIMENT]):
-            with redirect_stderr(StringIO()):  # MLflow says how it makes its tables
-                from ..store.store import Store  # seconds, once; else a script's MLflow makes it
+            from ..store.store import Store  # seconds, once; else a script's MLflow makes it
 
-                Store.open(root, named, folder=folder)
+            Store.open(root, named, folder=folder)
     start(root)
     return variables
 
