@@ -93,11 +93,12 @@ class LiveRows:
         """Let rows go whose `dvc` has ended, or lives on and runs nothing."""
         used = {begun.row for begun in self._begun.values() if begun}
         for row in [*self._open]:
-            is_held = processes.is_alive(row.dvc) and row.dvc.pid in self._looker.holding
-            if row in used or is_held:
+            is_done, is_alive = row.members <= row.done, processes.is_alive(row.dvc)
+            is_held = is_alive and row.dvc.pid in self._looker.holding
+            if row in used or (is_held and not is_done):
                 self._open[row] = time.monotonic()
-            elif not processes.is_alive(row.dvc) or _is_late(self._open[row], _UNTIL_LEFT):
-                if row.run_id and Path(row.home).is_dir():
+            elif is_done or not is_alive or _is_late(self._open[row], _UNTIL_LEFT):
+                if not is_done and row.run_id and Path(row.home).is_dir():
                     recording = self._new.record_checkout(row.home, _is_of(row), {row.run_id: ()})
                     self._note(row, recording)
                 if row.drop():
@@ -204,24 +205,18 @@ class LiveRows:
         self._note(row, recording)
         if why := recording.reasons.get(name):
             self._fail(run, begun, f"stage {name} is not recorded: {why}")
-        elif name not in row.done and row.drop():
-            self._say(f"row {row.name!r} is in the trash: so is what has the result of {name}")
-        elif row.members <= row.done:
-            self._say(row.unsaid)
-            row.unsaid = ""
 
     def _note(self, row: LiveRow, recording: Recording) -> None:
         """Take note of the run that has the results of a row: it can be an older one."""
         for result in recording.results:
             if row.members & members(result):
-                for store, has in recording.rows_of([result]):
+                for _, has in recording.rows_of([result]):
                     if has.run_id != row.run_id and row.drop(has.run_id):
                         self._say(f"row {row.name!r} is in the trash: {has.name!r} has its result")
                     row.run_id, row.name = has.run_id, has.name
                     done = {result.row_stages.members[name].name for name in result.digests}
                     if done != row.done:
-                        line = store.row_line(has.name, has.run_id)
-                        row.done, row.unsaid = done, f"{result.head.name} is FINISHED: {line}"
+                        row.done, row.unsaid = done, f"{result.head.name} is FINISHED: {row.line}"
 
     def _fail(self, run: StageRun, begun: _Begun, why: str = "") -> bool:
         """End the row of a stage that has no result; what it has of others is recorded anew."""
