@@ -249,4 +249,5 @@ def _scripts(store: Store, run: StageRun) -> list[Run]:
     """Return the runs that a stage's script has opened, and that are no row's yet."""
     token = token_of(run.env)
     marks = {run.mark, token.process if token else ""} - {""}
-    return opened_by_script(store, marks, run.address, run.began, run.ended or time.time())
+    until = run.ended or time.time()
+    return opened_by_script(store, marks, run.env["DVC_STAGE"], run.began, until)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import processes
 from ..errors import masked
-from ..pipeline.row_stages import RowStages, divided
+from ..pipeline.row_stages import divided
 from ..pipeline.run_context import token_of
 from ..pipeline.stages import Stage
 from ..place import address
@@ -251,10 +251,7 @@ def _results_of(project: Project, run: StageRun, name: str) -> list[Result]:
     """
     pipeline = read_pipeline(project)
     state = state_of(project, pipeline, of_running(project, run.experiment, int(run.began * 1e9)))
-    own = (each for each in divided(pipeline, state.stages) if _runs_for(each, name))
+    rows = divided(pipeline, state.stages)
+    own = (each for each in rows if name in {stage.name for stage in each.scope()})
     results = [state.result(each) for each in own]
     return [each for each in results if name in members(each)] or results
-
-
-def _runs_for(row_stages: RowStages, name: str) -> bool:
-    return any(stage.name == name for stage in row_stages.scope())

@@ -52,7 +52,7 @@ class NewResults:
         """
         self._list()
         for folder in [home.folder for home in self.homes if self._is_used(home)]:
-            now = self._stamps(folder)
+            now = {path: stamp(path) for path in self._files[folder]}
             is_whole = all(each.is_whole for each in now.values() if each)
             if is_whole and now != self._seen.get(folder):
                 self._seen[folder] = now  # an error is said once
@@ -124,9 +124,6 @@ class NewResults:
         since, files = self._began * 1e9, [f"{home.folder}/{name}" for name in more]
         found = map(stamp, (*files, *self._files[home.folder]))
         return not since or any(each.time >= since for each in found if each)
-
-    def _stamps(self, home: str) -> _Stamps:
-        return {path: stamp(path) for path in self._files[home]}
 
     def _reported(self, recording: Recording, ended: _Ended | None = None) -> Recording:
         """Say which rows were written, and what rows lack, if that was not said before."""

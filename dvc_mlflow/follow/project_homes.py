@@ -20,14 +20,9 @@ class Stamp(NamedTuple):
     size: int
 
     @property
-    def age(self) -> float:
-        """How long that is ago, in s; what lies ahead, as a clock was set back, is old, too."""
-        return abs(time.time_ns() - self.time) / 1e9
-
-    @property
     def is_whole(self) -> bool:
-        """Whether nobody is still writing the file."""
-        return self.age > _HALF_WRITTEN
+        """Whether nobody is still writing the file; what lies ahead, as a clock was set, is old."""
+        return abs(time.time_ns() - self.time) / 1e9 > _HALF_WRITTEN
 
 
 class ProjectHome(NamedTuple):

@@ -56,11 +56,6 @@ class StageRun:
     """Whether its `dvc` has gone, and the entry stayed."""
 
     @property
-    def address(self) -> str:
-        """Its dvc.yaml and its name, as DVC gives them to its commands."""
-        return self.env["DVC_STAGE"]
-
-    @property
     def experiment(self) -> str:
         """DVC's name of the experiment that it runs for, or ""."""
         return self.env.get("DVC_EXP_NAME", "")
