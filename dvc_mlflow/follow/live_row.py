@@ -83,6 +83,7 @@ class LiveRow:
             with self._locked() as store:
                 if self._is_live(store):
                     log(store, self.run_id, [Metric(p.key, p.value, now, p.step) for p in new])
+            self._sent |= {comparable(point) for point in new}
 
     def take_scripts(self, run: StageRun) -> list[str]:
         """Let the first run that a stage's script has opened be the row's, and others its children.

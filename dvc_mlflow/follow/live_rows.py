@@ -82,8 +82,10 @@ class LiveRows:
         if (begun := self._begun[run]) is None:
             is_over = bool(run.ended)
         else:
-            self._take_scripts(run, begun)
-            begun.row.send_curves(run)
+            if run.ended or _is_late(begun.looked, _OFTEN):
+                begun.looked = time.monotonic()
+                self._take_scripts(run, begun)
+                begun.row.send_curves(run)
             is_over = bool(run.ended) and self._end(run, begun)
         if is_over:
             del self._begun[run]
@@ -132,8 +134,7 @@ class LiveRows:
     def _take_scripts(self, run: StageRun, begun: _Begun) -> None:
         """Let the runs of a stage's script be in its row, and say once that it is RUNNING."""
         row, name = begun.row, begun.stage.name
-        if begun.is_under_run and (run.ended or _is_late(begun.looked, _OFTEN)):
-            begun.looked = time.monotonic()
+        if begun.is_under_run:
             for experiment in row.take_scripts(run):
                 why = f"its script has chosen experiment {experiment!r}, and its runs stay there"
                 cure = f"`meta: {{mlflow: {{experiment: {experiment}}}}}` puts the row there"
