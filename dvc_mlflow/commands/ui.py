@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event
 from typing import IO
@@ -91,11 +90,8 @@ def _answers(port: int, is_over: Callable[[], bool]) -> bool:
     """Wait until the server answers; return False if it ends before, or hangs."""
     deadline = time.monotonic() + _STARTING
     while time.monotonic() < deadline and not is_over():
-        connection = HTTPConnection(ui_port.HOST, port, timeout=2)
-        with suppress(OSError, HTTPException), closing(connection):
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return True
+        with suppress(OSError), socket.create_connection((ui_port.HOST, port)):
+            return True  # uvicorn listens once MLflow's app has started
         time.sleep(0.1)
     return False
 
