@@ -7,14 +7,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import ProjectError
 from .pipeline.tags import CLONE, PROCESS
 from .place import own_folder
-
-if TYPE_CHECKING:
-    import psutil  # slow for `run`
 
 
 def process_tags(root: Path, pid: int = 0) -> dict[str, str]:
@@ -77,14 +73,15 @@ def began(pid: int) -> float:
     return booted + int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def is_alive(process: "psutil.Process") -> bool:
-    """Whether a process runs, and its id was not used again."""
-    import psutil
+def pid_of(mark: str) -> int:
+    """Return the id of a process by its unique name, or 0."""
+    pid, at, _ = mark.partition("@")
+    return int(pid[:9]) if at and pid.isdecimal() else 0
 
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
+
+def is_alive(mark: str) -> bool:
+    """Whether a process of this name runs, here and now."""
+    return bool(mark) and process(pid_of(mark)) == mark
 
 
 def parent(pid: int) -> int:
@@ -132,8 +129,7 @@ def has_ended(tags: Mapping[str, str]) -> bool:
 
 def id_in(tags: Mapping[str, str]) -> int:
     """Return the id of the process that tags of a run name, or 0."""
-    pid, at, _ = tags.get(PROCESS, "").rpartition(" ")[2].partition("@")
-    return int(pid[:9]) if at and pid.isdecimal() else 0
+    return pid_of(tags.get(PROCESS, "").rpartition(" ")[2])
 
 
 def is_own(tags: Mapping[str, str]) -> bool:

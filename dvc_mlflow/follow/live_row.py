@@ -155,7 +155,7 @@ class LiveRow:
     def _open(self, store: Store, run: StageRun) -> None:
         """Let a run be open, and log what is known of a stage."""
         result, stage = self._result, self._curves[run].stage
-        pid = self.dvc.pid if processes.is_alive(self.dvc) else 0
+        pid = processes.pid_of(self.dvc) if processes.is_alive(self.dvc) else 0
         tags = processes.process_tags(store.root, pid)
         tags[LIVE] = live_key(result.pipeline.folder, result.row_stages)
         if not self.run_id:
@@ -249,6 +249,6 @@ def _params(result: Result, stage: Stage) -> dict[str, str]:
 def _scripts(store: Store, run: StageRun) -> list[Run]:
     """Return the runs that a stage's script has opened, and that are no row's yet."""
     token = token_of(run.env)
-    marks = {run.mark, token.process if token else ""} - {""}
+    marks = {run.dvc, token.process if token else ""} - {""}
     until = run.ended or time.time()
     return opened_by_script(store, marks, run.env["DVC_STAGE"], run.began, until)

@@ -96,7 +96,7 @@ class LiveRows:
         used = {begun.row for begun in self._begun.values() if begun}
         for row in [*self._open]:
             is_done, is_alive = row.members <= row.done, processes.is_alive(row.dvc)
-            is_held = is_alive and row.dvc.pid in self._looker.holding
+            is_held = row.dvc in self._looker.holding
             if row in used or (is_held and not is_done):
                 self._open[row] = time.monotonic()
             elif is_done or not is_alive or _is_late(self._open[row], _UNTIL_LEFT):

@@ -7,14 +7,11 @@ stage that has not changed, and anybody can have committed one.
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psutil
 
 from .. import processes, work_tree
 from ..place import project_root
@@ -30,10 +27,8 @@ class StageRun:
     """The project that it runs in; a temporary copy's goes soon after its end."""
     main: str
     """The project of which that is a copy, or itself."""
-    dvc: psutil.Process
-    """The `dvc` that runs it."""
-    mark: str
-    """That of its `dvc`, which no other process has."""
+    dvc: str
+    """The unique name of the `dvc` that runs it."""
     file: str
     """The absolute path of its dvc.yaml."""
     name: str
@@ -87,19 +82,19 @@ class Looker:
         self.homes = homes
         self.runs: list[StageRun] = []
         """Each until somebody removes it."""
-        self.holding: set[int] = set()
-        """The ids of the processes that have an entry in any project."""
+        self.holding: set[str] = set()
+        """The processes that have an entry in any project."""
 
     @property
     def is_busy(self) -> bool:
         """Whether stages run, or a `dvc` that has locked a project last has not ended."""
         return bool(self.runs) or any(
-            psutil.pid_exists(pid) for pid in (last_dvc(home.folder) for home in self.homes) if pid
+            processes.process(pid) for pid in (last_dvc(home.folder) for home in self.homes) if pid
         )
 
     def look(self) -> None:
         """Look once; raises `work_tree.RefusedError` once all projects were looked at."""
-        listed, self.holding, refused = dict(self._listed()), set[int](), None
+        listed, self.holding, refused = dict(self._listed()), set[str](), None
         for home, main in listed.items():
             try:
                 self._look_at(home, main)
@@ -129,33 +124,35 @@ class Looker:
         for run in self.runs:
             if run.home == home and not run.ended:
                 is_dead = not processes.is_alive(run.dvc)
-                stands = held is None or run.held <= held.get(run.dvc.pid, frozenset())
+                stands = held is None or run.held <= held.get(
+                    processes.pid_of(run.dvc), frozenset()
+                )
                 if is_dead or not stands:
                     run.ended, run.was_killed = time.time(), is_dead and stands
-        self.holding.update(held or ())
         for pid in held or ():
-            with suppress(psutil.Error, OSError, OverflowError, ValueError):  # it can have ended
-                dvc = psutil.Process(pid)
-                for command in _commands(dvc):
-                    self._see(home, main, dvc, command)
+            if dvc := processes.process(pid):
+                self.holding.add(dvc)
+                with suppress(OSError, ValueError):  # it can have ended
+                    for command, env in _commands(pid):
+                        self._see(home, main, dvc, command, env)
 
-    def _see(self, home: str, main: str, dvc: psutil.Process, command: psutil.Process) -> None:
+    def _see(self, home: str, main: str, dvc: str, command: int, env: Mapping[str, str]) -> None:
         """Take note of a command of a stage."""
-        mine = [run for run in self.runs if run.dvc == dvc]
-        if any(command.pid in run.commands for run in mine):
+        mine, pid = [run for run in self.runs if run.dvc == dvc], processes.pid_of(dvc)
+        if any(command in run.commands for run in mine):
             return
-        env, began = command.environ(), processes.began(command.pid)
+        began, folder = processes.began(command), Path(f"/proc/{command}/cwd").readlink()
         address, _, name = env["DVC_STAGE"].rpartition(":")
-        file = os.path.normpath(Path(dvc.cwd(), address or "dvc.yaml"))
+        file = os.path.normpath(Path(f"/proc/{pid}/cwd").readlink() / (address or "dvc.yaml"))
         if home != f"{project_root(Path(file).parent)}":
             return  # `--temp` and the queue lock the main project first; and ids are used again
         written, held = stamp(f"{home}/.dvc/tmp/rwlock"), held_by(home)
-        if not (written and held and (paths := held.get(dvc.pid))):
+        if not (written and held and (paths := held.get(pid))):
             return  # half written: the next look finds it
         for run in mine:
             is_same = (run.file, run.name) == (file, name) and not run.ended
-            if is_same and (run.written == written.time or {*held} != {dvc.pid}):
-                run.commands.add(command.pid)
+            if is_same and (run.written == written.time or {*held} != {pid}):
+                run.commands.add(command)
                 return
         for run in mine:  # `dvc` has gone on
             run.ended = run.ended or time.time()
@@ -164,35 +161,25 @@ class Looker:
                 home=home,
                 main=main,
                 dvc=dvc,
-                mark=processes.process(dvc.pid),
                 file=file,
                 name=name,
                 env=env,
-                folder=command.cwd(),
+                folder=f"{folder}",
                 began=began,
                 held=paths,
                 written=written.time,
-                commands={command.pid},
+                commands={command},
             )
         )
 
 
-def _commands(dvc: psutil.Process) -> Iterator[psutil.Process]:
-    """Yield the commands of stages that a `dvc` runs."""
-    inherited = dvc.environ().get("DVC_STAGE")
-    for child in _children(dvc):
-        with suppress(psutil.Error):
-            stage = child.environ().get("DVC_STAGE")
-            # A stage can run another `dvc`, whose children all have the variable.
-            if stage and (stage != inherited or "-c" in child.cmdline()):
-                yield child
-
-
-def _children(process: psutil.Process) -> Iterator[psutil.Process]:
-    """Yield a process's children; psutil would read all processes, where Linux lists them."""
-    if sys.platform != "linux":
-        yield from process.children()
-    for task in Path(f"/proc/{process.pid}/task").glob("*"):
+def _commands(dvc: int) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Yield the commands of stages that a `dvc` runs, with their environments."""
+    inherited = processes.environ(dvc).get("DVC_STAGE")
+    for task in Path(f"/proc/{dvc}/task").glob("*"):
         for pid in (task / "children").read_text().split():
-            with suppress(psutil.Error):
-                yield psutil.Process(int(pid))
+            env = processes.environ(int(pid))
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            # A stage can run another `dvc`, whose children all have the variable.
+            if (stage := env.get("DVC_STAGE")) and (stage != inherited or b"-c" in words):
+                yield int(pid), env
