@@ -124,7 +124,6 @@ def _add_follow(commands: Any) -> None:
         action="store_true",
         help="record only what begins from now on, and end when nothing has run for ten seconds",
     )
-    follow.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # a descriptor, from `run`
 
 
 def _add_sweep(commands: Any) -> None:

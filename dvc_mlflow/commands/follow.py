@@ -31,16 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
     root, ends = prepare(), stopped()
     with suppress(KeyboardInterrupt):
-        if arguments.until_idle:
-            _follow_until_idle(root, arguments.lock, ends)
-        else:
+        if not arguments.until_idle:
             from ..project.project import Project
 
             with Project() as project:
                 open_store(project, root)
                 add_history(project, root)
             say(f"following {root}")
-            follow(root, ends.is_set)
+        follow(root, ends.is_set, until_idle=arguments.until_idle)
     return 0
 
 
@@ -92,11 +90,11 @@ def open_store(project: "Project", root: Path) -> "Store":
 def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
     from ..record.passes import record_new
-    from ..record.recording import Options, Recording
+    from ..record.recording import Recording
     from .record import report
 
-    recording = Recording(project, root, Options())
-    record_new(project, root, recording)
+    recording = Recording(project, root)
+    record_new(recording)
     report(recording)
     end_dead_rows(project, root)
 
@@ -106,38 +104,30 @@ def end_dead_rows(project: "Project", root: Path) -> None:
     from ..store.store import Store
 
     with suppress(ProjectError), FollowerLock(root) as lock:
-        if lock.owner:
+        if not lock.take():
             return
     Store.existing(root, folder=project.folder).end_dead_rows()
 
 
-def follow(root: Path, ends: Callable[[], bool]) -> None:
-    """Follow until it is to end; while another process follows the repository, wait for its end."""
+def follow(root: Path, ends: Callable[[], bool], *, until_idle: bool = False) -> None:
+    """Follow until it is to end; while another process follows the repository, wait for its end.
+
+    `until_idle` is only for what begins from now on, until it has ended, and waits for nobody.
+    """
     with FollowerLock(root) as lock:
         if not lock.take():
-            warn(f"process {lock.owner} follows this repository already: this one waits")
+            if until_idle:
+                return
+            warn("another process follows this repository already: this one waits")
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
-        if not ends():
-            _worker(root).follow(ends)
-
-
-def _follow_until_idle(root: Path, descriptor: int | None, ends: Event) -> None:
-    """Follow what begins from now on, until it has ended; then nobody may rely on this process."""
-    with FollowerLock(root, descriptor) as lock:
-        if not lock.take():
-            return
-        worker = _worker(root, history=False)
+        worker = _worker(root, history=not until_idle)
 
         def is_over() -> bool:
-            is_idle = min(worker.idle, lock.age) > _IDLE
-            return ends.is_set() or is_idle or not root.is_dir()
+            is_idle = until_idle and min(worker.idle, lock.age) > _IDLE
+            return ends() or is_idle or not root.is_dir()
 
-        while not is_over():
-            worker.follow(is_over)
-            lock.release()
-            if not is_over() and not lock.take():  # else somebody has just relied on it
-                break
+        worker.follow(is_over)
 
 
 def _worker(root: Path, *, history: bool = True) -> "Worker":

@@ -14,7 +14,7 @@ from ..pipeline.tags import UNREAD
 from ..place import main_repository, project_root
 from ..project.project import Project
 from ..record.passes import record_everything
-from ..record.recording import Options, Recording
+from ..record.recording import Recording
 from ..registry.show import show
 from ..rows.commits import between
 from ..rows.history import other_numbers
@@ -33,17 +33,17 @@ _NAMES = re.compile(
 
 def run(arguments: argparse.Namespace) -> int:
     """Record the results of the workspace, of a commit or of many; return the exit status."""
-    options = Options(arguments.dry_run, arguments.fetch)
     root = main_repository()
     with _project(root) as project:
+        recording = Recording(project, root, dry_run=arguments.dry_run, fetch=arguments.fetch)
         if arguments.all or ".." in arguments.rev:
-            _record_many(project, root, options, arguments.rev)
+            _record_many(recording, arguments.rev)
         else:
-            _record_one(project, root, options, arguments.rev)
-        if not options.dry_run and exists(root):
+            _record_one(recording, arguments.rev)
+        if not arguments.dry_run and exists(root):
             end_dead_rows(project, root)
         try:
-            done, notes = show(project, root, dry=options.dry_run)
+            done, notes = show(project, root, dry=arguments.dry_run)
         except ProjectError as error:
             done, notes = [], [f"{error}"]
     for line in done:
@@ -67,19 +67,19 @@ def _project(root: Path) -> Project:
         raise ProjectError(f"{error}{hint}") from None
 
 
-def _record_one(project: Project, root: Path, options: Options, rev: str) -> None:
+def _record_one(recording: Recording, rev: str) -> None:
     """Record the results of the workspace or of a commit, and say which rows they have."""
+    project = recording.project
     now = pipeline_now(project)
     with project.at(rev) as commit:
         state = read_state(project, commit, now)
     _report_problems(state)
-    recording = Recording(project, root, options)
     recording.record_state(state)
     for store, written in recording.written:
-        _report(written, store, dry=options.dry_run)
+        _report(written, store, dry=recording.dry_run)
     for note in recording.notes:
         warn(note)
-    _report_hints(recording, state, options)
+    _report_hints(recording, state)
     rows = [*recording.rows_of(state.results())]
     for why, file in other_numbers(state, state.commit):
         if not (file in recording.unread or any(file[1] in r.unread.split("; ") for _, r in rows)):
@@ -92,33 +92,30 @@ def _record_one(project: Project, root: Path, options: Options, rev: str) -> Non
             say(f"{start or f'{store.experiment}: '}{store.row_line(row.name, row.run_id)}")
 
 
-def _record_many(project: Project, root: Path, options: Options, range_: str) -> None:
+def _record_many(recording: Recording, range_: str) -> None:
     """Record the results of a range of commits, or of all if it is ""."""
-    if not range_:
-        recording = record_everything(project, root, options)
-    else:
-        recording = Recording(project, root, options)
-        recording.record_commits(between(project.top, range_))
-    if recording is None:
+    if range_:
+        recording.record_commits(between(recording.project.top, range_))
+    elif not record_everything(recording):
         say(_NOTHING)
-        _report_unread(project, root)
-        _report_checkout(project, Recording(project, root, options), options)
+        _report_unread(recording)
+        _report_checkout(recording)
         return
     _report_notes(recording.left_out)
-    report(recording, dry=options.dry_run, lists_unread=True)
+    report(recording, lists_unread=True)
     written = [store for store, done in recording.written if done.verb not in ("", "deleted")]
     if not recording.digests:
         warn("0 rows: no commit has a result of a recorded stage in its dvc.lock")
     elif not written:
         say(_NOTHING)
     if not range_:
-        _report_checkout(project, recording, options)
+        _report_checkout(recording)
     for store in dict.fromkeys(written):
-        if not options.dry_run:
+        if not recording.dry_run:
             say(f"all rows: {store.url() if store.is_served else 'run `dvc-mlflow ui`'}")
 
 
-def report(recording: Recording, *, dry: bool = False, lists_unread: bool = False) -> None:
+def report(recording: Recording, *, lists_unread: bool = False) -> None:
     """Say what could not be read, and how many rows were written in each experiment.
 
     If files are not here, it says of which, or only how many rows lack some.
@@ -130,12 +127,13 @@ def report(recording: Recording, *, dry: bool = False, lists_unread: bool = Fals
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for store, done in recording.written:
         if done.verb == "deleted":
-            _report(done, store, dry=dry)
+            _report(done, store, dry=recording.dry_run)
         elif done.verb:
             counts[store.experiment][done.verb] += 1
+    would = "would be " if recording.dry_run else ""
     for name, verbs in counts.items():
         for verb, n in verbs.items():
-            say(f"{name}: {n} row{'s' if n > 1 else ''} {'would be ' if dry else ''}{verb}")
+            say(f"{name}: {n} row{'s' if n > 1 else ''} {would}{verb}")
 
 
 def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
@@ -151,9 +149,10 @@ def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
         warn(f"{where}: {first}{more}")
 
 
-def _report_unread(project: Project, root: Path) -> None:
+def _report_unread(recording: Recording) -> None:
     """Say which files rows lack, by the digits of the rows."""
-    store, notes = Store.existing(root, folder=project.folder), defaultdict[str, list[str]](list)
+    store = Store.existing(recording.root, folder=recording.project.folder)
+    notes = defaultdict[str, list[str]](list)
     with store.errors_reported():
         every = store.experiments() if store.is_shared else store.all_experiments()
         for run in store.runs(f"tags.`{UNREAD}` != ''", experiments=every):
@@ -161,7 +160,7 @@ def _report_unread(project: Project, root: Path) -> None:
     _report_notes(notes)
 
 
-def _report_hints(recording: Recording, state: State, options: Options) -> None:
+def _report_hints(recording: Recording, state: State) -> None:
     """Say what would make a table say more: what dvc.yaml could declare, with the first rows."""
     for hint in filter(None, recording.hints.values()):
         say(hint)
@@ -171,21 +170,21 @@ def _report_hints(recording: Recording, state: State, options: Options) -> None:
         why = f"dvc.yaml declares no metrics, so the numbers in {files} count as such"
     elif pipeline.stages and declares_nothing(pipeline):
         why = "dvc.yaml declares no metrics, curves or models, so the last stages are recorded"
-    if why and (options.dry_run or any(store.has_new_table for store in recording.stores)):
+    if why and (recording.dry_run or any(store.has_new_table for store in recording.stores)):
         warn(f"{why}; list files of numbers under `metrics:` of their stage")
 
 
-def _report_checkout(project: Project, recording: Recording, options: Options) -> None:
+def _report_checkout(recording: Recording) -> None:
     """Say of the checkout what `record` says of it, once all commits are recorded."""
     try:
-        state = read_state(project)
+        state = read_state(recording.project)
     except ProjectError as error:
         if not recording.digests:
             warn(f"{error}")
         return
     results = state.results()
     _report_problems(state, has_rows=bool(recording.left_out or results))
-    _report_hints(recording, state, options)
+    _report_hints(recording, state)
     new = [each for each in results if not {*each.digests.values()} <= recording.digests]
     if any(recording.is_new(each) for each in new):
         say("the result in dvc.lock is not committed; `dvc-mlflow record` adds its row")

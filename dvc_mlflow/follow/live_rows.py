@@ -212,8 +212,11 @@ class LiveRows:
         for result in recording.results:
             if row.members & members(result):
                 for _, has in recording.rows_of([result]):
-                    if has.run_id != row.run_id and row.drop(has.run_id):
-                        self._say(f"row {row.name!r} is in the trash: {has.name!r} has its result")
+                    if row.run_id not in ("", has.run_id):
+                        row.drop(has.run_id)
+                        if not row.is_used:
+                            what = f"{has.name!r} has its result"
+                            self._say(f"row {row.name!r} is in the trash: {what}")
                     row.run_id, row.name = has.run_id, has.name
                     done = {result.row_stages.members[name].name for name in result.digests}
                     if done != row.done:

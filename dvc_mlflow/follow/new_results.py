@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from .. import processes
 from ..git import common_folder
 from ..project.project import Project
 from ..record.passes import record_new, tips
-from ..record.recording import Options, Recording
+from ..record.recording import Recording
 from ..registry.show import show
 from ..rows.commits import Commits, named_experiments
 from ..rows.result import Result, read_state
@@ -73,17 +74,15 @@ class NewResults:
         self, home: str, is_wanted: Callable[[Result], bool], ended: _Ended | None = None
     ) -> Recording:
         """Record a project's wanted results, given begun runs whose stages have `ended`."""
-        with Project(at=Path(home)) as project:
-            recording = self._recording(project, ended)
-            recording.record_state(read_state(project), is_wanted)
-        return self._reported(recording, ended)
+        with self._recording(home, ended) as recording:
+            recording.record_state(read_state(recording.project), is_wanted)
+        return recording
 
     def record_commits(self, home: str, commits: Commits, ended: _Ended) -> Recording:
         """Record the results of commits, given begun runs whose stages have `ended`."""
-        with Project(at=Path(home)) as project:
-            recording = self._recording(project, ended)
+        with self._recording(home, ended) as recording:
             recording.record_commits(commits)
-        return self._reported(recording, ended)
+        return recording
 
     def _record_commits(self, running: Set[str]) -> None:
         """Record the new commits and experiments, and show what new tags register."""
@@ -94,20 +93,14 @@ class NewResults:
         # The queue and `--temp` lock the main project, and write nothing else in it.
         used = [home for home in self.homes if self._is_used(home, ".dvc/tmp/lock")]
         for folder in {home.inner: home.folder for home in reversed(used)}.values():
-            with Project(at=Path(folder)) as project:
-                recording = self._recording(project)
-                record_new(project, self._root, recording, running, self._old)
-                done, notes = show(project, self._root)
-            self._reported(recording)
+            with self._recording(folder) as recording:
+                record_new(recording, running, self._old)
+                done, notes = show(recording.project, self._root)
             for line in done:
                 self._say(line)
             self.say_once(notes)
         if not running.isdisjoint(named_experiments(self._root).values()):
             self._refs = {}
-
-    def _recording(self, project: Project, ended: _Ended | None = None) -> Recording:
-        stores = self.stores_of(project.folder)
-        return Recording(project, self._root, Options(), stores, ended)
 
     def _list(self) -> None:
         """List the projects, and the files that decide their results, if the list is old."""
@@ -125,15 +118,18 @@ class NewResults:
         found = map(stamp, (*files, *self._files[home.folder]))
         return not since or any(each.time >= since for each in found if each)
 
-    def _reported(self, recording: Recording, ended: _Ended | None = None) -> Recording:
-        """Say which rows were written, and what rows lack, if that was not said before."""
+    @contextmanager
+    def _recording(self, home: str, ended: _Ended | None = None) -> Iterator[Recording]:
+        """Record in the block, and say then which rows were written, and what rows lack, once."""
+        with Project(at=Path(home)) as project:
+            recording = Recording(project, self._root, self.stores_of(project.folder), ended)
+            yield recording
         for store, written in recording.written:
             if written.verb in ("", "deleted"):
                 self._said.update(written.notes)
             elif ended is None:  # else a live row says it
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
         self.say_once(recording.notes)
-        return recording
 
     def say_once(self, lines: Iterable[str]) -> None:
         """Say lines that were not said before, of very many the first."""

@@ -14,59 +14,52 @@ from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
 from ..place import own_folder
 from ..project.files import cache_stamp
-from ..project.project import Project
 from ..rows.commits import Commits, committed, named_experiments
 from ..rows.result import pipeline_now
 from ..store.store import Store, exists
-from .recording import Options, Recording
+from .recording import Recording
 
 _FILE = "history"
 _DECIDE = ("store", "declared", "shallow")
 """What has to be as it was when the last pass was noted, or all is read again."""
 
 
-def record_everything(project: Project, root: Path, options: Options) -> Recording | None:
-    """Record the results of all commits; return None if nothing is new since the last whole pass.
+def record_everything(recording: Recording) -> bool:
+    """Record the results of all commits; return whether anything is new since the last whole pass.
 
     Raises `ToolError`.
     """
-    recording, state = Recording(project, root, options), _state(project, root)
-    if not (options.dry_run or options.fetch) and _noted(project, root) == state:
-        return None
+    state = _state(recording)
+    if not (recording.dry_run or recording.fetch) and _noted(recording) == state:
+        return False
     recording.record_commits(Commits(state["tips"]))
-    if not options.dry_run:
-        _note(project, root, recording, state)
-    return recording
+    if not recording.dry_run:
+        _note(recording, state)
+    return True
 
 
 def record_new(
-    project: Project,
-    root: Path,
-    recording: Recording,
-    running: Set[str] = frozenset(),
-    old: Sequence[str] | None = None,
+    recording: Recording, running: Set[str] = frozenset(), old: Sequence[str] | None = None
 ) -> None:
     """Record the results of all commits that were not there when a pass was done last.
 
     If none was done, commits below those that are `old` are left out. Experiments that are
     `running`, by name, are left for the next time. Raises `ToolError`.
     """
-    noted, now = _noted(project, root), _state(project, root)
+    noted, now, top = _noted(recording), _state(recording), recording.project.top
     is_known = all(noted.get(key) == now[key] for key in _DECIDE)
     excluded = noted["tips"] if is_known else old
-    experiments = named_experiments(project.top)
-    found = now["tips"] if excluded is None else committed(project.top).starts
-    starts = [start for start in found if experiments.get(start) not in running]
+    experiments = named_experiments(top)
+    starts = [start for start in now["tips"] if experiments.get(start) not in running]
     commits = Commits(starts)
     if excluded is not None:
         wanted = "\n".join([*starts, *(f"^{commit}" for commit in excluded), ""])
-        listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=project.top, text=wanted)
+        listed = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=wanted)
         commits = Commits(starts, frozenset(listed.split()))
     if commits.only is None or commits.only:
         recording.record_commits(commits)
     if is_known or old is None:
-        lacking = {"lacking": noted["lacking"]} if is_known else {}
-        _note(project, root, recording, {**now, "tips": starts}, **lacking)
+        _note(recording, {**now, "tips": starts}, noted["lacking"] if is_known else "")
 
 
 def tips(root: Path, before: float) -> Sequence[str]:
@@ -80,12 +73,13 @@ def tips(root: Path, before: float) -> Sequence[str]:
     return [*parents, *(commit for commit in starts if commit not in listed)]
 
 
-def _state(project: Project, root: Path) -> dict[str, Any]:
+def _state(recording: Recording) -> dict[str, Any]:
     """Return what decides whether there is something to do: equal, and nothing is."""
-    now, noted = pipeline_now(project), _noted(project, root)
+    project, noted = recording.project, _noted(recording)
+    now = pipeline_now(project)
     stages = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     return {
-        "store": _store(project, root),
+        "store": _store(recording),
         "declared": digest_of(stages),
         "tips": [*committed(project.top, rows=True).starts],
         # `git fetch --unshallow` brings commits below the same tips.
@@ -95,38 +89,40 @@ def _state(project: Project, root: Path) -> dict[str, Any]:
     }
 
 
-def _noted(project: Project, root: Path) -> dict[str, Any]:
+def _noted(recording: Recording) -> dict[str, Any]:
     """Return what the last whole pass has noted, or {} if there was none."""
     try:
-        found = json.loads((own_folder(root) / _FILE).read_text())[project.folder]
+        text = (own_folder(recording.root) / _FILE).read_text()
+        found = json.loads(text)[recording.project.folder]
         return found if {*found} == {*_DECIDE, "tips", "lacking"} else {}
     except (ProjectError, OSError, ValueError, LookupError, TypeError):  # none, or half of it
         return {}
 
 
-def _note(
-    project: Project, root: Path, recording: Recording, state: dict[str, Any], **more: str
-) -> None:
-    """Note a whole pass, also in the store: so a backup of the store is another one."""
+def _note(recording: Recording, state: dict[str, Any], lacking: str = "") -> None:
+    """Note a whole pass, also in the store: so a backup of the store is another one.
+
+    `lacking` is what an earlier pass has noted, whose rows lack files still.
+    """
     if recording.git_lacks:
         return
-    lacking = cache_stamp(project) if recording.unread else ""
-    state = {**state, "lacking": lacking, **more, "store": _store(project, root, is_read=True)}
+    lacking = lacking or (cache_stamp(recording.project) if recording.unread else "")
+    state = {**state, "lacking": lacking, "store": _store(recording, is_read=True)}
     with suppress(ProjectError, OSError):  # a server is used without the folder, too
-        file, content = own_folder(root) / _FILE, {project.folder: state}
+        file, content = own_folder(recording.root) / _FILE, {recording.project.folder: state}
         with suppress(OSError, ValueError, TypeError):
             content = {**json.loads(file.read_text()), **content}
         file.write_text(json.dumps(content))
 
 
-def _store(project: Project, root: Path, *, is_read: bool = False) -> str:
+def _store(recording: Recording, *, is_read: bool = False) -> str:
     """Return what no other store has, now that all `is_read` or before; "" without a store.
 
     That is when its first experiment was made, and in a clone's own store the last pass, too.
     """
-    if not exists(root):
+    if not exists(recording.root):
         return ""
-    store, key = Store.existing(root), f"{HISTORY}{project.folder or '.'}"
+    store, key = Store.existing(recording.root), f"{HISTORY}{recording.project.folder or '.'}"
     with store.errors_reported():
         oldest = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])
         mark = "".join(each.tags.get(key, "") for each in oldest)

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ..git import ask
 from ..pipeline.row import Match, Row, StoredRun
 from ..pipeline.tags import KEPT
 from ..project.at_commits import ProjectAt
@@ -31,32 +29,27 @@ _AT_ONCE = 16
 _GONE = "somebody has deleted its row just now; `dvc-mlflow record` makes it again"
 
 
-class Options(NamedTuple):
-    """How results are recorded."""
-
-    dry_run: bool = False
-    """Write nothing."""
-    fetch: bool = False
-    """Fetch what a row shows from DVC's remote."""
-
-
 class Recording:
     """What is recorded of a project: `written` and `notes` say what became of it.
 
     `stores` are opened already, if any are given. `ended` are begun runs whose stages have ended,
-    each with the inputs that were written while its stage ran.
+    each with the inputs that were written while its stage ran. With `dry_run`, nothing is written;
+    `fetch` gets what rows show from DVC's remote.
     """
 
     def __init__(
         self,
         project: Project,
         root: Path,
-        options: Options,
         stores: ExperimentStores | None = None,
         ended: Mapping[str, Sequence[str]] | None = None,
+        *,
+        dry_run: bool = False,
+        fetch: bool = False,
     ) -> None:
-        self._project, self._past, self._options = project, ProjectAt(project), options
-        self.stores = stores or ExperimentStores(root, project.folder, create=not options.dry_run)
+        self.project, self.root, self._past = project, root, ProjectAt(project)
+        self.dry_run, self.fetch = dry_run, fetch
+        self.stores = stores or ExperimentStores(root, project.folder, create=not dry_run)
         self._ended = ended or {}
         self.written: list[tuple[Store, Written]] = []
         self.results: list[Result] = []
@@ -83,8 +76,8 @@ class Recording:
     def record_commits(self, commits: Commits) -> None:
         """Record the results of commits; raises `ToolError`."""
         with closing(self._past):
-            now = pipeline_now(self._project)
-            history = history_of(self._project, self._past, commits, now, _with_bar)
+            now = pipeline_now(self.project)
+            history = history_of(self.project, self._past, commits, now, _with_bar)
             entries = history.results()
             self._record([each for each in entries if self._lacks(each.result)])
         self.notes |= history.unread
@@ -103,14 +96,13 @@ class Recording:
         If the store lacks something of them, history says which commits have them, too. Raises
         `ToolError`.
         """
-        self.results, top = [each for each in state.results() if is_wanted(each)], self._project.top
+        self.results = [each for each in state.results() if is_wanted(each)]
         self.reasons = state.reasons
         if [each for each in self.results if self._lacks(each, can_rise=True)]:
-            head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
-            commits = committed(top, state.commit) if head else Commits([])
-            now = pipeline_now(self._project) if state.commit else state.pipeline
+            commits = committed(self.project.top, state.commit)
+            now = pipeline_now(self.project) if state.commit else state.pipeline
             with closing(self._past):
-                history = history_of(self._project, self._past, commits, now, iter, of=state)
+                history = history_of(self.project, self._past, commits, now, iter, of=state)
                 found = [one for one in history.results() if is_wanted(one.result)]
                 self._record([one for one in found if self._lacks(one.result)])
         self._show()
@@ -150,7 +142,7 @@ class Recording:
         for entry in entries:
             if (snapshot := entry.snapshot) is None:
                 self._past.close()
-                read_pipeline(self._project)  # its files are again those of the checkout
+                read_pipeline(self.project)  # its files are again those of the checkout
             else:
                 self._past.at(snapshot.commit, snapshot.definitions)
             self._add(entry.result)
@@ -158,7 +150,7 @@ class Recording:
 
     def _add(self, result: Result) -> None:
         """Read the row of a result while the project is where it is, and send it with others."""
-        for note in fetch(result) if self._options.fetch else ():
+        for note in fetch(result) if self.fetch else ():
             self._note(note, result.state.commit)
         store = self._store(result)
         if any(
@@ -167,11 +159,11 @@ class Recording:
         ):
             self._send()
         _, where = self._find(result)
-        root = None if self._options.dry_run else store.root
+        root = None if self.dry_run else store.root
         row = row_of(result, where.complete, root)
         for name, part in row.parts.items():
             self.unread |= {(result.digests[name], path) for path in part.unread}
-        if self._options.dry_run:
+        if self.dry_run:
             with store.errors_reported():
                 self._take(result, store, planned(store, row, where))
             return
@@ -193,7 +185,7 @@ class Recording:
 
     def _show(self) -> None:
         """Bring the tables of rows that were written up to date."""
-        for store in () if self._options.dry_run else self.stores:
+        for store in () if self.dry_run else self.stores:
             done = [written for its, written in self.written if its is store and written.verb]
             if done:
                 with store.lock(), store.errors_reported():
@@ -208,15 +200,6 @@ class Recording:
     def _note(self, text: str, commit: str) -> None:
         if commit not in self.notes[text]:
             self.notes[text].append(commit)
-
-
-def record_experiments(project: Project, root: Path, commits: Sequence[str]) -> Recording:
-    """Record the results of DVC's experiments, and fetch what rows show; raises `ToolError`."""
-    recording = Recording(project, root, Options(fetch=True))
-    if commits:
-        starts = [*commits, *(f"^{commit}^" for commit in commits)]
-        recording.record_commits(Commits(starts, frozenset(commits)))
-    return recording
 
 
 def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:

@@ -8,7 +8,8 @@ from ..pipeline.tags import SWEEP
 from ..place import main_repository
 from ..project.default_remote import Remote
 from ..project.project import Project
-from ..record.recording import record_experiments
+from ..record.recording import Recording
+from ..rows.commits import Commits
 from ..rows.result import Result, first_table, read_state
 from ..store import table_view
 from .trials import ANSWERING, CLONING
@@ -29,7 +30,7 @@ class Results:
         """Those of which the DVC remote lacks outputs."""
         self.rows: dict[str, list[Run]] = {}
         """The rows of the others."""
-        self._recording = record_experiments(project, main_repository(), [])
+        self._recording = Recording(project, main_repository(), fetch=True)
         self._recording.stores.of(*first_table(project))
 
     def collect(self, names: Collection[str]) -> None:
@@ -59,7 +60,7 @@ class Results:
         self.incomplete = self.incomplete - new.keys() | incomplete
         if complete := [name for name in new if name not in incomplete]:
             commits = [new[name] for name in complete]
-            self._recording = record_experiments(project, main_repository(), commits)
+            self._recording.record_commits(Commits(commits, frozenset(commits)))
             for name in complete:
                 self._take(name, results[name])
 
