@@ -41,9 +41,9 @@ def one_line(what: str) -> Iterator[None]:
     except ToolError:
         raise
     except Exception as error:
-        said = " ".join(masked(f"{error}").split())[:300]
         if isinstance(error, RecursionError):
-            said = "it is nested too deeply"
+            raise ProjectError(f"{what}: it is nested too deeply") from None
+        said = " ".join(masked(f"{error}").split())[:300]
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise ProjectError(f"{what}: {kind}{said}".rstrip(": ")) from error
 

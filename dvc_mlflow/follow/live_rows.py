@@ -152,7 +152,7 @@ class LiveRows:
         if run.home != run.main:
             return self._end_copy(run, begun)
         name, now = begun.stage.name, stamp(run.lock)
-        goes_on = not processes.is_alive(run.dvc) or run.dvc.pid in self._looker.holding
+        goes_on = not processes.is_alive(run.dvc) or run.dvc in self._looker.holding
         is_young = time.time() - run.ended < (_UNTIL_FAILED if goes_on else _UNTIL_WRITTEN)
         if now is None or not run.has_written:
             return not is_young and self._fail(run, begun)

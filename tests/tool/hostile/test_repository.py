@@ -55,7 +55,7 @@ REFUSED: list[tuple[str, str | bytes | Path, str]] = [
     ("dvc.yaml", f"x: {RUNS}\n", "unable to read: 'dvc.yaml'"),
     ("dvc.yaml", json.dumps(SELF), "interpolating is not allowed"),
     ("dvc.yaml", "stages: {a: {cmd: b, deps: [c], outs: [c]}}", "stages depend on one another"),
-    ("dvc.yaml", DEEP, "dvc.yaml, or what it reads, is nested too deeply"),
+    ("dvc.yaml", DEEP, "DVC's files cannot be read: it is nested too deeply"),
     ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
     ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
     (".dvc/config", "[[[", "config file error"),
