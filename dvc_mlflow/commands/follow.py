@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError, say, warn
@@ -23,55 +22,40 @@ if TYPE_CHECKING:
     from ..store.store import Store
 
 _PAUSE = 1.0  # s between two tries to follow where another process does
-_LOOK = 0.1  # s between two looks while DVC and MLflow are imported
 _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
-    root, ends = prepare(), stopped()
-    with suppress(KeyboardInterrupt):
-        if not arguments.until_idle:
-            from ..project.project import Project
+    root = prepare()
+    if not arguments.until_idle:
+        from ..project.project import Project
 
-            with Project() as project:
-                open_store(project, root)
-                add_history(project, root)
-            say(f"following {root}")
-        follow(root, ends.is_set, until_idle=arguments.until_idle)
+        with Project() as project:
+            open_store(project, root)
+            add_history(project, root)
+        say(f"following {root}")
+    follow(root, lambda: False, until_idle=arguments.until_idle)
     return 0
 
 
 def prepare() -> Path:
-    """Forget who has started this process, and return the main repository."""
+    """Let signals end this process, forget who has started it; return the main repository."""
+    on_signals(lambda *_: os._exit(0))
     root = main_repository()
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
         os.environ.pop(name, None)
-    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # nobody's `git commit` fails because git looks
     return root
 
 
-def stopped(seconds: float = 2.5, status: int = 0) -> Event:
-    """Let Ctrl-C, SIGTERM and a terminal's end raise `KeyboardInterrupt`, whatever is done then.
+def on_signals(end: Callable[..., object]) -> None:
+    """Let Ctrl-C, SIGTERM and a terminal's end do this, whatever is done then.
 
-    Whatever that is, it can be killed, and is done later. A library can lose the exception, and a
-    server can take its time, so the process ends after so many `seconds` in any case. Return an
-    event that is set then.
+    A follower ends at once: whatever it does can be killed, and is done later.
     """
-    event = Event()
-
-    def stop(*_: object) -> None:
-        if not event.is_set():
-            event.set()
-            last = Timer(seconds, os._exit, [status])
-            last.daemon = True
-            last.start()
-            raise KeyboardInterrupt
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
-            signal.signal(number, stop)
-    return event
+            signal.signal(number, end)
 
 
 def open_store(project: "Project", root: Path) -> "Store":
@@ -133,12 +117,10 @@ def follow(root: Path, ends: Callable[[], bool], *, until_idle: bool = False) ->
 def _worker(root: Path, *, history: bool = True) -> "Worker":
     """Return what follows a repository; what runs while DVC and MLflow are imported is seen."""
     looker = Looker([*homes(root)])
-    importing = Thread(target=import_module, args=("..follow.worker", __package__), daemon=True)
-    importing.start()
-    while importing.is_alive():
+    for module in ("project.project", "store.store", "follow.worker"):  # a second each
         with suppress(OSError):
             looker.look()
-        importing.join(_LOOK)
+        import_module(f"..{module}", __package__)
     from ..follow.worker import Worker
 
     return Worker(root, looker, say, history=history)

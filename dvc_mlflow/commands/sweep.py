@@ -2,18 +2,21 @@
 
 import argparse
 import os
+import threading
 
 from ..errors import ToolError, masked, warn
 from ..project.project import Project
 from ..sweep.driver import sweep
-from .follow import stopped
+from .follow import on_signals
+
+_SECONDS = 5.0  # from Ctrl-C to the end, whatever hangs
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the trials that the remotes lack; return 1 if a trial failed or has no row."""
     if arguments.n and not arguments.metric:
         raise ToolError("-n: a search needs --metric, such as --metric=-evaluate/loss")
-    stopped(seconds=5.0, status=130)
+    on_signals(_interrupted)
     try:
         with Project() as project:
             os.chdir(project.root)
@@ -27,3 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         warn("stopped; the same command continues where this one ended")
         return 130
+
+
+def _interrupted(*_: object) -> None:
+    """Interrupt the sweep once, and end it soon if something hangs meanwhile."""
+    on_signals(lambda *_: None)
+    timer = threading.Timer(_SECONDS, os._exit, [130])
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt

@@ -7,11 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from threading import Event
 from typing import IO
 
 from .. import processes
@@ -20,54 +17,57 @@ from ..place import artifacts_folder, own_folder
 from ..project.project import Project
 from ..store import ui_guard, ui_port
 from ..store.store import Store
-from .follow import add_history, follow, open_store, prepare, stopped
+from .follow import add_history, follow, on_signals, open_store, prepare
 
 _STARTING = 120  # s that the server has for its start: it migrates an old store first
-_ENDING = 2  # s that the server has for its end
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record what git has, serve the table, print its address, and follow; return 0."""
-    root, ends = prepare(), stopped()
-    with suppress(KeyboardInterrupt):
-        _show(root, arguments.port, ends)
-    return 0
-
-
-def _show(root: Path, free: int, ends: Event) -> None:
-    """Do what `ui` does, with the port `free` for the page, until the event."""
+    root = prepare()
     with Project() as project:
         store = open_store(project, root)
-        port = ui_port.port(root, store.address)
-        if port:
+        if port := ui_port.port(root, store.address):
             say(f"All results: {store.url()}")
             warn(f"a `dvc-mlflow ui` serves them already, on port {port}")
-            return
+            return 0
         if not store.is_remote:
-            _check_servable(free)
+            _check_servable(arguments.port)
         add_history(project, root)
     if store.is_remote:
         say(f"All results: {store.url()}")
-        follow(root, ends.is_set)
+        follow(root, lambda: False)
     else:
-        _serve_and_follow(store, free, ends)
+        _serve_and_follow(store, arguments.port)
+    return 0
 
 
-def _serve_and_follow(store: Store, port: int, ends: Event) -> None:
-    """Serve the table, and follow until Ctrl-C, SIGTERM or the end of the server."""
+def _serve_and_follow(store: Store, port: int) -> None:
+    """Serve the table, and follow until the end of the server: Ctrl-C and SIGTERM end both."""
     root = store.root
     log = own_folder(root) / "ui.log"
-    with log.open("wb") as file, _serving(store, port, file) as server:
+    with log.open("wb") as file:
+        server = _started(store, port, file)
+
+    def end(*_: object) -> None:
+        _end(server)
+        os._exit(0)
+
+    on_signals(end)
+    try:
         ui_port.note(root, store.address, port)
-
-        def is_over() -> bool:
-            return ends.is_set() or server.poll() is not None
-
-        if _answers(port, is_over):
+        if _answers(port, server):
             say(f"All results: {store.url()}")
-            follow(root, is_over)
-        if not ends.is_set():
-            raise ToolError(f"MLflow's server has ended or does not answer; {log} says why")
+            follow(root, lambda: server.poll() is not None)
+    finally:
+        _end(server)
+    raise ToolError(f"MLflow's server has ended or does not answer; {log} says why")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server with all its processes, which may have gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
 
 
 def _check_servable(port: int) -> None:
@@ -86,19 +86,18 @@ def _check_servable(port: int) -> None:
             raise ToolError(f"port {port}: {error.strerror}; choose another with --port") from None
 
 
-def _answers(port: int, is_over: Callable[[], bool]) -> bool:
+def _answers(port: int, server: subprocess.Popen[bytes]) -> bool:
     """Wait until the server answers; return False if it ends before, or hangs."""
     deadline = time.monotonic() + _STARTING
-    while time.monotonic() < deadline and not is_over():
+    while time.monotonic() < deadline and server.poll() is None:
         with suppress(OSError), socket.create_connection((ui_port.HOST, port)):
             return True  # uvicorn listens once MLflow's app has started
         time.sleep(0.1)
     return False
 
 
-@contextmanager
-def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run MLflow's server in the block; what it says goes to a file.
+def _started(store: Store, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start MLflow's server; what it says goes to a file.
 
     Its processes import from the working directory, where they also look for a script. So that is
     `/`, which no checkout can fill.
@@ -115,7 +114,7 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
     # By such a header, a client could name somebody else's connection as its own.
     command += ["--app-name", "dvc-mlflow", "--uvicorn-opts", "--no-proxy-headers"]
     command += ["--artifacts-destination", f"{artifacts_folder(store.root)}"]
-    with subprocess.Popen(
+    return subprocess.Popen(
         command,
         cwd="/",
         env=env,
@@ -124,12 +123,4 @@ def _serving(store: Store, port: int, log: IO[bytes]) -> Iterator[subprocess.Pop
         stderr=log,
         start_new_session=True,  # Ctrl-C is for this process, which ends it
         preexec_fn=partial(processes.end_with_parent, signal.SIGTERM),  # noqa: PLW1509  (no thread)
-    ) as server:
-        try:
-            yield server
-        finally:
-            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-                server.wait(_ENDING)
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
+    )
