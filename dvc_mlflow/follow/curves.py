@@ -34,7 +34,7 @@ class GrowingCurves:
                 if self._seen[path] != was:
                     body = work_tree.read(file, self._top, size=_MOST)
                     text = body[: body.rfind(b"\n") + 1].decode(errors="replace")
-                    if text.count("\n") < 3:  # the first lines can show another axis
+                    if not plot.x and text.count("\n") < 3:  # a line may show another axis
                         continue
                     keyed = keyed_curves(plot, path, text, self._start, self._stems)
                     points += (Point(k, v, step) for k, curve in keyed for step, v in curve.points)

@@ -59,7 +59,7 @@ REFUSED: list[tuple[str, str | bytes | Path, str]] = [
     ("params.yaml", "? - ?", "DVC's files cannot be read: TypeError: unhashable type: 'dict'"),
     ("dvc.lock", "", "'dvc.lock' validation failed: required key not provided"),
     (".dvc/config", "[[[", "config file error"),
-    (".git/HEAD", "", "git rev-parse: "),
+    (".git/HEAD", "", "git ls-files: "),
     ("dvc.yaml", json.dumps(CLOUD), "requires 'dvc-gs'"),
     ("dvc.lock", Path("/dev/zero"), "dvc.lock"),
     ("x.dvc", b"\xff\x00outs: [", "x.dvc"),
