@@ -32,7 +32,7 @@ class _RefusedError(Exception):
 
 def run(arguments: argparse.Namespace) -> int:
     """Promote the row that the command line names, or say why not; return the exit status."""
-    root = main_repository()
+    root, status = main_repository(), 0
     with Project() as project:
         row = read_run(root, arguments.run)
         try:
@@ -41,12 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         except _RefusedError as refused:
             why, *lines = f"{refused}".splitlines()
             warn(f"{arguments.run}: not promoted; {why}")
-            is_refused = True
-        else:
-            is_refused = False
+            status = 1
     for line in lines:
         say(line)
-    return int(is_refused)
+    return status
 
 
 def _promote(project: Project, root: Path, row: Run, arguments: argparse.Namespace) -> list[str]:

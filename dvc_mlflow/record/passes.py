@@ -67,7 +67,8 @@ def tips(root: Path, before: float) -> Sequence[str]:
 
     All its others from that time can be reached from them.
     """
-    starts, options = committed(checkout(root)).starts, (f"--since={before:.0f}", "--boundary")
+    starts = committed(checkout(root), rows=True).starts
+    options = (f"--since={before:.0f}", "--boundary")
     listed = ask("rev-list", *options, "--stdin", cwd=root, text="\n".join(starts)).split()
     parents = [commit[1:] for commit in listed if commit.startswith("-")]  # of newer ones
     return [*parents, *(commit for commit in starts if commit not in listed)]
