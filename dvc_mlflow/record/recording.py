@@ -79,7 +79,7 @@ class Recording:
             now = pipeline_now(self.project)
             history = history_of(self.project, self._past, commits, now, _with_bar)
             entries = history.results()
-            self._record([each for each in entries if self._lacks(each.result)])
+            self._record(entries)
         self.notes |= history.unread
         self.git_lacks = any(why.startswith("git lacks ") for why in history.unread)
         for why, commit, told in history.left_out:
@@ -98,13 +98,12 @@ class Recording:
         """
         self.results = [each for each in state.results() if is_wanted(each)]
         self.reasons = state.reasons
-        if [each for each in self.results if self._lacks(each, can_rise=True)]:
+        if [each for each in self.results if self._lacking(each, can_rise=True)]:
             commits = committed(self.project.top, state.commit)
             now = pipeline_now(self.project) if state.commit else state.pipeline
             with closing(self._past):
                 history = history_of(self.project, self._past, commits, now, iter, of=state)
-                found = [one for one in history.results() if is_wanted(one.result)]
-                self._record([one for one in found if self._lacks(one.result)])
+                self._record([one for one in history.results() if is_wanted(one.result)])
         self._show()
 
     def is_new(self, result: Result) -> bool:
@@ -126,39 +125,38 @@ class Recording:
         with store.errors_reported():
             return store, find_run(store, result.digests)
 
-    def _lacks(self, result: Result, *, can_rise: bool = False) -> bool:
-        """Whether the store lacks something of a result, or knows no commit that has it."""
+    def _lacking(self, result: Result, *, can_rise: bool = False) -> Match | None:
+        """Return where a result goes if the store lacks something of it, or the commit that has it."""
+        if any(result.digests.items() & other.digests.items() for other, _ in self._pending):
+            self._send()
         store, where = self._find(result)
         if (has := where.has) is None or has.is_live:
-            return True
+            return where
         if has.is_deleted:
             left = Written("deleted", has.name, has.run_id, [*result.digests])
             self.written += [(store, left)] if (store, left) not in self.written else []
-            return False
-        return has.lacks(wanted(result)) or (can_rise and has.standing.rank < 2)
+            return None
+        is_lacking = has.lacks(wanted(result)) or (can_rise and has.standing.rank < 2)
+        return where if is_lacking else None
 
     def _record(self, entries: Iterable[FoundResult]) -> None:
-        """Read the rows of results, and write them."""
+        """Read the rows of results that the store lacks, and write them."""
         for entry in entries:
+            if (where := self._lacking(entry.result)) is None:
+                continue
             if (snapshot := entry.snapshot) is None:
                 self._past.close()
                 read_pipeline(self.project)  # its files are again those of the checkout
             else:
                 self._past.at(snapshot.commit, snapshot.definitions)
-            self._add(entry.result)
+            self._add(entry.result, where)
         self._send()
 
-    def _add(self, result: Result) -> None:
+    def _add(self, result: Result, where: Match) -> None:
         """Read the row of a result while the project is where it is, and send it with others."""
         for note in fetch(result) if self.fetch else ():
             self._note(note, result.state.commit)
         store = self._store(result)
-        if any(
-            self._store(other) is not store or result.digests.items() & other.digests.items()
-            for other, _ in self._pending
-        ):
-            self._send()
-        _, where = self._find(result)
         root = None if self.dry_run else store.root
         row = row_of(result, where.complete, root)
         for name, part in row.parts.items():
@@ -176,11 +174,14 @@ class Recording:
         pending, self._pending = self._pending, []
         if not pending:
             return
-        store = self._store(pending[0][0])
-        with store.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, store.errors_reported():
-            send: Callable[..., Iterator[Written]] = pool.map if store.is_remote else map
-            written = send(lambda each: _bring(store, each[0], each[1], self._ended), pending)
-            for (result, _), done in zip(pending, written, strict=True):
+        stores = [self._store(result) for result, _ in pending]
+        first = stores[0]  # all are at one address
+        with first.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, first.errors_reported():
+            send: Callable[..., Iterator[Written]] = pool.map if first.is_remote else map
+            written = send(
+                lambda at, each: _bring(at, each[0], each[1], self._ended), stores, pending
+            )
+            for store, (result, _), done in zip(stores, pending, written, strict=True):
                 self._take(result, store, done)
 
     def _show(self) -> None:

@@ -46,11 +46,19 @@ class History:
     and path of the file, if git has it otherwise than dvc.lock."""
 
     def results(self) -> list[FoundResult]:
-        """Return the results, each with its own origin, the newest first."""
-        for entry in self.entries.values():
+        """Return the results, each with its own origin, the newest first.
+
+        What is only a part of another one is in the row of that.
+        """
+        having: dict[tuple[str, str], list[_Digests]] = defaultdict(list)
+        for key, entry in self.entries.items():
+            for own in key:
+                having[own].append(key)
             state = replace(entry.result.state, origin=entry.origin)
             entry.result = replace(entry.result, state=state)
-        return [*reversed(self.entries.values())]
+        near = {key: min((having[own] for own in key), key=len) for key in self.entries}
+        whole = [each for key, each in self.entries.items() if not any(key < o for o in near[key])]
+        return [*reversed(whole)]
 
     def add(self, result: Result, snapshot: Snapshot | None) -> None:
         """Take note of a state that has a result; states come oldest first, the checkout last."""

@@ -106,6 +106,17 @@ def test_tracked_later(tmp_path: Path) -> None:
         assert (said.status, said.error) == (0, "")
 
 
+def test_part_of_a_row(tmp_path: Path) -> None:
+    """A result of which another commit has more is in the row of that, also in a dry run."""
+    project = history(tmp_path / "project", 1)
+    whole = json.loads(project.lock)
+    part = {**whole, "stages": {"train": whole["stages"]["train"]}}
+    project.write({"dvc.lock": json.dumps(part)})
+    project.commit("Only the training")
+    for options, line in ((["--dry-run"], "1 row would be added"), ([], "1 row added")):
+        assert project.record("--all", *options).out.startswith(f"project: {line}\n")
+
+
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """Commits that DVC cannot read cost one line for each reason; all others are recorded.
 
