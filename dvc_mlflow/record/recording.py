@@ -126,7 +126,7 @@ class Recording:
             return store, find_run(store, result.digests)
 
     def _lacking(self, result: Result, *, can_rise: bool = False) -> Match | None:
-        """Return where a result goes if the store lacks something of it, or the commit that has it."""
+        """Return where a result goes if the store lacks something of it, or a commit with it."""
         if any(result.digests.items() & other.digests.items() for other, _ in self._pending):
             self._send()
         store, where = self._find(result)

@@ -163,9 +163,9 @@ class _Driver:
                     done.append(trial.name)
                     self._say(f"{trial} done {on}")
                 else:
-                    self._say(f"{trial} failed {on}: {why}")
+                    self._failed[trial.name] = masked(why)
+                    self._say(f"{trial} failed {on}: {self._failed[trial.name]}")
                     self._source.tell(trial.name, None)
-                    self._failed[trial.name] = why
             with suppress(ProjectError, StoreError):  # repeated in the end
                 self._collect(done)
 
@@ -207,7 +207,7 @@ class _Driver:
         return not missing
 
     def _say(self, line: str) -> None:
-        print(plain(masked(line)), file=self._out, flush=True)
+        print(plain(line), file=self._out, flush=True)
 
 
 def _room(ray: Any, needs: Mapping[str, float]) -> int:

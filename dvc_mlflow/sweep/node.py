@@ -72,7 +72,7 @@ def _trial(order: dict[str, Any]) -> str:
             # What the disk failed could not write that to its log either.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{place}")
         said = "; ".join(log.read_text(errors="replace").splitlines()[-2:])
-        why = f"{said[-400:]} (its log: {log})"
+        why = f"{said[-600:]} (its log: {log})"
         if process.returncode != FAILED:
             raise OSError(why)
         return why

@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
+from dvc_mlflow import processes
 from dvc_mlflow.pipeline.tags import EXPERIMENT, FOLDER
-from dvc_mlflow.processes import is_alive
 from support.projects import HANGING, SCORE, Project, small, stage, values, wait_until
 
 pytestmark = [
@@ -81,6 +81,7 @@ def test_interrupted(tmp_path: Path) -> None:
     process = project.start("-S", "x=1,2", HOME=f"{tmp_path}")
     wait_until(lambda: [*Path(project.clones).glob("*/*/clone/a.json")], process)
     children = psutil.Process(process.pid).children(recursive=True)
+    marks = {processes.process(child.pid) for child in children}
     pids = {process.pid, *(child.pid for child in children)}
     listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in pids]
     assert len(listening) > 3
@@ -91,7 +92,7 @@ def test_interrupted(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
     assert "Traceback" not in said
-    wait_until(lambda: not any(map(is_alive, children)))
+    wait_until(lambda: not any(map(processes.is_alive, marks)))
     assert project.rows() == []
 
 

@@ -96,7 +96,7 @@ def test_full_remote(shared: Shared, tmp_path: Path) -> None:
     project = writing(tmp_path, shared)
     with small_disk(tmp_path / "files", "2m") as disk, patch("dvc_mlflow.sweep.driver._TRIES", 1):
         said = project.sweep("-S", "x=1", check=False)
-        full = rf"sweep-\w+ \(x=1\): .*DVC remote 'files' \({disk}\): No space left on .* on \S+$"
+        full = rf"sweep-\w+ \(x=1\): .*No space left on .*DVC remote 'files' \({disk}\): .* on \S+$"
         assert re.search(f"^failed: {full}", said, re.M), said
         assert project.experiments() == []
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
