@@ -47,6 +47,8 @@ class Store:
         """It stays "" if `existing` finds no such experiment."""
         self.has_new_table = False
         """Whether `show` has shown the first rows of its table."""
+        self._every: list[str] = []
+        """All experiments of the store, as they were when it was locked last."""
         self.client: mlflow.MlflowClient
 
     @classmethod
@@ -119,6 +121,7 @@ class Store:
                 if not self.is_remote:
                     raise StoreError(self.address, f"{error}", "make it writable for you") from None
                 _warn_once(f"{error}; rows that are written twice at once are there twice")
+            self._every = []
             yield
 
     def experiments(self) -> list[str]:
@@ -132,8 +135,10 @@ class Store:
 
     def all_experiments(self) -> list[str]:
         """Return all experiments of the store: as many as MLflow gives at once."""
-        found = self.client.search_experiments(max_results=50_000)
-        return [str(each.experiment_id) for each in found]
+        if not self._every:
+            found = self.client.search_experiments(max_results=50_000)
+            self._every = [str(each.experiment_id) for each in found]
+        return self._every
 
     def runs(
         self,
