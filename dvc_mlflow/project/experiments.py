@@ -55,7 +55,7 @@ def uses_run_cache(overrides: Sequence[str]) -> bool:
     return not any(map(_NOT_IN_KEY.search, overrides))
 
 
-def run(project: Project, name: str, overrides: Sequence[str], *, run_cache: bool) -> None:
+def run_one(project: Project, name: str, overrides: Sequence[str], *, run_cache: bool) -> None:
     """Run an experiment in this clone, with stages from the run cache of its default remote or not.
 
     Earlier experiments are removed. Raises what DVC raises.

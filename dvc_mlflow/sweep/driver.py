@@ -137,7 +137,7 @@ class _Driver:
         """Run trials until none is left; no request in it may grow with their number."""
         own = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         how = {"max_retries": _TRIES, "retry_exceptions": [OSError]}
-        task = ray.remote(**own, **how, scheduling_strategy="SPREAD")(node.run)
+        task = ray.remote(**own, **how, scheduling_strategy="SPREAD")(node.run_trial)
         running = dict[Any, Trial]()
         while True:
             room = _room(ray, self._needs)

@@ -1,4 +1,4 @@
-"""A trial on a node: `run` is Ray's task, sent by value, so it needs only Python and Ray there.
+"""A trial on a node: `run_trial` is Ray's task, sent by value, so it needs only Python and Ray.
 
 It gives trial.py a folder that no other trial uses, and ends what is left of its processes.
 """
@@ -27,7 +27,7 @@ _LEAST = 1_000_000  # bytes that a disk has which is not full
 _LEAVES_THE_CLONE = re.compile("DVC_|MLFLOW_|GIT_(?!SSH|ASKPASS|CONFIG)")
 
 
-def run(order: dict[str, Any]) -> tuple[str, str]:
+def run_trial(order: dict[str, Any]) -> tuple[str, str]:
     """Run a trial; return why it has failed, or "", and on which node it ran, for how long.
 
     Raises `OSError`, which Ray repeats, for what is the node's fault, or may pass.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..git import git
 from ..project.default_remote import Remote, configure
-from ..project.experiments import blame, run
+from ..project.experiments import blame, run_one
 from ..project.project import Project
 from .node import FAILED
 from .trials import ANSWERING, CLONING
@@ -58,7 +58,7 @@ def _trial(order: dict[str, Any]) -> None:
         with Project() as project:
             remote = Remote(project)
             remote.check_sign(order["sign"])
-            run(project, order["name"], order["overrides"], run_cache=order["run_cache"])
+            run_one(project, order["name"], order["overrides"], run_cache=order["run_cache"])
             remote.push()
         if _there(ref) == order["there"]:
             lease = f"--force-with-lease={ref}:{order['there']}"
