@@ -43,11 +43,14 @@ def _run_parsed(words: Sequence[str]) -> int:
     arguments = parsing.parse_args(words)
     if arguments.command == "run":
         parsing.error("run: the command is missing")
-    gc.set_threshold(100_000)  # imports make half a million objects, which stay
+    gc.set_threshold(200_000)  # imports make half a million objects, which stay
     import_module(".store", __package__)  # its settings, before any command imports MLflow
     # Import only what this command needs: DVC and MLflow take seconds.
     command = import_module(f".commands.{arguments.command}", __package__)
-    return int(command.run(arguments))
+    try:
+        return int(command.run(arguments))
+    finally:
+        gc.freeze()  # Python's end would look at all of them once more
 
 
 def _command(words: Sequence[str]) -> list[str]:
