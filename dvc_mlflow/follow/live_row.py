@@ -77,8 +77,8 @@ class LiveRow:
 
     def send_curves(self, run: StageRun) -> None:
         """Send what a stage has added to its curves."""
-        points = self._curves[run].read() if self.run_id and run in self._curves else []
-        if new := [point for point in points if comparable(point) not in self._sent]:
+        new = self._curves[run].read(self._sent) if self.run_id and run in self._curves else []
+        if new:
             now = int(time.time() * 1000)
             with self._locked() as store:
                 if self._is_live(store):
