@@ -6,6 +6,7 @@ ToolError
 └── ModelError            MLflow cannot serve a model
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,8 +81,6 @@ def plain(text: str) -> str:
 
 def masked(text: str) -> str:
     """Return the text with the users, passwords and tokens in its addresses masked."""
-    import re  # slow for `run`
-
     # A password may have `/` and `@` in it, and any part of a query or a fragment can be a token.
     text = re.sub(r"(?<=://)([^\s/:@]*:\S*|[^\s/@]*)(?=@)", "***", text)
     text = re.sub(r"(\b\w[\w+.-]*://[^\s?#'\"]*)([?#])[^\s'\"]+", r"\1\2***", text)

@@ -1,6 +1,7 @@
 """Where things are: the main repository, its projects, and the address of MLflow's store."""
 
 import os
+import re
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -143,8 +144,6 @@ def _remote_name(root: Path) -> str:
 
     It is the same for all clones, whatever their folders are called and how they reach the remote.
     """
-    import re  # slow for `run`
-
     url = remote_url(root)
     is_address = "://" in url
     # https://host/path?query#fragment, or host:path
