@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import processes
+from ..errors import ProjectError
 from ..git import common_folder
 from ..project.project import Project
 from ..record.passes import record_new, tips
@@ -57,7 +58,11 @@ class NewResults:
             is_whole = all(each.is_whole for each in now.values() if each)
             if is_whole and now != self._seen.get(folder):
                 self._seen[folder] = now  # an error is said once
-                self.record_checkout(folder, partial(is_new, folder))
+                try:
+                    self.record_checkout(folder, partial(is_new, folder))
+                except ProjectError:
+                    if now == {path: stamp(path) for path in now}:
+                        raise  # else DVC has written meanwhile, and the next look reads it
         self._record_commits(running)
 
     def look_again(self, home: str = "") -> None:

@@ -47,7 +47,7 @@ WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 MOST = {
     "": 631,  # beside the folders
     "commands": 633,
-    "follow": 844,
+    "follow": 849,
     "pipeline": 949,
     "project": 1208,
     "record": 355,
