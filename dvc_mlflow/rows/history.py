@@ -87,8 +87,10 @@ def history_of(
     """
     history = History()
     states = snapshots(project.top, project.folder, project.blobs, commits)
+    asked = of.results() if of else []
     if of:
-        states = [each for each in states if _can_have(project, each, of)]
+        md5s = [*map(_made, asked)]
+        states = [each for each in states if _can_have(project, each, md5s)]
     for snapshot in progress(states):
         try:
             pipeline = past.at(snapshot.commit, snapshot.definitions).set_as(now)
@@ -107,9 +109,9 @@ def history_of(
             history.left_out += ((why, commit, file) for why, file in _left_out(state, commit))
     if of:
         if not of.commit:
-            for result in of.results():
+            for result in asked:
                 history.add(result, None)
-        own = {frozenset(result.digests.items()) for result in of.results()}
+        own = {frozenset(result.digests.items()) for result in asked}
         history.entries = {key: each for key, each in history.entries.items() if key in own}
     return history
 
@@ -134,15 +136,12 @@ def other_numbers(state: State, commit: str) -> Iterator[tuple[str, tuple[str, s
                 yield why, (state.digests[stage.name], out.path)
 
 
-def _can_have(project: Project, snapshot: Snapshot, state: State) -> bool:
-    """Whether a snapshot can have one of the results of a state, by the md5s of its outputs."""
+def _can_have(project: Project, snapshot: Snapshot, results: list[list[bytes]]) -> bool:
+    """Whether the locks of a snapshot have all md5s of one of these results."""
     locks = b"".join(project.blobs.read(blob) or b"" for blob in snapshot.locks.values())
-    return any(
-        all(
-            out.md5.encode() in locks
-            for stage in result.scope()
-            for out in stage.outs
-            if stage.command
-        )
-        for result in state.results()
-    )
+    return any(all(md5 in locks for md5 in md5s) for md5s in results)
+
+
+def _made(result: Result) -> list[bytes]:
+    """Return the md5s of what the stages of a result wrote, as a lock has them."""
+    return [out.md5.encode() for stage in result.scope() if stage.command for out in stage.outs]
