@@ -1,13 +1,14 @@
 """Git's commits as states of DVC's files: the oldest that has each, and the refs that name it.
 
 What decides a state is few files: each dvc.yaml, the dvc.lock beside it, and what a dvc.yaml reads
-besides. Git says which versions of them all commits have, in one answer.
+besides. Git says which of them each commit has changed.
 """
 
 import os
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ _NAMED = ("refs/heads", "refs/remotes", "refs/tags")
 EXPERIMENTS = "refs/exps/"
 _FORMAT = "%H%x00%T%x00%an%x00%ct%x00%P%x00%s"
 
-_Versions = tuple[tuple[str, str], ...]
+_FILES = {"100644", "100755", "120000"}
+"""The modes of what git tracks as a file."""
+_Pairs = tuple[tuple[str, str], ...]
 """Paths with git's objects of the files there."""
 
 
@@ -98,17 +101,16 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     """
     if not of.starts:
         return []
-    tips, starts = _refs_by_commit(top), "".join(f"{start}\n" for start in of.starts).encode()
-    commits = {each.hash: each for each in _log(top, starts)}
+    tips = _refs_by_commit(top)
+    commits, states = _states(top, folder, blobs, of.starts)
     on_branch = {*ask("rev-list", "--branches", "--remotes", "--tags", "HEAD", cwd=top).split()}
     rows = {c for c, refs in tips.items() if any(ref.startswith(f"{REFS}/") for ref in refs)}
-    read = [commit for commit in commits if of.only is None or commit in of.only]
     having: dict[Any, list[str]] = defaultdict(list)
-    for commit, state in zip(read, _states(top, folder, blobs, read, starts), strict=True):
-        if any(state):
+    for commit, state in states.items():
+        if any(state) and (of.only is None or commit in of.only):
             having[state].append(commit)
     subjects = Counter(commit.subject for commit in commits.values())
-    states = []
+    found = []
     for state, those in having.items():
         definitions, locks = state
         # An experiment's commit names nobody's own, even if it is older.
@@ -117,47 +119,31 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
         kept = {commits[c].subject for c in those} if first in rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
-        states.append(Snapshot(first, those, definitions, dict(locks), origin, kept_for))
+        found.append(Snapshot(first, those, definitions, dict(locks), origin, kept_for))
     place = {commit: i for i, commit in enumerate(commits)}
-    return sorted(states, key=lambda each: (each.origin.is_row, place[each.commit]))
+    return sorted(found, key=lambda each: (each.origin.is_row, place[each.commit]))
 
 
 def _states(
-    top: Path, folder: str, blobs: Blobs, commits: Sequence[str], starts: bytes
-) -> list[tuple[_Versions, _Versions]]:
-    """Return what decides the pipeline of each commit, and its locks, as paths with objects."""
-    options = ("log", "--stdin", "-z", "--format=", "--name-only", "--diff-merges=separate")
-    listed = ""
+    top: Path, folder: str, blobs: Blobs, starts: Sequence[str]
+) -> tuple[Mapping[str, _Commit], Mapping[str, tuple[_Pairs, _Pairs]]]:
+    """Return commits, and what decides the pipeline of each, and its locks."""
     # DVC 0.x had stages in .dvc files, with a command.
-    for kind in ([], ["dvc.yaml", "dvc.lock"]), (["-G^cmd:"], ["*.dvc"]):
-        patterns = [glob(folder, f"**/{name}") for name in kind[1]]
-        listed += os.fsdecode(git(*options, *kind[0], "--", *patterns, cwd=top, text=starts))
-    paths = sorted({path for path in listed.split("\0") if path and "\n" not in path})
-    versions = _versions(top, commits, paths)
-    definitions = {pair for own in versions for pair in own if pair[0].endswith("dvc.yaml")}
+    options = ("--stdin", "-z", "--format=", "--name-only", "--diff-merges=separate", "-G^cmd:")
+    pattern, text = glob(folder, "**/*.dvc"), _lines(starts)
+    listed = os.fsdecode(git("log", *options, "--", pattern, cwd=top, text=text)).split("\0")
+    patterns = [glob(folder, f"**/{name}") for name in ("dvc.yaml", "dvc.lock")]
+    commits, having = _log(top, starts, [*patterns, *map(_literal, {*listed} - {""})])
+    pairs = {pair for files in having.values() for pair in files.items()}
+    definitions = [pair for pair in pairs if pair[0].endswith("dvc.yaml")]
     more = {path for pair in definitions for path in _read_besides(blobs, *pair)}
-    others = _versions(top, commits, sorted(more.difference(paths)), folders=True)
-    states = []
-    for own, besides in zip(versions, others, strict=True):
+    besides = _log(top, starts, [*map(_literal, more)])[1] if more else {}
+    states = {}
+    for commit, files in having.items():
+        own = sorted({**files, **besides.get(commit, {})}.items())
         locks = tuple(pair for pair in own if pair[0].endswith("dvc.lock"))
-        states.append(((*(pair for pair in own if pair not in locks), *besides), locks))
-    return states
-
-
-def _versions(
-    top: Path, commits: Sequence[str], paths: Sequence[str], *, folders: bool = False
-) -> list[_Versions]:
-    """Return those of these paths that each commit has, with git's objects."""
-    kinds = (b"blob", b"tree") if folders else (b"blob",)
-    if not paths:
-        return [() for _ in commits]
-    asked = os.fsencode("".join(f"{c}:{path}\n" for c in commits for path in paths))
-    answers = iter(git("cat-file", "--batch-check", cwd=top, text=asked).split(b"\n"))
-    versions = []
-    for _ in commits:
-        pairs = ((path, next(answers).split(b" ")) for path in paths)
-        versions.append(tuple((p, o[0].decode()) for p, o in pairs if o[1:2] and o[1] in kinds))
-    return versions
+        states[commit] = tuple(pair for pair in own if pair not in locks), locks
+    return commits, states
 
 
 def _read_besides(blobs: Blobs, path: str, blob: str) -> Iterator[str]:
@@ -189,16 +175,45 @@ def _read_besides(blobs: Blobs, path: str, blob: str) -> Iterator[str]:
         return  # DVC reports what is wrong
     for name in named:
         joined = posixpath.normpath(posixpath.join(posixpath.dirname(path), f"{name}"))
-        if not (leads_out(joined) or "\n" in joined):
+        if not (joined == "." or leads_out(joined)):
             yield joined
 
 
-def _log(top: Path, starts: bytes) -> Iterator[_Commit]:
-    """Yield commits and their ancestors, the oldest first, but each after its parents."""
-    options = ("--stdin", "--date-order", "--reverse", "-z", f"--format={_FORMAT}")
-    fields = iter(os.fsdecode(git("log", *options, cwd=top, text=starts)).split("\0"))
-    for commit, tree, author, time, parents, subject in zip(*[fields] * 6, strict=False):
-        yield _Commit(commit, tree, author, int(time), parents.split(), subject)
+def _log(
+    top: Path, starts: Sequence[str], paths: Sequence[str]
+) -> tuple[Mapping[str, _Commit], Mapping[str, Mapping[str, str]]]:
+    """Return commits and their ancestors, the oldest first, and what each has of these files.
+
+    Each comes after its parents. Git says what it has otherwise than the first of them.
+    """
+    all_commits = ("--full-history", "--sparse", "--date-order", "--reverse")
+    shown = (f"--format={_FORMAT}", "--raw", "--no-abbrev", "--no-renames")
+    options = (*all_commits, *shown, "--diff-merges=first-parent", "-z", "--stdin")
+    text = _lines([*starts, "--", *paths])
+    fields = iter(os.fsdecode(git("log", *options, cwd=top, text=text)).split("\0"))
+    commits, having = dict[str, _Commit](), dict[str, dict[str, str]]()
+    for field in filter(None, fields):
+        if ":" not in field:
+            tree, author, time, parents, subject = islice(fields, 5)
+            commit, before = field, having.get(parents.partition(" ")[0], {})
+            commits[commit] = _Commit(commit, tree, author, int(time), parents.split(), subject)
+            having[commit] = before
+            continue
+        (_, mode, _, blob, _), path = field.split(" "), next(fields)
+        if having[commit] is before:
+            having[commit] = {**before}
+        having[commit].pop(path, None)
+        if mode in _FILES:
+            having[commit][path] = blob
+    return commits, having
+
+
+def _lines(words: Iterable[str]) -> bytes:
+    return os.fsencode("".join(f"{word}\n" for word in words if "\n" not in word))
+
+
+def _literal(path: str) -> str:
+    return f":(top,literal){path}"
 
 
 def _refs_by_commit(top: Path) -> dict[str, list[str]]:

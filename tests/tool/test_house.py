@@ -52,7 +52,7 @@ MOST = {
     "project": 1208,
     "record": 355,
     "registry": 150,
-    "rows": 1056,
+    "rows": 1067,
     "store": 900,
     "sweep": 489,
 }

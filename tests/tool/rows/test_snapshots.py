@@ -88,6 +88,17 @@ def test_merges(made: History) -> None:
         right: {LOCK, "sub/dvc.lock"},
         merge: {LOCK, "sub/dvc.lock", "new/dvc.lock"},
     }
+    theirs = made.add({LOCK: "1", "sub/dvc.lock": "3"}, left, right)
+    having = {state.commit: [*state.commits] for state in made.states()}
+    assert having == {start: [start], left: [left], right: [right, theirs]}
+
+
+def test_moved_file(made: History) -> None:
+    """A file that a commit has moved is where that has it."""
+    start = made.add({"one/dvc.lock": "The same text"})
+    moved = made.add({"one/dvc.lock": None, "two/dvc.lock": "The same text"}, start)
+    found = {state.commit: [*state.locks] for state in made.states()}
+    assert found == {start: ["one/dvc.lock"], moved: ["two/dvc.lock"]}
 
 
 def test_rows_and_projects(made: History) -> None:
