@@ -1,6 +1,6 @@
 """A project as commits have it, one after another; DVC reads dvc.yaml only if it has changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,8 @@ from .definitions import read_pipeline, stages_in, stages_with_locks
 from .dvc_errors import errors_reported
 from .project import Project, git_at
 
+_Definitions = Sequence[tuple[str, str]]
+
 
 class ProjectAt:
     """The project at any commit; until `close`, the project is at the one that was read last."""
@@ -25,20 +27,24 @@ class ProjectAt:
     def __init__(self, project: Project) -> None:
         self._project, self._opened = project, ExitStack()
         self._checkout = git_at(project.top)  # at a commit, the project's own does not know it
-        self._definitions: object = None
+        self._definitions: _Definitions = ()
+        self._read = dict[object, tuple[Index, Any]]()
+        """What DVC has made of the files of the commit that was opened last."""
         self._stages: list[tuple[Any, str]] = []
         """DVC's stages in a dvc.yaml, each with the path of its lock."""
 
-    def at(self, commit: str, definitions: object) -> Pipeline:
+    def at(self, commit: str, definitions: _Definitions) -> Pipeline:
         """Return the pipeline of a commit; raises `ProjectError`.
 
-        Commits with equal `definitions` differ at most in their dvc.lock.
+        Commits with equal `definitions`, which are paths and git objects, differ at most in their
+        dvc.lock.
         """
         project = self._project
         if definitions != self._definitions or not project.commit:
             self.close()
             self._opened.enter_context(project.at(commit))
-            with as_of_today(without_locks=True), self._as_in_checkout(), errors_reported():
+            others = [each for each in definitions if not each[0].endswith(("dvc.yaml", ".dvc"))]
+            with as_of_today(without_locks=True), self._reading(others), errors_reported():
                 self._stages = [*stages_with_locks(project)]
             self._definitions = definitions
         project.commit = commit
@@ -48,20 +54,27 @@ class ProjectAt:
         return read_pipeline(project)
 
     @contextmanager
-    def _as_in_checkout(self) -> Iterator[None]:
-        """Let DVC read no file that git ignores, though it tracks it: in a checkout, it reads none.
+    def _reading(self, others: _Definitions) -> Iterator[None]:
+        """Let DVC read a file once for commits that have it, and what it inserts of `others`.
 
+        And let it read no file that git ignores, though it tracks it: in a checkout, it reads none.
         DVC decides it, by the rules of the checkout.
         """
         project, from_file = self._project, Index.from_file
+        before, self._read = self._read, {}
 
         def read(repo: Any, path: str) -> Index:
-            here = project.root / project.relative(path)
+            name = project.relative(path)
+            here = project.root / name
             inside = (each for each in here.parents if project.root in each.parents)
             way = [*(f"{folder}/" for folder in inside), f"{here}"]
-            return (
-                Index(repo) if any(map(self._checkout.is_ignored, way)) else from_file(repo, path)
-            )
+            if any(map(self._checkout.is_ignored, way)):
+                return Index(repo)
+            key = (path, project.text(name), *others)
+            found = before.get(key) or (from_file(repo, path), project.dvc_file(path))
+            self._read[key] = found
+            index, project.dvc_files[path] = found
+            return index
 
         Index.from_file = read
         try:
@@ -71,7 +84,7 @@ class ProjectAt:
 
     def close(self) -> None:
         """Let the project be at the checkout again."""
-        self._definitions = None
+        self._definitions = ()
         self._opened.close()
 
 

@@ -111,7 +111,7 @@ def locked_entry(project: Project, stage: Any) -> Any:
     return stages_in(project.text(lock) or "", lock).get(stage.name)
 
 
-@lru_cache(16)
+@lru_cache(64)
 def stages_in(text: str, lock: str = "dvc.lock") -> dict[str, Any]:
     """Return the stages in a lock; raises `ProjectError`. Nobody may change what is returned."""
     with one_line(lock):

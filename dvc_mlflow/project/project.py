@@ -82,7 +82,8 @@ class Project:
         """DVC's outputs, by path."""
         self.versions: dict[tuple[str, str], dict[str, str]] = {}
         """The blobs of all commits that a file has had, by path and algorithm, then by md5."""
-        self._dvc_files: dict[str, Any] = {}
+        self.dvc_files: dict[str, Any] = {}
+        """DVC's own objects for its files, by their absolute paths, once they were asked for."""
 
     @property
     def remote(self) -> str:
@@ -100,8 +101,8 @@ class Project:
     def at(self, revision: str) -> Iterator[str]:
         """Read from a commit in the block, or from the checkout if it is ""; yield its hash."""
         with ExitStack() as switched:
-            switched.callback(vars(self).update, commit=self.commit, _dvc_files=self._dvc_files)
-            self.commit, self._dvc_files = "", {}
+            switched.callback(vars(self).update, commit=self.commit, dvc_files=self.dvc_files)
+            self.commit, self.dvc_files = "", {}
             if revision:
                 # Another library for git, once used, would decide what git ignores in the checkout.
                 switched.callback(self.repo.scm.backends.move_to_end, "dulwich", last=False)
@@ -135,9 +136,9 @@ class Project:
 
     def dvc_file(self, path: str) -> Any:
         """Return DVC's own object for a dvc.yaml or a `.dvc` file, which is parsed once."""
-        if path not in self._dvc_files:
-            self._dvc_files[path] = load_file(self.repo, path)
-        return self._dvc_files[path]
+        if path not in self.dvc_files:
+            self.dvc_files[path] = load_file(self.repo, path)
+        return self.dvc_files[path]
 
     def is_inside(self, path: str | Path) -> bool:
         """Whether a path of the checkout, or what it links to, is in the repository.

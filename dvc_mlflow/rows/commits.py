@@ -45,7 +45,7 @@ class Snapshot(NamedTuple):
     commit: str
     """The oldest, by which it is known."""
     commits: Sequence[str]
-    definitions: object
+    definitions: _Pairs
     """What decides the pipeline, but for the locks."""
     locks: Mapping[str, str]
     """The git object of each dvc.lock, by its path in the repository."""

@@ -42,7 +42,7 @@ def test_stopped_training(project: Repository) -> None:
         wait(lambda: "train/loss" in last(project).data.metrics, 60)
         os.killpg(dvc.pid, signal.SIGINT)
         assert dvc.wait(60)
-        wait(lambda: last(project).info.status != "RUNNING")
+        wait(lambda: last(project).info.status != "RUNNING", 60)
     assert project.lock == lock
     row = last(project)
     assert row.info.status == "FAILED"

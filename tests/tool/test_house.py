@@ -49,7 +49,7 @@ MOST = {
     "commands": 633,
     "follow": 849,
     "pipeline": 949,
-    "project": 1208,
+    "project": 1219,
     "record": 355,
     "registry": 150,
     "rows": 1067,

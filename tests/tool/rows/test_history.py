@@ -166,6 +166,21 @@ def shown(project: Repository) -> list[Any]:
     return [project.table(), more, [project.artifacts(run) for run in rows]]
 
 
+def test_values_from_params(tmp_path: Path) -> None:
+    """What dvc.yaml inserts is that of each commit, though its own text stays the same."""
+    score = {"cmd": "score ${item}", "metrics": [{"${item}.json": {"cache": False}}]}
+    stages: Stages = {"score": {"foreach": "${models}", "do": score}}
+    files = {f"{name}.json": json.dumps({"score": i}) for i, name in enumerate("ab")}
+    made = locked(tmp_path / "made", stages, {"models": ["a"]}, files)
+    made.add_store()
+    made.commit("One model")
+    made.again({}, {"models": ["b"]})
+    made.commit("Another one")
+    made.record("--all")
+    found = [(run.data.tags[tags.STAGE], run.data.metrics) for run in made.rows()]
+    assert sorted(found) == [("score@a", {"score/score": 0}), ("score@b", {"score/score": 1})]
+
+
 def test_orders(tmp_path: Path) -> None:
     """The table is the same, whether results are recorded at once, backwards, or as they grow.
 
