@@ -1,10 +1,11 @@
 """Record the results of git's history and of the checkout: each distinct one once."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -66,7 +67,6 @@ class Recording:
         """Whether git has not all that was to be read, as in a partial clone."""
         self.hints: dict[str, str] = {}
         """What would make the table of an experiment say more, or ""."""
-        self._pending: list[tuple[Result, Row]] = []
 
     @property
     def digests(self) -> set[str]:
@@ -127,8 +127,6 @@ class Recording:
 
     def _lacking(self, result: Result, *, can_rise: bool = False) -> Match | None:
         """Return where a result goes if the store lacks something of it, or a commit with it."""
-        if any(result.digests.items() & other.digests.items() for other, _ in self._pending):
-            self._send()
         store, where = self._find(result)
         if (has := where.has) is None or has.is_live:
             return where
@@ -139,50 +137,48 @@ class Recording:
         is_lacking = has.lacks(wanted(result)) or (can_rise and has.standing.rank < 2)
         return where if is_lacking else None
 
-    def _record(self, entries: Iterable[FoundResult]) -> None:
-        """Read the rows of results that the store lacks, and write them."""
-        for entry in entries:
-            if (where := self._lacking(entry.result)) is None:
-                continue
-            if (snapshot := entry.snapshot) is None:
-                self._past.close()
-                read_pipeline(self.project)  # its files are again those of the checkout
-            else:
-                self._past.at(snapshot.commit, snapshot.definitions)
-            self._add(entry.result, where)
-        self._send()
+    def _record(self, entries: Sequence[FoundResult]) -> None:
+        """Read the rows of results that the store lacks, and write them.
 
-    def _add(self, result: Result, where: Match) -> None:
-        """Read the row of a result while the project is where it is, and send it with others."""
+        A server is asked for several at a time, and gets as many.
+        """
+        stores = [self._store(entry.result) for entry in entries]
+        at_once = _AT_ONCE if any(store.is_remote for store in stores) else 1
+        with ThreadPoolExecutor(at_once) as pool:
+            each: Callable[..., Iterator[Any]] = map if at_once == 1 else pool.map
+            for start in range(0, len(entries), at_once):
+                some = entries[start : start + at_once]
+                places = [*each(self._lacking, [entry.result for entry in some])]
+                lacking = [(e, at) for e, at in zip(some, places, strict=True) if at]
+                rows = [(entry.result, self._read(entry, at), at) for entry, at in lacking]
+                if rows:
+                    lock = nullcontext() if self.dry_run else stores[0].lock()  # one for all
+                    with lock, stores[0].errors_reported():
+                        for (result, *_), done in zip(rows, each(self._bring, rows), strict=True):
+                            self._take(result, self._store(result), done)
+
+    def _read(self, entry: FoundResult, where: Match) -> Row:
+        """Return the row of a result as its newest commit has that, or the checkout."""
+        if (snapshot := entry.snapshot) is None:
+            self._past.close()
+            read_pipeline(self.project)  # its files are again those of the checkout
+        else:
+            self._past.at(snapshot.commit, snapshot.definitions)
+        result = entry.result
         for note in fetch(result) if self.fetch else ():
             self._note(note, result.state.commit)
-        store = self._store(result)
-        root = None if self.dry_run else store.root
-        row = row_of(result, where.complete, root)
+        row = row_of(result, where.complete, None if self.dry_run else self.root)
         for name, part in row.parts.items():
             self.unread |= {(result.digests[name], path) for path in part.unread}
-        if self.dry_run:
-            with store.errors_reported():
-                self._take(result, store, planned(store, row, where))
-            return
-        self._pending.append((result, row))
-        if len(self._pending) == (_AT_ONCE if store.is_remote else 1):
-            self._send()
+        return row
 
-    def _send(self) -> None:
-        """Write the rows that were read, several at a time to a server."""
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        stores = [self._store(result) for result, _ in pending]
-        first = stores[0]  # all are at one address
-        with first.lock(), ThreadPoolExecutor(_AT_ONCE) as pool, first.errors_reported():
-            send: Callable[..., Iterator[Written]] = pool.map if first.is_remote else map
-            written = send(
-                lambda at, each: _bring(at, each[0], each[1], self._ended), stores, pending
-            )
-            for store, (result, _), done in zip(stores, pending, written, strict=True):
-                self._take(result, store, done)
+    def _bring(self, what: tuple[Result, Row, Match]) -> Written:
+        """Bring a row to MLflow, or say only what would be done."""
+        result, row, where = what
+        store = self._store(result)
+        if self.dry_run:
+            return planned(store, row, where)
+        return _bring(store, result, row, self._ended)
 
     def _show(self) -> None:
         """Bring the tables of rows that were written up to date."""

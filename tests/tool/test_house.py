@@ -50,7 +50,7 @@ MOST = {
     "follow": 849,
     "pipeline": 949,
     "project": 1219,
-    "record": 355,
+    "record": 348,
     "registry": 150,
     "rows": 1067,
     "store": 900,
