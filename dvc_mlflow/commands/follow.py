@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from ..errors import ProjectError, say, warn
 from ..follow.follower_lock import FollowerLock
 from ..follow.project_homes import homes
 from ..follow.stage_runs import Looker
+from ..git import ask
 from ..place import main_repository
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _IDLE = 10.0  # s for which nothing has run, and nobody has needed a follower
 
 def run(arguments: argparse.Namespace) -> int:
     """Record what git has already, and follow until Ctrl-C or SIGTERM; return 0."""
-    root = prepare()
+    root, old = prepare()
     if not arguments.until_idle:
         from ..project.project import Project
 
@@ -35,17 +36,20 @@ def run(arguments: argparse.Namespace) -> int:
             open_store(project, root)
             add_history(project, root)
         say(f"following {root}")
-    follow(root, lambda: False, until_idle=arguments.until_idle)
+    follow(root, old, lambda: False, until_idle=arguments.until_idle)
     return 0
 
 
-def prepare() -> Path:
-    """Let signals end this process, forget who has started it; return the main repository."""
+def prepare() -> tuple[Path, list[str]]:
+    """Let signals end this process, and forget who has started it.
+
+    Return the main repository, and the commits that its refs name now.
+    """
     on_signals(lambda *_: os._exit(0))
     root = main_repository()
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
         os.environ.pop(name, None)
-    return root
+    return root, ask("rev-parse", "HEAD", "--all", cwd=root).split()
 
 
 def on_signals(end: Callable[..., object]) -> None:
@@ -73,12 +77,12 @@ def open_store(project: "Project", root: Path) -> "Store":
 
 def add_history(project: "Project", root: Path) -> None:
     """Record what git has, and say how many rows that were."""
-    from ..record.passes import record_new
+    from ..record.passes import record_everything
     from ..record.recording import Recording
     from .record import report
 
     recording = Recording(project, root)
-    record_new(recording)
+    record_everything(recording)
     report(recording)
     end_dead_rows(project, root)
 
@@ -93,9 +97,12 @@ def end_dead_rows(project: "Project", root: Path) -> None:
     Store.existing(root, folder=project.folder).end_dead_rows()
 
 
-def follow(root: Path, ends: Callable[[], bool], *, until_idle: bool = False) -> None:
+def follow(
+    root: Path, old: Sequence[str], ends: Callable[[], bool], *, until_idle: bool = False
+) -> None:
     """Follow until it is to end; while another process follows the repository, wait for its end.
 
+    Commits that can be reached from `old` ones are recorded, or are to be left out.
     `until_idle` is only for what begins from now on, until it has ended, and waits for nobody.
     """
     with FollowerLock(root) as lock:
@@ -105,7 +112,7 @@ def follow(root: Path, ends: Callable[[], bool], *, until_idle: bool = False) ->
             warn("another process follows this repository already: this one waits")
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
-        worker = _worker(root, history=not until_idle)
+        worker = _worker(root, old, history=not until_idle)
 
         def is_over() -> bool:
             is_idle = until_idle and min(worker.idle, lock.age) > _IDLE
@@ -114,13 +121,14 @@ def follow(root: Path, ends: Callable[[], bool], *, until_idle: bool = False) ->
         worker.follow(is_over)
 
 
-def _worker(root: Path, *, history: bool = True) -> "Worker":
+def _worker(root: Path, old: Sequence[str], *, history: bool) -> "Worker":
     """Return what follows a repository; what runs while DVC and MLflow are imported is seen."""
     looker = Looker([*homes(root)])
     for module in ("project.project", "store.store", "follow.worker"):  # a second each
         with suppress(OSError):
             looker.look()
         import_module(f"..{module}", __package__)
+    from ..follow.new_results import NewResults
     from ..follow.worker import Worker
 
-    return Worker(root, looker, say, history=history)
+    return Worker(root, looker, NewResults(root, old, say, history=history), say)

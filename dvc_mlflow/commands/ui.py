@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import IO
@@ -24,7 +25,7 @@ _STARTING = 120  # s that the server has for its start: it migrates an old store
 
 def run(arguments: argparse.Namespace) -> int:
     """Record what git has, serve the table, print its address, and follow; return 0."""
-    root = prepare()
+    root, old = prepare()
     with Project() as project:
         store = open_store(project, root)
         if port := ui_port.port(root, store.address):
@@ -36,13 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
         add_history(project, root)
     if store.is_remote:
         say(f"All results: {store.url()}")
-        follow(root, lambda: False)
+        follow(root, old, lambda: False)
     else:
-        _serve_and_follow(store, arguments.port)
+        _serve_and_follow(store, old, arguments.port)
     return 0
 
 
-def _serve_and_follow(store: Store, port: int) -> None:
+def _serve_and_follow(store: Store, old: Sequence[str], port: int) -> None:
     """Serve the table, and follow until the end of the server: Ctrl-C and SIGTERM end both."""
     root = store.root
     log = own_folder(root) / "ui.log"
@@ -58,7 +59,7 @@ def _serve_and_follow(store: Store, port: int) -> None:
         ui_port.note(root, store.address, port)
         if _answers(port, server):
             say(f"All results: {store.url()}")
-            follow(root, lambda: server.poll() is not None)
+            follow(root, old, lambda: server.poll() is not None)
     finally:
         _end(server)
     raise ToolError(f"MLflow's server has ended or does not answer; {log} says why")

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from .. import processes
 from ..errors import ProjectError
-from ..git import common_folder
+from ..git import checkout, common_folder
 from ..project.project import Project
-from ..record.passes import record_new, tips
 from ..record.recording import Recording
 from ..registry.show import show
-from ..rows.commits import Commits, named_experiments
+from ..rows.commits import Commits, named_experiments, since
 from ..rows.result import Result, read_state
 from ..store.store import ExperimentStores
 from .project_homes import ProjectHome, Stamp, files_watched, homes, refs_watched, stamp
@@ -29,11 +28,13 @@ _Ended = Mapping[str, Sequence[str]]
 class NewResults:
     """Records what is new in a repository's projects, once; `say` gets lines for a user.
 
-    Without `history`, commits that were there before this process began are not read, if they never
-    were, nor are projects in which nothing was written since.
+    Commits that can be reached from `old` ones are not new. Without `history`, nor are results of
+    projects in which nothing was written since this process began.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], object], *, history: bool) -> None:
+    def __init__(
+        self, root: Path, old: Sequence[str], say: Callable[[str], object], *, history: bool
+    ) -> None:
         self._root, self._say, self._git = root, say, common_folder(root)
         self.homes: list[ProjectHome] = []
         self._files: dict[str, list[str]] = {}
@@ -43,7 +44,7 @@ class NewResults:
         self._stores: dict[str, ExperimentStores] = {}
         self._said: set[str] = set()
         self._began = 0.0 if history else processes.began(os.getpid())
-        self._old = None if history else tips(root, self._began + 1)
+        self._old = old
         self._list()
 
     def record(self, is_new: Callable[[str, Result], bool], running: Set[str]) -> None:
@@ -95,15 +96,18 @@ class NewResults:
         if now == self._refs:
             return
         self._refs = now  # an error is said once
+        commits = since(checkout(self._root), self._old, running)
         # The queue and `--temp` lock the main project, and write nothing else in it.
         used = [home for home in self.homes if self._is_used(home, ".dvc/tmp/lock")]
         for folder in {home.inner: home.folder for home in reversed(used)}.values():
             with self._recording(folder) as recording:
-                record_new(recording, running, self._old)
+                if commits.only:
+                    recording.record_commits(commits)
                 done, notes = show(recording.project, self._root)
             for line in done:
                 self._say(line)
             self.say_once(notes)
+        self._old = commits.starts
         if not running.isdisjoint(named_experiments(self._root).values()):
             self._refs = {}
 

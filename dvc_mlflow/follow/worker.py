@@ -23,16 +23,14 @@ _HALF_WRITTEN = 4.0  # s: a pause in which DVC has written its files
 class Worker:
     """Brings MLflow up to what runs and what is new; `say` gets lines for a user.
 
-    `root` is the main repository, at which the `looker` looks. Without `history`, git's commits
-    count only if they are new.
+    `root` is the main repository, at which the `looker` looks; `new` says what is new in it.
     """
 
     def __init__(
-        self, root: Path, looker: Looker, say: Callable[[str], object], *, history: bool = True
+        self, root: Path, looker: Looker, new: NewResults, say: Callable[[str], object]
     ) -> None:
-        self._looker = looker
-        self._new = NewResults(root, say, history=history)
-        self._rows = LiveRows(root, looker, self._new, say)
+        self._looker, self._new = looker, new
+        self._rows = LiveRows(root, looker, new, say)
         self._looked = self._away = -RETRY
         self._failed: dict[StageRun, tuple[float, float]] = {}
         """When what has failed for a stage is tried again, and the pause until then."""

@@ -90,8 +90,7 @@ GTO_STAGE = "gto.stage."
 DEFAULT = "dvc.default"
 """The project whose default experiment it is: its folder, as a repository may be renamed."""
 HISTORY = "dvc.history."
-"""The last whole pass over a project's history, as a random text, by the project's folder: only in
-a clone's own store."""
+"""What the last whole pass over a project's history has seen, by the project's folder."""
 
 
 def as_text(text: str) -> str:

@@ -86,6 +86,19 @@ def between(top: Path, range_: str) -> Commits:
     return Commits([name for name in starts if not name.startswith("^")], frozenset(only))
 
 
+def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
+    """Return all commits that cannot be reached from `old` ones.
+
+    Those of `running` experiments, by name, are left out.
+    """
+    experiments = named_experiments(top)
+    every = committed(top, rows=True).starts
+    starts = [commit for commit in every if experiments.get(commit) not in running]
+    asked = "\n".join([*starts, *(f"^{commit}" for commit in old)])
+    new = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=asked)
+    return Commits(starts, frozenset(new.split()))
+
+
 def named_experiments(folder: Path) -> dict[str, str]:
     """Return the names of DVC's experiments by their commits; {} if git does not answer."""
     lines = ask("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS, cwd=folder)

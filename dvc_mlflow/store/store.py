@@ -250,7 +250,14 @@ class Store:
 
     def tag(self, key: str, value: str) -> None:
         """Give the experiment a tag; others may give it the same one at the same time."""
-        retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
+        if self.experiment_id:
+            retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
+
+    def tagged(self, key: str) -> str:
+        """Return a tag of the experiment, or "" if there is none."""
+        if not self.experiment_id:
+            return ""
+        return str(self.client.get_experiment(self.experiment_id).tags.get(key, ""))
 
     def _create(self, columns: Sequence[str]) -> str:
         """Return the experiment's id; create it if it does not exist, or restore it."""

@@ -82,7 +82,6 @@ ELSEWHERE = {
     "project/files.py": "DVC's cache",
     "project/project.py": "a dvc.yaml that was looked at before DVC opened the project",
     "project/restored_files.py": "a worktree that the tool has made",
-    "record/passes.py": "the tool's own folder",
     "rows/kept_trees.py": "git's index",
     "store/database.py": "the database",
     "store/git_exclude.py": "git's own file",
