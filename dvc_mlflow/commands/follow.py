@@ -67,12 +67,7 @@ def open_store(project: "Project", root: Path) -> "Store":
     from ..rows.result import first_table
     from ..store.store import Store
 
-    try:
-        experiment, columns = first_table(project)
-    except ProjectError as error:
-        warn(f"{error}")
-        experiment, columns = "", []
-    return Store.open(root, experiment, columns, folder=project.folder)
+    return Store.open(root, *first_table(project), folder=project.folder)
 
 
 def add_history(project: "Project", root: Path) -> None:

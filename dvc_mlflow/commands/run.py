@@ -81,27 +81,18 @@ def _experiment(stage: str, dvc: int, project: Path) -> str:
     named.
     """
     address, _, name = stage.rpartition(":")
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # DVC says it
+    with suppress(Exception):  # whatever is wrong with the file, DVC says it
         # An experiment's `dvc` works in a temporary copy.
         home = Path(f"/proc/{dvc}/cwd").readlink() if stage else project
         text = work_tree.read(home / (address or "dvc.yaml"), checkout(home)).decode()
         if "experiment" in text:
-            return _named(text, name.partition("@")[0])
+            import yaml  # slow for what DVC starts for each command
+
+            stages = yaml.load(text, yaml.CSafeLoader)["stages"]
+            metas = {key: each.get("do", each).get("meta") or {} for key, each in stages.items()}
+            named = {k: (meta.get("mlflow") or {}).get("experiment") for k, meta in metas.items()}
+            return str(named.get(name.partition("@")[0]) or next(filter(None, named.values()), ""))
     return ""
-
-
-def _named(text: str, stage: str) -> str:
-    import yaml  # slow for what DVC starts for each command
-
-    try:
-        stages = yaml.load(text, yaml.CSafeLoader)["stages"]
-    except yaml.YAMLError:
-        return ""
-    metas = {key: each.get("do", each).get("meta") for key, each in stages.items()}
-    named = {
-        key: ((meta or {}).get("mlflow") or {}).get("experiment") for key, meta in metas.items()
-    }
-    return str(named.get(stage) or next(filter(None, named.values()), ""))
 
 
 def _dvc_of_stage(env: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from ..store import ui_guard, ui_port
 from ..store.store import Store
 from .follow import add_history, follow, on_signals, open_store, prepare
 
+_NOT_FOR_SERVER = ("MLFLOW_TRACKING_URI", "MLFLOW_GUNICORN_OPTS")
 _STARTING = 120  # s that the server has for its start: it migrates an old store first
 
 
@@ -103,13 +104,9 @@ def _started(store: Store, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]
     Its processes import from the working directory, where they also look for a script. So that is
     `/`, which no checkout can fill.
     """
-    env = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": store.address,  # `ps` would show an argument
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it leaves folders in /dev/shm
-    }
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_GUNICORN_OPTS"):
-        env.pop(name, None)
+    env = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_SERVER}
+    env["MLFLOW_BACKEND_STORE_URI"] = store.address  # `ps` would show an argument
+    env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it leaves folders in /dev/shm
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", ui_port.HOST]
     command += ["--port", f"{port}", "--workers", "1"]  # a person needs no more
     # By such a header, a client could name somebody else's connection as its own.

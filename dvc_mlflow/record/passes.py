@@ -1,8 +1,5 @@
 """A whole pass over git's history: the store says which was done, and it is not done again."""
 
-from contextlib import suppress
-
-from ..errors import ProjectError
 from ..git import ask
 from ..pipeline.row import digest_of
 from ..pipeline.row_stages import recorded
@@ -43,7 +40,5 @@ def record_everything(recording: Recording) -> bool:
 
 def _store(recording: Recording) -> Store:
     """Return the store of the project's first row, as far as it is there."""
-    experiment = ""
-    with suppress(ProjectError):
-        experiment, _ = first_table(recording.project)
+    experiment, _ = first_table(recording.project)
     return Store.existing(recording.root, experiment, folder=recording.project.folder)
