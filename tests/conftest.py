@@ -60,11 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits for other processes: it takes longest."""
-    long = {"following", "followers", "wait"}
-    items.sort(
-        key=lambda item: isinstance(item, pytest.Function) and not long & {*vars(item.module)}
-    )
+    """Begin with what takes minutes, and then with what waits for other processes."""
+    waits = {"following", "followers", "wait"}
+
+    def order(item: pytest.Item) -> tuple[float, bool]:
+        minutes = [mark.kwargs.get("minutes", 0) for mark in item.iter_markers("rest")]
+        is_short = isinstance(item, pytest.Function) and not waits & {*vars(item.module)}
+        return -max(minutes, default=0), is_short
+
+    items.sort(key=order)
 
 
 def pytest_report_header() -> str:

@@ -40,7 +40,7 @@ def pattern(line: str) -> str:
     return ".*".join(map(re.escape, line.strip().split("...")))
 
 
-@pytest.mark.rest
+@pytest.mark.rest(minutes=3)
 def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
     """A stranger who types README's commands in order sees what README shows."""
     assert len([*commands()]) == 10

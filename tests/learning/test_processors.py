@@ -4,7 +4,7 @@ import pytest
 
 from support.processor import QEMU, run
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.rest]
+pytestmark = [pytest.mark.pipeline, pytest.mark.rest(minutes=2)]
 
 # Trains, predicts, and prints an md5 of weights and probabilities.
 FIT = """

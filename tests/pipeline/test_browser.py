@@ -17,7 +17,7 @@ from support.servers import free_port
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.rest,
+    pytest.mark.rest(minutes=2),
     pytest.mark.skipif(
         not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium and chromium-driver"
     ),

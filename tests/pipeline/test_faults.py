@@ -25,7 +25,7 @@ def project(reproduced: Clone, tmp_path: Path) -> Repository:
     return Repository(reproduced.copy(tmp_path / "project").path)
 
 
-@pytest.mark.rest
+@pytest.mark.rest(minutes=3)
 def test_stopped_training(project: Repository) -> None:
     """Ctrl-C ends a training within seconds: its row is FAILED and has the curves so far.
 

@@ -101,7 +101,7 @@ def hanging(port: int) -> Iterator[None]:
             process.resume()
 
 
-@pytest.mark.rest
+@pytest.mark.rest(minutes=2)
 def test_server_that_hangs(tmp_path: Path) -> None:
     """A server that hangs, or stops while a stage runs, holds up nothing; its rows come later."""
     gate, port = tmp_path / "go", free_port()

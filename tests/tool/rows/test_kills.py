@@ -27,7 +27,7 @@ from support.servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.rest,
+    pytest.mark.rest(minutes=2),
     pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
