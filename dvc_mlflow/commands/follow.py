@@ -49,7 +49,7 @@ def prepare() -> tuple[Path, list[str]]:
     root = main_repository()
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
         os.environ.pop(name, None)
-    return root, ask("rev-parse", "HEAD", "--all", cwd=root).split()
+    return root, ask("rev-list", "--no-walk", "--all", cwd=root).split()  # HEAD, too
 
 
 def on_signals(end: Callable[..., object]) -> None:

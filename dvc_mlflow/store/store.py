@@ -249,7 +249,7 @@ class Store:
         return f"the table is sorted by time, as {why}; `promote: [{name}]`, or [-{name}], says it"
 
     def tag(self, key: str, value: str) -> None:
-        """Give the experiment a tag; others may give it the same one at the same time."""
+        """Give the experiment a tag, if it exists; others may do the same at the same time."""
         if self.experiment_id:
             retried(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
 
