@@ -76,11 +76,14 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _obey_ctrl_c() -> Iterator[None]:
-    """Let SIGINT end what tests start: a shell ignores it for what it runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _obey_signals() -> Iterator[None]:
+    """Let signals end what tests start: a shell's background and `nohup` let it ignore some."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

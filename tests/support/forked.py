@@ -72,6 +72,7 @@ def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str) ->
     os.environ.clear()
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the suite ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(descriptor, number)
