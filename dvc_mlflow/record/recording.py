@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tqdm import tqdm
@@ -52,6 +53,8 @@ class Recording:
         self.dry_run, self.fetch = dry_run, fetch
         self.stores = stores or ExperimentStores(root, project.folder, create=not dry_run)
         self._ended = ended or {}
+        self._chosen, self._choosing = set[str](), Lock()
+        """The begun runs that rows have got; of several results at once, one gets a run."""
         self.written: list[tuple[Store, Written]] = []
         self.results: list[Result] = []
         """What was found, recorded before or now."""
@@ -173,12 +176,37 @@ class Recording:
         return row
 
     def _bring(self, what: tuple[Result, Row, Match]) -> Written:
-        """Bring a row to MLflow, or say only what would be done."""
+        """Bring a row to MLflow, or say only what would be done.
+
+        Unless nothing is written, the store's lock must be held. Raises what the store raises.
+        """
         result, row, where = what
-        store = self._store(result)
+        store, wants = self._store(result), row.wanted
         if self.dry_run:
             return planned(store, row, where)
-        return _bring(store, result, row, self._ended)
+        where = find_run(store, wants.digests)  # others can have written meanwhile
+        had, names = where.run, [*wants.digests]
+        with self._choosing:
+            begun = begun_for(store, result, row, had.run_id if had else "", self._ended)
+            if begun and begun.run.info.run_id in self._chosen:  # another result's, a moment ago
+                begun = None
+            self._chosen |= {begun.run.info.run_id} if begun else set()
+        if had and begun and begun.run.info.run_id != had.run_id:
+            leave(store, begun.run.info.run_id, had.run_id, is_used=begun.is_used)
+            begun = None
+        if had and had.is_live and begun is None:  # its stage goes on
+            return Written("", had.name, had.run_id, names)
+        if had and had.is_deleted:
+            return Written("deleted", had.name, had.run_id, names)
+        known = where.complete.digests.keys() if where.complete else set()
+        if not ({*names} - known <= row.parts.keys()):
+            return Written("", row.name, "", names, [_GONE])  # it has only what that run lacked
+        run_id, kept = (had.run_id, had.kept) if had else ("", "")
+        if begun:
+            run_id, kept = begun.run.info.run_id, begun.run.data.tags.get(KEPT, "")
+        if row.tags.get(KEPT, kept) != kept:  # the new tree has all of the former one
+            release(store, run_id, kept)  # killed in between, both are done again
+        return upsert(store, row, where, begun)
 
     def _show(self) -> None:
         """Bring the tables of rows that were written up to date."""
@@ -202,29 +230,6 @@ class Recording:
 def _with_bar(states: Sequence[Snapshot]) -> Iterator[Snapshot]:
     """Pass on states, and show on a terminal how many are read."""
     yield from tqdm(states, unit=" commits", leave=False, disable=None)
-
-
-def _bring(store: Store, result: Result, row: Row, ended: Mapping[str, Sequence[str]]) -> Written:
-    """Bring a row to MLflow; the store's lock must be held. Raises what the store raises."""
-    where, wants = find_run(store, row.wanted.digests), row.wanted
-    had, names = where.run, [*wants.digests]
-    begun = begun_for(store, result, row, had.run_id if had else "", ended)
-    if had and begun and begun.run.info.run_id != had.run_id:
-        leave(store, begun.run.info.run_id, had.run_id, is_used=begun.is_used)
-        begun = None
-    if had and had.is_live and begun is None:  # its stage goes on
-        return Written("", had.name, had.run_id, names)
-    if had and had.is_deleted:
-        return Written("deleted", had.name, had.run_id, names)
-    known = where.complete.digests.keys() if where.complete else set()
-    if not ({*names} - known <= row.parts.keys()):
-        return Written("", row.name, "", names, [_GONE])  # the row has only what that run lacked
-    run_id, kept = (had.run_id, had.kept) if had else ("", "")
-    if begun:
-        run_id, kept = begun.run.info.run_id, begun.run.data.tags.get(KEPT, "")
-    if row.tags.get(KEPT, kept) != kept:  # the new tree has all of the former one
-        release(store, run_id, kept)  # killed in between, both are done again
-    return upsert(store, row, where, begun)
 
 
 def release(store: Store, run_id: str, kept: str) -> bool:

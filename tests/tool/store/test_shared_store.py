@@ -8,9 +8,13 @@ import pytest
 from mlflow import MlflowClient
 
 from dvc_mlflow import processes
-from dvc_mlflow.pipeline.tags import CLONE, LOCK, PROCESS
-from support.pipelines import Repository, served
+from dvc_mlflow.pipeline.row import md5_of_text
+from dvc_mlflow.pipeline.tags import CLONE, LIVE, LOCK, PROCESS
+from support.clone import Clone
+from support.locked import locked, trained
+from support.pipelines import Repository, served, train
 from support.rebuilding import rows_of, started
+from support.servers import serving
 
 pytestmark = [
     pytest.mark.pipeline,
@@ -82,3 +86,25 @@ def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
     for row in new:
         assert f"{LOCK}a" in row.data.tags
         assert [i.dataset.name for i in row.inputs.dataset_inputs] == ["model.txt"]
+
+
+@pytest.mark.rest
+def test_results_at_once(tmp_path: Path) -> None:
+    """Of two results that a server gets at once, one becomes what a dead follower had begun."""
+    project = locked(tmp_path / "project", {"train": train("raw.txt")}, files=trained())
+    project.commit("One")
+    project.again({"raw.txt": "2\n", **trained(1, "2\n")})
+    project.commit("Another one with the same params")
+    clone, mine = processes.clone(project.path), processes.full_name(os.getpid()).split(" ")
+    dead = {CLONE: clone, PROCESS: " ".join([*mine[:3], "1@1"]), LIVE: md5_of_text("\ntrain")}
+    store = f"sqlite:///{tmp_path}/rows.db"
+    with serving(Clone(tmp_path), "server", "--backend-store-uri", store) as address:
+        client = MlflowClient(address)
+        experiment = client.create_experiment(project.path.name)
+        begun = client.create_run(experiment, 1000, dead).info.run_id
+        client.log_param(begun, "rate", 1)
+        assert project.tool("record", "--all", MLFLOW_TRACKING_URI=address).status == 0
+        rows = client.search_runs([experiment])
+    assert begun in {row.info.run_id for row in rows}
+    assert [row.info.status for row in rows] == ["FINISHED"] * 2
+    assert len({row.data.tags[f"{LOCK}train"] for row in rows}) == 2
