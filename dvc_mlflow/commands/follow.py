@@ -64,10 +64,10 @@ def on_signals(end: Callable[..., object]) -> None:
 
 def open_store(project: "Project", root: Path) -> "Store":
     """Return the store with the table of a project's rows, made if there is none."""
-    from ..rows.result import first_table
+    from ..rows.result import first_table, pipeline_now
     from ..store.store import Store
 
-    return Store.open(root, *first_table(project), folder=project.folder)
+    return Store.open(root, *first_table(pipeline_now(project)), folder=project.folder)
 
 
 def add_history(project: "Project", root: Path) -> None:

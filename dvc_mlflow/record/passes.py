@@ -18,27 +18,22 @@ def record_everything(recording: Recording) -> bool:
     """
     project, key = recording.project, f"{HISTORY}{recording.project.folder or '.'}"
     now, tips = pipeline_now(project), committed(project.top, rows=True).starts
+    experiment, _ = first_table(now)
     declared = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     # `git fetch --unshallow` brings commits below the same tips.
     is_shallow = ask("rev-parse", "--is-shallow-repository", cwd=project.top)
     state = digest_of([sorted(tips), declared, is_shallow])
     if not (recording.dry_run or recording.fetch):
-        store = _store(recording)
+        store = Store.existing(recording.root, experiment, folder=project.folder)
         with store.errors_reported():
             had, _, stamp = store.tagged(key).partition(" ")
         if had == state and stamp in ("", cache_stamp(project)):
             return False
     recording.record_commits(Commits(tips))
     if not (recording.dry_run or recording.git_lacks):
-        store = _store(recording)
+        store = Store.existing(recording.root, experiment, folder=project.folder)
         # While rows lack files, DVC's cache can get them.
         stamp = cache_stamp(project) if recording.unread else ""
         with store.errors_reported():
             store.tag(key, f"{state} {stamp}")
     return True
-
-
-def _store(recording: Recording) -> Store:
-    """Return the store of the project's first row, as far as it is there."""
-    experiment, _ = first_table(recording.project)
-    return Store.existing(recording.root, experiment, folder=recording.project.folder)

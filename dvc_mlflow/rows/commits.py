@@ -92,8 +92,7 @@ def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
     Those of `running` experiments, by name, are left out.
     """
     experiments = named_experiments(top)
-    every = committed(top, rows=True).starts
-    starts = [commit for commit in every if experiments.get(commit) not in running]
+    starts = [c for c in committed(top, rows=True).starts if experiments.get(c) not in running]
     asked = "\n".join([*starts, *(f"^{commit}" for commit in old)])
     new = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=asked)
     return Commits(starts, frozenset(new.split()))

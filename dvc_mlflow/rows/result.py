@@ -125,11 +125,10 @@ def table_of(row_stages: RowStages) -> tuple[str, list[str]]:
     return experiment, list(dict.fromkeys(columns))
 
 
-def first_table(project: Project) -> tuple[str, list[str]]:
+def first_table(pipeline: Pipeline | None) -> tuple[str, list[str]]:
     """Return the experiment and the columns of a project's first row, even if it has no result.
 
     They are the default ones if DVC cannot read the pipeline.
     """
-    pipeline = pipeline_now(project)
     found = divided(pipeline, recorded(pipeline)) if pipeline else []
     return table_of(found[0]) if found else ("", [])

@@ -10,7 +10,7 @@ from ..project.default_remote import Remote
 from ..project.project import Project
 from ..record.recording import Recording
 from ..rows.commits import Commits
-from ..rows.result import Result, first_table, read_state
+from ..rows.result import Result, first_table, pipeline_now, read_state
 from ..store import table_view
 from .trials import ANSWERING, CLONING
 
@@ -31,7 +31,7 @@ class Results:
         self.rows: dict[str, list[Run]] = {}
         """The rows of the others."""
         self._recording = Recording(project, main_repository(), fetch=True)
-        self._recording.stores.of(*first_table(project))
+        self._recording.stores.of(*first_table(pipeline_now(project)))
 
     def collect(self, names: Collection[str]) -> None:
         """Fetch those experiments that the git remote has, look at their outputs, make their rows.

@@ -50,7 +50,7 @@ MOST = {
     "follow": 852,
     "pipeline": 948,
     "project": 1219,
-    "record": 294,
+    "record": 292,
     "registry": 150,
     "rows": 1074,
     "store": 905,
