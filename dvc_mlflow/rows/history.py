@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ..errors import ProjectError
 from ..pipeline.row import NOT_HERE
@@ -90,7 +91,8 @@ def history_of(
     asked = of.results() if of else []
     if of:
         md5s = [*map(_made, asked)]
-        states = [each for each in states if _can_have(project, each, md5s)]
+        read = lru_cache(64)(project.blobs.read)  # most states share most of their locks
+        states = [each for each in states if _can_have(map(read, each.locks.values()), md5s)]
     for snapshot in progress(states):
         try:
             pipeline = past.at(snapshot.commit, snapshot.definitions).set_as(now)
@@ -136,10 +138,10 @@ def other_numbers(state: State, commit: str) -> Iterator[tuple[str, tuple[str, s
                 yield why, (state.digests[stage.name], out.path)
 
 
-def _can_have(project: Project, snapshot: Snapshot, results: list[list[bytes]]) -> bool:
-    """Whether the locks of a snapshot have all md5s of one of these results."""
-    locks = b"".join(project.blobs.read(blob) or b"" for blob in snapshot.locks.values())
-    return any(all(md5 in locks for md5 in md5s) for md5s in results)
+def _can_have(locks: Iterable[bytes | None], results: list[list[bytes]]) -> bool:
+    """Whether the locks of a state have all md5s of one of these results."""
+    text = b"".join(lock or b"" for lock in locks)
+    return any(all(md5 in text for md5 in md5s) for md5s in results)
 
 
 def _made(result: Result) -> list[bytes]:
