@@ -73,11 +73,11 @@ class LiveRows:
     def bring(self, run: StageRun) -> bool:
         """Bring the row of a stage up to what is known; return whether that was all."""
         if run not in self._begun:
-            is_short = not run.ended and time.time() - run.began < _SHORT
-            if is_short or (run.ended and not (is_written := run.has_written) and _is_young(run)):
-                return False
-            if run.ended and is_written:
+            if run.ended and run.has_written:
                 return True  # its result is recorded as something new
+            since, until = (run.ended, _UNTIL_FAILED) if run.ended else (run.began, _SHORT)
+            if time.time() - since < until:
+                return False
             self._begun[run] = self._begin(run)
         if (begun := self._begun[run]) is None:
             is_over = bool(run.ended)
@@ -160,7 +160,10 @@ class LiveRows:
             return False
         later = (each.began for each in self._looker.runs if each.is_again(run))
         if any(began < now.time / 1e9 for began in later):
-            return self._overwritten(begun)
+            self._open.pop(begun.row, None)  # before anybody has looked
+            if begun.row.drop():
+                self._say(f"row {begun.row.name!r} is in the trash: it has run again already")
+            return True
         with Project(at=Path(run.home)) as project:
             is_old = entry_of(project, name) == begun.entry
             if is_old and not is_as_locked(project, name):  # another stage has been written
@@ -169,13 +172,6 @@ class LiveRows:
         if name in begun.row.members:
             ended = {begun.row.run_id: changed}
             self._finish(run, begun, self._new.record_checkout(run.home, _is_of(begun.row), ended))
-        return True
-
-    def _overwritten(self, begun: _Begun) -> bool:
-        """Let the row of a stage go that has run again before anybody has looked."""
-        self._open.pop(begun.row, None)
-        if begun.row.drop():
-            self._say(f"row {begun.row.name!r} is in the trash: its stage has run again already")
         return True
 
     def _end_copy(self, run: StageRun, begun: _Begun) -> bool:
@@ -191,7 +187,9 @@ class LiveRows:
         found = [c for c, name in named_experiments(self._root).items() if name == run.experiment]
         if run.experiment and found:
             commits, ended = Commits(found, frozenset(found)), {begun.row.run_id: ()}
-            self._finish(run, begun, self._new.record_commits(run.main, commits, ended))
+            with self._new.recording(run.main, ended) as recording:
+                recording.record_commits(commits)
+            self._finish(run, begun, recording)
             return True
         late = _UNTIL_FETCHED if run.has_written else _UNTIL_LEFT
         return time.time() - run.ended > late and self._fail(run, begun)
@@ -238,10 +236,6 @@ class LiveRows:
 def _is_of(row: LiveRow) -> Callable[[Result], bool]:
     """Return whether a result goes to a row."""
     return lambda result: bool(row.members & members(result))
-
-
-def _is_young(run: StageRun) -> bool:
-    return time.time() - run.ended < _UNTIL_FAILED
 
 
 def _is_late(since: float, seconds: float) -> bool:

@@ -13,10 +13,10 @@ from ..git import checkout, common_folder
 from ..project.project import Project
 from ..record.recording import Recording
 from ..registry.show import show
-from ..rows.commits import Commits, named_experiments, since
+from ..rows.commits import named_experiments, since
 from ..rows.result import Result, read_state
 from ..store.store import ExperimentStores
-from .project_homes import ProjectHome, Stamp, files_watched, homes, refs_watched, stamp
+from .project_homes import WRITING, ProjectHome, Stamp, files_watched, homes, refs_watched, stamp
 
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
 _LINES = 4  # on what rows lack, at once
@@ -62,8 +62,10 @@ class NewResults:
                 try:
                     self.record_checkout(folder, partial(is_new, folder))
                 except ProjectError:
-                    if now == {path: stamp(path) for path in now}:
-                        raise  # else DVC has written meanwhile, and the next look reads it
+                    after = {path: stamp(path) for path in now}
+                    if now == after and all(each.age > WRITING for each in after.values() if each):
+                        raise
+                    del self._seen[folder]  # DVC is writing, and the next look reads it again
         self._record_commits(running)
 
     def look_again(self, home: str = "") -> None:
@@ -80,14 +82,8 @@ class NewResults:
         self, home: str, is_wanted: Callable[[Result], bool], ended: _Ended | None = None
     ) -> Recording:
         """Record a project's wanted results, given begun runs whose stages have `ended`."""
-        with self._recording(home, ended) as recording:
+        with self.recording(home, ended) as recording:
             recording.record_state(read_state(recording.project), is_wanted)
-        return recording
-
-    def record_commits(self, home: str, commits: Commits, ended: _Ended) -> Recording:
-        """Record the results of commits, given begun runs whose stages have `ended`."""
-        with self._recording(home, ended) as recording:
-            recording.record_commits(commits)
         return recording
 
     def _record_commits(self, running: Set[str]) -> None:
@@ -100,7 +96,7 @@ class NewResults:
         # The queue and `--temp` lock the main project, and write nothing else in it.
         used = [home for home in self.homes if self._is_used(home, ".dvc/tmp/lock")]
         for folder in {home.inner: home.folder for home in reversed(used)}.values():
-            with self._recording(folder) as recording:
+            with self.recording(folder) as recording:
                 if commits.only:
                     recording.record_commits(commits)
                 done, notes = show(recording.project, self._root)
@@ -128,8 +124,11 @@ class NewResults:
         return not since or any(each.time >= since for each in found if each)
 
     @contextmanager
-    def _recording(self, home: str, ended: _Ended | None = None) -> Iterator[Recording]:
-        """Record in the block, and say then which rows were written, and what rows lack, once."""
+    def recording(self, home: str, ended: _Ended | None = None) -> Iterator[Recording]:
+        """Record in the block, given begun runs whose stages have `ended`.
+
+        Say then which rows were written, and what rows lack, once.
+        """
         with Project(at=Path(home)) as project:
             recording = Recording(project, self._root, self.stores_of(project.folder), ended)
             yield recording

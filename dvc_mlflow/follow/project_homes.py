@@ -9,7 +9,8 @@ from typing import NamedTuple
 from ..git import ask, checkout, glob, names
 from ..place import folder_of
 
-_HALF_WRITTEN = 0.2  # s: a file of that age can be
+WRITING = 4.0  # s: on a loaded machine, DVC can take as long between two parts of a file
+_WRITING = 0.2  # s: and usually
 
 
 class Stamp(NamedTuple):
@@ -21,8 +22,13 @@ class Stamp(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nobody is still writing the file; what lies ahead, as a clock was set, is old."""
-        return abs(time.time_ns() - self.time) / 1e9 > _HALF_WRITTEN
+        """Whether nobody seems to be writing the file still."""
+        return self.age > _WRITING
+
+    @property
+    def age(self) -> float:
+        """The seconds since its last change; what lies ahead, as a clock was set, is old."""
+        return abs(time.time_ns() - self.time) / 1e9
 
 
 class ProjectHome(NamedTuple):

@@ -12,12 +12,12 @@ from pathlib import Path
 from ..errors import ProjectError, StoreError, ToolError
 from .live_rows import LiveRows
 from .new_results import NewResults
+from .project_homes import WRITING
 from .stage_runs import Looker, StageRun
 
 RETRY = 30.0  # s for which nothing is asked of a store that has failed
 _PAUSE, _REST = 0.1, 0.3  # s between two looks: while a `dvc` is at work, and else
 _BETWEEN = 0.5  # s between two looks at what is new
-_HALF_WRITTEN = 4.0  # s: a pause in which DVC has written its files
 
 
 class Worker:
@@ -88,6 +88,6 @@ class Worker:
             if of is not None:
                 pause = min(2 * self._failed.get(of, (0, _BETWEEN / 2))[1], RETRY)
                 self._failed[of] = time.monotonic() + pause, pause
-                if isinstance(error, ProjectError) and pause < _HALF_WRITTEN:
+                if isinstance(error, ProjectError) and pause < WRITING:
                     return
             self._new.say_once([" ".join(text.split())[:500]])

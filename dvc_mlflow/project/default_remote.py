@@ -36,8 +36,7 @@ class Remote:
         """Return the config that another clone needs for it."""
         name, config = self._remote.name, self._repo.config["remote"]
         own = {"core": {"remote": name}, "remote": {name: config[name]}}
-        found: dict[str, Any] = json.loads(json.dumps(own, default=str))  # a path as text
-        return found
+        return dict(json.loads(json.dumps(own, default=str)))  # a path as text
 
     def sign(self, name: str) -> None:
         """Write a small file, by which a node knows this remote."""

@@ -54,7 +54,8 @@ def is_busy(project: Project) -> bool:
 
 def entry_of(project: Project, name: str) -> object:
     """Return what dvc.lock has of a stage, or None."""
-    return locked_entry(project, dvc_stage(project, name))
+    with errors_reported():
+        return locked_entry(project, dvc_stage(project, name))
 
 
 def is_as_locked(project: Project, name: str) -> bool:
