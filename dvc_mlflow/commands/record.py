@@ -161,9 +161,7 @@ def _report_unread(recording: Recording) -> None:
 
 
 def _report_hints(recording: Recording, state: State) -> None:
-    """Say what would make a table say more: what dvc.yaml could declare, with the first rows."""
-    for hint in filter(None, recording.hints.values()):
-        say(hint)
+    """Say with the first rows of a table what dvc.yaml could declare, so that it says more."""
     why, pipeline = "", state.pipeline
     if pipeline.are_likely:
         files = ", ".join(sorted(pipeline.metrics))

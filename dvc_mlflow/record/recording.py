@@ -68,8 +68,6 @@ class Recording:
         """The commits about which something has to be said, by what; "" is the checkout."""
         self.git_lacks = False
         """Whether git has not all that was to be read, as in a partial clone."""
-        self.hints: dict[str, str] = {}
-        """What would make the table of an experiment say more, or ""."""
 
     @property
     def digests(self) -> set[str]:
@@ -215,7 +213,7 @@ class Recording:
             if done:
                 with store.lock(), store.errors_reported():
                     measures = dict.fromkeys(m for written in done for m in written.measures)
-                    self.hints[store.experiment] = store.show([*measures])
+                    store.show([*measures])
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))

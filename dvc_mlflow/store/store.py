@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import mlflow
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -17,7 +17,7 @@ from mlflow.utils.uri import append_to_uri_path
 
 from .. import processes
 from ..errors import ProjectError, StoreError, masked, warn
-from ..pipeline.tags import CLONE, DEFAULT
+from ..pipeline.tags import CLONE, DEFAULT, NAME, NAMED
 from ..place import address, artifacts_folder, default_experiment, file_of, own_address, own_folder
 from . import database, table_view, ui_port
 from .git_exclude import hide_store
@@ -222,31 +222,27 @@ class Store:
         """Return the line that says where a row is, or only its name if it is not served."""
         return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
 
-    def show(self, measures: Sequence[str] = ()) -> str:
-        """Bring the table up to its newest rows, unless somebody has chosen its columns.
+    def show(self, measures: Sequence[str] = ()) -> None:
+        """Show the newest rows in the table, unless somebody chose its columns; tell rows apart.
 
         `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those
-        that it was given before. Returns what a user can do if none says which row is best, or "".
+        that it was given before.
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         self.has_new_table = self.has_new_table or shown is None
-        earlier = table_view.default_measures(shown)
-        if earlier is None:
-            return ""
         newest = ["attributes.start_time DESC"]
         runs = self.client.search_runs(
             [self.experiment_id], _ROWS, max_results=200, order_by=newest
         )
+        for run_id, name in table_view.told_apart(runs):
+            self.client.log_batch(run_id, tags=[RunTag(NAME, name), RunTag(NAMED, name)])
+        if (earlier := table_view.default_measures(shown)) is None:
+            return
         rows, every = [run.data for run in runs], {m[1:]: m for m in [*measures, *earlier]}
         every |= {measure[1:]: measure for measure in measures}  # what was said last counts
         ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
         if value != shown:
             self.tag(key, value)
-        name = next(iter(every), "")
-        if not name or any(measure[0] != "?" for measure in every.values()):
-            return ""
-        why = "no metric's name says whether higher or lower is better"
-        return f"the table is sorted by time, as {why}; `promote: [{name}]`, or [-{name}], says it"
 
     def tag(self, key: str, value: str) -> None:
         """Give the experiment a tag, if it exists; others may do the same at the same time."""

@@ -1,4 +1,4 @@
-"""The columns and order of the runs table that the printed addresses open.
+"""The columns and order of the runs table that the printed addresses open, and names told apart.
 
 Unless somebody chooses them, they are a function of the rows: the metric that says which is best,
 and the params by which the rows differ. MLflow stores a shared view in a tag of the experiment, in
@@ -8,13 +8,14 @@ an undocumented format; a browser test checks it.
 import base64
 import json
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mlflow.entities import RunData
+from mlflow.entities import Run, RunData
 
-from ..pipeline.keys import tells
-from ..pipeline.tags import CHANGE, DATA, STAGE
+from ..pipeline.keys import short_names, tells
+from ..pipeline.row import UNCOMMITTED
+from ..pipeline.tags import CHANGE, DATA, NAMED, STAGE, WHOLE
 
 RESULTS = "results"
 KEY = f"mlflow.sharedViewState.{RESULTS}"
@@ -23,6 +24,9 @@ ROWS = f"tags.`{STAGE}` != ''"
 _WIDE = 3
 """Columns of metrics and params that a browser of 1,440 px shows beside MLflow's panels."""
 _MOST_PARAMS = 8
+_APART = " | "
+"""Before what tells a row from others of the same words."""
+_LONGEST = 40  # characters of that
 _MEASURES = "measures"
 """What a view that nobody has chosen has besides, which MLflow skips: the metrics, with signs."""
 
@@ -78,6 +82,34 @@ def _values(rows: Sequence[RunData], kind: str, key: str) -> Counter[str]:
     """Count the values of a metric, a param or a tag in the rows that have it."""
     own: Iterable[Mapping[str, object]] = (getattr(row, kind) for row in rows)
     return Counter(f"{each[key]}" for each in own if key in each)
+
+
+def told_apart(runs: Iterable[Run]) -> Iterator[tuple[str, str]]:
+    """Yield the ids and new names of rows whose names are alike but for their digits.
+
+    The names say in which params such rows differ, and where they do not, the subjects of commits.
+    What a person has written stays.
+    """
+    alike: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if WHOLE in run.data.tags and run.info.run_name == run.data.tags.get(NAMED):
+            alike[run.info.run_name.partition(" ")[2].partition(_APART)[0]].append(run)
+    for words, group in alike.items():
+        names = short_names(_params([run.data for run in group]))
+        texts = [_listed(run.data.params, names) for run in group]
+        for run, text in zip(group, texts, strict=True) if len(group) > 1 else ():
+            change = run.data.tags.get(CHANGE, "").removeprefix(UNCOMMITTED)
+            subject = change.partition(" ")[2]
+            is_same = texts.count(text) > 1 and subject not in words
+            apart = f"{text} {subject}".strip() if is_same else text
+            start = f"{run.info.run_name.partition(' ')[0]} {words}".strip()
+            name = f"{start}{_APART}{apart:.{_LONGEST}}"
+            if apart and name != run.info.run_name:
+                yield run.info.run_id, name
+
+
+def _listed(params: Mapping[str, str], names: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={params[key]}" for key, name in names.items() if key in params)
 
 
 def default_measures(tag: str | None) -> list[str] | None:

@@ -175,14 +175,3 @@ def test_in_the_store(tmp_path: Path) -> None:
     assert len(project.rows()) == 4
     experiment = project.client.get_experiment(row.info.experiment_id)
     assert experiment.tags[key] == "somebody's"
-
-
-def test_hint(tmp_path: Path) -> None:
-    """If no metric's name says what is better, a line says how to say it."""
-    stages = {"train": makes({"m.json": '{"x": 1}'}, metrics=["m.json"])}
-    project = locked(tmp_path / "project", stages, files={"m.json": '{"x": 1}'})
-    project.add_store()
-    said = project.record().out
-    assert "the table is sorted by time" in said
-    assert "`promote: [train/x]`, or [-train/x], says it" in said
-    assert "sorted by time" not in project.record().out

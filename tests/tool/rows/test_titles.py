@@ -63,6 +63,34 @@ def test_alike(tmp_path: Path) -> None:
     assert found == ["Update", *["Update raw.txt"] * 2, after, f"{after} raw.txt"]
 
 
+@pytest.mark.pipeline
+def test_told_apart(tmp_path: Path) -> None:
+    """Rows whose names are alike but for the digits say which of their params differ.
+
+    Where these are the same, they say their commits' subjects. The newest row can come first.
+    """
+    stages = {"train": {**train("raw.txt"), "params": ["rate", "b"]}}
+    project = locked(tmp_path / "project", stages, {"rate": 1, "b": 1}, trained())
+    project.add_store()
+    for subject, params in {
+        "One": {"rate": 1, "b": 1},
+        "Two": {"rate": 2},
+        "Three": {"rate": 1, "b": 3},
+        "Four": {"rate": 2},
+        "Five": {"rate": 3},
+        "Six": {"rate": 2},
+    }.items():
+        project.again(trained(subject), params)
+        project.commit(subject)
+        project.record()
+    twos = ["rate=2 | b=1", "rate=2 | b=3 Four", "rate=2 | b=3 Six"]
+    expected = {"One", "rate=1 b=3", "rate=3", *twos}
+    assert {run.info.run_name[8:] for run in project.rows()} == expected
+    project.remove_store()
+    project.record("--all")
+    assert {run.info.run_name[8:] for run in project.rows()} == expected
+
+
 def test_places(tmp_path: Path) -> None:
     """If a commit has several rows, each says its item or its stage."""
     of = {f"{name}.txt": name for name in ("x", "y", "z")}
