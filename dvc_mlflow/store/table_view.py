@@ -10,6 +10,7 @@ import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import shorten
 
 from mlflow.entities import Run, RunData
 
@@ -26,7 +27,7 @@ _WIDE = 3
 _MOST_PARAMS = 8
 _APART = " | "
 """Before what tells a row from others of the same words."""
-_LONGEST = 40  # characters of that
+_LONGEST, _VALUE = 40, 16  # characters of params in that, and of the value of one
 _MEASURES = "measures"
 """What a view that nobody has chosen has besides, which MLflow skips: the metrics, with signs."""
 
@@ -103,13 +104,14 @@ def told_apart(runs: Iterable[Run]) -> Iterator[tuple[str, str]]:
             is_same = texts.count(text) > 1 and subject not in words
             apart = f"{text} {subject}".strip() if is_same else text
             start = f"{run.info.run_name.partition(' ')[0]} {words}".strip()
-            name = f"{start}{_APART}{apart:.{_LONGEST}}"
+            name = f"{start}{_APART}{shorten(apart, 2 * _LONGEST, placeholder=' …')}"
             if apart and name != run.info.run_name:
                 yield run.info.run_id, name
 
 
 def _listed(params: Mapping[str, str], names: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={params[key]}" for key, name in names.items() if key in params)
+    listed = (f"{name}={params[key]:.{_VALUE}}" for key, name in names.items() if key in params)
+    return shorten(" ".join(listed), _LONGEST, placeholder=" …")
 
 
 def default_measures(tag: str | None) -> list[str] | None:
