@@ -52,9 +52,8 @@ class Remote:
 
     def outputs(self) -> set[str]:
         """Return the md5s that belong there, of the commit that the project is at."""
-        outs = self._repo.index.outs
-        own = [out for out in outs if out.use_cache and out.can_push and not out.remote]
-        return {out.hash_info.value for out in own if out.hash_info}
+        outs = (out for out in self._repo.index.outs if out.use_cache and out.can_push)
+        return {out.hash_info.value for out in outs if out.hash_info and not out.remote}
 
     def lacking(self, md5s: Iterable[str]) -> set[str]:
         """Return those files and folders that are not there; DVC uploads a folder's list last."""

@@ -79,4 +79,5 @@ def blame(error: BaseException) -> tuple[bool, str]:
     said = [" ".join(f"{cause}".split()) or type(cause).__name__ for cause in causes]
     below = (FileTransferError, LockError)  # of DVC's own errors
     is_own = all(isinstance(c, DvcException) and not isinstance(c, below) for c in causes)
+    is_own |= isinstance(error, ValueError)  # DVC's about an override, with Hydra's as its cause
     return is_own and not _SIGNALLED.search(said[-1]), masked(": ".join(said))

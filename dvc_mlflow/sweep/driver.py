@@ -163,8 +163,8 @@ class _Driver:
                     done.append(trial.name)
                     self._say(f"{trial} done {on}")
                 else:
-                    self._failed[trial.name] = masked(why)
-                    self._say(f"{trial} failed {on}: {self._failed[trial.name]}")
+                    self._failed[trial.name] = f"{on}: {masked(why)}"
+                    self._say(f"{trial} failed {self._failed[trial.name]}")
                     self._source.tell(trial.name, None)
             with suppress(ProjectError, StoreError):  # repeated in the end
                 self._collect(done)

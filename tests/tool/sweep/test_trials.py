@@ -9,8 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from dvc.exceptions import ReproductionError, UploadError
+from dvc.exceptions import InvalidArgumentError, ReproductionError, UploadError
 from dvc.stage.exceptions import MissingDataSource, StageCmdFailedError
+from hydra.errors import ConfigCompositionException
 
 from dvc_mlflow.arguments import parser
 from dvc_mlflow.errors import ProjectError
@@ -76,6 +77,7 @@ FAILED = ReproductionError("failed to reproduce 'a'")
         ([FAILED, MissingDataSource(["raw.csv"])], True),
         ([FAILED, StageCmdFailedError("python a.py", 1)], True),
         ([FAILED, StageCmdFailedError("python a.py", 137)], False),
+        ([InvalidArgumentError("Invalid value"), ConfigCompositionException("No x")], True),
         ([UploadError(3)], False),
         ([FAILED, OSError(errno.ENOSPC, "No space left on device")], False),
         ([FAILED, NoCredentialsError("none at s3://ann:secret@bucket")], False),
