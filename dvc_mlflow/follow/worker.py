@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import ProjectError, StoreError, ToolError
 from .live_rows import LiveRows
 from .new_results import NewResults
-from .project_homes import WRITING
+from .project_homes import WRITING, stamp
 from .stage_runs import Looker, StageRun
 
 RETRY = 30.0  # s for which nothing is asked of a store that has failed
@@ -75,19 +75,19 @@ class Worker:
     def _errors_said(self, of: StageRun | None = None) -> Iterator[None]:
         """Say what goes wrong, once, and go on: what is missing is done later.
 
-        What DVC cannot read `of` a stage can be half written at first.
+        What DVC cannot read `of` a stage can be half written for a moment.
         """
         try:
             yield
         except Exception as error:
-            is_own = isinstance(error, ToolError | OSError)
-            text = f"{error}" if is_own else f"{type(error).__name__}: {error}"
+            kind = "" if isinstance(error, ToolError | OSError) else f"{type(error).__name__}: "
             if isinstance(error, StoreError):
                 self._away = time.monotonic()
                 self._new.look_again()
             if of is not None:
                 pause = min(2 * self._failed.get(of, (0, _BETWEEN / 2))[1], RETRY)
                 self._failed[of] = time.monotonic() + pause, pause
-                if isinstance(error, ProjectError) and pause < WRITING:
+                written = [each.age for each in map(stamp, (of.file, of.lock)) if each]
+                if isinstance(error, ProjectError) and min(written, default=0) < WRITING:
                     return
-            self._new.say_once([" ".join(text.split())[:500]])
+            self._new.say_once([" ".join(f"{kind}{error}".split())[:500]])
