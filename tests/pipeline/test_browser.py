@@ -77,10 +77,10 @@ def test_pages(compared: Repository) -> None:
         driver.get(f"{page}/model-metrics")
         wait_for(driver, "train\n(5)")
         curves = ".js-plotly-plot .scatterlayer .trace"
-        WebDriverWait(driver, 60).until(lambda _: number_of(driver, curves) >= 4)
+        WebDriverWait(driver, 240).until(lambda _: number_of(driver, curves) >= 4)
         driver.get(f"{page}/artifacts/data/confusion_matrix.html")
         wait_for(driver, "model_summary.txt", "training.csv")
-        frames = WebDriverWait(driver, 60).until(
+        frames = WebDriverWait(driver, 240).until(
             lambda _: driver.find_elements("tag name", "iframe")
         )
         driver.switch_to.frame(frames[0])

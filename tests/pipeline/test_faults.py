@@ -39,10 +39,10 @@ def test_stopped_training(project: Repository) -> None:
     Clone(project.path).set({"train.epochs": 100_000})
     with following(project), started(project, "dvc", "repro") as dvc:
         wait(lambda: statuses(project)[-1:] == ["RUNNING"], 120)
-        wait(lambda: "train/loss" in last(project).data.metrics, 60)
+        wait(lambda: "train/loss" in last(project).data.metrics, 120)
         os.killpg(dvc.pid, signal.SIGINT)
-        assert dvc.wait(60)
-        wait(lambda: last(project).info.status != "RUNNING", 60)
+        assert dvc.wait(180)
+        wait(lambda: last(project).info.status != "RUNNING", 120)
     assert project.lock == lock
     row = last(project)
     assert row.info.status == "FAILED"

@@ -30,6 +30,6 @@ def browser(width: int, height: int) -> Iterator[Chrome]:
 
 def wait_for(driver: Chrome, *texts: str) -> None:
     """Wait until the page shows all of the texts."""
-    WebDriverWait(driver, 90).until(
+    WebDriverWait(driver, 240).until(
         lambda _: all(text in driver.find_element("tag name", "body").text for text in texts)
     )

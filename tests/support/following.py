@@ -54,7 +54,7 @@ class Follower:
     def end(self, number: int = signal.SIGINT) -> int:
         """Send it a signal, wait for its end, and return its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(180)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def statuses(project: Repository) -> list[str]:
 def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
     """Wait until the rows have these statuses, oldest first, and return them."""
     try:
-        wait(lambda: statuses(project) == [*wanted], 60)
+        wait(lambda: statuses(project) == [*wanted], 120)
     except AssertionError:
         found = [
             (r.info.status, r.info.run_name, r.info.start_time, r.data.params)
@@ -127,7 +127,7 @@ def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
     return project.rows()
 
 
-def wait_for_store(project: Repository, condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for_store(project: Repository, condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until a condition of the store holds; ask again when somebody has written to it."""
     seen = None
     with closing(sqlite3.connect(project.path / "mlflow.db")) as store:

@@ -63,7 +63,7 @@ def test_live_curves(tmp_path: Path) -> None:
         wait_for_store(project, lambda: last(project).data.metrics == half)
         assert last(project).info.status == "RUNNING"
         project.write({"go": ""})
-        assert dvc.wait(60) == 0
+        assert dvc.wait(180) == 0
         wait_for_rows(project, "FINISHED")
     points = [(i, i / 8) for i in range(1, 40)]
     assert {key: history(project, key) for key in keys} == dict.fromkeys(keys, points)

@@ -88,7 +88,7 @@ def test_lock_in_writing(tmp_path: Path) -> None:
         project.write({"go": ""})
         wait((project.path / "copy").exists)
         follower.process.send_signal(signal.SIGCONT)
-        assert dvc.wait(60) == 0
+        assert dvc.wait(180) == 0
         follower.wait_for("a is FINISHED")
         (row,) = wait_for_rows(project, "FINISHED")
         assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
@@ -177,7 +177,7 @@ def test_dead_followers(tmp_path: Path) -> None:
                 os.killpg(dvc.pid, signal.SIGKILL)
             else:
                 project.write({"go": ""})
-                assert dvc.wait(60) == 0
+                assert dvc.wait(180) == 0
             if way == "next":
                 second.wait_for("a is FINISHED")
         for _ in range(2):

@@ -121,7 +121,7 @@ def test_server_that_hangs(tmp_path: Path) -> None:
                 follower.wait_for("is RUNNING")
                 with hanging(port):
                     gate.touch()
-                    assert dvc.wait(60) == 0
+                    assert dvc.wait(180) == 0
                     follower.wait_for("timed out")
             wait(lambda: has("FINISHED"), 90)
             gate.unlink()
@@ -130,7 +130,7 @@ def test_server_that_hangs(tmp_path: Path) -> None:
                 follower.wait_for("is RUNNING", 2)
                 first.close()
                 gate.touch()
-                assert dvc.wait(60) == 0
+                assert dvc.wait(180) == 0
             follower.wait_for("refused")
             with server(project, port):
                 wait(lambda: has("FINISHED", "FINISHED"), 90)

@@ -260,7 +260,7 @@ def test_odd_files(tmp_path: Path) -> None:
             wait_for_store(project, lambda: shown()[good] > seen)  # the odd ones were read, too
             assert {key: shown()[key] for key in keys} == dict.fromkeys(keys, 0.5)
             project.write({"end": ""})
-            assert dvc.wait(60) == 0
+            assert dvc.wait(180) == 0
         assert project.record().status == 0
     (row,) = project.rows()
     for key in keys:

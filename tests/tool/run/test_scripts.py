@@ -95,7 +95,7 @@ def ran(project: Repository, gates: Sequence[Path], *command: str) -> list[Run]:
             begun.append(begins(project, old))
             old.add(begun[-1].info.run_id)
             gate.touch()
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
     # Their params are not those of dvc.lock: only the follower knows that they are the rows.
     ids = [run.info.run_id for run in begun]
     wait_for_store(
@@ -150,7 +150,7 @@ def test_prefix(tmp_path: Path) -> None:
             row = begins(project, old)
             follower.end(signal.SIGKILL)
             gates[1].touch()
-            assert dvc.wait(60) == 0
+            assert dvc.wait(180) == 0
     assert project.record("--all").status == 0
     rows = [run for run in tops(project) if run.data.params.get("rate") == "2"]
     assert [(run.info.run_id, run.data.metrics) for run in rows] == [
