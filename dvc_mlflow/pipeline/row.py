@@ -12,8 +12,8 @@ from .stages import Model
 
 RowKey = NewType("RowKey", str)
 """A stage's name in a row, as keys in MLflow have it: another one than its name in the project."""
-DIGITS = 7
-"""Of a digest, by which people know it."""
+DIGITS, LONGEST = 7, 5000
+"""Of a digest, by which people know it; and the characters of a tag's value in MLflow."""
 UNCOMMITTED = "after "
 """What is before the commit in the tag `commit` until somebody has committed the result."""
 
@@ -205,8 +205,7 @@ def match(wanted: Mapping[RowKey, str], runs: Sequence[StoredRun]) -> Match:
     They join a run only if all that it has is among them, so that no run ever mixes results that
     were in no dvc.lock together.
     """
-    has = [run for run in runs if wanted.items() <= run.digests.items()]
-    if has:
+    if has := [run for run in runs if wanted.items() <= run.digests.items()]:
         return Match(has=min(has, key=lambda run: run.is_deleted))
     free = (run for run in runs if not (run.is_deleted or run.is_closed))
     joins = [run for run in free if run.digests.items() <= wanted.items()]

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import ProjectError
 from ..pipeline.keys import md5_tag
 from ..pipeline.measures import data_of, measures
-from ..pipeline.row import DIGITS, Row, StoredRun, Wanted, digest_of, md5_of_text
+from ..pipeline.row import DIGITS, LONGEST, Row, StoredRun, Wanted, digest_of, md5_of_text
 from ..pipeline.stages import Pipeline, Stage
 from ..pipeline.tags import DATA, FOLDER, KEPT, LACKS, LOCK, SOURCE, STAGE, TREE, as_text
 from . import kept_trees
@@ -15,8 +15,6 @@ from .description import description
 from .name import words
 from .origin import KeptTree
 from .result import Result, State
-
-_LONGEST_TAG = 5000  # characters, in MLflow
 
 
 def wanted(result: Result) -> Wanted:
@@ -50,7 +48,7 @@ def row_of(result: Result, has: StoredRun | None = None, root: Path | None = Non
     if has and not new and not has.lacks_content(wants):
         names = []
     if data := data_of(result.pipeline, result.row_stages, result.digests):
-        tags[DATA] = data[:_LONGEST_TAG]
+        tags[DATA] = data[:LONGEST]
     origin = origin_tags(result.state, result.head)
     if wants.standing.rank == 1:  # its own commit keeps what was kept while it ran
         origin |= kept_tags(result.origin.kept)
@@ -112,5 +110,5 @@ def kept_tags(kept: KeptTree | None) -> Mapping[str, str]:
     """Return the tags that name the tree with a result."""
     if kept is None:
         return {}
-    lacks = as_text("; ".join(kept.lacks))[:_LONGEST_TAG]
+    lacks = as_text("; ".join(kept.lacks))[:LONGEST]
     return {TREE: kept.tree, KEPT: kept.commit} | ({LACKS: lacks} if lacks else {})

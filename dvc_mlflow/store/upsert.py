@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from .. import processes
 from ..errors import ModelError
-from ..pipeline.row import NOWHERE, Match, Part, Point, Row, RowKey, StoredRun, digest_of
+from ..pipeline.row import LONGEST, NOWHERE, Match, Part, Point, Row, RowKey, StoredRun, digest_of
 from ..pipeline.tags import (
     CHANGED,
     CLONE,
@@ -35,7 +35,6 @@ from .run_data import as_metric, comparable, log, log_files, log_inputs, stored
 from .runs import stored_run, whole_text
 from .store import Store
 
-_LONGEST_TAG = 5000  # characters
 _OF_THE_PROCESS = (CLONE, PROCESS)
 
 
@@ -82,7 +81,7 @@ def upsert(store: Store, row: Row, where: Match, begun: Begun | None = None) -> 
     goes_on = begun is not None and begun.goes_on
     tags = {} if is_new else _tags(store, row, run, where, goes_on=goes_on)
     if begun and begun.changed:
-        tags[CHANGED] = ", ".join(begun.changed)[:_LONGEST_TAG]
+        tags[CHANGED] = ", ".join(begun.changed)[:LONGEST]
         notes.append(f"{tags[CHANGED]:.200} changed while the stage ran")
     log(store, run.info.run_id, metrics, params, tags)
     notes += [*row.notes, *row.contradicted(run.data.params), *_log_parts(store, run, row.parts)]
@@ -190,9 +189,9 @@ def _last_tags(row: Row, run: Run, complete: StoredRun | None, live: str) -> dic
     if row.wanted.standing.is_better(standing):
         standing = row.wanted.standing
     digits = dict.fromkeys([*tags.get(FOUND_BY, "").split(), *row.digits])
-    last = {FOUND_BY: " ".join(digits)[-_LONGEST_TAG:], LIVE: live}
+    last = {FOUND_BY: " ".join(digits)[-LONGEST:], LIVE: live}
     if row.parts:
-        last[UNREAD] = "; ".join(row.unread)[:_LONGEST_TAG]
+        last[UNREAD] = "; ".join(row.unread)[:LONGEST]
     last[WHOLE] = whole_text(standing, row.wanted.declared)
     return {key: text for key, text in last.items() if tags.get(key, "") != text}
 

@@ -48,12 +48,12 @@ MOST = {
     "": 631,  # beside the folders
     "commands": 621,
     "follow": 852,
-    "pipeline": 948,
+    "pipeline": 947,
     "project": 1219,
     "record": 290,
     "registry": 150,
-    "rows": 1074,
-    "store": 926,
+    "rows": 1073,
+    "store": 925,
     "sweep": 489,
 }
 """The most lines of code of each folder, and of a few modules together: they may get fewer."""
