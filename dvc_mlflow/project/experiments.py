@@ -79,5 +79,6 @@ def blame(error: BaseException) -> tuple[bool, str]:
     said = [" ".join(f"{cause}".split()) or type(cause).__name__ for cause in causes]
     below = (FileTransferError, LockError)  # of DVC's own errors
     is_own = all(isinstance(c, DvcException) and not isinstance(c, below) for c in causes)
-    is_own |= isinstance(error, ValueError)  # DVC's about an override, with Hydra's as its cause
+    # Of an override, whose cause is Hydra's: no other error of DVC's is one of a value.
+    is_own |= isinstance(error, DvcException) and isinstance(error, ValueError)
     return is_own and not _SIGNALLED.search(said[-1]), masked(": ".join(said))

@@ -78,6 +78,7 @@ FAILED = ReproductionError("failed to reproduce 'a'")
         ([FAILED, StageCmdFailedError("python a.py", 1)], True),
         ([FAILED, StageCmdFailedError("python a.py", 137)], False),
         ([InvalidArgumentError("Invalid value"), ConfigCompositionException("No x")], True),
+        ([ValueError("Invalid endpoint: s3")], False),
         ([UploadError(3)], False),
         ([FAILED, OSError(errno.ENOSPC, "No space left on device")], False),
         ([FAILED, NoCredentialsError("none at s3://ann:secret@bucket")], False),
