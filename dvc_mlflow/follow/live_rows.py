@@ -159,10 +159,10 @@ class LiveRows:
         if not now.is_whole:
             return False
         later = (each.began for each in self._looker.runs if each.is_again(run))
-        if any(began < now.time / 1e9 for began in later):
-            self._open.pop(begun.row, None)  # before anybody has looked
+        if any(began < now.time / 1e9 for began in later):  # before anybody has looked
+            self._open.pop(begun.row, None)
             if begun.row.drop():
-                self._say(f"row {begun.row.name!r} is in the trash: it has run again already")
+                self._say(f"row {begun.row.name!r} is in the trash: its stage has run again")
             return True
         with Project(at=Path(run.home)) as project:
             is_old = entry_of(project, name) == begun.entry

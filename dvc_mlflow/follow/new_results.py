@@ -16,7 +16,7 @@ from ..registry.show import show
 from ..rows.commits import named_experiments, since
 from ..rows.result import Result, read_state
 from ..store.store import ExperimentStores
-from .project_homes import WRITING, ProjectHome, Stamp, files_watched, homes, refs_watched, stamp
+from .project_homes import ProjectHome, Stamp, files_watched, homes, refs_watched, rested, stamp
 
 _LISTED = 1.0, 60.0  # s for which the list of projects is good if something has changed, and else
 _LINES = 4  # on what rows lack, at once
@@ -62,8 +62,7 @@ class NewResults:
                 try:
                     self.record_checkout(folder, partial(is_new, folder))
                 except ProjectError:
-                    after = {path: stamp(path) for path in now}
-                    if now == after and all(each.age > WRITING for each in after.values() if each):
+                    if now == {path: stamp(path) for path in now} and rested(now.values()):
                         raise
                     del self._seen[folder]  # DVC is writing, and the next look reads it again
         self._record_commits(running)

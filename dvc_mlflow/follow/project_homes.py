@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ..git import ask, checkout, glob, names
 from ..place import folder_of
 
-WRITING = 4.0  # s: on a loaded machine, DVC can take as long between two parts of a file
-_WRITING = 0.2  # s: and usually
+_WRITING = 0.2  # s that DVC takes between two parts of a file
+_WRITING_SLOWLY = 4.0  # s: on a loaded machine
 
 
 class Stamp(NamedTuple):
@@ -46,6 +46,11 @@ def stamp(path: str) -> Stamp | None:
     except (OSError, ValueError):
         return None
     return Stamp(status.st_mtime_ns, status.st_size)
+
+
+def rested(stamps: Iterable[Stamp | None]) -> bool:
+    """Whether DVC, even a slow one, writes none of these files: what is wrong in one stays so."""
+    return all(each.age > _WRITING_SLOWLY for each in stamps if each)
 
 
 def homes(root: Path) -> Iterator[ProjectHome]:

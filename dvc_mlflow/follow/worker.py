@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import ProjectError, StoreError, ToolError
 from .live_rows import LiveRows
 from .new_results import NewResults
-from .project_homes import WRITING, stamp
+from .project_homes import rested, stamp
 from .stage_runs import Looker, StageRun
 
 RETRY = 30.0  # s for which nothing is asked of a store that has failed
@@ -87,7 +87,6 @@ class Worker:
             if of is not None:
                 pause = min(2 * self._failed.get(of, (0, _BETWEEN / 2))[1], RETRY)
                 self._failed[of] = time.monotonic() + pause, pause
-                written = [each.age for each in map(stamp, (of.file, of.lock)) if each]
-                if isinstance(error, ProjectError) and min(written, default=0) < WRITING:
+                if isinstance(error, ProjectError) and not rested(map(stamp, (of.file, of.lock))):
                     return
             self._new.say_once([" ".join(f"{kind}{error}".split())[:500]])

@@ -95,12 +95,11 @@ def told_apart(runs: Iterable[Run]) -> Iterator[tuple[str, str]]:
     for run in runs:
         if WHOLE in run.data.tags and run.info.run_name == run.data.tags.get(NAMED):
             alike[run.info.run_name.partition(" ")[2].partition(_APART)[0]].append(run)
-    for words, group in alike.items():
+    for words, group in ((words, group) for words, group in alike.items() if len(group) > 1):
         names = short_names(_params([run.data for run in group]))
         texts = [_listed(run.data.params, names) for run in group]
-        for run, text in zip(group, texts, strict=True) if len(group) > 1 else ():
-            change = run.data.tags.get(CHANGE, "").removeprefix(UNCOMMITTED)
-            subject = change.partition(" ")[2]
+        for run, text in zip(group, texts, strict=True):
+            _, _, subject = run.data.tags.get(CHANGE, "").removeprefix(UNCOMMITTED).partition(" ")
             is_same = texts.count(text) > 1 and subject not in words
             apart = f"{text} {subject}".strip() if is_same else text
             start = f"{run.info.run_name.partition(' ')[0]} {words}".strip()

@@ -53,7 +53,7 @@ MOST = {
     "record": 290,
     "registry": 150,
     "rows": 1073,
-    "store": 925,
+    "store": 924,
     "sweep": 489,
 }
 """The most lines of code of each folder, and of a few modules together: they may get fewer."""
