@@ -44,9 +44,8 @@ def begun_for(
     runs.sort(key=lambda run: (run.info.run_id != has, run.info.run_id not in ended))
     for run in runs:
         run_id, held = run.info.run_id, _held(result, run)
-        is_over = run_id in ended
-        is_over |= held is not None and not _writes(held, result, result.scope())
-        if not is_over or (run.info.start_time or 0) > row.time + _CLOCKS:
+        is_over = held is not None and not _writes(held, result, result.scope())
+        if not (is_over or run_id in ended) or (run.info.start_time or 0) > row.time + _CLOCKS:
             continue
         others = [s for s in result.row_stages.scope() if s not in result.scope()]
         goes_on = bool(held) and _writes(held or (), result, others)
@@ -101,9 +100,8 @@ def opened_by_script(
     first, last = int(since * 1000) - _CLOCKS // 50, int(until * 1000)
     times = f"attributes.start_time >= {first} and attributes.start_time <= {last}"
     for mark in marks:
-        for run in store.runs(
-            f"tags.`{TOKEN}` LIKE '{mark} %' and {times}", experiments=experiments
-        ):
+        query = f"tags.`{TOKEN}` LIKE '{mark} %' and {times}"
+        for run in store.runs(query, experiments=experiments):
             tags = run.data.tags
             is_free = PARENT not in tags and not tags.get(CLONE)
             if is_free and Token.of(tags[TOKEN]).stage in ("", address):

@@ -222,27 +222,28 @@ class Store:
         """Return the line that says where a row is, or only its name if it is not served."""
         return f"row {name!r}" + (f": {self.url(run_id)}" if self.is_served else "")
 
-    def show(self, measures: Sequence[str] = ()) -> None:
+    def show(self, measures: Sequence[str] = ()) -> dict[str, str]:
         """Show the newest rows in the table, unless somebody chose its columns; tell rows apart.
 
         `measures` are metrics of its rows, with signs (`pipeline.measures`); it remembers those
-        that it was given before.
+        that it was given before. Return the new names of rows, by run id.
         """
         shown = self.client.get_experiment(self.experiment_id).tags.get(table_view.KEY)
         self.has_new_table = self.has_new_table or shown is None
-        newest = ["attributes.start_time DESC"]
         runs = self.client.search_runs(
-            [self.experiment_id], _ROWS, max_results=200, order_by=newest
+            [self.experiment_id], _ROWS, max_results=200, order_by=["attributes.start_time DESC"]
         )
-        for run_id, name in table_view.told_apart(runs):
+        names = dict(table_view.told_apart(runs))
+        for run_id, name in names.items():
             self.client.log_batch(run_id, tags=[RunTag(NAME, name), RunTag(NAMED, name)])
         if (earlier := table_view.default_measures(shown)) is None:
-            return
-        rows, every = [run.data for run in runs], {m[1:]: m for m in [*measures, *earlier]}
-        every |= {measure[1:]: measure for measure in measures}  # what was said last counts
-        ((key, value),) = table_view.by_default(rows, [*every.values()]).items()
+            return names
+        # Of a metric that was given twice, the sign that was said last counts.
+        every = {measure[1:]: measure for measure in [*measures, *earlier, *measures]}
+        ((key, value),) = table_view.by_default([r.data for r in runs], [*every.values()]).items()
         if value != shown:
             self.tag(key, value)
+        return names
 
     def tag(self, key: str, value: str) -> None:
         """Give the experiment a tag, if it exists; others may do the same at the same time."""

@@ -10,7 +10,7 @@ from dvc.repo.experiments.utils import gen_random_name
 from dvc_mlflow.pipeline.tags import CHANGE, COMMIT, NOTE
 from dvc_mlflow.project.experiment_names import is_generated
 from support.locked import evaluated, locked, read, row, trained
-from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, makes, train
+from support.pipelines import PARAMS, TWO_EVALUATIONS, Repository, evaluate, last, makes, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings from MLflow
 
@@ -67,7 +67,8 @@ def test_alike(tmp_path: Path) -> None:
 def test_told_apart(tmp_path: Path) -> None:
     """Rows whose names are alike but for the digits say which of their params differ.
 
-    Where these are the same, they say their commits' subjects. The newest row can come first.
+    Where these are the same, they say their commits' subjects. The newest row can come first, and
+    `record` prints the names as the table has them.
     """
     stages = {"train": {**train("raw.txt"), "params": ["rate", "b"]}}
     project = locked(tmp_path / "project", stages, {"rate": 1, "b": 1}, trained())
@@ -82,7 +83,7 @@ def test_told_apart(tmp_path: Path) -> None:
     }.items():
         project.again(trained(subject), params)
         project.commit(subject)
-        project.record()
+        assert project.record().out.split("'")[1] == last(project).info.run_name
     twos = ["rate=2 | b=1", "rate=2 | b=3 Four", "rate=2 | b=3 Six"]
     expected = {"One", "rate=1 b=3", "rate=3", *twos}
     assert {run.info.run_name[8:] for run in project.rows()} == expected

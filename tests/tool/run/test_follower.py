@@ -73,7 +73,7 @@ def test_one_follower(tmp_path: Path) -> None:
         line, row = project.record(), last(project)
         assert statuses(project) == ["FINISHED"] * number
         assert row.data.metrics == {"train/loss": 0.25}
-        assert repr(row.info.run_name) in line.out
+        assert row.info.run_name[:7] in line.out  # a follower can have told rows apart just now
         if number == 3:
             project.set({"rate": 2})
             project.run(*RUN, "train")
