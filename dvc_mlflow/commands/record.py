@@ -124,16 +124,15 @@ def report(recording: Recording, *, lists_unread: bool = False) -> None:
     _report_notes({t: at for t, at in recording.notes.items() if t not in lost})
     if lacking := [done for _, done in recording.written if lost.intersection(done.notes)]:
         warn(f"rows that lack files: {len(lacking)}; `dvc-mlflow record --all` lists them")
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    counts = Counter[tuple[str, str]]()
     for store, done in recording.written:
         if done.verb == "deleted":
             _report(done, store, dry=recording.dry_run)
         elif done.verb:
-            counts[store.experiment][done.verb] += 1
+            counts[store.experiment, done.verb] += 1
     would = "would be " if recording.dry_run else ""
-    for name, verbs in counts.items():
-        for verb, n in verbs.items():
-            say(f"{name}: {n} row{'s' if n > 1 else ''} {would}{verb}")
+    for (name, verb), n in counts.items():
+        say(f"{name}: {n} row{'s' if n > 1 else ''} {would}{verb}")
 
 
 def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
@@ -144,8 +143,8 @@ def _report_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for first, *others in kinds.values():
         commits = [*dict.fromkeys(commit for text in (first, *others) for commit in notes[text])]
         where = f"{commits[0][:DIGITS]}{f' and {len(commits) - 1} more' if commits[1:] else ''}"
-        names = dict.fromkeys(name[0] for text in others if (name := _NAMES.search(text)))
-        more = f" (and {len(others)} more: {', '.join(names)})" if others else ""
+        names = dict.fromkeys(", ".join([*_NAMES.findall(t), t][0] for t in others).split(", "))
+        more = f" (and {len(names)} more: {', '.join(names)})" if others else ""
         warn(f"{where}: {first}{more}")
 
 
@@ -156,7 +155,8 @@ def _report_unread(recording: Recording) -> None:
     with store.errors_reported():
         every = store.experiments() if store.is_shared else store.all_experiments()
         for run in store.runs(f"tags.`{UNREAD}` != ''", experiments=every):
-            notes[f"{run.data.tags[UNREAD]}: {NOT_HERE}"].append(run.info.run_name or "")
+            for path in run.data.tags[UNREAD].split("; "):
+                notes[f"{path}: {NOT_HERE}"].append(run.info.run_name or "")
     _report_notes(notes)
 
 

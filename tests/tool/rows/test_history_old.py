@@ -203,25 +203,25 @@ def test_what_only_a_remote_has(tmp_path: Path) -> None:
     named; of one that does not answer, nothing says that it lacks a file.
     """
     stages: Stages = {"a": evaluate("a", "raw.txt", cache=True)}
-    stages["eval"] = makes({"eval/metrics.json": '{"n": 3}'}, outs=["eval"])
+    stages["eval"] = makes({"eval/n.json": '{"n": 3}', "b": '{"m": 12}'}, outs=["eval", "b"])
     stages["eval"]["cmd"] += "; head -c 2000000 /dev/zero > eval/big.bin"
-    project = repository(tmp_path / "project", stages, metrics=["eval/metrics.json"])
+    project = repository(tmp_path / "project", stages, metrics=["eval/n.json", "b"])
     project.dvc("remote", "add", "-q", "-d", "there", str(tmp_path / "remote"))
     project.dvc("repro", "-q")
     project.commit("The result")
     project.dvc("push", "-q")
     clone = fresh(project, tmp_path / "clone")
-    missing = ": eval: not as in dvc.lock; `--fetch` looks in DVC's remote (and 1 more: a.json)\n"
-    assert clone.record("--all").error.endswith(missing)
+    missing = "not as in dvc.lock; `--fetch` looks in DVC's remote (and 1 more: a.json)\n"
+    assert clone.record("--all").error.endswith(f": eval, b: {missing}")
     assert not (clone.path / ".dvc/cache/files").exists()
     assert [row.data.metrics for row in clone.rows()] == [{}, {}]
     said = clone.record("--all")
     assert said.out == "nothing to do: MLflow has all results that can be read\n"
-    assert all(text in said.error for text in ("a.json", "eval", ": not as in dvc.lock"))
+    assert said.error.endswith(("(and 2 more: b, a.json)\n", "(and 2 more: eval, b)\n"))
     said = clone.record("--all", "--fetch")
     assert (said.error, said.out.partition("\n")[0]) == ("", "clone: 2 rows completed")
     metrics = [row.data.metrics for row in clone.rows()]
-    assert sorted(metrics, key=str) == [{"a/score": 1}, {"eval/n": 3}]
+    assert sorted(metrics, key=str) == [{"a/score": 1}, {"eval/n/n": 3, "eval/b/m": 12}]
     kept = [file for file in (clone.path / ".dvc/cache").rglob("*") if file.is_file()]
     assert max(file.stat().st_size for file in kept) < 1000
     assert not (clone.path / "a.json").exists()
@@ -235,4 +235,4 @@ def test_what_only_a_remote_has(tmp_path: Path) -> None:
     clone.dvc("remote", "modify", "there", "url", "https://127.0.0.1:9/x")
     said = clone.record("--all", "--fetch")
     assert "a.json cannot be fetched: it did not come from the DVC remote 'there'" in said.error
-    assert "eval: not as in dvc.lock" in said.error
+    assert "eval, b: not as in dvc.lock" in said.error
