@@ -44,8 +44,8 @@ def begun_for(
     runs.sort(key=lambda run: (run.info.run_id != has, run.info.run_id not in ended))
     for run in runs:
         run_id, held = run.info.run_id, _held(result, run)
-        is_over = held is not None and not _writes(held, result, result.scope())
-        if not (is_over or run_id in ended) or (run.info.start_time or 0) > row.time + _CLOCKS:
+        has_let_go = held is not None and not _writes(held, result, result.scope())
+        if not (has_let_go or run_id in ended) or (run.info.start_time or 0) > row.time + _CLOCKS:
             continue
         others = [s for s in result.row_stages.scope() if s not in result.scope()]
         goes_on = bool(held) and _writes(held or (), result, others)

@@ -192,8 +192,10 @@ class Recording:
         if had and begun and begun.run.info.run_id != had.run_id:
             leave(store, begun.run.info.run_id, had.run_id, is_used=begun.is_used)
             begun = None
-        if had and ((goes_on := had.is_live and begun is None) or had.is_deleted):
-            return Written("" if goes_on else "deleted", had.name, had.run_id, names)
+        if had and had.is_live and begun is None:  # its stage goes on
+            return Written("", had.name, had.run_id, names)
+        if had and had.is_deleted:
+            return Written("deleted", had.name, had.run_id, names)
         known = where.complete.digests.keys() if where.complete else set()
         if not ({*names} - known <= row.parts.keys()):
             return Written("", row.name, "", names, [_GONE])  # it has only what that run lacked
@@ -206,16 +208,14 @@ class Recording:
 
     def _show(self) -> None:
         """Bring the tables of rows that were written up to date, and take names as they show."""
+        names = dict[str, str]()
         for store in () if self.dry_run else self.stores:
             done = [written for its, written in self.written if its is store and written.verb]
             if done:
                 with store.lock(), store.errors_reported():
                     measures = dict.fromkeys(m for written in done for m in written.measures)
-                    names = store.show([*measures])
-                self.written = [
-                    (its, each._replace(name=names.get(each.run_id, each.name)))
-                    for its, each in self.written
-                ]
+                    names |= store.show([*measures])
+        self.written = [(s, w._replace(name=names.get(w.run_id, w.name))) for s, w in self.written]
 
     def _take(self, result: Result, store: Store, written: Written) -> None:
         self.written.append((store, written))
