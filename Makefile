@@ -87,7 +87,7 @@ endef
 PIP_INSTALL = pip install -q --disable-pip-version-check --no-deps
 TOOL = --no-build-isolation -e
 
-.venv-oldest/run: tests/tool/oldest.txt dvc_mlflow/pyproject.toml
+.venv-oldest/run: tests/tool/oldest.txt dvc_mlflow/pyproject.toml dvc_mlflow/dvc-mlflow
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/python -m $(PIP_INSTALL) --require-hashes -r $<
 	@.venv-oldest/bin/python -m $(PIP_INSTALL) $(TOOL) dvc_mlflow
@@ -107,7 +107,7 @@ ifneq ($(shell cat .venv/run 2>/dev/null),$(realpath .venv/..))
 .PHONY: .venv/run
 endif
 
-.venv/run: requirements.txt dvc_mlflow/pyproject.toml
+.venv/run: requirements.txt dvc_mlflow/pyproject.toml dvc_mlflow/dvc-mlflow
 	@test ! -f $@ || test "$$(cat $@)" = "$$(cd -P .venv/.. && pwd -P)" || rm -rf .venv
 	$(call install,requirements.txt)
 	@test -L .venv || if command -v uv >/dev/null; \

@@ -6,20 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .. import processes, work_tree
+from .. import place, processes, work_tree
 from ..errors import ProjectError, warn
 from ..follow.follower_lock import start
 from ..git import checkout
-from ..pipeline.run_context import CONTEXT, EXPERIMENT, Token, with_token
+from ..pipeline.run_context import ADDRESS, CONTEXT, EXPERIMENT, Token, note, with_token
 from ..pipeline.tags import SWEEP_VARIABLE
-from ..place import (
-    address,
-    default_experiment,
-    has_experiment,
-    main_repository,
-    project_folder,
-    project_root,
-)
 
 
 def run(command: Sequence[str]) -> int:
@@ -55,22 +47,29 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
     `dvc` is that of the stage, if this is one. MLflow reads the variables itself. Raises
     `ToolError` and `OSError`.
     """
-    if (project := project_root()) is None:
+    if (project := place.project_root()) is None:
         raise ProjectError("no DVC project is here, so nothing is recorded")
-    root = main_repository()
+    root = place.main_repository()
     stage = env.get("DVC_STAGE", "")
     process = dvc if stage else os.getpid()
     chosen = {"MLFLOW_EXPERIMENT_ID", EXPERIMENT} & env.keys()
     token = Token(processes.process(process), stage, sets_experiment=not chosen)
-    variables = {"MLFLOW_TRACKING_URI": address(root), CONTEXT: with_token(env, token)}
+    variables = {ADDRESS: place.address(root), CONTEXT: with_token(env, token)}
+    named = "" if chosen else _experiment(stage, dvc, project)
     if not chosen:
-        folder, named = project_folder(), _experiment(stage, dvc, project)
-        variables[EXPERIMENT] = named or default_experiment(root, folder)
-        if not has_experiment(root, variables[EXPERIMENT]):
+        folder = place.project_folder()
+        variables[EXPERIMENT] = named or place.default_experiment(root, folder)
+        if not place.has_experiment(root, variables[EXPERIMENT]):
             from ..store.store import Store  # seconds, once; else a script's MLflow makes it
 
             Store.open(root, named, folder=folder)
     start(root)
+    # A dvc.yaml that names no experiment names none for its other stages.
+    if stage and ":" not in stage and not named and (text := note(env, variables, token)):
+        with suppress(OSError):
+            made = place.own_folder(root) / f"run.{os.getpid()}"
+            made.write_bytes(os.fsencode(text))
+            made.replace(made.with_name("run"))  # another `dvc` may be reading it
     return variables
 
 

@@ -9,6 +9,8 @@ from .tags import TOKEN
 CONTEXT = "MLFLOW_RUN_CONTEXT"
 """MLflow's variable with tags for each run that a process starts, as JSON."""
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
+ADDRESS = "MLFLOW_TRACKING_URI"
+_READ = (ADDRESS, EXPERIMENT, "MLFLOW_EXPERIMENT_ID", CONTEXT)
 
 
 class Token(NamedTuple):
@@ -43,6 +45,19 @@ def token_of(env: Mapping[str, str]) -> Token | None:
 def with_token(env: Mapping[str, str], token: Token) -> str:
     """Return the value of `CONTEXT` with a token, beside the tags that are there."""
     return json.dumps({**_tags(env), TOKEN: token.text})
+
+
+def note(env: Mapping[str, str], variables: Mapping[str, str], token: Token) -> str:
+    """Return lines for the script `dvc-mlflow`, which sets variables for a `dvc`'s other stages.
+
+    They are the `dvc`, the values that `run` has read and set, and the context up to the stage.
+    Return "" if a shell could not read or complete them.
+    """
+    read = "|".join(env.get(name, "") for name in _READ)
+    context, _, end = variables[CONTEXT].rpartition(token.stage)
+    lines = [token.process, read, variables[ADDRESS], variables.get(EXPERIMENT, ""), context]
+    is_plain = end == '"}' and not any("\n" in line for line in lines)
+    return "".join(f"{line}\n" for line in lines) if is_plain else ""
 
 
 def leave_run(env: MutableMapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """`dvc-mlflow run` becomes the command: nothing that this sees or says is another."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,10 +151,11 @@ def test_nothing_changes(tmp_path: Path) -> None:
     It leaves the same files, and `run` starts no second follower.
     """
     slow = {**train("raw.txt"), "cmd": f"sleep 1; {train('raw.txt')['cmd']}"}
-    odd = {"cmd": "sh odd.sh a 'b c' '*'; true", "deps": ["model.txt"], "outs": ["odd.txt"]}
+    odd = {"cmd": "true; sh odd.sh a 'b c' '*'; true", "deps": ["model.txt"], "outs": ["odd.txt"]}
     ours, plain = twins(tmp_path, {"train": slow, "odd": odd}, files={"odd.sh": ODDITIES})
     text = (ours.path / "dvc.yaml").read_text()
-    (ours.path / "dvc.yaml").write_text(text.replace("sh odd.sh", "dvc-mlflow run sh odd.sh"))
+    before, after = "true; sh odd.sh", "dvc-mlflow run true; dvc-mlflow run sh odd.sh"
+    (ours.path / "dvc.yaml").write_text(text.replace(before, after))  # the second without Python
     ours.add_store()
     found = []
     for project in (ours, plain):
@@ -189,9 +191,40 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
     assert "Error" not in (project.path / ".git/dvc-mlflow/follow.log").read_text()
 
 
-def test_ends_with_its_dvc(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_python_starts_once(tmp_path: Path, shell: str) -> None:
+    """Of a `dvc`, its first stage's `run` starts Python; the others' commands get the same.
+
+    Where a stage's own variables are others, Python is asked again.
+    """
+    starts, tool = tmp_path / "starts", shutil.which("dvc-mlflow")
+    shutil.copy(f"{tool}", tmp_path)
+    python = f'#!/bin/sh\necho "$DVC_STAGE" >>{starts}\nexec {tool}-python "$@"\n'
+    (tmp_path / "dvc-mlflow-python").write_text(python)
+    (tmp_path / "dvc-mlflow-python").chmod(0o755)
+    fronts = {"a": "exec ", "b": "exec ", "c": "true && ", "d": "MLFLOW_EXPERIMENT_NAME=x "}
+    stages = {
+        name: {"cmd": f"{front}dvc-mlflow run env >{name}.txt", "outs": [f"{name}.txt"]}
+        for name, front in fronts.items()
+    }
+    project = repository(tmp_path / "project", stages)
+    path = f"{tmp_path}:{environment()['PATH']}"
+    project.run("dvc", "repro", "-q", *stages, PATH=path, SHELL=shutil.which(shell))
+    assert starts.read_text().split() == ["a", "d"]
+    given = {}
+    for name in stages:
+        lines = (project.path / f"{name}.txt").read_text().splitlines()
+        given[name] = sorted(
+            line.replace(f" {name}", " a") for line in lines if line.startswith("MLFLOW_")
+        )
+    assert given["b"] == given["c"] == given["a"] != given["d"]
+    assert len(given["a"]) == 3
+
+
+@pytest.mark.parametrize("before", ["true", "dvc-mlflow run true"])  # which starts Python instead
+def test_ends_with_its_dvc(tmp_path: Path, before: str) -> None:
     """A command of a stage ends when its `dvc` is killed; a `dvc` outlives what has started it."""
-    stage = {"cmd": "exec dvc-mlflow run sh wait.sh", "deps": ["raw.txt"]}
+    stage = {"cmd": [before, "exec dvc-mlflow run sh wait.sh"], "deps": ["raw.txt"]}
     files = {"wait.sh": "echo $$ > pid; exec sleep 60"}
     project = repository(tmp_path / "project", {"one": stage}, files=files)
     file = project.path / "pid"
