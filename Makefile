@@ -26,8 +26,8 @@ ui: .venv/run  ## show the results in MLflow, on this machine only: make ui PORT
 plots: .venv/dev  ## write DVC's plots to a page that needs no network
 	python tools/offline_plots.py
 
-# Tests also wait, so there are three workers for each processor.
-PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) * 3 ))) --maxprocesses 8 --dist loadfile -rs
+# Some tests wait, so there is one worker more than processors; each takes half a minute of one by itself.
+PYTEST = python -m pytest -n $(shell echo $$(( $$(nproc) + 1 ))) --maxprocesses 8 --dist loadfile -rs
 
 # The suites: what each needs, and how it runs. Two are of the tool with other versions: `oldest` with
 # the oldest DVC and MLflow that it supports, `newest` with the newest ones and its built package.

@@ -18,6 +18,8 @@ from support.clone import ROOT, Clone, make_clone
 from support.processes import end_followers
 from support.processor import processor
 
+TOOL = Path(__file__).parent / "tool"
+
 with suppress(ImportError):  # `make test SUITE=oldest` does not install it
     # Before Keras, whose import hides objects from it.
     from hypothesis import settings
@@ -60,8 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, and then with what waits for other processes."""
+    """Begin with what takes minutes, and then with what waits for other processes.
+
+    In this process, the tool's pipelines let MLflow, DVC, Ray and Optuna warn.
+    """
     waits = {"following", "followers", "wait"}
+    for item in items:
+        if item.get_closest_marker("pipeline") and TOOL in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
 
     def order(item: pytest.Item) -> tuple[float, bool]:
         minutes = [mark.kwargs.get("minutes", 0) for mark in item.iter_markers("rest")]

@@ -46,7 +46,7 @@ WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
     "": 631,  # beside the folders
-    "commands": 619,
+    "commands": 620,
     "follow": 852,
     "pipeline": 955,
     "project": 1219,

@@ -12,7 +12,6 @@ from support.pipelines import evaluate, repository, train
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.versions,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 

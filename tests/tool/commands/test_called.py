@@ -10,10 +10,7 @@ from dvc_mlflow.store.runs import read_run
 from support.locked import Locked, evaluated, locked
 from support.pipelines import evaluate, train
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture

@@ -27,10 +27,7 @@ from support.promoting import (
     row,
 )
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,7 @@ from support.locked import locked
 from support.pipelines import Repository, last, reproduce
 from support.promoting import copy_with_remotes, restore, restored, with_remotes
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="session")

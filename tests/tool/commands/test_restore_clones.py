@@ -12,10 +12,7 @@ from support.hostile import lets_row_name, tag
 from support.pipelines import Repository, finished, makes
 from support.promoting import folder_of, no_worktree, only_folder, restore, restored
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,7 @@ from support.pipelines import (
 )
 from support.promoting import check_md5s, folder_of, only_folder, restore, restored
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def hashed(text: str) -> str:

@@ -19,10 +19,7 @@ from support.processes import wait
 from support.rebuilding import rows_of
 from support.servers import answers, free_port, other_user
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
 SEARCH = "GET /ajax-api/2.0/mlflow/experiments/search?max_results=1"

@@ -8,10 +8,7 @@ import pytest
 from support.following import following, started, wait_for_rows, wait_for_store
 from support.pipelines import Repository, last, repository
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def project_of(path: Path, script: str, more: dict[str, Any], **top: Any) -> Repository:

@@ -13,10 +13,7 @@ from support.following import following, run_dvc, started, statuses, wait_for_ro
 from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
 from support.processes import wait
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 GATE = "until test -e go; do sleep 0.1; done"
 LIVES_ON = """

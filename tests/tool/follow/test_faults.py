@@ -27,10 +27,7 @@ from support.processes import wait
 from support.rebuilding import rows_of
 from support.servers import answers, free_port, running, server_environment
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def server(project: Repository, port: int) -> AbstractContextManager[None]:
@@ -101,7 +98,7 @@ def hanging(port: int) -> Iterator[None]:
             process.resume()
 
 
-@pytest.mark.rest(minutes=2)
+@pytest.mark.rest(minutes=3)
 def test_server_that_hangs(tmp_path: Path) -> None:
     """A server that hangs, or stops while a stage runs, holds up nothing; its rows come later."""
     gate, port = tmp_path / "go", free_port()

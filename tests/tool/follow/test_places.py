@@ -9,10 +9,7 @@ import pytest
 from support.following import following, held_by, started, wait_for_rows
 from support.pipelines import Repository, Stages, evaluate, repository
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def scored(value: str, name: str, gate: Path, **more: object) -> dict[str, object]:

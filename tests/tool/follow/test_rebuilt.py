@@ -10,10 +10,7 @@ from support.following import following, started, wait_for_rows, wait_for_store
 from support.pipelines import Repository, Stages, last, prepare, repository
 from support.rebuilding import contents
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 TRAIN = """
 import pathlib, time

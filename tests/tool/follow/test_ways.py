@@ -24,7 +24,6 @@ from support.pipelines import Repository, Stages, evaluate, last, prepare, repos
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.versions,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 WAYS = {

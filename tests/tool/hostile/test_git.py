@@ -12,10 +12,7 @@ from support.clone import environment
 from support.hostile import Place
 from support.pipelines import Repository
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 SIGN = """#!/bin/sh
 cat > /dev/null

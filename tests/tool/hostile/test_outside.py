@@ -13,10 +13,7 @@ from support.locked import locked
 from support.pipelines import Repository
 from support.refusals import SECRET
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def texts(project: Repository) -> str:

@@ -12,10 +12,7 @@ from support.hostile import Place
 from support.pipelines import Repository, evaluate, finished
 from support.servers import serving
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def below(folder: Path) -> set[str]:

@@ -16,10 +16,7 @@ from support.clone import environment
 from support.hostile import Place, plain
 from support.pipelines import Repository
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture

@@ -13,10 +13,7 @@ from support.pipelines import Repository, Said
 from support.rebuilding import rows_of
 from support.servers import hostile_server
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 TEXTS = {

@@ -17,10 +17,7 @@ from support.hostile import Place, commit_links, digest_here, lets_row_name
 from support.pipelines import repository
 from support.promoting import no_worktree, only_folder, restore
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 LINKS = {

@@ -141,7 +141,6 @@ def as_endless(file: Path) -> None:
 
 
 @pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")
 def test_own_files_of_dvc(made: Repository, tmp_path: Path) -> None:
     """DVC does not open a project of which its own files are something else: a line says so."""
     for name in ("dvc.yaml", "dvc.lock", ".dvcignore", ".dvc/config"):
@@ -180,7 +179,6 @@ def test_temporary_files_of_dvc(tmp_path: Path) -> None:
 
 
 @pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")
 def test_linked_cache(tmp_path: Path) -> None:
     """Metrics and curves that are links into a cache which a team shares are in the row."""
     stages = {"train": train("raw.txt"), "a": evaluate("a", cache=True)}
@@ -228,7 +226,6 @@ WHATS = {
 
 
 @pytest.mark.pipeline
-@pytest.mark.filterwarnings("ignore")
 def test_odd_files(tmp_path: Path) -> None:
     """A follower goes on whatever is in the place of DVC's file, or of a growing curve.
 

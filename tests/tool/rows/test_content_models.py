@@ -15,10 +15,7 @@ from support.pipelines import Repository, evaluate, train
 from support.rebuilding import lines, model_ids, recorded
 from support.refusals import SECRET
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def loader(text: str, mark: Path) -> str:

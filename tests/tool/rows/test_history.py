@@ -25,10 +25,7 @@ from support.pipelines import (
 from support.processes import wait
 from support.rebuilding import UNCACHED, model_ids
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def state_of(project: Repository) -> list[str]:

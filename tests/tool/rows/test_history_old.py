@@ -14,7 +14,6 @@ from support.pipelines import Repository, Stages, evaluate, makes, repository, t
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.versions,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 SCORE = {"a.json": '{"score": 1}\n'}

@@ -28,7 +28,6 @@ from support.servers import serving
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.rest(minutes=2),
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 

@@ -16,10 +16,7 @@ from support.locked import Locked, locked, row
 from support.pipelines import Repository, Stages, evaluate, makes, prepare, train
 from support.promoting import restore, restored
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 def test_last_stages(tmp_path: Path) -> None:

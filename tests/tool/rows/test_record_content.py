@@ -13,10 +13,7 @@ from support.locked import locked, trained
 from support.pipelines import LOADER, MODEL, Repository, train
 from support.rebuilding import UNCACHED
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 NAMES = ["a/b", "..", "/", "a/../../b", "x'y", 'x"y', "x`y", "a\nb", "a\x1b[31mb", "*", "ü"]
 

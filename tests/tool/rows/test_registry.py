@@ -14,10 +14,7 @@ from support.locked import locked
 from support.pipelines import LOADER, MODEL, Repository
 from support.promoting import aliases, gto, registered, registrable, registry_lines
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,7 @@ from support.following import following, started, wait_for_rows
 from support.pipelines import Repository, content, evaluate, repository, train, twins
 from support.processes import followers, wait
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 ODDITIES = r"""
 echo 1 out; echo 2 err >&2; printf '3 no line end'; printf ' 4 of both\n' >&2
@@ -209,7 +206,7 @@ def test_python_starts_once(tmp_path: Path, shell: str) -> None:
     }
     project = repository(tmp_path / "project", stages)
     path = f"{tmp_path}:{environment()['PATH']}"
-    project.run("dvc", "repro", "-q", *stages, PATH=path, SHELL=shutil.which(shell))
+    project.run("dvc", "repro", "-q", *stages, PATH=path, SHELL=f"{shutil.which(shell)}")
     assert starts.read_text().split() == ["a", "d"]
     given = {}
     for name in stages:

@@ -13,10 +13,7 @@ from support.following import statuses
 from support.pipelines import Repository, last, repository, train
 from support.processes import followers, wait
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 PREFIX = "exec dvc-mlflow run sh -c"
 RUN = ("dvc-mlflow", "run", "dvc", "repro", "-q")

@@ -14,10 +14,7 @@ from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.processes import end_followers, wait
 from support.rebuilding import experiments
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 SCRIPT = """
 import os, sys, time

@@ -18,10 +18,7 @@ from support.locked import Locked, evaluated, locked, trained
 from support.pipelines import TWO_EVALUATIONS, Repository, evaluate, repository, served, train
 from support.rebuilding import NOTHING, check_loads, experiments
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="session")

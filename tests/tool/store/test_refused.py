@@ -18,10 +18,7 @@ from support.kills import immutable, small_disk
 from support.pipelines import Repository, served
 from support.refusals import SECRET, recorded_once, refused_here
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 CHECK = "; check that its address is that of an MLflow store"
 LOGIN = "; check its user name and password"

@@ -16,10 +16,7 @@ from support.pipelines import Repository, served, train
 from support.rebuilding import rows_of, started
 from support.servers import serving
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
-]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from support.clone import Clone
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.versions,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
 ]
 
 TRAIN, SCORE = "a" * 32, "b" * 32

@@ -25,7 +25,6 @@ from support.servers import MISSING, PASSWORD, TrackingServer, ssh
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 

@@ -18,7 +18,6 @@ from support.projects import HANGING, SCORE, Project, small, stage, values, wait
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow
     pytest.mark.skipif(not find_spec("ray"), reason="needs Ray (make cluster-setup)"),
 ]
 

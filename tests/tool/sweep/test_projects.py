@@ -27,7 +27,6 @@ from support.servers import MISSING
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore"),  # warnings from Ray and MLflow
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 

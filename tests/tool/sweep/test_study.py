@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.versions,
     pytest.mark.skipif(not find_spec("optuna"), reason="needs Optuna (make cluster-setup)"),
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow, DVC and Optuna
 ]
 
 Begin = Callable[..., Any]

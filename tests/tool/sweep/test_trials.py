@@ -27,7 +27,6 @@ from support.projects import small
 pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.versions,
-    pytest.mark.filterwarnings("ignore"),  # warnings from MLflow and DVC
 ]
 
 
