@@ -10,7 +10,7 @@ from .. import place, processes, work_tree
 from ..errors import ProjectError, warn
 from ..follow.follower_lock import start
 from ..git import checkout
-from ..pipeline.run_context import ADDRESS, CONTEXT, EXPERIMENT, Token, note, with_token
+from ..pipeline.run_context import ADDRESS, CONTEXT, EXPERIMENT, Token, note_for_stages, with_token
 from ..pipeline.tags import SWEEP_VARIABLE
 
 
@@ -65,8 +65,9 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
             Store.open(root, named, folder=folder)
     start(root)
     # A dvc.yaml that names no experiment names none for its other stages.
-    if stage and ":" not in stage and not named and (text := note(env, variables, token)):
-        with suppress(OSError):
+    text = "" if named or ":" in stage else note_for_stages(env, variables, token)
+    with suppress(OSError):
+        if text:
             made = place.own_folder(root) / f"run.{os.getpid()}"
             made.write_bytes(os.fsencode(text))
             made.replace(made.with_name("run"))  # another `dvc` may be reading it

@@ -47,14 +47,14 @@ def with_token(env: Mapping[str, str], token: Token) -> str:
     return json.dumps({**_tags(env), TOKEN: token.text})
 
 
-def note(env: Mapping[str, str], variables: Mapping[str, str], token: Token) -> str:
+def note_for_stages(env: Mapping[str, str], variables: Mapping[str, str], token: Token) -> str:
     """Return lines for the script `dvc-mlflow`, which sets variables for a `dvc`'s other stages.
 
     They are the `dvc`, the values that `run` has read and set, and the context up to the stage.
-    Return "" if a shell could not read or complete them.
+    Return "" if this is no stage, or a shell could not read or complete them.
     """
     read = "|".join(env.get(name, "") for name in _READ)
-    context, _, end = variables[CONTEXT].rpartition(token.stage)
+    context, _, end = variables[CONTEXT].rpartition(token.stage or "}")
     lines = [token.process, read, variables[ADDRESS], variables.get(EXPERIMENT, ""), context]
     is_plain = end == '"}' and not any("\n" in line for line in lines)
     return "".join(f"{line}\n" for line in lines) if is_plain else ""
