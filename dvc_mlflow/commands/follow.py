@@ -107,6 +107,7 @@ def follow(
             warn("another process follows this repository already: this one waits")
             while not (ends() or lock.take()):
                 time.sleep(_PAUSE)
+        lock.sign()
         worker = _worker(root, old, history=not until_idle)
 
         def is_over() -> bool:

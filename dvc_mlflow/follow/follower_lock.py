@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ..place import own_folder
+from ..processes import process
 
 LOG = "follow.log"
 
@@ -31,6 +32,11 @@ class FollowerLock:
         except BlockingIOError:
             return False
         return True
+
+    def sign(self) -> None:
+        """Write down which process has it, for the shell script `dvc-mlflow`."""
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{process(os.getpid())}\n".encode(), 0)
 
     def touch(self) -> None:
         """Take note that somebody needs a follower."""

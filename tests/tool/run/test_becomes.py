@@ -188,11 +188,24 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
     assert "Error" not in (project.path / ".git/dvc-mlflow/follow.log").read_text()
 
 
+BY_API = """
+import os, pathlib, sys
+from dvc.repo import Repo
+for stages in ("abc", "bc", "c", "d"):
+    for stage in stages:
+        Repo().reproduce(stage, force=True)
+    if stages == "abc":
+        pathlib.Path("dvc.yaml").touch()
+    elif stages == "bc":
+        os.kill(int(sys.argv[1]), 9)
+"""
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_python_starts_once(tmp_path: Path, shell: str) -> None:
     """Of a `dvc`, its first stage's `run` starts Python; the others' commands get the same.
 
-    Where a stage's own variables are others, Python is asked again.
+    Python is asked again once dvc.yaml has changed, without a follower, and for other variables.
     """
     starts, tool = tmp_path / "starts", shutil.which("dvc-mlflow")
     shutil.copy(f"{tool}", tmp_path)
@@ -205,9 +218,10 @@ def test_python_starts_once(tmp_path: Path, shell: str) -> None:
         for name, front in fronts.items()
     }
     project = repository(tmp_path / "project", stages)
-    path = f"{tmp_path}:{environment()['PATH']}"
-    project.run("dvc", "repro", "-q", *stages, PATH=path, SHELL=f"{shutil.which(shell)}")
-    assert starts.read_text().split() == ["a", "d"]
+    more = {"PATH": f"{tmp_path}:{environment()['PATH']}", "SHELL": f"{shutil.which(shell)}"}
+    with following(project) as follower:
+        project.run(sys.executable, "-c", BY_API, f"{follower.process.pid}", **more)
+    assert starts.read_text().split() == ["a", "b", "c", "d"]
     given = {}
     for name in stages:
         lines = (project.path / f"{name}.txt").read_text().splitlines()
@@ -218,7 +232,7 @@ def test_python_starts_once(tmp_path: Path, shell: str) -> None:
     assert len(given["a"]) == 3
 
 
-@pytest.mark.parametrize("before", ["true", "dvc-mlflow run true"])  # which starts Python instead
+@pytest.mark.parametrize("before", ["true", "dvc-mlflow run true"])  # then it starts no Python
 def test_ends_with_its_dvc(tmp_path: Path, before: str) -> None:
     """A command of a stage ends when its `dvc` is killed; a `dvc` outlives what has started it."""
     stage = {"cmd": [before, "exec dvc-mlflow run sh wait.sh"], "deps": ["raw.txt"]}
