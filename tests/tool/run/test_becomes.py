@@ -218,9 +218,10 @@ def test_python_starts_once(tmp_path: Path, shell: str) -> None:
         for name, front in fronts.items()
     }
     project = repository(tmp_path / "project", stages)
-    more = {"PATH": f"{tmp_path}:{environment()['PATH']}", "SHELL": f"{shutil.which(shell)}"}
+    path, program = f"{tmp_path}:{environment()['PATH']}", f"{shutil.which(shell)}"
     with following(project) as follower:
-        project.run(sys.executable, "-c", BY_API, f"{follower.process.pid}", **more)
+        words = (sys.executable, "-c", BY_API, f"{follower.process.pid}")
+        project.run(*words, PATH=path, SHELL=program)
     assert starts.read_text().split() == ["a", "b", "c", "d"]
     given = {}
     for name in stages:
