@@ -33,7 +33,7 @@ def test_stopped_training(project: Repository) -> None:
     """
     before = contents(project.path / "data")
     Clone(project.path).set({"train.epochs": 4})
-    project.dvc("repro", "-q")
+    project.dvc("repro", "-q", "train")
     assert contents(project.path / "data") != before
     lock = project.lock
     Clone(project.path).set({"train.epochs": 100_000})

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from dvc_mlflow.pipeline.tags import FOUND_BY, LIVE, LOCK, PARENT, WHOLE
 from support.following import following, run_dvc, started, statuses, wait_for_store
 from support.pipelines import Repository, Stages, evaluate, repository, train
-from support.processes import end_followers, wait
+from support.processes import wait
 from support.rebuilding import experiments
 
 pytestmark = pytest.mark.pipeline
@@ -220,8 +220,8 @@ def test_tool_below_run(tmp_path: Path) -> None:
         "y": {**evaluate("a", "raw.txt"), "meta": {"mlflow": {"experiment": "second"}}},
     }
     project = repository(tmp_path / "project", stages)
-    lines = project.run("dvc-mlflow", "run", "env").stdout.splitlines()
-    end_followers(project.path)
+    with following(project):
+        lines = project.run("dvc-mlflow", "run", "env").stdout.splitlines()
     given = dict(line.split("=", 1) for line in lines if line.startswith("MLFLOW_"))
     assert given["MLFLOW_EXPERIMENT_NAME"] == "first"
     project.dvc("repro", "-q")
