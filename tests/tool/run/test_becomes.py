@@ -191,12 +191,12 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
 BY_API = """
 import os, pathlib, sys
 from dvc.repo import Repo
-for stages in ("abc", "bc", "c", "d"):
+for stages in ("abc", "bc", "d", "cb", "a"):
     for stage in stages:
         Repo().reproduce(stage, force=True)
     if stages == "abc":
         pathlib.Path("dvc.yaml").touch()
-    elif stages == "bc":
+    elif stages == "cb":
         os.kill(int(sys.argv[1]), 9)
 """
 
@@ -204,7 +204,7 @@ for stages in ("abc", "bc", "c", "d"):
 def test_python_starts_once(tmp_path: Path) -> None:
     """Of a `dvc`, its first stage's `run` starts Python; the others' commands get the same.
 
-    Python is asked again once dvc.yaml has changed, without a follower, and for other variables.
+    Python is asked again once dvc.yaml has changed, for other variables, and without a follower.
     """
     starts, tool = tmp_path / "starts", shutil.which("dvc-mlflow")
     shutil.copy(f"{tool}", tmp_path)
@@ -219,9 +219,10 @@ def test_python_starts_once(tmp_path: Path) -> None:
     project = repository(tmp_path / "project", stages)
     path, shell = f"{tmp_path}:{environment()['PATH']}", f"{shutil.which('bash')}"
     with following(project) as follower:
-        words = (sys.executable, "-c", BY_API, f"{follower.process.pid}")
-        project.run(*words, PATH=path, SHELL=shell)
-    assert starts.read_text().split() == ["a", "b", "c", "d"]
+        api = (sys.executable, "-c", BY_API, f"{follower.process.pid}")
+        for words in (("dvc", "repro", "-q", "a"), api):
+            project.run(*words, PATH=path, SHELL=shell)
+    assert starts.read_text().split() == ["a", *"abdca"]
     given = {}
     for name in stages:
         lines = (project.path / f"{name}.txt").read_text().splitlines()
@@ -236,7 +237,7 @@ def test_python_starts_once(tmp_path: Path) -> None:
 def test_ends_with_its_dvc(tmp_path: Path, before: str) -> None:
     """A command of a stage ends when its `dvc` is killed; a `dvc` outlives what has started it."""
     stage = {"cmd": [before, "exec dvc-mlflow run sh wait.sh"], "deps": ["raw.txt"]}
-    files = {"wait.sh": "echo $$ > pid; exec sleep 60"}
+    files = {"wait.sh": "echo $$ > pid; exec sleep 600"}
     project = repository(tmp_path / "project", {"one": stage}, files=files)
     file = project.path / "pid"
 
