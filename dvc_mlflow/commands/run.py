@@ -10,7 +10,7 @@ from .. import place, processes, work_tree
 from ..errors import ProjectError, warn
 from ..follow.follower_lock import start
 from ..git import checkout
-from ..pipeline.run_context import ADDRESS, CONTEXT, EXPERIMENT, Token, note_for_stages, with_token
+from ..pipeline.run_context import CONTEXT, EXPERIMENT, Token, note_for_stages, with_token
 from ..pipeline.tags import SWEEP_VARIABLE
 
 
@@ -54,7 +54,7 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
     process = dvc if stage else os.getpid()
     chosen = {"MLFLOW_EXPERIMENT_ID", EXPERIMENT} & env.keys()
     token = Token(processes.process(process), stage, sets_experiment=not chosen)
-    variables = {ADDRESS: place.address(root), CONTEXT: with_token(env, token)}
+    variables = {"MLFLOW_TRACKING_URI": place.address(root), CONTEXT: with_token(env, token)}
     named = "" if chosen else _experiment(stage, dvc, project)
     if not chosen:
         folder = place.project_folder()
@@ -66,8 +66,8 @@ def _followed(env: Mapping[str, str], dvc: int) -> dict[str, str]:
     start(root)
     # A dvc.yaml that names no experiment names none for its other stages.
     text = "" if named or ":" in stage else note_for_stages(env, variables, token)
-    with suppress(OSError):
-        if text:
+    if text:
+        with suppress(OSError):
             made = place.own_folder(root) / f"run.{os.getpid()}"
             made.write_bytes(os.fsencode(text))
             made.replace(made.with_name("run"))  # another `dvc` may be reading it

@@ -9,8 +9,7 @@ from .tags import TOKEN
 CONTEXT = "MLFLOW_RUN_CONTEXT"
 """MLflow's variable with tags for each run that a process starts, as JSON."""
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
-ADDRESS = "MLFLOW_TRACKING_URI"
-_READ = (ADDRESS, EXPERIMENT, "MLFLOW_EXPERIMENT_ID", CONTEXT)
+_READ = ("MLFLOW_TRACKING_URI", EXPERIMENT, "MLFLOW_EXPERIMENT_ID", CONTEXT)
 
 
 class Token(NamedTuple):
@@ -55,7 +54,8 @@ def note_for_stages(env: Mapping[str, str], variables: Mapping[str, str], token:
     """
     read = "|".join(env.get(name, "") for name in _READ)
     context, _, end = variables[CONTEXT].rpartition(token.stage or "}")
-    lines = [token.process, read, variables[ADDRESS], variables.get(EXPERIMENT, ""), context]
+    address, experiment = variables["MLFLOW_TRACKING_URI"], variables.get(EXPERIMENT, "")
+    lines = [token.process, read, address, experiment, context]
     is_plain = end == '"}' and not any("\n" in line for line in lines)
     return "".join(f"{line}\n" for line in lines) if is_plain else ""
 
