@@ -15,7 +15,8 @@ from support.processes import wait
 
 pytestmark = pytest.mark.pipeline
 
-GATE = "until test -e go; do sleep 0.1; done"
+GATE = "trap 'exit 1' INT; until test -e go; do sleep 0.1; done"
+"""Waits for the file `go`. Without a trap, bash goes on if Ctrl-C meets the end of a `sleep`."""
 LIVES_ON = """
 import time
 from dvc.repo import Repo
