@@ -113,13 +113,14 @@ class Clone:
         """Wait until no experiment is queued or running, ten minutes at most."""
         deadline = time.monotonic() + 600
         while True:
+            began = time.monotonic()
             status = self.dvc("queue", "status", check=False)
             # It fails if a worker is just writing a file of the queue: "Expecting value: line 1".
             tasks = status.stdout.partition("Worker")[0]
             if not status.returncode and not re.search("Queued|Running", tasks):
                 return
             assert time.monotonic() < deadline, f"the queue has not ended: {status.stderr}"
-            time.sleep(1)
+            time.sleep(2 * (time.monotonic() - began))  # it takes time from what it awaits
 
     def git(self, *arguments: str) -> str:
         """Run `git` and return what it prints."""
