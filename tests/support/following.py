@@ -12,7 +12,6 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psutil
-from mlflow.entities import Run
 
 from support.clone import Clone, environment
 from support.forked import PROGRAMS, Forked
@@ -114,8 +113,8 @@ def statuses(project: Repository) -> list[str]:
         return [status for (status,) in store.execute(query)]
 
 
-def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
-    """Wait until the rows have these statuses, oldest first, and return them."""
+def wait_for_rows(project: Repository, *wanted: str) -> None:
+    """Wait until the rows have these statuses, oldest first."""
     try:
         wait(lambda: statuses(project) == [*wanted], 120)
     except AssertionError:
@@ -124,7 +123,6 @@ def wait_for_rows(project: Repository, *wanted: str) -> list[Run]:
             for r in project.rows()
         ]
         raise AssertionError(f"{wanted} expected; there are {found}") from None
-    return project.rows()
 
 
 def wait_for_store(project: Repository, condition: Callable[[], Any], seconds: float = 120) -> Any:

@@ -88,7 +88,8 @@ def test_lock_in_writing(tmp_path: Path) -> None:
         follower.process.send_signal(signal.SIGCONT)
         assert dvc.wait(180) == 0
         follower.wait_for("a is FINISHED")
-        (row,) = wait_for_rows(project, "FINISHED")
+        wait_for_rows(project, "FINISHED")
+        (row,) = project.rows()
         assert row.data.metrics == {"train/loss": 0.25, "a/score": 1}
         assert follower.end() == 0
         assert not [line for line in follower.lines[1:] if " row '" not in line]
@@ -107,13 +108,15 @@ def test_rows_that_go(tmp_path: Path) -> None:
         assert project.rows() == []
         project.dvc("repro", "-q")
         wait(lambda: [results(row) for row in project.rows()] == [{"train", "a"}])
-        (row,) = wait_for_rows(project, "FINISHED")
+        wait_for_rows(project, "FINISHED")
+        (row,) = project.rows()
         (project.path / "go").unlink()
         with started(project, "dvc", "repro", "-f"):
             wait_for_rows(project, "FINISHED", "RUNNING")
             project.write({"go": ""})
         follower.wait_for(f"is in the trash: {row.info.run_name!r} has its result")
-        (left,) = wait_for_rows(project, "FINISHED")
+        wait_for_rows(project, "FINISHED")
+        (left,) = project.rows()
         assert left.info.run_id == row.info.run_id
         assert len(project.rows(deleted=True)) == 2
 

@@ -47,9 +47,10 @@ def test_folders_and_worktrees(tmp_path: Path) -> None:
             with started(place, "dvc", *words.split(), folder=folder):
                 wait_for_rows(project, *["FINISHED"] * before, "RUNNING")
                 gate.touch()
-            rows = wait_for_rows(project, *["FINISHED"] * after)
+            wait_for_rows(project, *["FINISHED"] * after)
             gate.unlink()
             before = after
+    rows = project.rows()
     names = [project.client.get_experiment(row.info.experiment_id).name for row in rows]
     assert [(name, row.data.metrics) for name, row in zip(names, rows, strict=True)] == [
         ("project", {"a/n": 1}),
@@ -84,7 +85,8 @@ def test_several(tmp_path: Path) -> None:
         # In turn: a `dvc` gives up when another has held DVC's lock for 3 s.
         for count, name in enumerate(names, 1):
             together.enter_context(started(project, "dvc", "repro", name))
-            begun = wait_for_rows(project, *["RUNNING"] * count)
+            wait_for_rows(project, *["RUNNING"] * count)
+        begun = project.rows()
         for count, gate in enumerate(names.values(), 1):
             (tmp_path / gate).touch()
             wait_for_rows(project, *["FINISHED"] * count, *["RUNNING"] * (4 - count))

@@ -52,7 +52,8 @@ def seen(project: Repository, gates: Sequence[Path], way: str, before: int) -> d
     """
     finished = ["FINISHED"] * before
     with ran(project, way) as process:
-        begun = wait_for_rows(project, *finished, "RUNNING")[-1]
+        wait_for_rows(project, *finished, "RUNNING")
+        begun = last(project)
         gates[0].touch()
         growing = wait_for_store(
             project, lambda: [r for r in [last(project)] if "train/loss" in r.data.metrics]
@@ -64,7 +65,8 @@ def seen(project: Repository, gates: Sequence[Path], way: str, before: int) -> d
         wait_for_store(project, lambda: "a/score" in last(project).data.metrics)
         if way == "python":
             process.kill()
-    row = wait_for_rows(project, *finished, "FINISHED")[-1]
+    wait_for_rows(project, *finished, "FINISHED")
+    row = last(project)
     return {
         "at first": begun.data.params,
         "commit": begun.data.tags[COMMIT],
