@@ -95,7 +95,8 @@ def test_results_at_once(tmp_path: Path) -> None:
     clone, mine = processes.clone(project.path), processes.full_name(os.getpid()).split(" ")
     dead = {CLONE: clone, PROCESS: " ".join([*mine[:3], "1@1"]), LIVE: md5_of_text("\ntrain")}
     store = f"sqlite:///{tmp_path}/rows.db"
-    with serving(Clone(tmp_path), "server", "--backend-store-uri", store) as address:
+    command = ("server", "--backend-store-uri", store, "--workers", "2")
+    with serving(Clone(tmp_path), *command) as address:
         client = MlflowClient(address)
         experiment = client.create_experiment(project.path.name)
         begun = client.create_run(experiment, 1000, dead).info.run_id
