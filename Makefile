@@ -2,6 +2,8 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+# A container's setting, with which each process would compile the same code again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help repro heal claims ui plots test check format bench lock cluster-setup
 .DEFAULT_GOAL := help
