@@ -60,9 +60,9 @@ class LiveRows:
         """The rows of what runs or goes on, and when their `dvc` was at work last."""
 
     @property
-    def are_open(self) -> bool:
-        """Whether there are rows of a `dvc` that has not ended."""
-        return bool(self._open)
+    def runs(self) -> set[str]:
+        """The ids of the open rows' runs; "" is a row that has none yet."""
+        return {row.run_id for row in self._open}
 
     def is_new(self, home: str, result: Result) -> bool:
         """Whether no row is open to which a result in a project goes: it gets that by itself."""
@@ -125,9 +125,8 @@ class LiveRows:
             row.begin(run, result, stage)
             entry = entry_of(project, name)
         self._open[row] = time.monotonic()
-        here = os.environ.get("MLFLOW_TRACKING_URI", "")
         named = run.env.get("MLFLOW_TRACKING_URI", "")
-        if named not in ("", here, address(self._root)):
+        if named not in ("", os.environ.get("MLFLOW_TRACKING_URI"), address(self._root)):
             self._new.say_once([f"{name} names another store, {masked(named)}; its row is here"])
         return _Begun(row, stage, bool(token_of(run.env)) or stage.is_prefixed, entry)
 

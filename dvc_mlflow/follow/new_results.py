@@ -29,7 +29,8 @@ class NewResults:
     """Records what is new in a repository's projects, once; `say` gets lines for a user.
 
     Commits that can be reached from `old` ones are not new. Without `history`, nor are results of
-    projects in which nothing was written since this process began.
+    projects in which nothing was written since this process began. `live_runs` are those of open
+    rows, of which other lines say that they have a result.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class NewResults:
     ) -> None:
         self._root, self._say, self._git = root, say, common_folder(root)
         self.homes: list[ProjectHome] = []
+        self.live_runs: Set[str] = set()
         self._files: dict[str, list[str]] = {}
         """Those that decide a project's results."""
         self._seen: dict[str, _Stamps] = {}
@@ -134,7 +136,7 @@ class NewResults:
         for store, written in recording.written:
             if written.verb in ("", "deleted"):
                 self._said.update(written.notes)
-            elif ended is None:  # else a live row says it
+            elif ended is None and written.run_id not in self.live_runs:
                 self._say(f"{written.verb}: {store.row_line(written.name, written.run_id)}")
         self.say_once(recording.notes)
 

@@ -47,7 +47,7 @@ class Worker:
             with self._errors_said():
                 self._looker.look()
             is_busy = self._looker.is_busy
-            if is_busy or self._rows.are_open:
+            if is_busy or self._rows.runs:
                 self._busy = time.monotonic()
             if time.monotonic() - self._away > RETRY:
                 self.step()
@@ -65,9 +65,9 @@ class Worker:
             self._rows.close_unused()
         if time.monotonic() - self._looked > _BETWEEN:
             with self._errors_said():
-                self._new.record(
-                    self._rows.is_new, {run.experiment for run in self._looker.runs} - {""}
-                )
+                self._new.live_runs = self._rows.runs
+                running = {run.experiment for run in self._looker.runs} - {""}
+                self._new.record(self._rows.is_new, running)
                 self._looker.homes = self._new.homes
             self._looked = time.monotonic()
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from dvc_mlflow.pipeline.tags import NOTE
-from support.following import following, run_dvc, started, statuses, wait_for_rows, wait_for_store
+from support.following import (
+    following,
+    run_dvc,
+    started,
+    statuses,
+    wait_for_rows,
+    wait_for_store,
+)
 from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
 from support.processes import wait
 
@@ -24,6 +31,15 @@ try: Repo().reproduce("one")
 except Exception: time.sleep(60)
 """
 """A program that runs a stage that fails by DVC's API, and lives on."""
+IN_TURN = """
+import os, time
+from dvc.repo import Repo
+Repo().reproduce("train")
+while not os.path.exists("next"): time.sleep(0.05)
+Repo().reproduce("a")
+time.sleep(60)
+"""
+"""A program that runs two stages, the second when a file is there, and lives on."""
 
 
 def end_without_result(project: Repository, way: str) -> None:
@@ -146,6 +162,23 @@ def test_not_seen(tmp_path: Path) -> None:
             wait_for_store(project, lambda: has(1, 2, 3))
             wait(lambda: sorted(statuses(project)) == ["FINISHED"] * 3 + ["RUNNING"])
             project.write({"go": ""})
+
+
+def test_two_lines(tmp_path: Path) -> None:
+    """A row has two lines, also if its last stage ends unseen while its `dvc` lives on."""
+    held = {**train("raw.txt"), "cmd": f"{GATE}; {train('raw.txt')['cmd']}"}
+    project = repository(tmp_path / "project", {"train": held, "a": evaluate("a")})
+    with following(project) as follower, started(project, sys.executable, "-c", IN_TURN) as program:
+        wait_for_rows(project, "RUNNING")
+        project.write({"go": ""})
+        wait_for_rows(project, "FINISHED")
+        project.write({"next": ""})
+        follower.wait_for("a is FINISHED")
+        assert program.poll() is None
+        program.kill()
+        lines = [line for line in follower.lines if "row '" in line]
+    assert [line.split(": ")[0] for line in lines] == ["train is RUNNING", "a is FINISHED"]
+    assert last(project).data.metrics == {"train/loss": 0.25, "a/score": 1}
 
 
 def test_dead_followers(tmp_path: Path) -> None:
