@@ -55,7 +55,7 @@ def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
                         ["bash", "-c", f"exec {command}"],
                         partial(answers, f"http://127.0.0.1:{port}"),
                         cwd=stranger.path,
-                        env=environment(MLFLOW_DISABLE_TELEMETRY="true", MAKEFLAGS=BUILT),
+                        env=environment(MAKEFLAGS=BUILT),
                     )
                     servers.enter_context(server)
                     break

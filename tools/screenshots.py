@@ -59,7 +59,7 @@ def take_live(project: Clone) -> None:
         project.commit(f"Learn at a rate of {rate}")
     project.set({"train.rate": RATES[-1]})
     port = free_port()
-    address, env = f"http://127.0.0.1:{port}", environment(MLFLOW_DISABLE_TELEMETRY="true")
+    address, env = f"http://127.0.0.1:{port}", environment()
     ready = partial(answers, f"{address}/health")
     command = ["dvc-mlflow", "ui", "--port", f"{port}"]
     with (

@@ -63,6 +63,7 @@ def environment(**more: str) -> dict[str, str]:
     return inherited | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}",
         "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_CONFIG_GLOBAL": os.devnull,
         **identity,
         **more,

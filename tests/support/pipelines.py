@@ -193,13 +193,18 @@ class Repository(Clone):
         return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
 
     def rows(self, deleted: bool = False) -> list[Run]:
-        """Return the rows of all experiments, oldest first, with the models that they have."""
+        """Return the rows of all experiments, oldest first."""
         if not (self.path / "mlflow.db").exists():
             return []
         client = self.client
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         kind = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-        return [client.get_run(r.info.run_id) for r in reversed(client.search_runs(ids, "", kind))]
+        return [*reversed(client.search_runs(ids, "", kind))]
+
+    def models(self, run: Run) -> list[str]:
+        """Return the ids of a row's models."""
+        outputs = self.client.get_run(run.info.run_id).outputs
+        return [output.model_id for output in outputs.model_outputs] if outputs else []
 
     def table(self) -> list[dict[str, Any]]:
         """Return the content of the rows, in an order that does not depend on their age."""

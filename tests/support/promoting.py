@@ -168,7 +168,7 @@ def promoted(project: Repository, run: Run, name: str = "clf") -> str:
     shown = registered(project, name)[version]
     assert shown.tags[ROW] == run.info.run_id
     assert shown.tags[GTO_COMMIT] == commit
-    assert shown.source == f"models:/{run.outputs.model_outputs[0].model_id}"
+    assert shown.source == f"models:/{project.models(run)[0]}"
     assert project.client.get_model_version_by_alias(name, "champion").version == shown.version
     return version
 

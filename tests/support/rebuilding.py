@@ -40,8 +40,7 @@ def experiments(project: Repository) -> list[str]:
 
 def check_loads(project: Repository, run: Run) -> None:
     """Check that a row's model and its files are found in this repository."""
-    output = run.outputs.model_outputs[0].model_id
-    model = project.client.get_logged_model(output)
+    model = project.client.get_logged_model(project.models(run)[0])
     assert is_inside(model.artifact_location, project.path)
     assert is_inside(run.info.artifact_uri, project.path)
     loaded = mlflow.pyfunc.load_model(model.artifact_location)
@@ -91,12 +90,6 @@ def columns(project: Repository, row: Run) -> dict[str, Any]:
     assert isinstance(state, dict)
     state.pop("measures", None)  # the tool's own, which the table does not show
     return state
-
-
-def model_ids(row: Run) -> list[str]:
-    """Return the ids of a row's models."""
-    outputs = row.outputs.model_outputs if row.outputs else []
-    return [output.model_id for output in outputs]
 
 
 STAGES = {**SERVED, "b": {**evaluate("b"), "plots": [{"b.txt": {"cache": False}}]}}

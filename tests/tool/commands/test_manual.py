@@ -54,7 +54,7 @@ def test_commands(path: str, tmp_path: Path) -> None:
             if command.startswith("dvc-mlflow ui"):
                 command = re.sub(" ui.*", f" ui --port {port}", command)  # noqa: PLW2901
                 ready = partial(answers, f"http://127.0.0.1:{port}")
-                shown = environment(PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
+                shown = environment(PATH=path)
                 ui = running(["bash", "-c", f"exec {command}"], ready, cwd=pipeline.path, env=shown)
                 servers.enter_context(ui)
                 continue

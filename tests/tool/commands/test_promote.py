@@ -131,12 +131,12 @@ def test_promote(project: Repository) -> None:
     assert promoted(project, first) == "v0.0.1"
     assert refused(project, first) == "it is the champion already (clf#champion#1)"
     best = row(project, a=3, b=2)
-    assert best.outputs.model_outputs[0].model_id == first.outputs.model_outputs[0].model_id
+    assert project.models(best) == project.models(first)
     assert promoted(project, best) == "v0.0.2"
     why = "test/score 2.0 is not better than the champion's 3.0 (clf#champion#2)"
     assert refused(project, row(project, a=2)) == why
     other = row(project, rate=2, a=3, b=0)
-    assert other.outputs.model_outputs[0].model_id != best.outputs.model_outputs[0].model_id
+    assert project.models(other) != project.models(best)
     assert promoted(project, other) == "v0.0.3"
     assert not [*project.path.rglob("*.ran")]
     loaded = mlflow.pyfunc.load_model("models:/clf@champion")
@@ -223,7 +223,7 @@ def test_all_at_once(made: Repository, tmp_path: Path) -> None:
     told["stages"]["measure"]["meta"] = meta
     added["artifacts"]["model"]["meta"] |= {"loader_module": "loader", "code_paths": ["loader.py"]}
     project.write({"dvc.yaml": json.dumps({**told, "artifacts": added["artifacts"]})})
-    assert not best.outputs.model_outputs
+    assert not project.models(best)
     said = promote(project, best.info.run_id)
     assert (said.status, said.error) == (0, "")
     mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from dvc_mlflow.pipeline.tags import LOCK, MODEL, STAGE
 from support.locked import locked
 from support.pipelines import Repository, evaluate, train
-from support.rebuilding import lines, model_ids, recorded
+from support.rebuilding import lines, recorded
 from support.refusals import SECRET
 
 pytestmark = pytest.mark.pipeline
@@ -41,7 +41,7 @@ def _load_pyfunc(path):
 
 def package(project: Repository, row: Run) -> Path:
     """Return the folder of a row's only model."""
-    (model_id,) = model_ids(row)
+    (model_id,) = project.models(row)
     place = project.client.get_logged_model(model_id).artifact_location
     return Path(place.removeprefix("file://"))
 
@@ -89,25 +89,25 @@ def test_model(tmp_path: Path) -> None:
         *("data/model.txt", "python_env.yaml", "requirements.txt"),
     ]
     assert (place / "requirements.txt").read_text() == f"mlflow=={mlflow.__version__}\nsix"
-    (model_id,) = model_ids(first)
+    (model_id,) = project.models(first)
     logged = project.client.get_logged_model(model_id)
     assert (logged.status, logged.source_run_id) == ("READY", first.info.run_id)
     # A second row with that model, and the same code, has the same logged model.
     project.again({"a.json": '{"score": 2}\n'}, {"a": 2})
     project.record()
-    assert [*map(model_ids, project.rows())] == [[model_id], [model_id]]
+    assert [*map(project.models, project.rows())] == [[model_id], [model_id]]
     # Other code is another model, though its bytes are the same.
     project.write({"greeting/load.py": loader("good day", mark)})
     project.again({"a.json": '{"score": 3}\n'}, {"a": 3})
     project.record()
-    ids = {row.data.params["a"]: model_ids(row) for row in project.rows()}
+    ids = {row.data.params["a"]: project.models(row) for row in project.rows()}
     assert ids["3"] != [model_id]
     # For a commit, the code is read from the commit.
     copy = project.copy(tmp_path / "copy")
     copy.record("--rev", "HEAD")
     (of_commit,) = copy.rows()
     assert of_commit.data.params["a"] == "1"
-    (other_id,) = model_ids(of_commit)
+    (other_id,) = copy.models(of_commit)
     other = copy.client.get_logged_model(other_id)
     assert other.tags[MODEL] == logged.tags[MODEL]
     code = package(copy, of_commit) / "code/greeting/load.py"
@@ -173,7 +173,7 @@ def test_kinds(tmp_path: Path) -> None:
     ]
     assert predictions(project, rows["save"]) == ["saved 1 1"]
     described = (package(project, rows["save"]) / "MLmodel").read_text()
-    assert f"model_id: {model_ids(rows['save'])[0]}" in described
+    assert f"model_id: {project.models(rows['save'])[0]}" in described
     assert "mine: 1" in described
     pickled = str(package(project, rows["pickle"]))
     assert mlflow.pyfunc.load_model(pickled).predict([[1]]).tolist() == [7]
@@ -229,7 +229,7 @@ def test_models_that_cannot_be_served(tmp_path: Path) -> None:
     rows = {row.data.tags[STAGE]: row for row in project.rows()}
     assert {*rows} == {*metas}
     assert all(f"{LOCK}{stage}" in row.data.tags for stage, row in rows.items())
-    assert [stage for stage, row in rows.items() if model_ids(row)] == ["beside"]
+    assert [stage for stage, row in rows.items() if project.models(row)] == ["beside"]
     found = project.client.search_logged_models([rows["beside"].info.experiment_id])
     assert len(found) == 1
     stored = [p for p in (project.path / "mlartifacts").rglob("*") if p.is_file()]

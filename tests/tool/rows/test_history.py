@@ -23,7 +23,7 @@ from support.pipelines import (
     train,
 )
 from support.processes import wait
-from support.rebuilding import UNCACHED, model_ids
+from support.rebuilding import UNCACHED
 
 pytestmark = pytest.mark.pipeline
 
@@ -156,11 +156,9 @@ def shown(project: Repository) -> list[Any]:
     """Return what rows show, whatever the order in which they were made."""
     keys = (tags.COMMIT, tags.USER, tags.WHOLE, tags.KEPT)
     rows = sorted(project.rows(), key=lambda run: run.data.params["rate"])
-    more = [
-        (run.info.run_name, run.info.start_time, *map(run.data.tags.get, keys), len(model_ids(run)))
-        for run in rows
-    ]
-    return [project.table(), more, [project.artifacts(run) for run in rows]]
+    models = [len(project.models(run)) for run in rows]
+    more = [(r.info.run_name, r.info.start_time, *map(r.data.tags.get, keys)) for r in rows]
+    return [project.table(), more, models, [project.artifacts(run) for run in rows]]
 
 
 def test_values_from_params(tmp_path: Path) -> None:
@@ -204,7 +202,7 @@ def test_orders(tmp_path: Path) -> None:
     # The first result was replaced before the model was declared.
     assert first.data.metrics == {"train/loss": 0.25, "a/score": 1}
     assert second.data.metrics == {"train/loss": 0.25, "a/score": 5}
-    assert (len(model_ids(first)), len(model_ids(second))) == (0, 1)
+    assert [len(at_once.models(row)) for row in (first, second)] == [0, 1]
     assert second.data.tags[tags.COMMIT] == commits[2]
     for commit in reversed(commits):
         backwards.record("--rev", commit)

@@ -90,8 +90,8 @@ def test_what_people_made(project: Repository) -> None:
     """Versions and aliases that people made stay; one line says where git says otherwise."""
     mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlflow.db")
     client = project.client
-    (model,) = project.rows()[0].outputs.model_outputs
-    mlflow.register_model(f"models:/{model.model_id}", "clf")
+    (model,) = project.models(project.rows()[0])
+    mlflow.register_model(f"models:/{model}", "clf")
     for alias in ("champion", "mine"):
         client.set_registered_model_alias("clf", alias, "1")
     gto(project, "register", "clf", "HEAD~")
@@ -156,7 +156,7 @@ def test_what_cannot_be_shown(project: Repository) -> None:
     assert "models:/clf: v0.0.1 is registered\n" in said.out
     assert said.error == ""
     for run in project.rows():
-        project.client.delete_logged_model(run.outputs.model_outputs[0].model_id)
+        project.client.delete_logged_model(project.models(run)[0])
     assert registry_lines(project) == (is_registered("v0.0.1", "v0.0.2"), [])
 
 
