@@ -60,7 +60,7 @@ class LiveRows:
         """The rows of what runs or goes on, and when their `dvc` was at work last."""
 
     @property
-    def runs(self) -> set[str]:
+    def run_ids(self) -> set[str]:
         """The ids of the open rows' runs; "" is a row that has none yet."""
         return {row.run_id for row in self._open}
 

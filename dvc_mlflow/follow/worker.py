@@ -47,7 +47,7 @@ class Worker:
             with self._errors_said():
                 self._looker.look()
             is_busy = self._looker.is_busy
-            if is_busy or self._rows.runs:
+            if is_busy or self._rows.run_ids:
                 self._busy = time.monotonic()
             if time.monotonic() - self._away > RETRY:
                 self.step()
@@ -65,7 +65,7 @@ class Worker:
             self._rows.close_unused()
         if time.monotonic() - self._looked > _BETWEEN:
             with self._errors_said():
-                self._new.live_runs = self._rows.runs
+                self._new.live_runs = self._rows.run_ids
                 running = {run.experiment for run in self._looker.runs} - {""}
                 self._new.record(self._rows.is_new, running)
                 self._looker.homes = self._new.homes

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "stages"))  # also for programs that pytest does not run
 
 from support.params import RECIPE
+from support.processes import wait
 from vanilla_lstm.task.params_file import flatten
 
 TINY: dict[str, Any] = {
@@ -112,16 +113,15 @@ class Clone:
 
     def wait_for_queue(self) -> None:
         """Wait until no experiment is queued or running, ten minutes at most."""
-        deadline = time.monotonic() + 600
-        while True:
-            began = time.monotonic()
+
+        def has_ended() -> bool:
             status = self.dvc("queue", "status", check=False)
+            print(status.stderr)  # pytest shows it if the test fails
             # It fails if a worker is just writing a file of the queue: "Expecting value: line 1".
             tasks = status.stdout.partition("Worker")[0]
-            if not status.returncode and not re.search("Queued|Running", tasks):
-                return
-            assert time.monotonic() < deadline, f"the queue has not ended: {status.stderr}"
-            time.sleep(2 * (time.monotonic() - began))  # it takes time from what it awaits
+            return not status.returncode and not re.search("Queued|Running", tasks)
+
+        wait(has_ended, 600)
 
     def git(self, *arguments: str) -> str:
         """Run `git` and return what it prints."""

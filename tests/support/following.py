@@ -25,8 +25,11 @@ BY_API = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep
 
 
 def held_by(gate: Path) -> str:
-    """Return a command that ends when a file is there."""
-    return f"until test -e {gate}; do sleep 0.1; done"
+    """Return a command that ends when a file is there, or at Ctrl-C.
+
+    Without a trap, bash goes on if that meets the end of a `sleep`.
+    """
+    return f"trap 'exit 1' INT; until test -e {gate}; do sleep 0.1; done"
 
 
 class Follower:

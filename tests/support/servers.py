@@ -84,7 +84,10 @@ def running(
 
 
 def server_environment(**more: str) -> dict[str, str]:
-    """Return the environment of an MLflow server that runs no jobs, for ten processes more."""
+    """Return the environment of an MLflow server that runs no jobs.
+
+    For them it would start ten processes more.
+    """
     return environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **more)
 
 

@@ -25,7 +25,9 @@ META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
 SEARCH = "GET /ajax-api/2.0/mlflow/experiments/search?max_results=1"
 FIT = train("raw.txt")
 FIT["cmd"] = f"until test -e go; do sleep 0.1; done; {FIT['cmd']}"
-PIPELINE: Stages = {"train": {**FIT, "meta": META}, "a": evaluate("a")}
+EVALUATE = evaluate("a")
+EVALUATE["cmd"] = f"sleep 1; {EVALUATE['cmd']}"  # a shorter stage can begin and end unseen
+PIPELINE: Stages = {"train": {**FIT, "meta": META}, "a": EVALUATE}
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +119,12 @@ def test_this_machine_only(project: Repository) -> None:
             ui.wait_for("train names another store")
             project.write({"go": ""})
         ui.wait_for("a is FINISHED: row ")
-        assert [each.split(": ")[0] for each in ui.lines][:4] == [
+        named = f"names another store, sqlite:///{project.path}/other.db; its row is here\n"
+        assert [each.split(": ")[0] for each in ui.lines][:5] == [
             "All results",
-            f"train names another store, sqlite:///{project.path}/other.db; its row is here\n",
+            f"train {named}",
             "train is RUNNING",
+            f"a {named}",
             "a is FINISHED",
         ]
         assert f"http://127.0.0.1:{port}/#/" in ui.lines[2]

@@ -11,6 +11,7 @@ import pytest
 from dvc_mlflow.pipeline.tags import NOTE
 from support.following import (
     following,
+    held_by,
     run_dvc,
     started,
     statuses,
@@ -22,8 +23,7 @@ from support.processes import wait
 
 pytestmark = pytest.mark.pipeline
 
-GATE = "trap 'exit 1' INT; until test -e go; do sleep 0.1; done"
-"""Waits for the file `go`. Without a trap, bash goes on if Ctrl-C meets the end of a `sleep`."""
+GATE = held_by(Path("go"))
 LIVES_ON = """
 import time
 from dvc.repo import Repo
