@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "stages"))  # also for programs that pytest does not run
 
+from support import forked
 from support.params import RECIPE
 from support.processes import wait
 from vanilla_lstm.task.params_file import flatten
@@ -82,14 +83,17 @@ class Clone:
 
         With `check`, a non-zero status fails the test and shows the command's output.
         """
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=environment(**more),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        if forked.is_forked(command, more):
+            done = forked.run([*map(str, command)], self.path, environment(**more))
+        else:
+            done = subprocess.run(
+                command,
+                cwd=self.path,
+                env=environment(**more),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if check and done.returncode:
             shown = " ".join(map(str, command))
             raise AssertionError(f"{shown}: {done.returncode}\n{done.stdout}{done.stderr}")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from support.clone import Clone, environment
-from support.forked import PROGRAMS, Forked
+from support.forked import Forked, is_forked
 from support.pipelines import Repository
 from support.processes import wait
 
@@ -159,11 +159,10 @@ def _started(
     """
     last = Clone(cwd).run("git", "log", "-1", "--format=%ct", check=False).stdout
     time.sleep(max(0, int(last or 0) - time.time()))
-    is_script = command[0] in PROGRAMS and command[1] != "run" and "LD_PRELOAD" not in more
     with log.open("ab") as output:
         process = (
             Forked(command, cwd, environment(**more), f"{log}")
-            if is_script
+            if is_forked(command, more)
             else subprocess.Popen(
                 command,
                 cwd=cwd,

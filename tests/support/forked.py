@@ -1,4 +1,4 @@
-"""Processes of `dvc` and `dvc-mlflow`, forked from one that has imported DVC and MLflow already.
+"""Processes of `dvc`, `dvc-mlflow` and `mlflow`, forked from one that has imported DVC and MLflow.
 
 They are processes of their own, and run what the console scripts run; only seconds of imports are
 spared. What a process is given at its start (descriptors, limits, a loader's settings) they do not
@@ -15,10 +15,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
+from tempfile import NamedTemporaryFile
 from unittest.mock import patch
 
-PROGRAMS = {"dvc": "dvc.cli", "dvc-mlflow": "dvc_mlflow.__main__"}
-"""Each console script with the module of its `main`."""
+_PROGRAMS = {
+    "dvc": "dvc.cli:main",
+    "dvc-mlflow": "dvc_mlflow.__main__:main",
+    "mlflow": "mlflow.cli:cli",
+}
+"""Each console script with its function."""
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -33,9 +39,16 @@ class Forked:
     """A program that was started; it has what tests use of a `Popen`."""
 
     def __init__(
-        self, command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str = os.devnull
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        out: str = os.devnull,
+        error: str = "",
     ) -> None:
-        self._process = _FORKS.Process(target=_run, args=(command, cwd, {**env}, log))
+        """Start it; what it prints is appended to `out`, and its errors to `error` if given."""
+        arguments = (command, cwd, {**env}, (out, error or out))
+        self._process = _FORKS.Process(target=_run, args=arguments)
         with patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):  # MLflow's import reads it
             self._process.start()
         self.pid = self._process.pid or 0
@@ -65,7 +78,29 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str) -> None:
+def is_forked(command: Sequence[str | Path], more: Mapping[str, str]) -> bool:
+    """Whether a command is one of the programs, and what `more` sets does not ask for another.
+
+    `dvc-mlflow run` begins with a shell, and is measured.
+    """
+    begin = [*map(str, command[:2])]
+    others = {"LD_PRELOAD", "PATH", "PYTHONPATH"}
+    return begin[0] in _PROGRAMS and begin[1:] != ["run"] and not others & more.keys()
+
+
+def run(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, as `subprocess.run` would, and return what it printed."""
+    with NamedTemporaryFile() as out, NamedTemporaryFile() as error:
+        status = Forked(command, cwd, env, out.name, error.name).wait(600)
+        printed = [Path(file.name).read_text() for file in (out, error)]
+    return subprocess.CompletedProcess(command, status, *printed)
+
+
+def _run(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], streams: tuple[str, str]
+) -> None:
     """Be a console script in a session of its own."""
     os.setsid()
     os.chdir(cwd)
@@ -73,10 +108,9 @@ def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str], log: str) ->
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the suite ignores it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for number in (1, 2):
-        os.dup2(descriptor, number)
+    for number, file in enumerate(streams, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = [*command]
     import_module("support.unsynced")
-    sys.exit(import_module(PROGRAMS[command[0]]).main(command[1:]))
+    sys.exit(resolve_name(_PROGRAMS[command[0]])(command[1:]))

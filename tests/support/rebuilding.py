@@ -4,11 +4,9 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +17,6 @@ from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import CLONE, PROCESS
 from support.clone import contents as contents_of
-from support.clone import environment
 from support.pipelines import SERVED, Repository, Said, evaluate
 
 NOTHING = "nothing to do: MLflow has this result"
@@ -172,17 +169,3 @@ def in_child(work: Callable[[], object]) -> int:
         code = int(str(work()))
     finally:
         os._exit(code)
-
-
-@contextmanager
-def started(project: Repository, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """Start `dvc-mlflow record` in a project."""
-    with subprocess.Popen(
-        ["dvc-mlflow", "record"],
-        cwd=project.path,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as record:
-        yield record

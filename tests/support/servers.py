@@ -7,13 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.clone import Clone, environment
+from support.forked import Forked, is_forked
 
 
 def free_port() -> int:
@@ -58,29 +58,39 @@ def running(
     command: Sequence[str | Path],
     ready: Callable[[], bool],
     end: signal.Signals = signal.SIGTERM,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
     **options: Any,
 ) -> Iterator[None]:
     """Run a server until the block ends; the block starts when the server is ready."""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        **options,
-    ) as server:
-        try:
-            deadline = time.monotonic() + 300
-            while not ready():
-                assert server.poll() is None, f"{command} has ended with {server.returncode}"
-                assert time.monotonic() < deadline, f"{command} does not answer"
-                time.sleep(0.1)
-            yield
-        finally:
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, end)
-                server.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
+    server = (
+        Forked([*map(str, command)], cwd, env)
+        if is_forked(command, {})
+        else subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **options,
+        )
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert server.poll() is None, f"{command} has ended"
+            assert time.monotonic() < deadline, f"{command} does not answer"
+            time.sleep(0.1)
+        yield
+    finally:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(server.pid, end)
+            server.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(20)
 
 
 def server_environment(**more: str) -> dict[str, str]:
@@ -92,12 +102,13 @@ def server_environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(clone: Clone, *command: str, **more: str) -> Iterator[str]:
-    """Run an MLflow server in a clone, on a free port, and yield its address."""
-    port = free_port()
+def serving(clone: Clone, *command: str, port: int = 0, **more: str) -> Iterator[str]:
+    """Run an MLflow server in a clone, on a free port if none is given, and yield its address."""
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     with running(
-        ["mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
+        # A further worker would import all of MLflow, and one answers requests at once, too.
+        ["mlflow", *command, "--workers", "1", "--host", "127.0.0.1", "--port", f"{port}"],
         lambda: answers(f"{address}/health"),
         end=signal.SIGKILL,  # after SIGTERM it would still answer connected clients
         cwd=clone.path,
@@ -175,7 +186,7 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
         ).returncode
 
     listen = ["-p", str(port), "-o", "ListenAddress=127.0.0.1"]
-    with running([SSHD, "-D", "-f", config, *listen], ready):
+    with running([SSHD, "-D", "-f", config, *listen], ready, cwd=folder, env=os.environ):
         yield port, folder / "user"
 
 
@@ -194,8 +205,7 @@ class TrackingServer:
     @contextmanager
     def up(self) -> Iterator[None]:
         """Run the server until the block ends."""
-        mlflow = f"{Path(sys.executable).parent}/mlflow"
-        command = [mlflow, "server", "--app-name", "basic-auth"]
+        command = ["mlflow", "server", "--app-name", "basic-auth"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self._database]
         command += ["--artifacts-destination", f"{self._folder}/artifacts"]

@@ -25,21 +25,14 @@ from support.following import (
 from support.pipelines import Repository, evaluate, last, prepare, repository, results, train
 from support.processes import wait
 from support.rebuilding import rows_of
-from support.servers import answers, free_port, running, server_environment
+from support.servers import free_port, serving
 
 pytestmark = pytest.mark.pipeline
 
 
-def server(project: Repository, port: int) -> AbstractContextManager[None]:
+def server(project: Repository, port: int) -> AbstractContextManager[str]:
     """Run MLflow's server on a port."""
-    command = ["mlflow", "server", "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
-    return running(
-        [*command, "--host", "127.0.0.1", "--port", f"{port}"],
-        lambda: answers(f"http://127.0.0.1:{port}/health"),
-        end=signal.SIGKILL,
-        cwd=project.path,
-        env=server_environment(),
-    )
+    return serving(project, "server", "--backend-store-uri", "sqlite:///served.db", port=port)
 
 
 def test_git_beside(tmp_path: Path) -> None:

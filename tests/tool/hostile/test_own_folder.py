@@ -79,8 +79,7 @@ def test_server_without_it(place: Place, tmp_path: Path) -> None:
     shutil.rmtree(project.path / ".git/dvc-mlflow")
     (project.path / ".git/dvc-mlflow").touch()
     store = f"sqlite:///{tmp_path}/server.db"
-    command = ("server", "--backend-store-uri", store, "--workers", "1")
-    with serving(project, *command) as address:
+    with serving(project, "server", "--backend-store-uri", store) as address:
         said = place.tool("record", MLFLOW_TRACKING_URI=address)
     assert (said.status, ": added " in said.out) == (0, True), said
     (line,) = said.error.splitlines()

@@ -5,10 +5,9 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 
 from dvc_mlflow.pipeline.tags import LOCK, ROW, WHOLE, tagged
 from support.clone import Clone, environment
+from support.following import started
 from support.histories import history
 from support.pipelines import ARTIFACTS, LOADER, Repository, finished
 from support.processes import wait
@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 
-RECORD_ALL = [sys.executable, "-P", "-m", "dvc_mlflow", "record", "--all"]
+RECORD_ALL = ("dvc-mlflow", "record", "--all")
 
 
 @pytest.fixture(scope="session")
@@ -183,17 +183,18 @@ def test_history(tmp_path: Path) -> None:
     """
     n_rows, file = 24, tmp_path / "rows.db"
     project = history(tmp_path / "project", n_rows)
-    arguments = ("--backend-store-uri", f"sqlite:///{file}", "--workers", "2")
-    with serving(Clone(tmp_path), "server", *arguments) as address:
+    store = ("--backend-store-uri", f"sqlite:///{file}")
+    with serving(Clone(tmp_path), "server", *store) as address:
         # Of a busy server, MLflow asks again.
-        more = environment(MLFLOW_TRACKING_URI=address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="3")
+        more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
         with closing(sqlite3.connect(file, timeout=60)) as database:
             for number in (3, 10):
-                with subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) as killed:
+                with started(project, *RECORD_ALL, **more) as killed:
                     wait(lambda: n_runs(database) > number, 120)  # noqa: B023
                     killed.kill()
-        both = [subprocess.Popen(RECORD_ALL, cwd=project.path, env=more) for _ in range(2)]
-        assert [process.wait() for process in both] == [0, 0]
+        with ExitStack() as opened:
+            both = [opened.enter_context(started(project, *RECORD_ALL, **more)) for _ in range(2)]
+            assert [process.wait(300) for process in both] == [0, 0]
         assert project.tool("record", "--all", **more).status == 0
         rows = rows_of(address)
         assert {row.info.status for row in rows} <= {"FINISHED", "KILLED"}

@@ -11,9 +11,10 @@ from dvc_mlflow import processes
 from dvc_mlflow.pipeline.row import md5_of_text
 from dvc_mlflow.pipeline.tags import CLONE, LIVE, LOCK, PROCESS
 from support.clone import Clone
+from support.following import started
 from support.locked import locked, trained
 from support.pipelines import Repository, served, train
-from support.rebuilding import rows_of, started
+from support.rebuilding import rows_of
 from support.servers import serving
 
 pytestmark = pytest.mark.pipeline
@@ -74,9 +75,9 @@ def test_clones_at_once(made: Repository, tmp_path: Path) -> None:
         clone.dvc("repro", "-q")
     more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_EXPERIMENT_NAME": "ours"}
     with ExitStack() as opened:
-        records = [opened.enter_context(started(clone, **more)) for clone in clones]
-        said = [record.communicate() for record in records]
-    assert [record.returncode for record in records] == [0, 0], said
+        command = ("dvc-mlflow", "record")
+        records = [opened.enter_context(started(clone, *command, **more)) for clone in clones]
+        assert [record.wait(120) for record in records] == [0, 0]
     *new, _ = rows_of(address)
     assert {row.info.status for row in new} == {"FINISHED"}
     assert sorted(row.data.params["a"] for row in new) == ["0", "1"]
@@ -95,8 +96,7 @@ def test_results_at_once(tmp_path: Path) -> None:
     clone, mine = processes.clone(project.path), processes.full_name(os.getpid()).split(" ")
     dead = {CLONE: clone, PROCESS: " ".join([*mine[:3], "1@1"]), LIVE: md5_of_text("\ntrain")}
     store = f"sqlite:///{tmp_path}/rows.db"
-    command = ("server", "--backend-store-uri", store, "--workers", "2")
-    with serving(Clone(tmp_path), *command) as address:
+    with serving(Clone(tmp_path), "server", "--backend-store-uri", store) as address:
         client = MlflowClient(address)
         experiment = client.create_experiment(project.path.name)
         begun = client.create_run(experiment, 1000, dead).info.run_id
