@@ -47,7 +47,7 @@ class Forked:
         error: str = "",
     ) -> None:
         """Start it; what it prints is appended to `out`, and its errors to `error` if given."""
-        arguments = (command, cwd, {**env}, (out, error or out))
+        self.out, arguments = out, (command, cwd, {**env}, (out, error or out))
         self._process = _FORKS.Process(target=_run, args=arguments)
         with patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):  # MLflow's import reads it
             self._process.start()

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 
 from dvc_mlflow.pipeline.tags import EXPERIMENT, SWEEP
 from support.clone import Clone, Done, environment
+from support.forked import Forked
 from support.pipelines import Repository
 from support.processes import wait
 
@@ -49,6 +50,15 @@ class Shared:
         return next(n for n in nodes if above & {p.pid for _, p in n.live_processes()})
 
 
+class Sweep(Forked):
+    """A running sweep."""
+
+    def said(self, timeout: float = 600) -> str:
+        """Wait for its end, and return what it printed."""
+        self.wait(timeout)
+        return Path(self.out).read_text()
+
+
 class Project(Clone):
     """A DVC project in a git repository, with remotes that are folders.
 
@@ -60,6 +70,7 @@ class Project(Clone):
         self, path: Path, files: Mapping[str, object], folder: str = "", on: Shared | None = None
     ) -> None:
         self._on, self._name, name = on, path.name, path.name if on else "flowers"
+        self._sweeps = itertools.count()
         super().__init__(path / name / folder)
         self.path.mkdir(parents=True)
         (path / "files").mkdir()
@@ -102,16 +113,12 @@ class Project(Clone):
         assert not (check and said.status), said
         return said.out + said.error
 
-    def start(self, *words: str, **more: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, **more: str) -> Sweep:
         """Begin a sweep, with `more` added to its environment."""
-        return subprocess.Popen(
-            self.command(*words),
-            cwd=self.path,
-            env=environment(**self._client, **more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        log = self.top.path.with_name(f"sweep-{next(self._sweeps)}.log")
+        log.touch()
+        env = environment(**self._client, **more)
+        return Sweep(self.command(*words), self.path, env, f"{log}")
 
     def stages(self) -> list[psutil.Process]:
         """Return the processes of stages that run in its clones."""
@@ -194,13 +201,13 @@ def check(project: Project, said: str, trials: int, n: int) -> list[Run]:
     return rows
 
 
-def wait_until(met: Callable[[], Any], process: "subprocess.Popen[Any] | None" = None) -> Any:
+def wait_until(met: Callable[[], Any], process: Sweep | None = None) -> Any:
     """Wait for a condition, as long as the process lives; return its true value."""
 
     def is_met() -> Any:
         value = met()
         if not value and process and process.poll() is not None:
-            raise AssertionError(process.communicate()[0])
+            raise AssertionError(process.said())
         return value
 
     return wait(is_met, 300)

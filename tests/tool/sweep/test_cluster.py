@@ -106,10 +106,10 @@ def test_server_away(
     up.close()
     try:
         (tmp_path / "go").touch()
-        said = process.communicate()[0]
+        said = process.said()
     finally:
         up.enter_context(tracking.up())
-    assert process.returncode == 1
+    assert process.poll() == 1
     assert "Traceback" not in said
     assert len(project.experiments()) == 2
     said = project.sweep("-S", "x=1,2")
@@ -138,13 +138,13 @@ def test_node(how: str, shared: Shared, tmp_path: Path) -> None:
         shared.cluster.remove_node(node, allow_graceful=False)
         wait_until(lambda: not first.is_running())
     (tmp_path / "go").touch()
-    said = process.communicate(timeout=300)[0]
+    said = process.said(300)
     if how == "vanished":
         for each in those:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         shared.cluster.remove_node(node, allow_graceful=False)
     shared.add_node()
-    assert process.returncode == 0, said
+    assert process.poll() == 0, said
     assert "state-dump" not in said
     check(project, said, 2, 2)

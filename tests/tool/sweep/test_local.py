@@ -87,8 +87,8 @@ def test_interrupted(tmp_path: Path) -> None:
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
     assert not (tmp_path / ".ray/auth_token").exists()
     process.send_signal(signal.SIGTERM)
-    said = process.communicate()[0]
-    assert process.returncode == 130, said
+    said = process.said()
+    assert process.poll() == 130, said
     assert said.splitlines()[-1].startswith("dvc-mlflow: stopped; ")
     assert "Traceback" not in said
     wait_until(lambda: not any(map(processes.is_alive, marks)))
@@ -103,4 +103,4 @@ def test_interrupted_git(tmp_path: Path) -> None:
     process = project.start("-S", "x=1", GIT_SSH_COMMAND=hangs)
     wait_until((tmp_path / "hangs").exists, process)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[0].splitlines()[-1].startswith("dvc-mlflow: stopped; ")
+    assert process.said().splitlines()[-1].startswith("dvc-mlflow: stopped; ")

@@ -72,7 +72,7 @@ def test_search(shared: Shared, tmp_path: Path) -> None:
     process = project.start(*search)
     wait_until(project.experiments, process)
     process.kill()
-    process.communicate()
+    process.wait(60)
     wait_until(lambda: not project.stages())
     (tmp_path / "go").touch()
     said = project.sweep(*search)
@@ -165,8 +165,8 @@ def test_two_drivers(shared: Shared, tmp_path: Path) -> None:
     script = TOGETHER.format(folder=begun) + later + SCORE
     project = small(tmp_path, {"score.py": script}, shared)
     both = [project.start("-S", "x=1") for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    said = [process.said() for process in both]
+    assert [process.poll() for process in both] == [0, 0], said
     assert all("1 done, 0 failed" in each for each in said)
     assert len(project.experiments()) == 1
     assert [row.info.status for row in project.rows()] == ["FINISHED"]
