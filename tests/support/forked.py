@@ -31,6 +31,8 @@ _FORKS.set_forkserver_preload(
         *("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.rest_store"),
         *("dvc.cli.parser", "dvc.repo.experiments.queue.tempdir", "dvc.repo.metrics.show"),
         *("dulwich.ignore", "dvc_render.vega", "networkx", "ruamel.yaml", "psutil", "yaml"),
+        # What they import at work.
+        *("dvc.repo.index", "pygit2", "opentelemetry.sdk.metrics", "sqlalchemy.dialects.sqlite"),
     ]
 )
 
