@@ -12,6 +12,7 @@ import pytest
 
 from support.clone import ROOT, Clone, environment, make_clone
 from support.pipelines import Repository, last
+from support.processes import wait
 from support.servers import answers, running
 
 pytestmark = pytest.mark.pipeline
@@ -63,8 +64,7 @@ def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
                     break
             else:
                 if "<row>" in command:
-                    name = last(stranger).info.run_name or ""
-                    command = command.replace("<row>", name[:7])  # noqa: PLW2901
+                    command = command.replace("<row>", newest_row(stranger))  # noqa: PLW2901
                 if command.startswith("dvc queue start"):
                     assert not shown
                     table = stranger.dvc("queue", "status").stdout
@@ -77,6 +77,12 @@ def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
                 printed = done.stdout + done.stderr
                 for line in shown:
                     assert re.search(pattern(line), printed), f"{command}\n{line}\n\n{printed}"
+
+
+def newest_row(project: Repository) -> str:
+    """Return the digits of the newest row, which its name has once its stages have ended."""
+    found = wait(lambda: re.match("[0-9a-f]{7} ", last(project).info.run_name or ""))
+    return str(found[0]).strip()
 
 
 def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}/venv/bin:{environment()['PATH']}"
 
 
-@pytest.mark.rest
+@pytest.mark.rest(minutes=1)
 def test_commands(path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error."""
     pipeline = registrable(tmp_path / "own")  # with two results, as `forget` takes one
