@@ -83,17 +83,7 @@ class Clone:
 
         With `check`, a non-zero status fails the test and shows the command's output.
         """
-        if forked.is_forked(command, more):
-            done = forked.run([*map(str, command)], self.path, environment(**more))
-        else:
-            done = subprocess.run(
-                command,
-                cwd=self.path,
-                env=environment(**more),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+        done = forked.run(command, self.path, environment(**more))
         if check and done.returncode:
             shown = " ".join(map(str, command))
             raise AssertionError(f"{shown}: {done.returncode}\n{done.stdout}{done.stderr}")

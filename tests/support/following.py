@@ -3,7 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -14,11 +13,9 @@ from typing import Any
 import psutil
 
 from support.clone import Clone, environment
-from support.forked import Forked, is_forked
+from support.forked import Process, start
 from support.pipelines import Repository
 from support.processes import wait
-
-Process = Forked | subprocess.Popen[bytes]
 
 BY_API = "from dvc.repo import Repo; Repo().reproduce(); import time; time.sleep(60)"
 """A program that runs the pipeline by DVC's API, and lives on."""
@@ -159,19 +156,7 @@ def _started(
     """
     last = Clone(cwd).run("git", "log", "-1", "--format=%ct", check=False).stdout
     time.sleep(max(0, int(last or 0) - time.time()))
-    with log.open("ab") as output:
-        process = (
-            Forked(command, cwd, environment(**more), f"{log}")
-            if is_forked(command, more)
-            else subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=environment(**more),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        )
+    process = start(command, cwd, environment(**more), f"{log}")
     try:
         yield process
     finally:

@@ -7,6 +7,7 @@ show: for that, start the scripts themselves.
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import NamedTemporaryFile
+from typing import Any
 from unittest.mock import patch
 
 _PROGRAMS = {
@@ -80,24 +82,50 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def is_forked(command: Sequence[str | Path], more: Mapping[str, str]) -> bool:
-    """Whether a command is one of the programs, and what `more` sets does not ask for another.
+Process = Forked | subprocess.Popen[bytes]
 
-    `dvc-mlflow run` begins with a shell, and is measured.
-    """
-    begin = [*map(str, command[:2])]
-    others = {"LD_PRELOAD", "PATH", "PYTHONPATH"}
-    return begin[0] in _PROGRAMS and begin[1:] != ["run"] and not others & more.keys()
+
+def start(
+    command: Sequence[str | Path],
+    cwd: Path,
+    env: Mapping[str, str],
+    log: str = os.devnull,
+    **options: Any,
+) -> Process:
+    """Start a command in a session of its own; what it prints is appended to a file."""
+    if _is_forked(command, env):
+        return Forked([*map(str, command)], cwd, env, log)
+    options |= {"cwd": cwd, "env": env, "start_new_session": True}
+    with Path(log).open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, **options)
 
 
 def run(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str]
+    command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, as `subprocess.run` would, and return what it printed."""
+    """Run a command to its end, and return what it printed."""
+    if not _is_forked(command, env):
+        options: dict[str, Any] = {"cwd": cwd, "env": env, "capture_output": True, "text": True}
+        return subprocess.run(command, check=False, **options)
     with NamedTemporaryFile() as out, NamedTemporaryFile() as error:
-        status = Forked(command, cwd, env, out.name, error.name).wait(600)
+        words = [*map(str, command)]
+        status = Forked(words, cwd, env, out.name, error.name).wait(600)
         printed = [Path(file.name).read_text() for file in (out, error)]
-    return subprocess.CompletedProcess(command, status, *printed)
+    return subprocess.CompletedProcess(words, status, *printed)
+
+
+def _is_forked(command: Sequence[str | Path], env: Mapping[str, str]) -> bool:
+    """Whether it is this environment's program, and nothing asks for another one or a loader's.
+
+    `dvc-mlflow run` is a shell script: it starts Python only where it must.
+    """
+    name, *words = map(str, command)
+    return (
+        name in _PROGRAMS
+        and words[:1] != ["run"]
+        and shutil.which(name, path=env["PATH"]) == f"{Path(sys.executable).parent}/{name}"
+        and not {"LD_PRELOAD", "PYTHONPATH"} & env.keys()
+    )
 
 
 def _run(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.clone import Clone, environment
-from support.forked import Forked, is_forked
+from support.forked import start
 
 
 def free_port() -> int:
@@ -64,23 +64,11 @@ def running(
     **options: Any,
 ) -> Iterator[None]:
     """Run a server until the block ends; the block starts when the server is ready."""
-    server = (
-        Forked([*map(str, command)], cwd, env)
-        if is_forked(command, {})
-        else subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **options,
-        )
-    )
+    server = start(command, cwd, env, **options)
     try:
         deadline = time.monotonic() + 300
         while not ready():
-            assert server.poll() is None, f"{command} has ended"
+            assert server.poll() is None, f"{command} has ended with {server.poll()}"
             assert time.monotonic() < deadline, f"{command} does not answer"
             time.sleep(0.1)
         yield

@@ -11,7 +11,6 @@ import pytest
 from dvc_mlflow.pipeline.tags import CHANGE, COMMIT, EXPERIMENT
 from support.following import (
     BY_API,
-    Process,
     following,
     held_by,
     run_dvc,
@@ -19,6 +18,7 @@ from support.following import (
     wait_for_rows,
     wait_for_store,
 )
+from support.forked import Process
 from support.pipelines import Repository, Stages, evaluate, last, prepare, repository, train
 
 pytestmark = [
