@@ -81,8 +81,8 @@ def test_commands_print_what_readme_shows(tmp_path: Path) -> None:
 
 def newest_row(project: Repository) -> str:
     """Return the digits of the newest row, which its name has once its stages have ended."""
-    found = wait(lambda: re.match("[0-9a-f]{7} ", last(project).info.run_name or ""))
-    return str(found[0]).strip()
+    found = wait(lambda: re.match("[0-9a-f]{7}(?= )", last(project).info.run_name or ""))
+    return str(found[0])
 
 
 def test_the_sixth_task(reproduced: Clone, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_stopped_training(project: Repository) -> None:
     for name in ("training.csv", "model.keras"):
         (project.path / "data" / name).write_text("Another result")
     project.dvc("commit", "-q", "-f", "train")
+    assert contents(project.path / "data") != before
     lock = project.lock
     Clone(project.path).set({"train.epochs": 100_000})
     with following(project), started(project, "dvc", "repro") as dvc:

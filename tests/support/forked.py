@@ -95,9 +95,16 @@ def start(
     """Start a command in a session of its own; what it prints is appended to a file."""
     if _is_forked(command, env):
         return Forked([*map(str, command)], cwd, env, log)
-    options |= {"cwd": cwd, "env": env, "start_new_session": True}
     with Path(log).open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, **options)
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            **options,
+        )
 
 
 def run(
@@ -105,8 +112,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, and return what it printed."""
     if not _is_forked(command, env):
-        options: dict[str, Any] = {"cwd": cwd, "env": env, "capture_output": True, "text": True}
-        return subprocess.run(command, check=False, **options)
+        return subprocess.run(
+            command, cwd=cwd, env=env, capture_output=True, text=True, check=False
+        )
     with NamedTemporaryFile() as out, NamedTemporaryFile() as error:
         words = [*map(str, command)]
         status = Forked(words, cwd, env, out.name, error.name).wait(600)

@@ -81,14 +81,6 @@ def running(
         server.wait(20)
 
 
-def server_environment(**more: str) -> dict[str, str]:
-    """Return the environment of an MLflow server that runs no jobs.
-
-    For them it would start ten processes more.
-    """
-    return environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **more)
-
-
 @contextmanager
 def serving(clone: Clone, *command: str, port: int = 0, **more: str) -> Iterator[str]:
     """Run an MLflow server in a clone, on a free port if none is given, and yield its address."""
@@ -100,7 +92,8 @@ def serving(clone: Clone, *command: str, port: int = 0, **more: str) -> Iterator
         lambda: answers(f"{address}/health"),
         end=signal.SIGKILL,  # after SIGTERM it would still answer connected clients
         cwd=clone.path,
-        env=server_environment(**more),
+        # For jobs, it would start ten processes more.
+        env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **more),
     ):
         yield address
 
@@ -193,24 +186,20 @@ class TrackingServer:
     @contextmanager
     def up(self) -> Iterator[None]:
         """Run the server until the block ends."""
-        command = ["mlflow", "server", "--app-name", "basic-auth"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self._database]
+        command = ["server", "--app-name", "basic-auth", "--backend-store-uri", self._database]
         command += ["--artifacts-destination", f"{self._folder}/artifacts"]
         (self._folder / "auth.ini").write_text(
             "[mlflow]\ndefault_permission = EDIT\ndatabase_uri = sqlite:///auth.db\n"
             "admin_username = admin\nauth_cache_ttl_seconds = 60\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
-        with running(
-            command,
-            lambda: answers(f"{self.client['MLFLOW_TRACKING_URI']}/health"),
-            cwd=self._folder,
-            env=server_environment(
-                MLFLOW_AUTH_CONFIG_PATH=f"{self._folder}/auth.ini",
-                MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
-                MLFLOW_FLASK_SERVER_SECRET_KEY=PASSWORD,
-            ),
+        with serving(
+            Clone(self._folder),
+            *command,
+            port=self.port,
+            MLFLOW_AUTH_CONFIG_PATH=f"{self._folder}/auth.ini",
+            MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
+            MLFLOW_FLASK_SERVER_SECRET_KEY=PASSWORD,
         ):
             yield
 

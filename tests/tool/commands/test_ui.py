@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dvc_mlflow.store import ui_guard
-from support.following import Follower, following, server_of, started
+from support.following import Follower, following, held_by, server_of, started
 from support.pipelines import Repository, Stages, evaluate, repository, train
 from support.processes import wait
 from support.rebuilding import rows_of
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.pipeline
 META = {"mlflow": {"experiment": "flowers", "columns": ["-metrics.train/loss"]}}
 SEARCH = "GET /ajax-api/2.0/mlflow/experiments/search?max_results=1"
 FIT = train("raw.txt")
-FIT["cmd"] = f"until test -e go; do sleep 0.1; done; {FIT['cmd']}"
+FIT["cmd"] = f"{held_by(Path('go'))}; {FIT['cmd']}"
 EVALUATE = evaluate("a")
 EVALUATE["cmd"] = f"sleep 1; {EVALUATE['cmd']}"  # a shorter stage can begin and end unseen
 PIPELINE: Stages = {"train": {**FIT, "meta": META}, "a": EVALUATE}

@@ -183,8 +183,8 @@ def test_history(tmp_path: Path) -> None:
     """
     n_rows, file = 24, tmp_path / "rows.db"
     project = history(tmp_path / "project", n_rows)
-    store = ("--backend-store-uri", f"sqlite:///{file}")
-    with serving(Clone(tmp_path), "server", *store) as address:
+    store = f"sqlite:///{file}"
+    with serving(Clone(tmp_path), "server", "--backend-store-uri", store) as address:
         # Of a busy server, MLflow asks again.
         more = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
         with closing(sqlite3.connect(file, timeout=60)) as database:
