@@ -5,6 +5,7 @@ spared. What a process is given at its start (descriptors, limits, a loader's se
 show: for that, start the scripts themselves.
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -140,6 +141,7 @@ def _run(
     command: Sequence[str], cwd: Path, env: Mapping[str, str], streams: tuple[str, str]
 ) -> None:
     """Be a console script in a session of its own."""
+    gc.freeze()  # what was imported: no garbage is among it
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()

@@ -152,6 +152,7 @@ def test_partial_clone(place: Place, tmp_path: Path) -> None:
     source.git("config", "uploadpack.allowFilter", "true")
     source.git("clone", "-q", "--filter=blob:none", f"file://{source.path}", f"{tmp_path}/partial")
     partial = Place(Repository(tmp_path / "partial"), place.outside)
+    partial.project.add_store()
     assert partial.tool("record").status == 0
     said = partial.tool("record", "--all")
     cure = "`git fetch --refetch --no-filter` completes a partial clone"

@@ -95,6 +95,7 @@ def test_part_of_history(long: Repository, tmp_path: Path) -> None:
     project.git("branch", "-q", "-D", "main")
     assert "12 rows would be added" in project.record("--all", "--dry-run").out
     assert not (project.path / "mlflow.db").exists()
+    project.add_store()
     project.record("--rev", "HEAD~5..HEAD~2")
     assert sorted(by("rate", project)) == ["10", "8", "9"]
     project.record("--all")

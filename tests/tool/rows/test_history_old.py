@@ -97,6 +97,7 @@ def test_tracked_later(tmp_path: Path) -> None:
     first, second = project.rows()
     assert [row.data.metrics for row in (first, second)] == [{"a/score": 1}, {"a/score": 2}]
     project.remove_store()
+    project.add_store()
     project.write({".gitignore": "/mlflow.db*\n/mlartifacts/\n"})
     project.commit("Ignore the data no longer")
     project.record("--all")
