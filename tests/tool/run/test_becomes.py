@@ -191,13 +191,16 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
 BY_API = """
 import os, pathlib, sys
 from dvc.repo import Repo
+follower = int(sys.argv[1])
 for stages in ("abc", "bc", "d", "cb", "a"):
     for stage in stages:
         Repo().reproduce(stage, force=True)
     if stages == "abc":
         pathlib.Path("dvc.yaml").touch()
     elif stages == "cb":
-        os.kill(int(sys.argv[1]), 9)
+        os.kill(follower, 9)
+        while os.path.exists(f"/proc/{follower}/exe"):
+            pass  # a zombie has none
 """
 
 
