@@ -191,6 +191,7 @@ def test_modules_of_the_user(tmp_path: Path) -> None:
 BY_API = """
 import os, pathlib, sys
 from dvc.repo import Repo
+from dvc_mlflow.processes import process
 follower = int(sys.argv[1])
 for stages in ("abc", "bc", "d", "cb", "a"):
     for stage in stages:
@@ -199,8 +200,8 @@ for stages in ("abc", "bc", "d", "cb", "a"):
         pathlib.Path("dvc.yaml").touch()
     elif stages == "cb":
         os.kill(follower, 9)
-        while os.path.exists(f"/proc/{follower}/exe"):
-            pass  # a zombie has none
+        while process(follower):
+            pass
 """
 
 
