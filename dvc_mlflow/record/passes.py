@@ -5,7 +5,7 @@ from ..pipeline.row import digest_of
 from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
 from ..project.files import cache_stamp
-from ..rows.commits import Commits, committed
+from ..rows.commits import committed
 from ..rows.result import first_table, pipeline_now
 from ..store.store import Store
 from .recording import Recording
@@ -17,19 +17,19 @@ def record_everything(recording: Recording) -> bool:
     Raises `ToolError`.
     """
     project, key = recording.project, f"{HISTORY}{recording.project.folder or '.'}"
-    now, tips = pipeline_now(project), committed(project.top, rows=True).starts
+    now, commits = pipeline_now(project), committed(project.top, rows=True)
     experiment, _ = first_table(now)
     declared = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     # `git fetch --unshallow` brings commits below the same tips.
     is_shallow = ask("rev-parse", "--is-shallow-repository", cwd=project.top)
-    state = digest_of([sorted(tips), declared, is_shallow])
+    state = digest_of([sorted(commits.starts), declared, is_shallow])
     if not (recording.dry_run or recording.fetch):
         store = Store.existing(recording.root, experiment, folder=project.folder)
         with store.errors_reported():
             had, _, stamp = store.tagged(key).partition(" ")
         if had == state and stamp in ("", cache_stamp(project)):
             return False
-    recording.record_commits(Commits(tips))
+    recording.record_commits(commits)
     if not (recording.dry_run or recording.git_lacks):
         store = Store.existing(recording.root, experiment, folder=project.folder)
         # While rows lack files, DVC's cache can get them.

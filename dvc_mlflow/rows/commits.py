@@ -35,6 +35,8 @@ class Commits(NamedTuple):
 
     starts: Sequence[str]
     """They and their ancestors are read."""
+    refs: Mapping[str, Sequence[str]]
+    """The refs of the repository that name each commit."""
     only: frozenset[str] | None = None
     """Those that count, or None if all do."""
 
@@ -72,9 +74,14 @@ def committed(top: Path, commit: str = "", *, rows: bool = False) -> Commits:
     """
     kinds = (*_NAMED, EXPERIMENTS, *((REFS,) if rows else ()))
     head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
-    refs_by_commit = _refs_by_commit(top).items()
-    named = [c for c, refs in refs_by_commit if any(ref.startswith(kinds) for ref in refs)]
-    return Commits([*dict.fromkeys(filter(None, [head, commit, *named]))])
+    refs = _refs_by_commit(top)
+    named = [c for c, those in refs.items() if any(ref.startswith(kinds) for ref in those)]
+    return Commits([*dict.fromkeys(filter(None, [head, commit, *named]))], refs)
+
+
+def exactly(top: Path, commits: Sequence[str]) -> Commits:
+    """Return these commits, without their ancestors; raises `ProjectError`."""
+    return Commits(commits, _refs_by_commit(top), frozenset(commits))
 
 
 def between(top: Path, range_: str) -> Commits:
@@ -83,7 +90,8 @@ def between(top: Path, range_: str) -> Commits:
     if not starts:
         raise ProjectError(f"--rev: git has no commits {range_!r}")
     only = os.fsdecode(git("rev-list", *starts, cwd=top)).split()
-    return Commits([name for name in starts if not name.startswith("^")], frozenset(only))
+    ends = [name for name in starts if not name.startswith("^")]
+    return Commits(ends, _refs_by_commit(top), frozenset(only))
 
 
 def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
@@ -91,11 +99,11 @@ def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
 
     Those of `running` experiments, by name, are left out.
     """
-    experiments = named_experiments(top)
-    starts = [c for c in committed(top, rows=True).starts if experiments.get(c) not in running]
+    now, experiments = committed(top, rows=True), named_experiments(top)
+    starts = [commit for commit in now.starts if experiments.get(commit) not in running]
     asked = "\n".join([*starts, *(f"^{commit}" for commit in old)])
     new = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=asked)
-    return Commits(starts, frozenset(new.split()))
+    return Commits(starts, now.refs, frozenset(new.split()))
 
 
 def named_experiments(folder: Path) -> dict[str, str]:
@@ -113,10 +121,9 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     """
     if not of.starts:
         return []
-    tips = _refs_by_commit(top)
     commits, states = _states(top, folder, blobs, of.starts)
     on_branch = {*ask("rev-list", "--branches", "--remotes", "--tags", "HEAD", cwd=top).split()}
-    rows = {c for c, refs in tips.items() if any(ref.startswith(f"{REFS}/") for ref in refs)}
+    rows = {c for c, refs in of.refs.items() if any(ref.startswith(f"{REFS}/") for ref in refs)}
     having: dict[Any, list[str]] = defaultdict(list)
     for commit, state in states.items():
         if any(state) and (of.only is None or commit in of.only):
@@ -127,7 +134,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
         definitions, locks = state
         # An experiment's commit names nobody's own, even if it is older.
         first = min(those, key=lambda commit: (commit in rows, commit not in on_branch))
-        origin = _origin(commits[first], commits, tips, on_branch, rows)
+        origin = _origin(commits[first], commits, of.refs, on_branch, rows)
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
         kept = {commits[c].subject for c in those} if first in rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
@@ -243,14 +250,14 @@ def _refs_by_commit(top: Path) -> dict[str, list[str]]:
 def _origin(
     commit: _Commit,
     commits: Mapping[str, _Commit],
-    tips: Mapping[str, Sequence[str]],
+    refs_by_commit: Mapping[str, Sequence[str]],
     on_branch: Set[str],
     rows: Set[str],
 ) -> Origin:
     is_row = commit.hash in rows and bool(commit.parents)
     of = commits.get(commit.parents[0], commit) if is_row else commit
     base = of.hash if is_row else next(iter(of.parents), "")
-    refs = [ref for ref in tips.get(commit.hash, ()) if ref.startswith(EXPERIMENTS)]
+    refs = [ref for ref in refs_by_commit.get(commit.hash, ()) if ref.startswith(EXPERIMENTS)]
     is_committed = not is_row and (commit.hash in on_branch or not refs)
     subject = of.subject if is_committed or base not in commits else commits[base].subject
     return Origin(

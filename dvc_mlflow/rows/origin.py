@@ -98,15 +98,9 @@ def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
 
 def of_running(project: Project, experiment: str, began: int) -> Origin:
     """Return the origin of the results of a stage that `began` (in ns) to run."""
-    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=project.top)
-    subject = _subject(project.top, head) if head else ""
+    head, _, subject = ask("log", "-1", "--format=%H%x00%s", cwd=project.top).partition("\0")
     time = began // 1_000_000
     return Origin(head, experiment, user(), time, base=head, subject=subject)
-
-
-@cache
-def _subject(top: Path, commit: str) -> str:
-    return ask("log", "-1", "--format=%s", commit, cwd=top)
 
 
 _remote = cache(remote_url)

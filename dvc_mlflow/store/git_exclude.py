@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import warn
-from ..git import checkout, literal, text
+from ..git import checkout, common_folder, literal
 from ..place import folder_of, store_folder, why_not_in_tree
 
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
@@ -18,18 +18,17 @@ def hide_store(root: Path) -> None:
 
     Raises `ProjectError`.
     """
-    why = why_not_in_tree(root)
-    if why:
-        where = f"MLflow's store is {store_folder(root)}/mlflow.db"
-        warn(f"{why}, so {where}; `dvc-mlflow run` sends what scripts log there, too")
+    if (folder := store_folder(root)) != root:
+        where = f"MLflow's store is {folder}/mlflow.db"
+        why = f"{why_not_in_tree(root)}, so {where}"
+        warn(f"{why}; `dvc-mlflow run` sends what scripts log there, too")
     elif problem := _hide(root):
         warn(problem)
 
 
 def _hide(root: Path) -> str:
     """Append to `info/exclude` what it lacks; return why that is impossible, or ""."""
-    options = ("--path-format=absolute", "--git-path", "info/exclude")
-    file = Path(text("rev-parse", *options, cwd=root))
+    file = common_folder(root) / "info" / "exclude"
     folder = folder_of(root, checkout(root))
     start = f"/{literal(folder)}/" if folder else "/"
     try:

@@ -9,7 +9,7 @@ from ..place import main_repository
 from ..project.default_remote import Remote
 from ..project.project import Project
 from ..record.recording import Recording
-from ..rows.commits import Commits
+from ..rows.commits import exactly
 from ..rows.result import Result, first_table, pipeline_now, read_state
 from ..store import table_view
 from .trials import ANSWERING, CLONING
@@ -59,8 +59,8 @@ class Results:
         self.commits |= new
         self.incomplete = self.incomplete - new.keys() | incomplete
         if complete := [name for name in new if name not in incomplete]:
-            commits = [new[name] for name in complete]
-            self._recording.record_commits(Commits(commits, frozenset(commits)))
+            commits = exactly(project.top, [new[name] for name in complete])
+            self._recording.record_commits(commits)
             for name in complete:
                 self._take(name, results[name])
 
