@@ -160,6 +160,7 @@ def test_prefix(tmp_path: Path) -> None:
     assert experiments(project) == ["flowers"]
 
 
+@pytest.mark.rest
 @pytest.mark.versions
 def test_before_dvc(tmp_path: Path) -> None:
     """So it is before `dvc`, also in a shell, in an experiment, and if there is no store yet.
