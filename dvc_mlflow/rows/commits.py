@@ -80,7 +80,7 @@ def committed(top: Path, commit: str = "", *, rows: bool = False) -> Commits:
 
 
 def exactly(top: Path, commits: Sequence[str]) -> Commits:
-    """Return these commits, without their ancestors; raises `ProjectError`."""
+    """Return commits of which only these count, not their ancestors; raises `ProjectError`."""
     return Commits(commits, _refs_by_commit(top), frozenset(commits))
 
 
