@@ -61,6 +61,15 @@ def test_two_commands_first() -> None:
     assert re.findall(r"run: make test SUITE=(\w+)", (ROOT / CI).read_text()) == suites[1:]
 
 
+def test_cluster_suite() -> None:
+    """All tests marked `cluster` are in the folder that their suite collects."""
+    (folder,) = re.findall(r"^RUN_cluster = .* (\S+)$", MAKEFILE, re.M)
+    mark = re.compile(r"^[ @]*pytest\.mark\.cluster\b", re.M)
+    marked = [path for path in (ROOT / "tests").rglob("*.py") if mark.search(path.read_text())]
+    assert marked
+    assert all(path.is_relative_to(ROOT / folder) for path in marked)
+
+
 def test_unknown_suite() -> None:
     """A suite that is none is refused, and the message says which there are."""
     done = Clone(ROOT).run("make", "test", "SUITE=all", check=False)

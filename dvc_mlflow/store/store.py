@@ -63,9 +63,10 @@ class Store:
         """
         store = cls(root, experiment, folder)
         with store.lock(), store.errors_reported():
+            has_files_here = not store.is_remote and artifacts_folder(root).parent == root
+            if has_files_here or not store.is_shared:
+                hide_store(root)
             if file := file_of(store.address):
-                if not store.is_shared:
-                    hide_store(root)
                 database.create(file)
             store._use()
             if file and not store.is_shared:

@@ -137,7 +137,9 @@ def postgresql() -> Iterator[str]:
         ).returncode
 
     try:
-        with running([POSTGRES / "postgres", "-D", data, *at, "-k", folder], ready, **options):
+        command = [f"{POSTGRES}/postgres", "-D", f"{data}", *at, "-k", f"{folder}"]
+        # At SIGTERM it would wait for clients, which may be in this process.
+        with running(command, ready, end=signal.SIGINT, **options):
             address = f"mlflow:{PASSWORD}@127.0.0.1:{port}/postgres"
             yield f"postgresql+psycopg://{address}"
     finally:

@@ -232,7 +232,8 @@ def test_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`record` hides the store that it makes, also where there is no folder info/.
 
-    If git's file is read-only, one line says so.
+    With a database of another name, it hides the files of rows. If git's file is read-only, one
+    line says so.
     """
     stages, made = {"a": evaluate("a", "raw.txt")}, {"a.json": '{"score": 1}\n'}
     project = locked(tmp_path / "project", stages, files=made)
@@ -245,6 +246,10 @@ def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     project.record()
     assert len(project.rows()) == 1
     assert project.git("status", "--short") == ""
+    file.write_text("")
+    hide_store.cache_clear()
+    project.tool("record", MLFLOW_TRACKING_URI="sqlite:///own.db")
+    assert project.git("status", "--short") == "?? own.db"
     file.write_text("")
     with immutable(file):
         excluded(project.path)

@@ -13,27 +13,37 @@ from support.servers import TrackingServer, postgresql
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrackingServer, ExitStack]]:
-    """A tracking server with users, on PostgreSQL, for all tests of a module, and what stops it."""
-    with postgresql() as database, patch.dict(os.environ), ExitStack() as up:
+def database() -> Iterator[str]:
+    """The address of a database for all tests of a module."""
+    with postgresql() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(
+    database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TrackingServer, ExitStack]]:
+    """A tracking server with users for all tests of a module, and what stops it."""
+    with ExitStack() as up:
         server = TrackingServer(database, tmp_path_factory.mktemp("server") / "mlflow")
-        os.environ.update(server.client)
         up.enter_context(server.up())
         yield server, up
 
 
 @pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, server: tuple[TrackingServer, ExitStack]
-) -> Iterator[Shared]:
-    """A cluster for all tests of this module, which soon knows that a node is lost."""
+def shared(client: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A cluster for all tests of this module, which soon knows that a node is lost.
+
+    The module says in `client` what reaches its tracking server.
+    """
     soon = {"failure_threshold": "2", "timeout_ms": "4000", "period_ms": "1000"}
-    with patch.dict(os.environ, {f"RAY_health_check_{name}": n for name, n in soon.items()}):
-        found = Shared(tmp_path_factory.mktemp("nodes"), server[0].client)
-    try:
-        yield found
-    finally:
-        found.cluster.shutdown()
+    own = {f"RAY_health_check_{name}": n for name, n in soon.items()}
+    with patch.dict(os.environ, {**client, **own}):
+        found = Shared(tmp_path_factory.mktemp("nodes"), client)
+        try:
+            yield found
+        finally:
+            found.cluster.shutdown()
 
 
 @pytest.fixture(autouse=True)

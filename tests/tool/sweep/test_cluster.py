@@ -29,6 +29,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def client(server: tuple[TrackingServer, ExitStack]) -> dict[str, str]:
+    """The variables that lead to a tracking server with users."""
+    return server[0].client
+
+
 def test_two_nodes(shared: Shared, tmp_path: Path) -> None:
     """Two trials run on two nodes, and leave what `dvc exp run` does, over SSH, and a row each.
 
