@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import warn
 from ..git import checkout, common_folder, literal
-from ..place import folder_of, store_folder, why_not_in_tree
+from ..place import address, artifacts_folder, folder_of, own_address, store_folder, why_not_in_tree
 
 _MARK = "# dvc-mlflow: MLflow's store, and what `dvc-mlflow restore` brings back"
 _HIDDEN = ("mlflow.db*", "mlartifacts/", "restored/")
@@ -14,20 +14,21 @@ _HIDDEN = ("mlflow.db*", "mlartifacts/", "restored/")
 
 @cache
 def hide_store(root: Path) -> None:
-    """Hide the store of the main repository at `root`, or say why it is not there; once each.
+    """Hide what the store has in the main repository at `root`; once each.
 
-    Raises `ProjectError`.
+    If its own store cannot be there, say why. Raises `ProjectError`.
     """
-    if (folder := store_folder(root)) != root:
+    folder = store_folder(root)
+    if folder == root == artifacts_folder(root).parent:  # so it is for a database elsewhere, too
+        _hide(root)
+    elif address(root) == own_address(root):
         where = f"MLflow's store is {folder}/mlflow.db"
         why = f"{why_not_in_tree(root)}, so {where}"
         warn(f"{why}; `dvc-mlflow run` sends what scripts log there, too")
-    elif problem := _hide(root):
-        warn(problem)
 
 
-def _hide(root: Path) -> str:
-    """Append to `info/exclude` what it lacks; return why that is impossible, or ""."""
+def _hide(root: Path) -> None:
+    """Append to `info/exclude` what it lacks, or say why that is impossible."""
     file = common_folder(root) / "info" / "exclude"
     folder = folder_of(root, checkout(root))
     start = f"/{literal(folder)}/" if folder else "/"
@@ -41,5 +42,4 @@ def _hide(root: Path) -> str:
                 end = [b""] if existing[-1] else []  # of a last line without one
                 opened.write(b"\n".join([*end, _MARK.encode(), *new, b""]))
     except OSError as error:
-        return f"{file}: {error.strerror}, so git shows MLflow's files as untracked"
-    return ""
+        warn(f"{file}: {error.strerror}, so git shows MLflow's files as untracked")

@@ -63,8 +63,7 @@ class Store:
         """
         store = cls(root, experiment, folder)
         with store.lock(), store.errors_reported():
-            has_files_here = not store.is_remote and artifacts_folder(root).parent == root
-            if has_files_here or not store.is_shared:
+            if not store.is_remote:
                 hide_store(root)
             if file := file_of(store.address):
                 database.create(file)

@@ -10,7 +10,7 @@ import pytest
 
 from dvc_mlflow.errors import StoreError
 from dvc_mlflow.pipeline.tags import FOLDER, FOUND_BY
-from dvc_mlflow.place import address, default_experiment, main_repository
+from dvc_mlflow.place import address, default_experiment, main_repository, store_folder
 from dvc_mlflow.store.git_exclude import hide_store
 from support.clone import Clone, contents, environment
 from support.kills import immutable
@@ -232,8 +232,8 @@ def test_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`record` hides the store that it makes, also where there is no folder info/.
 
-    With a database of another name, it hides the files of rows. If git's file is read-only, one
-    line says so.
+    With a database of another name, it hides the files of rows, and says nothing of the store that
+    it does not use, if git tracks that. If git's file is read-only, one line says so.
     """
     stages, made = {"a": evaluate("a", "raw.txt")}, {"a.json": '{"score": 1}\n'}
     project = locked(tmp_path / "project", stages, files=made)
@@ -250,6 +250,12 @@ def test_git_sees_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     hide_store.cache_clear()
     project.tool("record", MLFLOW_TRACKING_URI="sqlite:///own.db")
     assert project.git("status", "--short") == "?? own.db"
+    project.git("add", "-f", "mlflow.db")
+    for cached in (hide_store, store_folder):
+        cached.cache_clear()
+    assert project.tool("record", MLFLOW_TRACKING_URI="sqlite:///mlflow.db").error == ""
+    project.git("rm", "-q", "--cached", "mlflow.db")
+    store_folder.cache_clear()
     file.write_text("")
     with immutable(file):
         excluded(project.path)

@@ -34,7 +34,7 @@ def server(
 def shared(client: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """A cluster for all tests of this module, which soon knows that a node is lost.
 
-    The module says in `client` what reaches its tracking server.
+    The module says in `client` what leads to its rows: a server, or a database.
     """
     soon = {"failure_threshold": "2", "timeout_ms": "4000", "period_ms": "1000"}
     own = {f"RAY_health_check_{name}": n for name, n in soon.items()}
