@@ -147,15 +147,21 @@ def remote_url(root: Path) -> str:
     return masked(url if "://" in url or Path(url).exists() else url.partition("?")[0])
 
 
+def own_head(cwd: Path) -> str:
+    """Return the commit that a person has checked out, or "" if there is none.
+
+    `dvc exp run` detaches HEAD, and commits there before the experiment's ref names the commit.
+    """
+    last = ask("rev-list", "-2", "--first-parent", "HEAD", cwd=cwd).split()
+    base = ask("rev-parse", "-q", "--verify", "refs/exps/exec/EXEC_BASELINE", cwd=cwd)
+    is_dvcs = base in last[1:] and not ask("symbolic-ref", "-q", "HEAD", cwd=cwd)
+    return base if is_dvcs else next(iter(last), "")
+
+
 def is_published(commit: str, cwd: Path) -> bool:
     """Whether a branch, a tag or an experiment of DVC's has a commit in its history."""
     refs = ("refs/heads", "refs/remotes", "refs/tags", "refs/exps")
     return bool(ask("for-each-ref", "--count=1", "--contains", commit, *refs, cwd=cwd))
-
-
-def is_experiment(ref: str) -> bool:
-    """Whether a ref below refs/exps is an experiment; DVC's own have fewer parts."""
-    return ref.count("/") == 4
 
 
 class Blobs:

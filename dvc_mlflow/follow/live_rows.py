@@ -16,7 +16,7 @@ from ..project.definitions import read_pipeline
 from ..project.project import Project
 from ..project.workspace import begin_at, entry_of, inputs_written, is_as_locked
 from ..record.recording import Recording
-from ..rows.commits import exactly, named_experiments
+from ..rows.commits import committed, exactly
 from ..rows.origin import of_running
 from ..rows.result import Result, state_of
 from .live_row import LiveRow, members
@@ -183,8 +183,7 @@ class LiveRows:
             return True
         if processes.is_alive(run.dvc) and Path(run.home).is_dir():
             return False
-        found = [c for c, name in named_experiments(self._root).items() if name == run.experiment]
-        if run.experiment and found:
+        if found := committed(self._root).having({run.experiment}):
             with self._new.recording(run.main, {begun.row.run_id: ()}) as recording:
                 recording.record_commits(exactly(recording.project.top, found))
             self._finish(run, begun, recording)

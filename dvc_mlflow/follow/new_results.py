@@ -13,7 +13,7 @@ from ..git import checkout, common_folder
 from ..project.project import Project
 from ..record.recording import Recording
 from ..registry.show import show
-from ..rows.commits import named_experiments, since
+from ..rows.commits import since
 from ..rows.result import Result, read_state
 from ..store.store import ExperimentStores
 from .project_homes import ProjectHome, Stamp, files_watched, homes, refs_watched, rested, stamp
@@ -105,7 +105,7 @@ class NewResults:
                 self._say(line)
             self.say_once(notes)
         self._old = commits.starts
-        if not running.isdisjoint(named_experiments(self._root).values()):
+        if commits.having(running):
             self._refs = {}
 
     def _list(self) -> None:

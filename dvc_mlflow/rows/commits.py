@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..errors import ProjectError
-from ..git import Blobs, ask, git, glob, is_experiment
+from ..git import Blobs, ask, git, glob, own_head
 from ..pipeline.stages import leads_out
 from .kept_trees import ALL, REFS
 from .origin import KeptTree, Origin
@@ -30,15 +30,29 @@ _Pairs = tuple[tuple[str, str], ...]
 """Paths with git's objects of the files there."""
 
 
+class _Refs(NamedTuple):
+    """The commits that a repository's refs name."""
+
+    own: list[str]
+    """Those of branches, tags, and of a person's HEAD."""
+    experiments: dict[str, list[str]]
+    """Those of DVC's experiments, with their names."""
+    rows: set[str]
+    """Rows' own commits."""
+
+
 class Commits(NamedTuple):
     """Some of git's commits."""
 
     starts: Sequence[str]
     """They and their ancestors are read."""
-    refs: Mapping[str, Sequence[str]]
-    """The refs of the repository that name each commit."""
+    refs: _Refs
     only: frozenset[str] | None = None
     """Those that count, or None if all do."""
+
+    def having(self, experiments: Set[str]) -> list[str]:
+        """Return the commits that DVC has made as experiments of these names."""
+        return [c for c, names in self.refs.experiments.items() if {*names} & experiments]
 
 
 class Snapshot(NamedTuple):
@@ -72,16 +86,14 @@ def committed(top: Path, commit: str = "", *, rows: bool = False) -> Commits:
     A row's own commit has the outputs of that row only, so only if all is recorded, that of `rows`
     are among them.
     """
-    kinds = (*_NAMED, EXPERIMENTS, *((REFS,) if rows else ()))
-    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=top)
-    refs = _refs_by_commit(top)
-    named = [c for c, those in refs.items() if any(ref.startswith(kinds) for ref in those)]
-    return Commits([*dict.fromkeys(filter(None, [head, commit, *named]))], refs)
+    refs = _refs(top)
+    named = [*refs.own, *refs.experiments, *(refs.rows if rows else ())]
+    return Commits([*dict.fromkeys(filter(None, [commit, *named]))], refs)
 
 
 def exactly(top: Path, commits: Sequence[str]) -> Commits:
     """Return commits of which only these count, not their ancestors; raises `ProjectError`."""
-    return Commits(commits, _refs_by_commit(top), frozenset(commits))
+    return Commits(commits, _refs(top), frozenset(commits))
 
 
 def between(top: Path, range_: str) -> Commits:
@@ -91,7 +103,7 @@ def between(top: Path, range_: str) -> Commits:
         raise ProjectError(f"--rev: git has no commits {range_!r}")
     only = os.fsdecode(git("rev-list", *starts, cwd=top)).split()
     ends = [name for name in starts if not name.startswith("^")]
-    return Commits(ends, _refs_by_commit(top), frozenset(only))
+    return Commits(ends, _refs(top), frozenset(only))
 
 
 def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
@@ -99,18 +111,11 @@ def since(top: Path, old: Sequence[str], running: Set[str]) -> Commits:
 
     Those of `running` experiments, by name, are left out.
     """
-    now, experiments = committed(top, rows=True), named_experiments(top)
-    starts = [commit for commit in now.starts if experiments.get(commit) not in running]
+    now = committed(top, rows=True)
+    starts = [*{*now.starts} - {*now.having(running)}]
     asked = "\n".join([*starts, *(f"^{commit}" for commit in old)])
     new = ask("rev-list", "--ignore-missing", "--stdin", cwd=top, text=asked)
     return Commits(starts, now.refs, frozenset(new.split()))
-
-
-def named_experiments(folder: Path) -> dict[str, str]:
-    """Return the names of DVC's experiments by their commits; {} if git does not answer."""
-    lines = ask("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS, cwd=folder)
-    found = (line.split(" ", 1) for line in lines.splitlines())
-    return {commit: ref.rpartition("/")[2] for commit, ref in found if is_experiment(ref)}
 
 
 def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapshot]:
@@ -122,8 +127,7 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     if not of.starts:
         return []
     commits, states = _states(top, folder, blobs, of.starts)
-    on_branch = {*ask("rev-list", "--branches", "--remotes", "--tags", "HEAD", cwd=top).split()}
-    rows = {c for c, refs in of.refs.items() if any(ref.startswith(f"{REFS}/") for ref in refs)}
+    on_branch = {*ask("rev-list", "--stdin", cwd=top, text="\n".join(of.refs.own)).split()}
     having: dict[Any, list[str]] = defaultdict(list)
     for commit, state in states.items():
         if any(state) and (of.only is None or commit in of.only):
@@ -133,10 +137,10 @@ def snapshots(top: Path, folder: str, blobs: Blobs, of: Commits) -> list[Snapsho
     for state, those in having.items():
         definitions, locks = state
         # An experiment's commit names nobody's own, even if it is older.
-        first = min(those, key=lambda commit: (commit in rows, commit not in on_branch))
-        origin = _origin(commits[first], commits, of.refs, on_branch, rows)
+        first = min(those, key=lambda commit: (commit in of.refs.rows, commit not in on_branch))
+        origin = _origin(commits[first], commits, of.refs, on_branch)
         origin = origin._replace(is_repeated=subjects[origin.subject] > 1)
-        kept = {commits[c].subject for c in those} if first in rows else {ALL}
+        kept = {commits[c].subject for c in those} if first in of.refs.rows else {ALL}
         kept_for = frozenset(() if ALL in kept else kept)
         found.append(Snapshot(first, those, definitions, dict(locks), origin, kept_for))
     place = {commit: i for i, commit in enumerate(commits)}
@@ -235,34 +239,39 @@ def _literal(path: str) -> str:
     return f":(top,literal){path}"
 
 
-def _refs_by_commit(top: Path) -> dict[str, list[str]]:
-    """Return the refs that name each commit."""
-    refs: dict[str, list[str]] = defaultdict(list)
+def _refs(top: Path) -> _Refs:
+    """Return what the refs of a repository name; raises `ProjectError`."""
+    refs = _Refs([], defaultdict(list), set())
     form = "--format=%(objectname) %(*objectname) %(refname)"
+    head = own_head(top)  # first: once DVC's own looks like a person's, a ref names it
     listed = os.fsdecode(git("for-each-ref", form, *_NAMED, EXPERIMENTS, REFS, cwd=top))
     for line in listed.splitlines():
         *hashes, ref = line.split()
-        if not ref.startswith(EXPERIMENTS) or is_experiment(ref):
-            refs[hashes[-1]].append(ref)
+        if ref.startswith(f"{REFS}/"):
+            refs.rows.add(hashes[-1])
+        elif not ref.startswith(EXPERIMENTS):
+            refs.own.append(hashes[-1])
+        elif ref.count("/") == 4:  # DVC's own have fewer parts
+            refs.experiments[hashes[-1]].append(ref.rpartition("/")[2])
+    if head and head not in refs.experiments:
+        refs.own.append(head)
     return refs
 
 
 def _origin(
     commit: _Commit,
     commits: Mapping[str, _Commit],
-    refs_by_commit: Mapping[str, Sequence[str]],
+    refs: _Refs,
     on_branch: Set[str],
-    rows: Set[str],
 ) -> Origin:
-    is_row = commit.hash in rows and bool(commit.parents)
+    is_row = commit.hash in refs.rows and bool(commit.parents)
     of = commits.get(commit.parents[0], commit) if is_row else commit
     base = of.hash if is_row else next(iter(of.parents), "")
-    refs = [ref for ref in refs_by_commit.get(commit.hash, ()) if ref.startswith(EXPERIMENTS)]
-    is_committed = not is_row and (commit.hash in on_branch or not refs)
+    is_committed = not is_row and (commit.hash in on_branch or commit.hash not in refs.experiments)
     subject = of.subject if is_committed or base not in commits else commits[base].subject
     return Origin(
         of.hash,
-        refs[0].rpartition("/")[2] if refs else "",
+        next(iter(refs.experiments.get(commit.hash, ())), ""),
         of.author,
         of.time * 1000,
         is_row=is_row,

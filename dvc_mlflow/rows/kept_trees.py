@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
-from ..git import ask, common_folder, git, names, text
+from ..git import ask, common_folder, git, names, own_head, text
 from ..project.project import Project
 from ..project.workspace import files_to_keep, holds, is_busy
 from .origin import KeptTree
@@ -54,7 +54,7 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
     here, top = project.root, project.top.resolve()
     main, own_git = common_folder(root), common_folder(here)
     index = Path(text("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here))
-    head = ask("rev-parse", "-q", "--verify", "HEAD", cwd=here)
+    head = own_head(here)
     with TemporaryDirectory() as folder:
         env = {
             "GIT_INDEX_FILE": f"{folder}/index",
@@ -64,7 +64,7 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
         if own_git == main and index.exists():  # git's own index knows what has not changed
             shutil.copy2(index, f"{folder}/index")  # by its time, git sees what is too new to know
         elif head:
-            git("read-tree", head, cwd=here, env=env)
+            git("read-tree", "HEAD", cwd=here, env=env)
         git("add", "-u", cwd=top, env=env)
         new, lacks = _untracked(project, top, env)
         listed = os.fsencode("".join(f"{name}\0" for name in new))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import masked
-from ..git import ask, remote_url
+from ..git import ask, own_head, remote_url
 from ..pipeline.row import DIGITS, NOWHERE, UNCOMMITTED, Standing
 from ..pipeline.stages import Pipeline
 from ..pipeline.tags import (
@@ -98,8 +98,8 @@ def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
 
 def of_running(project: Project, experiment: str, began: int) -> Origin:
     """Return the origin of the results of a stage that `began` (in ns) to run."""
-    head, _, subject = ask("log", "-1", "--format=%H%x00%s", cwd=project.top).partition("\0")
-    time = began // 1_000_000
+    head, time = own_head(project.top), began // 1_000_000
+    subject = ask("log", "-1", "--format=%s", head, cwd=project.top) if head else ""
     return Origin(head, experiment, user(), time, base=head, subject=subject)
 
 

