@@ -147,15 +147,19 @@ def remote_url(root: Path) -> str:
     return masked(url if "://" in url or Path(url).exists() else url.partition("?")[0])
 
 
-def own_head(cwd: Path) -> str:
-    """Return the commit that a person has checked out, or "" if there is none.
+def own_head(cwd: Path) -> tuple[str, str]:
+    """Return the commit that a person has checked out, and its subject; "" if there is none.
 
     `dvc exp run` detaches HEAD, and commits there before the experiment's ref names the commit.
     """
-    last = ask("rev-list", "-2", "--first-parent", "HEAD", cwd=cwd).split()
-    base = ask("rev-parse", "-q", "--verify", "refs/exps/exec/EXEC_BASELINE", cwd=cwd)
-    is_dvcs = base in last[1:] and not ask("symbolic-ref", "-q", "HEAD", cwd=cwd)
-    return base if is_dvcs else next(iter(last), "")
+    running = "refs/exps/exec/EXEC_BASELINE"
+    shown = [f"--decorate-refs={ref}" for ref in ("HEAD", "refs/heads", running)]
+    form = "--format=%H%x00%s%x00%D"
+    lines = ask("log", "-2", "--first-parent", *shown, form, cwd=cwd).split("\n")
+    head, *parents = [line.split("\0") for line in lines]
+    is_dvcs = head[2:] == ["HEAD"] and any(running in names for *_, names in parents)
+    commit, subject, *_ = parents[0] if is_dvcs else [*head, ""]
+    return commit, subject
 
 
 def is_published(commit: str, cwd: Path) -> bool:

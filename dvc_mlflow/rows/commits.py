@@ -243,7 +243,7 @@ def _refs(top: Path) -> _Refs:
     """Return what the refs of a repository name; raises `ProjectError`."""
     refs = _Refs([], defaultdict(list), set())
     form = "--format=%(objectname) %(*objectname) %(refname)"
-    head = own_head(top)  # first: once DVC's own looks like a person's, a ref names it
+    head, _ = own_head(top)  # first: once DVC's own looks like a person's, a ref names it
     listed = os.fsdecode(git("for-each-ref", form, *_NAMED, EXPERIMENTS, REFS, cwd=top))
     for line in listed.splitlines():
         *hashes, ref = line.split()

@@ -54,7 +54,7 @@ def keep(project: Project, root: Path, subject: str) -> KeptTree:
     here, top = project.root, project.top.resolve()
     main, own_git = common_folder(root), common_folder(here)
     index = Path(text("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here))
-    head = own_head(here)
+    head, _ = own_head(here)
     with TemporaryDirectory() as folder:
         env = {
             "GIT_INDEX_FILE": f"{folder}/index",

@@ -98,8 +98,8 @@ def of_workspace(project: Project, pipeline: Pipeline) -> Origin:
 
 def of_running(project: Project, experiment: str, began: int) -> Origin:
     """Return the origin of the results of a stage that `began` (in ns) to run."""
-    head, time = own_head(project.top), began // 1_000_000
-    subject = ask("log", "-1", "--format=%s", head, cwd=project.top) if head else ""
+    head, subject = own_head(project.top)
+    time = began // 1_000_000
     return Origin(head, experiment, user(), time, base=head, subject=subject)
 
 

@@ -129,7 +129,7 @@ def test_head_of_an_experiment(made: History, case: str) -> None:
     made.git("update-ref", "--no-deref", "HEAD", ran)
     for ref in refs:
         made.git("update-ref", ref, ran if ref == NAMED else base)
-    assert own_head(made.path) == (base if RUNNING in refs else ran)
+    assert own_head(made.path)[0] == (base if RUNNING in refs else ran)
     first, *others = made.states()
     assert (first.commit, first.origin.rank) == (base, 2)
     assert [(each.origin.rank, each.origin.experiment) for each in others] == expected
