@@ -40,7 +40,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.rest(minutes=1)
 def test_commands(path: str, tmp_path: Path) -> None:
-    """A stranger who types the commands of both pages in order sees no error."""
+    """A stranger who types the commands of both pages in order sees no error.
+
+    They install the package, of which this repository is then no part.
+    """
     pipeline = registrable(tmp_path / "own")  # with two results, as `forget` takes one
     pipeline.remove_store()
     address, port = copied_repository(tmp_path / "this"), free_port()
@@ -67,6 +70,10 @@ def test_commands(path: str, tmp_path: Path) -> None:
                 PIP_NO_DEPS="1",
                 PIP_NO_BUILD_ISOLATION="0",
             )
+            if command.startswith("pip install"):
+                show = "import dvc_mlflow; print(dvc_mlflow.__file__)"
+                found = pipeline.run("python", "-c", show, PATH=path).stdout
+                assert Path(found).is_relative_to(path.partition(":")[0].removesuffix("bin"))
             if command == "dvc-mlflow record --all":
                 assert len(pipeline.rows()) == 2
 

@@ -101,7 +101,7 @@ def moments(project: Repository, slow: bool, how: signal.Signals, *words: str) -
     assert stopped(project, 0, how, *words) == 0
     n_steps = int(project.path.with_name("steps").read_text())
     assert n_steps > 15
-    return range(1, n_steps + 1, 1 if slow else 13)
+    return range(1, n_steps + 1, 1 if slow else 17)
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
