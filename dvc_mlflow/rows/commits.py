@@ -81,7 +81,7 @@ class _Commit(NamedTuple):
 
 
 def committed(top: Path, commit: str = "", *, rows: bool = False) -> Commits:
-    """Return the commits of HEAD, branches, tags and experiments, and one more.
+    """Return the commits of a person's HEAD, branches, tags and experiments, and one more.
 
     A row's own commit has the outputs of that row only, so only if all is recorded, that of `rows`
     are among them.
@@ -259,10 +259,7 @@ def _refs(top: Path) -> _Refs:
 
 
 def _origin(
-    commit: _Commit,
-    commits: Mapping[str, _Commit],
-    refs: _Refs,
-    on_branch: Set[str],
+    commit: _Commit, commits: Mapping[str, _Commit], refs: _Refs, on_branch: Set[str]
 ) -> Origin:
     is_row = commit.hash in refs.rows and bool(commit.parents)
     of = commits.get(commit.parents[0], commit) if is_row else commit

@@ -240,17 +240,15 @@ def add_prefix(project: Clone) -> None:
 TOOL = ROOT / "dvc_mlflow"
 
 
-def copy_tool(path: Path) -> Clone:
-    """Copy the tool without what an installation leaves in its folder, to install it from there."""
-    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    return Clone(shutil.copytree(TOOL, path, ignore=ignored))
-
-
 def copied_repository(path: Path) -> str:
-    """Make a git repository that has the tool where this one does; return its address."""
+    """Make a git repository that has the tool where this one does; return its address.
+
+    It lacks what an installation leaves in the tool's folder.
+    """
     path.mkdir()
     made = Clone(path)
-    copy_tool(path / "dvc_mlflow")
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    shutil.copytree(TOOL, path / "dvc_mlflow", ignore=ignored)
     made.git("init", "-q")
     made.commit("The tool")
     return path.as_uri()

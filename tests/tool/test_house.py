@@ -52,7 +52,7 @@ MOST = {
     "project": 1219,
     "record": 290,
     "registry": 150,
-    "rows": 1079,
+    "rows": 1076,
     "store": 923,
     "sweep": 489,
 }
