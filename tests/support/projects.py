@@ -27,27 +27,26 @@ with open(sys.argv[1], "w") as file:
 
 
 class Shared:
-    """A Ray cluster whose head runs no trials, with two nodes, and a server that they reach."""
+    """A Ray cluster of its head and another node, and a server that they reach."""
 
     def __init__(self, folder: Path, client: Mapping[str, str]) -> None:
         from ray.cluster_utils import Cluster
 
         self.folder, self.client, self._numbers = folder, {**client}, itertools.count()
-        self.cluster = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.cluster = Cluster()
+        self.add_node(include_dashboard=False)
+        self.add_node()
         self.logs = Path(self.cluster.head_node.get_logs_dir_path())
-        for _ in range(2):
-            self.add_node()
 
-    def add_node(self, **resources: int) -> Any:
+    def add_node(self, **options: Any) -> Any:
         """Return a new node with one core, and a folder of its own for clones, `$SCRATCH`."""
         own = {"SCRATCH": f"{self.folder}/node-{next(self._numbers)}"}
-        return self.cluster.add_node(env_vars=own, **{"num_cpus": 1, **resources})
+        return self.cluster.add_node(env_vars=own, num_cpus=1, **options)
 
-    def node_of(self, process: psutil.Process) -> Any:
-        """Return the node whose trial has started a process."""
+    def is_of(self, process: psutil.Process, node: Any) -> bool:
+        """Whether a trial on a node has started a process."""
         above = {parent.pid for parent in process.parents()}
-        nodes = self.cluster.worker_nodes
-        return next(n for n in nodes if above & {p.pid for _, p in n.live_processes()})
+        return bool(above & {own.pid for _, own in node.live_processes()})
 
 
 class Sweep(Forked):

@@ -133,8 +133,9 @@ def test_node(how: str, shared: Shared, tmp_path: Path) -> None:
     # Ray itself asks workers each five minutes whether they are there; asked more often, they fail.
     often = {f"RAY_grpc_client_keepalive_{each}_ms": "5000" for each in ("time", "timeout")}
     process = project.start("-S", "x=1,2", **often)
-    first, _ = wait_until(lambda: (found := project.stages())[1:] and found, process)
-    node = shared.node_of(first)
+    both = wait_until(lambda: (found := project.stages())[1:] and found, process)
+    (node,) = shared.cluster.worker_nodes
+    (first,) = (stage for stage in both if shared.is_of(stage, node))
     own = [psutil.Process(p.pid) for _, p in node.live_processes()]
     those = {*own, *(child for each in own for child in each.children(recursive=True))}
     if how == "vanished":
