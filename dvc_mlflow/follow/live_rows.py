@@ -27,7 +27,7 @@ from .stage_runs import Looker, StageRun
 _SHORT = 0.3  # s: a stage that has run for less has no row yet
 _UNTIL_FAILED = 1.0  # s after which a stage without a result has failed
 _UNTIL_WRITTEN = 5.0  # s in which a `dvc` that lives writes dvc.lock
-_UNTIL_LEFT = 3.0  # s for which a `dvc` that lives on has run nothing
+_UNTIL_LEFT = 10.0  # s for which a `dvc` that lives on has run nothing: more than between stages
 _UNTIL_FETCHED = 60.0  # s in which DVC fetches a result that only a temporary copy has
 _FOR_SCRIPTS = 10.0  # s in which a script under `run` opens the row's run
 _OFTEN = 1.0  # s between two looks for the runs of a script
@@ -188,7 +188,7 @@ class LiveRows:
                 recording.record_commits(exactly(recording.project.top, found))
             self._finish(run, begun, recording)
             return True
-        late = _UNTIL_FETCHED if run.has_written else _UNTIL_LEFT
+        late = _UNTIL_FETCHED if run.has_written else _UNTIL_WRITTEN
         return time.time() - run.ended > late and self._fail(run, begun)
 
     def _finish(self, run: StageRun, begun: _Begun, recording: Recording) -> None:
