@@ -76,6 +76,7 @@ def test_what_follows_an_early_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made[0] == made[1]
 
 
+@pytest.mark.rest
 def test_curriculum() -> None:
     """A phase learns the first steps and labels; the next starts with its best model.
 
@@ -97,6 +98,7 @@ def test_curriculum() -> None:
     assert last.val_accuracy == significant(kept.accuracy)
 
 
+@pytest.mark.rest
 def test_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `min_steps`, learning the first three steps equals learning sequences of three steps."""
     x, y = data(45, [1], per_step=True)
