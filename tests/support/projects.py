@@ -34,7 +34,8 @@ class Shared:
 
         self.folder, self.client, self._numbers = folder, {**client}, itertools.count()
         self.cluster = Cluster()
-        self.add_node(include_dashboard=False)
+        # Without processes that no sweep needs; for each node there are two of Python's left.
+        self.add_node(include_dashboard=False, include_log_monitor=False, no_monitor=True)
         self.add_node()
         self.logs = Path(self.cluster.head_node.get_logs_dir_path())
 
