@@ -91,6 +91,7 @@ def listening(process: psutil.Process) -> set[str]:
     }
 
 
+@pytest.mark.rest
 def test_this_machine_only(project: Repository) -> None:
     """The server listens on this machine only, for its names, and runs nothing of the checkout.
 

@@ -23,12 +23,15 @@ pytestmark = [
 ]
 
 OWN = """
+if x < 2 and not os.path.exists("{0}/once"):
+    os.mkdir("{0}/once")
+    os.kill(os.getpid(), signal.SIGKILL)
 if x > 1:
     import mlflow
     mlflow.set_experiment("theirs")
     with mlflow.start_run():
         mlflow.log_param("own", x)
-        mlflow.log_text(f"{x}", "notes/own.txt")
+        mlflow.log_text(f"{{x}}", "notes/own.txt")
 if x > 2:
     sys.exit("too large")
 """
@@ -38,20 +41,26 @@ if x > 2:
 def test_failing_trials(tmp_path: Path) -> None:
     """A DVC project in a folder is swept from there; what is printed at the end works there.
 
-    A failed trial is told with params, cause and log; the others run. What scripts log to
-    experiments of their own is beside the store, in no clone that goes.
+    A failed trial is told with params, cause and log; the others run. If a signal has ended its
+    stage, as when the node's memory is used up, a trial is tried again. What scripts log to
+    experiments of their own is beside the store, in no clone that goes. A metric that no stage has
+    is refused.
     """
     own = stage("exec python score.py a.json ${x} 0", "a", "x")
-    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": SCORE + OWN, "params.yaml": {"x": 0}}
+    script = f"import os, signal\n{SCORE}{OWN.format(tmp_path)}"
+    files = {"dvc.yaml": {"stages": {"a": own}}, "score.py": script, "params.yaml": {"x": 0}}
     project = Project(tmp_path, files, "models/roses")
     said = project.sweep("-S", "x=1,2,3", "--metric=-a/score", check=False)
     assert "2 done, 1 failed" in said
     assert "each time" not in said
     assert "Traceback" not in said
+    assert (tmp_path / "once").exists()
     line = r"sweep-\w+ \(x=3\) failed on \S+ in .* s: .*too large; failed to reproduce 'a': "
     ((log,),) = [re.findall(rf"^{line}.* \(its log: (\S+)\)$", said, re.M)]
     assert "too large" in Path(log).read_text()
     assert len(re.findall(r"^failed: sweep-\w+ \(x=3\): .*too large", said, re.M)) == 1
+    refused = project.sweep("-S", "x=1,2", "--metric=a/other", check=False)
+    assert refused == "dvc-mlflow: --metric: must be one of a/score; received 'a/other'\n"
 
     shutil.rmtree(project.clones)
     rows = [row for row in project.rows() if FOLDER in row.data.tags]

@@ -140,21 +140,6 @@ def test_hanging_trial(shared: Shared, tmp_path: Path) -> None:
     assert project.rows() == []
 
 
-def test_stage_killed(shared: Shared, tmp_path: Path) -> None:
-    """A trial is tried again if a signal ended its stage, as when the node's memory is used up.
-
-    A metric that no stage has is refused, and the result is kept.
-    """
-    once = f"import os, signal\nif not os.path.exists('{tmp_path}/once'):\n"
-    once += f"    os.mkdir('{tmp_path}/once')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    project = small(tmp_path, {"score.py": once + SCORE}, shared)
-    said = project.sweep("-S", "x=1")
-    assert (tmp_path / "once").exists()
-    check(project, said, 1, 1)
-    said = project.sweep("-S", "x=1", "--metric=a/other", check=False)
-    assert said == "dvc-mlflow: --metric: must be one of a/score; received 'a/other'\n"
-
-
 LATER = """
 import glob
 if min(os.listdir("{begun}")) != str(os.getpid()):
