@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from support.clone import ROOT, Clone, make_clone
+from support.forked import serve
 from support.processes import end_followers
 from support.processor import processor
 
@@ -78,6 +79,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return -max(minutes, default=0), is_short
 
     items.sort(key=order)
+
+
+def pytest_sessionstart() -> None:
+    """Let all workers fork programs from one process."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        serve()
 
 
 def pytest_report_header() -> str:

@@ -1,8 +1,9 @@
 """Processes of `dvc`, `dvc-mlflow` and `mlflow`, forked from one that has imported DVC and MLflow.
 
-They are processes of their own, and run what the console scripts run; only seconds of imports are
-spared. What a process is given at its start (descriptors, limits, a loader's settings) they do not
-show: for that, start the scripts themselves.
+All workers of pytest-xdist share that one, which `serve` starts. What is forked are processes of
+their own, and run what the console scripts run; only seconds of imports are spared. What a process
+is given at its start (descriptors, limits, a loader's settings) they do not show: for that, start
+the scripts themselves.
 """
 
 import gc
@@ -12,10 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
+from multiprocessing.connection import wait
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import NamedTemporaryFile
@@ -36,8 +41,66 @@ _FORKS.set_forkserver_preload(
         *("dulwich.ignore", "dvc_render.vega", "networkx", "ruamel.yaml", "psutil", "yaml"),
         # What they import at work.
         *("dvc.repo.index", "pygit2", "opentelemetry.sdk.metrics", "sqlalchemy.dialects.sqlite"),
+        *("dvc_mlflow.commands.record", "dvc_mlflow.follow.worker"),
     ]
 )
+_ONE_AT_A_TIME = threading.Lock()  # multiprocessing looks after all processes in any call
+_ADDRESS = "TESTS_FORKED_FROM"
+
+
+class _Child:
+    """A process as its parent sees it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._process = _FORKS.Process(target=_run, args=arguments)
+        # MLflow's import reads it.
+        with _ONE_AT_A_TIME, patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):
+            self._process.start()
+
+    def pid(self) -> int:
+        """Return its id."""
+        return self._process.pid or 0
+
+    def exit_status(self, seconds: float) -> int | None:
+        """Return its exit status, or None if it runs for these seconds."""
+        wait([self._process.sentinel], seconds)
+        with _ONE_AT_A_TIME:
+            return self._process.exitcode
+
+
+class _Parents(BaseManager):
+    """Starts processes for others."""
+
+    Child: type[_Child]
+
+
+_Parents.register("Child", _Child)
+_OURS = _Parents(authkey=b"tests")  # until this process ends
+
+
+def serve() -> None:
+    """Start the process that this one and those below it start programs from; it ends with it."""
+    _OURS.start(_end_with_the_caller)
+    os.environ[_ADDRESS] = str(_OURS.address)
+
+
+def _end_with_the_caller() -> None:
+    caller = multiprocessing.parent_process()
+    assert caller
+
+    def end() -> None:
+        caller.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+@cache
+def _parents() -> _Parents:
+    """Return what `serve` has started."""
+    parents = _Parents(os.environ[_ADDRESS], authkey=b"tests")
+    parents.connect()
+    return parents
 
 
 class Forked:
@@ -52,24 +115,21 @@ class Forked:
         error: str = "",
     ) -> None:
         """Start it; what it prints is appended to `out`, and its errors to `error` if given."""
-        self.out, arguments = out, (command, cwd, {**env}, (out, error or out))
-        self._process = _FORKS.Process(target=_run, args=arguments)
-        with patch.dict(os.environ, MLFLOW_DISABLE_TELEMETRY="true"):  # MLflow's import reads it
-            self._process.start()
-        self.pid = self._process.pid or 0
+        self.out = out
+        self._child = _parents().Child(command, cwd, {**env}, (out, error or out))
+        self.pid = self._child.pid()
         with suppress(ProcessLookupError):  # it has ended
             while os.getpgid(self.pid) != self.pid:  # until then, nobody can kill its group
                 time.sleep(0.001)
 
     def poll(self) -> int | None:
         """Return its exit status, or None while it runs."""
-        return self._process.exitcode
+        return self._child.exit_status(0)
 
     def wait(self, timeout: float) -> int:
         """Wait for its end, and return its exit status."""
-        self._process.join(timeout)
-        if (status := self.poll()) is None:
-            raise subprocess.TimeoutExpired(f"{self._process}", timeout)
+        if (status := self._child.exit_status(timeout)) is None:
+            raise subprocess.TimeoutExpired(f"{self.pid}", timeout)
         return status
 
     def send_signal(self, number: int) -> None:

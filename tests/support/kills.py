@@ -1,13 +1,14 @@
 """Kill the pipeline at seeded random moments and check that nothing is lost.
 
-    python tests/support/kills.py [number of kills] [seed] [aimed]
+    python tests/support/kills.py [number of kills] [seed]
 
 Each time, the results of some stages are deleted and `dvc repro` begins to make them again. Then
 `dvc`, any process below it (a script, say), or the whole group is
 killed. After that, `make repro` must give the results of an undisturbed run, and one row. In half
 of the kills DVC's cache is kept, so DVC may take from it what the killed stage was making.
 
-With `aimed`, the whole group is killed while `dvc` writes one of its own files in place.
+Every other kill is aimed: the whole group is killed while `dvc` writes one of its own files in
+place.
 """
 
 import os
@@ -123,6 +124,8 @@ class Kill(NamedTuple):
     """When, as a share of the stages' time or of DVC's writes, from 0 to 1.1."""
     cache: bool
     """Whether DVC's cache is kept."""
+    aimed: bool
+    """Whether it is the group's, at one of DVC's writes."""
 
 
 KILLED_AT_A_WRITE = """
@@ -160,17 +163,18 @@ def draw(n: int, seed: int) -> list[Kill]:
     starts, targets = in_turn(list(STARTS)), in_turn(["process", "dvc", "group"])
     signals = in_turn(["SIGKILL", "SIGTERM"])
     return [
-        Kill(start, target, signal.Signals[name], rng.uniform(0, 1.1), rng.random() < 0.5)
-        for start, target, name in zip(starts, targets, signals, strict=True)
+        Kill(
+            start, target, signal.Signals[name], rng.uniform(0, 1.1), rng.random() < 0.5, i % 2 > 0
+        )
+        for i, (start, target, name) in enumerate(zip(starts, targets, signals, strict=True))
     ]
 
 
 class Ledger:
     """A clone, and the results of an undisturbed run, which every kill must end with, too."""
 
-    def __init__(self, clone: Clone, aimed: bool = False) -> None:
+    def __init__(self, clone: Clone) -> None:
         self.clone = clone
-        self.aimed = aimed
         self.data = clone.path / "data"
         started = time.monotonic()
         clone.dvc("repro")
@@ -178,11 +182,9 @@ class Ledger:
         self.lock = self.locked()
         self.files = self.contents()
         clone.commit("The results")
-        self.writes = 0
-        if aimed:
-            self._forget("nothing", cache=True)
-            done = clone.run(sys.executable, "-c", KILLED_AT_A_WRITE, "0", "repro")
-            self.writes = int(done.stdout.split()[-1])
+        self._forget("nothing", cache=True)
+        done = clone.run(sys.executable, "-c", KILLED_AT_A_WRITE, "0", "repro")
+        self.writes = int(done.stdout.split()[-1])
 
     def contents(self) -> dict[str, bytes]:
         """Return the content of every output."""
@@ -198,7 +200,7 @@ class Ledger:
         self._forget(kill.start, kill.cache)
         work = sum(SHARES[stage] for stage in STARTS[kill.start]) * self.seconds
         nth = 1 + int(kill.moment * self.writes / 1.1)
-        program = [sys.executable, "-c", KILLED_AT_A_WRITE, str(nth)] if self.aimed else ["dvc"]
+        program = [sys.executable, "-c", KILLED_AT_A_WRITE, str(nth)] if kill.aimed else ["dvc"]
         with subprocess.Popen(
             [*program, "repro"],
             cwd=self.clone.path,
@@ -208,9 +210,9 @@ class Ledger:
             start_new_session=True,
         ) as dvc:
             with suppress(subprocess.TimeoutExpired):
-                dvc.wait(None if self.aimed else kill.moment * work)
+                dvc.wait(None if kill.aimed else kill.moment * work)
             family = _family(dvc.pid)
-            hit = f"write {nth} of {self.writes}" if self.aimed else _kill(kill, dvc.pid, family)
+            hit = f"write {nth} of {self.writes}" if kill.aimed else _kill(kill, dvc.pid, family)
         done = self.clone.run("make", "-s", "-o", ".venv/run", "repro", check=False)
         assert done.returncode == 0, f"{kill}: {done.stdout}{done.stderr}"
         psutil.wait_procs(family, 60)
@@ -272,10 +274,10 @@ def _kill(kill: Kill, dvc: int, family: list[psutil.Process]) -> str:
     return f"{kill.signal.name} to {target}"
 
 
-def main(n: str = "100", seed: str = "0", *aimed: str) -> None:
+def main(n: str = "100", seed: str = "0") -> None:
     """Report every kill; stop at the first that loses something."""
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(make_clone(Path(folder, "clone")), aimed == ("aimed",))
+        ledger = Ledger(make_clone(Path(folder, "clone")))
         print(f"an undisturbed run takes {ledger.seconds:.0f} s", flush=True)
         for i, kill in enumerate(draw(int(n), int(seed)), start=1):
             print(f"{i}: {ledger.survive(kill)}", flush=True)
