@@ -41,7 +41,6 @@ _FORKS.set_forkserver_preload(
         *("dulwich.ignore", "dvc_render.vega", "networkx", "ruamel.yaml", "psutil", "yaml"),
         # What they import at work.
         *("dvc.repo.index", "pygit2", "opentelemetry.sdk.metrics", "sqlalchemy.dialects.sqlite"),
-        *("dvc_mlflow.commands.record", "dvc_mlflow.follow.worker"),
     ]
 )
 _ONE_AT_A_TIME = threading.Lock()  # multiprocessing looks after all processes in any call
