@@ -1,6 +1,6 @@
 """A whole pass over git's history: the store says which was done, and it is not done again."""
 
-from ..git import ask
+from ..git import common_folder
 from ..pipeline.row import digest_of
 from ..pipeline.row_stages import recorded
 from ..pipeline.tags import HISTORY
@@ -21,7 +21,7 @@ def record_everything(recording: Recording) -> bool:
     experiment, _ = first_table(now)
     declared = [[stage.name, repr(stage.settings)] for stage in (recorded(now) if now else ())]
     # `git fetch --unshallow` brings commits below the same tips.
-    is_shallow = ask("rev-parse", "--is-shallow-repository", cwd=project.top)
+    is_shallow = (common_folder(project.top) / "shallow").exists()
     state = digest_of([sorted(commits.starts), declared, is_shallow])
     if not (recording.dry_run or recording.fetch):
         store = Store.existing(recording.root, experiment, folder=project.folder)

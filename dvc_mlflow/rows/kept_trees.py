@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ProjectError
-from ..git import ask, common_folder, git, names, own_head, text
+from ..git import ask, checkout, common_folder, git, names
 from ..project.project import Project
 from ..project.workspace import files_to_keep, holds, is_busy
 from .origin import KeptTree
@@ -38,39 +38,39 @@ def of_result(result: Result, root: Path) -> KeptTree:
     project = result.project
     if result.origin.kept:
         return result.origin.kept
-    kept = keep(project, root, result.head.name if is_busy(project) else ALL)
+    subject = result.head.name if is_busy(project) else ALL
+    kept = keep(project, root, result.origin.base, subject)
     changed = [stage.name for stage in result.scope() if not holds(project, stage.name)]
     lacks = [f"what {', '.join(changed)} ran with: code or inputs have changed since"]
     return kept._replace(lacks=[*kept.lacks, *lacks]) if changed else kept
 
 
-def keep(project: Project, root: Path, subject: str) -> KeptTree:
+def keep(project: Project, root: Path, base: str, subject: str) -> KeptTree:
     """Write the checkout with all its results as a tree, and keep it by a ref.
 
-    The commit's `subject` says for which row. `root` is the main repository: from DVC's temporary
-    copies and from git worktrees the objects go there, too. Nothing in the checkout changes. Raises
-    `ProjectError`.
+    Its commit follows on `base`, and its `subject` says for which row. `root` is the main
+    repository: from DVC's temporary copies and from git worktrees the objects go there, too.
+    Nothing in the checkout changes. Raises `ProjectError`.
     """
     here, top = project.root, project.top.resolve()
-    main, own_git = common_folder(root), common_folder(here)
-    index = Path(text("rev-parse", "--path-format=absolute", "--git-path", "index", cwd=here))
-    head, _ = own_head(here)
+    main, index = common_folder(root), checkout(here) / ".git" / "index"
     with TemporaryDirectory() as folder:
         env = {
             "GIT_INDEX_FILE": f"{folder}/index",
             # Without the copy as an alternate: git would skip objects that vanish with it.
             "GIT_OBJECT_DIRECTORY": f"{main}/objects",
         }
-        if own_git == main and index.exists():  # git's own index knows what has not changed
+        if main == index.parent and index.exists():  # it knows what has not changed
             shutil.copy2(index, f"{folder}/index")  # by its time, git sees what is too new to know
-        elif head:
+        elif base:
             git("read-tree", "HEAD", cwd=here, env=env)
         git("add", "-u", cwd=top, env=env)
         new, lacks = _untracked(project, top, env)
-        listed = os.fsencode("".join(f"{name}\0" for name in new))
-        git("update-index", "--add", "--replace", "-z", "--stdin", cwd=top, text=listed, env=env)
+        if new:
+            listed, options = os.fsencode("\0".join(new)), ("--add", "--replace", "-z", "--stdin")
+            git("update-index", *options, cwd=top, text=listed, env=env)
         tree = os.fsdecode(git("write-tree", cwd=top, env=env)).strip()
-        words = (tree, *([f"-p{head}"] if head else []), "-m", subject)
+        words = (tree, *([f"-p{base}"] if base else []), "-m", subject)
         who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
         commit = os.fsdecode(git("commit-tree", *words, cwd=here, env={**env, **who})).strip()
     git(f"--git-dir={main}", "update-ref", f"{REFS}/{commit}", commit)
