@@ -39,6 +39,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.rest(minutes=1)
+@pytest.mark.versions
 def test_commands(path: str, tmp_path: Path) -> None:
     """A stranger who types the commands of both pages in order sees no error.
 
