@@ -164,6 +164,7 @@ def test_not_seen(tmp_path: Path) -> None:
             project.write({"go": ""})
 
 
+@pytest.mark.rest
 def test_two_lines(tmp_path: Path) -> None:
     """A row has two lines, also if its last stage ends unseen while its `dvc` lives on."""
     held = {**train("raw.txt"), "cmd": f"{GATE}; {train('raw.txt')['cmd']}"}

@@ -34,6 +34,7 @@ def is_registered(*versions: str) -> list[str]:
     return [f"models:/clf: {version} is registered" for version in versions]
 
 
+@pytest.mark.rest
 @pytest.mark.versions
 def test_versions_and_stages(project: Repository) -> None:
     """Versions and stages made by `gto` alone are shown, and aliases follow git's stages.

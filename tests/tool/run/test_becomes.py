@@ -178,6 +178,7 @@ def test_nothing_changes(tmp_path: Path) -> None:
     assert differ == {"dvc.yaml", "dvc.lock", "status"}
 
 
+@pytest.mark.rest
 def test_modules_of_the_user(tmp_path: Path) -> None:
     """Neither `run` nor its follower imports a yaml.py or a folder mlflow/ in the repository."""
     files = {"yaml.py": "raise SystemExit(3)\n", "mlflow/__init__.py": "raise SystemExit(3)\n"}

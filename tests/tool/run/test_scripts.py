@@ -205,6 +205,7 @@ def test_before_dvc(tmp_path: Path) -> None:
     assert row.data.metrics == {"score": 0.5}
 
 
+@pytest.mark.rest
 def test_not_under_run(tmp_path: Path) -> None:
     """Under plain `dvc` a script's run stays its own, and a line recommends `run`."""
     stage = {"cmd": "python others.py x", "params": ["rate"], "outs": ["x"]}
