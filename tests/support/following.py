@@ -141,9 +141,15 @@ def wait_for_store(project: Repository, condition: Callable[[], Any], seconds: f
 @contextmanager
 def started(project: Clone, *command: str, folder: str = ".", **more: str) -> Iterator[Any]:
     """Run a command in the block, in its own process group; wait for its end if all went well."""
-    with _started(project.path / folder, command, Path(os.devnull), more) as process:
-        yield process
-        process.wait(120)
+    with (
+        NamedTemporaryFile("r") as log,
+        _started(project.path / folder, command, Path(log.name), more) as process,
+    ):
+        try:
+            yield process
+            process.wait(120)
+        finally:
+            print(log.read(), end="")  # pytest shows it if the test fails
 
 
 @contextmanager
