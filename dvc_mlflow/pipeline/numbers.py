@@ -98,10 +98,7 @@ def _steps(rows: Sequence[Mapping[str, Any]], name: str) -> list[int]:
 
 def _rows(path: str, text: str, header: bool) -> Iterable[Mapping[str, Any]]:
     if path.endswith(".jsonl"):
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
-        return [flatten(row, "/") for row in rows]
+        return [flatten(json.loads(line), "/") for line in text.split("\n") if line.strip()]
     delimiter = "\t" if path.endswith(".tsv") else ","
     lines = [
         line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if line

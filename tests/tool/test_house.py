@@ -48,7 +48,7 @@ MOST = {
     "": 638,  # beside the folders
     "commands": 621,
     "follow": 854,
-    "pipeline": 955,
+    "pipeline": 952,
     "project": 1219,
     "record": 290,
     "registry": 150,
